@@ -1,0 +1,110 @@
+"""The causal convolutional aggregator of wav2vec and vq-wav2vec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.functional.lengths import group_norm_over_time
+from w2vlab.interfaces import ContextNetwork
+
+# (width, kernel) of each layer of wav2vec large: 12 layers that see 90 frames, 900 ms.
+WAV2VEC_LARGE_LAYERS = tuple((512, kernel) for kernel in range(2, 14))
+
+
+class CausalConvBlock(nn.Module):
+    """One convolution that sees its own frame and earlier ones.
+
+    Args:
+        input_dim: Channels in.
+        output_dim: Channels out.
+        kernel_size: Frames that the convolution sees.
+        activation: `gelu` or `relu`.
+        padding: What stands before the first frame: its copy (`replicate`) or zeros (`zeros`).
+        dropout: Dropout after the convolution.
+        residual_scale: Factor of the sum of input and output; None for no skip connection.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        kernel_size: int,
+        activation: str,
+        padding: str,
+        dropout: float,
+        residual_scale: float | None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(input_dim, output_dim, kernel_size)
+        self.norm = nn.GroupNorm(1, output_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.activation = F.gelu if activation == "gelu" else F.relu
+        self.padding_mode = {"replicate": "replicate", "zeros": "constant"}[padding]
+        self.residual_scale = residual_scale
+        self.shortcut: nn.Module = nn.Identity()
+        if residual_scale is not None and input_dim != output_dim:
+            self.shortcut = nn.Conv1d(input_dim, output_dim, 1, bias=False)
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Maps `frames` `(B, C, T)` to `(B, C', T)`."""
+        output = F.pad(frames, (self.conv.kernel_size[0] - 1, 0), mode=self.padding_mode)
+        output = self.dropout(self.conv(output))
+        output = group_norm_over_time(output, 1, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps)
+        output = self.activation(output)
+        if self.residual_scale is not None:
+            output = (output + self.shortcut(frames)) * self.residual_scale
+        return output
+
+
+class ConvContext(ContextNetwork):
+    """Causal convolutions over the latents (the aggregator of wav2vec).
+
+    Its convolutions see the past only; its group norm, as published, takes statistics over the whole utterance.
+
+    Args:
+        input_dim: Width of the latents; supplied by the module, not by YAML.
+        layers: Width and kernel of each convolution.
+        activation: `relu` (wav2vec), or `gelu` (vq-wav2vec).
+        padding: What stands before the first frame: its copy (`replicate`, as published) or zeros (`zeros`).
+        dropout: Dropout after each convolution.
+        skip_connections: Add each layer's input to its output.
+        residual_scale: Variance left to the sum of a skip connection; the sum is multiplied by its square root.
+
+    Reference:
+        Schneider et al. 2019, arXiv:1904.05862, Section 2.1.
+    """
+
+    causal: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        input_dim: int,
+        layers: Sequence[tuple[int, int]] = WAV2VEC_LARGE_LAYERS,
+        activation: Literal["relu", "gelu"] = "relu",
+        padding: Literal["replicate", "zeros"] = "replicate",
+        dropout: float = 0.0,
+        skip_connections: bool = True,
+        residual_scale: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("`layers` must have at least one (width, kernel), but is empty.")
+        self.model_dim = input_dim
+        self.output_dim = layers[-1][0]
+        scale = math.sqrt(residual_scale) if skip_connections else None
+        self.blocks = nn.ModuleList()
+        for width, kernel in layers:
+            self.blocks.append(CausalConvBlock(input_dim, width, kernel, activation, padding, dropout, scale))
+            input_dim = width
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Maps `frames` `(B, T, C)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        frames = frames.transpose(1, 2)  # (B, C, T)
+        for block in self.blocks:
+            frames = block(frames, padding_mask)
+        return frames.transpose(1, 2)  # (B, T, D)

@@ -1,0 +1,5 @@
+"""Feature encoders: waveform to latents."""
+
+from w2vlab.encoders.conv import ConvFeatureEncoder
+
+__all__ = ["ConvFeatureEncoder"]

@@ -1,0 +1,172 @@
+"""The convolutional encoder of all three papers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.functional.gradients import scale_gradient
+from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
+from w2vlab.interfaces import FeatureEncoder
+
+Normalization = Literal["first_group", "layer", "group"]
+Padding = Literal["exclude", "include"]
+
+# (width, kernel, stride) of each layer of wav2vec 2.0: 400 samples seen, one latent every 320 (20 ms).
+WAV2VEC2_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+
+
+class ConvBlock(nn.Module):
+    """One convolution over time with its normalisation and activation.
+
+    Args:
+        input_dim: Channels in.
+        output_dim: Channels out.
+        kernel_size: Samples or frames that the convolution sees.
+        stride: Step of the convolution.
+        num_groups: Groups of channels normalised over time; 0 for none.
+        layer_norm: Normalise each frame over its channels instead.
+        bias: Whether the convolution has a bias.
+        activation: `gelu` or `relu`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        kernel_size: int,
+        stride: int,
+        num_groups: int,
+        layer_norm: bool,
+        bias: bool,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(input_dim, output_dim, kernel_size, stride=stride, bias=bias)
+        self.norm: nn.GroupNorm | nn.LayerNorm | None = None
+        if layer_norm:
+            self.norm = nn.LayerNorm(output_dim)
+        elif num_groups:
+            self.norm = nn.GroupNorm(num_groups, output_dim)
+        self.activation = F.gelu if activation == "gelu" else F.relu
+
+    def num_frames(self, length: int) -> int:
+        """Returns the length of the output for an input of `length`."""
+        return (length - self.conv.kernel_size[0]) // self.conv.stride[0] + 1
+
+    def forward(self, sequence: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Maps `sequence` `(B, C, T)`; `lengths` counts the output frames of each row that may enter a statistic."""
+        sequence = self.conv(sequence)  # (B, C, T')
+        if isinstance(self.norm, nn.LayerNorm):
+            with torch.autocast(sequence.device.type, enabled=False):
+                normalised = self.norm(sequence.transpose(1, 2).float())
+            sequence = normalised.transpose(1, 2).to(sequence.dtype)
+        elif self.norm is not None:
+            padding_mask = make_padding_mask(lengths, sequence.shape[-1], sequence.device)
+            sequence = group_norm_over_time(
+                sequence, self.norm.num_groups, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps
+            )
+        return self.activation(sequence)
+
+
+class ConvFeatureEncoder(FeatureEncoder):
+    """Strided convolutions straight from the waveform.
+
+    The defaults are wav2vec 2.0 BASE. LARGE is `normalization: layer` with `bias: true`; wav2vec and vq-wav2vec are
+    `normalization: group` with their own layers and `log_compression: true`.
+
+    Args:
+        layers: Width, kernel and stride of each convolution.
+        normalization: `first_group` normalises each channel of the first layer over time (wav2vec 2.0 BASE), `layer`
+            normalises every frame of every layer (LARGE), `group` normalises all channels of every layer together over
+            time (wav2vec, vq-wav2vec).
+        bias: Whether the convolutions have a bias.
+        activation: `gelu`, or `relu` (wav2vec).
+        log_compression: Return `log(|x| + 1)` (wav2vec, vq-wav2vec).
+        skip_connections: Add each layer's input to its output where the widths agree.
+        residual_scale: Variance left to the sum of a skip connection; the sum is multiplied by its square root.
+        gradient_scale: Factor of the gradient that reaches this encoder (0.1 for BASE, 1 for LARGE).
+        padding: `exclude` keeps padding out of statistics over time, so that an utterance has the same latents alone
+            and in a padded batch; `include` does as fairseq does.
+
+    Reference:
+        Schneider et al. 2019, arXiv:1904.05862, Section 2.1; Baevski et al. 2020, arXiv:2006.11477, Section 2.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[int, int, int]] = WAV2VEC2_LAYERS,
+        normalization: Normalization = "first_group",
+        bias: bool = False,
+        activation: Literal["gelu", "relu"] = "gelu",
+        log_compression: bool = False,
+        skip_connections: bool = False,
+        residual_scale: float = 0.5,
+        gradient_scale: float = 0.1,
+        padding: Padding = "exclude",
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("`layers` must have at least one (width, kernel, stride), but is empty.")
+        for width, kernel, stride in layers:
+            if min(width, kernel, stride) < 1:
+                raise ValueError(f"`layers` must hold positive numbers, but one is {[width, kernel, stride]}.")
+        self.output_dim = layers[-1][0]
+        self.receptive_field, self.stride = 1, 1
+        self.blocks = nn.ModuleList()
+        input_dim = 1
+        for index, (width, kernel, stride) in enumerate(layers):
+            num_groups = {"first_group": width if index == 0 else 0, "layer": 0, "group": 1}[normalization]
+            self.blocks.append(
+                ConvBlock(input_dim, width, kernel, stride, num_groups, normalization == "layer", bias, activation)
+            )
+            self.receptive_field += (kernel - 1) * self.stride
+            self.stride *= stride
+            input_dim = width
+        self.log_compression = log_compression
+        self.skip_connections = skip_connections
+        self.residual_scale = math.sqrt(residual_scale)
+        self.gradient_scale = gradient_scale
+        self.padding = padding
+        if normalization != "group":  # wav2vec and vq-wav2vec keep PyTorch's own initialisation
+            for module in self.blocks.modules():
+                if isinstance(module, nn.Conv1d):
+                    nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, waveform: Tensor, num_samples: Sequence[int]) -> Tensor:
+        """Encodes a batch of waveforms.
+
+        Args:
+            waveform: Shape `(B, S)`.
+            num_samples: Samples of each utterance, B integers.
+
+        Returns:
+            Latents, shape `(B, T, C)`.
+
+        Raises:
+            ValueError: The batch is shorter than the receptive field.
+        """
+        if waveform.ndim != 2 or waveform.shape[1] < self.receptive_field:
+            raise ValueError(
+                f"`waveform` must have shape (B, S) with at least {self.receptive_field} samples (the receptive "
+                f"field), but has shape {tuple(waveform.shape)}."
+            )
+        sequence = waveform[:, None, :]  # (B, 1, S)
+        lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
+        for block in self.blocks:
+            assert isinstance(block, ConvBlock)
+            lengths = [block.num_frames(length) for length in lengths]
+            output = block(sequence, lengths)  # (B, C, T')
+            if self.skip_connections and output.shape[1] == sequence.shape[1]:
+                # A strided layer's input is thinned to the frames of its output.
+                step = sequence.shape[2] // output.shape[2]
+                output = (output + sequence[..., ::step][..., : output.shape[2]]) * self.residual_scale
+            sequence = output
+        if self.log_compression:
+            sequence = torch.log(sequence.abs() + 1)
+        return scale_gradient(sequence.transpose(1, 2), self.gradient_scale)  # (B, T, C)

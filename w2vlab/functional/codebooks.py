@@ -1,0 +1,86 @@
+"""How codebooks are searched, read and counted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def select_entries(one_hot: Tensor, entries: Tensor) -> Tensor:
+    """Reads codebook entries by (straight-through) one-hot vectors.
+
+    The product carries gradient both ways: to the chosen entries, and through the one-hot vectors to whatever chose.
+
+    Args:
+        one_hot: Shape `(…, G, V)`.
+        entries: Shape `(G, V, d)`, or `(1, V, d)` for one codebook shared by all groups.
+
+    Returns:
+        The chosen entries of all groups, concatenated, shape `(…, G * d)`.
+    """
+    entries = entries.expand(one_hot.shape[-2], -1, -1)
+    return torch.einsum("...gv,gvd->...gd", one_hot, entries).flatten(-2)
+
+
+def lookup_entries(codes: Tensor, entries: Tensor) -> Tensor:
+    """Reads codebook entries by index: `codes` `(…, G)` from `entries` `(G or 1, V, d)` gives `(…, G * d)`."""
+    groups = torch.arange(codes.shape[-1], device=codes.device) % entries.shape[0]
+    return entries[groups, codes].flatten(-2)
+
+
+def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
+    """Finds the entry with the smallest Euclidean distance.
+
+    The squared distance is expanded, so memory is `(…, G, V)`; subtracting directly would take d times that.
+
+    Args:
+        vectors: Shape `(…, G, d)`.
+        entries: Shape `(G, V, d)`, or `(1, V, d)` for one codebook shared by all groups.
+
+    Returns:
+        Codes in `[0, V)`, int64 of shape `(…, G)`.
+    """
+    with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
+        vectors, entries = vectors.float(), entries.float().expand(vectors.shape[-2], -1, -1)
+        distance = entries.square().sum(-1) - 2 * torch.einsum("...gd,gvd->...gv", vectors, entries)
+        return distance.argmin(dim=-1)
+
+
+def count_codes(codes: Tensor, codebook_size: int, padding_mask: Tensor | None = None) -> Tensor:
+    """Counts how often each entry was chosen.
+
+    Args:
+        codes: Shape `(B, N, G)`.
+        codebook_size: Entries V.
+        padding_mask: True on frames that do not count, shape `(B, N)`.
+
+    Returns:
+        float32 of shape `(G, V)`.
+    """
+    flat = codes.flatten(0, -2).t()  # (G, B * N)
+    weight = torch.ones(flat.shape, device=codes.device)
+    if padding_mask is not None:
+        weight = weight * ~padding_mask.flatten()
+    return torch.zeros(flat.shape[0], codebook_size, device=codes.device).scatter_add_(1, flat, weight)
+
+
+def sum_probabilities(probabilities: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    """Sums soft assignments `(B, N, G, V)` over the frames that count, in float32: `(G, V)`."""
+    if padding_mask is not None:
+        probabilities = probabilities * ~padding_mask[..., None, None]
+    return probabilities.float().sum(dim=(0, 1))
+
+
+def perplexity(distribution: Tensor) -> Tensor:
+    """Returns how many entries each codebook uses, in effect: the exponential of its entropy.
+
+    Args:
+        distribution: Probabilities of the entries, shape `(…, V)`.
+
+    Returns:
+        Between 1 (a single entry) and V (all alike), shape `(…)`.
+
+    Reference:
+        Baevski et al. 2020, arXiv:2006.11477, Equation 4; the 1e-7 inside the logarithm is the released code's.
+    """
+    return torch.exp(-(distribution * torch.log(distribution + 1e-7)).sum(dim=-1))

@@ -1,0 +1,70 @@
+"""Scoring a prediction against its true target and negatives, without ever materialising the negatives' vectors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Odd 64-bit multipliers of a linear hash; any fixed odd numbers do.
+_HASH_SEED = 0x5DEECE66D
+
+
+def fingerprint(vectors: Tensor) -> Tensor:
+    """Hashes each vector's bits to one integer: equal vectors always agree, different ones practically never.
+
+    Comparing all pairs of M vectors of width E directly takes M x M x E comparisons; fingerprints take M x M. The
+    hash is linear with random odd factors modulo 2**64, so two different vectors collide with odds of about 2**-63.
+
+    Args:
+        vectors: Shape `(…, E)`.
+
+    Returns:
+        int64 of shape `(…)`.
+    """
+    bits = (vectors.detach().float() + 0.0).view(torch.int32).long()  # + 0.0 makes -0.0 and 0.0 the same
+    generator = torch.Generator().manual_seed(_HASH_SEED)
+    factors = torch.randint(-(2**62), 2**62, (vectors.shape[-1],), generator=generator) * 2 + 1
+    return (bits * factors.to(bits.device)).sum(dim=-1)
+
+
+def contrastive_logits(
+    predictions: Tensor, targets: Tensor, negatives: Tensor, identity: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Scores each prediction against its target (index 0) and its negatives by cosine similarity.
+
+    Every pair within an utterance is scored by one matrix product and the pairs wanted are gathered, so memory is
+    `(B, M, M) + (B, M, 1 + K)` in place of `(B, M, K, P)`. A negative that equals the positive would punish the right
+    answer, so its logit is minus infinity.
+
+    Args:
+        predictions: Projected contexts, shape `(B, M, P)`.
+        targets: Projected targets, shape `(B, M, P)`.
+        negatives: Indices of each frame's negatives among the M targets, shape `(B, M, K)`.
+        identity: Fingerprints of the targets, shape `(B, M)`.
+        temperature: kappa, by which similarities are divided.
+
+    Returns:
+        Logits `(B, M, 1 + K)` in float32, and which negatives were excluded, `(B, M, K)`.
+
+    Reference:
+        Baevski et al. 2020, arXiv:2006.11477, Section 3.2, Equation 3.
+    """
+    with torch.autocast(predictions.device.type, enabled=False):
+        queries = F.normalize(predictions.float(), dim=-1)
+        keys = F.normalize(targets.float(), dim=-1)
+        similarity = queries @ keys.transpose(1, 2) / temperature  # (B, M, M)
+    positive = similarity.diagonal(dim1=1, dim2=2)[..., None]  # (B, M, 1)
+    equal = identity[:, :, None] == identity[:, None, :]  # (B, M, M)
+    excluded = equal.gather(2, negatives)  # (B, M, K)
+    negative = similarity.gather(2, negatives).masked_fill(excluded, -torch.inf)  # (B, M, K)
+    return torch.cat([positive, negative], dim=-1), excluded
+
+
+def count_correct(logits: Tensor, valid: Tensor | None) -> Tensor:
+    """Counts the rows of `logits` `(…, 1 + K)` whose first entry is the largest.
+
+    A row in which every candidate scores the same counts as wrong: it tells nothing.
+    """
+    correct = (logits.argmax(dim=-1) == 0) & (logits.argmin(dim=-1) != 0)
+    return (correct if valid is None else correct & valid).sum()

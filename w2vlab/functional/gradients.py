@@ -1,0 +1,35 @@
+"""Identities whose gradient is not the identity's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0] * ctx.scale, None
+
+
+def scale_gradient(value: Tensor, scale: float) -> Tensor:
+    """Returns `value` as it is and multiplies the gradient that flows back through it by `scale`."""
+    if scale == 1.0:
+        return value
+    scaled: Tensor = _ScaleGradient.apply(value, scale)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
+    """Returns exactly `value` and passes the gradient to `surrogate` unchanged (Bengio et al. 2013, arXiv:1308.3432).
+
+    The bracket is exactly zero; `value - surrogate.detach() + surrogate`, as usually written, would round.
+    """
+    return value.detach() + (surrogate - surrogate.detach())

@@ -1,0 +1,77 @@
+"""Padding masks, and statistics and gathers that respect them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def make_padding_mask(lengths: Sequence[int], size: int, device: torch.device) -> Tensor | None:
+    """Returns a mask `(B, size)` that is True from `lengths[b]` on, or None when no row has padding.
+
+    None is not a shortcut only: it lets every part take its unmasked path without asking the device.
+    """
+    if min(lengths) >= size:
+        return None
+    positions = torch.arange(size)
+    mask = positions[None, :] >= torch.tensor(list(lengths))[:, None]  # (B, size)
+    return mask.to(device, non_blocking=True)
+
+
+def gather_frames(sequence: Tensor, indices: Tensor) -> Tensor:
+    """Picks frames `indices` `(B, M)` of `sequence` `(B, T, C)`: `(B, M, C)`."""
+    return sequence.gather(1, indices[..., None].expand(-1, -1, sequence.shape[-1]))
+
+
+def mean_per_utterance(values: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Averages `values` `(B, N)` over the frames of each utterance that are not padding: `(B,)`."""
+    if padding_mask is None:
+        return values.mean(dim=1)
+    valid = ~padding_mask
+    return (values * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+
+
+def group_norm_over_time(
+    sequence: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    padding_mask: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalises each group of channels over channels and time, in float32.
+
+    Statistics leave padding out, so an utterance gives the same values alone and in a padded batch; the published
+    implementations let padding in (fairseq#3118, pytorch/audio#2242).
+
+    Args:
+        sequence: Shape `(B, C, T)`.
+        num_groups: Groups that the C channels are divided into.
+        weight: Scale of each channel, shape `(C,)`, or None.
+        bias: Offset of each channel, shape `(C,)`, or None.
+        padding_mask: True on padding, shape `(B, T)`, or None.
+        eps: Added to the variance.
+
+    Returns:
+        The normalised sequence in its own dtype, shape `(B, C, T)`.
+    """
+    with torch.autocast(sequence.device.type, enabled=False):
+        if padding_mask is None:
+            weight32 = None if weight is None else weight.float()
+            bias32 = None if bias is None else bias.float()
+            return F.group_norm(sequence.float(), num_groups, weight32, bias32, eps).to(sequence.dtype)
+        batch, channels, frames = sequence.shape
+        grouped = sequence.float().view(batch, num_groups, -1, frames)  # (B, groups, C / groups, T)
+        valid = ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
+        count = valid.sum(dim=-1, keepdim=True) * grouped.shape[2]  # (B, 1, 1, 1)
+        mean = (grouped * valid).sum(dim=(2, 3), keepdim=True) / count
+        variance = ((grouped - mean).square() * valid).sum(dim=(2, 3), keepdim=True) / count
+        normalised = ((grouped - mean) * torch.rsqrt(variance + eps)).view(batch, channels, frames)
+        if weight is not None:
+            normalised = normalised * weight.float()[:, None]
+        if bias is not None:
+            normalised = normalised + bias.float()[:, None]
+        return normalised.to(sequence.dtype)

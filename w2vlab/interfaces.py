@@ -1,0 +1,168 @@
+"""The families of parts. Subclassing one of these classes is all the registration there is.
+
+A part whose widths follow from its neighbours takes them as its first arguments; the module that assembles the parts
+supplies them, so YAML never repeats a width. Modules therefore receive parts as factories (the `…Factory` aliases):
+in YAML a class name with its other arguments, in Python the class itself or a `functools.partial` of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from w2vlab.types import LossOutput, Mask, PredictionTask, PretrainOutput, QuantizerOutput
+
+
+class StepDependent(ABC):
+    """Something whose behaviour is a function of the number of updates, such as an annealed temperature."""
+
+    @abstractmethod
+    def set_update(self, update: int) -> None:
+        """Moves to the state that belongs to `update` optimiser updates done.
+
+        Nothing may be counted here: the module calls it with the trainer's own count, so a resumed run continues where
+        it was and gradient accumulation changes nothing.
+        """
+
+    @abstractmethod
+    def scheduled_values(self, update: int) -> dict[str, float]:
+        """Returns what changes with the updates, by its name in the logs, as it is after `update` of them."""
+
+
+class FeatureEncoder(nn.Module, ABC):
+    """Turns a waveform into a sequence of latents, each seeing a short stretch of audio.
+
+    Attributes:
+        output_dim: Width C of the latents.
+        receptive_field: Samples that one latent sees.
+        stride: Samples from one latent to the next.
+    """
+
+    output_dim: int
+    receptive_field: int
+    stride: int
+
+    def num_frames(self, num_samples: int) -> int:
+        """Returns how many latents `num_samples` samples give; 0 for less than the receptive field."""
+        return max(0, (num_samples - self.receptive_field) // self.stride + 1)
+
+    @abstractmethod
+    def forward(self, waveform: Tensor, num_samples: Sequence[int]) -> Tensor:
+        """Encodes `waveform` `(B, S)`, of which row b has `num_samples[b]` samples, into latents `(B, T, C)`."""
+
+
+class ContextNetwork(nn.Module, ABC):
+    """Turns the sequence of latents into a sequence of contexts.
+
+    Attributes:
+        model_dim: Width of the frames that `forward` takes; masked frames are replaced at this width.
+        output_dim: Width D of the contexts.
+        causal: Whether a context depends on its own and earlier frames only.
+    """
+
+    model_dim: int
+    output_dim: int
+    causal: ClassVar[bool] = False
+
+    def project(self, latents: Tensor) -> Tensor:
+        """Brings latents `(B, T, C)` to the width `model_dim` at which frames are masked; by default as they are."""
+        return latents
+
+    @abstractmethod
+    def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Turns projected frames into contexts.
+
+        Args:
+            frames: Shape `(B, T, model_dim)`.
+            padding_mask: True on padding, shape `(B, T)`; None where there is none.
+
+        Returns:
+            Contexts, shape `(B, T, D)`.
+        """
+
+
+class Quantizer(nn.Module, ABC):
+    """Replaces each latent by entries of finite codebooks.
+
+    Attributes:
+        output_dim: Width E of the quantized vectors.
+        num_codebooks: Codebooks G; 0 where vectors stay continuous.
+        codebook_size: Entries V of each codebook.
+    """
+
+    output_dim: int
+    num_codebooks: int
+    codebook_size: int
+
+    @abstractmethod
+    def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
+        """Quantizes latents `(B, N, C)`; `padding_mask` `(B, N)` is True on frames that must not count."""
+
+    @abstractmethod
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Returns the vectors `(…, E)` that `codes` `(…, G)` stand for.
+
+        Raises:
+            RuntimeError: The quantizer has no codebook.
+        """
+
+
+class Masking(nn.Module, ABC):
+    """Chooses which frames are hidden from the context network and which are to be predicted."""
+
+    @abstractmethod
+    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator]) -> Mask:
+        """Draws a mask on the host for utterances of `num_frames` frames, each from its own generator.
+
+        Raises:
+            ValueError: An utterance is too short to be masked.
+        """
+
+    @property
+    def min_frames(self) -> int:
+        """The fewest frames an utterance needs; the data layer leaves shorter ones out."""
+        return 1
+
+
+class PredictionLoss(nn.Module, ABC):
+    """Scores how well contexts tell their targets.
+
+    Attributes:
+        name: What its value is called in the logs, as in `train/loss/<name>`.
+    """
+
+    name: ClassVar[str]
+
+    def min_frames(self, frame_overlap: int) -> int:
+        """Returns the fewest valid frames an utterance needs; `frame_overlap` as in `PredictionTask`."""
+        return 1
+
+    @abstractmethod
+    def forward(self, task: PredictionTask) -> LossOutput:
+        """Returns the summed loss of all predictions with their counts."""
+
+
+class Penalty(nn.Module, ABC):
+    """Optional pressure added to the prediction loss.
+
+    Attributes:
+        weight: Factor of the value in the objective.
+    """
+
+    weight: float
+
+    @abstractmethod
+    def forward(self, output: PretrainOutput) -> Tensor:
+        """Returns the unweighted value, one for the batch `()` or one an utterance `(B,)`."""
+
+
+EncoderFactory = Callable[[], FeatureEncoder]
+ContextFactory = Callable[[int], ContextNetwork]
+QuantizerFactory = Callable[[int], Quantizer]
+MaskingFactory = Callable[[], Masking]
+PredictionLossFactory = Callable[[int, int], PredictionLoss]
+PenaltyFactory = Callable[[], Penalty]

@@ -1,0 +1,124 @@
+"""The loss of wav2vec and vq-wav2vec: predict the next frames."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.functional.contrastive import count_correct
+from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.functional.negatives import draw_negatives
+from w2vlab.interfaces import PredictionLoss
+from w2vlab.types import LossOutput, PredictionTask
+
+
+class FuturePredictionLoss(PredictionLoss):
+    """Tells the frame k steps ahead from other frames of the same utterance, for several k at once.
+
+    Each step has its own affine map of the context, scored against candidates by dot product. Negatives are drawn once
+    for each target frame and serve every step. Per-utterance sums over steps and frames, as the papers define them.
+
+    Args:
+        context_dim: Width D of the contexts; supplied by the module, not by YAML.
+        target_dim: Width E of the targets; supplied by the module, not by YAML.
+        num_steps: Steps predicted ahead (12 in the released code; vq-wav2vec's paper says 8).
+        num_negatives: Negatives of each prediction, drawn with replacement from the same utterance.
+        objective: `logistic` is the papers': each candidate is judged true or false by itself, all with weight 1;
+            `infonce` picks the true one among all candidates.
+        offset: Frames from a context to the first target; None takes the nearest frame that shares no audio with the
+            context's own frame, as the released code does (3 for its encoder).
+
+    Reference:
+        Schneider et al. 2019, arXiv:1904.05862, Section 2.2, Equation 2.
+    """
+
+    name: ClassVar[str] = "future"
+
+    def __init__(
+        self,
+        context_dim: int,
+        target_dim: int,
+        num_steps: int = 12,
+        num_negatives: int = 10,
+        objective: Literal["logistic", "infonce"] = "logistic",
+        offset: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_steps < 1:
+            raise ValueError(f"`num_steps` must be at least 1, but is {num_steps}.")
+        if num_negatives < 1:
+            raise ValueError(f"`num_negatives` must be at least 1, but is {num_negatives}.")
+        if offset is not None and offset < 1:
+            raise ValueError(f"`offset` must be at least 1, but is {offset}.")
+        self.num_steps = num_steps
+        self.num_negatives = num_negatives
+        self.objective = objective
+        self.offset = offset
+        # One affine map a step that share the bias, as a transposed convolution whose width is the steps.
+        self.step_projection = nn.ConvTranspose2d(context_dim, target_dim, (1, num_steps))
+
+    def first_step(self, frame_overlap: int) -> int:
+        """Returns the frames from a context to its nearest target."""
+        return self.offset if self.offset is not None else frame_overlap
+
+    def min_frames(self, frame_overlap: int) -> int:
+        """Returns the fewest frames in which one prediction fits."""
+        return max(2, self.first_step(frame_overlap) + 1)
+
+    def draw_negatives(self, task: PredictionTask) -> Tensor:
+        """Draws the indices `(B, T, K)` of each target frame's negatives."""
+        size = task.context.shape[1]
+        negatives = draw_negatives(task.num_valid, size, self.num_negatives, task.address.generators("negatives"))
+        return negatives.to(task.context.device, non_blocking=True)
+
+    def score(self, task: PredictionTask) -> list[Tensor]:
+        """Returns one tensor of logits a step, `(B, T - offset, 1 + K)`, true target first, for as many as fit."""
+        targets = task.targets.quantized  # (B, T, E)
+        batch, length, width = targets.shape
+        predictions = self.step_projection(task.context.transpose(1, 2)[..., None])  # (B, E, T, steps)
+        predictions = predictions.permute(3, 0, 2, 1)  # (steps, B, T, E)
+        negatives = self.draw_negatives(task)  # (B, T, K)
+        with torch.autocast(targets.device.type, enabled=False):
+            targets, predictions = targets.float(), predictions.float()
+            distractors = targets.gather(1, negatives.flatten(1)[..., None].expand(-1, -1, width))
+            candidates = torch.cat([targets[:, :, None], distractors.view(batch, length, -1, width)], dim=2)
+            # Positive and negatives of a target frame: (B, T, 1 + K, E); with K near 10 this is smaller than all pairs.
+            first = self.first_step(task.frame_overlap)
+            return [
+                torch.einsum("bte,btke->btk", predictions[step, :, : length - ahead], candidates[:, ahead:])
+                for step, ahead in enumerate(range(first, min(first + self.num_steps, length)))
+            ]
+
+    def forward(self, task: PredictionTask) -> LossOutput:
+        """Returns the summed loss over all steps and frames that fit, in nats.
+
+        Raises:
+            ValueError: No utterance is longer than the offset.
+        """
+        first = self.first_step(task.frame_overlap)
+        if max(task.num_valid) <= first:
+            raise ValueError(
+                f"An utterance must have more than {first} frames (`loss.offset`) for one to be predicted, but the "
+                f"longest has {max(task.num_valid)}. Raise `data.min_seconds`."
+            )
+        total = task.context.new_zeros((), dtype=torch.float32)
+        num_correct = torch.zeros((), dtype=torch.int64, device=task.context.device)
+        counts = [0] * len(task.num_valid)
+        for step, logits in enumerate(self.score(task)):
+            remaining = [max(0, frames - first - step) for frames in task.num_valid]
+            counts = [count + more for count, more in zip(counts, remaining, strict=True)]
+            padding = make_padding_mask(remaining, logits.shape[1], logits.device)
+            losses = self._losses(logits)  # (B, T - ahead)
+            total = total + (losses if padding is None else losses.masked_fill(padding, 0.0)).sum()
+            num_correct = num_correct + count_correct(logits, None if padding is None else ~padding)
+        return LossOutput(total, tuple(counts), num_correct, 1 + self.num_negatives)
+
+    def _losses(self, logits: Tensor) -> Tensor:
+        """Turns logits `(…, 1 + K)`, true target first, into losses `(…)`."""
+        if self.objective == "infonce":
+            return torch.logsumexp(logits, dim=-1) - logits[..., 0]
+        # -log sigmoid of the true target, -log(1 - sigmoid) of each negative
+        return F.softplus(-logits[..., 0]) + F.softplus(logits[..., 1:]).sum(dim=-1)

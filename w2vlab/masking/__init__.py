@@ -1,0 +1,6 @@
+"""Masking strategies: which frames are hidden and predicted."""
+
+from w2vlab.masking.none import NoMasking
+from w2vlab.masking.span import SpanMasking
+
+__all__ = ["NoMasking", "SpanMasking"]

@@ -1,0 +1,28 @@
+"""Masking nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from w2vlab.interfaces import Masking
+from w2vlab.types import Mask
+
+
+class NoMasking(Masking):
+    """Hides nothing and predicts every frame: the control that shows what masking is for.
+
+    A model that sees its targets can copy them, so its accuracy is an upper bound and its contexts learn little.
+
+    Reference:
+        The control to Baevski et al. 2020, arXiv:2006.11477, Section 3.1.
+    """
+
+    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator]) -> Mask:
+        """Returns a mask that is False everywhere, with all frames as targets."""
+        longest = max(num_frames)
+        everywhere = torch.arange(longest).expand(len(num_frames), -1)
+        filling = everywhere >= torch.tensor(list(num_frames))[:, None]
+        return Mask(torch.zeros_like(filling), everywhere.masked_fill(filling, 0), tuple(num_frames))

@@ -1,0 +1,102 @@
+"""wav2vec and vq-wav2vec: predict the future from the past."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import nn
+
+from w2vlab.contexts import ConvContext
+from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.interfaces import (
+    ContextFactory,
+    EncoderFactory,
+    PenaltyFactory,
+    PredictionLossFactory,
+    QuantizerFactory,
+)
+from w2vlab.losses import FuturePredictionLoss
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.optim import CosineSchedule
+from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.types import AudioBatch, PredictionTask, PretrainOutput, RandomAddress
+
+
+class FuturePrediction(PretrainingModule):
+    """wav2vec: predict the next frames from the past; with a quantizer, vq-wav2vec.
+
+    The quantized frames are both what the context network sees and what it predicts.
+
+    Args:
+        encoder: Builds the encoder of the waveform.
+        context: Builds the causal context network from the width of the quantized frames.
+        quantizer: Builds the quantizer from the width of the latents; `IdentityQuantizer` is wav2vec.
+        loss: Builds the prediction loss from the widths of contexts and targets.
+        penalties: Builds further terms of the objective, by their names in the logs; None for none, as published.
+        feature_dropout: Dropout of the frames that the context network sees.
+        optimizer: Builds the optimiser from the parameters.
+        scheduler: Builds the learning-rate schedule, stepped once an update.
+        seed: Seed of every random draw of the run.
+
+    Raises:
+        ValueError: The context network sees the future.
+
+    Reference:
+        Schneider et al. 2019, arXiv:1904.05862; Baevski et al. 2019, arXiv:1910.05453.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderFactory = ConvFeatureEncoder,
+        context: ContextFactory = ConvContext,
+        quantizer: QuantizerFactory = IdentityQuantizer,
+        loss: PredictionLossFactory = FuturePredictionLoss,
+        penalties: dict[str, PenaltyFactory] | None = None,
+        feature_dropout: float = 0.0,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-3, weight_decay=0.0),
+        scheduler: LRSchedulerCallable = CosineSchedule,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(optimizer, scheduler, {name: build() for name, build in (penalties or {}).items()}, seed)
+        self.encoder = encoder()
+        self.quantizer = quantizer(self.encoder.output_dim)
+        self.context = context(self.quantizer.output_dim)
+        if not self.context.causal:
+            raise ValueError(
+                f"`context` must be causal, such as ConvContext, but is {type(self.context).__name__}, which sees the "
+                "frames that it would have to predict. Use it under MaskedPrediction."
+            )
+        self.loss = loss(self.context.output_dim, self.quantizer.output_dim)
+        self.feature_dropout = nn.Dropout(feature_dropout)
+
+    @property
+    def min_frames(self) -> int:
+        """The fewest latents in which one prediction fits."""
+        return self.loss.min_frames(self.frame_overlap)
+
+    def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
+        """Computes one batch.
+
+        Args:
+            batch: Utterances, each of at least `min_samples` samples.
+            address: Where negatives are drawn.
+
+        Returns:
+            The prediction loss over all frames and steps and everything it was computed from.
+        """
+        # Encode.
+        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
+        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
+        padding_mask = make_padding_mask(num_frames, features.shape[1], features.device)
+
+        # Quantize every frame.
+        targets = self.quantizer(features, padding_mask)
+
+        # Summarise the past of each frame.
+        frames = self.context.project(self.feature_dropout(targets.quantized))
+        context = self.context(frames, padding_mask)  # (B, T, D)
+
+        # Tell the frames ahead from distractors.
+        prediction = self.loss(PredictionTask(context, targets, num_frames, address, self.frame_overlap))
+        return PretrainOutput(features, num_frames, context, targets, padding_mask, prediction)

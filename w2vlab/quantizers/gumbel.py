@@ -1,0 +1,137 @@
+"""The Gumbel-softmax quantizer of vq-wav2vec and wav2vec 2.0."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.functional.codebooks import lookup_entries, select_entries
+from w2vlab.functional.gradients import straight_through
+from w2vlab.interfaces import Quantizer, StepDependent
+from w2vlab.types import QuantizerOutput
+
+
+class GumbelQuantizer(Quantizer, StepDependent):
+    """Chooses one entry of each codebook by the arg max of noisy scores; gradients take the soft path.
+
+    Forward, in training: scores plus fresh Gumbel noise, arg max, and the entry itself. Backward: the noise is a
+    constant, the arg max is replaced by the softmax of the noisy scores over the temperature, so whatever is computed
+    from the quantized vectors teaches the scores (through the softmax) and the chosen entries (directly). There is no
+    codebook loss and no commitment loss. In evaluation there is no noise.
+
+    Args:
+        input_dim: Width C of the latents; supplied by the module, not by YAML.
+        num_codebooks: Codebooks G (fairseq: `latent_groups`).
+        codebook_size: Entries V of each codebook (fairseq: `latent_vars`).
+        output_dim: Width E of the quantized vectors, all codebooks together (fairseq: `latent_dim`).
+        shared_codebook: All groups read the same entries (fairseq: `combine_groups`).
+        projection_depth: Layers of the network that computes the scores; 1 is a single matrix.
+        projection_factor: Its inner width over C, where the depth is above 1.
+        temperature_start: Temperature of the first update.
+        temperature_end: Its floor.
+        temperature_decay: Its factor an update.
+
+    Reference:
+        Jang et al. 2016, arXiv:1611.01144; Baevski et al. 2020, arXiv:2006.11477, Equation 1.
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_codebooks: int = 2,
+        codebook_size: int = 320,
+        output_dim: int = 256,
+        shared_codebook: bool = False,
+        projection_depth: int = 1,
+        projection_factor: int = 2,
+        temperature_start: float = 2.0,
+        temperature_end: float = 0.5,
+        temperature_decay: float = 0.999995,
+    ) -> None:
+        super().__init__()
+        if num_codebooks < 1:
+            raise ValueError(f"`num_codebooks` must be at least 1, but is {num_codebooks}.")
+        if codebook_size < 2:
+            raise ValueError(f"`codebook_size` must be at least 2, but is {codebook_size}.")
+        if output_dim % num_codebooks:
+            raise ValueError(
+                f"`output_dim` must be a multiple of `num_codebooks` ({num_codebooks}), but is {output_dim}."
+            )
+        if projection_depth < 1:
+            raise ValueError(f"`projection_depth` must be at least 1, but is {projection_depth}.")
+        if not 0 < temperature_end <= temperature_start:
+            raise ValueError(
+                f"`temperature_end` must be above 0 and at most `temperature_start` ({temperature_start}), "
+                f"but is {temperature_end}."
+            )
+        if not 0 < temperature_decay <= 1:
+            raise ValueError(f"`temperature_decay` must be above 0 and at most 1, but is {temperature_decay}.")
+        self.output_dim = output_dim
+        self.num_codebooks = num_codebooks
+        self.codebook_size = codebook_size
+        self.temperature_start = temperature_start
+        self.temperature_end = temperature_end
+        self.temperature_decay = temperature_decay
+
+        num_tables = 1 if shared_codebook else num_codebooks
+        self.entries = nn.Parameter(torch.rand(num_tables, codebook_size, output_dim // num_codebooks))
+        inner, num_scores = input_dim * projection_factor, num_codebooks * codebook_size
+        layers: list[nn.Module] = []
+        for depth in range(projection_depth - 1):
+            layers += [nn.Linear(input_dim if depth == 0 else inner, inner), nn.GELU()]
+        last = nn.Linear(inner if projection_depth > 1 else input_dim, num_scores)
+        if projection_depth == 1:
+            nn.init.normal_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.scores = nn.Sequential(*layers, last)
+        # A tensor, so that a new temperature changes no constant of a compiled graph; not saved, because it follows
+        # from the number of updates.
+        self.register_buffer("temperature", torch.tensor(temperature_start), persistent=False)
+
+    def set_update(self, update: int) -> None:
+        """Sets the temperature to `max(start * decay ** update, end)`."""
+        self.temperature.fill_(self.temperature_at(update))
+
+    def temperature_at(self, update: int) -> float:
+        """Returns the temperature after `update` optimiser updates."""
+        return max(self.temperature_start * self.temperature_decay**update, self.temperature_end)
+
+    def scheduled_values(self, update: int) -> dict[str, float]:
+        """Returns the temperature after `update` updates, for the logs."""
+        return {"gumbel_temperature": self.temperature_at(update)}
+
+    def draw_noise(self, scores: Tensor) -> Tensor:
+        """Draws standard Gumbel noise `-log(-log(u))` of the shape of `scores`, anew at every call."""
+        return -torch.empty_like(scores).exponential_().log()
+
+    def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
+        """Quantizes `latents`.
+
+        Args:
+            latents: Shape `(B, N, C)`.
+            padding_mask: Not used: each frame is quantized by itself.
+
+        Returns:
+            `quantized` `(B, N, E)`; `codes` `(B, N, G)` of the noisy choice in training; `probabilities`
+            `(B, N, G, V)`, the softmax of the scores without noise and temperature.
+        """
+        scores = self.scores(latents)
+        with torch.autocast(latents.device.type, enabled=False):
+            scores = scores.float().unflatten(-1, (self.num_codebooks, self.codebook_size))  # (B, N, G, V)
+            probabilities = scores.softmax(dim=-1)
+            if not self.training:
+                codes = scores.argmax(dim=-1)
+                return QuantizerOutput(self.lookup(codes).to(latents.dtype), codes, probabilities)
+            noisy = scores + self.draw_noise(scores)  # the noise has no gradient: it is a constant in the backward pass
+            codes = noisy.argmax(dim=-1)  # (B, N, G)
+            soft = (noisy / self.temperature).softmax(dim=-1)
+            hard = F.one_hot(codes, self.codebook_size).to(soft.dtype)
+            quantized = select_entries(straight_through(hard, soft), self.entries.float())  # (B, N, E)
+        return QuantizerOutput(quantized.to(latents.dtype), codes, probabilities)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Returns the vectors `(…, E)` of `codes` `(…, G)`."""
+        return lookup_entries(codes, self.entries)
