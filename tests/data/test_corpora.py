@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.data.conftest import write_ramp
+from w2vlab.data import corpora
+from w2vlab.data.cache import cache_root
+
+
+@pytest.fixture
+def no_apt(tmp_path, monkeypatch):
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+
+
+def archive(folder: Path, part: str) -> None:
+    """Puts an archive where the recipe's download leaves it, laid out as the published one."""
+    audio = write_ramp(folder / "work" / "LibriSpeech" / part / "1" / "2" / f"{part}.flac", 0.3)
+    with tarfile.open(folder / f"{part}.tar.gz", "w:gz") as tar:
+        tar.add(audio, arcname=audio.relative_to(folder / "work"))
+
+
+def test_mini_librispeech_is_what_is_left_without_apt(no_apt, cache, monkeypatch):
+    fetched = []
+
+    def download(url, filename, **_):
+        fetched.append(url)
+        archive(Path(filename).parent, Path(filename).name.removesuffix(".tar.gz"))
+
+    monkeypatch.setattr("lhotse.recipes.librispeech.resumable_download", download)
+    folder = corpora.fetch("sample", cache)
+    assert folder == corpora.locate("sample", cache) == corpora.locate("mini_librispeech", cache)
+    assert sorted(path.name for path in folder.rglob("*.flac")) == ["dev-clean-2.flac", "train-clean-5.flac"]
+    assert corpora.fetch("mini_librispeech", cache) == folder
+    assert len(fetched) == 2
+
+
+def test_mini_librispeech_that_arrived_broken_is_fetched_anew(cache, monkeypatch):
+    monkeypatch.setattr(
+        "lhotse.recipes.librispeech.resumable_download",
+        lambda url, filename, **_: Path(filename).exists() or Path(filename).write_text("<html>Log in first</html>"),
+    )
+    for _ in range(2):
+        with pytest.raises(
+            ValueError,
+            match=r"^Could not fetch mini_librispeech: what arrived is not a whole archive\. Check the network",
+        ):
+            corpora.fetch("mini_librispeech", cache)
+        assert not list(cache.rglob("*.tar.gz"))
+
+
+def test_mini_librispeech_without_network(cache, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(ValueError, match=r"^Could not fetch mini_librispeech: .*refused.*--data\.corpus=FOLDER\.$"):
+        corpora.fetch("mini_librispeech", cache)
+
+
+def test_paths(tmp_path, cache, monkeypatch):
+    (tmp_path / "audio").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("audio", "~/audio", str(tmp_path / "audio")):
+        assert corpora.fetch(name, cache) == tmp_path / "audio"
+    message = r"^`corpus` must be an existing path or one of festvox-ru, mini_librispeech, sample, but is 'festvox'"
+    with pytest.raises(ValueError, match=message):
+        corpora.fetch("festvox", cache)
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("W2VLAB_CACHE", raising=False)
+    assert cache_root(None) == tmp_path / ".cache" / "w2vlab"
+    monkeypatch.setenv("W2VLAB_CACHE", str(tmp_path / "chosen"))
+    assert cache_root(None) == tmp_path / "chosen"
+    assert cache_root(Path("~/mine")) == tmp_path / "mine"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+from lhotse import Recording
+
+from tests.data.conftest import write_ramp
+from w2vlab.data.manifests import prepare_manifest
+from w2vlab.data.sampling import EpochSampler
+from w2vlab.data.utterances import Utterances
+
+
+@pytest.fixture
+def utterances(manifest):
+    return Utterances(manifest.cuts, min_samples=1)
+
+
+def make(utterances, seed: int | None = 0, world_size=1, rank=0, batch_seconds=1.5, epoch=0, start=0) -> EpochSampler:
+    sampler = EpochSampler(utterances, batch_seconds, 0.4, 3, seed, world_size, rank)
+    sampler.move_to(epoch, start)
+    return sampler
+
+
+def ids(sampler) -> list[tuple[str, ...]]:
+    return [tuple(cut.id for cut in plan.cuts) for plan in sampler]
+
+
+def test_one_process_uses_every_utterance_once_within_the_limit(utterances):
+    plans = list(make(utterances))
+    used = [cut.id for plan in plans for cut in plan.cuts]
+    assert len(used) == len(set(used)) == 40
+    for plan in plans:
+        crops = [min(cut.duration, 0.4) for cut in plan.cuts]
+        assert max(crops) * len(crops) <= 1.5
+
+
+def test_whole_utterances_are_handed_on(utterances):
+    longest = max((cut for plan in make(utterances) for cut in plan.cuts), key=lambda cut: cut.duration)
+    assert longest.duration == 0.59
+
+
+def test_batches_are_of_similar_length(utterances):
+    limits = [0.0, *make(utterances)._sampler.duration_bins, 1.0]
+    for plan in make(utterances):
+        buckets = {sum(min(cut.duration, 0.4) > limit for limit in limits) for cut in plan.cuts}
+        assert len(buckets) == 1
+
+
+def test_order_is_decided_by_seed_and_epoch(utterances):
+    assert ids(make(utterances)) == ids(make(utterances))
+    orders = [ids(make(utterances, seed=seed, epoch=epoch)) for seed in range(2) for epoch in range(2)]
+    assert len({repr(order) for order in orders}) == 4
+
+
+def test_set_epoch_moves_on_and_returns(utterances):
+    sampler = make(utterances)
+    first = ids(sampler)
+    sampler.set_epoch(1)
+    second = ids(sampler)
+    assert first != second == ids(make(utterances, epoch=1))
+    sampler.set_epoch(0)
+    assert ids(sampler) == first
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 5])
+def test_starts_inside_an_epoch(utterances, start):
+    for rank, size in ((0, 1), (1, 2)):
+        full = list(make(utterances, epoch=3, world_size=size, rank=rank))
+        rest = list(make(utterances, epoch=3, world_size=size, rank=rank, start=start))
+        assert rest == full[start:]
+        assert {plan.epoch for plan in full} == {3}
+
+
+def test_start_holds_for_its_epoch_only(utterances):
+    sampler = make(utterances, epoch=3, start=2)
+    sampler.set_epoch(3)  # as Lightning does behind a resume
+    assert ids(sampler) == ids(make(utterances, epoch=3))[2:]
+    sampler.set_epoch(4)
+    assert ids(sampler) == ids(make(utterances, epoch=4))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_processes_share_nothing_and_make_as_many_steps(utterances, world_size, epoch):
+    shares = [ids(make(utterances, world_size=world_size, rank=rank, epoch=epoch)) for rank in range(world_size)]
+    assert len({len(share) for share in shares}) == 1
+    used = [name for share in shares for batch in share for name in batch]
+    assert len(used) == len(set(used))
+    assert len(used) > 25  # of 40; what is dropped are incomplete batches
+
+
+def test_substitutes_are_other_batches(utterances):
+    plans = list(make(utterances))
+    assert plans[0].substitute == plans[1].cuts
+    assert [plan.substitute for plan in plans[1:]] == [plan.cuts for plan in plans[:-1]]
+
+
+def test_fixed_order_without_a_seed(utterances):
+    first = ids(make(utterances, seed=None))
+    assert ids(make(utterances, seed=None, epoch=7)) == first
+    assert sorted(name for batch in first for name in batch) == sorted(cut.id for cut in utterances)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_validate_on_everything(utterances, world_size):
+    shares = [ids(make(utterances, seed=None, world_size=world_size, rank=rank)) for rank in range(world_size)]
+    assert len({len(share) for share in shares}) == 1
+    assert {name for share in shares for batch in share for name in batch} == {cut.id for cut in utterances}
+
+
+def test_no_full_batch_for_every_process(utterances):
+    message = (
+        r"^`batch_seconds` must leave a full batch for each of 2 processes, but is 100 with 16 s of audio; lower it"
+    )
+    with pytest.raises(ValueError, match=message):
+        list(make(utterances, world_size=2, batch_seconds=100))
+
+
+def test_a_single_utterance(tmp_path, cache):
+    write_ramp(tmp_path / "one" / "a.wav", 0.3)
+    one = Utterances(prepare_manifest(tmp_path / "one", cache).cuts, min_samples=1)
+    assert ids(make(one)) == [("a.wav",)]
+
+
+def test_utterances_at_the_limit_of_length(tmp_path, cache):
+    for samples in (3199, 3200):
+        write_ramp(tmp_path / "corpus" / f"{samples}.wav", samples / 16_000)
+    utterances = Utterances(prepare_manifest(tmp_path / "corpus", cache).cuts, min_samples=3200)
+    assert [cut.id for cut in utterances] == ["3200.wav"]
+    assert utterances.short.counts == {"shorter than 0.2 s": 1}
+    assert Recording.from_file(tmp_path / "corpus/3200.wav").num_samples == 3200

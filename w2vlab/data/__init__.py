@@ -1,0 +1,5 @@
+"""From a corpus on disk, or the name of a sample one, to batches of audio."""
+
+from w2vlab.data.module import SpeechDataModule
+
+__all__ = ["SpeechDataModule"]

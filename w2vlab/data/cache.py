@@ -1,0 +1,49 @@
+"""The folder that fetched corpora and prepared manifests go to."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def cache_root(cache_dir: Path | None) -> Path:
+    """Returns `cache_dir`, else the environment's `W2VLAB_CACHE`, else `~/.cache/w2vlab`."""
+    chosen = cache_dir or os.environ.get("W2VLAB_CACHE") or "~/.cache/w2vlab"
+    return Path(chosen).expanduser().absolute()
+
+
+def make_writable(folder: Path) -> None:
+    """Creates `folder`, a part of the cache, and makes sure that files can be put there.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Only a real file tells: permission bits say nothing to root or about a file system mounted read-only.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`cache_dir` must be writable, but {folder} is not ({error.strerror}); "
+            "choose another with --data.cache_dir or W2VLAB_CACHE."
+        ) from None
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Holds the lock file `lock`, waiting for another process to release it; a killed process releases its locks."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("Waiting for another process that holds %s.", lock)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

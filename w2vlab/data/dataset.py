@@ -1,0 +1,98 @@
+"""Reads the audio of a planned batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lhotse.cut import Cut
+from torch.utils.data import Dataset
+
+from w2vlab.data.crops import Window, choose_windows
+from w2vlab.data.sampling import BatchPlan
+from w2vlab.data.tally import Tally
+from w2vlab.data.utterances import num_samples
+from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress
+
+logger = logging.getLogger(__name__)
+
+
+class SpeechDataset(Dataset[AudioBatch]):
+    """Turns a `BatchPlan` into an `AudioBatch`, reading no more of a file than its window.
+
+    An utterance that cannot be read, or holds NaN or infinite samples, is left out of its batch and counted in a
+    warning. When nothing of a batch is left, another batch of the same process takes its place: all processes must go
+    on making the same number of steps.
+
+    Args:
+        max_samples: The longest window, at 16 kHz.
+        crop_to_shortest: Whether the windows of a batch are all as long as its shortest.
+        seed: The run's seed.
+        random: Whether windows are drawn anew each epoch; otherwise they are the middles.
+    """
+
+    def __init__(self, max_samples: int, crop_to_shortest: bool, seed: int, random: bool) -> None:
+        self.max_samples = max_samples
+        self.crop_to_shortest = crop_to_shortest
+        self.seed = seed
+        self.random = random
+        self.skipped = Tally()  # of this worker process
+
+    def __getitem__(self, plan: BatchPlan) -> AudioBatch:
+        """Reads one batch.
+
+        Raises:
+            RuntimeError: Neither of two batches could be read.
+        """
+        for cuts in (plan.cuts, plan.substitute):
+            batch = self._read_batch(cuts, plan.epoch)
+            if batch is not None:
+                return batch
+        raise RuntimeError(
+            f"Two whole batches could not be read ({self.skipped}). Check that the disk that holds the corpus is there."
+        )
+
+    def _read_batch(self, cuts: Sequence[Cut], epoch: int) -> AudioBatch | None:
+        cuts = [cut.resample(SAMPLE_RATE) for cut in cuts]
+        ids = tuple(cut.id for cut in cuts)
+        address = RandomAddress(self.seed, epoch, ids, stream="train") if self.random else None
+        sizes = [num_samples(cut) for cut in cuts]
+        windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
+        read = [self._read(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+        usable = [(name, audio) for name, audio in zip(ids, read, strict=True) if audio is not None]
+        if not usable:
+            return None
+        lengths = tuple(len(audio) for _, audio in usable)
+        waveform = torch.zeros(len(usable), max(lengths))  # (B, S)
+        for row, (_, audio) in zip(waveform, usable, strict=True):
+            row[: len(audio)] = torch.from_numpy(audio)
+        return AudioBatch(waveform, lengths, tuple(name for name, _ in usable))
+
+    def _read(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
+        try:
+            part = cut.truncate(offset=window.start / SAMPLE_RATE, duration=window.length / SAMPLE_RATE)
+            audio: npt.NDArray[np.float32] = part.load_audio().mean(axis=0)  # (channels, S) -> (S,)
+        # Decoders and lhotse's own checks fail in many ways, and no single file may end a run of days.
+        except Exception as error:
+            self._skip("unreadable", cut.id, type(error).__name__)
+            return None
+        if not np.isfinite(audio).all():
+            self._skip("with NaN or infinite samples", cut.id, "not finite")
+            return None
+        return audio
+
+    def _skip(self, reason: str, name: str, error: str) -> None:
+        self.skipped.add(reason, name)
+        total = self.skipped.total
+        # At 1, 2, 4, 8, …: a broken disk must be seen, and not fill the log with one line a file.
+        if total & (total - 1) == 0:
+            logger.warning(
+                "Left %d utterances out of their batches in this process so far: %s; the last was %s (%s).",
+                total,
+                self.skipped,
+                name,
+                error,
+            )

@@ -1,0 +1,47 @@
+"""Counts of what happened to utterances, by reason, with a few names to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAX_EXAMPLES = 3
+
+
+@dataclass
+class Tally:
+    """Counts utterances by reason; truth value: whether anything was counted.
+
+    Attributes:
+        counts: Utterances of each reason.
+        examples: The first few names of each reason.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, name: str) -> None:
+        """Counts `name` under `reason`."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(name)
+
+    @property
+    def total(self) -> int:
+        """Everything counted so far."""
+        return sum(self.counts.values())
+
+    def __add__(self, other: Tally) -> Tally:
+        """Joins two tallies that have no reason in common."""
+        return Tally({**self.counts, **other.counts}, {**self.examples, **other.examples})
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        parts = []
+        for reason in sorted(self.counts):
+            count, examples = self.counts[reason], self.examples[reason]
+            more = ", …" if count > len(examples) else ""
+            parts.append(f"{count} {reason} ({', '.join(examples)}{more})")
+        return "; ".join(parts)

@@ -1,0 +1,71 @@
+"""The utterances of a prepared manifest that a run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from lhotse.cut import Cut, CutSet
+from lhotse.utils import compute_num_samples
+
+from w2vlab.data.splitting import position
+from w2vlab.data.tally import Tally
+from w2vlab.types import SAMPLE_RATE, Seconds
+
+
+class Utterances:
+    """Cuts of a prepared manifest, read from disk on every pass: those of a large corpus do not fit in memory.
+
+    Args:
+        manifest: The prepared cuts.
+        min_samples: Utterances of fewer samples at 16 kHz are left out.
+
+    Attributes:
+        positions: `splitting.position` of each.
+        durations: Seconds of each.
+        short: Those left out.
+    """
+
+    def __init__(self, manifest: Path, min_samples: int) -> None:
+        self.short = Tally()
+        self._manifest = manifest
+        self._min_samples = min_samples
+        self._first, self._last = 0.0, 1.0
+        positions, durations = [], []
+        for cut in CutSet.from_jsonl_lazy(manifest):
+            if num_samples(cut) < min_samples:
+                self.short.add(f"shorter than {min_samples / SAMPLE_RATE:g} s", cut.id)
+            else:
+                positions.append(position(cut.id))
+                durations.append(cut.duration)
+        self.positions: npt.NDArray[np.float64] = np.array(positions)
+        self.durations: npt.NDArray[np.float64] = np.array(durations)
+
+    def between(self, first: float, last: float) -> Utterances:
+        """Returns the utterances whose position is at least `first` and below `last`."""
+        part = copy(self)
+        part._first, part._last = first, last
+        inside = (self.positions >= first) & (self.positions < last)
+        part.positions, part.durations = self.positions[inside], self.durations[inside]
+        return part
+
+    def __iter__(self) -> Iterator[Cut]:
+        for cut in CutSet.from_jsonl_lazy(self._manifest):
+            if self._first <= position(cut.id) < self._last and num_samples(cut) >= self._min_samples:
+                yield cut
+
+    def __len__(self) -> int:
+        return len(self.durations)
+
+    @property
+    def seconds(self) -> Seconds:
+        """Audio in all of them."""
+        return float(self.durations.sum())
+
+
+def num_samples(cut: Cut) -> int:
+    """Returns how many samples `cut` has at 16 kHz."""
+    return int(compute_num_samples(cut.duration, SAMPLE_RATE))
