@@ -61,7 +61,8 @@ class ContextNetwork(nn.Module, ABC):
     Attributes:
         model_dim: Width of the frames that `forward` takes; masked frames are replaced at this width.
         output_dim: Width D of the contexts.
-        causal: Whether a context depends on its own and earlier frames only.
+        causal: Whether a context is computed from its own and earlier frames only; statistics over the whole utterance
+            that a published norm takes are no breach.
     """
 
     model_dim: int

@@ -79,6 +79,7 @@ class AudioRate:
     def __init__(self, window: int = 20) -> None:
         self._marks: deque[tuple[float, Seconds]] = deque(maxlen=window + 1)
         self._audio: Seconds = 0.0
+        self.restart()
 
     def restart(self) -> None:
         """Starts counting now, leaving out whatever was not training."""

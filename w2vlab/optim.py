@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,6 +21,10 @@ class UpdateSchedule(LRScheduler, ABC):
     @abstractmethod
     def factor(self, update: int) -> float:
         """Returns the factor of the learning rate after `update` updates."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the update count alone, so that a schedule changed in YAML holds for a resumed run."""
+        return {"last_epoch": self.last_epoch}
 
     def get_lr(self) -> list[float | Tensor]:
         """Returns the learning rate of each parameter group."""
@@ -116,7 +121,7 @@ class TriStageSchedule(UpdateSchedule):
 
 
 class CosineSchedule(UpdateSchedule):
-    """Linear warm-up, then half a cosine down (wav2vec and vq-wav2vec).
+    """Linear warm-up, then half a cosine down. The defaults are wav2vec's, from 1e-7 to 5e-3 and down to 1e-6.
 
     Args:
         optimizer: Supplied by the module, not by YAML.
@@ -135,8 +140,8 @@ class CosineSchedule(UpdateSchedule):
         optimizer: Optimizer,
         warmup_updates: int = 500,
         total_updates: int = 400_000,
-        start_factor: float = 0.0,
-        end_factor: float = 0.0,
+        start_factor: float = 2e-5,
+        end_factor: float = 2e-4,
         last_epoch: int = -1,
     ) -> None:
         _check_updates(warmup_updates, total_updates)

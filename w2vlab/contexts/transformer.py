@@ -144,6 +144,10 @@ class TransformerContext(ContextNetwork):
         input_dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        if num_heads < 1:
+            raise ValueError(f"`num_heads` must be at least 1, but is {num_heads}.")
+        if position_groups < 1:
+            raise ValueError(f"`position_groups` must be at least 1, but is {position_groups}.")
         if model_dim % num_heads:
             raise ValueError(f"`model_dim` must be a multiple of `num_heads` ({num_heads}), but is {model_dim}.")
         if model_dim % position_groups:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from w2vlab.functional.gradients import scale_gradient
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
+from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import FeatureEncoder
 
 Normalization = Literal["first_group", "layer", "group"]
@@ -64,7 +65,13 @@ class ConvBlock(nn.Module):
         sequence = self.conv(sequence)  # (B, C, T')
         if isinstance(self.norm, nn.LayerNorm):
             with torch.autocast(sequence.device.type, enabled=False):
-                normalised = self.norm(sequence.transpose(1, 2).float())
+                normalised = F.layer_norm(
+                    at_least_float32(sequence.transpose(1, 2)),
+                    self.norm.normalized_shape,
+                    at_least_float32(self.norm.weight),
+                    at_least_float32(self.norm.bias),
+                    self.norm.eps,
+                )
             sequence = normalised.transpose(1, 2).to(sequence.dtype)
         elif self.norm is not None:
             padding_mask = make_padding_mask(lengths, sequence.shape[-1], sequence.device)
@@ -77,8 +84,8 @@ class ConvBlock(nn.Module):
 class ConvFeatureEncoder(FeatureEncoder):
     """Strided convolutions straight from the waveform.
 
-    The defaults are wav2vec 2.0 BASE. LARGE is `normalization: layer` with `bias: true`; wav2vec and vq-wav2vec are
-    `normalization: group` with their own layers and `log_compression: true`.
+    The defaults are wav2vec 2.0 BASE. LARGE is `normalization: layer` with `bias: true` and `normalize_waveform: true`;
+    wav2vec and vq-wav2vec are `normalization: group` with their own layers and `log_compression: true`.
 
     Args:
         layers: Width, kernel and stride of each convolution.
@@ -90,6 +97,8 @@ class ConvFeatureEncoder(FeatureEncoder):
         log_compression: Return `log(|x| + 1)` (wav2vec, vq-wav2vec).
         skip_connections: Add each layer's input to its output where the widths agree.
         residual_scale: Variance left to the sum of a skip connection; the sum is multiplied by its square root.
+        normalize_waveform: Bring each utterance to zero mean and unit variance first (LARGE). With `layer` and `bias` it
+            is needed: the biases of the first layer would drown quiet audio, and all frames would look alike.
         gradient_scale: Factor of the gradient that reaches this encoder (0.1 for BASE, 1 for LARGE).
         padding: `exclude` keeps padding out of statistics over time, so that an utterance has the same latents alone
             and in a padded batch; `include` does as fairseq does.
@@ -107,6 +116,7 @@ class ConvFeatureEncoder(FeatureEncoder):
         log_compression: bool = False,
         skip_connections: bool = False,
         residual_scale: float = 0.5,
+        normalize_waveform: bool = False,
         gradient_scale: float = 0.1,
         padding: Padding = "exclude",
     ) -> None:
@@ -131,6 +141,7 @@ class ConvFeatureEncoder(FeatureEncoder):
         self.log_compression = log_compression
         self.skip_connections = skip_connections
         self.residual_scale = math.sqrt(residual_scale)
+        self.normalize_waveform = normalize_waveform
         self.gradient_scale = gradient_scale
         self.padding = padding
         if normalization != "group":  # wav2vec and vq-wav2vec keep PyTorch's own initialisation
@@ -157,15 +168,21 @@ class ConvFeatureEncoder(FeatureEncoder):
                 f"field), but has shape {tuple(waveform.shape)}."
             )
         sequence = waveform[:, None, :]  # (B, 1, S)
+        if self.normalize_waveform:
+            padding_mask = make_padding_mask(num_samples, sequence.shape[-1], sequence.device)
+            sequence = group_norm_over_time(sequence, 1, None, None, padding_mask)
+            if padding_mask is not None:
+                sequence = sequence.masked_fill(padding_mask[:, None], 0.0)
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
         for block in self.blocks:
             assert isinstance(block, ConvBlock)
             lengths = [block.num_frames(length) for length in lengths]
             output = block(sequence, lengths)  # (B, C, T')
             if self.skip_connections and output.shape[1] == sequence.shape[1]:
-                # A strided layer's input is thinned to the frames of its output.
-                step = sequence.shape[2] // output.shape[2]
-                output = (output + sequence[..., ::step][..., : output.shape[2]]) * self.residual_scale
+                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
+                # the ratio of the lengths, which for a short utterance depends on its padding.
+                thinned = sequence[..., :: block.conv.stride[0]][..., : output.shape[2]]
+                output = (output + thinned) * self.residual_scale
             sequence = output
         if self.log_compression:
             sequence = torch.log(sequence.abs() + 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from w2vlab.functional.precision import at_least_float32
+
 
 def select_entries(one_hot: Tensor, entries: Tensor) -> Tensor:
     """Reads codebook entries by (straight-through) one-hot vectors.
@@ -41,7 +43,8 @@ def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
         Codes in `[0, V)`, int64 of shape `(…, G)`.
     """
     with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
-        vectors, entries = vectors.float(), entries.float().expand(vectors.shape[-2], -1, -1)
+        vectors = at_least_float32(vectors)
+        entries = at_least_float32(entries).expand(vectors.shape[-2], -1, -1)
         distance = entries.square().sum(-1) - 2 * torch.einsum("...gd,gvd->...gv", vectors, entries)
         return distance.argmin(dim=-1)
 
@@ -65,10 +68,10 @@ def count_codes(codes: Tensor, codebook_size: int, padding_mask: Tensor | None =
 
 
 def sum_probabilities(probabilities: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-    """Sums soft assignments `(B, N, G, V)` over the frames that count, in float32: `(G, V)`."""
+    """Sums soft assignments `(B, N, G, V)` over the frames that count, in float32 or wider: `(G, V)`."""
     if padding_mask is not None:
         probabilities = probabilities * ~padding_mask[..., None, None]
-    return probabilities.float().sum(dim=(0, 1))
+    return at_least_float32(probabilities).sum(dim=(0, 1))
 
 
 def perplexity(distribution: Tensor) -> Tensor:

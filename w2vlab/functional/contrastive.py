@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Odd 64-bit multipliers of a linear hash; any fixed odd numbers do.
+from w2vlab.functional.precision import at_least_float32
+
+# Where the odd 64-bit multipliers of a linear hash come from; any will do.
 _HASH_SEED = 0x5DEECE66D
 
 
@@ -14,7 +16,8 @@ def fingerprint(vectors: Tensor) -> Tensor:
     """Hashes each vector's bits to one integer: equal vectors always agree, different ones practically never.
 
     Comparing all pairs of M vectors of width E directly takes M x M x E comparisons; fingerprints take M x M. The
-    hash is linear with random odd factors modulo 2**64, so two different vectors collide with odds of about 2**-63.
+    hash is linear in the 32-bit words of the vectors, with odd random factors modulo 2**64, so that two different
+    vectors collide with odds of 2**-32 at most (where all words differ by multiples of 2**31) and 2**-63 at best.
 
     Args:
         vectors: Shape `(…, E)`.
@@ -22,10 +25,11 @@ def fingerprint(vectors: Tensor) -> Tensor:
     Returns:
         int64 of shape `(…)`.
     """
-    bits = (vectors.detach().float() + 0.0).view(torch.int32).long()  # + 0.0 makes -0.0 and 0.0 the same
+    values = at_least_float32(vectors.detach()).contiguous() + 0.0  # + 0.0 makes -0.0 and 0.0 the same
+    words = values.view(torch.int32).long()  # (…, E), or (…, 2 E) of float64
     generator = torch.Generator().manual_seed(_HASH_SEED)
-    factors = torch.randint(-(2**62), 2**62, (vectors.shape[-1],), generator=generator) * 2 + 1
-    return (bits * factors.to(bits.device)).sum(dim=-1)
+    factors = torch.randint(-(2**62), 2**62, (words.shape[-1],), generator=generator) * 2 + 1
+    return (words * factors.to(words.device, non_blocking=True)).sum(dim=-1)
 
 
 def contrastive_logits(
@@ -45,14 +49,14 @@ def contrastive_logits(
         temperature: kappa, by which similarities are divided.
 
     Returns:
-        Logits `(B, M, 1 + K)` in float32, and which negatives were excluded, `(B, M, K)`.
+        Logits `(B, M, 1 + K)` in float32 or wider, and which negatives were excluded, `(B, M, K)`.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 3.2, Equation 3.
     """
     with torch.autocast(predictions.device.type, enabled=False):
-        queries = F.normalize(predictions.float(), dim=-1)
-        keys = F.normalize(targets.float(), dim=-1)
+        queries = F.normalize(at_least_float32(predictions), dim=-1)
+        keys = F.normalize(at_least_float32(targets), dim=-1)
         similarity = queries @ keys.transpose(1, 2) / temperature  # (B, M, M)
     positive = similarity.diagonal(dim1=1, dim2=2)[..., None]  # (B, M, 1)
     equal = identity[:, :, None] == identity[:, None, :]  # (B, M, M)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from w2vlab.functional.precision import at_least_float32
+
 
 def make_padding_mask(lengths: Sequence[int], size: int, device: torch.device) -> Tensor | None:
     """Returns a mask `(B, size)` that is True from `lengths[b]` on, or None when no row has padding.
@@ -42,7 +44,7 @@ def group_norm_over_time(
     padding_mask: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalises each group of channels over channels and time, in float32.
+    """Normalises each group of channels over channels and time, in float32 or wider.
 
     Statistics leave padding out, so an utterance gives the same values alone and in a padded batch; the published
     implementations let padding in (fairseq#3118, pytorch/audio#2242).
@@ -59,19 +61,19 @@ def group_norm_over_time(
         The normalised sequence in its own dtype, shape `(B, C, T)`.
     """
     with torch.autocast(sequence.device.type, enabled=False):
+        weight = None if weight is None else at_least_float32(weight)
+        bias = None if bias is None else at_least_float32(bias)
         if padding_mask is None:
-            weight32 = None if weight is None else weight.float()
-            bias32 = None if bias is None else bias.float()
-            return F.group_norm(sequence.float(), num_groups, weight32, bias32, eps).to(sequence.dtype)
-        batch, channels, frames = sequence.shape
-        grouped = sequence.float().view(batch, num_groups, -1, frames)  # (B, groups, C / groups, T)
+            return F.group_norm(at_least_float32(sequence), num_groups, weight, bias, eps).to(sequence.dtype)
+        batch, _, frames = sequence.shape
+        grouped = at_least_float32(sequence).view(batch, num_groups, -1, frames)  # (B, groups, C / groups, T)
         valid = ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
         count = valid.sum(dim=-1, keepdim=True) * grouped.shape[2]  # (B, 1, 1, 1)
         mean = (grouped * valid).sum(dim=(2, 3), keepdim=True) / count
         variance = ((grouped - mean).square() * valid).sum(dim=(2, 3), keepdim=True) / count
-        normalised = ((grouped - mean) * torch.rsqrt(variance + eps)).view(batch, channels, frames)
+        normalised = ((grouped - mean) * torch.rsqrt(variance + eps)).flatten(1, 2)  # (B, C, T)
         if weight is not None:
-            normalised = normalised * weight.float()[:, None]
+            normalised = normalised * weight[:, None]
         if bias is not None:
-            normalised = normalised + bias.float()[:, None]
+            normalised = normalised + bias[:, None]
         return normalised.to(sequence.dtype)

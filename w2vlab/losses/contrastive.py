@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.functional.contrastive import contrastive_logits, count_correct, fingerprint
@@ -75,8 +75,8 @@ class ContrastiveLoss(PredictionLoss):
         """Returns the summed cross-entropy over all valid frames, in nats."""
         logits, excluded = self.score(task)
         padding = make_padding_mask(task.num_valid, logits.shape[1], logits.device)
-        # -log softmax at index 0; a logit of minus infinity takes no part.
-        losses = torch.logsumexp(logits, dim=-1) - logits[..., 0]  # (B, M)
+        # A logit of minus infinity takes no part. Subtracting index 0 from a logsumexp would round a small loss away.
+        losses = -F.log_softmax(logits, dim=-1)[..., 0]  # (B, M)
         valid = None
         if padding is not None:
             valid = ~padding

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from w2vlab.functional.contrastive import count_correct
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.functional.negatives import draw_negatives
+from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossOutput, PredictionTask
 
@@ -82,7 +83,7 @@ class FuturePredictionLoss(PredictionLoss):
         predictions = predictions.permute(3, 0, 2, 1)  # (steps, B, T, E)
         negatives = self.draw_negatives(task)  # (B, T, K)
         with torch.autocast(targets.device.type, enabled=False):
-            targets, predictions = targets.float(), predictions.float()
+            targets, predictions = at_least_float32(targets), at_least_float32(predictions)
             distractors = targets.gather(1, negatives.flatten(1)[..., None].expand(-1, -1, width))
             candidates = torch.cat([targets[:, :, None], distractors.view(batch, length, -1, width)], dim=2)
             # Positive and negatives of a target frame: (B, T, 1 + K, E); with K near 10 this is smaller than all pairs.
@@ -119,6 +120,6 @@ class FuturePredictionLoss(PredictionLoss):
     def _losses(self, logits: Tensor) -> Tensor:
         """Turns logits `(…, 1 + K)`, true target first, into losses `(…)`."""
         if self.objective == "infonce":
-            return torch.logsumexp(logits, dim=-1) - logits[..., 0]
+            return -F.log_softmax(logits, dim=-1)[..., 0]
         # -log sigmoid of the true target, -log(1 - sigmoid) of each negative
         return F.softplus(-logits[..., 0]) + F.softplus(logits[..., 1:]).sum(dim=-1)

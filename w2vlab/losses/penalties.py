@@ -10,6 +10,7 @@ from torch import Tensor
 from w2vlab.distributed import all_reduce_sum
 from w2vlab.functional.codebooks import perplexity, sum_probabilities
 from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
+from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Penalty
 from w2vlab.types import PretrainOutput
 
@@ -77,7 +78,7 @@ class FeaturePenalty(Penalty):
     def forward(self, output: PretrainOutput) -> Tensor:
         """Returns the mean square of each utterance's latents, `(B,)`."""
         with torch.autocast(output.features.device.type, enabled=False):
-            squares = output.features.float().square().mean(dim=-1)  # (B, T)
+            squares = at_least_float32(output.features).square().mean(dim=-1)  # (B, T)
         padding = None
         if not self.include_padding:
             padding = make_padding_mask(output.num_frames, squares.shape[1], squares.device)

@@ -57,6 +57,8 @@ class PretrainingModule(pl.LightningModule, ABC):
         seed: int,
     ) -> None:
         super().__init__()
+        if seed < 0:
+            raise ValueError(f"`seed` must not be negative, but is {seed}.")
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.penalties = nn.ModuleDict(penalties)
@@ -126,7 +128,7 @@ class PretrainingModule(pl.LightningModule, ABC):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divides the gradients by the number of predictions that they are the sum over."""
-        predictions = all_reduce_sum(torch.tensor(float(self._update_predictions), device=self.device))
+        predictions = all_reduce_sum(self._on_device(self._update_predictions))
         # Undo the mean over processes that DDP takes and the one over micro-batches that the trainer takes.
         scale = world_size() * self.trainer.accumulate_grad_batches / predictions.clamp(min=1)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -142,10 +144,10 @@ class PretrainingModule(pl.LightningModule, ABC):
 
     def _log_training(self, batch: AudioBatch, output: PretrainOutput, terms: dict[str, Tensor]) -> None:
         self.num_candidates = output.prediction.num_candidates
-        count = float(sum(output.prediction.counts))
+        count = sum(output.prediction.counts)
         sums = [*terms.values(), output.prediction.num_correct]
         with torch.no_grad():
-            stacked = torch.stack([value.float() for value in sums] + [torch.tensor(count, device=self.device)])
+            stacked = torch.stack([value.float() for value in sums] + [self._on_device(count)])
             stacked = all_reduce_sum(stacked)
             *means, accuracy = stacked[:-1] / stacked[-1].clamp(min=1)
         values: dict[str, Tensor | float] = {f"loss/{name}": mean for name, mean in zip(terms, means, strict=True)}
@@ -159,6 +161,10 @@ class PretrainingModule(pl.LightningModule, ABC):
             if isinstance(module, StepDependent):
                 values |= module.scheduled_values(self.global_step)
         self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch))
+
+    def _on_device(self, number: int) -> Tensor:
+        # Filling is queued on the device; copying a tensor made of a number there would wait for it.
+        return torch.full((), float(number), device=self.device)
 
     def _codebook_statistics(self, output: PretrainOutput) -> dict[str, Tensor]:
         if not self.quantizer.num_codebooks:

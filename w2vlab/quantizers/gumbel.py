@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from w2vlab.functional.codebooks import lookup_entries, select_entries
 from w2vlab.functional.gradients import straight_through
+from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Quantizer, StepDependent
 from w2vlab.types import QuantizerOutput
 
@@ -120,7 +121,8 @@ class GumbelQuantizer(Quantizer, StepDependent):
         """
         scores = self.scores(latents)
         with torch.autocast(latents.device.type, enabled=False):
-            scores = scores.float().unflatten(-1, (self.num_codebooks, self.codebook_size))  # (B, N, G, V)
+            scores = at_least_float32(scores)
+            scores = scores.view(*latents.shape[:-1], self.num_codebooks, self.codebook_size)  # (B, N, G, V)
             probabilities = scores.softmax(dim=-1)
             if not self.training:
                 codes = scores.argmax(dim=-1)
@@ -129,7 +131,7 @@ class GumbelQuantizer(Quantizer, StepDependent):
             codes = noisy.argmax(dim=-1)  # (B, N, G)
             soft = (noisy / self.temperature).softmax(dim=-1)
             hard = F.one_hot(codes, self.codebook_size).to(soft.dtype)
-            quantized = select_entries(straight_through(hard, soft), self.entries.float())  # (B, N, E)
+            quantized = select_entries(straight_through(hard, soft), at_least_float32(self.entries))  # (B, N, E)
         return QuantizerOutput(quantized.to(latents.dtype), codes, probabilities)
 
     def lookup(self, codes: Tensor) -> Tensor:

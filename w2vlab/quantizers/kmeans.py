@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from w2vlab.functional.codebooks import lookup_entries, nearest_entries
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.lengths import group_norm_over_time
+from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Quantizer
 from w2vlab.types import QuantizerOutput
 
@@ -82,7 +83,7 @@ class KMeansQuantizer(Quantizer):
         codes = nearest_entries(groups, self.entries)  # (B, N, G)
         chosen = self.lookup(codes)
         with torch.autocast(latents.device.type, enabled=False):
-            encoded, entry = projected.float(), chosen.float()
+            encoded, entry = at_least_float32(projected), at_least_float32(chosen)
             codebook = (entry - encoded.detach()).square().mean(dim=-1)
             commitment = (encoded - entry.detach()).square().mean(dim=-1)
         quantized = straight_through(chosen.to(projected.dtype), projected)

@@ -1,0 +1,137 @@
+"""Builds a tiny instance of any registered part from its signature, so that a new part is tested unasked."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from w2vlab.modules import PretrainingModule
+from w2vlab.registry import FAMILIES, load_parts, part_classes
+from w2vlab.types import AudioBatch, RandomAddress
+
+WIDTH = 8
+"""Of everything that has a width, so that any part fits any other."""
+
+TINY: dict[str, Any] = {
+    "activation_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "codebook_size": 5,
+    "dropout": 0.0,
+    "feature_dropout": 0.0,
+    "feedforward_dim": 12,
+    "input_dropout": 0.0,
+    "length": 3,
+    "model_dim": WIDTH,
+    "num_codebooks": 2,
+    "num_heads": 2,
+    "num_layers": 2,
+    "num_negatives": 4,
+    "num_steps": 3,
+    "output_dim": WIDTH,
+    "position_groups": 2,
+    "position_kernel": 4,
+    "projection_dim": 6,
+}
+"""What an argument of this name is set to; any other keeps its default."""
+
+TINY_LAYERS = {
+    "encoder": [(WIDTH, 10, 5), (WIDTH, 3, 2)],  # 20 samples seen, one latent every 10
+    "context": [(WIDTH, 2), (WIDTH, 3)],
+}
+
+WIDTHS = {"context": ("input_dim",), "quantizer": ("input_dim",), "loss": ("context_dim", "target_dim")}
+"""The arguments that a module supplies, by family; the other families have none."""
+
+load_parts()
+
+
+def all_parts() -> list[tuple[str, type]]:
+    return [(family, cls) for family in FAMILIES for cls in part_classes(family).values()]
+
+
+def classes(family: str) -> list[type]:
+    return list(part_classes(family).values())
+
+
+def family_of(cls: type) -> str:
+    return next(family for family, part in all_parts() if part is cls)
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of the constructor; a part without one of its own inherits `*args, **kwargs` that take nothing."""
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind not in variable}
+
+
+def tiny_arguments(cls: type) -> dict[str, Any]:
+    names = parameters(cls)
+    arguments = {name: value for name, value in TINY.items() if name in names}
+    if "layers" in names:
+        arguments["layers"] = TINY_LAYERS[family_of(cls)]
+    return arguments
+
+
+def factory(cls: type, **arguments: Any) -> Any:
+    return partial(cls, **(tiny_arguments(cls) | arguments))
+
+
+def build(cls: type, **arguments: Any) -> nn.Module:
+    return factory(cls, **arguments)(*(WIDTH for _ in WIDTHS.get(family_of(cls), ())))
+
+
+def build_model(cls: type, **arguments: Any) -> PretrainingModule:
+    """A model whose parts are its default ones, shrunk, apart from what `arguments` gives."""
+    parts = {
+        name: factory(parameter.default)
+        for name, parameter in parameters(cls).items()
+        if name in FAMILIES and name not in arguments
+    }
+    own = {name: value for name, value in tiny_arguments(cls).items() if name not in parts}
+    model: PretrainingModule = cls(**(own | parts | arguments))
+    return model
+
+
+def audio_batch(num_samples: tuple[int, ...], first: int = 0) -> AudioBatch:
+    """Noise; the utterances of a batch are the same ones whatever batch they are in, numbered from `first`."""
+    waveform = torch.zeros(len(num_samples), max(num_samples))
+    for row, samples in enumerate(num_samples):
+        generator = torch.Generator().manual_seed(first + row)
+        waveform[row, :samples] = 0.3 * torch.randn(samples, generator=generator)
+    return AudioBatch(waveform, num_samples, tuple(f"utterance-{first + row}" for row in range(len(num_samples))))
+
+
+def address(batch_size: int, update: int = 0, first: int = 0) -> RandomAddress:
+    return RandomAddress(7, update, tuple(f"utterance-{first + row}" for row in range(batch_size)))
+
+
+def padding_mask(lengths: tuple[int, ...]) -> Tensor:
+    return torch.arange(max(lengths))[None] >= torch.tensor(lengths)[:, None]
+
+
+def assert_gradients_finite(module: nn.Module, *inputs: Tensor) -> None:
+    """Every parameter has a gradient (or DDP would wait for it for ever), and gradient reached every input."""
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, f"`{name}` has no gradient"
+        assert parameter.grad.isfinite().all(), name
+    for index, tensor in enumerate(inputs):
+        assert tensor.grad is not None, f"no gradient reaches input {index}"
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.abs().sum() > 0, f"the gradient of input {index} is zero"
+
+
+class OnlyFloat64(TorchDispatchMode):
+    """Fails at the first operation that turns float64 into more than a single number of less."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if any(tensor.dtype == torch.float64 for tensor in tree_leaves(args) if isinstance(tensor, Tensor)):
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim:
+                    assert tensor.dtype == torch.float64, f"{func} lowers the precision to {tensor.dtype}"
+        return result

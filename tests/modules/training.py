@@ -1,0 +1,120 @@
+"""Runs a model through a real trainer on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tests.contracts.tiny import audio_batch, build_model, factory
+from w2vlab.losses import DiversityPenalty, FeaturePenalty
+from w2vlab.masking import SpanMasking
+from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
+from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.types import AudioBatch
+
+SAMPLES = 400
+"""Of an utterance: 39 frames of the tiny encoder."""
+
+plain_sgd = partial(torch.optim.SGD, lr=0.05)
+"""Unlike Adam, it shows a gradient of the wrong size."""
+
+constant_rate = partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
+
+
+class NoiselessGumbel(GumbelQuantizer):
+    """Its noise would depend on the layout of the batch, by design."""
+
+    def draw_noise(self, scores: Tensor) -> Tensor:
+        return torch.zeros_like(scores)
+
+
+def make_model(cls: type[PretrainingModule], quantizer: type, diversity: bool = False) -> PretrainingModule:
+    """Masks and dropouts such that no utterance depends on another of its batch, apart from the diversity penalty."""
+    torch.manual_seed(0)
+    penalties: dict[str, Any] = {"feature": FeaturePenalty}
+    if diversity:
+        penalties["diversity"] = partial(DiversityPenalty, weight=1.0)
+    extra = {"masking": factory(SpanMasking, equalize=False)} if cls is MaskedPrediction else {}
+    quantizer_arguments = {"num_codebooks": 2, "codebook_size": 5} if quantizer is NoiselessGumbel else {}
+    build = partial(quantizer, output_dim=8, **quantizer_arguments) if quantizer_arguments else factory(quantizer)
+    return build_model(cls, quantizer=build, penalties=penalties, optimizer=plain_sgd, scheduler=constant_rate, **extra)
+
+
+def make_batches(updates: int, micro_batches: int, size: int, samples: Sequence[int] = (SAMPLES,)) -> list[AudioBatch]:
+    """`updates * micro_batches` batches of `size`: the same utterances in the same order, however they are cut."""
+    count = updates * micro_batches
+    return [
+        audio_batch(tuple(samples[row % len(samples)] for row in range(size)), first=index * size)
+        for index in range(count)
+    ]
+
+
+class Record(pl.Callback):
+    """Keeps what every micro-batch gave."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.metrics: list[dict[str, float]] = []
+        self.names: set[str] = set()
+        self.temperatures: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.losses.append(outputs["loss"].item())
+        self.metrics.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+        if isinstance(pl_module.quantizer, GumbelQuantizer):
+            self.temperatures.append(pl_module.quantizer.temperature.item())
+
+
+def loader(batches: Any) -> DataLoader:
+    return DataLoader(batches, batch_size=None, shuffle=False)
+
+
+def make_trainer(
+    updates: int, accumulate: int = 1, callbacks: Sequence[pl.Callback] = (), **options: Any
+) -> pl.Trainer:
+    return pl.Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_steps": updates,
+            "accumulate_grad_batches": accumulate,
+            "callbacks": list(callbacks),
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 1,
+            "num_sanity_val_steps": 0,
+        }
+        | options
+    )
+
+
+def fit(
+    model: PretrainingModule,
+    batches: Sequence[AudioBatch],
+    updates: int,
+    accumulate: int = 1,
+    validation: Sequence[AudioBatch] | None = None,
+    ckpt_path: str | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    **options: Any,
+) -> Record:
+    record = Record()
+    trainer = make_trainer(updates, accumulate, [record, *callbacks], **options)
+    trainer.fit(model, loader(batches), None if validation is None else loader(validation), ckpt_path=ckpt_path)
+    record.names = set(trainer.callback_metrics)
+    return record
+
+
+def parameters_of(model: PretrainingModule) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+MODELS = (MaskedPrediction, FuturePrediction)

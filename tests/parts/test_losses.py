@@ -1,0 +1,85 @@
+"""What is particular to each loss and to the temperature."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from w2vlab.losses import DiversityPenalty, FeaturePenalty, FuturePredictionLoss
+from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.types import LossOutput, PredictionTask, PretrainOutput, QuantizerOutput, RandomAddress
+
+
+@pytest.mark.parametrize("objective", ["logistic", "infonce"])
+def test_future_prediction_is_the_published_sum(objective: str) -> None:
+    """Equation 2 of wav2vec, one step, frame and candidate at a time, with negatives weighted 1."""
+    torch.manual_seed(0)
+    lengths, overlap, steps = (9, 6), 2, 3
+    loss = FuturePredictionLoss(4, 5, num_steps=steps, num_negatives=3, objective=objective).double()
+    context = torch.randn(2, 9, 4, dtype=torch.float64)
+    targets = torch.randn(2, 9, 5, dtype=torch.float64)
+    quantized = QuantizerOutput(targets, torch.zeros(2, 9, 0, dtype=torch.int64))
+    task = PredictionTask(context, quantized, lengths, RandomAddress(1, 0, ("a", "b")), overlap)
+    output = loss(task)
+    negatives = loss.draw_negatives(task).numpy()
+    weight, bias = loss.step_projection.weight.detach().numpy(), loss.step_projection.bias.detach().numpy()
+
+    total, counts, correct = 0.0, [0, 0], 0
+    for row, length in enumerate(lengths):
+        for step in range(steps):
+            for frame in range(length - overlap - step):
+                prediction = context[row, frame].numpy() @ weight[:, :, 0, step] + bias
+                target = frame + overlap + step
+                scores = [prediction @ targets[row, index].numpy() for index in (target, *negatives[row, target])]
+                if objective == "logistic":
+                    total += math.log1p(math.exp(-scores[0])) + sum(math.log1p(math.exp(s)) for s in scores[1:])
+                else:
+                    total -= scores[0] - math.log(sum(math.exp(s) for s in scores))
+                counts[row] += 1
+                correct += int(np.argmax(scores) == 0)
+    assert_close(output.total, torch.tensor(total, dtype=torch.float64), rtol=1e-9, atol=0)
+    assert output.counts == tuple(counts)
+    assert output.num_correct == correct
+
+
+def test_an_utterance_shorter_than_the_offset_counts_nothing_in_its_batch() -> None:
+    loss = FuturePredictionLoss(4, 4, num_steps=3, num_negatives=2, offset=5)
+    vectors = torch.randn(2, 9, 4)
+    targets = QuantizerOutput(vectors, torch.zeros(2, 9, 0, dtype=torch.int64))
+    output = loss(PredictionTask(vectors, targets, (9, 4), RandomAddress(1, 0, ("a", "b")), 1))
+    assert output.counts == (4 + 3 + 2, 0)
+
+
+def test_published_temperatures() -> None:
+    quantizer = GumbelQuantizer(4)
+    assert quantizer.temperature_at(0) == 2
+    assert quantizer.temperature_at(250_000) == pytest.approx(0.573, abs=5e-4)
+    assert quantizer.temperature_at(277_257) > 0.5
+    assert quantizer.temperature_at(277_259) == 0.5
+    quantizer.set_update(250_000)
+    assert_close(quantizer.temperature, torch.tensor(quantizer.temperature_at(250_000)))
+    assert quantizer.scheduled_values(250_000) == {"gumbel_temperature": quantizer.temperature_at(250_000)}
+    assert "temperature" not in quantizer.state_dict()
+
+
+def output_with(features: torch.Tensor, num_frames: tuple[int, ...], targets: QuantizerOutput) -> PretrainOutput:
+    zero = torch.zeros(())
+    return PretrainOutput(features, num_frames, features, targets, None, LossOutput(zero, num_frames, zero, 2))
+
+
+def test_feature_penalty_with_and_without_padding() -> None:
+    features = torch.tensor([[[1.0, 3.0], [2.0, 2.0]], [[2.0, 0.0], [8.0, 8.0]]])
+    output = output_with(features, (2, 1), QuantizerOutput(features, torch.zeros(2, 2, 0, dtype=torch.int64)))
+    assert torch.equal(FeaturePenalty()(output), torch.tensor([4.5, 2.0]))
+    assert torch.equal(FeaturePenalty(include_padding=True)(output), torch.tensor([4.5, 33.0]))
+
+
+def test_diversity_without_probabilities_is_zero_and_says_so() -> None:
+    features = torch.zeros(1, 2, 3)
+    output = output_with(features, (2,), QuantizerOutput(features, torch.zeros(1, 2, 1, dtype=torch.int64)))
+    with pytest.warns(UserWarning, match="DiversityPenalty has no effect"):
+        assert DiversityPenalty()(output) == 0
