@@ -1,6 +1,6 @@
-"""Learning-rate schedules as functions of the update count.
+"""The optimiser of wav2vec 2.0, and learning-rate schedules as functions of the update count.
 
-Each is a PyTorch scheduler stepped once an update. The published recipes use `torch.optim.AdamW`, whose decoupled
+Each schedule is a PyTorch scheduler stepped once an update. The published recipes are run with AdamW, whose decoupled
 weight decay is what fairseq's `adam` does.
 """
 
@@ -8,11 +8,39 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+
+class Wav2Vec2AdamW(AdamW):
+    """AdamW in wav2vec 2.0's settings.
+
+    A class of its own, because a default that is a function cannot be written to a saved configuration.
+
+    Args:
+        params: Supplied by the module, not by YAML.
+        lr: Full learning rate (BASE).
+        betas: Decay of the averages of gradient and square.
+        eps: Added to the denominator.
+        weight_decay: Decoupled weight decay.
+
+    Reference:
+        Baevski et al. 2020, arXiv:2006.11477, Section 4.2, and its released configuration.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 5e-4,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
 class UpdateSchedule(LRScheduler, ABC):

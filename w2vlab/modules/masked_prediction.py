@@ -20,7 +20,7 @@ from w2vlab.interfaces import (
 from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.masking import SpanMasking
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.optim import PolynomialSchedule
+from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers import GumbelQuantizer
 from w2vlab.types import AudioBatch, PredictionTask, PretrainOutput, RandomAddress
 
@@ -56,9 +56,7 @@ class MaskedPrediction(PretrainingModule):
         loss: PredictionLossFactory = ContrastiveLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
         feature_dropout: float = 0.1,
-        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(
-            p, lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01
-        ),
+        optimizer: OptimizerCallable = Wav2Vec2AdamW,
         scheduler: LRSchedulerCallable = PolynomialSchedule,
         seed: int = 1,
     ) -> None:

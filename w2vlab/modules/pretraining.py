@@ -205,10 +205,12 @@ class PretrainingModule(pl.LightningModule, ABC):
         """Logs the means over all validation batches of all processes."""
         meters = dict(self._meters)
         codebook = meters.pop("codebook", None)
-        self.log_dict({f"val/{name}": meter.compute() for name, meter in meters.items()})
+        values = {name: meter.compute() for name, meter in meters.items()}
         if isinstance(codebook, CodebookMeter):
-            self.log_dict({f"val/codebook/{name}": value for name, value in codebook.compute().items()})
+            values |= {f"codebook/{name}": value for name, value in codebook.compute().items()}
             self.codebook_counts = all_reduce_sum(codebook.counts).cpu()
+        # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
+        self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
         self.audio_rate.restart()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

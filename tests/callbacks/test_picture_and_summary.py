@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.picture import RunView, draw_run
+from w2vlab.callbacks.summary import print_summary, summarize
+
+
+def run_view(codebooks: bool) -> RunView:
+    train, validation = MetricHistory(), MetricHistory()
+    for update in range(10, 110, 10):
+        speed = {"learning_rate": 1e-4, "train/audio_seconds_per_second": 50.0}
+        temperature = {"train/gumbel_temperature": 2.0} if codebooks else {}
+        train.record(update, {"train/loss/total": 5 - update / 100, "train/accuracy": 0.2, **speed, **temperature})
+    for update, loss in ((50, 4.0), (100, 3.0)):
+        codes = {"codebook/perplexity_hard": 6.0, "codebook/perplexity_soft": 7.5, "codebook/num_used": 9.0}
+        values = {"loss/total": loss, "accuracy": 0.5, **(codes if codebooks else {})}
+        validation.record(update, {f"val/{name}": value for name, value in values.items()})
+    counts = torch.tensor([[5.0, 0, 3, 2, 1, 1, 1, 1], [9.0, 1, 0, 0, 0, 0, 0, 0]]) if codebooks else None
+    return RunView("A title", train, validation, 5, counts, 16 if codebooks else 0)
+
+
+def labels(figure: Figure, title: str) -> list[str]:
+    (axes,) = (axes for axes in figure.axes if axes.get_title() == title)
+    legend = axes.get_legend()
+    return [text.get_text() for text in legend.get_texts()] if legend else [text.get_text() for text in axes.texts]
+
+
+def test_picture_shows_everything_there_is() -> None:
+    figure = draw_run(run_view(codebooks=True))
+    figure.savefig(io.BytesIO())
+    assert figure.get_suptitle() == "A title"
+    assert labels(figure, "Loss (nats a prediction)") == ["training", "validation"]
+    assert labels(figure, "Accuracy among the candidates") == ["training", "validation", "chance, 1 of 5"]
+    assert labels(figure, "Codebook perplexity in validation") == [
+        *("of the codes", "of the probabilities", "all 16 entries alike"),
+    ]
+    assert labels(figure, "Schedules") == ["learning rate (left)", "Gumbel temperature (right)"]
+    assert labels(figure, "Share of each entry, most used first") == [
+        *("codebook 1: 7 of 8 used", "codebook 2: 2 of 8 used", "all alike"),
+    ]
+
+
+def test_picture_leaves_out_what_there_is_not() -> None:
+    figure = draw_run(run_view(codebooks=False))
+    figure.savefig(io.BytesIO())
+    assert labels(figure, "Codebook perplexity in validation") == ["nothing recorded"]
+    assert labels(figure, "Share of each entry, most used first") == ["nothing recorded"]
+    assert labels(figure, "Schedules") == ["learning rate (left)"]
+
+
+@pytest.mark.parametrize("codebooks", [True, False])
+def test_labels_do_not_overlap(codebooks: bool) -> None:
+    figure = draw_run(run_view(codebooks))
+    figure.savefig(io.BytesIO())
+    boxes = [axes.get_tightbbox() for axes in figure.axes if axes.get_title()]
+    assert len(boxes) == 6
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
+def test_empty_run_can_be_drawn() -> None:
+    figure = draw_run(RunView("Nothing", MetricHistory(), MetricHistory(), None, None, 0))
+    figure.savefig(io.BytesIO())
+    assert all(labels(figure, axes.get_title()) == ["nothing recorded"] for axes in figure.axes)
+
+
+def test_summary_of_a_run_with_codebooks() -> None:
+    assert summarize(run_view(codebooks=True), 3725.4) == {
+        "validation loss": "4 at first, 3 at last",
+        "validation accuracy": "0.500, chance is 0.200 (2.5 times that)",
+        "codebook perplexity": "6.0 of the codes, 7.5 of the probabilities",
+        "codes used": "9 of 16",
+        "audio a second": "50 s",
+        "time": "1:02:05",
+    }
+
+
+def test_summary_has_dashes_for_what_there_is_not() -> None:
+    summary = summarize(run_view(codebooks=False), 0)
+    assert summary["codebook perplexity"] == summary["codes used"] == "–"  # noqa: RUF001
+
+
+def test_paths_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a" * 200 + "[bold].png"
+    print_summary("A title", {"time": "0:00:01"}, {"picture": path})
+    assert f"picture: {path}\n" in capsys.readouterr().out

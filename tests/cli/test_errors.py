@@ -1,0 +1,179 @@
+"""What is wrong with a command line or a config is said in a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from w2vlab.cli.main import main
+
+MODEL = ["--model=MaskedPrediction", "--data.corpus=none"]
+QUANTIZERS = "Known: GumbelQuantizer, IdentityQuantizer, KMeansQuantizer."
+
+
+def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["fit", *args]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err.removeprefix("error: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--model.quantizer=GumbleQuantizer"],
+            f"Unknown quantizer 'GumbleQuantizer'. {QUANTIZERS} Did you mean GumbelQuantizer?",
+        ),
+        (["--model.quantizer=ContrastiveLoss"], f"Unknown quantizer 'ContrastiveLoss'. {QUANTIZERS}"),
+        (
+            ["--model.penalties.diversity=DiversityPenaltee"],
+            "Unknown penalty 'DiversityPenaltee'. Known: DiversityPenalty, FeaturePenalty. "
+            "Did you mean DiversityPenalty?",
+        ),
+        (
+            ["--trainer.logger=WandbLoger"],
+            "Unknown class 'WandbLoger' for `trainer.logger`. Give its full import path, as in "
+            "package.module.WandbLoger.",
+        ),
+        (["--model.quantizer=torch.nn.Linear"], "`model.quantizer` must be a Quantizer, but is torch.nn.Linear."),
+        (
+            ["--model.quantizer=nowhere.Quantizer"],
+            "`model.quantizer` must name something that can be imported, but is nowhere.Quantizer: "
+            "No module named 'nowhere'.",
+        ),
+        (
+            ["--model.quantizer.input_dim=3"],
+            "`model.quantizer.input_dim` must not be given: it follows from the neighbouring parts. Leave it out.",
+        ),
+        (
+            ["--model.loss.context_dim=3"],
+            "`model.loss.context_dim` must not be given: it follows from the neighbouring parts. Leave it out.",
+        ),
+        (["--model.seed=3"], "`model.seed` must not be given: it follows `seed_everything`."),
+        (["--data.seed=3"], "`data.seed` must not be given: it follows `seed_everything`."),
+        (
+            ["--model.quantizer.codebook_size=many"],
+            "`model.quantizer.codebook_size` must be of type int, but is many.",
+        ),
+        (["--trainer.max_steps=many"], "`trainer.max_steps` must be of type int, but is many."),
+        (
+            ["--model.encoder.normalization=none"],
+            "`model.encoder.normalization` must be one of 'first_group', 'layer', 'group', but is none.",
+        ),
+        (["--trainer.max_stepz=3"], "Unknown argument --trainer.max_stepz. Did you mean trainer.max_steps?"),
+        (["--trainr.max_steps=3"], "Unknown argument --trainr.max_steps. Did you mean trainer?"),
+        (["--config=nowhere.yaml"], f"`config` must name a file that exists, but is {Path.cwd() / 'nowhere.yaml'}."),
+    ],
+)
+def test_flags(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_of([*MODEL, *args], capsys) == message
+
+
+@pytest.mark.parametrize(
+    ("args", "known", "meant"),
+    [
+        (["--model.quantizer.codebook_sise=3"], "num_codebooks, codebook_size, output_dim", "codebook_size"),
+        (["--model.quantizr=KMeansQuantizer"], "encoder, context, quantizer, masking, loss", "quantizer"),
+        (["--data.batch_second=3"], "data.corpus, data.validation", "data.batch_seconds"),
+    ],
+)
+def test_unknown_option_lists_its_siblings(
+    args: list[str], known: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = error_of([*MODEL, *args], capsys)
+    assert f"Known: {known}" in message
+    assert message.endswith(f"Did you mean {meant}?")
+
+
+def test_missing_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_of([], capsys) == (
+        "`data.corpus` and `model` must be given, by a flag or in a --config. "
+        "Known: FuturePrediction, MaskedPrediction."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "model: {class_path: MaskedPrediction, init_args: {quantizer: GumbleQuantizer}}",
+            f"Unknown quantizer 'GumbleQuantizer'. {QUANTIZERS} Did you mean GumbelQuantizer?",
+        ),
+        (
+            "model: {class_path: MaskedPrediction, init_args: {quantizer: {class_path: GumbleQuantizer}}}",
+            f"Unknown quantizer 'GumbleQuantizer'. {QUANTIZERS} Did you mean GumbelQuantizer?",
+        ),
+        (
+            "model: {class_path: MaskedPredicton}",
+            "Unknown model 'MaskedPredicton'. Known: FuturePrediction, MaskedPrediction. "
+            "Did you mean MaskedPrediction?",
+        ),
+        (
+            "model: {class_path: MaskedPrediction, init_args: {seed: 3}}",
+            "`model.seed` must not be given: it follows `seed_everything`.",
+        ),
+        (
+            "model: MaskedPrediction\ndata: {class_path: SpeechDataModule, init_args: {corpus: none}}",
+            "Unknown argument --data.init_args.corpus. Did you mean data?",
+        ),
+        ("trainer: {max_stepz: 3}", "Unknown argument --trainer.max_stepz. Did you mean trainer.max_steps?"),
+        ("- a\n- b\n", "The config run.yaml must be a mapping of keys to values, but is: ['a', 'b']"),
+        ("", "The config run.yaml must be a mapping of keys to values, but is: None"),
+        (
+            "model:\n  a: [1\n  b: 2\n",
+            "The config run.yaml must be valid YAML, but in line 3: expected ',' or ']', but got ':'.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("flag", [["--config=run.yaml"], ["-c", "run.yaml"]])
+def test_configs(
+    text: str,
+    message: str,
+    flag: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(text)
+    assert error_of([*flag, *([] if "model" in text else MODEL)], capsys) == message
+
+
+def test_binary_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert error_of([f"--config={path}"], capsys) == f"The config {path} must be text in UTF-8, but is not."
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.quantizer.codebook_size=1"], "error: `codebook_size` must be at least 2, but is 1."),
+        (["--data.corpus=/nowhere"], "error: `corpus` must be an existing path or one of"),
+        (["--data.min_seconds=0.9", "--data.max_seconds=0.8"], "error: `max_seconds` must be at least `min_seconds`"),
+        (["--trainer.accelerator=abacus"], "error: You selected an invalid accelerator name"),
+    ],
+)
+def test_what_constructors_and_data_refuse(
+    args: list[str], message: str, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", f"--config={tiny_config}", "--trainer.logger=false", *args]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-2].startswith(message)
+    assert captured.err.endswith("(W2VLAB_TRACEBACK=1 shows where)\n")
+    assert "Traceback" not in captured.err
+
+
+def test_traceback_on_demand(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2VLAB_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="`codebook_size` must be at least 2"):
+        main(["fit", f"--config={tiny_config}", "--trainer.logger=false", "--model.quantizer.codebook_size=1"])
+
+
+def test_help_of_a_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *MODEL, "--model.quantizer.help", "KMeansQuantizer"]) == 0
+    assert "codebook_size" in capsys.readouterr().out

@@ -1,0 +1,49 @@
+"""The console script, as far as it needs no PyTorch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import w2vlab
+from w2vlab.cli.main import main
+
+
+@pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
+def test_help_names_the_commands(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 0
+    output = capsys.readouterr().out
+    assert all(f"\n  {command} " in output for command in ("fit", "validate", "parts"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"w2vlab {w2vlab.__version__}\n"
+
+
+def test_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fitt"]) == 2
+    assert capsys.readouterr().err == (
+        "error: Unknown command 'fitt'. Known: fit, validate, parts. Did you mean fit?\n"
+    )
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["parts"], ["nonsense"]])
+def test_light_commands_do_without_torch(args: list[str]) -> None:
+    code = f"import sys; from w2vlab.cli.main import main; main({args!r}); sys.exit('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert run.stdout or run.stderr
+
+
+def test_runs_as_a_module() -> None:
+    run = subprocess.run([sys.executable, "-m", "w2vlab", "--version"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, f"w2vlab {w2vlab.__version__}\n")
+
+
+def test_closed_pipe_is_no_error() -> None:
+    code = "import os; r, w = os.pipe(); os.dup2(w, 1); os.close(r)\nfrom w2vlab.cli.main import main; main(['parts'])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stderr == ""

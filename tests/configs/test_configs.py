@@ -1,0 +1,86 @@
+"""Every configuration is whole, and every command that the README or a configuration names trains."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from w2vlab.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+RUNS = sorted(ROOT.glob("configs/*.yaml"))
+DOCUMENTS = [ROOT / "README.md", *RUNS, *sorted(ROOT.glob("configs/*/*.yaml"))]
+
+
+def commands(document: Path) -> list[str]:
+    """The `w2vlab …` commands that stand on a line of their own, without the comment behind them."""
+    lines = (line.strip("# ").rstrip() for line in document.read_text(encoding="utf-8").splitlines())
+    return [re.split(r"\s{2,}#", line)[0] for line in lines if line.startswith("w2vlab ")]
+
+
+FITS = sorted({command for document in DOCUMENTS for command in commands(document) if command.startswith("w2vlab fit")})
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two dozen clips of noise that swells and fades."""
+    folder = tmp_path_factory.mktemp("corpus")
+    noise = np.random.default_rng(0)
+    for number in range(24):
+        samples = noise.normal(size=40_000 + 500 * number)
+        samples *= 0.1 * np.sin(np.arange(len(samples)) / (300 + 20 * number))
+        soundfile.write(folder / f"{number:02}.wav", samples.astype(np.float32), 16_000)
+    return folder
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_run_begins_with_its_command(path: Path) -> None:
+    assert commands(path)[0] == f"w2vlab fit --config configs/{path.name}"
+
+
+def test_the_readme_names_the_six_swaps() -> None:
+    named = commands(ROOT / "README.md")
+    for config in ("quickstart", "quickstart_vq_wav2vec"):
+        for quantizer in ("KMeansQuantizer", "IdentityQuantizer"):
+            assert f"w2vlab fit --config configs/{config}.yaml --model.quantizer={quantizer}" in named
+
+
+@pytest.mark.parametrize("command", FITS)
+def test_the_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command)[1:]
+    printed = [] if "--print_config" in arguments or any(a.endswith(".help") for a in arguments) else ["--print_config"]
+    assert main([*arguments, *printed]) == 0
+    shown = capsys.readouterr().out
+    if printed:
+        assert set(yaml.safe_load(shown)) >= {"model", "data", "trainer"}
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in FITS if re.fullmatch(r"w2vlab fit --config \S+( --model\.\S+)*", c)], ids=lambda c: c[11:]
+)
+def test_the_command_trains_two_updates(
+    command: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(ROOT)
+    settings = {
+        "data.corpus": corpus,
+        "data.cache_dir": tmp_path / "cache",
+        "data.batch_seconds": 6,
+        "data.max_seconds": 2.5,
+        "data.num_workers": 0,
+        "trainer.max_steps": 2,
+        "trainer.val_check_interval": 2,
+        "trainer.logger": "false",
+        "trainer.default_root_dir": tmp_path / "runs",
+    }
+    assert main([*shlex.split(command)[1:], *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    assert "validation loss" in capsys.readouterr().out
+    assert list((tmp_path / "runs").rglob("last.ckpt"))
+    assert list((tmp_path / "runs").rglob("report.png"))

@@ -1,0 +1,178 @@
+"""The report at the end of a run, and its picture all along."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import wandb
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.picture import RunView, draw_run
+from w2vlab.callbacks.run_folder import run_folder
+from w2vlab.callbacks.summary import print_summary, summarize
+from w2vlab.modules.pretraining import PretrainingModule
+
+_DRAWING_SHARE = 0.03
+"""Most of a run's time that pictures between its validations may take."""
+
+_MAX_BINS = 512
+"""Weights & Biases takes no finer histogram."""
+
+
+class RunReport(Callback):
+    """Says at the end of a run what came out, and draws it.
+
+    After a validation, `report.png` and `report.json` in the run's folder are written anew (rarely, where validations
+    follow each other fast), and the picture and the usage of the codebooks go to Weights & Biases, if that is the
+    logger. At the end, also of an interrupted run, a short table follows on the terminal. A resumed run goes on with
+    the history in its checkpoint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.train = MetricHistory()
+        self.validation = MetricHistory()
+        self._seconds_before = 0.0
+        self._start = time.monotonic()
+        self._next_drawing = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the history, for the checkpoint."""
+        return {
+            "train": self.train.state_dict(),
+            "validation": self.validation.state_dict(),
+            "seconds": self._seconds(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the history of a checkpoint."""
+        self.train.load_state_dict(state_dict["train"])
+        self.validation.load_state_dict(state_dict["validation"])
+        self._seconds_before = state_dict["seconds"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Records the metrics of training as often as they are logged."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step and trainer.global_step % every == 0:
+            self._record_training(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records the last update, which may not have been logged."""
+        self._record_training(trainer)
+
+    def _record_training(self, trainer: Trainer) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.train.record(trainer.global_step, {**_metrics(trainer, "train/"), "learning_rate": float(rate)})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records the metrics of a validation and brings the picture up to date."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.validation.record(trainer.global_step, _metrics(trainer, "val/"))
+        if trainer.is_global_zero and not _is_trial(trainer):
+            view = self._view(trainer, pl_module)
+            _log_usage(trainer, view.code_counts)
+            start = time.monotonic()
+            if start >= self._next_drawing:
+                self._write(trainer, view)
+                end = time.monotonic()
+                self._next_drawing = end + (end - start) / _DRAWING_SHARE
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports."""
+        self._report(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Reports if the run was stopped from outside; an error needs the terminal for itself."""
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+            self._report(trainer, pl_module)
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        view = self._view(trainer, pl_module)
+        paths = {} if _is_trial(trainer) else {**_paths(trainer), "picture": str(self._write(trainer, view))}
+        print_summary(view.title, summarize(view, self._seconds()), paths)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._start
+
+    def _view(self, trainer: Trainer, pl_module: LightningModule) -> RunView:
+        module = cast(PretrainingModule, pl_module)
+        quantizer = module.quantizer
+        size = f" ({quantizer.num_codebooks} x {quantizer.codebook_size})" if quantizer.num_codebooks else ""
+        return RunView(
+            title=f"{type(module).__name__} with {type(quantizer).__name__}{size}, update {trainer.global_step}",
+            train=self.train,
+            validation=self.validation,
+            num_candidates=module.num_candidates,
+            code_counts=module.codebook_counts,
+            num_codes=quantizer.num_codebooks * quantizer.codebook_size,
+        )
+
+    def _write(self, trainer: Trainer, view: RunView) -> Path:
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = folder / "report.png"
+        draw_run(view).savefig(picture, dpi=100)
+        content = {
+            "summary": summarize(view, self._seconds()),
+            "train": self.train.rows,
+            "validation": self.validation.rows,
+        }
+        (folder / "report.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        for logger in _wandb_loggers(trainer):
+            logger.log_image("report", [str(picture)], step=trainer.global_step)
+        return picture
+
+
+def _metrics(trainer: Trainer, prefix: str) -> dict[str, float]:
+    return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    """Tells whether this is only a try of a few batches, which leaves nothing behind."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def _wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
+def _log_usage(trainer: Trainer, counts: Tensor | None) -> None:
+    """Logs how unevenly entries are used: their shares, most used first, averaged over the codebooks."""
+    if counts is None or not counts.numel():
+        return
+    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sort(dim=1, descending=True).values.mean(dim=0)
+    ranks = np.arange(len(shares))
+    bins = min(len(ranks), _MAX_BINS)
+    histogram = np.histogram(ranks, bins, range=(0, len(ranks)), weights=shares.numpy())
+    for logger in _wandb_loggers(trainer):
+        values = {"val/codebook/usage_histogram": wandb.Histogram(np_histogram=histogram)}
+        logger.experiment.log({**values, "trainer/global_step": trainer.global_step})
+
+
+def _paths(trainer: Trainer) -> dict[str, str]:
+    paths = {}
+    checkpoint = trainer.checkpoint_callback
+    if isinstance(checkpoint, ModelCheckpoint):
+        paths["checkpoints"] = str(checkpoint.dirpath)
+    for logger in _wandb_loggers(trainer):
+        paths["Weights & Biases"] = str(Path(logger.experiment.dir).parent)
+    return paths

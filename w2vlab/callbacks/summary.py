@@ -1,0 +1,60 @@
+"""A run in a few lines of text."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from rich.console import Console
+from rich.table import Table
+
+from w2vlab.callbacks.picture import RunView
+from w2vlab.types import Seconds
+
+_ABSENT = "–"  # noqa: RUF001
+
+
+def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
+    """Says what came out; what a run does not have is a dash.
+
+    Args:
+        view: The run.
+        seconds: Time it took, all its parts together.
+    """
+    val = view.validation
+    first, last = val.first("val/loss/total"), val.last("val/loss/total")
+    hard, soft = val.last("val/codebook/perplexity_hard"), val.last("val/codebook/perplexity_soft")
+    used = val.last("val/codebook/num_used")
+    speed = view.train.last("train/audio_seconds_per_second")
+    return {
+        "validation loss": _ABSENT if first is None or last is None else f"{first:.4g} at first, {last:.4g} at last",
+        "validation accuracy": _accuracy(view),
+        "codebook perplexity": _perplexity(hard, soft),
+        "codes used": _ABSENT if used is None else f"{used:.0f} of {view.num_codes}",
+        "audio a second": _ABSENT if speed is None else f"{speed:.4g} s",
+        "time": str(timedelta(seconds=round(seconds))),
+    }
+
+
+def print_summary(title: str, values: dict[str, str], paths: dict[str, str]) -> None:
+    """Prints a table of `values`, then `paths` as plain lines, so that they can be copied whole."""
+    table = Table("", "", show_header=False)
+    for name, value in values.items():
+        table.add_row(name, value)
+    console = Console()
+    console.print(title, soft_wrap=True, style="bold")
+    console.print(table)
+    for name, path in paths.items():
+        console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _accuracy(view: RunView) -> str:
+    accuracy = view.validation.last("val/accuracy")
+    if accuracy is None or not view.num_candidates:
+        return _ABSENT
+    return f"{accuracy:.3f}, chance is {1 / view.num_candidates:.3f} ({accuracy * view.num_candidates:.1f} times that)"
+
+
+def _perplexity(hard: float | None, soft: float | None) -> str:
+    if hard is None:
+        return _ABSENT
+    return f"{hard:.1f} of the codes, {_ABSENT if soft is None else f'{soft:.1f}'} of the probabilities"

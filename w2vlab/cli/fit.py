@@ -1,0 +1,66 @@
+"""`w2vlab fit` and `w2vlab validate`: a run described by YAML and flags."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+
+from w2vlab.cli.lightning_cli import W2VLightningCLI
+from w2vlab.registry import load_parts
+
+_USER_ERRORS = (ValueError, RuntimeError, FileNotFoundError, MisconfigurationException)
+
+
+def run(command: str, options: list[str]) -> int:
+    """Runs `fit` or `validate`.
+
+    What is wrong with the options or the data is told without a traceback, until batches are computed; from then on an
+    error is a bug and keeps it. `W2VLAB_TRACEBACK=1` shows it always.
+
+    Args:
+        command: `"fit"` or `"validate"`.
+        options: What follows it on the command line.
+
+    Returns:
+        Exit status.
+    """
+    # Nothing that a user could act on: Lightning's own, every resumed run, and a run that ends before it validates.
+    for message in (r".*isinstance\(treespec, LeafSpec\)", "The dirpath has changed from", ".*find the monitored key"):
+        warnings.filterwarnings("ignore", message=message)
+    phase = _Phase()
+    try:
+        load_parts()
+        W2VLightningCLI([command, *options], phase)
+    except _USER_ERRORS as problem:
+        if phase.running or os.environ.get("W2VLAB_TRACEBACK") == "1":
+            raise
+        sys.stderr.write(f"error: {_message(problem)}\n(W2VLAB_TRACEBACK=1 shows where)\n")
+        return 1
+    return 0
+
+
+def _message(problem: BaseException) -> str:
+    """Returns what a constructor said, out of jsonargparse's list of the types that it tried for the slot."""
+    while str(problem).startswith("Does not validate") and problem.__cause__ is not None:
+        problem = problem.__cause__
+    return str(problem)
+
+
+class _Phase(Callback):
+    """Knows whether batches are being computed; between the sanity check and the first update the data is set up."""
+
+    running = False
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.running = True
+
+    def on_sanity_check_end(self, *_: Any) -> None:
+        self.running = False
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.running = True

@@ -1,0 +1,164 @@
+"""Lightning's command line, with this project's modules and defaults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
+
+from w2vlab.callbacks import RunCheckpoint, RunReport, TrainingProgress
+from w2vlab.cli.parser import RunParser, command_line_problem
+from w2vlab.cli.resume import command_to_go_on, newest_last_checkpoint, report_differences
+from w2vlab.cli.save_config import SaveRunConfig
+from w2vlab.data import SpeechDataModule
+from w2vlab.modules.loading import read_checkpoint
+from w2vlab.modules.pretraining import PretrainingModule
+
+ROOT = "runs"
+"""Where runs go unless told otherwise; a logger with this folder follows `trainer.default_root_dir`."""
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "default_root_dir": ROOT,
+    "max_steps": 400_000,  # as wav2vec 2.0 BASE
+    "log_every_n_steps": 10,
+    "use_distributed_sampler": False,  # the data module shares utterances out itself
+    "logger": {
+        "class_path": "lightning.pytorch.loggers.WandbLogger",
+        "init_args": {"project": "w2vlab", "save_dir": ROOT, "offline": True},
+    },
+}
+
+CHECKPOINT_DEFAULTS: dict[str, Any] = {
+    "monitor": "val/loss/total",
+    "mode": "min",
+    "save_top_k": 1,
+    "filename": "update-{step}",
+    "auto_insert_metric_name": False,
+}
+
+
+class W2VLightningCLI(LightningCLI):
+    """Builds a run from YAML and flags, and runs it.
+
+    Options in YAML and flags always count; a checkpoint gives weights and progress, never options.
+
+    Args:
+        args: The command and its options.
+        phase: A callback that the run has in any case.
+    """
+
+    def __init__(self, args: list[str], phase: Callback) -> None:
+        self._args = args
+        self._parsers: list[LightningArgumentParser] = []
+        self._saved_config: dict[str, Any] | None = None
+        super().__init__(
+            PretrainingModule,
+            SpeechDataModule,
+            subclass_mode_model=True,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"command": ["w2vlab", *args]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [phase]},
+            parser_class=RunParser,
+            parser_kwargs={"prog": "w2vlab"},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # the module keeps `run_config` for that
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Names the commands, and what of the trainer's methods is not an option."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "validate": {"model", "dataloaders", "datamodule"},
+        }
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the seed."""
+        parser.add_argument("--seed_everything", type=int, default=1, help="Seed of every random draw of the run.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the callbacks that every run has, and hands the seed on."""
+        parser.add_lightning_class_args(TrainingProgress, "progress")
+        parser.add_lightning_class_args(RunReport, "report")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
+        parser.link_arguments("seed_everything", "model.init_args.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+        self._parsers.append(parser)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses, then finds and checks the checkpoint to go on from."""
+        if problem := command_line_problem(self._args):
+            parser.error(problem)
+        self.config = parser.parse_args(self._args)
+        config = self.config[self.config.subcommand]
+        if config.ckpt_path == "last":
+            config.ckpt_path = self._last_checkpoint(config)
+        if config.ckpt_path is not None:
+            self._saved_config = read_checkpoint(config.ckpt_path).get("w2vlab_config")
+
+    def _last_checkpoint(self, config: Namespace) -> str | None:
+        folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}
+        newest = newest_last_checkpoint(Path(folder) for folder in folders)
+        if newest is not None:
+            rank_zero_info(f"Going on from {newest}.")
+            return str(newest)
+        where = " or ".join(sorted(map(str, folders)))
+        if self.config.subcommand != "fit":
+            raise FileNotFoundError(f"`ckpt_path` is 'last', but there is no last.ckpt below {where}.")
+        rank_zero_info(f"There is no last.ckpt below {where}: starting from the beginning.")
+        return None
+
+    def before_instantiate_classes(self) -> None:
+        """Settles what follows from other options."""
+        config = self.config[self.subcommand]
+        if _save_dir(config) == ROOT:
+            config.trainer.logger.init_args.save_dir = config.trainer.default_root_dir
+        if config.trainer.logger:
+            # Loggers look for a git repository around their folder, and complain if it is not there yet.
+            Path(config.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+            self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
+        unwanted = set()
+        if config.trainer.enable_progress_bar is False:
+            unwanted.add("progress")
+        if config.trainer.enable_checkpointing is False:
+            unwanted.add("checkpoint")
+        for parser in self._parsers:
+            parser.callback_keys = [key for key in parser.callback_keys if key not in unwanted]
+
+    def after_instantiate_classes(self) -> None:
+        """Lets the parts know of each other, and says what a checkpoint had different."""
+        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, format="json")
+        self.model.run_config = json.loads(text)[self.subcommand]
+        self.datamodule.require(self.model.min_samples)
+        if self._saved_config is not None:
+            report_differences(self._saved_config, self.model.run_config)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains; after an interrupt, says how to go on."""
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:
+            if not self.trainer.interrupted:
+                raise
+            rank_zero_info(f"Interrupted at update {self.trainer.global_step}. {self._way_on()}")
+            raise SystemExit(130) from None
+
+    def _way_on(self) -> str:
+        checkpoint = self.trainer.checkpoint_callback
+        if not isinstance(checkpoint, RunCheckpoint) or not checkpoint.last_model_path:
+            return "There is no checkpoint to go on from."
+        return f"Go on with: {command_to_go_on(self._args)}"
+
+
+def _save_dir(config: Namespace) -> str | None:
+    """Returns the folder of the logger, if there is one logger and it has one."""
+    logger = config.trainer.logger
+    return logger.get("init_args", {}).get("save_dir") if isinstance(logger, Namespace) else None

@@ -1,0 +1,85 @@
+"""The parser of `w2vlab fit` and `validate`: as Lightning's, but an error says in a line what to change."""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml  # type: ignore[import-untyped]
+from lightning.pytorch.cli import LightningArgumentParser
+
+from w2vlab.cli.messages import explain
+from w2vlab.registry import did_you_mean, known_names
+
+_MAX_LISTED = 25
+"""More options than this are not listed: only the nearest one is of use then."""
+
+
+class RunParser(LightningArgumentParser):
+    """Lightning's parser with short error messages.
+
+    jsonargparse makes a further parser of this class for every part. Such a nested parser raises, and the ones around
+    it put their keys before its message; only the outermost one prints.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_abbrev = False  # or half a name would silently set the option that happens to begin like that
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints what is wrong and exits with status 2, or raises in a nested parser."""
+        if not self.exit_on_error:
+            # Only here is it known what the part does accept.
+            refused = re.fullmatch(r"Option '([\w.]+)' is not accepted", message)
+            super().error(f"{message} [{self._known_options(refused[1])}]" if refused else message, ex)
+        unknown = re.match(
+            r"unrecognized arguments: ([^\s=]+)|(?:Group '([\w.]+)'|.*) does not accept option '([\w.]+)'", message
+        )
+        if unknown:
+            name = unknown[1] or f"--{'.'.join(filter(None, unknown.groups()))}"
+            parser = getattr(ex, "subcommand_parser", None) or self
+            message = f"Unknown argument {name}. {parser._known_options(name.lstrip('-'))}"
+        sys.stderr.write(f"error: {explain(message)}\n")
+        self.exit(2)
+
+    def _known_options(self, name: str) -> str:
+        """Says which options there are beside `name`; for `trainer.x`, those of `trainer`."""
+        options = [action.dest for action in self._actions if action.option_strings]
+        options = [option for option in options if not re.search(r"help$|^print_", option)]
+        group = name.rpartition(".")[0]
+        siblings = [option for option in options if option.rpartition(".")[0] == group]
+        if siblings and len(siblings) <= _MAX_LISTED:
+            return known_names(name, siblings)
+        if not siblings:  # the mistake is further to the left
+            name, options = name.split(".")[0], [option.split(".")[0] for option in options]
+        return (did_you_mean(name, options) or "`--help` lists what there is.").strip()
+
+
+_SEED = "`model.seed` must not be given: it follows `seed_everything`."
+
+
+def command_line_problem(args: list[str]) -> str | None:
+    """Says what jsonargparse would not: which config file is no YAML mapping, and that a seed would be overwritten."""
+    flags = [arg.partition("=")[::2] for arg in args]
+    flags += [pair for pair in pairwise(args) if pair[0].startswith("-")]
+    for name, value in flags:
+        if name in ("--model.seed", "--model.init_args.seed"):
+            return _SEED
+        if name not in ("-c", "--config") or not Path(value).is_file():
+            continue
+        try:
+            content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            return f"The config {value} must be text in UTF-8, but is not."
+        except yaml.MarkedYAMLError as problem:
+            line = problem.problem_mark.line + 1 if problem.problem_mark else "?"
+            return f"The config {value} must be valid YAML, but in line {line}: {problem.problem}."
+        if not isinstance(content, dict):
+            return f"The config {value} must be a mapping of keys to values, but is: {content}"
+        model = content.get("model")
+        if isinstance(model, dict) and "seed" in (model.get("init_args") or {}):
+            return _SEED
+    return None
