@@ -249,8 +249,8 @@ def test_wav2vec(name: str) -> None:
     recorded: list[Tensor] = []
     score = model.loss.score
 
-    def record(task: PredictionTask) -> list[Tensor]:
-        recorded.extend(score(task))
+    def record(task: PredictionTask, negatives: Tensor) -> list[Tensor]:
+        recorded.extend(score(task, negatives))
         return recorded
 
     model.loss.score = record

@@ -194,8 +194,8 @@ TRAIN_ONLY = {"gradient_norm", "audio_seconds_per_second", "gumbel_temperature"}
             {"loss/contrastive", "loss/diversity", "loss/feature", "excluded_negatives", *CODEBOOK},
             {"masked_fraction", *TRAIN_ONLY},
         ),
-        (FuturePrediction, GumbelQuantizer, {"loss/future", *CODEBOOK}, TRAIN_ONLY),
-        (FuturePrediction, IdentityQuantizer, {"loss/future"}, TRAIN_ONLY - {"gumbel_temperature"}),
+        (FuturePrediction, GumbelQuantizer, {"loss/future", "equal_negatives", *CODEBOOK}, TRAIN_ONLY),
+        (FuturePrediction, IdentityQuantizer, {"loss/future", "equal_negatives"}, TRAIN_ONLY - {"gumbel_temperature"}),
     ],
 )
 def test_names_in_the_logs(cls: type, quantizer: type, common: set[str], train_only: set[str]) -> None:

@@ -54,6 +54,20 @@ def test_an_utterance_shorter_than_the_offset_counts_nothing_in_its_batch() -> N
     assert output.counts == (4 + 3 + 2, 0)
 
 
+@pytest.mark.parametrize("codes", [[0] * 40, [0] * 39 + [1]])
+def test_a_collapsed_codebook_has_no_accuracy_in_future_prediction(codes: list[int]) -> None:
+    """Equal candidates score the same but for rounding; without care that counted a third of them as correct."""
+    torch.manual_seed(0)
+    loss = FuturePredictionLoss(8, 8, num_steps=4, num_negatives=5)
+    targets = torch.randn(2, 8)[codes].expand(3, -1, -1).contiguous()
+    quantized = QuantizerOutput(targets, torch.tensor(codes).expand(3, -1)[..., None])
+    output = loss(PredictionTask(torch.randn(3, 40, 8), quantized, (40,) * 3, RandomAddress(1, 0, ("a", "b", "c")), 2))
+    # Only where the odd frame out is a candidate is there anything to tell apart: 4 of about 440 targets, and few others.
+    odd = sum(codes)
+    assert output.num_correct <= odd * sum(output.counts) * 0.25
+    assert output.metrics["equal_negatives"] == pytest.approx(1 - 2 * odd / 40, abs=0.03)
+
+
 def test_published_temperatures() -> None:
     quantizer = GumbelQuantizer(4)
     assert quantizer.temperature_at(0) == 2

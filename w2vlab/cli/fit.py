@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -32,6 +33,9 @@ def run(command: str, options: list[str]) -> int:
     # Nothing that a user could act on: Lightning's own, every resumed run, and a run that ends before it validates.
     for message in (r".*isinstance\(treespec, LeafSpec\)", "The dirpath has changed from", ".*find the monitored key"):
         warnings.filterwarnings("ignore", message=message)
+    # Lightning advertises services between the lines of a run.
+    lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    lightning_log.addFilter(lambda record: not record.getMessage().startswith("💡"))
     phase = _Phase()
     try:
         load_parts()

@@ -68,7 +68,8 @@ def contrastive_logits(
 def count_correct(logits: Tensor, valid: Tensor | None) -> Tensor:
     """Counts the rows of `logits` `(…, 1 + K)` whose first entry is the largest.
 
-    A row in which every candidate scores the same counts as wrong: it tells nothing.
+    A row in which all candidates score the same counts as wrong: it tells nothing. One whose negatives are all excluded
+    (minus infinity) counts as correct, as in fairseq, so an accuracy of 1 is a sign of a collapsed codebook.
     """
     correct = (logits.argmax(dim=-1) == 0) & (logits.argmin(dim=-1) != 0)
     return (correct if valid is None else correct & valid).sum()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vlab.functional.contrastive import count_correct
+from w2vlab.functional.contrastive import count_correct, fingerprint
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.functional.negatives import draw_negatives
 from w2vlab.functional.precision import at_least_float32
@@ -75,13 +75,12 @@ class FuturePredictionLoss(PredictionLoss):
         negatives = draw_negatives(task.num_valid, size, self.num_negatives, task.address.generators("negatives"))
         return negatives.to(task.context.device, non_blocking=True)
 
-    def score(self, task: PredictionTask) -> list[Tensor]:
-        """Returns one tensor of logits a step, `(B, T - offset, 1 + K)`, true target first, for as many as fit."""
+    def score(self, task: PredictionTask, negatives: Tensor) -> list[Tensor]:
+        """Returns one tensor of logits a step, `(B, T - ahead, 1 + K)`, true target first, for as many as fit."""
         targets = task.targets.quantized  # (B, T, E)
         batch, length, width = targets.shape
         predictions = self.step_projection(task.context.transpose(1, 2)[..., None])  # (B, E, T, steps)
         predictions = predictions.permute(3, 0, 2, 1)  # (steps, B, T, E)
-        negatives = self.draw_negatives(task)  # (B, T, K)
         with torch.autocast(targets.device.type, enabled=False):
             targets, predictions = at_least_float32(targets), at_least_float32(predictions)
             distractors = targets.gather(1, negatives.flatten(1)[..., None].expand(-1, -1, width))
@@ -108,14 +107,24 @@ class FuturePredictionLoss(PredictionLoss):
         total = task.context.new_zeros((), dtype=torch.float32)
         num_correct = torch.zeros((), dtype=torch.int64, device=task.context.device)
         counts = [0] * len(task.num_valid)
-        for step, logits in enumerate(self.score(task)):
-            remaining = [max(0, frames - first - step) for frames in task.num_valid]
+        negatives = self.draw_negatives(task)  # (B, T, K)
+        identity = fingerprint(task.targets.quantized)  # (B, T)
+        equal = identity.gather(1, negatives.flatten(1)).view_as(negatives) == identity[..., None]  # (B, T, K)
+        for step, logits in enumerate(self.score(task, negatives)):
+            ahead = first + step
+            remaining = [max(0, frames - ahead) for frames in task.num_valid]
             counts = [count + more for count, more in zip(counts, remaining, strict=True)]
             padding = make_padding_mask(remaining, logits.shape[1], logits.device)
             losses = self._losses(logits)  # (B, T - ahead)
             total = total + (losses if padding is None else losses.masked_fill(padding, 0.0)).sum()
-            num_correct = num_correct + count_correct(logits, None if padding is None else ~padding)
-        return LossOutput(total, tuple(counts), num_correct, 1 + self.num_negatives)
+            # A negative with the target's own code is a wrong answer to the loss, as published. It scores the same but
+            # for rounding, so it must not decide what counts as correct; nor does a frame with no other negative count.
+            distinct = logits[..., 1:].masked_fill(equal[:, ahead:], -torch.inf)
+            judged = torch.cat([logits[..., :1], distinct], dim=-1)
+            telling = ~equal[:, ahead:].all(dim=-1)
+            num_correct = num_correct + count_correct(judged, telling if padding is None else telling & ~padding)
+        share = equal.sum() / (sum(task.num_valid) * self.num_negatives)
+        return LossOutput(total, tuple(counts), num_correct, 1 + self.num_negatives, metrics={"equal_negatives": share})
 
     def _losses(self, logits: Tensor) -> Tensor:
         """Turns logits `(…, 1 + K)`, true target first, into losses `(…)`."""
