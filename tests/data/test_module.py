@@ -150,6 +150,7 @@ def test_state_from_another_number_of_processes_is_scaled(ready_module, corpus, 
 
 
 def test_utterances_too_short_for_the_user_or_the_model_are_left_out(ready_module, make_module, corpus, caplog):
+    caplog.set_level("INFO")
     assert ready_module(corpus, min_seconds=0.2).min_samples == 3200
     module = make_module(corpus, min_seconds=0.2)
     module.require(4640)  # 0.29 s

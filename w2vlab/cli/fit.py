@@ -37,6 +37,9 @@ def run(command: str, options: list[str]) -> int:
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     lightning_log.addFilter(lambda record: not record.getMessage().startswith("💡"))
     phase = _Phase()
+    messages, handler = logging.getLogger("w2vlab"), logging.StreamHandler()
+    messages.setLevel(logging.INFO)
+    messages.addHandler(handler)
     try:
         load_parts()
         W2VLightningCLI([command, *options], phase)
@@ -45,6 +48,8 @@ def run(command: str, options: list[str]) -> int:
             raise
         sys.stderr.write(f"error: {_message(problem)}\n(W2VLAB_TRACEBACK=1 shows where)\n")
         return 1
+    finally:
+        messages.removeHandler(handler)
     return 0
 
 

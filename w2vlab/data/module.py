@@ -117,14 +117,14 @@ class SpeechDataModule(LightningDataModule):
             self._train, self._val = whole.between(limit, 1.0), whole.between(0.0, limit)
         else:
             self._train, self._val = whole, self._read_utterances(self.validation)
+        if rank() == 0:
+            logger.info(self.summary())
 
     def _read_utterances(self, corpus: str) -> Utterances:
         manifest = read_manifest(locate(corpus, self.cache), self.cache)
         utterances = Utterances(manifest.cuts, self.min_samples)
         if not len(utterances):
             raise ValueError(f"{corpus} must hold an utterance that is long enough, but has {utterances.short}.")
-        if utterances.short and rank() == 0:
-            logger.warning("%s: left out %s.", corpus, utterances.short)
         self._remarks += [
             f"of {corpus}, {kind}: {tally}"
             for kind, tally in (("left out", manifest.skipped + utterances.short), ("converted", manifest.notes))
