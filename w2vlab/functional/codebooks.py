@@ -8,6 +8,18 @@ from torch import Tensor
 from w2vlab.functional.precision import at_least_float32
 
 
+def check_codebooks(num_codebooks: int, codebook_size: int) -> None:
+    """Refuses numbers of codebooks and entries that quantize nothing.
+
+    Raises:
+        ValueError: There is no codebook, or nothing to choose in one.
+    """
+    if num_codebooks < 1:
+        raise ValueError(f"`num_codebooks` must be at least 1, but is {num_codebooks}.")
+    if codebook_size < 2:
+        raise ValueError(f"`codebook_size` must be at least 2, but is {codebook_size}.")
+
+
 def select_entries(one_hot: Tensor, entries: Tensor) -> Tensor:
     """Reads codebook entries by (straight-through) one-hot vectors.
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vlab.functional.codebooks import lookup_entries, select_entries
+from w2vlab.functional.codebooks import check_codebooks, lookup_entries, select_entries
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Quantizer, StepDependent
@@ -53,10 +53,7 @@ class GumbelQuantizer(Quantizer, StepDependent):
         temperature_decay: float = 0.999995,
     ) -> None:
         super().__init__()
-        if num_codebooks < 1:
-            raise ValueError(f"`num_codebooks` must be at least 1, but is {num_codebooks}.")
-        if codebook_size < 2:
-            raise ValueError(f"`codebook_size` must be at least 2, but is {codebook_size}.")
+        check_codebooks(num_codebooks, codebook_size)
         if output_dim % num_codebooks:
             raise ValueError(
                 f"`output_dim` must be a multiple of `num_codebooks` ({num_codebooks}), but is {output_dim}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from w2vlab.functional.codebooks import lookup_entries, nearest_entries
+from w2vlab.functional.codebooks import check_codebooks, lookup_entries, nearest_entries
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.functional.precision import at_least_float32
@@ -42,10 +42,7 @@ class KMeansQuantizer(Quantizer):
         gamma: float = 0.25,
     ) -> None:
         super().__init__()
-        if num_codebooks < 1:
-            raise ValueError(f"`num_codebooks` must be at least 1, but is {num_codebooks}.")
-        if codebook_size < 2:
-            raise ValueError(f"`codebook_size` must be at least 2, but is {codebook_size}.")
+        check_codebooks(num_codebooks, codebook_size)
         if input_dim % num_codebooks:
             raise ValueError(
                 f"`num_codebooks` must divide the width of the latents ({input_dim}), but is {num_codebooks}."
