@@ -54,6 +54,16 @@ def test_picture_leaves_out_what_there_is_not() -> None:
     assert labels(figure, "Schedules") == ["learning rate (left)"]
 
 
+@pytest.mark.parametrize("kind", ["excluded", "equal"])
+@pytest.mark.parametrize(("share", "collapsed"), [(0.9, False), (1.0, True)])
+def test_an_accuracy_that_means_nothing_is_not_shown(kind: str, share: float, collapsed: bool) -> None:
+    view = run_view(codebooks=True)
+    view.validation.record(150, {"val/accuracy": 1.0, f"val/{kind}_negatives": share})
+    accuracy = summarize(view, 1.0)["validation accuracy"]
+    assert ("the codebook has collapsed" in accuracy) == collapsed
+    assert ("5.0 times" in accuracy) != collapsed
+
+
 @pytest.mark.parametrize("codebooks", [True, False])
 def test_labels_do_not_overlap(codebooks: bool) -> None:
     figure = draw_run(run_view(codebooks))

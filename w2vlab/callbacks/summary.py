@@ -12,6 +12,9 @@ from w2vlab.types import Seconds
 
 _ABSENT = "–"  # noqa: RUF001
 
+_COLLAPSED = 0.95
+"""Share of negatives equal to the true target from which on there is nothing to tell apart."""
+
 
 def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
     """Says what came out; what a run does not have is a dash.
@@ -51,6 +54,8 @@ def _accuracy(view: RunView) -> str:
     accuracy = view.validation.last("val/accuracy")
     if accuracy is None or not view.num_candidates:
         return _ABSENT
+    if max(view.validation.last(f"val/{kind}_negatives") or 0 for kind in ("excluded", "equal")) > _COLLAPSED:
+        return "means nothing: the codebook has collapsed, and the negatives equal the true target"
     return f"{accuracy:.3f}, chance is {1 / view.num_candidates:.3f} ({accuracy * view.num_candidates:.1f} times that)"
 
 
