@@ -238,6 +238,8 @@ def test_control_c(tiny_config: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A process started in the background by a script ignores SIGINT, and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while run.poll() is None and not list(tmp_path.glob("runs/checkpoints/last.ckpt")):
         time.sleep(0.1)
