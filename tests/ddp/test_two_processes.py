@@ -47,7 +47,7 @@ def test_update_is_that_of_one_process(ranks: list[dict[str, Any]], cls: type, q
 
 def reduced(metrics: dict[str, float]) -> dict[str, float]:
     """Without the speed and without what is of the process's own batch: which negatives and frames were drawn."""
-    own = ("audio_seconds_per_second", "excluded_negatives", "masked_fraction")
+    own = ("audio_seconds_per_second", "excluded_negatives", "equal_negatives", "masked_fraction")
     return {name: value for name, value in metrics.items() if not name.endswith(own)}
 
 
