@@ -74,7 +74,7 @@ def test_tables(fit: Fit) -> None:
 @pytest.mark.parametrize("path", sorted(FRAGMENTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_fragment_says_how_to_use_it_and_parses(path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     comment = path.read_text().split("\nclass_path")[0]
-    assert f"w2vlab fit --config FILE --trainer.logger=configs/logger/{path.name}" in comment
+    assert f"w2vlab fit --config configs/quickstart.yaml --trainer.logger=configs/logger/{path.name}" in comment
     assert fit("--print_config", logger=[f"--trainer.logger={path}"]) == 0
     resolved = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]
     fragment = yaml.safe_load(path.read_text())
