@@ -14,23 +14,45 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from w2vlab.types import LossOutput, Mask, PredictionTask, PretrainOutput, QuantizerOutput
+from w2vlab.types import LossOutput, Mask, PredictionTask, PretrainOutput, QuantizerOutput, TargetSpec
 
 
 class StepDependent(ABC):
     """Something whose behaviour is a function of the number of updates, such as an annealed temperature."""
 
     @abstractmethod
-    def set_update(self, update: int) -> None:
+    def set_update(self, update: int, seed: int = 0) -> None:
         """Moves to the state that belongs to `update` optimiser updates done.
 
         Nothing may be counted here: the module calls it with the trainer's own count, so a resumed run continues where
         it was and gradient accumulation changes nothing.
+
+        Args:
+            update: Optimiser updates done.
+            seed: The run's, for what is drawn once an update and alike on all processes.
         """
 
     @abstractmethod
     def scheduled_values(self, update: int) -> dict[str, float]:
         """Returns what changes with the updates, by its name in the logs, as it is after `update` of them."""
+
+
+class LearnsByStatistics(ABC):
+    """Something that learns from what it saw during an update and not by gradient, such as moving averages.
+
+    Its `forward` in training may collect, but change nothing: an update has as many forwards as micro-batches. What is
+    collected must not be a registered buffer, because DDP overwrites buffers with those of the first process.
+    """
+
+    @abstractmethod
+    def finish_update(self, update: int) -> None:
+        """Learns from everything collected on all processes since the last call.
+
+        The module calls it on every process, once an update, after the last backward pass.
+
+        Args:
+            update: Optimiser updates done before this one.
+        """
 
 
 class FeatureEncoder(nn.Module, ABC):
@@ -99,6 +121,11 @@ class Quantizer(nn.Module, ABC):
     num_codebooks: int
     codebook_size: int
 
+    @property
+    def spec(self) -> TargetSpec:
+        """What a prediction loss is built from."""
+        return TargetSpec(self.output_dim, self.num_codebooks, self.codebook_size)
+
     @abstractmethod
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
         """Quantizes latents `(B, N, C)`; `padding_mask` `(B, N)` is True on frames that must not count."""
@@ -116,8 +143,13 @@ class Masking(nn.Module, ABC):
     """Chooses which frames are hidden from the context network and which are to be predicted."""
 
     @abstractmethod
-    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator]) -> Mask:
+    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator], num_channels: int) -> Mask:
         """Draws a mask on the host for utterances of `num_frames` frames, each from its own generator.
+
+        Args:
+            num_frames: Frames of each utterance, B integers.
+            generators: One source of randomness an utterance.
+            num_channels: Width D of a frame, for strategies that hide channels.
 
         Raises:
             ValueError: An utterance is too short to be masked.
@@ -134,12 +166,17 @@ class PredictionLoss(nn.Module, ABC):
 
     Attributes:
         name: What its value is called in the logs, as in `train/loss/<name>`.
+        teaches_targets: Whether its gradient reaches the quantized vectors. Where it does not, they must still be in
+            its graph, because DDP waits for a gradient of every parameter.
+        uses_every_frame: Whether it needs `PredictionTask.everywhere`.
     """
 
     name: ClassVar[str]
+    teaches_targets: ClassVar[bool] = True
+    uses_every_frame: bool = False
 
-    def min_frames(self, frame_overlap: int) -> int:
-        """Returns the fewest valid frames an utterance needs; `frame_overlap` as in `PredictionTask`."""
+    def min_frames(self, first_ahead: int) -> int:
+        """Returns the fewest valid frames an utterance needs; `first_ahead` as in `PredictionTask`."""
         return 1
 
     @abstractmethod
@@ -165,5 +202,5 @@ EncoderFactory = Callable[[], FeatureEncoder]
 ContextFactory = Callable[[int], ContextNetwork]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
-PredictionLossFactory = Callable[[int, int], PredictionLoss]
+PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
 PenaltyFactory = Callable[[], Penalty]

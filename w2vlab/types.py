@@ -13,6 +13,7 @@ are drawn from them, so no training step has to read a number back from the devi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,11 +93,15 @@ class Mask:
         targets: Indices of the frames to predict, ascending in each row, shape `(B, M)`; a row with fewer than M
             targets is filled with frame 0 behind its last one.
         num_targets: How many of a row's entries count, B integers.
+        channels: True where a channel of all frames of an utterance is set to zero, shape `(B, D)`; None for none.
+        channels_first: Set channels to zero before frames are hidden, so that a hidden frame keeps its whole embedding.
     """
 
     frames: Tensor
     targets: Tensor
     num_targets: tuple[int, ...]
+    channels: Tensor | None = None
+    channels_first: bool = False
 
     def to(self, device: torch.device) -> Mask:
         """Moves the tensors without waiting for the copy."""
@@ -104,7 +109,33 @@ class Mask:
             self,
             frames=self.frames.to(device, non_blocking=True),
             targets=self.targets.to(device, non_blocking=True),
+            channels=None if self.channels is None else self.channels.to(device, non_blocking=True),
         )
+
+    def hide(self, frames: Tensor, embedding: Tensor) -> Tensor:
+        """Replaces hidden `frames` `(B, T, D)` by `embedding` `(D,)` and sets hidden channels to zero."""
+        channels = None if self.channels is None else self.channels[:, None]  # (B, 1, D)
+        if channels is not None and self.channels_first:
+            frames = frames.masked_fill(channels, 0.0)
+        frames = torch.where(self.frames[..., None], embedding.to(frames.dtype), frames)
+        if channels is not None and not self.channels_first:
+            frames = frames.masked_fill(channels, 0.0)
+        return frames
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What a prediction loss must know of its targets to be built.
+
+    Attributes:
+        dim: Width E of the quantized vectors.
+        num_codebooks: Codebooks G; 0 where targets are continuous.
+        codebook_size: Entries V of each codebook.
+    """
+
+    dim: int
+    num_codebooks: int
+    codebook_size: int
 
 
 @dataclass
@@ -130,6 +161,31 @@ class QuantizerOutput:
         """The codes `(B, N, G)` without noise: what `codes` would be in evaluation; hard statistics count these."""
         return self.codes if self.probabilities is None else self.probabilities.argmax(dim=-1)
 
+    def at(self, indices: Tensor) -> QuantizerOutput:
+        """Returns the output at frames `indices` `(B, M)` alone."""
+        rows = torch.arange(len(indices), device=indices.device)[:, None]  # (B, 1)
+        return QuantizerOutput(
+            self.quantized[rows, indices],
+            self.codes[rows, indices],
+            None if self.probabilities is None else self.probabilities[rows, indices],
+            {name: loss[rows, indices] for name, loss in self.losses.items()},
+        )
+
+
+@dataclass
+class Everywhere:
+    """The frames beside those to predict, for a loss that looks for negatives there.
+
+    Attributes:
+        targets: The quantizer's output at every frame, N = T.
+        num_frames: Frames of each utterance, B integers.
+        positions: Which of the T frames each frame to predict is, shape `(B, N)`.
+    """
+
+    targets: QuantizerOutput
+    num_frames: tuple[int, ...]
+    positions: Tensor
+
 
 @dataclass
 class PredictionTask:
@@ -140,15 +196,19 @@ class PredictionTask:
         targets: The quantizer's output at the same N frames.
         num_valid: Frames of each utterance that count, B integers; the rest of a row is filling.
         address: Where this batch's negatives are drawn from.
-        frame_overlap: Frames ahead at which the receptive fields of two latents no longer overlap; a prediction of a
-            nearer frame could copy instead of predict.
+        first_ahead: Frames from a context to the nearest target that it cannot have seen: 0 where frames are hidden;
+            where contexts see their own frame, as many as it takes for two latents to share no audio.
+        lookup: Returns the vectors `(…, E)` of codes `(…, G)`; None where targets are continuous.
+        everywhere: All frames, where the loss asked for them (`PredictionLoss.uses_every_frame`).
     """
 
     context: Tensor
     targets: QuantizerOutput
     num_valid: tuple[int, ...]
     address: RandomAddress
-    frame_overlap: int
+    first_ahead: int
+    lookup: Callable[[Tensor], Tensor] | None = None
+    everywhere: Everywhere | None = None
 
 
 @dataclass
@@ -182,6 +242,8 @@ class PretrainOutput:
         target_padding: True on filling among those frames, shape `(B, N)`; None when every one counts.
         prediction: The prediction loss.
         mask: What was hidden; None where nothing can be.
+        inputs: The quantizer's output at every frame, where the context network saw quantized frames that are not the
+            targets.
     """
 
     features: Tensor
@@ -191,3 +253,4 @@ class PretrainOutput:
     target_padding: Tensor | None
     prediction: LossOutput
     mask: Mask | None = None
+    inputs: QuantizerOutput | None = None

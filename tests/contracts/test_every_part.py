@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.contracts.tiny import WIDTHS, all_parts, parameters
+from tests.contracts.tiny import SUPPLIED, all_parts, parameters
 from w2vlab.registry import FAMILIES, import_path
 
 PARTS = all_parts()
@@ -38,7 +38,7 @@ def test_documented(family: str, cls: type) -> None:
 @every_part
 def test_required_arguments_are_the_widths_of_the_neighbours(family: str, cls: type) -> None:
     required = tuple(name for name, parameter in parameters(cls).items() if parameter.default is parameter.empty)
-    assert required == WIDTHS.get(family, ())
+    assert required == tuple(SUPPLIED.get(family, ()))
 
 
 @every_part

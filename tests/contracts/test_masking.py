@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.contracts.tiny import build, classes
+from tests.contracts.tiny import WIDTH, build, classes
 from w2vlab.interfaces import Masking
 
 maskings = pytest.mark.parametrize("cls", classes("masking"), ids=lambda cls: cls.__name__)
@@ -21,7 +21,7 @@ def generators(count: int, seed: int) -> list[np.random.Generator]:
 def test_mask_is_well_formed_and_never_on_padding(cls: type, seed: int) -> None:
     masking = build(cls)
     lengths = (masking.min_frames, masking.min_frames + 11, masking.min_frames + 30)
-    mask = masking(lengths, generators(3, seed))
+    mask = masking(lengths, generators(3, seed), WIDTH)
     assert mask.frames.shape == (3, max(lengths))
     assert mask.frames.dtype == torch.bool
     assert mask.targets.dtype == torch.int64
@@ -41,7 +41,7 @@ def test_mask_is_well_formed_and_never_on_padding(cls: type, seed: int) -> None:
 def test_mask_follows_from_its_generators(cls: type) -> None:
     masking = build(cls)
     lengths = (20, 30)
-    first, second = masking(lengths, generators(2, 0)), masking(lengths, generators(2, 0))
+    first, second = masking(lengths, generators(2, 0), WIDTH), masking(lengths, generators(2, 0), WIDTH)
     assert torch.equal(first.frames, second.frames)
     assert torch.equal(first.targets, second.targets)
     assert first.num_targets == second.num_targets
@@ -49,7 +49,7 @@ def test_mask_follows_from_its_generators(cls: type) -> None:
 
 def is_refused(masking: Masking, num_frames: int, seed: int) -> bool:
     try:
-        masking((num_frames,), generators(1, seed))
+        masking((num_frames,), generators(1, seed), WIDTH)
     except ValueError as error:
         return "An utterance must have at least" in str(error)
     return False
@@ -59,7 +59,7 @@ def is_refused(masking: Masking, num_frames: int, seed: int) -> bool:
 def test_fewest_frames_are_enough_and_needed(cls: type) -> None:
     masking = build(cls)
     for seed in range(100):
-        masking((masking.min_frames,), generators(1, seed))
+        masking((masking.min_frames,), generators(1, seed), WIDTH)
     if masking.min_frames > 1:
         one_less = masking.min_frames - 1
         assert any(is_refused(masking, one_less, seed) for seed in range(100)), "one frame less would do, too"

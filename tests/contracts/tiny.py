@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from w2vlab.modules import PretrainingModule
 from w2vlab.registry import FAMILIES, load_parts, part_classes
-from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.types import AudioBatch, RandomAddress, TargetSpec
 
 WIDTH = 8
 """Of everything that has a width, so that any part fits any other."""
@@ -45,7 +45,14 @@ TINY_LAYERS = {
     "context": [(WIDTH, 2), (WIDTH, 3)],
 }
 
-WIDTHS = {"context": ("input_dim",), "quantizer": ("input_dim",), "loss": ("context_dim", "target_dim")}
+SPEC = TargetSpec(dim=WIDTH, num_codebooks=2, codebook_size=5)
+"""What losses are told of their targets."""
+
+SUPPLIED: dict[str, dict[str, Any]] = {
+    "context": {"input_dim": WIDTH},
+    "quantizer": {"input_dim": WIDTH},
+    "loss": {"context_dim": WIDTH, "targets": SPEC},
+}
 """The arguments that a module supplies, by family; the other families have none."""
 
 load_parts()
@@ -82,7 +89,7 @@ def factory(cls: type, **arguments: Any) -> Any:
 
 
 def build(cls: type, **arguments: Any) -> nn.Module:
-    return factory(cls, **arguments)(*(WIDTH for _ in WIDTHS.get(family_of(cls), ())))
+    return factory(cls, **arguments)(*SUPPLIED.get(family_of(cls), {}).values())
 
 
 def build_model(cls: type, **arguments: Any) -> PretrainingModule:

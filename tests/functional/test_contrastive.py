@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from w2vlab.functional.contrastive import contrastive_logits, count_correct, fingerprint
 from w2vlab.losses import ContrastiveLoss
-from w2vlab.types import PredictionTask, QuantizerOutput, RandomAddress
+from w2vlab.types import PredictionTask, QuantizerOutput, RandomAddress, TargetSpec
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
@@ -93,7 +93,7 @@ def task_of(context: Tensor, quantized: Tensor) -> PredictionTask:
 
 
 def test_equal_logits_give_the_logarithm_of_the_candidates() -> None:
-    loss = ContrastiveLoss(4, 4, 6, num_negatives=100)
+    loss = ContrastiveLoss(4, TargetSpec(4, 0, 0), 6, num_negatives=100)
     torch.nn.init.zeros_(loss.target_projection.weight)  # every target looks the same, but is not the same
     output = loss(task_of(torch.randn(2, 9, 4), torch.randn(2, 9, 4)))
     assert_close(output.total / 18, torch.tensor(math.log(101)))
@@ -102,7 +102,7 @@ def test_equal_logits_give_the_logarithm_of_the_candidates() -> None:
 
 
 def test_full_collapse_of_the_targets_leaves_nothing_to_tell_apart() -> None:
-    loss = ContrastiveLoss(4, 4, 6, num_negatives=10)
+    loss = ContrastiveLoss(4, TargetSpec(4, 0, 0), 6, num_negatives=10)
     context = torch.randn(2, 9, 4, requires_grad=True)
     output = loss(task_of(context, torch.randn(4).expand(2, 9, 4)))
     assert output.total == 0

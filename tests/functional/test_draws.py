@@ -54,7 +54,7 @@ def test_short_utterance_is_refused() -> None:
 def test_masked_runs_are_at_least_a_span_long() -> None:
     masking = SpanMasking(probability=0.4, length=4, equalize=False)
     for seed in range(100):
-        frames = masking((60,), [rng(seed)]).frames[0].numpy()
+        frames = masking((60,), [rng(seed)], 8).frames[0].numpy()
         edges = np.flatnonzero(np.diff(np.concatenate([[0], frames, [0]])))
         runs = edges[1::2] - edges[::2]
         assert (runs >= 4).all()
@@ -64,17 +64,17 @@ def test_masked_runs_are_at_least_a_span_long() -> None:
 def test_published_share_of_masked_frames() -> None:
     """0.65 and spans of 10 mask 49 % of 15.6 s, and 46 % where a batch of five is cut down to its smallest count."""
     alone, batch = SpanMasking(equalize=False), SpanMasking()
-    shares = [alone((781,), [rng(seed)]).num_targets[0] / 781 for seed in range(1000)]
+    shares = [alone((781,), [rng(seed)], 8).num_targets[0] / 781 for seed in range(1000)]
     assert np.mean(shares) == pytest.approx(0.491, abs=0.005)
-    shares = [batch((781,) * 5, [rng(seed, row) for row in range(5)]).num_targets[0] / 781 for seed in range(400)]
+    shares = [batch((781,) * 5, [rng(seed, row) for row in range(5)], 8).num_targets[0] / 781 for seed in range(400)]
     assert np.mean(shares) == pytest.approx(0.463, abs=0.005)
 
 
 def test_equalising_unmasks_down_to_the_smallest_count() -> None:
     for seed in range(30):
         lengths = (40, 90, 60)
-        free = SpanMasking(equalize=False)(lengths, [rng(seed, row) for row in range(3)])
-        equal = SpanMasking()(lengths, [rng(seed, row) for row in range(3)])
+        free = SpanMasking(equalize=False)(lengths, [rng(seed, row) for row in range(3)], 8)
+        equal = SpanMasking()(lengths, [rng(seed, row) for row in range(3)], 8)
         assert equal.num_targets == (min(free.num_targets),) * 3
         assert not (equal.frames & ~free.frames).any()
         assert torch.equal(equal.frames.sum(1), torch.tensor(equal.num_targets))
@@ -82,8 +82,8 @@ def test_equalising_unmasks_down_to_the_smallest_count() -> None:
 
 def test_without_equalising_a_mask_depends_on_its_own_utterance_only() -> None:
     masking = SpanMasking(equalize=False)
-    together = masking((40, 90), [rng(0), rng(1)])
-    alone = masking((90,), [rng(1)])
+    together = masking((40, 90), [rng(0), rng(1)], 8)
+    alone = masking((90,), [rng(1)], 8)
     assert torch.equal(together.frames[1], alone.frames[0])
 
 

@@ -29,7 +29,7 @@ class GivenMask(Masking):
         super().__init__()
         self.mask = mask
 
-    def forward(self, num_frames, generators) -> Mask:
+    def forward(self, num_frames, generators, num_channels) -> Mask:
         targets = self.mask.nonzero()[:, 1].view(len(self.mask), -1)
         return Mask(self.mask, targets, (targets.shape[1],) * len(targets))
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from w2vlab.losses import DiversityPenalty, FeaturePenalty, FuturePredictionLoss
 from w2vlab.quantizers import GumbelQuantizer
-from w2vlab.types import LossOutput, PredictionTask, PretrainOutput, QuantizerOutput, RandomAddress
+from w2vlab.types import LossOutput, PredictionTask, PretrainOutput, QuantizerOutput, RandomAddress, TargetSpec
 
 
 @pytest.mark.parametrize("objective", ["logistic", "infonce"])
@@ -19,7 +19,7 @@ def test_future_prediction_is_the_published_sum(objective: str) -> None:
     """Equation 2 of wav2vec, one step, frame and candidate at a time, with negatives weighted 1."""
     torch.manual_seed(0)
     lengths, overlap, steps = (9, 6), 2, 3
-    loss = FuturePredictionLoss(4, 5, num_steps=steps, num_negatives=3, objective=objective).double()
+    loss = FuturePredictionLoss(4, TargetSpec(5, 0, 0), num_steps=steps, num_negatives=3, objective=objective).double()
     context = torch.randn(2, 9, 4, dtype=torch.float64)
     targets = torch.randn(2, 9, 5, dtype=torch.float64)
     quantized = QuantizerOutput(targets, torch.zeros(2, 9, 0, dtype=torch.int64))
@@ -47,7 +47,7 @@ def test_future_prediction_is_the_published_sum(objective: str) -> None:
 
 
 def test_an_utterance_shorter_than_the_offset_counts_nothing_in_its_batch() -> None:
-    loss = FuturePredictionLoss(4, 4, num_steps=3, num_negatives=2, offset=5)
+    loss = FuturePredictionLoss(4, TargetSpec(4, 0, 0), num_steps=3, num_negatives=2, offset=5)
     vectors = torch.randn(2, 9, 4)
     targets = QuantizerOutput(vectors, torch.zeros(2, 9, 0, dtype=torch.int64))
     output = loss(PredictionTask(vectors, targets, (9, 4), RandomAddress(1, 0, ("a", "b")), 1))
@@ -58,7 +58,7 @@ def test_an_utterance_shorter_than_the_offset_counts_nothing_in_its_batch() -> N
 def test_a_collapsed_codebook_has_no_accuracy_in_future_prediction(codes: list[int]) -> None:
     """Equal candidates score the same but for rounding; without care that counted a third of them as correct."""
     torch.manual_seed(0)
-    loss = FuturePredictionLoss(8, 8, num_steps=4, num_negatives=5)
+    loss = FuturePredictionLoss(8, TargetSpec(8, 0, 0), num_steps=4, num_negatives=5)
     targets = torch.randn(2, 8)[codes].expand(3, -1, -1).contiguous()
     quantized = QuantizerOutput(targets, torch.tensor(codes).expand(3, -1)[..., None])
     output = loss(PredictionTask(torch.randn(3, 40, 8), quantized, (40,) * 3, RandomAddress(1, 0, ("a", "b", "c")), 2))

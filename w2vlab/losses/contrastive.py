@@ -11,7 +11,7 @@ from w2vlab.functional.contrastive import contrastive_logits, count_correct, fin
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.functional.negatives import draw_negatives
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossOutput, PredictionTask
+from w2vlab.types import LossOutput, PredictionTask, TargetSpec
 
 
 class ContrastiveLoss(PredictionLoss):
@@ -22,7 +22,7 @@ class ContrastiveLoss(PredictionLoss):
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
-        target_dim: Width E of the targets; supplied by the module, not by YAML.
+        targets: What the targets are; supplied by the module, not by YAML.
         projection_dim: Width P in which both are compared (fairseq: `final_dim`).
         num_negatives: Negatives K of each prediction, drawn with replacement among the other target frames.
         logit_temperature: kappa, by which similarities are divided.
@@ -36,7 +36,7 @@ class ContrastiveLoss(PredictionLoss):
     def __init__(
         self,
         context_dim: int,
-        target_dim: int,
+        targets: TargetSpec,
         projection_dim: int = 256,
         num_negatives: int = 100,
         logit_temperature: float = 0.1,
@@ -49,9 +49,9 @@ class ContrastiveLoss(PredictionLoss):
         self.num_negatives = num_negatives
         self.logit_temperature = logit_temperature
         self.context_projection = nn.Linear(context_dim, projection_dim)
-        self.target_projection = nn.Linear(target_dim, projection_dim)
+        self.target_projection = nn.Linear(targets.dim, projection_dim)
 
-    def min_frames(self, frame_overlap: int) -> int:
+    def min_frames(self, first_ahead: int) -> int:
         """Returns 2: the true target and another."""
         return 2
 

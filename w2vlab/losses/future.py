@@ -13,7 +13,7 @@ from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.functional.negatives import draw_negatives
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossOutput, PredictionTask
+from w2vlab.types import LossOutput, PredictionTask, TargetSpec
 
 
 class FuturePredictionLoss(PredictionLoss):
@@ -24,7 +24,7 @@ class FuturePredictionLoss(PredictionLoss):
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
-        target_dim: Width E of the targets; supplied by the module, not by YAML.
+        targets: What the targets are; supplied by the module, not by YAML.
         num_steps: Steps predicted ahead (12 in the released code; vq-wav2vec's paper says 8).
         num_negatives: Negatives of each prediction, drawn with replacement from the same utterance.
         objective: `logistic` is the papers': each candidate is judged true or false by itself, all with weight 1;
@@ -41,7 +41,7 @@ class FuturePredictionLoss(PredictionLoss):
     def __init__(
         self,
         context_dim: int,
-        target_dim: int,
+        targets: TargetSpec,
         num_steps: int = 12,
         num_negatives: int = 10,
         objective: Literal["logistic", "infonce"] = "logistic",
@@ -59,15 +59,15 @@ class FuturePredictionLoss(PredictionLoss):
         self.objective = objective
         self.offset = offset
         # One affine map a step that share the bias, as a transposed convolution whose width is the steps.
-        self.step_projection = nn.ConvTranspose2d(context_dim, target_dim, (1, num_steps))
+        self.step_projection = nn.ConvTranspose2d(context_dim, targets.dim, (1, num_steps))
 
-    def first_step(self, frame_overlap: int) -> int:
+    def first_step(self, first_ahead: int) -> int:
         """Returns the frames from a context to its nearest target."""
-        return self.offset if self.offset is not None else frame_overlap
+        return self.offset if self.offset is not None else first_ahead
 
-    def min_frames(self, frame_overlap: int) -> int:
+    def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest frames in which one prediction fits."""
-        return max(2, self.first_step(frame_overlap) + 1)
+        return max(2, self.first_step(first_ahead) + 1)
 
     def draw_negatives(self, task: PredictionTask) -> Tensor:
         """Draws the indices `(B, T, K)` of each target frame's negatives."""
@@ -86,7 +86,7 @@ class FuturePredictionLoss(PredictionLoss):
             distractors = targets.gather(1, negatives.flatten(1)[..., None].expand(-1, -1, width))
             candidates = torch.cat([targets[:, :, None], distractors.view(batch, length, -1, width)], dim=2)
             # Positive and negatives of a target frame: (B, T, 1 + K, E); with K near 10 this is smaller than all pairs.
-            first = self.first_step(task.frame_overlap)
+            first = self.first_step(task.first_ahead)
             return [
                 torch.einsum("bte,btke->btk", predictions[step, :, : length - ahead], candidates[:, ahead:])
                 for step, ahead in enumerate(range(first, min(first + self.num_steps, length)))
@@ -98,7 +98,7 @@ class FuturePredictionLoss(PredictionLoss):
         Raises:
             ValueError: No utterance is longer than the offset.
         """
-        first = self.first_step(task.frame_overlap)
+        first = self.first_step(task.first_ahead)
         if max(task.num_valid) <= first:
             raise ValueError(
                 f"An utterance must have more than {first} frames (`loss.offset`) for one to be predicted, but the "

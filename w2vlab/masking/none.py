@@ -20,7 +20,7 @@ class NoMasking(Masking):
         The control to Baevski et al. 2020, arXiv:2006.11477, Section 3.1.
     """
 
-    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator]) -> Mask:
+    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator], num_channels: int) -> Mask:
         """Returns a mask that is False everywhere, with all frames as targets."""
         longest = max(num_frames)
         everywhere = torch.arange(longest).expand(len(num_frames), -1)

@@ -50,7 +50,7 @@ class SpanMasking(Masking):
             frames += 1
         return frames
 
-    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator]) -> Mask:
+    def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator], num_channels: int) -> Mask:
         """Draws the masks of utterances of `num_frames` frames.
 
         Raises:

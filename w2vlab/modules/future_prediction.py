@@ -67,7 +67,7 @@ class FuturePrediction(PretrainingModule):
                 f"`context` must be causal, such as ConvContext, but is {type(self.context).__name__}, which sees the "
                 "frames that it would have to predict. Use it under MaskedPrediction."
             )
-        self.loss = loss(self.context.output_dim, self.quantizer.output_dim)
+        self.loss = loss(self.context.output_dim, self.quantizer.spec)
         self.feature_dropout = nn.Dropout(feature_dropout)
 
     @property
@@ -98,5 +98,7 @@ class FuturePrediction(PretrainingModule):
         context = self.context(frames, padding_mask)  # (B, T, D)
 
         # Tell the frames ahead from distractors.
-        prediction = self.loss(PredictionTask(context, targets, num_frames, address, self.frame_overlap))
+        prediction = self.loss(
+            PredictionTask(context, targets, num_frames, address, self.frame_overlap, self.quantizer.lookup)
+        )
         return PretrainOutput(features, num_frames, context, targets, padding_mask, prediction)

@@ -19,8 +19,16 @@ from torchmetrics import MeanMetric, Metric
 
 from w2vlab.distributed import all_reduce_sum, rank, world_size
 from w2vlab.functional.codebooks import count_codes, sum_probabilities
-from w2vlab.functional.lengths import mean_per_utterance
-from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer, StepDependent
+from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
+from w2vlab.interfaces import (
+    ContextNetwork,
+    FeatureEncoder,
+    LearnsByStatistics,
+    Penalty,
+    PredictionLoss,
+    Quantizer,
+    StepDependent,
+)
 from w2vlab.metrics import AudioRate, CodebookMeter, codebook_statistics
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
@@ -100,6 +108,10 @@ class PretrainingModule(pl.LightningModule, ABC):
         terms = {self.loss.name: output.prediction.total}
         for name, values in output.targets.losses.items():
             terms[name] = (mean_per_utterance(values, output.target_padding) * counts).sum()
+        if output.inputs is not None:
+            padding = make_padding_mask(output.num_frames, output.features.shape[1], output.features.device)
+            for name, values in output.inputs.losses.items():
+                terms[f"input_{name}"] = (mean_per_utterance(values, padding) * counts).sum()
         for name, penalty in self.penalties.items():
             terms[name] = (penalty(output) * counts).sum() * penalty.weight
         return terms
@@ -108,7 +120,7 @@ class PretrainingModule(pl.LightningModule, ABC):
         """Brings every part that depends on the number of updates to its state after `update` of them."""
         for module in self.modules():
             if isinstance(module, StepDependent):
-                module.set_update(update)
+                module.set_update(update, self.seed)
 
     def on_train_start(self) -> None:
         """Starts the clock of the audio rate."""
@@ -133,6 +145,9 @@ class PretrainingModule(pl.LightningModule, ABC):
         scale = world_size() * self.trainer.accumulate_grad_batches / predictions.clamp(min=1)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
+        for module in self.modules():
+            if isinstance(module, LearnsByStatistics):
+                module.finish_update(self.global_step)
         self._update_predictions = 0
         self._micro_batch = 0
         self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))

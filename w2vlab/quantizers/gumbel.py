@@ -89,7 +89,7 @@ class GumbelQuantizer(Quantizer, StepDependent):
         # from the number of updates.
         self.register_buffer("temperature", torch.tensor(temperature_start), persistent=False)
 
-    def set_update(self, update: int) -> None:
+    def set_update(self, update: int, seed: int = 0) -> None:
         """Sets the temperature to `max(start * decay ** update, end)`."""
         self.temperature.fill_(self.temperature_at(update))
 
