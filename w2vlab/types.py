@@ -85,6 +85,23 @@ class RandomAddress:
 
 
 @dataclass
+class Encoding:
+    """What comes before masking, quantizing and context.
+
+    Attributes:
+        features: The encoder's output before any normalisation, shape `(B, T, C)`.
+        latents: What is masked and quantized, shape `(B, T, C)`.
+        num_frames: Frames of each utterance, B integers.
+        padding_mask: True on padding, shape `(B, T)`; None where there is none.
+    """
+
+    features: Tensor
+    latents: Tensor
+    num_frames: tuple[int, ...]
+    padding_mask: Tensor | None
+
+
+@dataclass
 class Mask:
     """What a masking strategy decided for one batch.
 

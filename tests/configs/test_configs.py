@@ -15,7 +15,7 @@ from w2vlab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 RUNS = sorted(ROOT.glob("configs/*.yaml"))
-DOCUMENTS = [ROOT / "README.md", *RUNS, *sorted(ROOT.glob("configs/*/*.yaml"))]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *RUNS, *sorted(ROOT.glob("configs/*/*.yaml"))]
 
 
 def commands(document: Path) -> list[str]:
@@ -41,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_run_begins_with_its_command(path: Path) -> None:
-    assert commands(path)[0] == f"w2vlab fit --config configs/{path.name}"
+    assert re.fullmatch(rf"w2vlab fit --config configs/{path.name}( --data.corpus=\w+)?", commands(path)[0])
 
 
 def test_the_readme_names_the_six_swaps() -> None:
@@ -63,7 +63,9 @@ def test_the_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in FITS if re.fullmatch(r"w2vlab fit --config \S+( --model\.\S+)*", c)], ids=lambda c: c[11:]
+    "command",
+    [c for c in FITS if re.fullmatch(r"w2vlab fit --config configs/quickstart\S+( --model\.\S+)*", c)],
+    ids=lambda command: command[11:],
 )
 def test_the_command_trains_two_updates(
     command: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

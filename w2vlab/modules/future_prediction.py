@@ -8,7 +8,6 @@ from torch import nn
 
 from w2vlab.contexts import ConvContext
 from w2vlab.encoders import ConvFeatureEncoder
-from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
@@ -20,7 +19,7 @@ from w2vlab.losses import FuturePredictionLoss
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import CosineSchedule
 from w2vlab.quantizers import IdentityQuantizer
-from w2vlab.types import AudioBatch, PredictionTask, PretrainOutput, RandomAddress
+from w2vlab.types import AudioBatch, Encoding, PredictionTask, PretrainOutput, RandomAddress
 
 
 class FuturePrediction(PretrainingModule):
@@ -75,6 +74,11 @@ class FuturePrediction(PretrainingModule):
         """The fewest latents in which one prediction fits."""
         return self.loss.min_frames(self.frame_overlap)
 
+    def encode(self, batch: AudioBatch) -> Encoding:
+        """Returns the latents of a batch, which are the encoder's output as it is."""
+        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
+        return self._encoding(features, features, batch)
+
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
         """Computes one batch.
 
@@ -86,12 +90,11 @@ class FuturePrediction(PretrainingModule):
             The prediction loss over all frames and steps and everything it was computed from.
         """
         # Encode.
-        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
-        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
-        padding_mask = make_padding_mask(num_frames, features.shape[1], features.device)
+        encoding = self.encode(batch)
+        num_frames, padding_mask = encoding.num_frames, encoding.padding_mask
 
         # Quantize every frame.
-        targets = self.quantizer(features, padding_mask)
+        targets = self.quantizer(encoding.latents, padding_mask)
 
         # Summarise the past of each frame.
         frames = self.context.project(self.feature_dropout(targets.quantized))
@@ -101,4 +104,4 @@ class FuturePrediction(PretrainingModule):
         prediction = self.loss(
             PredictionTask(context, targets, num_frames, address, self.frame_overlap, self.quantizer.lookup)
         )
-        return PretrainOutput(features, num_frames, context, targets, padding_mask, prediction)
+        return PretrainOutput(encoding.features, num_frames, context, targets, padding_mask, prediction)

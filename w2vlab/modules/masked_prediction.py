@@ -26,7 +26,15 @@ from w2vlab.masking import SpanMasking
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers import GumbelQuantizer
-from w2vlab.types import AudioBatch, Everywhere, PredictionTask, PretrainOutput, RandomAddress
+from w2vlab.types import (
+    AudioBatch,
+    Encoding,
+    Everywhere,
+    PredictionTask,
+    PretrainOutput,
+    QuantizerOutput,
+    RandomAddress,
+)
 
 
 class MaskedPrediction(PretrainingModule):
@@ -54,7 +62,7 @@ class MaskedPrediction(PretrainingModule):
         seed: Seed of every random draw of the run.
 
     Raises:
-        ValueError: The two encoders give latents that cannot be laid side by side.
+        ValueError: The two encoders give latents that cannot be laid side by side, or one would learn nothing.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477.
@@ -85,7 +93,7 @@ class MaskedPrediction(PretrainingModule):
         self.target_encoder = None if target_encoder is None else target_encoder()
         target_dim = self.encoder.output_dim
         if self.target_encoder is not None:
-            self._check_target_encoder(self.target_encoder)
+            self._check_target_encoder(self.target_encoder, target_gradient)
             target_dim = self.target_encoder.output_dim
             self.target_norm = nn.LayerNorm(target_dim)
         self.quantizer = quantizer(target_dim)
@@ -103,7 +111,11 @@ class MaskedPrediction(PretrainingModule):
         """The fewest latents that can be masked and predicted."""
         return max(self.masking.min_frames, self.loss.min_frames(first_ahead=0))
 
-    def _check_target_encoder(self, target_encoder: FeatureEncoder) -> None:
+    def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
+        if not target_gradient:
+            raise ValueError(
+                "`target_gradient` must be true where `target_encoder` is given, or nothing would teach it."
+            )
         ours, theirs = ((e.receptive_field, e.stride) for e in (self.encoder, target_encoder))
         if ours != theirs:
             raise ValueError(
@@ -123,6 +135,17 @@ class MaskedPrediction(PretrainingModule):
             raise ValueError("`input_quantizer` must be given where `target_encoder` is, but is None.")
         return self.quantizer.output_dim
 
+    def encode(self, batch: AudioBatch) -> Encoding:
+        """Returns the latents of a batch, normalised."""
+        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
+        return self._encoding(features, self.norm(features), batch)
+
+    def quantize(self, batch: AudioBatch) -> QuantizerOutput:
+        """Quantizes every frame of a batch, as the targets are."""
+        encoding = self.encode(batch)
+        output: QuantizerOutput = self.quantizer(self._target_latents(encoding.latents, batch), encoding.padding_mask)
+        return output
+
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
         """Computes one batch.
 
@@ -134,10 +157,8 @@ class MaskedPrediction(PretrainingModule):
             The prediction loss over the masked frames and everything it was computed from.
         """
         # Encode.
-        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
-        latents = self.norm(features)
-        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
-        padding_mask = make_padding_mask(num_frames, latents.shape[1], latents.device)
+        encoding = self.encode(batch)
+        latents, num_frames, padding_mask = encoding.latents, encoding.num_frames, encoding.padding_mask  # (B, T, C)
 
         # Hide spans of the inputs, and look at what is left.
         visible, inputs = latents, None
@@ -163,7 +184,7 @@ class MaskedPrediction(PretrainingModule):
         prediction = self.loss(
             PredictionTask(predicted_from, targets, mask.num_targets, address, 0, self.quantizer.lookup, everywhere)
         )
-        return PretrainOutput(features, num_frames, context, targets, target_padding, prediction, mask, inputs)
+        return PretrainOutput(encoding.features, num_frames, context, targets, target_padding, prediction, mask, inputs)
 
     def _target_latents(self, latents: Tensor, batch: AudioBatch) -> Tensor:
         if self.target_encoder is not None:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import lightning.pytorch as pl
@@ -31,7 +32,22 @@ from w2vlab.interfaces import (
 )
 from w2vlab.metrics import AudioRate, CodebookMeter, codebook_statistics
 from w2vlab.modules.loading import read_checkpoint
-from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
+from w2vlab.types import AudioBatch, Encoding, PretrainOutput, QuantizerOutput, RandomAddress
+
+
+@dataclass
+class TrainingStep:
+    """One forward pass of training, for callbacks that look inside.
+
+    Attributes:
+        batch: The micro-batch.
+        output: Everything computed from it.
+        terms: The weighted terms of the objective, `()` each, with their graph until the backward pass.
+    """
+
+    batch: AudioBatch
+    output: PretrainOutput
+    terms: dict[str, Tensor]
 
 
 class PretrainingModule(pl.LightningModule, ABC):
@@ -77,6 +93,10 @@ class PretrainingModule(pl.LightningModule, ABC):
         """How often each entry was chosen in the last validation, `(G, V)`, on the host."""
         self.num_candidates: int | None = None
         """Candidates 1 + K of a prediction, known after the first one; chance is one over it."""
+        self.keep_step = False
+        """Whether `step` is kept; a callback that looks inside sets it."""
+        self.step: TrainingStep | None = None
+        """What the last forward pass of training computed, until its batch ends."""
         self._meters: dict[str, Metric] = {}
         self.audio_rate = AudioRate()
         self._update_predictions = 0
@@ -85,6 +105,20 @@ class PretrainingModule(pl.LightningModule, ABC):
     @abstractmethod
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
         """Computes one batch, with masks and negatives drawn at `address`."""
+
+    @abstractmethod
+    def encode(self, batch: AudioBatch) -> Encoding:
+        """Returns the latents of a batch, before anything is masked or quantized."""
+
+    def quantize(self, batch: AudioBatch) -> QuantizerOutput:
+        """Quantizes every frame of a batch, as the targets are; in evaluation it draws nothing."""
+        encoding = self.encode(batch)
+        output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
+        return output
+
+    def _encoding(self, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
+        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
+        return Encoding(features, latents, num_frames, make_padding_mask(num_frames, latents.shape[1], latents.device))
 
     @property
     @abstractmethod
@@ -133,6 +167,8 @@ class PretrainingModule(pl.LightningModule, ABC):
         torch.manual_seed(_device_seed(self.seed, update, self._micro_batch, rank()))
         output = self(batch, RandomAddress(self.seed, update, batch.ids))
         terms = self.objective_terms(output)
+        if self.keep_step:
+            self.step = TrainingStep(batch, output, terms)
         self._micro_batch += 1
         self._update_predictions += sum(output.prediction.counts)
         self._log_training(batch, output, terms)
@@ -153,7 +189,8 @@ class PretrainingModule(pl.LightningModule, ABC):
         self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_train_batch_end(self, outputs: Any, batch: AudioBatch, batch_idx: int) -> None:
-        """Logs the speed."""
+        """Logs the speed, and lets go of what was kept of the step."""
+        self.step = None
         self.audio_rate.add(batch.seconds)
         self.log("train/audio_seconds_per_second", self.audio_rate.read() * world_size(), batch_size=len(batch))
 
