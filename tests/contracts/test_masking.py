@@ -35,6 +35,10 @@ def test_mask_is_well_formed_and_never_on_padding(cls: type, seed: int) -> None:
         assert not mask.frames[row, length:].any()
         assert not mask.frames[row, :length].all(), "something stays visible"
         assert mask.frames[row, targets].all() or not mask.frames.any(), "a masking that hides, hides its targets"
+    if mask.channels is not None:
+        assert mask.channels.shape == (3, WIDTH)
+        assert mask.channels.dtype == torch.bool
+        assert not mask.channels.all(dim=1).any(), "some channel is left"
 
 
 @maskings
@@ -45,6 +49,8 @@ def test_mask_follows_from_its_generators(cls: type) -> None:
     assert torch.equal(first.frames, second.frames)
     assert torch.equal(first.targets, second.targets)
     assert first.num_targets == second.num_targets
+    assert (first.channels is None) == (second.channels is None)
+    assert first.channels is None or torch.equal(first.channels, second.channels)
 
 
 def is_refused(masking: Masking, num_frames: int, seed: int) -> bool:

@@ -154,7 +154,7 @@ def test_validation_does_not_disturb_training(cls: type[PretrainingModule]) -> N
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 def test_validation_is_repeatable_and_counts_predictions_alike(cls: type[PretrainingModule]) -> None:
     """One batch or three: the contrastive mean is over predictions, so unlike batches do not weigh alike."""
-    extra = {"masking": factory(SpanMasking, equalize=False)} if cls is MaskedPrediction else {}
+    extra = {"masking": factory(SpanMasking, equalize="none")} if cls is MaskedPrediction else {}
     torch.manual_seed(0)
     model = build_model(cls, penalties={}, **extra)
     trainer = make_trainer(1)

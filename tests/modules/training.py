@@ -40,7 +40,7 @@ def make_model(cls: type[PretrainingModule], quantizer: type, diversity: bool = 
     penalties: dict[str, Any] = {"feature": FeaturePenalty}
     if diversity:
         penalties["diversity"] = partial(DiversityPenalty, weight=1.0)
-    extra = {"masking": factory(SpanMasking, equalize=False)} if cls is MaskedPrediction else {}
+    extra = {"masking": factory(SpanMasking, equalize="none")} if cls is MaskedPrediction else {}
     quantizer_arguments = {"num_codebooks": 2, "codebook_size": 5} if quantizer is NoiselessGumbel else {}
     build = partial(quantizer, output_dim=8, **quantizer_arguments) if quantizer_arguments else factory(quantizer)
     return build_model(cls, quantizer=build, penalties=penalties, optimizer=plain_sgd, scheduler=constant_rate, **extra)

@@ -1,6 +1,7 @@
 """Masking strategies: which frames are hidden and predicted."""
 
+from w2vlab.masking.channel import ChannelMasking
 from w2vlab.masking.none import NoMasking
 from w2vlab.masking.span import SpanMasking
 
-__all__ = ["NoMasking", "SpanMasking"]
+__all__ = ["ChannelMasking", "NoMasking", "SpanMasking"]

@@ -2,51 +2,133 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-import torch
 
-from w2vlab.functional.spans import draw_span_starts, spans_to_frames
+from w2vlab.functional.frame_sets import fill_up, make_mask, near_visible, thin_out
+from w2vlab.functional.spans import (
+    Frames,
+    LengthDistribution,
+    arrange_spans,
+    draw_span_lengths,
+    draw_span_starts,
+    spans_to_frames,
+)
 from w2vlab.interfaces import Masking
 from w2vlab.types import Mask
 
+_ALMOST_ONE = 1 - 1e-9
+
 
 class SpanMasking(Masking):
-    """Hides random spans of equal length, which may overlap; the hidden frames are the targets.
+    """Hides random spans of frames; the hidden frames are the targets.
+
+    The defaults are fairseq's meaning of a probability and a length. Other implementations mean something else by the
+    same names: each option says whose it is, and `configs/masking/` holds fairseq's, Hugging Face's, fairseq2's and
+    SpeechBrain's. At least one frame of an utterance stays visible in any case.
 
     Args:
-        probability: Number of spans times their length over the frames, fairseq's `mask_prob`: 0.65 hides 49 % of an
-            utterance of 781 frames, because spans overlap.
-        length: Frames of a span.
-        min_spans: The fewest spans of an utterance.
-        equalize: Give every utterance of a batch the same number of masked frames by unmasking frames at random down to
-            the smallest, as fairseq does. The masked share then falls with the size of the batch.
+        probability: Number of spans times `length` over the frames, fairseq's `mask_prob`: 0.65 hides 49 % of an
+            utterance of 781 frames, because spans overlap; it may be above 1.
+        length: Frames of a span; see `length_distribution` where they vary.
+        min_spans: The fewest spans of an utterance. Hugging Face has fewer in utterances too short for them, which are
+            refused here, and fairseq2 refuses where its number would be lower.
+        equalize: How the utterances of a batch come to the same number of hidden frames. `fewest`: frames are shown
+            again at random down to the smallest number (fairseq, fairseq2), so the hidden share falls with the size of
+            the batch. `most`: single frames are hidden up to the greatest number, as far as an utterance has them
+            (fairseq's `add_masks`). `exact`: single frames are hidden until they are as many as all spans are long
+            together, overlaps made up for (SpeechBrain); equal where the numbers of spans are. `none`: not
+            at all (Hugging Face).
+        rounding: How the number of spans becomes an integer. `utterance`: up or down at random, one draw an utterance,
+            so that the expectation is exact (fairseq). `batch`: the same with one draw for the batch (Hugging Face,
+            SpeechBrain). `down`: the whole spans in all frames but one, without a draw (fairseq2).
+        count_from: Whose frames make the number of spans: each `utterance`'s (fairseq, Hugging Face), or those of the
+            `shortest` of the batch for all (fairseq2, SpeechBrain).
+        extra_spans: Spans added after rounding; 1 in SpeechBrain.
+        length_distribution: How lengths vary, fairseq's `mask_selection`. `static`: not. `uniform`: integers from
+            `length_spread` to `2 * length`. `normal`: of mean `length` and standard deviation `length_spread`, rounded.
+            `poisson`: of mean `length`. None is below 1. The paper's uniform(1,31) and uniform(10,30) are both `length`
+            15, with a spread of 1 and 10: the released code's greatest length is even, so 31 is the bound above it.
+            Other implementations have `static` only.
+        length_spread: fairseq's `mask_other`; see `length_distribution`.
+        overlap: Whether spans may overlap; fairseq's `no_mask_overlap`, inverted. Without overlap spans are laid out
+            the longest first, and spans for which there is no place are left out; never fewer than `min_spans`.
+        min_space: Visible frames between two spans that do not overlap (fairseq).
+        replacement: Let spans begin at the same frame (fairseq2).
+        last_start: Let a span also begin where it ends with the utterance (Hugging Face, fairseq2). The
+            spans of fairseq and SpeechBrain never reach the last frame, unless their lengths vary.
+        frame_dropout: Share of the hidden frames that is shown again at random, after `equalize`; fairseq's
+            `mask_dropout`.
+        edge_frames: Predict only frames at most so far from a visible one; all hidden ones if None. Targets are then
+            thinned out at random to the smallest number of the batch, unless `equalize` is `none`.
 
     Reference:
-        Baevski et al. 2020, arXiv:2006.11477, Section 3.1 (p = 0.065 there is `probability / length` here).
+        Baevski et al. 2020, arXiv:2006.11477, Section 3.1 (p = 0.065 there is `probability / length` here); the
+        ablations of masking for the options from `length_distribution` on.
     """
 
-    def __init__(self, probability: float = 0.65, length: int = 10, min_spans: int = 2, equalize: bool = True) -> None:
+    def __init__(
+        self,
+        probability: float = 0.65,
+        length: int = 10,
+        min_spans: int = 2,
+        equalize: Literal["fewest", "most", "exact", "none"] = "fewest",
+        rounding: Literal["utterance", "batch", "down"] = "utterance",
+        count_from: Literal["utterance", "shortest"] = "utterance",
+        extra_spans: int = 0,
+        length_distribution: LengthDistribution = "static",
+        length_spread: float = 0.0,
+        overlap: bool = True,
+        min_space: int = 1,
+        replacement: bool = False,
+        last_start: bool = False,
+        frame_dropout: float = 0.0,
+        edge_frames: int | None = None,
+    ) -> None:
         super().__init__()
-        if not 0 < probability <= 1:
-            raise ValueError(f"`probability` must be above 0 and at most 1, but is {probability}.")
         if length < 1:
             raise ValueError(f"`length` must be at least 1, but is {length}.")
-        if probability == length == 1:
-            raise ValueError("`probability` must be below 1 where `length` is 1, but is 1: nothing would stay visible.")
+        if not 0 < probability < length:  # or every frame would begin a span
+            raise ValueError(f"`probability` must be above 0 and below `length` ({length}), but is {probability}.")
         if min_spans < 1:
             raise ValueError(f"`min_spans` must be at least 1, but is {min_spans}.")
+        if extra_spans < 0:
+            raise ValueError(f"`extra_spans` must not be negative, but is {extra_spans}.")
+        if min_space < 0:
+            raise ValueError(f"`min_space` must not be negative, but is {min_space}.")
+        if not 0 <= frame_dropout < 1:
+            raise ValueError(f"`frame_dropout` must be at least 0 and below 1, but is {frame_dropout}.")
+        if edge_frames is not None and edge_frames < 1:
+            raise ValueError(f"`edge_frames` must be at least 1, but is {edge_frames}.")
+        _check_lengths(length_distribution, length, length_spread)
+        if overlap and min_space != 1:
+            warnings.warn("`min_space` has no effect: `overlap` is true.", stacklevel=2)
+        if replacement and not overlap:
+            warnings.warn("`replacement` has no effect: `overlap` is false.", stacklevel=2)
         self.probability = probability
         self.length = length
         self.min_spans = min_spans
         self.equalize = equalize
+        self.rounding = rounding
+        self.count_from = count_from
+        self.extra_spans = extra_spans
+        self.length_distribution = length_distribution
+        self.length_spread = length_spread
+        self.overlap = overlap
+        self.min_space = min_space
+        self.replacement = replacement
+        self.last_start = last_start
+        self.frame_dropout = frame_dropout
+        self.edge_frames = edge_frames
 
     @property
     def min_frames(self) -> int:
         """The fewest frames in which every number of spans that can be drawn finds its places."""
-        frames = self.length + self.min_spans
-        while frames - self.length < int(self.probability * frames / self.length + 1):
+        frames = self._frames_for(self.min_spans)
+        while frames < self._frames_for(self._num_spans(frames, _ALMOST_ONE)):
             frames += 1
         return frames
 
@@ -56,22 +138,99 @@ class SpanMasking(Masking):
         Raises:
             ValueError: An utterance has too few frames for its spans.
         """
-        rows = [
-            spans_to_frames(
-                draw_span_starts(frames, self.probability, self.length, self.min_spans, generator), self.length, frames
+        rows, sizes = [], []
+        for frames, count, generator in zip(
+            num_frames, self._draw_num_spans(num_frames, generators), generators, strict=True
+        ):
+            lengths = self._draw_lengths(count, frames, generator)
+            rows.append(self._hide(lengths, frames, generator))
+            sizes.append(int(lengths.sum()))
+        rows = self._equalized(rows, sizes, num_frames, generators)
+        if self.frame_dropout:
+            rows = [self._drop(row, generator) for row, generator in zip(rows, generators, strict=True)]
+        if self.edge_frames is None:
+            return make_mask(rows, rows, num_frames)
+        targets = [near_visible(row, frames, self.edge_frames) for row, frames in zip(rows, num_frames, strict=True)]
+        if self.equalize != "none":
+            fewest = min(len(row) for row in targets)
+            targets = [thin_out(row, fewest, generator) for row, generator in zip(targets, generators, strict=True)]
+        return make_mask(rows, targets, num_frames)
+
+    def _draw_num_spans(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator]) -> list[int]:
+        counted = [min(num_frames)] * len(num_frames) if self.count_from == "shortest" else num_frames
+        if self.rounding == "utterance":
+            draws = [generator.random() for generator in generators]
+        else:
+            draws = [generators[0].random() if self.rounding == "batch" else 0.0] * len(num_frames)
+        return [self._num_spans(frames, draw) for frames, draw in zip(counted, draws, strict=True)]
+
+    def _num_spans(self, num_frames: int, draw: float) -> int:
+        if self.rounding == "down":
+            num_frames, draw = num_frames - 1, 0.0
+        return max(self.min_spans, int(self.probability * num_frames / self.length + draw) + self.extra_spans)
+
+    def _frames_for(self, num_spans: int) -> int:
+        """Returns the fewest frames with places for `num_spans` spans of `length`, however the draws fall."""
+        num_places = 1 if self.replacement else num_spans
+        if not self.overlap:
+            # Wherever a span lies, it takes so many starts away from the next one. Spans beyond `min_spans` may be
+            # left out.
+            num_places = 1 + (self.min_spans - 1) * (2 * (self.length + self.min_space) - 1)
+        return self.length + max(num_places - self.last_start, 1)  # more than one span, or nothing could stay visible
+
+    def _draw_lengths(self, num_spans: int, num_frames: int, generator: np.random.Generator) -> Frames:
+        needed = self._frames_for(num_spans)
+        if num_frames < needed:
+            raise ValueError(
+                f"An utterance must have at least {needed} frames to mask {num_spans} spans of `length` {self.length}, "
+                f"but has {num_frames}. Raise `data.min_seconds`, or lower `masking.length`."
             )
-            for frames, generator in zip(num_frames, generators, strict=True)
-        ]
-        if self.equalize:
-            fewest = min(len(row) for row in rows)
-            rows = [
-                np.sort(generator.choice(row, size=fewest, replace=False)) if len(row) > fewest else row
-                for row, generator in zip(rows, generators, strict=True)
-            ]
-        targets = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
-        frames_mask = torch.zeros(len(rows), max(num_frames), dtype=torch.bool)
-        for index, row in enumerate(rows):
-            hidden = torch.from_numpy(row)
-            targets[index, : len(row)] = hidden
-            frames_mask[index, hidden] = True
-        return Mask(frames_mask, targets, tuple(len(row) for row in rows))
+        lengths = draw_span_lengths(num_spans, self.length_distribution, self.length, self.length_spread, generator)
+        if not self.overlap:
+            # As long as the first `min_spans` certainly fit: `_frames_for` solved for the length.
+            others = self.min_spans - 1
+            longest = (num_frames - 1 + self.last_start - others * (2 * self.min_space - 1)) // (2 * others + 1)
+            lengths = np.minimum(lengths, min(longest, num_frames - 1))
+        return lengths
+
+    def _hide(self, lengths: Frames, num_frames: int, generator: np.random.Generator) -> Frames:
+        if self.overlap:
+            starts = draw_span_starts(
+                lengths, num_frames, generator, replacement=self.replacement, last_start=self.last_start
+            )
+        else:
+            starts, lengths = arrange_spans(lengths, num_frames, self.min_space, generator, last_start=self.last_start)
+        return thin_out(spans_to_frames(starts, lengths, num_frames), num_frames - 1, generator)
+
+    def _equalized(
+        self,
+        rows: list[Frames],
+        sizes: list[int],
+        num_frames: Sequence[int],
+        generators: Sequence[np.random.Generator],
+    ) -> list[Frames]:
+        """Brings the hidden frames of the batch to the same number; `sizes` are the sums of the spans' lengths."""
+        counts = [len(row) for row in rows]
+        if self.equalize == "fewest":
+            return [thin_out(row, min(counts), generator) for row, generator in zip(rows, generators, strict=True)]
+        if self.equalize == "none":
+            return rows
+        if self.equalize == "most":
+            sizes = [max(counts)] * len(rows)
+        return [fill_up(*arguments) for arguments in zip(rows, sizes, num_frames, generators, strict=True)]
+
+    def _drop(self, row: Frames, generator: np.random.Generator) -> Frames:
+        """Shows frames again, but never all of them."""
+        return thin_out(row, max(len(row) - round(self.frame_dropout * len(row)), 1), generator)
+
+
+def _check_lengths(distribution: LengthDistribution, length: int, spread: float) -> None:
+    if distribution == "uniform" and not (1 <= spread <= 2 * length and spread == int(spread)):
+        raise ValueError(
+            "`length_spread` must be the shortest length, an integer from 1 to twice `length`, where "
+            f"`length_distribution` is uniform, but is {spread}."
+        )
+    if distribution == "normal" and spread <= 0:
+        raise ValueError(f"`length_spread` must be above 0 where `length_distribution` is normal, but is {spread}.")
+    if distribution in ("static", "poisson") and spread != 0:
+        warnings.warn(f"`length_spread` has no effect: `length_distribution` is {distribution}.", stacklevel=3)
