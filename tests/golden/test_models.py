@@ -121,6 +121,7 @@ def build_wav2vec2(reference: Reference) -> MaskedPrediction:
             dropout=0.0,
             attention_dropout=0.0,
             input_dropout=0.0,
+            layer_drop=0.0,
         ),
         quantizer=quantizer,
         masking=partial(GivenMask, mask),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
+import w2vlab.encoders
 from tests.contracts.tiny import OnlyFloat64, audio_batch
 from w2vlab.encoders import ConvFeatureEncoder
 
@@ -21,6 +27,17 @@ LAYOUTS = {
     },
 }
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
+FRAGMENTS = Path(__file__).parents[2] / "configs" / "encoder"
+
+PUBLISHED = {  # receptive field, stride, width
+    "log_mel": (560, 320, 160),
+    "receptive_field_30ms": (480, 320, 512),
+    "vq_wav2vec": (465, 160, 512),
+    "wav2vec": (465, 160, 512),
+    "wav2vec2_base": (400, 320, 512),
+    "wav2vec2_large": (400, 320, 512),
+    "wav2vec_skip": (465, 160, 512),
+}
 
 
 def test_published_receptive_fields() -> None:
@@ -114,3 +131,43 @@ def test_log_compression() -> None:
 def test_layers_that_cannot_be(layers: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConvFeatureEncoder(layers)
+
+
+layer = st.tuples(st.just(2), st.integers(1, 6), st.integers(1, 4))
+
+
+@settings(deadline=None)
+@given(layers=st.lists(layer, min_size=1, max_size=5), extra=st.lists(st.integers(0, 60), min_size=1, max_size=3))
+def test_arithmetic_of_lengths_holds_for_any_layers(layers: list[tuple[int, int, int]], extra: list[int]) -> None:
+    """Of a batch and of each utterance alone: as many latents as the convolutions give, one after another, and as the
+    receptive field and the stride say."""
+    torch.manual_seed(0)
+    encoder = ConvFeatureEncoder(layers, normalization="layer")
+    num_samples = tuple(encoder.receptive_field + more for more in extra)
+    latents = encoder(torch.randn(len(extra), max(num_samples)), num_samples)
+    assert latents.shape == (len(extra), encoder.num_frames(max(num_samples)), 2)
+    for samples in num_samples:
+        frames = samples
+        for _, kernel, stride in layers:
+            frames = (frames - kernel) // stride + 1
+        assert encoder.num_frames(samples) == frames
+    assert encoder.num_frames(encoder.receptive_field - 1) == 0
+
+
+@pytest.mark.parametrize("path", sorted(FRAGMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_fragments_see_what_was_published(path: Path) -> None:
+    fragment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    encoder = getattr(w2vlab.encoders, fragment["class_path"])(**fragment["init_args"])
+    assert (encoder.receptive_field, encoder.stride, encoder.output_dim) == PUBLISHED[path.stem]
+
+
+def test_skip_connections_are_scaled_sums() -> None:
+    """Two layers by hand, the second with a skip connection: (conv(x) + every second x) * sqrt(0.5)."""
+    torch.manual_seed(0)
+    encoder = ConvFeatureEncoder([(3, 4, 2), (3, 3, 2)], normalization="layer", skip_connections=True).double()
+    waveform = torch.randn(1, 30, dtype=torch.float64)
+    first, second = encoder.blocks
+    inner = first(waveform[:, None], (14,))  # (1, 3, 14)
+    outer = second(inner, (6,))  # (1, 3, 6)
+    expected = (outer + inner[..., 0:12:2]) * 0.5**0.5
+    assert_close(encoder(waveform, (30,)), expected.transpose(1, 2))

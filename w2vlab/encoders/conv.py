@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.encoders.waveform import check_waveform
 from w2vlab.functional.gradients import scale_gradient
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
@@ -162,11 +163,7 @@ class ConvFeatureEncoder(FeatureEncoder):
         Raises:
             ValueError: The batch is shorter than the receptive field.
         """
-        if waveform.ndim != 2 or waveform.shape[1] < self.receptive_field:
-            raise ValueError(
-                f"`waveform` must have shape (B, S) with at least {self.receptive_field} samples (the receptive "
-                f"field), but has shape {tuple(waveform.shape)}."
-            )
+        check_waveform(waveform, self.receptive_field)
         sequence = waveform[:, None, :]  # (B, 1, S)
         if self.normalize_waveform:
             padding_mask = make_padding_mask(num_samples, sequence.shape[-1], sequence.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,3 +34,24 @@ def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
     The bracket is exactly zero; `value - surrogate.detach() + surrogate`, as usually written, would round.
     """
     return value.detach() + (surrogate - surrogate.detach())
+
+
+class _ZeroGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        return grad_outputs[0], *(torch.zeros_like(parameter) if needed else None for parameter, needed in wanted)
+
+
+def with_zero_gradients(value: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """Returns `value` as it is and gives `parameters`, which it was not computed from, a gradient of zero.
+
+    DDP waits for a gradient of every parameter. Whatever an update leaves out is brought into the graph with this.
+    """
+    result: Tensor = _ZeroGradients.apply(value, *parameters)  # type: ignore[no-untyped-call]
+    return result

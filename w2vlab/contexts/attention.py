@@ -1,0 +1,90 @@
+"""What the context networks with self-attention have in common."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.contexts.positions import ConvPositions
+from w2vlab.interfaces import ContextNetwork
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, its three input projections in one matrix.
+
+    Args:
+        model_dim: Width D.
+        num_heads: Heads.
+        dropout: Dropout of the attention weights.
+    """
+
+    def __init__(self, model_dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(model_dim, 3 * model_dim)
+        self.output = nn.Linear(model_dim, model_dim)
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Maps `frames` `(B, T, D)`; no frame looks at one where `padding_mask` `(B, T)` is True."""
+        batch, length, width = frames.shape
+        qkv = self.qkv(frames).view(batch, length, 3, self.num_heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D / H)
+        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+        output: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
+        return output
+
+
+class AttentionContext(ContextNetwork):
+    """Base of the networks with self-attention: the projection of the latents and the positions, as in wav2vec 2.0.
+
+    Args:
+        input_dim: Width C of the latents.
+        model_dim: Width D of the frames inside.
+        num_heads: Attention heads of a layer.
+        position_kernel: Frames that the positional convolution sees.
+        position_groups: Groups of the positional convolution.
+        input_dropout: Dropout of the projected latents, before masking.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        model_dim: int,
+        num_heads: int,
+        position_kernel: int,
+        position_groups: int,
+        input_dropout: float,
+    ) -> None:
+        super().__init__()
+        for name, value in {
+            "num_heads": num_heads,
+            "position_groups": position_groups,
+            "position_kernel": position_kernel,
+        }.items():
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, but is {value}.")
+        if model_dim % num_heads:
+            raise ValueError(f"`model_dim` must be a multiple of `num_heads` ({num_heads}), but is {model_dim}.")
+        if model_dim % position_groups:
+            raise ValueError(
+                f"`model_dim` must be a multiple of `position_groups` ({position_groups}), but is {model_dim}."
+            )
+        self.model_dim = self.output_dim = model_dim
+        self.input_projection = nn.Linear(input_dim, model_dim) if input_dim != model_dim else nn.Identity()
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.positions = ConvPositions(model_dim, position_kernel, position_groups)
+
+    def project(self, latents: Tensor) -> Tensor:
+        """Brings latents `(B, T, C)` to the model's width: `(B, T, D)`."""
+        projected: Tensor = self.input_dropout(self.input_projection(latents))
+        return projected
+
+    def add_positions(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Adds its position to each of `frames` `(B, T, D)`, padding set to zero first: the positions look at it."""
+        if padding_mask is not None:
+            frames = frames.masked_fill(padding_mask[..., None], 0.0)
+        positions: Tensor = self.positions(frames)
+        return frames + positions

@@ -1,0 +1,165 @@
+"""The Conformer: a Transformer with a convolution in every layer."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.contexts.attention import AttentionContext, SelfAttention
+from w2vlab.contexts.layer_drop import LayerDropStack
+
+
+class HalfFeedForward(nn.Sequential):
+    """The feed-forward network at the begin and at the end of a layer, its norm included.
+
+    Args:
+        model_dim: Width D.
+        feedforward_dim: Inner width.
+        dropout: Dropout after the network.
+        activation_dropout: Dropout inside the network.
+    """
+
+    def __init__(self, model_dim: int, feedforward_dim: int, dropout: float, activation_dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(model_dim),
+            nn.Linear(model_dim, feedforward_dim),
+            nn.SiLU(),
+            nn.Dropout(activation_dropout),
+            nn.Linear(feedforward_dim, model_dim),
+            nn.Dropout(dropout),
+        )
+
+
+class ConvolutionModule(nn.Module):
+    """A gated depthwise convolution over time, its norms included.
+
+    torchaudio's has a batch norm, or a group norm over the whole utterance, and lets the convolution look into padding.
+    An utterance would then depend on the padding and on the other utterances of its batch; here it does not.
+
+    Args:
+        model_dim: Width D.
+        kernel_size: Frames that the convolution sees.
+        dropout: Dropout after the module.
+    """
+
+    def __init__(self, model_dim: int, kernel_size: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(model_dim)
+        self.gate = nn.Linear(model_dim, 2 * model_dim)
+        self.conv = nn.Conv1d(model_dim, model_dim, kernel_size, padding=kernel_size // 2, groups=model_dim)
+        self.conv_norm = nn.LayerNorm(model_dim)
+        self.output = nn.Linear(model_dim, model_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        gated = F.glu(self.gate(self.norm(frames)))  # (B, T, D)
+        if padding_mask is not None:
+            gated = gated.masked_fill(padding_mask[..., None], 0.0)  # as behind the end of an utterance alone
+        mixed = self.conv(gated.transpose(1, 2))  # (B, D, T or T + 1): an even kernel gives one too many
+        mixed = self.conv_norm(mixed[..., : frames.shape[1]].transpose(1, 2))  # (B, T, D)
+        output: Tensor = self.dropout(self.output(F.silu(mixed)))
+        return output
+
+
+class ConformerLayer(nn.Module):
+    """Half a feed-forward network, self-attention, a convolution, and the other half, each a residual.
+
+    Args:
+        model_dim: Width D.
+        feedforward_dim: Inner width of the feed-forward networks.
+        num_heads: Heads.
+        kernel_size: Frames that the convolution sees.
+        dropout: Dropout after each of the four.
+        attention_dropout: Dropout of the attention weights.
+        activation_dropout: Dropout inside the feed-forward networks.
+    """
+
+    def __init__(
+        self,
+        model_dim: int,
+        feedforward_dim: int,
+        num_heads: int,
+        kernel_size: int,
+        dropout: float,
+        attention_dropout: float,
+        activation_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.first_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
+        self.attention_norm = nn.LayerNorm(model_dim)
+        self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.convolution = ConvolutionModule(model_dim, kernel_size, dropout)
+        self.second_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
+        self.norm = nn.LayerNorm(model_dim)
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        frames = frames + 0.5 * self.first_half(frames)
+        frames = frames + self.dropout(self.attention(self.attention_norm(frames), padding_mask))
+        frames = frames + self.convolution(frames, padding_mask)
+        frames = frames + 0.5 * self.second_half(frames)
+        normalised: Tensor = self.norm(frames)
+        return normalised
+
+
+class ConformerContext(AttentionContext):
+    """Conformer with the convolutional positions of wav2vec 2.0.
+
+    The defaults are wav2vec 2.0 BASE's where it has them. The norm inside the convolution module is over the channels
+    of a frame; the paper's is over the batch, where padding and other utterances would come in.
+
+    Args:
+        input_dim: Width C of the latents; supplied by the module, not by YAML.
+        model_dim: Width D of the frames inside.
+        num_layers: Conformer layers.
+        num_heads: Attention heads of a layer.
+        feedforward_dim: Inner width of the feed-forward networks.
+        kernel_size: Frames that the convolution of a layer sees.
+        position_kernel: Frames that the positional convolution sees.
+        position_groups: Groups of the positional convolution.
+        dropout: Dropout after each module of a layer.
+        attention_dropout: Dropout of the attention weights.
+        activation_dropout: Dropout inside the feed-forward networks.
+        input_dropout: Dropout of the projected latents, before masking.
+        layer_drop: Probability of a layer to be left out of an update, drawn once an update for all processes alike.
+
+    Reference:
+        Gulati et al. 2020, arXiv:2005.08100; under wav2vec 2.0: Zhang et al. 2020, arXiv:2010.10504.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        model_dim: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        feedforward_dim: int = 3072,
+        kernel_size: int = 31,
+        position_kernel: int = 128,
+        position_groups: int = 16,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        activation_dropout: float = 0.0,
+        input_dropout: float = 0.1,
+        layer_drop: float = 0.05,
+    ) -> None:
+        super().__init__(input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout)
+        if kernel_size < 1:
+            raise ValueError(f"`kernel_size` must be at least 1, but is {kernel_size}.")
+        self.norm = nn.LayerNorm(model_dim)
+        self.dropout = nn.Dropout(dropout)
+        layers = (
+            ConformerLayer(
+                model_dim, feedforward_dim, num_heads, kernel_size, dropout, attention_dropout, activation_dropout
+            )
+            for _ in range(num_layers)
+        )
+        self.layers = LayerDropStack(layers, layer_drop)
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        frames = self.dropout(self.norm(self.add_positions(frames, padding_mask)))
+        contexts: Tensor = self.layers(frames, padding_mask)
+        return contexts

@@ -1,0 +1,57 @@
+"""LayerDrop: layers that training leaves out at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from torch import Tensor, nn
+
+from w2vlab.functional.gradients import with_zero_gradients
+from w2vlab.interfaces import StepDependent
+
+_PURPOSE = int.from_bytes(b"layer_drop", "little")
+"""Keeps these draws apart from whatever else is drawn from (seed, update)."""
+
+
+class LayerDropStack(nn.ModuleList, StepDependent):
+    """Layers one after another, some of which are left out of an update in training (LayerDrop).
+
+    Which ones is drawn once an update and on the host. All processes and all micro-batches leave out the same, so an
+    update trains one sub-network, however it is laid out, and no process waits for another that has more layers to run.
+    The published code draws anew in every process and micro-batch; the rate is the same.
+
+    A layer left out costs nothing. Its parameters get a gradient of zero, because DDP waits for one of each.
+
+    Args:
+        layers: Modules that map frames `(B, T, D)` and a padding mask to frames `(B, T, D)`.
+        layer_drop: Probability of a layer to be left out.
+
+    Reference:
+        Fan et al. 2019, arXiv:1909.11556.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], layer_drop: float = 0.0) -> None:
+        super().__init__(layers)
+        if not 0 <= layer_drop < 1:
+            raise ValueError(f"`layer_drop` must be at least 0 and below 1, but is {layer_drop}.")
+        self.layer_drop = layer_drop
+        self.set_update(0)
+
+    def set_update(self, update: int, seed: int = 0) -> None:
+        """Draws the layers that are left out of an update."""
+        draws = np.random.default_rng((seed, update, _PURPOSE)).random(len(self))
+        self.dropped: tuple[bool, ...] = tuple((draws < self.layer_drop).tolist())
+
+    def scheduled_values(self, update: int) -> dict[str, float]:
+        """Returns nothing: the rate stays the same."""
+        return {}
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        for layer, dropped in zip(self, self.dropped, strict=True):
+            if self.training and dropped:
+                frames = with_zero_gradients(frames, layer.parameters())
+            else:
+                frames = layer(frames, padding_mask)
+        return frames
