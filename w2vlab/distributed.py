@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 from torch import Tensor
@@ -28,3 +29,12 @@ def all_reduce_sum(value: Tensor) -> Tensor:
         return value
     reduced: Tensor = differentiable.all_reduce(value.clone(), op=dist.ReduceOp.SUM)  # type: ignore[no-untyped-call]
     return reduced
+
+
+def all_gather(value: Tensor) -> Tensor:
+    """Stacks `value`, of the same shape on all processes, along a new first dimension, without gradient."""
+    if not is_distributed():
+        return value.detach()[None]
+    gathered = [torch.empty_like(value) for _ in range(world_size())]
+    dist.all_gather(gathered, value.detach().contiguous())
+    return torch.stack(gathered)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from tests.contracts.tiny import (
     classes,
     padding_mask,
 )
+from w2vlab.interfaces import LearnsByStatistics
 from w2vlab.types import QuantizerOutput
 
 ENCODERS, CONTEXTS, QUANTIZERS = classes("encoder"), classes("context"), classes("quantizer")
@@ -156,17 +159,24 @@ def test_codes_stand_for_the_quantized_vectors(cls: type) -> None:
 
 
 @quantizers
-def test_quantizer_uses_each_codebook_for_its_own_part_of_the_vector(cls: type) -> None:
+def test_every_codebook_has_a_say_in_the_vector(cls: type) -> None:
     quantizer = build(cls).eval()
-    if quantizer.num_codebooks < 2:
-        return
     codes = torch.zeros(1, quantizer.num_codebooks, dtype=torch.int64)
-    changed = codes.clone()
-    changed[0, -1] = 1
-    different = quantizer.lookup(codes)[0] != quantizer.lookup(changed)[0]
-    width = quantizer.output_dim // quantizer.num_codebooks
-    assert not different[:-width].any()
-    assert different[-width:].any()
+    for codebook in range(quantizer.num_codebooks):
+        changed = codes.clone()
+        changed[0, codebook] = 1
+        assert (quantizer.lookup(codes) != quantizer.lookup(changed)).any()
+
+
+@quantizers
+def test_codes_of_any_leading_shape_can_be_looked_up(cls: type) -> None:
+    quantizer = build(cls).eval()
+    if not quantizer.num_codebooks:
+        return
+    codes = torch.randint(quantizer.codebook_size, (2, 3, 4, quantizer.num_codebooks))
+    vectors = quantizer.lookup(codes)
+    assert vectors.shape == (2, 3, 4, quantizer.output_dim)
+    assert_close(quantizer.lookup(codes[1, 2, 3]), vectors[1, 2, 3])
 
 
 @networks
@@ -233,3 +243,72 @@ def test_float64_stays_float64(cls: type) -> None:
         outputs = run(module, torch.float64)[1]
         sum(output.sum() for output in outputs).backward()
     assert all(output.dtype == torch.float64 for output in outputs)
+
+
+def learners(module: nn.Module) -> list[LearnsByStatistics]:
+    return [part for part in module.modules() if isinstance(part, LearnsByStatistics)]
+
+
+learn_by_statistics = pytest.mark.parametrize(
+    "cls", [cls for cls in QUANTIZERS if learners(build(cls))], ids=lambda cls: cls.__name__
+)
+
+
+def finish_update(module: nn.Module) -> None:
+    for part in learners(module):
+        part.finish_update(0)
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(module: nn.Module, before: dict[str, Tensor]) -> bool:
+    after = module.state_dict()
+    assert set(after) == set(before)
+    return any(not torch.equal(after[name], value) for name, value in before.items())
+
+
+@learn_by_statistics
+def test_statistics_change_nothing_before_the_end_of_the_update(cls: type) -> None:
+    module = build(cls).train()
+    before, buffers = state_of(module), {name for name, _ in module.named_buffers()}
+    for _ in range(2):
+        run(module)
+    assert not changed(module, before)
+    assert {name for name, _ in module.named_buffers()} == buffers, "DDP would overwrite what was collected"
+    finish_update(module)
+    assert changed(module, before)
+    before = state_of(module)
+    finish_update(module)
+    assert not changed(module, before), "nothing was collected since the last call"
+
+
+@learn_by_statistics
+def test_nothing_is_learned_from_statistics_in_evaluation(cls: type) -> None:
+    module = build(cls).train()
+    run(module)
+    finish_update(module)
+    before = state_of(module)
+    run(module.eval())
+    finish_update(module.train())
+    assert not changed(module, before)
+
+
+@learn_by_statistics
+def test_what_statistics_teach_does_not_depend_on_the_layout_or_on_padding(cls: type) -> None:
+    """One padded batch, and its utterances one by one."""
+    torch.manual_seed(0)
+    whole = build(cls).double().train()
+    cut = deepcopy(whole)
+    latents = frames_of(LENGTHS).double()
+    before = state_of(whole)
+    for _ in range(3):
+        whole(latents, padding_mask(LENGTHS))
+        for row, length in enumerate(LENGTHS):
+            cut(latents[row : row + 1, :length], None)
+        finish_update(whole)
+        finish_update(cut)
+    assert changed(whole, before)
+    for name, expected in whole.state_dict().items():
+        assert_close(cut.state_dict()[name], expected, rtol=1e-10, atol=1e-12)

@@ -21,22 +21,30 @@ WIDTH = 8
 TINY: dict[str, Any] = {
     "activation_dropout": 0.0,
     "attention_dropout": 0.0,
+    "channel_length": 3,
+    "code_dim": 4,
     "codebook_size": 5,
     "dropout": 0.0,
     "feature_dropout": 0.0,
     "feedforward_dim": 12,
+    "hop_samples": 5,
     "input_dropout": 0.0,
+    "kernel_size": 3,
+    "layer_drop": 0.0,
     "length": 3,
+    "levels": [3, 4],
     "model_dim": WIDTH,
     "num_codebooks": 2,
     "num_heads": 2,
     "num_layers": 2,
+    "num_mels": WIDTH // 2,  # of which an encoder stacks two
     "num_negatives": 4,
     "num_steps": 3,
     "output_dim": WIDTH,
     "position_groups": 2,
     "position_kernel": 4,
     "projection_dim": 6,
+    "window_samples": 16,
 }
 """What an argument of this name is set to; any other keeps its default."""
 

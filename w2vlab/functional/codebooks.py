@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from w2vlab.functional.precision import at_least_float32
@@ -18,6 +19,17 @@ def check_codebooks(num_codebooks: int, codebook_size: int) -> None:
         raise ValueError(f"`num_codebooks` must be at least 1, but is {num_codebooks}.")
     if codebook_size < 2:
         raise ValueError(f"`codebook_size` must be at least 2, but is {codebook_size}.")
+
+
+def group_width(input_dim: int, num_codebooks: int) -> int:
+    """Returns the width of one codebook's share of latents that all codebooks split between them.
+
+    Raises:
+        ValueError: They cannot be split evenly.
+    """
+    if input_dim % num_codebooks:
+        raise ValueError(f"`num_codebooks` must divide the width of the latents ({input_dim}), but is {num_codebooks}.")
+    return input_dim // num_codebooks
 
 
 def select_entries(one_hot: Tensor, entries: Tensor) -> Tensor:
@@ -77,6 +89,30 @@ def count_codes(codes: Tensor, codebook_size: int, padding_mask: Tensor | None =
     if padding_mask is not None:
         weight = weight * ~padding_mask.flatten()
     return torch.zeros(flat.shape[0], codebook_size, device=codes.device).scatter_add_(1, flat, weight)
+
+
+def sum_by_code(
+    vectors: Tensor, codes: Tensor, codebook_size: int, padding_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Counts and sums up the vectors that each entry was chosen for.
+
+    A product with one-hot vectors, because it gives the same sums at every run, as adding in place does not on a GPU.
+
+    Args:
+        vectors: Shape `(B, N, G, d)`, in float32 or wider.
+        codes: Shape `(B, N, G)`.
+        codebook_size: Entries V.
+        padding_mask: True on frames that do not count, shape `(B, N)`.
+
+    Returns:
+        Counts `(G, V)` and sums `(G, V, d)`, both in the precision of the vectors.
+    """
+    counted = torch.cat([vectors, torch.ones_like(vectors[..., :1])], dim=-1)  # (B, N, G, d + 1)
+    if padding_mask is not None:
+        counted = counted.masked_fill(padding_mask[..., None, None], 0.0)
+    one_hot = F.one_hot(codes, codebook_size).to(vectors.dtype)  # (B, N, G, V)
+    sums = torch.einsum("bngv,bngd->gvd", one_hot, counted)  # (G, V, d + 1)
+    return sums[..., -1], sums[..., :-1]
 
 
 def sum_probabilities(probabilities: Tensor, padding_mask: Tensor | None = None) -> Tensor:

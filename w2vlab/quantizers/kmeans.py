@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from w2vlab.functional.codebooks import check_codebooks, lookup_entries, nearest_entries
+from w2vlab.functional.codebooks import check_codebooks, group_width, lookup_entries, nearest_entries
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.functional.precision import at_least_float32
@@ -43,10 +43,7 @@ class KMeansQuantizer(Quantizer):
     ) -> None:
         super().__init__()
         check_codebooks(num_codebooks, codebook_size)
-        if input_dim % num_codebooks:
-            raise ValueError(
-                f"`num_codebooks` must divide the width of the latents ({input_dim}), but is {num_codebooks}."
-            )
+        width = group_width(input_dim, num_codebooks)
         if gamma < 0:
             raise ValueError(f"`gamma` must not be negative, but is {gamma}.")
         self.output_dim = input_dim
@@ -54,7 +51,7 @@ class KMeansQuantizer(Quantizer):
         self.codebook_size = codebook_size
         self.gamma = gamma
         num_tables = 1 if shared_codebook else num_codebooks
-        self.entries = nn.Parameter(0.01 * torch.randn(num_tables, codebook_size, input_dim // num_codebooks))
+        self.entries = nn.Parameter(0.01 * torch.randn(num_tables, codebook_size, width))
         self.projection = nn.Conv1d(input_dim, input_dim, 1, groups=num_codebooks, bias=False)
         self.norm = nn.GroupNorm(num_codebooks, input_dim)
 

@@ -1,0 +1,173 @@
+"""Codebooks that follow the latents by moving averages."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.distributed import all_gather, all_reduce_sum
+from w2vlab.functional.codebooks import nearest_entries, sum_by_code
+from w2vlab.functional.precision import at_least_float32
+from w2vlab.interfaces import LearnsByStatistics, StepDependent
+
+KEY_CYCLES = 100.0
+"""How often a candidate's key goes up and down where the latent's direction changes by one standard deviation."""
+
+
+class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
+    """G codebooks, each entry the moving average of the latents that chose it.
+
+    Once an update, with n latents of sum m that chose an entry, on all processes and in all micro-batches:
+
+        count <- decay * count + (1 - decay) * n        sum <- decay * sum + (1 - decay) * m        entry = sum / count
+
+    An entry that too few latents choose is *revived*: it moves to a latent of this update and counts as if chosen as
+    often as the average entry. In the first update all entries are placed so; one that finds no latent left waits for
+    the next update. Until then entries are random.
+
+    Which latents are offered is decided by a key that each one has by itself: pseudo-random, another one every
+    update, and the same however the batch is laid out over processes and micro-batches. The key is continuous, because
+    the same latent differs by rounding between layouts.
+
+    Args:
+        num_codebooks: Codebooks G.
+        codebook_size: Entries V of each codebook.
+        dim: Width d of an entry.
+        decay: Share of a moving average that an update leaves in place.
+        revive_below: An entry is revived when its moving count falls below this share of the average entry's; 0 for
+            never.
+        eps: Added to every count before it divides (Laplace smoothing).
+    """
+
+    entries: Tensor
+    counts: Tensor
+    sums: Tensor
+    initialized: Tensor
+
+    def __init__(
+        self, num_codebooks: int, codebook_size: int, dim: int, decay: float, revive_below: float, eps: float
+    ) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"`decay` must be at least 0 and below 1, but is {decay}.")
+        if not 0 <= revive_below < 1:
+            raise ValueError(f"`revive_below` must be at least 0 and below 1, but is {revive_below}.")
+        if eps <= 0:
+            raise ValueError(f"`eps` must be above 0, but is {eps}.")
+        self.decay = decay
+        self.revive_below = revive_below
+        self.eps = eps
+        shape = num_codebooks, codebook_size
+        self.register_buffer("entries", 0.01 * torch.randn(*shape, dim))
+        self.register_buffer("counts", torch.zeros(shape))
+        self.register_buffer("sums", torch.zeros(*shape, dim))
+        self.register_buffer("initialized", torch.zeros(shape, dtype=torch.bool))
+        self._address = 0, 0
+        # What this process saw since the last update; no buffers, or DDP would overwrite them with the first process's.
+        self._counts: Tensor | None = None
+        self._sums: Tensor | None = None
+        self._candidates: Tensor | None = None
+
+    def set_update(self, update: int, seed: int = 0) -> None:
+        """Decides which latents may replace entries that nobody chooses."""
+        self._address = seed, update
+
+    def scheduled_values(self, update: int) -> dict[str, float]:
+        """Returns nothing: what changes with the updates is a random choice."""
+        return {}
+
+    def forward(self, vectors: Tensor, padding_mask: Tensor | None = None, ready: Tensor | None = None) -> Tensor:
+        """Finds the nearest entries; in training, remembers what `finish_update` learns from.
+
+        Args:
+            vectors: Shape `(B, N, G, d)`.
+            padding_mask: True on frames to learn nothing from, shape `(B, N)`.
+            ready: False, shape `()`, while no entry must be placed at these vectors; None for true.
+
+        Returns:
+            Codes, shape `(B, N, G)`.
+        """
+        codes = nearest_entries(vectors, self.entries)
+        if self.training:
+            with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
+                self._collect(at_least_float32(vectors), codes, padding_mask, ready)
+        return codes
+
+    def _collect(self, vectors: Tensor, codes: Tensor, padding_mask: Tensor | None, ready: Tensor | None) -> None:
+        size = self.entries.shape[1]
+        counts, sums = sum_by_code(vectors, codes, size, padding_mask)
+        keys = self._keys(vectors)  # (B, N, G)
+        if padding_mask is not None:
+            keys = keys.masked_fill(padding_mask[..., None], -math.inf)
+        if ready is not None:
+            keys = keys.masked_fill(~ready, -math.inf)
+        candidates = torch.cat([vectors, keys[..., None]], dim=-1).flatten(0, 1).transpose(0, 1)  # (G, B * N, d + 1)
+        if self._counts is not None and self._sums is not None and self._candidates is not None:
+            counts, sums = self._counts + counts, self._sums + sums
+            candidates = torch.cat([self._candidates, candidates], dim=1)
+        self._counts, self._sums, self._candidates = counts, sums, _highest_keys(candidates, size)
+
+    def _keys(self, vectors: Tensor) -> Tensor:
+        """Returns a key in [0, 1] for each of the vectors `(B, N, G, d)`, uniform over latents: `(B, N, G)`."""
+        drawn = np.random.default_rng(self._address).standard_normal(self.entries.shape[::2], dtype=np.float32)
+        direction = torch.from_numpy(drawn).to(vectors.device, vectors.dtype, non_blocking=True)  # (G, d)
+        # Direction and logarithm of the length, so that a key is as random for latents of any scale.
+        length = vectors.norm(dim=-1).clamp(min=torch.finfo(vectors.dtype).tiny)
+        phase = KEY_CYCLES * ((vectors * direction).sum(dim=-1) / length + length.log())
+        keys: Tensor = (2 * (phase - phase.floor()) - 1).abs()  # a triangle wave: unlike the fraction, it never jumps
+        return keys
+
+    def finish_update(self, update: int) -> None:
+        """Moves the entries by everything seen on all processes since the last call.
+
+        Args:
+            update: Optimiser updates done before this one.
+        """
+        if self._counts is None or self._sums is None or self._candidates is None:
+            return  # nothing was seen: the codebook is in evaluation
+        with torch.no_grad():
+            counts, sums = all_reduce_sum(self._counts), all_reduce_sum(self._sums)
+            candidates = all_gather(self._candidates).transpose(0, 1).flatten(1, 2)  # (G, processes * V, d + 1)
+            self._learn(counts, sums, _highest_keys(candidates, self.entries.shape[1]))
+        self._counts = self._sums = self._candidates = None
+
+    def _learn(self, seen: Tensor, summed: Tensor, candidates: Tensor) -> None:
+        """Does one update with counts `(G, V)`, sums `(G, V, d)` and candidates `(G, V, d + 1)`, best first.
+
+        Choices are made by `torch.where`: a branch would have to wait for the device.
+        """
+        size = seen.shape[1]
+        # An entry's statistics begin when it was placed: what chose a random one says nothing.
+        counts = torch.where(self.initialized, self.decay * self.counts + (1 - self.decay) * seen, 0.0)
+        sums = torch.where(self.initialized[..., None], self.decay * self.sums + (1 - self.decay) * summed, 0.0)
+
+        dead = ~self.initialized | (counts < self.revive_below * counts.mean(dim=1, keepdim=True))
+        rank = (dead.cumsum(dim=1) - 1).clamp(min=0)  # the n-th dead entry is offered the n-th candidate
+        offered = candidates.gather(1, rank[..., None].expand_as(candidates))
+        revived = dead & (offered[..., -1] >= 0)
+        average = seen.sum(dim=1, keepdim=True) / size  # (G, 1)
+        counts = torch.where(revived, average, counts)
+        sums = torch.where(revived[..., None], average[..., None] * offered[..., :-1], sums)
+
+        total = counts.sum(dim=1, keepdim=True)
+        smoothed = total * (counts + self.eps) / (total + size * self.eps)  # keeps the sum of all counts
+        self.initialized |= revived
+        self.entries.copy_(torch.where(self.initialized[..., None], sums / smoothed[..., None], self.entries))
+        self.counts.copy_(counts)
+        self.sums.copy_(sums)
+
+
+def _highest_keys(candidates: Tensor, count: int) -> Tensor:
+    """Keeps the `count` candidates of `(G, M, d + 1)` with the highest keys, which are their last component.
+
+    They come in the order of their keys. Where there are fewer, the rest have a key of minus infinity.
+    """
+    missing = count - candidates.shape[1]
+    if missing > 0:
+        candidates = F.pad(candidates, (0, 0, 0, missing), value=-math.inf)
+    best = candidates[..., -1].topk(count, dim=1).indices  # (G, count)
+    return candidates.gather(1, best[..., None].expand(-1, -1, candidates.shape[-1]))
