@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.contracts.tiny import (
+    SPEC,
     WIDTH,
     OnlyFloat64,
     address,
@@ -16,7 +21,9 @@ from tests.contracts.tiny import (
     classes,
     padding_mask,
 )
-from w2vlab.types import LossOutput, PredictionTask, QuantizerOutput
+from w2vlab.functional.codebooks import lookup_entries
+from w2vlab.interfaces import PredictionLoss
+from w2vlab.types import LossOutput, PredictionTask, QuantizerOutput, RandomAddress
 
 losses = pytest.mark.parametrize("cls", classes("loss"), ids=lambda cls: cls.__name__)
 
@@ -28,17 +35,55 @@ def make_task(
     lengths: tuple[int, ...] = LENGTHS, dtype: torch.dtype = torch.float32, update: int = 0
 ) -> PredictionTask:
     torch.manual_seed(5)
-    context = torch.randn(len(lengths), max(lengths), WIDTH).to(dtype)
-    quantized = torch.randn(len(lengths), max(lengths), WIDTH).to(dtype)
-    return as_task(context, quantized, lengths, update)
+    shape = len(lengths), max(lengths)
+    context, quantized = (torch.randn(*shape, WIDTH).to(dtype) for _ in range(2))
+    codes = torch.randint(0, SPEC.codebook_size, (*shape, SPEC.num_codebooks))
+    entries = torch.randn(SPEC.num_codebooks, SPEC.codebook_size, WIDTH // SPEC.num_codebooks).to(dtype)
+    return PredictionTask(
+        context.requires_grad_(),
+        QuantizerOutput(quantized.requires_grad_(), codes),
+        lengths,
+        address(len(lengths), update),
+        OVERLAP,
+        partial(lookup_entries, entries=entries),
+    )
 
 
-def as_task(
-    context: Tensor, quantized: Tensor, lengths: tuple[int, ...], update: int = 0, first: int = 0
-) -> PredictionTask:
-    context, quantized = context.detach().clone().requires_grad_(), quantized.detach().clone().requires_grad_()
-    targets = QuantizerOutput(quantized, torch.zeros(*quantized.shape[:2], 0, dtype=torch.int64))
-    return PredictionTask(context, targets, lengths, address(len(lengths), update, first), OVERLAP)
+def only(task: PredictionTask, row: int) -> PredictionTask:
+    """The task of one utterance, without padding."""
+    part = slice(row, row + 1), slice(task.num_valid[row])
+    targets = QuantizerOutput(task.targets.quantized[part], task.targets.codes[part])
+    return replace(
+        task,
+        context=task.context[part],
+        targets=targets,
+        num_valid=(task.num_valid[row],),
+        address=address(1, first=row),
+    )
+
+
+class NothingRead(TorchDispatchMode):
+    """Fails at the first operation for which a program on the host would have to wait for a device."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in self.READS, f"{func} waits for the device"
+        if func.overloadpacket.__name__ in ("index", "index_put", "index_put_"):
+            chosen = [index.dtype for index in args[1] if index is not None]
+            assert torch.bool not in chosen, "indexing by a boolean mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def assert_teaches(loss: PredictionLoss, task: PredictionTask) -> None:
+    """Gradient reaches everything that learns from this loss, and what does not is still in its graph."""
+    quantized = task.targets.quantized
+    if loss.teaches_targets:
+        assert_gradients_finite(loss, task.context, quantized)
+    else:
+        assert_gradients_finite(loss, task.context)
+        assert quantized.grad is not None
+        assert (quantized.grad == 0).all()
 
 
 @losses
@@ -61,10 +106,7 @@ def test_loss_ignores_padding(cls: type) -> None:
     loss = build(cls)
     task = make_task()
     output = loss(task)
-    parts = []
-    for row, length in enumerate(LENGTHS):
-        part = slice(row, row + 1), slice(length)
-        parts.append(loss(as_task(task.context[part], task.targets.quantized[part], (length,), first=row)))
+    parts = [loss(only(task, row)) for row in range(len(LENGTHS))]
     assert_close(output.total, torch.stack([part.total for part in parts]).sum())
     assert output.counts == tuple(part.counts[0] for part in parts)
     assert output.num_correct == sum(int(part.num_correct) for part in parts)
@@ -82,14 +124,30 @@ def test_no_gradient_reaches_padding(cls: type) -> None:
 def test_loss_teaches_contexts_targets_and_its_own_parameters(cls: type) -> None:
     loss, task = build(cls), make_task()
     loss(task).total.backward()
-    assert_gradients_finite(loss, task.context, task.targets.quantized)
+    assert_teaches(loss, task)
 
 
 @losses
-def test_draws_of_a_loss_follow_from_its_address(cls: type) -> None:
+def test_draws_of_a_loss_follow_from_its_address(cls: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    purposes: list[str] = []
+    generators = RandomAddress.generators
+
+    def record(self: RandomAddress, purpose: str) -> list[np.random.Generator]:
+        purposes.append(purpose)
+        return generators(self, purpose)
+
+    monkeypatch.setattr(RandomAddress, "generators", record)
     loss = build(cls)
-    assert torch.equal(loss(make_task()).total, loss(make_task()).total)
-    assert loss(make_task()).total != loss(make_task(update=1)).total
+    first, again, later = (loss(make_task(update=update)).total for update in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert torch.equal(first, later) is not bool(purposes)
+
+
+@losses
+def test_a_loss_never_waits_for_the_device(cls: type) -> None:
+    loss, task = build(cls), make_task()
+    with NothingRead():
+        loss(task).total.backward()
 
 
 @losses
@@ -116,7 +174,7 @@ def test_loss_is_float32_in_bfloat16(cls: type) -> None:
     assert output.total.dtype == torch.float32
     assert output.total.isfinite()
     output.total.backward()
-    assert_gradients_finite(loss, task.context, task.targets.quantized)
+    assert_teaches(loss, task)
     exact = loss(make_task())
     assert_close(output.total, exact.total, rtol=0.05, atol=0)
 

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
 from tests.contracts.tiny import (
+    WIDTH,
     address,
     assert_gradients_finite,
     audio_batch,
+    build,
     build_model,
     classes,
     factory,
 )
+from w2vlab.functional.contrastive import fingerprint
+from w2vlab.interfaces import LearnsByStatistics
+from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import FuturePrediction, MaskedPrediction
+from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.types import TargetSpec
 
 MODELS = classes("model")
+PAIRS = list(product(classes("quantizer"), classes("loss")))
+WITH_CODEBOOKS = [cls for cls in classes("quantizer") if build(cls).num_codebooks]
+
+
+def needs_codebooks(loss: type) -> bool:
+    """Whether a loss refuses continuous targets."""
+    try:
+        factory(loss)(WIDTH, TargetSpec(WIDTH, 0, 0))
+    except ValueError as error:
+        return "must have codebooks" in str(error)
+    return False
+
+
+def is_legal(quantizer: type, loss: type) -> bool:
+    return build(quantizer).num_codebooks > 0 or not needs_codebooks(loss)
 
 
 def assert_trains(model: torch.nn.Module) -> None:
@@ -71,7 +95,68 @@ def test_masking_under_masked_prediction(masking: type) -> None:
 @pytest.mark.parametrize("model", MODELS, ids=lambda cls: cls.__name__)
 def test_loss_under_model(model: type, loss: type) -> None:
     torch.manual_seed(0)
-    assert_trains(build_model(model, loss=factory(loss)))
+    arguments = {"quantizer": factory(GumbelQuantizer)} if needs_codebooks(loss) else {}
+    assert_trains(build_model(model, loss=factory(loss), **arguments))
+
+
+@pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
+@pytest.mark.parametrize("quantizer", WITH_CODEBOOKS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("model", MODELS, ids=lambda cls: cls.__name__)
+def test_negatives_from_everywhere_at_once(model: type, quantizer: type) -> None:
+    torch.manual_seed(0)
+    loss = factory(ContrastiveLoss, num_other_negatives=3, num_codebook_negatives=3, negatives_from="anywhere")
+    assert_trains(build_model(model, quantizer=factory(quantizer), loss=loss))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("quantizer", WITH_CODEBOOKS, ids=lambda cls: cls.__name__)
+def test_a_codeword_is_known_for_the_target_that_it_equals(quantizer: type, training: bool) -> None:
+    """Bit by bit, or a codeword drawn as a negative could be the true target."""
+    torch.manual_seed(0)
+    part = build(quantizer).train(training)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            output = part(torch.randn(2, 20, WIDTH, dtype=dtype))
+            codewords = part.lookup(output.codes).to(output.quantized.dtype)
+        assert torch.equal(fingerprint(codewords), fingerprint(output.quantized))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "loss"), [pair for pair in PAIRS if not is_legal(*pair)], ids=lambda cls: cls.__name__
+)
+@pytest.mark.parametrize("model", MODELS, ids=lambda cls: cls.__name__)
+def test_a_loss_of_codes_names_the_quantizer_that_has_none(model: type, quantizer: type, loss: type) -> None:
+    with pytest.raises(ValueError, match=f"`quantizer` must have codebooks for {loss.__name__}, but its targets are"):
+        build_model(model, quantizer=factory(quantizer), loss=factory(loss))
+
+
+@pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
+@pytest.mark.parametrize(
+    ("quantizer", "loss"), [pair for pair in PAIRS if is_legal(*pair)], ids=lambda cls: cls.__name__
+)
+@pytest.mark.parametrize("model", MODELS, ids=lambda cls: cls.__name__)
+def test_fifty_updates_on_one_batch_lower_the_prediction_loss(model: type, quantizer: type, loss: type) -> None:
+    """One batch with one mask, one draw of negatives and one draw of noise, updated as training does it."""
+    torch.manual_seed(0)
+    built = build_model(model, quantizer=factory(quantizer), loss=factory(loss))
+    optimizer = torch.optim.AdamW(built.parameters(), lr=3e-3, weight_decay=0.0)
+    losses = []
+    for update in range(50):
+        torch.manual_seed(0)
+        built.set_update(update)
+        output = built(audio_batch((420, 300, 360)), address(3))
+        count = sum(output.prediction.counts)
+        optimizer.zero_grad()
+        (torch.stack(list(built.objective_terms(output).values())).sum() / count).backward()
+        for part in built.modules():
+            if isinstance(part, LearnsByStatistics):
+                part.finish_update(update)
+        optimizer.step()
+        losses.append(float(output.prediction.total.detach()) / count)
+    assert sum(losses[-5:]) < sum(losses[:5])
+    if built.quantizer.num_codebooks:
+        # Nor is it lower for want of anything to tell apart: where all codes are alike, so are positives and negatives.
+        assert len(output.targets.codes[0].unique(dim=0)) > 1
 
 
 @pytest.mark.parametrize("penalty", classes("penalty"), ids=lambda cls: cls.__name__)

@@ -36,6 +36,11 @@ def infonce(
     return losses
 
 
+def own(targets: Tensor) -> Tensor:
+    """Each frame's target is the candidate at its own place."""
+    return torch.arange(targets.shape[1]).expand(targets.shape[:2])
+
+
 def loss_of(logits: Tensor) -> Tensor:
     return -F.log_softmax(logits, dim=-1)[..., 0]
 
@@ -52,6 +57,7 @@ def test_infonce_is_the_published_formula(temperature: float) -> None:
     logits, excluded = contrastive_logits(
         torch.from_numpy(predictions),
         torch.from_numpy(targets),
+        own(torch.from_numpy(targets)),
         torch.from_numpy(negatives),
         fingerprint(torch.from_numpy(targets)),
         temperature,
@@ -61,6 +67,21 @@ def test_infonce_is_the_published_formula(temperature: float) -> None:
     assert equal.any()
     assert np.array_equal(excluded.numpy(), equal)
     assert torch.equal(logits[..., 1:] == -torch.inf, excluded)
+
+
+def test_targets_may_stand_anywhere_among_the_candidates() -> None:
+    """Two predictions over five candidates; what they score is what the candidates alone would."""
+    torch.manual_seed(0)
+    predictions, candidates = torch.randn(1, 2, 4).double(), torch.randn(1, 5, 4).double()
+    candidates[0, 4] = candidates[0, 1]  # equals the first one's target
+    positives, negatives = torch.tensor([[1, 3]]), torch.tensor([[[0, 4, 2], [4, 0, 0]]])
+    logits, excluded = contrastive_logits(predictions, candidates, positives, negatives, fingerprint(candidates), 0.5)
+    assert excluded.tolist() == [[[False, True, False], [False, False, False]]]
+    for frame in range(2):
+        for place, index in enumerate((positives[0, frame], *negatives[0, frame])):
+            expected = cosine(predictions[0, frame].numpy(), candidates[0, index].numpy()) / 0.5
+            if place == 0 or not excluded[0, frame, place - 1]:
+                assert logits[0, frame, place] == pytest.approx(expected, rel=1e-12)
 
 
 P = (-0.83483301, -0.16904167, 0.52390721)
@@ -79,7 +100,7 @@ def test_worked_example(dtype: torch.dtype, rtol: float) -> None:
     targets = torch.tensor(CANDIDATES, dtype=dtype)[None]  # (1, 6, 3)
     predictions = torch.tensor(P, dtype=dtype).expand(1, 6, 3)
     negatives = torch.arange(1, 6).expand(1, 6, 5)
-    logits, excluded = contrastive_logits(predictions, targets, negatives, fingerprint(targets), 0.07)
+    logits, excluded = contrastive_logits(predictions, targets, own(targets), negatives, fingerprint(targets), 0.07)
     assert not excluded[0, 0].any()
     assert logits.dtype == dtype
     assert_close(loss_of(logits)[0, 0].double(), torch.tensor(4.9068650660314756e-05).double(), rtol=rtol, atol=0)
@@ -117,7 +138,8 @@ def test_excluded_negatives_get_no_gradient() -> None:
     targets[0, 1] = targets[0, 0]
     targets.requires_grad_()
     negatives = torch.tensor([[[1], [0], [0]]])
-    logits, _ = contrastive_logits(torch.randn(1, 3, 4).double(), targets, negatives, fingerprint(targets), 0.1)
+    predictions = torch.randn(1, 3, 4).double()
+    logits, _ = contrastive_logits(predictions, targets, own(targets), negatives, fingerprint(targets), 0.1)
     loss_of(logits)[0, 0].backward()
     assert targets.grad is not None
     assert (targets.grad == 0).all()
@@ -130,7 +152,8 @@ def test_gradient_is_that_of_the_formula() -> None:
     negatives = torch.tensor([[[1, 2], [0, 3], [0, 0], [2, 1]]])
 
     def total(predictions: Tensor, targets: Tensor) -> Tensor:
-        return loss_of(contrastive_logits(predictions, targets, negatives, fingerprint(targets), 0.1)[0]).sum()
+        logits, _ = contrastive_logits(predictions, targets, own(targets), negatives, fingerprint(targets), 0.1)
+        return loss_of(logits).sum()
 
     assert torch.autograd.gradcheck(total, (predictions, targets))
 

@@ -14,16 +14,26 @@ from w2vlab.quantizers import GumbelQuantizer
 from w2vlab.types import LossOutput, PredictionTask, PretrainOutput, QuantizerOutput, RandomAddress, TargetSpec
 
 
-@pytest.mark.parametrize("objective", ["logistic", "infonce"])
-def test_future_prediction_is_the_published_sum(objective: str) -> None:
-    """Equation 2 of wav2vec, one step, frame and candidate at a time, with negatives weighted 1."""
+def future_loss(objective: str = "logistic", balanced: bool = False, num_steps: int = 3) -> FuturePredictionLoss:
+    loss = FuturePredictionLoss(4, TargetSpec(5, 0, 0), num_steps, 3, objective, balanced_classes=balanced)
+    return loss.double()
+
+
+def future_task(lengths: tuple[int, ...] = (9, 6)) -> PredictionTask:
+    size = rows, frames = len(lengths), max(lengths)
+    context, targets = (torch.randn(*size, width, dtype=torch.float64, requires_grad=True) for width in (4, 5))
+    quantized = QuantizerOutput(targets, torch.zeros(rows, frames, 0, dtype=torch.int64))
+    return PredictionTask(context, quantized, lengths, RandomAddress(1, 0, ("a", "b")[:rows]), 2)
+
+
+@pytest.mark.parametrize(("objective", "balanced"), [("logistic", False), ("logistic", True), ("infonce", False)])
+def test_future_prediction_is_the_published_sum(objective: str, balanced: bool) -> None:
+    """Equation 2 of wav2vec, one step, frame and candidate at a time, with negatives weighted 1 or 1/K."""
     torch.manual_seed(0)
-    lengths, overlap, steps = (9, 6), 2, 3
-    loss = FuturePredictionLoss(4, TargetSpec(5, 0, 0), num_steps=steps, num_negatives=3, objective=objective).double()
-    context = torch.randn(2, 9, 4, dtype=torch.float64)
-    targets = torch.randn(2, 9, 5, dtype=torch.float64)
-    quantized = QuantizerOutput(targets, torch.zeros(2, 9, 0, dtype=torch.int64))
-    task = PredictionTask(context, quantized, lengths, RandomAddress(1, 0, ("a", "b")), overlap)
+    lengths, overlap, steps = (9, 6), 2, 3  # the overlap is the task's `first_ahead`
+    loss = future_loss(objective, balanced, num_steps=steps)
+    task = future_task(lengths)
+    context, targets = task.context.detach(), task.targets.quantized.detach()
     output = loss(task)
     negatives = loss.draw_negatives(task).numpy()
     weight, bias = loss.step_projection.weight.detach().numpy(), loss.step_projection.bias.detach().numpy()
@@ -36,7 +46,9 @@ def test_future_prediction_is_the_published_sum(objective: str) -> None:
                 target = frame + overlap + step
                 scores = [prediction @ targets[row, index].numpy() for index in (target, *negatives[row, target])]
                 if objective == "logistic":
-                    total += math.log1p(math.exp(-scores[0])) + sum(math.log1p(math.exp(s)) for s in scores[1:])
+                    weight_of_one = 1 / 3 if balanced else 1
+                    total += math.log1p(math.exp(-scores[0]))
+                    total += sum(weight_of_one * math.log1p(math.exp(s)) for s in scores[1:])
                 else:
                     total -= scores[0] - math.log(sum(math.exp(s) for s in scores))
                 counts[row] += 1
@@ -44,6 +56,35 @@ def test_future_prediction_is_the_published_sum(objective: str) -> None:
     assert_close(output.total, torch.tensor(total, dtype=torch.float64), rtol=1e-9, atol=0)
     assert output.counts == tuple(counts)
     assert output.num_correct == correct
+
+
+@pytest.mark.parametrize(
+    ("objective", "balanced", "expected"),
+    [("logistic", False, 4 * math.log(2)), ("logistic", True, 2 * math.log(2)), ("infonce", False, math.log(4))],
+)
+def test_a_context_that_tells_nothing(objective: str, balanced: bool, expected: float) -> None:
+    loss = future_loss(objective, balanced)
+    for parameter in loss.parameters():
+        torch.nn.init.zeros_(parameter)
+    output = loss(future_task())
+    assert output.total.item() / sum(output.counts) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("objective", "balanced"), [("logistic", False), ("logistic", True), ("infonce", False)])
+def test_gradient_of_future_prediction_is_that_of_its_differences(objective: str, balanced: bool) -> None:
+    torch.manual_seed(0)
+    loss, task = future_loss(objective, balanced), future_task((6, 4))
+
+    def total(context: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+        task.context, task.targets.quantized = context, quantized
+        return loss(task).total
+
+    assert torch.autograd.gradcheck(total, (task.context, task.targets.quantized))
+
+
+def test_balance_has_no_effect_on_infonce_and_says_so() -> None:
+    with pytest.warns(UserWarning, match="`balanced_classes` has no effect where `objective` is infonce"):
+        FuturePredictionLoss(4, TargetSpec(5, 0, 0), objective="infonce", balanced_classes=True)
 
 
 def test_an_utterance_shorter_than_the_offset_counts_nothing_in_its_batch() -> None:

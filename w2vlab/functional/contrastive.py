@@ -33,19 +33,20 @@ def fingerprint(vectors: Tensor) -> Tensor:
 
 
 def contrastive_logits(
-    predictions: Tensor, targets: Tensor, negatives: Tensor, identity: Tensor, temperature: float
+    predictions: Tensor, candidates: Tensor, positives: Tensor, negatives: Tensor, identity: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Scores each prediction against its target (index 0) and its negatives by cosine similarity.
 
-    Every pair within an utterance is scored by one matrix product and the pairs wanted are gathered, so memory is
-    `(B, M, M) + (B, M, 1 + K)` in place of `(B, M, K, P)`. A negative that equals the positive would punish the right
+    Every pair of a row is scored by one matrix product and the pairs wanted are gathered, so memory is
+    `(B, M, N) + (B, M, 1 + K)` in place of `(B, M, K, P)`. A negative that equals the positive would punish the right
     answer, so its logit is minus infinity.
 
     Args:
         predictions: Projected contexts, shape `(B, M, P)`.
-        targets: Projected targets, shape `(B, M, P)`.
-        negatives: Indices of each frame's negatives among the M targets, shape `(B, M, K)`.
-        identity: Fingerprints of the targets, shape `(B, M)`.
+        candidates: Projected vectors of which one is a frame's target and others are its negatives, shape `(B, N, P)`.
+        positives: Which candidate each frame's target is, shape `(B, M)`.
+        negatives: Which candidates each frame's negatives are, shape `(B, M, K)`.
+        identity: Fingerprints of the candidates before their projection, shape `(B, N)`.
         temperature: kappa, by which similarities are divided.
 
     Returns:
@@ -56,11 +57,10 @@ def contrastive_logits(
     """
     with torch.autocast(predictions.device.type, enabled=False):
         queries = F.normalize(at_least_float32(predictions), dim=-1)
-        keys = F.normalize(at_least_float32(targets), dim=-1)
-        similarity = queries @ keys.transpose(1, 2) / temperature  # (B, M, M)
-    positive = similarity.diagonal(dim1=1, dim2=2)[..., None]  # (B, M, 1)
-    equal = identity[:, :, None] == identity[:, None, :]  # (B, M, M)
-    excluded = equal.gather(2, negatives)  # (B, M, K)
+        keys = F.normalize(at_least_float32(candidates), dim=-1)
+        similarity = queries @ keys.transpose(1, 2) / temperature  # (B, M, N)
+    positive = similarity.gather(2, positives[..., None])  # (B, M, 1)
+    excluded = identity.gather(1, negatives.flatten(1)).view_as(negatives) == identity.gather(1, positives)[..., None]
     negative = similarity.gather(2, negatives).masked_fill(excluded, -torch.inf)  # (B, M, K)
     return torch.cat([positive, negative], dim=-1), excluded
 

@@ -8,10 +8,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2vlab.types import Everywhere, PredictionTask
 
-def draw_negatives(
-    num_candidates: Sequence[int], size: int, num_negatives: int, generators: Sequence[np.random.Generator]
+Generators = Sequence[np.random.Generator]
+"""One source of randomness an utterance."""
+
+
+def draw_ranks(
+    num_frames: Sequence[int], num_candidates: Sequence[int], size: int, num_negatives: int, generators: Generators
 ) -> Tensor:
+    """Draws which of the *other* candidates a frame's negatives are, numbered from 0 without the frame's own.
+
+    Uniform with replacement. `skip_own` turns ranks into indices; apart, because where a frame stands among the
+    candidates may be known on the device only.
+
+    Args:
+        num_frames: Frames of each utterance that need negatives, B integers.
+        num_candidates: Candidates of each utterance, the frame's own target among them, B integers.
+        size: Frames M of the result's second axis; rows with fewer are filled with zeros.
+        num_negatives: Negatives K of each frame.
+        generators: One source of randomness an utterance.
+
+    Returns:
+        int64 in `[0, num_candidates[b] - 1)`, shape `(B, M, K)`.
+
+    Raises:
+        ValueError: An utterance has a single candidate and so nothing to tell it from.
+    """
+    ranks = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)
+    rows = zip(num_frames, num_candidates, generators, strict=True)
+    for row, (frames, candidates, generator) in enumerate(rows):
+        if candidates < 2:
+            raise ValueError(
+                f"An utterance must have at least 2 frames to draw negatives from, but has {candidates}. "
+                "Raise `data.min_seconds`, or mask more frames."
+            )
+        ranks[row, :frames] = generator.integers(0, candidates - 1, size=(frames, num_negatives))
+    return torch.from_numpy(ranks)
+
+
+def skip_own(ranks: Tensor, own: Tensor) -> Tensor:
+    """Turns ranks among the other candidates into indices among all: those from the frame's own place on move up.
+
+    Args:
+        ranks: Shape `(B, M, K)`.
+        own: Which candidate each frame's own target is, shape `(B, M)` or `(M,)`.
+
+    Returns:
+        Indices, none of them the frame's own, shape `(B, M, K)`.
+    """
+    return ranks + (ranks >= own[..., None])
+
+
+def draw_negatives(num_candidates: Sequence[int], size: int, num_negatives: int, generators: Generators) -> Tensor:
     """Draws, for each frame of each utterance, other frames of the same utterance.
 
     Uniform with replacement over the other `num_candidates[b] - 1` frames: a frame is never its own negative, on
@@ -29,14 +78,93 @@ def draw_negatives(
     Raises:
         ValueError: An utterance has a single frame and so nothing to tell it from.
     """
-    indices = np.zeros((len(num_candidates), size, num_negatives), dtype=np.int64)
-    for row, (candidates, generator) in enumerate(zip(num_candidates, generators, strict=True)):
-        if candidates < 2:
-            raise ValueError(
-                f"An utterance must have at least 2 frames to draw negatives from, but has {candidates}. "
-                "Raise `data.min_seconds`, or mask more frames."
-            )
-        own = np.arange(candidates)[:, None]  # (N, 1)
-        drawn = generator.integers(0, candidates - 1, size=(candidates, num_negatives))
-        indices[row, :candidates] = drawn + (drawn >= own)
+    return skip_own(draw_ranks(num_candidates, num_candidates, size, num_negatives, generators), torch.arange(size))
+
+
+def draw_from_other_utterances(
+    num_frames: Sequence[int],
+    num_candidates: Sequence[int],
+    size: int,
+    row_size: int,
+    num_negatives: int,
+    generators: Generators,
+) -> Tensor:
+    """Draws, for each frame of each utterance, candidates of the batch's other utterances.
+
+    Uniform with replacement over all of them together, so a long utterance is drawn from more often than a short one.
+
+    Args:
+        num_frames: Frames of each utterance that need negatives, B integers.
+        num_candidates: Candidates of each utterance, B integers; B is at least 2 and none is 0.
+        size: Frames M of the result's second axis; rows with fewer are filled with zeros.
+        row_size: Candidates of a row with its filling, by which rows lie apart in the result's indices.
+        num_negatives: Negatives K of each frame.
+        generators: One source of randomness an utterance.
+
+    Returns:
+        Indices `row * row_size + candidate` into all candidates of the batch, int64 of shape `(B, M, K)`.
+    """
+    ends = np.cumsum(num_candidates)
+    starts = ends - num_candidates
+    indices = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)
+    for row, (frames, own, generator) in enumerate(zip(num_frames, num_candidates, generators, strict=True)):
+        drawn = generator.integers(0, ends[-1] - own, size=(frames, num_negatives))
+        drawn = drawn + own * (drawn >= starts[row])  # skip all of this utterance
+        source = np.searchsorted(ends, drawn, side="right")
+        indices[row, :frames] = source * row_size + drawn - starts[source]
     return torch.from_numpy(indices)
+
+
+def draw_codewords(
+    num_frames: Sequence[int],
+    size: int,
+    num_negatives: int,
+    num_codebooks: int,
+    codebook_size: int,
+    generators: Generators,
+) -> tuple[Tensor, Tensor]:
+    """Draws a pool of codewords for each utterance, and for each of its frames some of that pool.
+
+    Every combination of entries is as likely as any other, whether or not the quantizer ever chose it. The pool has as
+    many codewords as the utterance has frames: frames share codewords, so that all pairs are scored at once.
+
+    Args:
+        num_frames: Frames of each utterance that need negatives, B integers.
+        size: Frames M of the results' second axis; rows with fewer are filled with zeros.
+        num_negatives: Negatives K of each frame.
+        num_codebooks: Codebooks G.
+        codebook_size: Entries V of each codebook.
+        generators: One source of randomness an utterance.
+
+    Returns:
+        The codes of the pool, int64 of shape `(B, M, G)`, and which of it are a frame's negatives, int64 of shape
+        `(B, M, K)`.
+    """
+    codes = np.zeros((len(num_frames), size, num_codebooks), dtype=np.int64)
+    picks = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)
+    for row, (frames, generator) in enumerate(zip(num_frames, generators, strict=True)):
+        codes[row, :frames] = generator.integers(0, codebook_size, size=(frames, num_codebooks))
+        picks[row, :frames] = generator.integers(0, frames, size=(frames, num_negatives))
+    return torch.from_numpy(codes), torch.from_numpy(picks)
+
+
+def draw_for_task(
+    task: PredictionTask, num_negatives: int, everywhere: Everywhere | None = None, purpose: str = "negatives"
+) -> Tensor:
+    """Draws negatives of a task's frames from their own utterances, and moves them to the device.
+
+    Args:
+        task: What to predict.
+        num_negatives: Negatives K of each frame.
+        everywhere: All frames, to draw among them; None draws among the task's own.
+        purpose: Keeps the draws of different kinds of negatives apart.
+
+    Returns:
+        Indices `(B, N, K)` into each utterance's frames, those of `everywhere` where it is given.
+    """
+    size, device = task.context.shape[1], task.context.device
+    generators = task.address.generators(purpose)
+    if everywhere is None:
+        return draw_negatives(task.num_valid, size, num_negatives, generators).to(device, non_blocking=True)
+    ranks = draw_ranks(task.num_valid, everywhere.num_frames, size, num_negatives, generators)
+    return skip_own(ranks.to(device, non_blocking=True), everywhere.positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from w2vlab.functional.contrastive import count_correct, fingerprint
 from w2vlab.functional.lengths import make_padding_mask
-from w2vlab.functional.negatives import draw_negatives
+from w2vlab.functional.negatives import draw_for_task
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossOutput, PredictionTask, TargetSpec
@@ -31,6 +32,8 @@ class FuturePredictionLoss(PredictionLoss):
             `infonce` picks the true one among all candidates.
         offset: Frames from a context to the first target; None takes the nearest frame that shares no audio with the
             context's own frame, as the released code does (3 for its encoder).
+        balanced_classes: With the `logistic` objective, weigh each negative 1/K, so that all together weigh as much as
+            the true target. The released code has it as an option; the published models are without.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862, Section 2.2, Equation 2.
@@ -46,6 +49,7 @@ class FuturePredictionLoss(PredictionLoss):
         num_negatives: int = 10,
         objective: Literal["logistic", "infonce"] = "logistic",
         offset: int | None = None,
+        balanced_classes: bool = False,
     ) -> None:
         super().__init__()
         if num_steps < 1:
@@ -54,9 +58,16 @@ class FuturePredictionLoss(PredictionLoss):
             raise ValueError(f"`num_negatives` must be at least 1, but is {num_negatives}.")
         if offset is not None and offset < 1:
             raise ValueError(f"`offset` must be at least 1, but is {offset}.")
+        if balanced_classes and objective != "logistic":
+            warnings.warn(
+                f"`balanced_classes` has no effect where `objective` is {objective}: it weighs the judgements of "
+                "`logistic`.",
+                stacklevel=2,
+            )
         self.num_steps = num_steps
         self.num_negatives = num_negatives
         self.objective = objective
+        self.balanced_classes = balanced_classes
         self.offset = offset
         # One affine map a step that share the bias, as a transposed convolution whose width is the steps.
         self.step_projection = nn.ConvTranspose2d(context_dim, targets.dim, (1, num_steps))
@@ -71,9 +82,7 @@ class FuturePredictionLoss(PredictionLoss):
 
     def draw_negatives(self, task: PredictionTask) -> Tensor:
         """Draws the indices `(B, T, K)` of each target frame's negatives."""
-        size = task.context.shape[1]
-        negatives = draw_negatives(task.num_valid, size, self.num_negatives, task.address.generators("negatives"))
-        return negatives.to(task.context.device, non_blocking=True)
+        return draw_for_task(task, self.num_negatives)
 
     def score(self, task: PredictionTask, negatives: Tensor) -> list[Tensor]:
         """Returns one tensor of logits a step, `(B, T - ahead, 1 + K)`, true target first, for as many as fit."""
@@ -131,4 +140,6 @@ class FuturePredictionLoss(PredictionLoss):
         if self.objective == "infonce":
             return -F.log_softmax(logits, dim=-1)[..., 0]
         # -log sigmoid of the true target, -log(1 - sigmoid) of each negative
-        return F.softplus(-logits[..., 0]) + F.softplus(logits[..., 1:]).sum(dim=-1)
+        negatives = F.softplus(logits[..., 1:])
+        negative = negatives.mean(dim=-1) if self.balanced_classes else negatives.sum(dim=-1)
+        return F.softplus(-logits[..., 0]) + negative

@@ -1,0 +1,105 @@
+"""The loss of HuBERT and BEST-RQ: name the codes of what is hidden."""
+
+from __future__ import annotations
+
+import warnings
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.functional.precision import at_least_float32
+from w2vlab.interfaces import PredictionLoss
+from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+
+
+class CodePredictionLoss(PredictionLoss):
+    """Names the codes of a frame by one softmax over the entries of each codebook (cross-entropy).
+
+    The codes are constants, so the quantizer learns nothing from this loss; and where the latents that it quantizes do
+    learn, nothing here keeps them from becoming easy to name. HuBERT and BEST-RQ take codes of something that does not
+    learn. In training the codes are those that the quantizer sampled, noise included. Each codebook of each frame is
+    one prediction: the loss starts near ln V.
+
+    Under `MaskedPrediction` a context names the codes of its own hidden frame. Under `FuturePrediction` contexts see
+    their own frame, so they name the codes of the frame `offset` ahead.
+
+    Args:
+        context_dim: Width D of the contexts; supplied by the module, not by YAML.
+        targets: What the targets are; supplied by the module, not by YAML.
+        offset: Frames from a context to the frame whose codes it names, where it has seen its own; None takes the
+            nearest frame that shares no audio with the context's own frame.
+
+    Reference:
+        Hsu et al. 2021, arXiv:2106.07447, Equation 1; Chiu et al. 2022, arXiv:2202.01855, Section 3, whose linear
+        softmax layer for each codebook this is (HuBERT scores by cosine similarity with learned embeddings).
+    """
+
+    name: ClassVar[str] = "code_prediction"
+    teaches_targets: ClassVar[bool] = False
+
+    def __init__(self, context_dim: int, targets: TargetSpec, offset: int | None = None) -> None:
+        super().__init__()
+        if targets.num_codebooks == 0:
+            raise ValueError(
+                "`quantizer` must have codebooks for CodePredictionLoss, but its targets are continuous "
+                "(IdentityQuantizer). Use another quantizer, such as RandomProjectionQuantizer, or ContrastiveLoss."
+            )
+        if offset is not None and offset < 1:
+            raise ValueError(f"`offset` must be at least 1, but is {offset}.")
+        self.num_codebooks = targets.num_codebooks
+        self.codebook_size = targets.codebook_size
+        self.offset = offset
+        self.code_scores = nn.Linear(context_dim, targets.num_codebooks * targets.codebook_size)
+
+    def frames_ahead(self, first_ahead: int) -> int:
+        """Returns the frames from a context to the frame whose codes it names; `first_ahead` as in `PredictionTask`."""
+        if self.offset is None:
+            return first_ahead
+        if first_ahead == 0:
+            # Hidden frames stand next to each other without being neighbours, so there is no frame some way ahead.
+            warnings.warn("`offset` has no effect where frames are hidden: a context names its own.", stacklevel=2)
+            return 0
+        return self.offset
+
+    def min_frames(self, first_ahead: int) -> int:
+        """Returns the fewest frames in which one prediction fits."""
+        return self.frames_ahead(first_ahead) + 1
+
+    def score(self, context: Tensor) -> Tensor:
+        """Returns the logits `(B, N, G, V)` of every entry of every codebook."""
+        scores = self.code_scores(context)  # (B, N, G * V)
+        return at_least_float32(scores.unflatten(-1, (self.num_codebooks, self.codebook_size)))
+
+    def forward(self, task: PredictionTask) -> LossOutput:
+        """Returns the summed cross-entropy over all frames and codebooks, in nats.
+
+        Raises:
+            ValueError: No utterance is longer than the offset.
+        """
+        ahead = self.frames_ahead(task.first_ahead)
+        if max(task.num_valid) <= ahead:
+            raise ValueError(
+                f"An utterance must have more than {ahead} frames (`loss.offset`) for one to be predicted, but the "
+                f"longest has {max(task.num_valid)}. Raise `data.min_seconds`."
+            )
+        codes = task.targets.codes[:, ahead:]  # (B, N - ahead, G)
+        logits = self.score(task.context[:, : codes.shape[1]])  # (B, N - ahead, G, V)
+        with torch.autocast(logits.device.type, enabled=False):
+            losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view_as(codes)
+        correct = logits.argmax(dim=-1) == codes
+        remaining = [max(0, frames - ahead) for frames in task.num_valid]
+        padding = make_padding_mask(remaining, codes.shape[1], codes.device)
+        if padding is not None:
+            losses = losses.masked_fill(padding[..., None], 0.0)
+            correct = correct & ~padding[..., None]
+        # The sum of no element: it puts the vectors into the graph with gradient zero, whatever their values are.
+        connection = task.targets.quantized[:, :0].sum()
+        return LossOutput(
+            total=losses.sum() + connection,
+            counts=tuple(frames * self.num_codebooks for frames in remaining),
+            num_correct=correct.sum(),
+            num_candidates=self.codebook_size,
+        )
