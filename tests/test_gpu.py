@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.contracts.tiny import address, audio_batch, build_model, factory
+from tests.contracts.tiny import address, audio_batch, build_model, classes, factory
 from w2vlab.modules import FuturePrediction, MaskedPrediction
-from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +23,7 @@ def _no_synchronisation() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_synchronisation")
-@pytest.mark.parametrize("quantizer", [GumbelQuantizer, KMeansQuantizer, IdentityQuantizer])
+@pytest.mark.parametrize("quantizer", classes("quantizer"))
 @pytest.mark.parametrize("cls", [MaskedPrediction, FuturePrediction])
 def test_a_step_in_bf16_does_not_synchronise(cls: type, quantizer: type) -> None:
     model = build_model(cls, quantizer=factory(quantizer)).cuda()

@@ -117,16 +117,14 @@ def test_same_short_name_twice_is_refused(module: Callable[[str, str], types.Mod
 
 
 def test_unknown_name_is_explained() -> None:
-    assert registry.suggest("GumbleQuantizer", "quantizer") == (
-        "Unknown quantizer 'GumbleQuantizer'. Known: GumbelQuantizer, IdentityQuantizer, KMeansQuantizer. "
-        "Did you mean GumbelQuantizer?"
+    assert registry.suggest("ConvFeatureEncodr", "encoder") == (
+        "Unknown encoder 'ConvFeatureEncodr'. Known: ConvFeatureEncoder, LogMelEncoder. "
+        "Did you mean ConvFeatureEncoder?"
     )
 
 
 def test_nothing_is_meant_where_nothing_is_near() -> None:
-    assert registry.suggest("Zebra", "quantizer") == (
-        "Unknown quantizer 'Zebra'. Known: GumbelQuantizer, IdentityQuantizer, KMeansQuantizer."
-    )
+    assert registry.suggest("Zebra", "encoder") == "Unknown encoder 'Zebra'. Known: ConvFeatureEncoder, LogMelEncoder."
 
 
 def test_case_does_not_hide_what_was_meant() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from w2vlab import quantizers
 from w2vlab.cli.main import main
 
 MODEL = ["--model=MaskedPrediction", "--data.corpus=none"]
-QUANTIZERS = "Known: GumbelQuantizer, IdentityQuantizer, KMeansQuantizer."
+QUANTIZERS = f"Known: {', '.join(sorted(quantizers.__all__))}."
 
 
 def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -41,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_run_begins_with_its_command(path: Path) -> None:
-    assert re.fullmatch(rf"w2vlab fit --config configs/{path.name}( --data.corpus=\w+)?", commands(path)[0])
+    assert commands(path)[0] == f"w2vlab fit --config configs/{path.name}"
 
 
 def test_the_readme_names_the_six_swaps() -> None:
