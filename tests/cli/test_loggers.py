@@ -17,16 +17,20 @@ FRAGMENTS = Path(__file__).parents[2] / "configs" / "logger"
 
 
 @pytest.fixture
-def _own_wandb_run() -> Iterator[None]:
+def _own_wandb_process() -> Iterator[None]:
+    """What writes the files is a process of its own, which stays in the folder of the first run that needed it."""
     wandb.finish()
+    wandb.teardown()
     yield
     wandb.finish()
+    wandb.teardown()
 
 
-@pytest.mark.usefixtures("_own_wandb_run")
+@pytest.mark.usefixtures("_own_wandb_process")
 def test_offline_run_of_weights_and_biases(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(logger=[f"--trainer.logger={FRAGMENTS / 'wandb_offline.yaml'}"]) == 0
     wandb.finish()
+    wandb.teardown()  # returns when everything is written, unlike `finish`
     root = Path("runs")
     config = wandb_files.config(root)
     assert config["model"]["class_path"] == "w2vlab.modules.MaskedPrediction"

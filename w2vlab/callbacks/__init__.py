@@ -1,7 +1,17 @@
 """What runs beside the training: progress, report, checkpoints."""
 
 from w2vlab.callbacks.checkpoint import RunCheckpoint
+from w2vlab.callbacks.codebook_health import CodebookHealth
+from w2vlab.callbacks.gradient_flow import GradientFlow
 from w2vlab.callbacks.progress import TrainingProgress
 from w2vlab.callbacks.report import RunReport
+from w2vlab.callbacks.watchdog import CollapseWatchdog
 
-__all__ = ["RunCheckpoint", "RunReport", "TrainingProgress"]
+__all__ = [
+    "CodebookHealth",
+    "CollapseWatchdog",
+    "GradientFlow",
+    "RunCheckpoint",
+    "RunReport",
+    "TrainingProgress",
+]

@@ -6,7 +6,10 @@ import importlib
 import inspect
 import re
 
-from w2vlab.registry import FAMILIES, family_named, known_names, part_classes, suggest
+from lightning.pytorch import callbacks as lightning_callbacks
+
+from w2vlab import callbacks
+from w2vlab.registry import FAMILIES, did_you_mean, family_named, known_names, part_classes, suggest
 
 _NOISE = (
     "Does not validate",
@@ -26,6 +29,8 @@ def explain(message: str) -> str:
     Args:
         message: What jsonargparse passes to `error()`: the keys from the outside in, and every type that was tried.
     """
+    # A callback's base class is not abstract, so it is tried too, and takes no options.
+    message = re.sub(r"\n *- Problem with given class_path 'lightning[\w.]*\.Callback':\n.*", "", message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Expected a dot import path string: (.+)", message):
         return _unknown_class(key, found[1])
@@ -50,7 +55,9 @@ def _unknown_class(key: str, name: str) -> str:
     slot = key.rpartition(".")[2]
     if any(slot in (family.name, family.plural) for family in FAMILIES.values()):
         return suggest(name, family_named(slot).name)
-    return f"Unknown class '{name}' for `{key}`. Give its full import path, as in package.module.{name}."
+    known = [*callbacks.__all__, *lightning_callbacks.__all__] if slot == "callbacks" else []
+    advice = did_you_mean(name, known) or f" Give its full import path, as in package.module.{name}."
+    return f"Unknown class '{name}' for `{key}`.{advice}"
 
 
 def _refused_option(key: str, name: str, known: str, message: str) -> str:

@@ -1,0 +1,166 @@
+"""What is seen in logged values, and what is said to help."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w2vlab.callbacks import CollapseWatchdog
+from w2vlab.callbacks.cures import RunFacts, cures
+from w2vlab.callbacks.readings import Reading, Setting
+from w2vlab.callbacks.signatures import diagnose
+
+BASE = Setting(num_candidates=101, num_codebooks=2, codebook_size=320)
+SIGNATURES = CollapseWatchdog().signatures
+HEALTHY = {"loss": 2.1, "accuracy": 0.5, "perplexity": 200.0, "excluded": 0.02}
+COLLAPSED = {"loss": 0.0, "accuracy": 1.0, "perplexity": 2.0, "excluded": 1.0}
+
+
+def readings(count=10, first=6000, **values):
+    """Rows whose values are constant, or lists."""
+    series = {name: value if isinstance(value, list) else [value] * count for name, value in values.items()}
+    return [Reading(first + 10 * n, **{name: value[n] for name, value in series.items()}) for n in range(count)]
+
+
+def names(rows, setting=BASE, length=10, patience=5000):
+    return [finding.name for finding in diagnose(rows, setting, SIGNATURES, length, patience)]
+
+
+def test_a_healthy_run_has_no_signature():
+    assert names(readings(**HEALTHY)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (COLLAPSED, ["collapsed"]),
+        ({**HEALTHY, "loss": math.log(101), "accuracy": 0.01, "excluded": 0.0}, ["uninformed"]),
+        # In float16 all scores may round to the same, and the accuracy then depends on who counts ties.
+        ({**HEALTHY, "loss": math.log(101), "accuracy": 0.42, "excluded": 0.0}, ["uninformed"]),
+        ({**HEALTHY, "loss": 5.5, "accuracy": 0.011}, ["at_chance"]),
+        ({**HEALTHY, "perplexity": 3.0}, ["few_codes"]),
+        ({**HEALTHY, "excluded": [0.2] * 5 + [0.6] * 5}, ["equal_negatives"]),
+        ({**HEALTHY, "excluded": 0.95}, ["equal_negatives"]),
+        ({**HEALTHY, "loss": 0.05, "accuracy": 0.999}, ["always_right"]),
+        ({**HEALTHY, "loss": math.nan}, ["not_finite"]),
+        ({**COLLAPSED, "loss": math.inf}, ["not_finite"]),
+    ],
+)
+def test_each_signature(values, expected):
+    assert names(readings(**values)) == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**HEALTHY, "perplexity": [3.0] * 9 + [20.0]},  # one batch is enough to see that codes live
+        {**HEALTHY, "perplexity": [2.2 + 0.4 * n for n in range(10)]},  # on its way up
+        {**HEALTHY, "loss": [4.8 - 0.04 * n for n in range(10)], "excluded": 0.0},  # passes ln 101
+        {**HEALTHY, "excluded": 0.6},  # many, and always so
+        {**HEALTHY, "excluded": [0.1] * 5 + [0.4] * 5},  # rises, but low
+        {**HEALTHY, "accuracy": [0.999] * 9 + [0.9]},
+        {**HEALTHY, "loss": [math.nan] * 9 + [2.0]},
+        {**HEALTHY, "accuracy": 0.013},
+    ],
+)
+def test_what_looks_like_it_and_is_not(values):
+    assert names(readings(**values)) == []
+
+
+def test_only_a_whole_window_counts():
+    assert names(readings(count=9, **COLLAPSED)) == []
+    assert names(readings(count=30, **{**COLLAPSED, "perplexity": [99.0] * 20 + [2.0] * 10})) == ["collapsed"]
+    assert names(readings(count=2, **{**HEALTHY, "loss": math.nan})) == ["not_finite"]
+    assert names(readings(count=1, **{**HEALTHY, "loss": math.nan})) == []
+
+
+def test_a_model_may_know_nothing_at_first_but_not_collapse():
+    ignorant = {**HEALTHY, "loss": math.log(101), "accuracy": 0.01, "excluded": 0.0}
+    assert names(readings(first=4800, **ignorant)) == []
+    assert names(readings(first=4910, **ignorant)) == ["uninformed"]
+    assert names(readings(first=10, **COLLAPSED)) == ["collapsed"]
+
+
+def test_runs_without_codebooks_or_negatives():
+    assert names(readings(loss=2.0, accuracy=0.5), Setting(101)) == []
+    assert names(readings(loss=0.0, accuracy=1.0, excluded=1.0), Setting(101)) == ["equal_negatives"]
+    named = Setting(320, num_codebooks=2, codebook_size=320)  # codes are named: loss 0 is all there is to see
+    assert names(readings(loss=0.0, accuracy=1.0, perplexity=2.0), named) == ["collapsed"]
+    assert names(readings(loss=math.log(320), accuracy=0.003, perplexity=90.0), named) == ["uninformed"]
+
+
+def test_negatives_that_count_as_wrong_collapse_to_the_loss_of_a_guess():
+    setting = Setting(11, "logistic", 2, 320)
+    level = 11 * math.log(11) - 10 * math.log(10)
+    assert names(readings(loss=level, accuracy=0.0, perplexity=2.0, equal=1.0), setting) == ["collapsed"]
+    assert names(readings(loss=level, accuracy=0.0, perplexity=99.0, equal=0.1), setting) == ["uninformed"]
+
+
+def test_the_published_figures_are_in_the_words():
+    (finding,) = diagnose(
+        readings(**{**HEALTHY, "loss": 4.6151, "accuracy": 0.01, "excluded": 0.0}), BASE, SIGNATURES, 10, 5000
+    )
+    assert "pinned at 4.615 nats (6.658 bits), ln 101, what a guess among the 101 candidates costs" in finding.words
+
+
+@given(st.integers(1, 200), st.floats(0, 0.9))
+@settings(deadline=None)
+def test_losses_of_a_guess_are_the_least_without_telling_candidates_apart(negatives, excluded):
+    """One score s for all candidates, minimised on a grid over the published formulas."""
+    reading = Reading(0, 0.0, 0.0, excluded=excluded)
+    assert Setting(1 + negatives).uninformed_loss(reading) == pytest.approx(math.log(1 + negatives * (1 - excluded)))
+    scores = np.linspace(-12, 12, 24_001)
+    true, false = np.logaddexp(0, -scores), np.logaddexp(0, scores)
+    plain = Reading(0, 0.0, 0.0)
+    expected = (true + negatives * false).min()
+    assert Setting(1 + negatives, "logistic").uninformed_loss(plain) == pytest.approx(expected, abs=1e-4)
+    balanced = (true + false).min()
+    assert Setting(1 + negatives, "balanced_logistic").uninformed_loss(plain) == pytest.approx(balanced, abs=1e-4)
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.floats(0, 20), st.floats(0, 1), st.floats(2, 640), st.floats(0, 1)]), min_size=10, max_size=10
+    )
+)
+@settings(deadline=None)
+def test_what_follows_from_something_told_is_not_told(rows):
+    found = diagnose([Reading(6000 + n, *row) for n, row in enumerate(rows)], BASE, SIGNATURES, 10, 0)
+    explained = {name for finding in found for name in finding.explains}
+    assert not explained & {finding.name for finding in found}
+
+
+def flags(signature, **facts):
+    return [cure.flags for cure in cures(signature, RunFacts(learning_rate=1e-3, **facts))]
+
+
+@pytest.mark.parametrize("signature", [signature.name for signature in SIGNATURES])
+def test_there_is_always_something_to_try(signature):
+    assert "--model.optimizer.lr=0.0005" in flags(signature)
+
+
+def test_cures_are_for_this_run():
+    given = {"pressure": ("DiversityPenalty", 0.15), "feature": ("FeaturePenalty", 10.0)}
+    assert "--model.penalties.pressure.weight=0.3" in flags("few_codes", has_probabilities=True, penalties=given)
+    defaults = {"diversity": ("DiversityPenalty", 0.1), "feature": ("FeaturePenalty", 10.0)}
+    # Penalties on the command line replace the default ones, so they are all named.
+    assert (
+        "--model.penalties.feature=FeaturePenalty --model.penalties.diversity=DiversityPenalty "
+        "--model.penalties.diversity.weight=0.2"
+    ) in flags("few_codes", has_probabilities=True, penalties=defaults, default_penalties=True)
+    assert "--model.penalties.diversity=DiversityPenalty --model.penalties.diversity.weight=0.1" in flags(
+        "few_codes", has_probabilities=True
+    )
+    assert not any("penalties" in flag for flag in flags("few_codes"))
+    assert "--model.quantizer=EMAQuantizer" in flags("collapsed", quantizer="KMeansQuantizer")
+    assert "--model.quantizer=EMAQuantizer" not in flags("collapsed", quantizer="EMAQuantizer")
+    assert "--model.quantizer.temperature_end=1" in flags("collapsed", temperatures=(2.0, 0.5))
+    assert not any("temperature" in flag for flag in flags("collapsed", temperatures=(0.5, 0.5)))
+    assert "--model.encoder.normalize_waveform=true" in flags("uninformed", normalizes_waveform=False)
+    assert "--model.encoder.normalize_waveform=true" not in flags("uninformed", normalizes_waveform=True)
+    assert "--trainer.precision=bf16-mixed" in flags("not_finite", half_precision=True)
+    assert "--trainer.accumulate_grad_batches=8" in flags("at_chance", accumulate=2)

@@ -1,0 +1,53 @@
+"""Runs of a few seconds that collapse, each in its way, and some that do not."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from tests.contracts.tiny import audio_batch, build_model
+from tests.modules.training import constant_rate
+from w2vlab.modules import PretrainingModule
+from w2vlab.types import AudioBatch
+
+SAMPLES = 800
+"""Of an utterance: 79 frames of the tiny encoder."""
+
+
+def noise(batches: int = 8, size: int = 4) -> list[AudioBatch]:
+    """White noise, of which nothing can be predicted."""
+    return [audio_batch((SAMPLES,) * size, first=index * size) for index in range(batches)]
+
+
+def tones(batches: int = 16, size: int = 4) -> list[AudioBatch]:
+    """Four tones in random order, each for ten frames: something to learn."""
+    made = []
+    for index in range(batches):
+        generator = torch.Generator().manual_seed(1000 + index)
+        pitches = torch.tensor([0.02, 0.06, 0.12, 0.25])
+        order = torch.randint(0, 4, (size, SAMPLES // 100), generator=generator)
+        frequency = pitches[order].repeat_interleave(100, dim=1)  # (B, S)
+        waveform = 0.5 * torch.sin(2 * torch.pi * frequency * torch.arange(SAMPLES))
+        waveform += 0.02 * torch.randn(waveform.shape, generator=generator)
+        made.append(AudioBatch(waveform, (SAMPLES,) * size, tuple(f"tones-{index}-{row}" for row in range(size))))
+    return made
+
+
+def silence(batches: int = 8, size: int = 4) -> list[AudioBatch]:
+    """Nothing at all."""
+    return [AudioBatch(0 * batch.waveform, batch.num_samples, batch.ids) for batch in noise(batches, size)]
+
+
+def damaged() -> list[AudioBatch]:
+    """White noise with one sample that is no number, in the fourth batch."""
+    batches = noise()
+    batches[3].waveform[0, 100] = torch.nan
+    return batches
+
+
+def toy_model(cls: type[PretrainingModule], rate: float, **parts: Any) -> PretrainingModule:
+    torch.manual_seed(0)
+    optimizer = partial(torch.optim.Adam, lr=rate)
+    return build_model(cls, optimizer=optimizer, scheduler=constant_rate, **{"penalties": {}, **parts})

@@ -1,0 +1,97 @@
+"""What each of two processes runs; a module of its own, so that a spawned process can import it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback
+from torch.utils.data import DataLoader, IterableDataset
+
+from tests.callbacks.toy_runs import tones, toy_model
+from tests.contracts.tiny import factory
+from tests.modules.training import loader, make_trainer, parameters_of
+from w2vlab.callbacks import CodebookHealth, CollapseWatchdog
+from w2vlab.distributed import rank, world_size
+from w2vlab.losses import DiversityPenalty
+from w2vlab.modules import MaskedPrediction
+from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.types import AudioBatch
+
+
+class Sabotage(Callback):
+    """Makes all latents the same by setting the encoder to zero: once, or as long as it lasts.
+
+    Args:
+        update: The first update to do this before.
+        until: The first one not to.
+        once: Whether to do it one time only; else whatever the run does about it is undone.
+    """
+
+    def __init__(self, update: int, until: int = 10**9, once: bool = False) -> None:
+        self.updates = range(update, update + 1 if once else until)
+        self.saved: dict[str, torch.Tensor] = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step in self.updates:
+            if not self.saved:
+                self.saved = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            with torch.no_grad():
+                for parameter in pl_module.encoder.parameters():
+                    parameter.zero_()
+        elif self.saved and trainer.global_step == self.updates.stop and len(self.updates) > 1:
+            pl_module.load_state_dict(self.saved)
+
+
+class ShareOfRank(IterableDataset):
+    """Every update's utterances; each process takes its own."""
+
+    def __iter__(self) -> Iterator[AudioBatch]:
+        for _ in range(20):
+            yield from tones(16, 4 // world_size())[rank() :: world_size()]
+
+
+def train(folder: Path, **options: Any) -> dict[str, Any]:
+    """Goes back once from a collapse that is bound to come again."""
+    penalties = {"diversity": partial(DiversityPenalty, weight=1.0)}
+    model = toy_model(MaskedPrediction, 0.005, quantizer=factory(GumbelQuantizer), penalties=penalties)
+    dog = CollapseWatchdog(every=2, window=20, patience=40, action="restore", max_restores=1)
+    health = CodebookHealth(every=20, num_utterances=2)
+    trainer = make_trainer(
+        120,
+        callbacks=[Sabotage(70), dog, health],
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=1,
+        **options,
+    )
+    data: DataLoader = loader(ShareOfRank())
+    trainer.fit(model, data, loader(tones(2)))
+    return {
+        "events": dog.events,
+        "updates": trainer.global_step,
+        "parameters": parameters_of(model),
+        "looks": [row["update"] for row in health.history.rows],
+    }
+
+
+def run(process: int, port: int, folder: str) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(process),
+    }
+    torch.set_num_threads(1)
+    # A process that waits for one that is not coming fails in the end, and the test with it.
+    dist.init_process_group("gloo", rank=process, world_size=2, timeout=timedelta(minutes=3))
+    result = train(Path(folder), strategy="ddp", devices=2)
+    torch.save(result, Path(folder) / f"{process}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,237 @@
+"""How the codebooks of a run are doing, on the same few utterances all along."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from w2vlab.callbacks.codebook_picture import HealthView, draw_codebook_health
+from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.run_folder import run_folder
+from w2vlab.callbacks.whole_model import keeps_whole_model
+from w2vlab.functional.code_statistics import (
+    changed_share,
+    joint_perplexity,
+    mean_run_length,
+    next_code_entropy,
+    usage_counts,
+)
+from w2vlab.functional.codebooks import perplexity, sum_probabilities
+from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.types import SAMPLE_RATE, AudioBatch
+
+PREFIX = "codebook_health"
+"""Of everything that is logged, and the name of the files."""
+
+
+class CodebookHealth(Callback):
+    """Looks at the codes of the same few utterances again and again, without masks, noise or dropout.
+
+    The probe is the first utterances of the first validation (also of the one that only checks that validation works).
+    All of their frames are quantized, in evaluation. The first process does this alone, on its own probe: the others
+    wait for it at their next update.
+
+    A look gives, for each codebook:
+
+    * `perplexity_hard` and `perplexity_soft`, of the codes and of the probabilities (where there are any), in [1, V];
+    * `num_dead`, entries that no frame of the probe chose; at least V less the frames of the probe;
+    * `changed`, the share of frames whose code is another than at the last look;
+    * `next_code_entropy`, what is not known of a code when the one before is, in bits a frame
+      (`functional.code_statistics`), and `run_frames`, for how many frames a code lasts;
+
+    and of all together `joint_perplexity`, of the tuples of codes. They go to the loggers as
+    `codebook_health/<codebook>/<name>`; `codebook_health.png` and `codebook_health.json` in the run's folder, and the
+    picture in Weights & Biases, show usage and codes of the last look.
+
+    Args:
+        every: Updates between two looks. There is one more before the first update, if the probe is there by then, and
+            one at the end of the run.
+        num_utterances: Utterances of the probe; as many as there are where validation has fewer.
+    """
+
+    def __init__(self, every: int = 500, num_utterances: int = 16) -> None:
+        super().__init__()
+        for name, number in (("every", every), ("num_utterances", num_utterances)):
+            if number < 1:
+                raise ValueError(f"`{name}` must be at least 1, but is {number}.")
+        self.every = every
+        self.num_utterances = num_utterances
+        self.history = MetricHistory()
+        self._probe: list[AudioBatch] = []
+        self._probe_is_whole = False
+        self._codes: list[Tensor] = []
+        self._ids: list[str] = []
+        self._looked_at = -1
+        self._active = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the history and the codes of the last look, for the checkpoint."""
+        return {"history": self.history.state_dict(), "codes": self._codes, "ids": self._ids}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the history of a checkpoint, and compares with its codes."""
+        self.history.load_state_dict(state_dict["history"])
+        self._codes, self._ids = list(state_dict["codes"]), list(state_dict["ids"])
+        if self.history.rows:
+            self._looked_at = int(self.history.rows[-1]["update"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds out whether there is anything to look at, and says so if there is not.
+
+        Raises:
+            ValueError: No process has the whole model.
+        """
+        self._active = False
+        if stage != TrainerFn.FITTING:
+            return
+        quantizer = cast(PretrainingModule, pl_module).quantizer
+        if not quantizer.num_codebooks:
+            if trainer.is_global_zero:
+                warnings.warn(
+                    f"CodebookHealth has no effect: {type(quantizer).__name__} has no codebooks.", stacklevel=2
+                )
+            return
+        if not keeps_whole_model(trainer):
+            raise ValueError(
+                "`trainer.strategy` must keep the whole model in each process for CodebookHealth, such as ddp, "
+                f"but is {type(trainer.strategy).__name__}. Take the callback out."
+            )
+        self._active = trainer.is_global_zero
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts a probe anew that is not whole: the check before training sees a few batches only."""
+        if not self._probe_is_whole:
+            self._probe = []
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: AudioBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keeps the first utterances on the host."""
+        if not self._active or self._probe_is_whole:
+            return
+        missing = self.num_utterances - sum(len(kept) for kept in self._probe)
+        kept = _first_utterances(batch, missing)
+        self._probe.append(kept)
+        self._probe_is_whole = len(kept) == missing
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Settles for the utterances that there are."""
+        if self._probe and not trainer.sanity_checking:
+            self._probe_is_whole = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks before the first update."""
+        self._look(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks every `every` updates."""
+        if self._active and trainer.global_step % self.every == 0:
+            self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks once more."""
+        self._look(trainer, pl_module)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # With accumulation an update has several batches.
+        if not self._active or not self._probe or trainer.global_step == self._looked_at:
+            return
+        self._looked_at = trainer.global_step
+        module = cast(PretrainingModule, pl_module)
+        codes, soft = self._quantize(trainer, module)
+        ids = [name for batch in self._probe for name in batch.ids]
+        before = self._codes if ids == self._ids else None
+        self._codes, self._ids = codes, ids
+
+        size = module.quantizer.codebook_size
+        counts = usage_counts(codes, size)
+        values = _statistics(codes, before, counts, soft)
+        self.history.record(trainer.global_step, values)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{PREFIX}/{name}": value for name, value in values.items()}, trainer.global_step)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            stride = module.encoder.stride / SAMPLE_RATE
+            self._write(trainer, counts, HealthView(_title(trainer, module), self.history, counts, codes[0], stride))
+
+    def _quantize(self, trainer: Trainer, module: PretrainingModule) -> tuple[list[Tensor], Tensor | None]:
+        """Returns the codes `(T, G)` of each utterance, and the mean probabilities `(G, V)` if there are any."""
+        training = [part for part in module.modules() if part.training]
+        module.eval()
+        sequences: list[Tensor] = []
+        total: Tensor | None = None
+        try:
+            with torch.no_grad(), trainer.precision_plugin.val_step_context():
+                for batch in self._probe:
+                    output = module.quantize(batch.to(module.device))
+                    num_frames = [module.encoder.num_frames(samples) for samples in batch.num_samples]
+                    rows = output.assignment.cpu()  # (B, T, G)
+                    sequences += [row[:frames] for row, frames in zip(rows, num_frames, strict=True)]
+                    if output.probabilities is not None:
+                        padding = make_padding_mask(num_frames, rows.shape[1], output.probabilities.device)
+                        batch_sum = sum_probabilities(output.probabilities, padding)
+                        total = batch_sum if total is None else total + batch_sum
+        finally:
+            for part in training:  # part by part: what somebody has set to evaluation stays there
+                part.training = True
+        return sequences, None if total is None else (total / total.sum(dim=1, keepdim=True)).cpu()
+
+    def _write(self, trainer: Trainer, counts: Tensor, view: HealthView) -> None:
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = folder / f"{PREFIX}.png"
+        draw_codebook_health(view).savefig(picture, dpi=100)
+        content = {
+            "probe": {"utterances": self._ids, "num_frames": sum(len(codes) for codes in self._codes)},
+            "looks": self.history.rows,
+            "last": {
+                "counts": counts.int().tolist(),
+                "dead": [(row == 0).nonzero().flatten().tolist() for row in counts],
+            },
+        }
+        (folder / f"{PREFIX}.json").write_text(json.dumps(content), encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(PREFIX, [str(picture)], step=trainer.global_step)
+
+
+def _statistics(
+    codes: list[Tensor], before: list[Tensor] | None, counts: Tensor, soft: Tensor | None
+) -> dict[str, float]:
+    each = {
+        "perplexity_hard": perplexity(counts / counts.sum(dim=1, keepdim=True)).tolist(),
+        "num_dead": (counts == 0).sum(dim=1).tolist(),
+        "next_code_entropy": next_code_entropy(codes, counts.shape[1]),
+        "run_frames": mean_run_length(codes),
+    }
+    if soft is not None:
+        each["perplexity_soft"] = perplexity(soft).tolist()
+    if before is not None:
+        each["changed"] = changed_share(before, codes)
+    values = {
+        f"{index}/{name}": float(value) for name, series in each.items() for index, value in enumerate(series, start=1)
+    }
+    return {"joint_perplexity": joint_perplexity(codes), **values}
+
+
+def _first_utterances(batch: AudioBatch, count: int) -> AudioBatch:
+    """Copies the first `count` utterances to the host, as short as they can be."""
+    num_samples = batch.num_samples[:count]
+    waveform = batch.waveform[:count, : max(num_samples)].detach().cpu().clone()
+    return replace(batch, waveform=waveform, num_samples=num_samples, ids=batch.ids[:count])
+
+
+def _title(trainer: Trainer, module: PretrainingModule) -> str:
+    quantizer = module.quantizer
+    size = f"{quantizer.num_codebooks} x {quantizer.codebook_size}"
+    return f"{type(quantizer).__name__} ({size}) on the probe, update {trainer.global_step}"

@@ -1,0 +1,146 @@
+"""What is read of a run, to tell how it is doing."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import Trainer
+
+from w2vlab.callbacks.cures import RunFacts
+from w2vlab.distributed import all_reduce_sum, world_size
+from w2vlab.interfaces import PredictionLoss
+from w2vlab.losses import FuturePredictionLoss
+from w2vlab.modules.pretraining import PretrainingModule
+
+Objective = Literal["cross_entropy", "logistic", "balanced_logistic"]
+"""How a loss counts K + 1 candidates: one choice among all, or each by itself (balanced: negatives weigh 1/K each)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the logs of training say at one update; None for what this run does not have.
+
+    Attributes:
+        update: Optimiser updates done.
+        loss: The prediction loss, in nats a prediction.
+        accuracy: Share of predictions whose true target scored highest.
+        perplexity: Of the codes, summed over the codebooks, in [G, G V].
+        excluded: Share of negatives that equal the true target and take no part (`excluded_negatives`).
+        equal: Share of negatives that equal the true target and do take part (`equal_negatives`).
+    """
+
+    update: int
+    loss: float
+    accuracy: float
+    perplexity: float | None = None
+    excluded: float | None = None
+    equal: float | None = None
+
+    @property
+    def equal_share(self) -> float | None:
+        """Share of negatives that equal the true target, whether they take part or not."""
+        return self.equal if self.excluded is None else self.excluded
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What does not change in a run.
+
+    Attributes:
+        num_candidates: Candidates 1 + K of a prediction.
+        objective: How its loss counts them.
+        num_codebooks: Codebooks G; 0 without.
+        codebook_size: Entries V of each.
+    """
+
+    num_candidates: int
+    objective: Objective = "cross_entropy"
+    num_codebooks: int = 0
+    codebook_size: int = 0
+
+    def candidates(self, reading: Reading) -> float:
+        """Returns how many candidates a prediction has on average: negatives that are excluded do not count."""
+        return 1 + (self.num_candidates - 1) * (1 - (reading.excluded or 0.0))
+
+    def uninformed_loss(self, reading: Reading) -> float:
+        """Returns the loss, in nats, of the best guess that does not tell one candidate from another.
+
+        A choice among n costs ln n. Judged one by one, each is called true with the probability 1/n that it is, which
+        costs `n ln n - (n - 1) ln (n - 1)`; balanced, with one half, `2 ln 2`.
+        """
+        candidates = self.candidates(reading)
+        if self.objective == "balanced_logistic":
+            return 2 * math.log(2)
+        if self.objective == "logistic" and candidates > 1:
+            return candidates * math.log(candidates) - (candidates - 1) * math.log(candidates - 1)
+        return math.log(candidates)
+
+    def perplexity_floor(self, share: float) -> float:
+        """Returns the perplexity that lies a `share` of the way up from G, a single code each, to G V."""
+        return self.num_codebooks * (1 + share * (self.codebook_size - 1))
+
+
+def reduced_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, float]:
+    """Returns the metrics of training that signatures look at, as means over the processes, in one transfer."""
+    names = {
+        "loss": f"loss/{module.loss.name}",
+        "accuracy": "accuracy",
+        "perplexity": "codebook/perplexity_hard",
+        "perplexity_soft": "codebook/perplexity_soft",
+        "excluded": "excluded_negatives",
+        "equal": "equal_negatives",
+    }
+    metrics = trainer.callback_metrics
+    found = {short: metrics[f"train/{name}"] for short, name in names.items() if f"train/{name}" in metrics}
+    stacked = torch.stack([value.detach().to(module.device, torch.float32) for value in found.values()])
+    means = (all_reduce_sum(stacked) / world_size()).tolist()
+    return dict(zip(found, means, strict=True))
+
+
+def reading_of(update: int, values: dict[str, float]) -> Reading:
+    """Returns what `reduced_metrics` gave at one update."""
+    return Reading(update, **{name: value for name, value in values.items() if name != "perplexity_soft"})
+
+
+def setting_of(module: PretrainingModule) -> Setting:
+    """Returns what readings of this module are readings of; known after its first update."""
+    quantizer = module.quantizer
+    return Setting(
+        num_candidates=cast(int, module.num_candidates),
+        objective=_objective(module.loss),
+        num_codebooks=quantizer.num_codebooks,
+        codebook_size=quantizer.codebook_size,
+    )
+
+
+def _objective(loss: PredictionLoss) -> Objective:
+    if isinstance(loss, FuturePredictionLoss) and loss.objective == "logistic":
+        return "balanced_logistic" if loss.balanced_classes else "logistic"
+    return "cross_entropy"
+
+
+def facts_of(trainer: Trainer, module: PretrainingModule, values: dict[str, float]) -> RunFacts:
+    """Returns what cures for this run depend on."""
+    group = trainer.optimizers[0].param_groups[0]
+    quantizer = module.quantizer
+    options = ((module.run_config or {}).get("model") or {}).get("init_args") or {}
+    options_of_quantizer = inspect.signature(type(quantizer)).parameters
+    temperatures = tuple(getattr(quantizer, f"temperature_{end}", None) for end in ("start", "end"))
+    return RunFacts(
+        learning_rate=float(group.get("initial_lr", group["lr"])),
+        accumulate=trainer.accumulate_grad_batches,
+        quantizer=type(quantizer).__name__,
+        codebook_size=quantizer.codebook_size if "codebook_size" in options_of_quantizer else None,
+        temperatures=None if None in temperatures else cast(tuple[float, float], temperatures),
+        has_probabilities="perplexity_soft" in values,
+        penalties={name: (type(p).__name__, float(cast(Any, p).weight)) for name, p in module.penalties.items()},
+        default_penalties=bool(options) and options.get("penalties") is None,
+        normalizes_waveform=getattr(module.encoder, "normalize_waveform", None),
+        num_negatives=getattr(module.loss, "num_negatives", None),
+        clips_gradients=trainer.gradient_clip_val is not None,
+        half_precision=str(trainer.precision).startswith("16"),
+    )

@@ -1,0 +1,11 @@
+"""Which strategies keep all weights in every process."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+
+def keeps_whole_model(trainer: Trainer) -> bool:
+    """Tells whether a process can use the model, and copy its weights, without the help of the others."""
+    return isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
