@@ -15,7 +15,7 @@ from w2vlab.cli.main import main
 def test_help_names_the_commands(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 0
     output = capsys.readouterr().out
-    assert all(f"\n  {command} " in output for command in ("fit", "validate", "parts"))
+    assert all(f"\n  {command} " in output for command in ("fit", "validate", "explain", "parts"))
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +26,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
     assert capsys.readouterr().err == (
-        "error: Unknown command 'fitt'. Known: fit, validate, parts. Did you mean fit?\n"
+        "error: Unknown command 'fitt'. Known: fit, validate, explain, parts. Did you mean fit?\n"
     )
 
 

@@ -14,7 +14,8 @@ from lightning.pytorch import Callback
 from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.registry import load_parts
 
-_USER_ERRORS = (ValueError, RuntimeError, FileNotFoundError, MisconfigurationException)
+USER_ERRORS = (ValueError, RuntimeError, FileNotFoundError, MisconfigurationException)
+"""What constructors, options and data raise where the user can change something."""
 
 
 def run(command: str, options: list[str]) -> int:
@@ -43,14 +44,21 @@ def run(command: str, options: list[str]) -> int:
     try:
         load_parts()
         W2VLightningCLI([command, *options], phase)
-    except _USER_ERRORS as problem:
-        if phase.running or os.environ.get("W2VLAB_TRACEBACK") == "1":
+    except USER_ERRORS as problem:
+        if phase.running:
             raise
-        sys.stderr.write(f"error: {_message(problem)}\n(W2VLAB_TRACEBACK=1 shows where)\n")
-        return 1
+        return report_problem(problem)
     finally:
         messages.removeHandler(handler)
     return 0
+
+
+def report_problem(problem: BaseException) -> int:
+    """Writes what is wrong without a traceback, unless `W2VLAB_TRACEBACK=1` asks for it; returns the exit status."""
+    if os.environ.get("W2VLAB_TRACEBACK") == "1":
+        raise problem
+    sys.stderr.write(f"error: {_message(problem)}\n(W2VLAB_TRACEBACK=1 shows where)\n")
+    return 1
 
 
 def _message(problem: BaseException) -> str:

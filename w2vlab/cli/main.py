@@ -7,6 +7,8 @@ import sys
 from w2vlab import __version__
 from w2vlab.registry import known_names
 
+_COMMANDS = ("fit", "validate", "explain", "parts")
+
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
 
@@ -15,6 +17,7 @@ Pretraining of wav2vec-family speech models from interchangeable parts.
 Commands:
   fit       Train a model:           w2vlab fit --config configs/quickstart.yaml
   validate  Score a checkpoint:      w2vlab validate --config configs/quickstart.yaml --ckpt_path=last
+  explain   Say what it comes to:    w2vlab explain --config configs/quickstart.yaml
   parts     List what can be chosen: w2vlab parts quantizer
 
 Options:
@@ -44,6 +47,10 @@ def main(args: list[str] | None = None) -> int:
             from w2vlab.cli import fit
 
             return fit.run(command, rest)
+        if command == "explain":
+            from w2vlab.cli import explain
+
+            return explain.run(rest)
         if command == "parts":
             from w2vlab.cli import parts
 
@@ -53,5 +60,5 @@ def main(args: list[str] | None = None) -> int:
     if command in ("-h", "--help", "--version"):
         sys.stdout.write(f"w2vlab {__version__}\n" if command == "--version" else _HELP)
         return 0
-    sys.stderr.write(f"error: Unknown command '{command}'. {known_names(command, ('fit', 'validate', 'parts'))}\n")
+    sys.stderr.write(f"error: Unknown command '{command}'. {known_names(command, _COMMANDS)}\n")
     return 2

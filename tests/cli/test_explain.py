@@ -1,0 +1,339 @@
+"""What `w2vlab explain` says of a configuration is what the parts then do."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import Namespace
+from torch import nn
+
+from tests.contracts.tiny import WIDTH, address, audio_batch, build_model, classes, factory
+from w2vlab.cli import explain_flow
+from w2vlab.cli.explain_flow import trace_flow
+from w2vlab.cli.explain_run import blind_loss, measure_masking, num_processes, scheduled_values
+from w2vlab.cli.explain_text import print_explanation
+from w2vlab.cli.explanation import explain
+from w2vlab.cli.main import main
+from w2vlab.data import SpeechDataModule
+from w2vlab.losses import CodePredictionLoss, ContrastiveLoss, FuturePredictionLoss
+from w2vlab.masking import NoMasking
+from w2vlab.modules import FuturePrediction, MaskedPrediction
+from w2vlab.optim import CosineSchedule, PolynomialSchedule
+from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.types import Mask
+
+from .conftest import RUN
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """The tiny run without a corpus, in an empty folder."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(RUN))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    return path
+
+
+@pytest.fixture
+def explained(config, capsys):
+    def explain(*args):
+        assert main(["explain", f"--config={config}", "--json", *args]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return explain
+
+
+def test_the_tiny_run_in_numbers(explained):
+    told = explained("--trainer.devices=2", "--trainer.accumulate_grad_batches=3")
+    # three convolutions (kernel, stride): (10, 5), (8, 8), (8, 8)
+    assert told["frames"]["receptive_field_samples"] == 10 + 7 * 5 + 7 * 40
+    assert told["frames"]["stride_samples"] == 320
+    assert told["frames"]["frame_rate_hz"] == 50
+    assert told["frames"]["shortest_utterance_seconds"] == 0.5
+    assert told["codes"]["bits_per_frame"] == 2 * math.log2(8)
+    assert told["codes"]["bits_per_second"] == 300
+    assert told["codes"]["max_perplexity"] == 16
+    assert told["start"]["num_candidates"] == 6
+    assert told["start"]["nats"] == pytest.approx(math.log(6))
+    assert told["start"]["bits"] == pytest.approx(math.log2(6))
+    assert told["update"]["processes"] == 2
+    assert told["update"]["utterances"] == 5 * 2 * 3
+    assert told["update"]["audio_seconds"] == 5 * 2 * 3
+    assert told["update"]["audio_hours"] == pytest.approx(4 * 30 / 3600)
+    assert told["schedule_updates"] == [0, 2, 4]
+    assert told["schedule"]["gumbel_temperature"] == pytest.approx([2.0 * 0.999995**update for update in (0, 2, 4)])
+    assert told["schedule"]["learning_rate"] == pytest.approx([0.001 * step / 32_000 for step in (1, 2, 4)])
+
+
+def test_it_needs_no_corpus_and_leaves_no_files(explained):
+    explained("--ckpt_path=last")
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_flow_has_the_shapes_of_a_real_pass(explained):
+    told = explained("--no_gradients")
+    steps = {step["part"]: step for step in told["flow"]["steps"]}
+    assert list(steps) == ["encoder", "norm", "masking", "context", "quantizer", "loss", "objective"]
+    frames, targets = 1 + (16_000 - 325) // 320, told["flow"]["sizes"]["M"]
+    assert steps["encoder"]["takes"] == {"waveform": [2, 16_000]}
+    assert steps["encoder"]["gives"] == {"": [2, frames, 8]}
+    assert steps["masking"]["gives"] == {"frames": [2, frames], "targets": [2, targets]}
+    assert steps["quantizer"]["takes"] == {"latents": [2, targets, 8]}
+    assert steps["quantizer"]["gives"]["probabilities"] == [2, targets, 2, 8]
+    assert steps["loss"]["takes"]["targets.quantized"] == [2, targets, 8]
+    assert steps["objective"]["gives"] == {"contrastive": [], "diversity": [], "feature": []}
+
+
+def test_parameters_of_the_parts_add_up(explained):
+    told = explained()
+    assert sum(told["parameters"].values()) == told["num_parameters"]
+    assert told["num_frozen"] == 0
+    # one weight a tap and channel: 8 x 1 x 10, 8 x 8 x 8 twice, and the group norm of the first layer
+    assert told["parameters"]["encoder"] == 80 + 2 * 512 + 16
+    assert told["parameters"]["codebook"] == 2 * 8 * 4
+
+
+def test_which_loss_trains_which_part(explained):
+    norms = explained()["gradients"]["norms"]
+    assert {part for part, norm in norms["contrastive"].items() if norm == 0} == set()
+    assert {part for part, norm in norms["diversity"].items() if norm > 0} == {"encoder", "norm", "scores"}
+    assert {part for part, norm in norms["feature"].items() if norm > 0} == {"encoder"}
+
+
+def test_gradients_and_their_terms_can_be_left_out(explained):
+    told = explained("--no_gradients")
+    assert told["gradients"] is None
+    assert told["start"]["terms"] is None
+
+
+def test_predictions_are_those_of_an_update(explained):
+    told = explained("--data.batch_seconds=3", "--trainer.accumulate_grad_batches=2")
+    frames = 1 + (16_000 - 325) // 320
+    expected = told["masking"]["predicted"] * frames * 3 * 2
+    assert told["update"]["predictions"] == pytest.approx(expected)
+    assert told["codes"]["measurable_bits"] == pytest.approx(min(6, math.log2(expected)))
+
+
+@pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
+def test_the_text_says_the_same(config, capsys):
+    assert main(["explain", f"--config={config}", "--model.quantizer=IdentityQuantizer"]) == 0
+    text = capsys.readouterr().out
+    for part in ("325 samples", "none: targets are continuous", "of the frames are hidden", "ln 6 = 1.7918 nats"):
+        assert part in text
+    assert "contrastive  diversity  feature" in text
+
+
+def test_future_prediction(explained):
+    told = explained(
+        "--model=FuturePrediction",
+        "--model.context=ConvContext",
+        "--model.context.layers=[[8,2]]",
+        "--model.loss=FuturePredictionLoss",
+        "--no_gradients",
+    )
+    frames = 1 + (16_000 - 325) // 320
+    ahead = math.ceil(325 / 320)
+    predictions = sum(frames - step for step in range(ahead, ahead + 12))
+    assert told["masking"] is None
+    assert "M" not in told["flow"]["sizes"]
+    assert told["update"]["predictions"] == predictions * 5
+    assert told["start"]["blind"] == pytest.approx(told["start"]["num_candidates"] * math.log(2))
+
+
+def test_unknown_part_is_explained_as_by_fit(config, capsys):
+    assert main(["explain", f"--config={config}", "--model.quantizer=GumbleQuantizer"]) == 2
+    assert "Unknown quantizer 'GumbleQuantizer'." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.quantizer.codebook_size=1"], "`codebook_size` must be at least 2, but is 1."),
+        (["--data.batch_seconds=0.5"], "`batch_seconds` must be at least `max_seconds`, 1.0, but is 0.5."),
+        (
+            ["--data.min_seconds=0.1", "--data.max_seconds=0.1"],
+            "`max_seconds` must be at least 0.240 for this model, but is 0.1.",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_explained(args, message, config, capsys):
+    assert main(["explain", f"--config={config}", *args]) == 1
+    assert capsys.readouterr().err.endswith(f"error: {message}\n(W2VLAB_TRACEBACK=1 shows where)\n")
+
+
+class NaNQuantizer(IdentityQuantizer):
+    """Breaks the first step."""
+
+    def forward(self, latents, padding_mask=None):
+        return super().forward(latents * math.nan, padding_mask)
+
+
+@pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
+def test_a_step_that_is_not_finite_is_told_in_valid_json(capsys):
+    model = build_model(MaskedPrediction, quantizer=NaNQuantizer)
+    data = SpeechDataModule("none", batch_seconds=0.3, max_seconds=0.1, min_seconds=0.05)
+    trainer = Namespace(devices=1, accelerator="cpu", num_nodes=1, max_steps=2, accumulate_grad_batches=1)
+    explanation = explain(model, data, trainer)
+    assert explanation.start.terms["contrastive"] is None
+    assert explanation.update.utterances == 3
+    json.dumps(explanation.as_dict(), allow_nan=False)
+    print_explanation(explanation)
+    assert "contrastive not finite" in capsys.readouterr().out
+
+
+def test_help(capsys):
+    assert main(["explain", "--help"]) == 0
+    assert "--no_gradients" in capsys.readouterr().out
+
+
+PARTS = [(family, cls) for family in ("encoder", "context", "quantizer", "masking", "loss") for cls in classes(family)]
+
+
+@pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
+@pytest.mark.parametrize(("family", "cls"), PARTS, ids=[cls.__name__ for _, cls in PARTS])
+def test_tensors_without_values_have_the_shapes_of_real_ones(family, cls, monkeypatch):
+    model = build_model(MaskedPrediction, **{family: factory(cls)})
+    real = explain_flow._follow(model.eval(), {}, 2, 420)
+    computed = []
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: computed.append(tensor))
+    assert trace_flow(model, 2, 420) == real
+    assert computed == []
+
+
+class ReadingQuantizer(IdentityQuantizer):
+    """Does what a training step must not: it reads a number back."""
+
+    def forward(self, latents, padding_mask=None):
+        return super().forward(latents * (latents.sum().item() > 0), padding_mask)
+
+
+@pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
+def test_a_part_that_reads_values_is_followed_for_real():
+    flow = trace_flow(build_model(MaskedPrediction, quantizer=ReadingQuantizer), 2, 420)
+    (step,) = (step for step in flow.steps if step.part == "quantizer")
+    assert step.gives["quantized"] == (2, flow.sizes["M"], WIDTH)
+
+
+class FirstQuarter(NoMasking):
+    """Hides the first quarter of the frames, and has half of them predicted."""
+
+    def forward(self, num_frames, generators, num_channels):
+        (size,) = set(num_frames)
+        frames = (torch.arange(size) < size // 4).expand(len(num_frames), -1)
+        targets = torch.arange(size // 8).expand(len(num_frames), -1)
+        channels = torch.zeros(len(num_frames), num_channels, dtype=torch.bool)
+        channels[:, 0] = True
+        return Mask(frames, targets, (size // 8,) * len(num_frames), channels)
+
+
+def test_masks_are_counted():
+    statistics = measure_masking(build_model(MaskedPrediction, masking=FirstQuarter), 3, 80)
+    assert statistics.hidden == 0.25
+    assert statistics.hidden_deviation == 0
+    assert statistics.predicted == 0.125
+    assert statistics.hidden_channels == pytest.approx(1 / WIDTH)
+    assert (statistics.num_utterances, statistics.num_frames) == (3, 80)
+
+
+def test_masks_differ_from_batch_to_batch():
+    statistics = measure_masking(build_model(MaskedPrediction), 2, 80)
+    assert statistics.hidden_deviation > 0
+    assert measure_masking(build_model(FuturePrediction), 2, 80) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "expected"),
+    [
+        (MaskedPrediction, partial(ContrastiveLoss, num_negatives=7), math.log(8)),
+        (MaskedPrediction, partial(ContrastiveLoss, num_negatives=7, negatives_from="anywhere"), math.log(8)),
+        (MaskedPrediction, CodePredictionLoss, math.log(5)),
+        (FuturePrediction, partial(FuturePredictionLoss, num_negatives=3), 4 * math.log(2)),
+        (FuturePrediction, partial(FuturePredictionLoss, num_negatives=3, objective="infonce"), math.log(4)),
+    ],
+)
+def test_loss_that_knows_nothing(model, loss, expected):
+    quantizer = next(cls for cls in classes("quantizer") if cls.__name__ == "GumbelQuantizer")
+    built = build_model(model, loss=loss, quantizer=factory(quantizer))
+    weights = [parameter.clone() for parameter in built.loss.parameters()]
+    assert blind_loss(built) == pytest.approx(expected, abs=1e-5)
+    assert all(torch.equal(old, new) for old, new in zip(weights, built.loss.parameters(), strict=True))
+
+
+def test_a_loss_without_weights_has_no_zero_to_be_at():
+    model = build_model(MaskedPrediction)
+    model.loss = nn.Identity()
+    assert blind_loss(model) is None
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        partial(PolynomialSchedule, warmup_updates=3, total_updates=10),
+        partial(CosineSchedule, warmup_updates=3, total_updates=10),
+        partial(torch.optim.lr_scheduler.StepLR, step_size=4),
+    ],
+)
+def test_learning_rates_are_those_of_the_run(scheduler):
+    model = build_model(MaskedPrediction, optimizer=partial(torch.optim.SGD, lr=0.5), scheduler=scheduler)
+    configured = model.configure_optimizers()
+    rates = []
+    for _ in range(11):
+        rates.append(configured["optimizer"].param_groups[0]["lr"])
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert scheduled_values(model, [0, 5, 10])["learning_rate"] == pytest.approx([rates[0], rates[5], rates[10]])
+
+
+def test_a_learning_rate_that_follows_the_run_is_not_guessed():
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    model = build_model(MaskedPrediction, optimizer=partial(torch.optim.SGD, lr=0.5), scheduler=plateau)
+    assert scheduled_values(model, [0, 5])["learning_rate"] == [0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("devices", "accelerator", "num_nodes", "expected"),
+    [
+        (2, "cpu", 1, 2),
+        ("2", "cpu", 3, 6),
+        ([0, 3, 4], "gpu", 1, 3),
+        ("0,3", "gpu", 2, 4),
+        ("1,", "gpu", 1, 1),
+        ("auto", "cpu", 2, 2),
+    ],
+)
+def test_processes(devices, accelerator, num_nodes, expected):
+    assert num_processes(Namespace(devices=devices, accelerator=accelerator, num_nodes=num_nodes)) == expected
+
+
+@pytest.mark.parametrize("devices", ["auto", -1, "-1"])
+def test_automatic_devices_are_those_of_this_machine(devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert num_processes(Namespace(devices=devices, accelerator="auto", num_nodes=1)) == 4
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert num_processes(Namespace(devices=devices, accelerator="auto", num_nodes=1)) == 1
+
+
+def test_an_open_end_shows_the_start_alone(explained):
+    told = explained("--trainer.max_steps=-1", "--no_gradients")
+    assert told["schedule_updates"] == [0]
+    assert told["update"]["updates"] is None
+
+
+def test_noise_reaches_what_a_batch_of_speech_reaches():
+    """A row of the matrix on other audio has its zeros in the same places."""
+    from w2vlab.callbacks.gradient_matrix import gradient_matrix
+
+    zeros = []
+    for seed in (0, 50):
+        torch.manual_seed(0)
+        model = build_model(MaskedPrediction)
+        output = model(audio_batch((420, 420), first=seed), address(2))
+        zeros.append(gradient_matrix(model, model.objective_terms(output)).norms == 0)
+    assert torch.equal(*zeros)

@@ -1,0 +1,100 @@
+"""`w2vlab explain`: what a configuration comes to, before anything is run."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+
+from w2vlab.cli.explain_text import print_explanation
+from w2vlab.cli.explanation import explain
+from w2vlab.cli.fit import USER_ERRORS, report_problem
+from w2vlab.cli.lightning_cli import W2VLightningCLI
+from w2vlab.cli.parser import RunParser, command_line_problem
+from w2vlab.data import SpeechDataModule
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.registry import load_parts
+
+_HELP = """\
+Usage: w2vlab explain [--json] [--no_gradients] [any option of `w2vlab fit`]
+
+Says what a configuration comes to, without data and without training: shapes, parameters, which loss trains which part,
+receptive field, bits of the codes, masked fraction, size of an update, losses at the start, schedules.
+
+  w2vlab explain --config configs/quickstart.yaml
+  w2vlab explain --model=MaskedPrediction --trainer.accelerator=gpu --trainer.devices=8
+
+Options:
+  --json          Print everything as JSON.
+  --no_gradients  Leave out which loss trains which part. It takes the first step on two seconds of noise, with the
+                  memory of the parameters and of one gradient for each term of the objective.
+"""
+
+
+class _Options(W2VLightningCLI):
+    """Parses what `fit` takes and builds the model, and nothing that touches a disk or a device."""
+
+    settings: Namespace
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the options of a run; none of them needs data."""
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"data.corpus": "none"})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses, and leaves checkpoints alone."""
+        if problem := command_line_problem(self._args):
+            parser.error(problem)
+        self.config = parser.parse_args(self._args)
+
+    def before_instantiate_classes(self) -> None:
+        """Makes no folders."""
+
+    def instantiate_classes(self) -> None:
+        """Builds the model and checks the settings of the data."""
+        self.settings = self.config[self.config.subcommand]
+        self.datamodule = SpeechDataModule(**self.settings.data)
+        # The parser of the run would build loggers and callbacks too.
+        parser = RunParser(exit_on_error=False)
+        parser.add_subclass_arguments(PretrainingModule, "model")
+        self.model = parser.instantiate_classes(parser.parse_object({"model": self.settings.model})).model
+
+    def after_instantiate_classes(self) -> None:
+        """Has nothing run."""
+        self.subcommand = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Names the command whose options these are."""
+        return {"fit": W2VLightningCLI.subcommands()["fit"]}
+
+
+def run(options: list[str]) -> int:
+    """Explains the configuration that `options` describe.
+
+    Args:
+        options: What follows `explain` on the command line.
+
+    Returns:
+        Exit status: 0 done, 1 the configuration cannot be built, 2 wrong usage.
+    """
+    if options in (["-h"], ["--help"]):
+        sys.stdout.write(_HELP)
+        return 0
+    as_json, gradients = "--json" in options, "--no_gradients" not in options
+    options = [option for option in options if option not in ("--json", "--no_gradients")]
+    try:
+        load_parts()
+        cli = _Options(["fit", *options], Callback())
+        explanation = explain(cli.model, cli.datamodule, cli.settings.trainer, gradients)
+    except USER_ERRORS as problem:
+        return report_problem(problem)
+    if as_json:
+        json.dump(explanation.as_dict(), sys.stdout, indent=1, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        print_explanation(explanation)
+    return 0

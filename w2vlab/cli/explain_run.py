@@ -1,0 +1,166 @@
+"""What a run's settings come to: processes, masks, schedules, the loss that knows nothing."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jsonargparse import Namespace
+from torch.func import functional_call
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from w2vlab.interfaces import Masking, StepDependent
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.optim import UpdateSchedule
+from w2vlab.types import Everywhere, LossOutput, PredictionTask, QuantizerOutput, RandomAddress
+
+_MIN_DRAWS, _MIN_UTTERANCES = 20, 500
+
+
+@dataclass
+class MaskStatistics:
+    """What a masking strategy did over many batches.
+
+    Attributes:
+        num_draws: Batches.
+        num_utterances: Utterances of each.
+        num_frames: Frames of each utterance.
+        hidden: Share of the frames that were hidden.
+        hidden_deviation: Its standard deviation from batch to batch.
+        predicted: Share of the frames that were to be predicted.
+        hidden_channels: Share of the channels that were set to zero.
+    """
+
+    num_draws: int
+    num_utterances: int
+    num_frames: int
+    hidden: float
+    hidden_deviation: float
+    predicted: float
+    hidden_channels: float
+
+
+def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: int) -> MaskStatistics | None:
+    """Draws masks for many batches; None where a model masks nothing."""
+    masking = next((child for child in model.children() if isinstance(child, Masking)), None)
+    if masking is None:
+        return None
+    num_draws = max(_MIN_DRAWS, math.ceil(_MIN_UTTERANCES / num_utterances))
+    ids = tuple(f"utterance-{number}" for number in range(num_utterances))
+    hidden, predicted, channels = [], [], []
+    for update in range(num_draws):
+        generators = RandomAddress(model.seed, update, ids).generators("mask")
+        mask = masking((num_frames,) * num_utterances, generators, model.context.model_dim)
+        hidden.append(mask.frames.double().mean())
+        predicted.append(sum(mask.num_targets) / (num_utterances * num_frames))
+        channels.append(0.0 if mask.channels is None else mask.channels.double().mean().item())
+    shares = torch.stack(hidden)
+    return MaskStatistics(
+        num_draws=num_draws,
+        num_utterances=num_utterances,
+        num_frames=num_frames,
+        hidden=shares.mean().item(),
+        hidden_deviation=shares.std().item(),
+        predicted=sum(predicted) / num_draws,
+        hidden_channels=sum(channels) / num_draws,
+    )
+
+
+def blind_loss(model: PretrainingModule) -> float | None:
+    """Measures the loss of a prediction that knows nothing, in nats: with all weights of the loss at zero.
+
+    The targets are made up and all different: negatives equal to the true target would be left out.
+
+    Returns:
+        The mean over predictions; None where the loss has no weights.
+    """
+    loss, spec = model.loss, model.quantizer.spec
+    if not any(True for _ in loss.parameters()):
+        return None
+    generator = torch.Generator().manual_seed(model.seed)
+    num_frames = loss.min_frames(model.frame_overlap) + 100
+    context = torch.randn(2, num_frames, model.context.output_dim, generator=generator)
+    vectors = torch.randn(2, num_frames, spec.dim, generator=generator)
+    codes = torch.randint(max(spec.codebook_size, 1), (2, num_frames, spec.num_codebooks), generator=generator)
+    targets, lengths = QuantizerOutput(vectors, codes), (num_frames, num_frames)
+    everywhere = None
+    if loss.uses_every_frame:
+        everywhere = Everywhere(targets, lengths, torch.arange(num_frames).expand(2, -1))
+    address = RandomAddress(model.seed, 0, ("first", "second"))
+    lookup = model.quantizer.lookup if spec.num_codebooks else None
+    task = PredictionTask(context, targets, lengths, address, model.frame_overlap, lookup, everywhere)
+    with torch.no_grad():
+        zeros = {name: torch.zeros_like(parameter) for name, parameter in loss.named_parameters()}
+        output: LossOutput = functional_call(loss, zeros, (task,))
+    return output.total.item() / sum(output.counts)
+
+
+def scheduled_values(model: PretrainingModule, updates: Sequence[int]) -> dict[str, list[float | None]]:
+    """Returns everything that changes with the updates, by its name in the logs, after each of `updates`.
+
+    Args:
+        model: The model.
+        updates: Ascending numbers of updates done.
+
+    Returns:
+        One value for each of `updates`; None where it depends on how the run goes.
+    """
+    values: dict[str, list[float | None]] = {"learning_rate": _learning_rates(model, updates)}
+    for module in model.modules():
+        if isinstance(module, StepDependent):
+            after = [module.scheduled_values(update) for update in updates]
+            values |= {name: [state[name] for state in after] for name in after[0]}
+    return values
+
+
+def _learning_rates(model: PretrainingModule, updates: Sequence[int]) -> list[float | None]:
+    configured = cast(dict[str, Any], model.configure_optimizers())
+    optimizer: Optimizer = configured["optimizer"]
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return [None if update else _rate(optimizer) for update in updates]
+    if isinstance(scheduler, UpdateSchedule):
+        return [float(scheduler.base_lrs[0]) * scheduler.factor(update) for update in updates]
+    return _stepped(scheduler, optimizer, updates)
+
+
+def _stepped(scheduler: LRScheduler, optimizer: Optimizer, updates: Sequence[int]) -> list[float | None]:
+    """Takes a schedule of PyTorch's through all updates, because it knows its next value only."""
+    rates: list[float | None] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it expects the optimiser to have stepped
+        done = 0
+        for update in updates:
+            for _ in range(update - done):
+                scheduler.step()
+            done = update
+            rates.append(_rate(optimizer))
+    return rates
+
+
+def _rate(optimizer: Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def num_processes(trainer: Namespace) -> int:
+    """Returns how many processes a trainer of these settings has; `auto` is what this machine has.
+
+    Args:
+        trainer: The settings `devices`, `accelerator` and `num_nodes`.
+    """
+    devices: Any = trainer.devices
+    if isinstance(devices, str) and "," in devices:
+        devices = [index for index in devices.split(",") if index.strip()]
+    elif isinstance(devices, str) and devices != "auto":
+        devices = int(devices)
+    if devices in ("auto", -1):
+        on_gpu = trainer.accelerator in ("auto", "gpu", "cuda")
+        count = max(torch.cuda.device_count(), 1) if on_gpu else 1
+    else:
+        count = len(devices) if isinstance(devices, Sequence) else int(devices)
+    return count * int(trainer.num_nodes)

@@ -1,0 +1,155 @@
+"""An explanation as tables of plain text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from w2vlab.cli.explain_flow import Shape
+from w2vlab.cli.explanation import Explanation
+
+_PLAIN_WIDTH = 200
+"""Columns where the output is no terminal and its width unknown."""
+
+
+def print_explanation(explanation: Explanation) -> None:
+    """Prints everything, one table a question."""
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    for title, table in (
+        (f"What flows through {explanation.model}: {_sizes(explanation)}", _flow(explanation)),
+        (_parameters_title(explanation), _parameters(explanation)),
+        ("In numbers", _numbers(explanation)),
+        ("After so many updates", _schedule(explanation)),
+    ):
+        console.print(title, style="bold", highlight=False, soft_wrap=True)
+        console.print(table, highlight=False)
+        console.print()
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, pad_edge=False, header_style="dim")
+
+
+def _sizes(explanation: Explanation) -> str:
+    return ", ".join(f"{letter} {size}" for letter, size in explanation.flow.sizes.items() if size)
+
+
+def _flow(explanation: Explanation) -> Table:
+    table = _table("part", "class", "takes", "gives")
+    for step in explanation.flow.steps:
+        table.add_row(step.part, explanation.classes.get(step.part, ""), _shapes(step.takes), _shapes(step.gives))
+    return table
+
+
+def _shapes(shapes: Mapping[str, Shape]) -> str:
+    return ", ".join(f"{name} ({', '.join(map(str, shape))})".strip() for name, shape in shapes.items())
+
+
+def _parameters_title(explanation: Explanation) -> str:
+    text = f"{explanation.num_parameters:,} parameters"
+    if explanation.num_frozen:
+        text += f", of which {explanation.num_frozen:,} are not trained"
+    if explanation.gradients is None:
+        return text
+    return f"{text}, and the norm of the gradient that each term sends them; 0 is exactly nothing"
+
+
+def _parameters(explanation: Explanation) -> Table:
+    matrix = explanation.gradients
+    terms = () if matrix is None else matrix.terms
+    table = _table("part", "parameters", *terms)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for part, count in explanation.parameters.items():
+        norms = [] if matrix is None else [matrix.norm(term, part) for term in terms]
+        table.add_row(part, f"{count:,}", *("0" if norm == 0 else f"{norm:.2g}" for norm in norms))
+    return table
+
+
+def _numbers(explanation: Explanation) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in (
+        _frames(explanation) | _codes(explanation) | _masking(explanation) | _update(explanation) | _start(explanation)
+    ).items():
+        table.add_row(name, text)
+    return table
+
+
+def _frames(explanation: Explanation) -> dict[str, str]:
+    frames = explanation.frames
+    return {
+        "one latent sees": f"{frames['receptive_field_samples']:.0f} samples, {frames['receptive_field_ms']:.4g} ms",
+        "from one to the next": f"{frames['stride_samples']:.0f} samples, {frames['stride_ms']:.4g} ms, "
+        f"{frames['frame_rate_hz']:.4g} frames a second",
+        "utterances": f"{frames['shortest_utterance_seconds']:.4g} to {frames['longest_utterance_seconds']:.4g} s; "
+        "longer ones are cropped, shorter ones left out",
+    }
+
+
+def _codes(explanation: Explanation) -> dict[str, str]:
+    codes = explanation.codes
+    if codes is None:
+        return {"codes": "none: targets are continuous"}
+    return {
+        "codes": f"{codes.num_codebooks} x {codes.codebook_size} entries; "
+        f"perplexity, summed over codebooks, at most {codes.max_perplexity}",
+        "bits of the codes": f"at most {codes.bits_per_frame:.4g} a frame, {codes.bits_per_second:.4g} a second: "
+        "all entries alike, codebooks independent",
+        "entropy to be measured": f"at most {codes.measurable_bits:.4g} bits a frame from the "
+        f"{explanation.update.targets:,.0f} target frames of an update",
+    }
+
+
+def _masking(explanation: Explanation) -> dict[str, str]:
+    masking = explanation.masking
+    if masking is None:
+        return {}
+    text = (
+        f"{masking.hidden:.1%} of the frames are hidden (± {masking.hidden_deviation:.1%} from batch to batch), "
+        f"{masking.predicted:.1%} predicted"
+    )
+    if masking.hidden_channels:
+        text += f"; {masking.hidden_channels:.1%} of the channels are zero"
+    return {
+        "masks": f"{text}; over {masking.num_draws} batches of {masking.num_utterances} utterances "
+        f"of {masking.num_frames} frames"
+    }
+
+
+def _update(explanation: Explanation) -> dict[str, str]:
+    update = explanation.update
+    run = "`trainer.max_steps` leaves the number of updates open"
+    if update.updates is not None and update.audio_hours is not None:
+        run = f"{update.updates:,} updates, {update.audio_hours:,.1f} h of audio at most"
+    return {
+        "an update": f"{update.processes} x {update.micro_batches} micro-batches (processes x accumulation), "
+        f"{update.audio_seconds:,.5g} s of audio at most; of {update.utterances} utterances of the greatest length, "
+        f"{update.predictions:,.0f} predictions",
+        "the run": run,
+    }
+
+
+def _start(explanation: Explanation) -> dict[str, str]:
+    start = explanation.start
+    rows = {
+        "chance": f"1 of {start.num_candidates} candidates; "
+        f"ln {start.num_candidates} = {start.nats:.4f} nats = {start.bits:.4f} bits"
+    }
+    if start.blind is not None:
+        rows["loss that knows nothing"] = f"{start.blind:.4f} nats a prediction, with all weights of the loss at zero"
+    if start.terms is not None:
+        terms = ", ".join(
+            f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in start.terms.items()
+        )
+        rows["first step, on noise"] = f"{terms} nats a prediction, weighted"
+    return rows
+
+
+def _schedule(explanation: Explanation) -> Table:
+    table = _table("", *(f"{update:,}" for update in explanation.schedule_updates))
+    for name, values in explanation.schedule.items():
+        table.add_row(name, *("as the run goes" if value is None else f"{value:.4g}" for value in values))
+    return table
