@@ -1,0 +1,65 @@
+"""Every notebook runs from top to bottom, where every claim is asserted, and was saved with what it shows."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_notebooks_are_numbered() -> None:
+    assert [path.name[:3] for path in NOTEBOOKS] == [f"{number:02}_" for number in range(1, len(NOTEBOOKS) + 1)]
+    assert len(NOTEBOOKS) >= 6
+
+
+@notebooks
+def test_was_saved_as_executed(path: Path) -> None:
+    cells = code_cells(nbformat.read(path, as_version=4))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs), "a notebook shows something"
+    assert not [output for output in outputs if output.get("name") == "stderr"], "no warnings in what readers see"
+    text = "".join(
+        str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs
+    )
+    assert not re.search(r"/(root|home|tmp|work)/", text), "paths of a machine"
+    assert path.stat().st_size < 1_000_000
+
+
+@notebooks
+def test_claims_what_it_asserts(path: Path) -> None:
+    source = "\n".join(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
+    assert source.count("assert ") >= 5
+
+
+@notebooks
+def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
+    client.execute()  # raises at the first assertion that does not hold
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("notebook_*.png")), ids=lambda path: path.stem)
+def test_a_picture_of_the_readme_is_the_notebooks(picture: Path) -> None:
+    number = picture.stem.split("_")[1]
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    outputs = [output for cell in code_cells(nbformat.read(path, as_version=4)) for output in cell.outputs]
+    shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    assert picture.read_bytes() in [base64.b64decode(image) for image in shown]
+    assert f"docs/{picture.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
