@@ -15,14 +15,20 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
 
-from tests.callbacks.toy_runs import noise, tones, toy_model
+from tests.callbacks.toy_runs import damaged, noise, tones, toy_model
 from tests.contracts.tiny import audio_batch, factory
 from tests.modules.training import fit, loader, make_trainer
 from w2vlab.callbacks import CodebookHealth
 from w2vlab.callbacks.codebook_picture import HealthView, draw_codebook_health
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
+from w2vlab.quantizers import (
+    EMAQuantizer,
+    FiniteScalarQuantizer,
+    GumbelQuantizer,
+    IdentityQuantizer,
+    KMeansQuantizer,
+)
 
 GUMBEL = factory(GumbelQuantizer)
 VALIDATION = [audio_batch((800, 700, 430), first=100), audio_batch((620, 800), first=103)]
@@ -151,6 +157,26 @@ def test_a_quantizer_without_codebooks_is_told_once(tmp_path: Path) -> None:
         train(CodebookHealth(every=1), tmp_path, model=model_with(factory(IdentityQuantizer)))
     assert len([warning for warning in caught if "CodebookHealth" in str(warning.message)]) == 1
     assert not list(tmp_path.glob("codebook_health.*"))
+
+
+def test_without_a_validation_it_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="CodebookHealth has no effect: its probe is from the validation"):
+        fit(model_with(), noise(), 2, callbacks=[CodebookHealth(every=1)], default_root_dir=tmp_path)
+
+
+@pytest.mark.parametrize("quantizer", [GumbelQuantizer, FiniteScalarQuantizer])
+def test_weights_that_are_no_numbers_leave_valid_json(quantizer: type, tmp_path: Path) -> None:
+    options = {"validation": VALIDATION, "num_sanity_val_steps": 2, "default_root_dir": tmp_path}
+    fit(model_with(factory(quantizer)), damaged(), 6, callbacks=[CodebookHealth(every=2)], **options)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    looks = json.loads((tmp_path / "codebook_health.json").read_text(), parse_constant=refuse)["looks"]
+    assert [look["update"] for look in looks] == [0, 2, 4, 6]
+    if quantizer is GumbelQuantizer:
+        assert looks[0]["1/perplexity_soft"] > 1
+        assert looks[-1]["1/perplexity_soft"] is None
 
 
 def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:

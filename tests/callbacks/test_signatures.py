@@ -158,6 +158,11 @@ def test_cures_are_for_this_run():
     assert not any("penalties" in flag for flag in flags("few_codes"))
     assert "--model.quantizer=EMAQuantizer" in flags("collapsed", quantizer="KMeansQuantizer")
     assert "--model.quantizer=EMAQuantizer" not in flags("collapsed", quantizer="EMAQuantizer")
+    fixed = "--model.encoder=LogMelEncoder", "--model.quantizer=RandomProjectionQuantizer"
+    assert " ".join(fixed) in flags("collapsed", encoder="ConvFeatureEncoder", quantizer="KMeansQuantizer")
+    # Codes that do not learn become few all the same where the encoder learns.
+    assert fixed[0] in flags("collapsed", encoder="ConvFeatureEncoder", quantizer="RandomProjectionQuantizer")
+    assert not set(fixed) & set(flags("collapsed", encoder="LogMelEncoder", quantizer="RandomProjectionQuantizer"))
     assert "--model.quantizer.temperature_end=1" in flags("collapsed", temperatures=(2.0, 0.5))
     assert not any("temperature" in flag for flag in flags("collapsed", temperatures=(0.5, 0.5)))
     assert "--model.encoder.normalize_waveform=true" in flags("uninformed", normalizes_waveform=False)

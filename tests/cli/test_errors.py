@@ -40,6 +40,14 @@ def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "Unknown class 'WandbLoger' for `trainer.logger`. Give its full import path, as in "
             "package.module.WandbLoger.",
         ),
+        (
+            ["--model.quantizer=nowhere/kmeans.yaml"],
+            "`model.quantizer` must name a file that exists, but is nowhere/kmeans.yaml.",
+        ),
+        (
+            ["--trainer.callbacks+=nowhere.yaml"],
+            "`trainer.callbacks` must name a file that exists, but is nowhere.yaml.",
+        ),
         (["--model.quantizer=torch.nn.Linear"], "`model.quantizer` must be a Quantizer, but is torch.nn.Linear."),
         (
             ["--model.quantizer=nowhere.Quantizer"],

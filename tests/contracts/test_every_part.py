@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from typing import Literal, get_origin, get_type_hints
 
 import pytest
 
-from tests.contracts.tiny import SUPPLIED, all_parts, parameters
+from tests.contracts.tiny import SUPPLIED, all_parts, build, build_model, parameters
 from w2vlab.registry import FAMILIES, import_path
 
 PARTS = all_parts()
@@ -45,6 +46,15 @@ def test_required_arguments_are_the_widths_of_the_neighbours(family: str, cls: t
 def test_typed(family: str, cls: type) -> None:
     for name, parameter in parameters(cls).items():
         assert parameter.annotation is not parameter.empty, f"`{name}` has no type, so YAML could hold anything"
+
+
+@every_part
+def test_a_word_that_is_no_choice_is_refused(family: str, cls: type) -> None:
+    """From Python too, where a misspelt word would otherwise mean one of the others."""
+    for name, hint in get_type_hints(cls.__init__).items():
+        if get_origin(hint) is Literal:
+            with pytest.raises(ValueError, match=f"`{name}` must be one of '.*, but is neither"):
+                (build_model if family == "model" else build)(cls, **{name: "neither"})
 
 
 @every_part

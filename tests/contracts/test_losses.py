@@ -121,6 +121,16 @@ def test_no_gradient_reaches_padding(cls: type) -> None:
 
 
 @losses
+def test_a_context_is_not_asked_for_what_it_has_seen(cls: type) -> None:
+    """The last contexts, with nothing far enough ahead of them, make no prediction."""
+    task = make_task()
+    build(cls)(task).total.backward()
+    for row, frames in enumerate(LENGTHS):
+        asked = task.context.grad[row, :frames].abs().sum(dim=-1) > 0
+        assert asked.tolist() == [True] * (frames - OVERLAP) + [False] * OVERLAP
+
+
+@losses
 def test_loss_teaches_contexts_targets_and_its_own_parameters(cls: type) -> None:
     loss, task = build(cls), make_task()
     loss(task).total.backward()

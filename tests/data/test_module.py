@@ -161,7 +161,11 @@ def test_utterances_too_short_for_the_user_or_the_model_are_left_out(ready_modul
     assert "9 shorter than 0.29 s (" in caplog.text
     sizes = [size for batch in module.train_dataloader() for size in batch.num_samples]
     assert min(sizes) >= 4640
+    with pytest.raises(ValueError, match=r"`max_seconds` must be at least 62\.500 for this model, but is"):
+        module.require(10**6)
+    module = make_module(corpus, max_seconds=63, batch_seconds=63)
     module.require(10**6)
+    module.prepare_data()
     with pytest.raises(
         ValueError, match=r"must hold an utterance that is long enough, but has 40 shorter than 62\.5 s"
     ):

@@ -85,6 +85,7 @@ def test_the_shortest_span_bounds_the_starts() -> None:
 def test_spans_nearly_as_long_as_the_utterance_find_places() -> None:
     assert sorted(draw_span_starts(np.array([50, 40]), 30, rng(0)).tolist()) == [0, 1]
     assert draw_span_starts(np.array([50]), 30, rng(0), replacement=True).tolist() == [0]
+    assert draw_span_starts(np.array([1, 1, 1, 3]), 2, rng(0), replacement=True).tolist() == [0, 0, 0, 0]
     assert draw_span_starts(np.array([], dtype=np.int64), 30, rng(0)).tolist() == []
 
 

@@ -55,9 +55,7 @@ def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     notebook = nbformat.read(path, as_version=4)
     if "w2vlab" in notebook.metadata and not FESTVOX_RU.is_whole(FESTVOX_RU.audio_folder(cache_root(None))):
-        pytest.skip(
-            "needs the sample corpus, which no test fetches; `w2vlab fit --config notebooks/toy.yaml` does"
-        )
+        pytest.skip("needs the sample corpus, which no test fetches; `w2vlab fit --config notebooks/toy.yaml` does")
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
     client.execute()  # raises at the first assertion that does not hold
 

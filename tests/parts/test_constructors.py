@@ -6,12 +6,16 @@ from functools import partial
 
 import pytest
 
+from w2vlab.contexts import ConformerContext, ConvContext, TransformerContext
+from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.losses import ContrastiveLoss, FuturePredictionLoss
 from w2vlab.masking import SpanMasking
 from w2vlab.quantizers import GumbelQuantizer, KMeansQuantizer
 
 gumbel, kmeans = partial(GumbelQuantizer, 8), partial(KMeansQuantizer, 8)
 contrastive, future = partial(ContrastiveLoss, 8, 8), partial(FuturePredictionLoss, 8, 8)
+conv_context = partial(ConvContext, 8)
+transformer, conformer = partial(TransformerContext, 8), partial(ConformerContext, 8)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,12 @@ contrastive, future = partial(ContrastiveLoss, 8, 8), partial(FuturePredictionLo
         (SpanMasking, {"min_spans": 0}, "`min_spans` must be at least 1, but is 0"),
         (SpanMasking, {"length": 1, "probability": 1}, r"above 0 and below `length` \(1\), but is 1"),
         (contrastive, {"num_negatives": 0}, "`num_negatives` must be at least 1, but is 0"),
+        (contrastive, {"projection_dim": 0}, "`projection_dim` must be at least 1, but is 0"),
         (contrastive, {"logit_temperature": 0.0}, "`logit_temperature` must be above 0, but is 0"),
+        (ConvFeatureEncoder, {"residual_scale": -1.0}, "`residual_scale` must be above 0, but is -1"),
+        (conv_context, {"residual_scale": 0.0}, "`residual_scale` must be above 0, but is 0"),
+        (transformer, {"num_layers": 0}, "`num_layers` must be at least 1, but is 0"),
+        (conformer, {"num_layers": 0}, "`num_layers` must be at least 1, but is 0"),
         (future, {"num_steps": 0}, "`num_steps` must be at least 1, but is 0"),
         (future, {"num_negatives": 0}, "`num_negatives` must be at least 1, but is 0"),
         (future, {"offset": 0}, "`offset` must be at least 1, but is 0"),

@@ -96,7 +96,7 @@ def materialised(loss: ContrastiveLoss, task: PredictionTask) -> tuple[Tensor, i
     pool, picks = loss.draw_codewords(task) if loss.num_codebook_negatives else (None, None)
     total, correct, excluded = torch.zeros((), dtype=torch.float64), 0, 0
     for row, num_targets in enumerate(task.num_valid):
-        for frame in range(num_targets):
+        for frame in range(task.first_ahead, num_targets):
             target = task.targets.quantized[row, frame]
             negatives: list[Tensor] = []
             if own is not None:
@@ -108,7 +108,7 @@ def materialised(loss: ContrastiveLoss, task: PredictionTask) -> tuple[Tensor, i
             assert len(negatives) == loss.num_all_negatives
             kept = [negative for negative in negatives if not torch.equal(negative, target)]
             excluded += len(negatives) - len(kept)
-            prediction = loss.context_projection(task.context[row, frame])
+            prediction = loss.context_projection(task.context[row, frame - task.first_ahead])
             scores = []
             for candidate in (target, *kept):
                 key = project(loss, candidate)
@@ -141,6 +141,17 @@ def test_every_mode_is_the_materialised_formula(mode: dict[str, Any], target_pro
     pairs = zip(gradients(toy, loss, output.total), gradients(toy, loss, total), strict=True)
     for ours, expected in pairs:
         assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in SOURCES.values() if "negatives_from" not in mode], ids=str)
+def test_a_context_that_has_seen_its_frame_is_asked_for_one_ahead(mode: dict[str, Any]) -> None:
+    toy, loss = Toy(), loss_of(mode)
+    toy.task.first_ahead, toy.task.everywhere = 4, None  # of 7, 4 and 5 frames
+    total, correct, _ = materialised(loss, toy.task)
+    output = loss(toy.task)
+    assert_close(output.total, total, rtol=1e-10, atol=1e-12)
+    assert output.num_correct == correct
+    assert output.counts == (3, 0, 1)
 
 
 @modes

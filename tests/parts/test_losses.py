@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -131,6 +132,21 @@ def test_feature_penalty_with_and_without_padding() -> None:
     output = output_with(features, (2, 1), QuantizerOutput(features, torch.zeros(2, 2, 0, dtype=torch.int64)))
     assert torch.equal(FeaturePenalty()(output), torch.tensor([4.5, 2.0]))
     assert torch.equal(FeaturePenalty(include_padding=True)(output), torch.tensor([4.5, 33.0]))
+
+
+def test_a_penalty_of_features_that_nothing_made_says_that_it_has_no_effect() -> None:
+    """As with LogMelEncoder, which has nothing to learn."""
+    loss = LossOutput(torch.zeros(()), (1,), torch.zeros(()), 2)
+    targets = QuantizerOutput(torch.zeros(1, 2, 3), torch.zeros(1, 2, 0, dtype=torch.int64))
+    output = PretrainOutput(torch.ones(1, 2, 3), (2,), torch.zeros(1, 2, 3), targets, None, loss)
+    with pytest.warns(UserWarning, match="FeaturePenalty has no effect: the encoder has nothing to learn"):
+        FeaturePenalty()(output)
+    output.features.requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FeaturePenalty()(output)
+        with torch.no_grad():
+            FeaturePenalty()(output)
 
 
 def test_diversity_without_probabilities_is_zero_and_says_so() -> None:

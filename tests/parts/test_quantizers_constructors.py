@@ -41,9 +41,13 @@ gumbel = partial(GumbelQuantizer, 8)
         (random, {"codebook_size": 1}, "`codebook_size` must be at least 2, but is 1"),
         (random, {"code_dim": 1}, "`code_dim` must be at least 2 for directions to differ, but is 1"),
         (partial(RandomProjectionQuantizer, 1), {}, "`input_dim` must be at least 2 to be normalised, but is 1"),
-        (gumbel, {"annealing": "cosine"}, "`annealing` must be exponential or linear, but is cosine"),
+        (gumbel, {"annealing": "cosine"}, "`annealing` must be one of 'exponential', 'linear', but is cosine"),
         (gumbel, {"annealing_updates": 0}, "`annealing_updates` must be at least 1, but is 0"),
-        (gumbel, {"projection_activation": "tanh"}, "`projection_activation` must be gelu or relu, but is tanh"),
+        (
+            gumbel,
+            {"projection_activation": "tanh"},
+            "`projection_activation` must be one of 'gelu', 'relu', but is tanh",
+        ),
     ],
 )
 def test_refused(build, arguments, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import replace
 from typing import Any, cast
@@ -129,7 +130,11 @@ class CodebookHealth(Callback):
             self._probe_is_whole = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks before the first update."""
+        """Looks before the first update, and says so if there will never be anything to look at."""
+        if self._active and not trainer.enable_validation:
+            warnings.warn(
+                "CodebookHealth has no effect: its probe is from the validation, and there is none.", stacklevel=2
+            )
         self._look(trainer, pl_module)
 
     def on_train_batch_end(
@@ -191,15 +196,18 @@ class CodebookHealth(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / f"{PREFIX}.png"
         draw_codebook_health(view).savefig(picture, dpi=100)
+        looks = [
+            {name: value if math.isfinite(value) else None for name, value in row.items()} for row in self.history.rows
+        ]
         content = {
             "probe": {"utterances": self._ids, "num_frames": sum(len(codes) for codes in self._codes)},
-            "looks": self.history.rows,
+            "looks": looks,
             "last": {
                 "counts": counts.int().tolist(),
                 "dead": [(row == 0).nonzero().flatten().tolist() for row in counts],
             },
         }
-        (folder / f"{PREFIX}.json").write_text(json.dumps(content), encoding="utf-8")
+        (folder / f"{PREFIX}.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(PREFIX, [str(picture)], step=trainer.global_step)

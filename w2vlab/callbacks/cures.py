@@ -26,6 +26,7 @@ class RunFacts:
     Attributes:
         learning_rate: Its full value, before any schedule.
         accumulate: Micro-batches of an update.
+        encoder: Class of the encoder.
         quantizer: Class of the quantizer.
         codebook_size: Entries V of each codebook, where `codebook_size` is an option of the quantizer.
         temperatures: Where its temperature starts and ends, where it has one.
@@ -40,6 +41,7 @@ class RunFacts:
 
     learning_rate: float
     accumulate: int = 1
+    encoder: str = ""
     quantizer: str = ""
     codebook_size: int | None = None
     temperatures: tuple[float, float] | None = None
@@ -58,7 +60,7 @@ def cures(signature: str, facts: RunFacts) -> list[Cure]:
     Reference:
         Lower learning rate and larger batches: fairseq issues 3718 and 3661, transformers issue 14387. Diversity:
         Baevski et al. 2020, arXiv:2006.11477, Table 13. Moving averages with revival: Zeghidour et al. 2021,
-        arXiv:2107.03312.
+        arXiv:2107.03312. Random codes: Chiu et al. 2022, arXiv:2202.01855.
     """
     return [cure for kind in _KINDS[signature] for cure in kind(facts)]
 
@@ -97,8 +99,13 @@ def _moving_averages(facts: RunFacts) -> Iterator[Cure]:
 
 
 def _fixed_codes(facts: RunFacts) -> Iterator[Cure]:
-    if facts.quantizer not in ("", "RandomProjectionQuantizer"):
-        yield Cure("codes that do not learn, and so cannot collapse", "--model.quantizer=RandomProjectionQuantizer")
+    if not facts.quantizer:
+        return
+    # Over an encoder that learns, codes that do not can still become few: they are codes of what it makes.
+    parts = {"encoder": (facts.encoder, "LogMelEncoder"), "quantizer": (facts.quantizer, "RandomProjectionQuantizer")}
+    flags = [f"--model.{slot}={fixed}" for slot, (now, fixed) in parts.items() if now != fixed]
+    if flags:
+        yield Cure("random codes of log-mel spectra, as in BEST-RQ: neither learns", " ".join(flags))
 
 
 def _warmer(facts: RunFacts) -> Iterator[Cure]:

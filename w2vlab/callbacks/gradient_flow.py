@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -52,7 +52,7 @@ class GradientFlow(Callback):
         self._last_look: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Has the module keep the terms of a step.
+        """Starts anew.
 
         Raises:
             ValueError: The weights are spread over the processes.
@@ -62,13 +62,19 @@ class GradientFlow(Callback):
                 "`trainer.strategy` must keep all weights on every process for GradientFlow, but is "
                 f"{type(trainer.strategy).__name__}. Use auto or ddp, or take the callback out."
             )
-        cast(PretrainingModule, pl_module).keep_step = True
         self._last_look = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Has the module keep the terms of a step that is looked at, and of no other."""
+        cast(PretrainingModule, pl_module).keep_step = self._is_due(trainer.global_step)
+
+    def _is_due(self, update: int) -> bool:
+        return update % self.every == 0 and update != self._last_look
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Looks, if this is the first micro-batch of an update whose turn it is."""
         update = trainer.global_step
-        if update % self.every or update == self._last_look:
+        if not self._is_due(update):
             return
         self._last_look = update
         module = cast(PretrainingModule, pl_module)

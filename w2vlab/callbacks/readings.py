@@ -133,6 +133,7 @@ def facts_of(trainer: Trainer, module: PretrainingModule, values: dict[str, floa
     return RunFacts(
         learning_rate=float(group.get("initial_lr", group["lr"])),
         accumulate=trainer.accumulate_grad_batches,
+        encoder=type(module.encoder).__name__,
         quantizer=type(quantizer).__name__,
         codebook_size=quantizer.codebook_size if "codebook_size" in options_of_quantizer else None,
         temperatures=None if None in temperatures else cast(tuple[float, float], temperatures),

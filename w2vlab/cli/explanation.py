@@ -147,12 +147,8 @@ def explain(
     Raises:
         ValueError: The data's longest utterances are too short for the model.
     """
+    data.require(model.min_samples)
     num_samples = round(data.max_seconds * SAMPLE_RATE)
-    if num_samples < model.min_samples:
-        raise ValueError(
-            f"`max_seconds` must be at least {model.min_samples / SAMPLE_RATE:.3f} for this model, but is "
-            f"{data.max_seconds}."
-        )
     matrix, terms = _measure_step(model) if gradients else (None, None)
     blind = blind_loss(model)
     masking = measure_masking(model, _num_utterances(data), model.encoder.num_frames(num_samples))

@@ -62,12 +62,16 @@ _SEED = "`model.seed` must not be given: it follows `seed_everything`."
 
 
 def command_line_problem(args: list[str]) -> str | None:
-    """Says what jsonargparse would not: which config file is no YAML mapping, and that a seed would be overwritten."""
+    """Says what jsonargparse would not: which file is none or no YAML mapping, and that a seed would be overwritten."""
     flags = [arg.partition("=")[::2] for arg in args]
     flags += [pair for pair in pairwise(args) if pair[0].startswith("-")]
     for name, value in flags:
         if name in ("--model.seed", "--model.init_args.seed"):
             return _SEED
+        # jsonargparse would take it for a class, and say which ones there are.
+        key = name.lstrip("-").rstrip("+")
+        if key.startswith(("model.", "trainer.")) and value.endswith((".yaml", ".yml")) and not Path(value).is_file():
+            return f"`{key}` must name a file that exists, but is {value}."
         if name not in ("-c", "--config") or not Path(value).is_file():
             continue
         try:

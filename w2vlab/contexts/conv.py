@@ -9,11 +9,15 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.interfaces import ContextNetwork
 
 # (width, kernel) of each layer of wav2vec large: 12 layers that see 79 frames, 810 ms.
 WAV2VEC_LARGE_LAYERS = tuple((512, kernel) for kernel in range(2, 14))
+
+Activation = Literal["relu", "gelu"]
+Padding = Literal["replicate", "zeros"]
 
 
 class CausalConvBlock(nn.Module):
@@ -85,13 +89,17 @@ class ConvContext(ContextNetwork):
         self,
         input_dim: int,
         layers: Sequence[tuple[int, int]] = WAV2VEC_LARGE_LAYERS,
-        activation: Literal["relu", "gelu"] = "relu",
-        padding: Literal["replicate", "zeros"] = "replicate",
+        activation: Activation = "relu",
+        padding: Padding = "replicate",
         dropout: float = 0.0,
         skip_connections: bool = True,
         residual_scale: float = 0.5,
     ) -> None:
         super().__init__()
+        check_choice("activation", activation, Activation)
+        check_choice("padding", padding, Padding)
+        if residual_scale <= 0:
+            raise ValueError(f"`residual_scale` must be above 0, but is {residual_scale}.")
         if not layers:
             raise ValueError("`layers` must have at least one (width, kernel), but is empty.")
         for width, kernel in layers:

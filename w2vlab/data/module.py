@@ -91,7 +91,13 @@ class SpeechDataModule(LightningDataModule):
         return max(round(self.min_seconds * SAMPLE_RATE), self._model_min_samples)
 
     def require(self, min_samples: int) -> None:
-        """Leaves out utterances of fewer than `min_samples` samples at 16 kHz; to be called before `setup`."""
+        """Leaves out utterances of fewer than `min_samples` samples at 16 kHz; to be called before `setup`.
+
+        Raises:
+            ValueError: What is left of longer ones is still too short.
+        """
+        needed = min_samples / SAMPLE_RATE
+        _check("max_seconds", self.max_seconds, self.max_seconds >= needed, f"at least {needed:.3f} for this model")
         self._model_min_samples = min_samples
 
     def prepare_data(self) -> None:

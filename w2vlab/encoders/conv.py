@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.encoders.waveform import check_waveform
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.gradients import scale_gradient
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import FeatureEncoder
 
 Normalization = Literal["first_group", "layer", "group"]
+Activation = Literal["gelu", "relu"]
 Padding = Literal["exclude", "include"]
 
 # (width, kernel, stride) of each layer of wav2vec 2.0: 400 samples seen, one latent every 320 (20 ms).
@@ -113,7 +115,7 @@ class ConvFeatureEncoder(FeatureEncoder):
         layers: Sequence[tuple[int, int, int]] = WAV2VEC2_LAYERS,
         normalization: Normalization = "first_group",
         bias: bool = False,
-        activation: Literal["gelu", "relu"] = "gelu",
+        activation: Activation = "gelu",
         log_compression: bool = False,
         skip_connections: bool = False,
         residual_scale: float = 0.5,
@@ -122,6 +124,11 @@ class ConvFeatureEncoder(FeatureEncoder):
         padding: Padding = "exclude",
     ) -> None:
         super().__init__()
+        check_choice("normalization", normalization, Normalization)
+        check_choice("activation", activation, Activation)
+        check_choice("padding", padding, Padding)
+        if residual_scale <= 0:
+            raise ValueError(f"`residual_scale` must be above 0, but is {residual_scale}.")
         if not layers:
             raise ValueError("`layers` must have at least one (width, kernel, stride), but is empty.")
         for width, kernel, stride in layers:

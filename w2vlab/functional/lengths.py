@@ -23,6 +23,20 @@ def make_padding_mask(lengths: Sequence[int], size: int, device: torch.device) -
     return mask.to(device, non_blocking=True)
 
 
+def frames_with_target(num_frames: Sequence[int], ahead: int) -> tuple[int, ...]:
+    """Returns how many frames of each utterance have a target `ahead` frames ahead.
+
+    Raises:
+        ValueError: None has, in any utterance.
+    """
+    if max(num_frames) <= ahead:
+        raise ValueError(
+            f"An utterance must have more than {ahead} frames for one so far ahead to be predicted, but the longest "
+            f"has {max(num_frames)}. Raise `data.min_seconds`."
+        )
+    return tuple(max(0, frames - ahead) for frames in num_frames)
+
+
 def gather_frames(sequence: Tensor, indices: Tensor) -> Tensor:
     """Picks frames `indices` `(B, M)` of `sequence` `(B, T, C)`: `(B, M, C)`."""
     return sequence.gather(1, indices[..., None].expand(-1, -1, sequence.shape[-1]))

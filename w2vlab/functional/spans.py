@@ -71,8 +71,8 @@ def draw_span_starts(
         Baevski et al. 2020, arXiv:2006.11477, Section 3.1; bounds as in the released code.
     """
     shortest = int(lengths.min(initial=num_frames))
-    # Where all spans drawn are nearly as long as the utterance, there must still be a place for each.
-    num_places = max(num_frames - shortest + last_start, len(lengths))
+    # Where all spans drawn are nearly as long as the utterance, there must still be a place for each, or one for all.
+    num_places = max(num_frames - shortest + last_start, 1 if replacement else len(lengths))
     if replacement:
         return generator.integers(num_places, size=len(lengths))
     return generator.choice(num_places, size=len(lengths), replace=False, shuffle=False).astype(np.int64)

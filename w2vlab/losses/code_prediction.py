@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossOutput, PredictionTask, TargetSpec
@@ -80,17 +80,12 @@ class CodePredictionLoss(PredictionLoss):
             ValueError: No utterance is longer than the offset.
         """
         ahead = self.frames_ahead(task.first_ahead)
-        if max(task.num_valid) <= ahead:
-            raise ValueError(
-                f"An utterance must have more than {ahead} frames (`loss.offset`) for one to be predicted, but the "
-                f"longest has {max(task.num_valid)}. Raise `data.min_seconds`."
-            )
+        remaining = frames_with_target(task.num_valid, ahead)
         codes = task.targets.codes[:, ahead:]  # (B, N - ahead, G)
         logits = self.score(task.context[:, : codes.shape[1]])  # (B, N - ahead, G, V)
         with torch.autocast(logits.device.type, enabled=False):
             losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view_as(codes)
         correct = logits.argmax(dim=-1) == codes
-        remaining = [max(0, frames - ahead) for frames in task.num_valid]
         padding = make_padding_mask(remaining, codes.shape[1], codes.device)
         if padding is not None:
             losses = losses.masked_fill(padding[..., None], 0.0)

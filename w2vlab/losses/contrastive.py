@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.contrastive import contrastive_logits, count_correct, fingerprint
-from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.negatives import draw_codewords, draw_for_task, draw_from_other_utterances
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import Everywhere, LossOutput, PredictionTask, TargetSpec
+
+NegativesFrom = Literal["targets", "anywhere"]
+TargetProjection = Literal["linear", "glu", "mlp"]
 
 
 class ContrastiveLoss(PredictionLoss):
@@ -23,6 +27,9 @@ class ContrastiveLoss(PredictionLoss):
     the start all candidates look alike and the loss is ln(1 + K), 4.615 nats for K = 100. A negative that equals the
     true target is left out, wherever it comes from. Negatives may come from three places at once; K is their sum, and
     the draws of one place do not change those of another.
+
+    Under `FuturePrediction` contexts see their own frame, which would be its own answer. There the true target is the
+    nearest frame ahead that shares no audio with it.
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
@@ -58,10 +65,12 @@ class ContrastiveLoss(PredictionLoss):
         logit_temperature: float = 0.1,
         num_other_negatives: int = 0,
         num_codebook_negatives: int = 0,
-        negatives_from: Literal["targets", "anywhere"] = "targets",
-        target_projection: Literal["linear", "glu", "mlp"] = "linear",
+        negatives_from: NegativesFrom = "targets",
+        target_projection: TargetProjection = "linear",
     ) -> None:
         super().__init__()
+        check_choice("negatives_from", negatives_from, NegativesFrom)
+        check_choice("target_projection", target_projection, TargetProjection)
         numbers = {
             "num_negatives": num_negatives,
             "num_other_negatives": num_other_negatives,
@@ -75,6 +84,8 @@ class ContrastiveLoss(PredictionLoss):
                 "`num_negatives` must be at least 1, but is 0, and there are no negatives from elsewhere "
                 "(`num_other_negatives`, `num_codebook_negatives`)."
             )
+        if projection_dim < 1:
+            raise ValueError(f"`projection_dim` must be at least 1, but is {projection_dim}.")
         if logit_temperature <= 0:
             raise ValueError(f"`logit_temperature` must be above 0, but is {logit_temperature}.")
         if num_codebook_negatives and targets.num_codebooks == 0:
@@ -106,8 +117,8 @@ class ContrastiveLoss(PredictionLoss):
         return self.num_negatives + self.num_other_negatives + self.num_codebook_negatives
 
     def min_frames(self, first_ahead: int) -> int:
-        """Returns 2: the true target and another."""
-        return 2
+        """Returns the frames up to the first target, and no fewer than that and another."""
+        return max(2, first_ahead + 1)
 
     def draw_negatives(self, task: PredictionTask) -> Tensor:
         """Draws the indices `(B, M, K)` of each frame's negatives among the frames of its own utterance."""
@@ -142,7 +153,10 @@ class ContrastiveLoss(PredictionLoss):
         return codes.to(device, non_blocking=True), picks.to(device, non_blocking=True)
 
     def score(self, task: PredictionTask) -> tuple[Tensor, Tensor]:
-        """Returns the logits `(B, M, 1 + K)`, true target first, and which negatives were excluded `(B, M, K)`."""
+        """Returns the logits `(B, M, 1 + K)`, true target first, and which negatives were excluded `(B, M, K)`.
+
+        Where contexts have seen their own frame, M is smaller by `first_ahead`: the last ones have no target.
+        """
         candidates, positives = self._frames(task)  # (B, N, E), (B, M)
         batch, num_frames = candidates.shape[:2]
         negatives: list[Tensor] = []
@@ -155,27 +169,36 @@ class ContrastiveLoss(PredictionLoss):
             candidates = torch.cat([candidates, task.lookup(codes).to(candidates.dtype)], dim=1)  # (B, N + M, E)
             negatives.append(num_frames + picks)
         identity = fingerprint(candidates)
-        predictions = self.context_projection(task.context)
+        ahead = task.first_ahead
+        predictions = self.context_projection(task.context[:, : positives.shape[1] - ahead])
         candidates = self.target_head(self.target_projection(candidates))  # (B, N or N + M, P)
         if self.num_other_negatives:
-            # Where rows draw from each other, the batch is scored as one long row.
-            row_size = candidates.shape[1]
-            first = row_size * torch.arange(batch, device=candidates.device)  # (B,)
-            negatives = [indices + first[:, None, None] for indices in negatives]
-            negatives.append(self.draw_other_negatives(task, row_size))
-            negatives = [indices.flatten(0, 1)[None] for indices in negatives]
-            positives = (positives + first[:, None]).flatten()[None]  # (1, B * M)
+            # Where rows draw from each other, candidates are numbered through the batch.
+            first = candidates.shape[1] * torch.arange(batch, device=candidates.device)[:, None]  # (B, 1)
+            positives = positives + first
+            negatives = [indices + first[..., None] for indices in negatives]
+            negatives.append(self.draw_other_negatives(task, candidates.shape[1]))
+        chosen = torch.cat(negatives, dim=-1)[:, ahead:]  # (B, M, K)
+        positives = positives[:, ahead:]  # (B, M)
+        if self.num_other_negatives:
+            # The batch is scored as one long row.
             predictions, candidates = predictions.flatten(0, 1)[None], candidates.flatten(0, 1)[None]
+            positives, chosen = positives.flatten()[None], chosen.flatten(0, 1)[None]
             identity = identity.flatten()[None]
         logits, excluded = contrastive_logits(
-            predictions, candidates, positives, torch.cat(negatives, dim=-1), identity, self.logit_temperature
+            predictions, candidates, positives, chosen, identity, self.logit_temperature
         )
         return logits.view(batch, -1, logits.shape[-1]), excluded.view(batch, -1, excluded.shape[-1])
 
     def forward(self, task: PredictionTask) -> LossOutput:
-        """Returns the summed cross-entropy over all valid frames, in nats."""
+        """Returns the summed cross-entropy over all valid frames, in nats.
+
+        Raises:
+            ValueError: No utterance has two frames, or one far enough ahead.
+        """
+        remaining = frames_with_target(task.num_valid, task.first_ahead)
         logits, excluded = self.score(task)
-        padding = make_padding_mask(task.num_valid, logits.shape[1], logits.device)
+        padding = make_padding_mask(remaining, logits.shape[1], logits.device)
         # A logit of minus infinity takes no part. Subtracting index 0 from a logsumexp would round a small loss away.
         losses = -F.log_softmax(logits, dim=-1)[..., 0]  # (B, M)
         valid = None
@@ -183,10 +206,10 @@ class ContrastiveLoss(PredictionLoss):
             valid = ~padding
             losses = losses.masked_fill(padding, 0.0)
             excluded = excluded & valid[..., None]
-        count = sum(task.num_valid)
+        count = sum(remaining)
         return LossOutput(
             total=losses.sum(),
-            counts=task.num_valid,
+            counts=remaining,
             num_correct=count_correct(logits, valid),
             num_candidates=1 + self.num_all_negatives,
             metrics={"excluded_negatives": excluded.sum() / (count * self.num_all_negatives)},

@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.contrastive import count_correct, fingerprint
-from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.negatives import draw_for_task
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+
+Objective = Literal["logistic", "infonce"]
 
 
 class FuturePredictionLoss(PredictionLoss):
@@ -22,6 +25,9 @@ class FuturePredictionLoss(PredictionLoss):
 
     Each step has its own affine map of the context, scored against candidates by dot product. Negatives are drawn once
     for each target frame and serve every step. Per-utterance sums over steps and frames, as the papers define them.
+
+    Under `MaskedPrediction` the frames are the hidden ones alone: without `offset` the first step is a context's own
+    hidden frame, and each further step is the next hidden one.
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
@@ -47,11 +53,12 @@ class FuturePredictionLoss(PredictionLoss):
         targets: TargetSpec,
         num_steps: int = 12,
         num_negatives: int = 10,
-        objective: Literal["logistic", "infonce"] = "logistic",
+        objective: Objective = "logistic",
         offset: int | None = None,
         balanced_classes: bool = False,
     ) -> None:
         super().__init__()
+        check_choice("objective", objective, Objective)
         if num_steps < 1:
             raise ValueError(f"`num_steps` must be at least 1, but is {num_steps}.")
         if num_negatives < 1:
@@ -108,11 +115,7 @@ class FuturePredictionLoss(PredictionLoss):
             ValueError: No utterance is longer than the offset.
         """
         first = self.first_step(task.first_ahead)
-        if max(task.num_valid) <= first:
-            raise ValueError(
-                f"An utterance must have more than {first} frames (`loss.offset`) for one to be predicted, but the "
-                f"longest has {max(task.num_valid)}. Raise `data.min_seconds`."
-            )
+        frames_with_target(task.num_valid, first)  # or it raises
         total = task.context.new_zeros((), dtype=torch.float32)
         num_correct = torch.zeros((), dtype=torch.int64, device=task.context.device)
         counts = [0] * len(task.num_valid)

@@ -77,6 +77,11 @@ class FeaturePenalty(Penalty):
 
     def forward(self, output: PretrainOutput) -> Tensor:
         """Returns the mean square of each utterance's latents, `(B,)`."""
+        if torch.is_grad_enabled() and not output.features.requires_grad:
+            warnings.warn(
+                "FeaturePenalty has no effect: the encoder has nothing to learn. Take it out of `model.penalties`.",
+                stacklevel=2,
+            )
         with torch.autocast(output.features.device.type, enabled=False):
             squares = at_least_float32(output.features).square().mean(dim=-1)  # (B, T)
         padding = None

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.frame_sets import fill_up, make_mask, near_visible, thin_out
 from w2vlab.functional.spans import (
     Frames,
@@ -19,6 +20,10 @@ from w2vlab.functional.spans import (
 )
 from w2vlab.interfaces import Masking
 from w2vlab.types import Mask
+
+Equalize = Literal["fewest", "most", "exact", "none"]
+Rounding = Literal["utterance", "batch", "down"]
+CountFrom = Literal["utterance", "shortest"]
 
 _ALMOST_ONE = 1 - 1e-9
 
@@ -75,9 +80,9 @@ class SpanMasking(Masking):
         probability: float = 0.65,
         length: int = 10,
         min_spans: int = 2,
-        equalize: Literal["fewest", "most", "exact", "none"] = "fewest",
-        rounding: Literal["utterance", "batch", "down"] = "utterance",
-        count_from: Literal["utterance", "shortest"] = "utterance",
+        equalize: Equalize = "fewest",
+        rounding: Rounding = "utterance",
+        count_from: CountFrom = "utterance",
         extra_spans: int = 0,
         length_distribution: LengthDistribution = "static",
         length_spread: float = 0.0,
@@ -89,6 +94,10 @@ class SpanMasking(Masking):
         edge_frames: int | None = None,
     ) -> None:
         super().__init__()
+        check_choice("equalize", equalize, Equalize)
+        check_choice("rounding", rounding, Rounding)
+        check_choice("count_from", count_from, CountFrom)
+        check_choice("length_distribution", length_distribution, LengthDistribution)
         if length < 1:
             raise ValueError(f"`length` must be at least 1, but is {length}.")
         if not 0 < probability < length:  # or every frame would begin a span

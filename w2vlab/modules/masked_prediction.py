@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from w2vlab.contexts import TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.lengths import gather_frames, make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
@@ -35,6 +36,8 @@ from w2vlab.types import (
     QuantizerOutput,
     RandomAddress,
 )
+
+Inputs = Literal["continuous", "quantized"]
 
 
 class MaskedPrediction(PretrainingModule):
@@ -76,7 +79,7 @@ class MaskedPrediction(PretrainingModule):
         masking: MaskingFactory = SpanMasking,
         loss: PredictionLossFactory = ContrastiveLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
-        inputs: Literal["continuous", "quantized"] = "continuous",
+        inputs: Inputs = "continuous",
         input_quantizer: QuantizerFactory | None = None,
         target_encoder: EncoderFactory | None = None,
         target_gradient: bool = True,
@@ -87,6 +90,7 @@ class MaskedPrediction(PretrainingModule):
     ) -> None:
         if penalties is None:
             penalties = {"diversity": DiversityPenalty, "feature": FeaturePenalty}
+        check_choice("inputs", inputs, Inputs)
         super().__init__(optimizer, scheduler, {name: build() for name, build in penalties.items()}, seed)
         self.encoder = encoder()
         self.norm = nn.LayerNorm(self.encoder.output_dim)

@@ -64,7 +64,8 @@ class FiniteScalarQuantizer(Quantizer):
         scalars = self.project_in(latents)  # (B, N, G * scalars of a codebook)
         with torch.autocast(latents.device.type, enabled=False):
             rounded, codes = self.rounding(at_least_float32(scalars))
-        codes = codes.long()
+        # What is no number has no code either; it must not end the run before the loss can say so.
+        codes = codes.long().clamp(0, self.codebook_size - 1)
         projected = self.project_out(rounded)
         # The same numbers as the codes', bit by bit: products of other shapes may round differently.
         quantized = straight_through(self.lookup(codes).to(projected.dtype), projected)

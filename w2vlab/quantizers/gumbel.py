@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.codebooks import check_codebooks, lookup_entries, select_entries
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Quantizer, StepDependent
 from w2vlab.types import QuantizerOutput
+
+Annealing = Literal["exponential", "linear"]
+Activation = Literal["gelu", "relu"]
 
 
 class GumbelQuantizer(Quantizer, StepDependent):
@@ -65,11 +69,11 @@ class GumbelQuantizer(Quantizer, StepDependent):
         temperature_start: float = 2.0,
         temperature_end: float = 0.5,
         temperature_decay: float = 0.999995,
-        annealing: Literal["exponential", "linear"] = "exponential",
+        annealing: Annealing = "exponential",
         annealing_updates: int = 280_000,
         hard: bool = True,
         noise: bool = True,
-        projection_activation: Literal["gelu", "relu"] = "gelu",
+        projection_activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         check_codebooks(num_codebooks, codebook_size)
@@ -86,12 +90,10 @@ class GumbelQuantizer(Quantizer, StepDependent):
             )
         if not 0 < temperature_decay <= 1:
             raise ValueError(f"`temperature_decay` must be above 0 and at most 1, but is {temperature_decay}.")
-        if annealing not in ("exponential", "linear"):
-            raise ValueError(f"`annealing` must be exponential or linear, but is {annealing}.")
+        check_choice("annealing", annealing, Annealing)
         if annealing_updates < 1:
             raise ValueError(f"`annealing_updates` must be at least 1, but is {annealing_updates}.")
-        if projection_activation not in ("gelu", "relu"):
-            raise ValueError(f"`projection_activation` must be gelu or relu, but is {projection_activation}.")
+        check_choice("projection_activation", projection_activation, Activation)
         if projection_activation != "gelu" and projection_depth == 1:
             warnings.warn("`projection_activation` has no effect where `projection_depth` is 1.", stacklevel=2)
         self.output_dim = output_dim
