@@ -169,3 +169,9 @@ def test_cures_are_for_this_run():
     assert "--model.encoder.normalize_waveform=true" not in flags("uninformed", normalizes_waveform=True)
     assert "--trainer.precision=bf16-mixed" in flags("not_finite", half_precision=True)
     assert "--trainer.accumulate_grad_batches=8" in flags("at_chance", accumulate=2)
+
+
+def test_a_learning_rate_of_zero_cannot_be_halved() -> None:
+    flags = [cure.flags for cure in cures("at_chance", RunFacts(learning_rate=0.0))]
+    assert flags
+    assert not any("optimizer.lr" in flag for flag in flags)

@@ -66,9 +66,9 @@ def cures(signature: str, facts: RunFacts) -> list[Cure]:
 
 
 def _slower(facts: RunFacts) -> Iterator[Cure]:
-    yield Cure(
-        f"halve the learning rate, {facts.learning_rate:.3g} now", f"--model.optimizer.lr={facts.learning_rate / 2:.3g}"
-    )
+    rate = facts.learning_rate
+    if rate > 0:
+        yield Cure(f"halve the learning rate, {rate:.3g} now", f"--model.optimizer.lr={rate / 2:.3g}")
 
 
 def _larger_batches(facts: RunFacts) -> Iterator[Cure]:
