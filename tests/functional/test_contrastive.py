@@ -110,7 +110,7 @@ def task_of(context: Tensor, quantized: Tensor) -> PredictionTask:
     rows, frames = quantized.shape[:2]
     targets = QuantizerOutput(quantized, torch.zeros(rows, frames, 0, dtype=torch.int64))
     address = RandomAddress(1, 0, tuple(str(row) for row in range(rows)))
-    return PredictionTask(context, targets, (frames,) * rows, address, 1)
+    return PredictionTask(context, targets, (frames,) * rows, address, 0)
 
 
 def test_equal_logits_give_the_logarithm_of_the_candidates() -> None:

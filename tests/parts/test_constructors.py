@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from w2vlab.contexts import ConformerContext, ConvContext, TransformerContext
+from w2vlab.contexts import ConvContext
 from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.losses import ContrastiveLoss, FuturePredictionLoss
 from w2vlab.masking import SpanMasking
@@ -15,7 +15,6 @@ from w2vlab.quantizers import GumbelQuantizer, KMeansQuantizer
 gumbel, kmeans = partial(GumbelQuantizer, 8), partial(KMeansQuantizer, 8)
 contrastive, future = partial(ContrastiveLoss, 8, 8), partial(FuturePredictionLoss, 8, 8)
 conv_context = partial(ConvContext, 8)
-transformer, conformer = partial(TransformerContext, 8), partial(ConformerContext, 8)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +41,6 @@ transformer, conformer = partial(TransformerContext, 8), partial(ConformerContex
         (contrastive, {"logit_temperature": 0.0}, "`logit_temperature` must be above 0, but is 0"),
         (ConvFeatureEncoder, {"residual_scale": -1.0}, "`residual_scale` must be above 0, but is -1"),
         (conv_context, {"residual_scale": 0.0}, "`residual_scale` must be above 0, but is 0"),
-        (transformer, {"num_layers": 0}, "`num_layers` must be at least 1, but is 0"),
-        (conformer, {"num_layers": 0}, "`num_layers` must be at least 1, but is 0"),
         (future, {"num_steps": 0}, "`num_steps` must be at least 1, but is 0"),
         (future, {"num_negatives": 0}, "`num_negatives` must be at least 1, but is 0"),
         (future, {"offset": 0}, "`offset` must be at least 1, but is 0"),

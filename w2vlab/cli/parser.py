@@ -64,7 +64,7 @@ _SEED = "`model.seed` must not be given: it follows `seed_everything`."
 def command_line_problem(args: list[str]) -> str | None:
     """Says what jsonargparse would not: which file is none or no YAML mapping, and that a seed would be overwritten."""
     flags = [arg.partition("=")[::2] for arg in args]
-    flags += [pair for pair in pairwise(args) if pair[0].startswith("-")]
+    flags += [(name, value) for name, value in pairwise(args) if name.startswith("-") and "=" not in name]
     for name, value in flags:
         if name in ("--model.seed", "--model.init_args.seed"):
             return _SEED

@@ -33,8 +33,6 @@ class LayerDropStack(nn.ModuleList, StepDependent):
 
     def __init__(self, layers: Iterable[nn.Module], layer_drop: float = 0.0) -> None:
         super().__init__(layers)
-        if not len(self):
-            raise ValueError("`num_layers` must be at least 1, but is 0.")
         if not 0 <= layer_drop < 1:
             raise ValueError(f"`layer_drop` must be at least 0 and below 1, but is {layer_drop}.")
         self.layer_drop = layer_drop
