@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import socket
 import weakref
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from torch.testing import assert_close
 
-from tests.callbacks.gradient_flow_worker import run, train
+from tests.callbacks.gradient_flow_worker import train, train_share
 from tests.contracts.tiny import build_model, factory
+from tests.ddp.processes import in_two_processes
 from tests.modules.training import (
     MODELS,
     NoiselessGumbel,
@@ -188,11 +188,7 @@ def test_weights_in_pieces_are_refused() -> None:
 
 
 def test_two_processes_show_what_one_with_the_whole_batch_shows(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run, (port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{process}.pt") for process in range(2))
+    first, second = in_two_processes(train_share, tmp_path)
     alone = train(tmp_path / "alone")
     assert first["matrix"] == second["matrix"]
     for kind in ("norms", "cosines"):

@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import math
-import socket
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +16,9 @@ import torch
 from lightning.pytorch import Callback
 
 from tests.callbacks.toy_runs import damaged, noise, silence, tones, toy_model
-from tests.callbacks.watchdog_worker import Sabotage, run
+from tests.callbacks.watchdog_worker import Sabotage, train_share
 from tests.contracts.tiny import factory
+from tests.ddp.processes import in_two_processes
 from tests.modules.training import fit, loader, make_trainer, parameters_of
 from w2vlab.callbacks import CollapseWatchdog
 from w2vlab.callbacks.healthy_states import HealthyStates
@@ -291,11 +291,7 @@ def test_restoring_a_sharded_model_is_refused() -> None:
 
 def test_two_processes_decide_alike(tmp_path: Path) -> None:
     """One restores, the other must too; and the first process alone tells."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run, (port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{process}.pt") for process in range(2))
+    first, second = in_two_processes(train_share, tmp_path)
     done = [event["done"] for event in first["events"]]
     assert done[0].startswith("Back to weights and optimiser of update ")
     assert set(done[1:]) == {"The run has gone back as often as it may (`max_restores`: 1) and is stopped."}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tests.ddp.processes import in_two_processes
 from tests.ddp.worker import CASES, run, train
 from w2vlab.distributed import all_reduce_sum, is_distributed, rank, world_size
 from w2vlab.quantizers import KMeansQuantizer
@@ -18,11 +18,7 @@ from w2vlab.quantizers import KMeansQuantizer
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run, (port, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{process}.pt") for process in range(2)]
+    return in_two_processes(run, folder)
 
 
 every_case = pytest.mark.parametrize(("cls", "quantizer"), CASES, ids=lambda cls: cls.__name__)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -54,21 +52,11 @@ def reduce_with_gradient() -> dict[str, Tensor]:
     return {"total": total.detach(), "gradient": x.grad}
 
 
-def run(process: int, port: int, folder: str) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "NODE_RANK": "0",
-        "LOCAL_RANK": str(process),
-    }
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=process, world_size=2)
+def run(folder: Path) -> dict[str, Any]:
+    """What one of two processes does."""
     assert is_distributed()
     results = {
         f"{cls.__name__}-{quantizer.__name__}": train(cls, quantizer, strategy="ddp", devices=2)
         for cls, quantizer in CASES
     }
-    results["reduced"] = reduce_with_gradient()
-    torch.save(results, Path(folder) / f"{process}.pt")
-    dist.destroy_process_group()
+    return results | {"reduced": reduce_with_gradient()}

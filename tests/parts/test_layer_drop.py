@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from tests.contracts.tiny import build, build_model, factory
+from tests.ddp.processes import in_two_processes
 from tests.modules.training import constant_rate, fit, make_batches, parameters_of, plain_sgd
 from w2vlab.contexts import ConformerContext, TransformerContext
 from w2vlab.contexts.layer_drop import LayerDropStack
@@ -203,21 +202,14 @@ def train(rows: slice) -> list[Tensor]:
     return [parameter.detach() for parameter in network.parameters()]
 
 
-def run(process: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=process, world_size=2)
-    torch.save(train(slice(2 * process, 2 * process + 2)), Path(folder) / f"{process}.pt")
-    dist.destroy_process_group()
+def run(folder: Path) -> list[torch.Tensor]:
+    first = 2 * dist.get_rank()
+    return train(slice(first, first + 2))
 
 
 def test_two_processes_do_as_one(tmp_path: Path) -> None:
     """Without a search for unused parameters: DDP finds a gradient of each, and both processes drop the same layers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run, (port, str(tmp_path)), nprocs=2)
     expected = train(slice(0, 4))
-    for process in range(2):
-        for parameter, alone in zip(torch.load(tmp_path / f"{process}.pt"), expected, strict=True):
+    for found in in_two_processes(run, tmp_path):
+        for parameter, alone in zip(found, expected, strict=True):
             assert_close(parameter, alone, rtol=1e-8, atol=1e-11)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
+from tests.ddp.processes import in_two_processes
 from w2vlab.distributed import all_gather, rank
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
 from w2vlab.quantizers import EMAQuantizer, ResidualQuantizer
@@ -53,25 +51,16 @@ def learn(cls: type, rows: slice, distributed: bool = False) -> dict[str, Tensor
     return module.quantizer.state_dict()
 
 
-def run(process: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=process, world_size=2)
-    half = slice(4 * process, 4 * process + 4)
+def run(folder: Path) -> dict[str, object]:
+    half = slice(4 * rank(), 4 * rank() + 4)
     results: dict[str, object] = {cls.__name__: learn(cls, half, distributed=True) for cls in QUANTIZERS}
-    results["gathered"] = all_gather(torch.full((3,), float(rank())))
-    torch.save(results, Path(folder) / f"{process}.pt")
-    dist.destroy_process_group()
+    return results | {"gathered": all_gather(torch.full((3,), float(rank())))}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run, (port, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{process}.pt") for process in range(2)]
+    return in_two_processes(run, folder)
 
 
 @pytest.mark.parametrize("cls", QUANTIZERS, ids=lambda cls: cls.__name__)
