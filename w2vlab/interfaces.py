@@ -45,14 +45,19 @@ class LearnsByStatistics(ABC):
     """
 
     @abstractmethod
-    def finish_update(self, update: int) -> None:
+    def finish_update(self, update: int, skipped: Tensor | None = None) -> None:
         """Learns from everything collected on all processes since the last call.
 
         The module calls it on every process, once an update, after the last backward pass.
 
         Args:
             update: Optimiser updates done before this one.
+            skipped: True, shape `()` and on the device, where the update must leave no trace; None for false.
         """
+
+    @abstractmethod
+    def forget_update(self) -> None:
+        """Throws away what was collected since the last call of `finish_update`."""
 
 
 class FeatureEncoder(nn.Module, ABC):
@@ -179,6 +184,15 @@ class PredictionLoss(nn.Module, ABC):
         """Returns the fewest valid frames an utterance needs; `first_ahead` as in `PredictionTask`."""
         return 1
 
+    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns how many predictions each utterance gives, before any is made; what `LossOutput.counts` will be.
+
+        Args:
+            num_valid: Frames of each utterance that count, B integers.
+            first_ahead: As in `PredictionTask`.
+        """
+        return tuple(max(0, frames - first_ahead) for frames in num_valid)
+
     @abstractmethod
     def forward(self, task: PredictionTask) -> LossOutput:
         """Returns the summed loss of all predictions with their counts."""
@@ -196,6 +210,37 @@ class Penalty(nn.Module, ABC):
     @abstractmethod
     def forward(self, output: PretrainOutput) -> Tensor:
         """Returns the unweighted value, one for the batch `()` or one an utterance `(B,)`."""
+
+
+class UpdatePenalty(Penalty):
+    """A penalty of sums over frames that is itself no such sum, as a perplexity is one of a mean assignment.
+
+    Its value depends on which frames are taken together: those of the whole update, on all processes and in all
+    micro-batches, unless `whole_update` is False. The module adds the statistics up before the first backward pass.
+
+    Attributes:
+        whole_update: Whether the frames of a whole update are taken together, or those of each micro-batch.
+    """
+
+    whole_update: bool
+
+    @abstractmethod
+    def statistics(self, targets: QuantizerOutput, padding_mask: Tensor | None) -> Tensor | None:
+        """Returns what is added up over frames, of any shape; None where these targets give nothing to penalise.
+
+        Args:
+            targets: The quantizer's output at the frames to predict.
+            padding_mask: True on frames that do not count, shape `(B, N)`; None where all do.
+        """
+
+    @abstractmethod
+    def evaluate(self, statistics: Tensor) -> Tensor:
+        """Returns the unweighted value `()` of statistics that were added up."""
+
+    def forward(self, output: PretrainOutput) -> Tensor:
+        """Returns the unweighted value `()` of one micro-batch alone."""
+        statistics = self.statistics(output.targets, output.target_padding)
+        return output.context.new_zeros(()) if statistics is None else self.evaluate(statistics)
 
 
 EncoderFactory = Callable[[], FeatureEncoder]

@@ -31,10 +31,18 @@ class CodebookMeter(Metric):
         self.add_state("probabilities", torch.zeros(shape), dist_reduce_fx="sum")
         self.has_probabilities = False
 
-    def update(self, output: QuantizerOutput, padding_mask: Tensor | None = None) -> None:
-        """Adds the codes of one batch; `padding_mask` `(B, N)` is True on frames that do not count."""
-        self.counts += count_codes(output.assignment, self.counts.shape[1], padding_mask)
+    def update(self, output: QuantizerOutput, padding_mask: Tensor | None = None, counted: bool = True) -> None:
+        """Adds the codes of one batch.
+
+        Args:
+            output: What a quantizer returned.
+            padding_mask: True on frames that do not count, shape `(B, N)`.
+            counted: False for a batch that another process counts.
+        """
         self.has_probabilities = output.probabilities is not None
+        if not counted:
+            return
+        self.counts += count_codes(output.assignment, self.counts.shape[1], padding_mask)
         if output.probabilities is not None:
             self.probabilities += sum_probabilities(output.probabilities.detach(), padding_mask)
 

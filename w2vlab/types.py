@@ -28,6 +28,10 @@ SAMPLE_RATE: Hertz = 16_000
 """The one rate that models see; the data layer resamples everything to it."""
 
 
+class RunError(Exception):
+    """A run has to end, for a reason that its user can act on: told in a line, without a traceback."""
+
+
 @dataclass
 class AudioBatch:
     """Utterances of one micro-batch.
@@ -36,11 +40,15 @@ class AudioBatch:
         waveform: Audio at 16 kHz in [-1, 1], zero beyond an utterance's end, shape `(B, S)`.
         num_samples: Samples of each utterance, B integers.
         ids: A unique name for each utterance, B strings; random draws are addressed by it.
+        counted: False where a process only computes it because another one has a batch more; it adds nothing.
+        update: On the first micro-batch of an update, all those of this process, on the host; None where nobody asked.
     """
 
     waveform: Tensor
     num_samples: tuple[int, ...]
     ids: tuple[str, ...]
+    counted: bool = True
+    update: tuple[AudioBatch, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -237,14 +245,40 @@ class LossOutput:
         counts: Predictions of each utterance, B integers.
         num_correct: Predictions whose true target scored above every negative, shape `()`.
         num_candidates: Candidates of one prediction, the true one included; chance is one over it.
-        metrics: Further per-prediction means worth logging, shape `()` each.
+        shares: Further shares worth logging: how many, `()`, and of how many.
     """
 
     total: Tensor
     counts: tuple[int, ...]
     num_correct: Tensor
     num_candidates: int
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    shares: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+
+    def share(self, name: str) -> Tensor:
+        """Returns one of `shares` as a number in [0, 1], `()`."""
+        part, whole = self.shares[name]
+        return part / max(whole, 1)
+
+
+@dataclass
+class Prepared:
+    """What comes before the context network: the hidden frames, and the targets that are to be told.
+
+    Attributes:
+        encoding: The latents and how many there are.
+        targets: The quantizer's output at the frames to predict.
+        padding_mask: True on filling among those frames, shape `(B, N)`; None when every one counts.
+        num_valid: Frames to predict of each utterance, B integers.
+        mask: What was hidden; None where nothing can be.
+        everywhere: All frames, where the loss asked for them.
+    """
+
+    encoding: Encoding
+    targets: QuantizerOutput
+    padding_mask: Tensor | None
+    num_valid: tuple[int, ...]
+    mask: Mask | None = None
+    everywhere: Everywhere | None = None
 
 
 @dataclass

@@ -98,7 +98,16 @@ def test_loss_is_a_sum_with_its_counts(cls: type) -> None:
     assert all(isinstance(count, int) and count > 0 for count in output.counts)
     assert 0 <= int(output.num_correct) <= sum(output.counts)
     assert output.num_candidates >= 2
-    assert all(value.shape == () for value in output.metrics.values())
+    assert all(0 <= output.share(name) <= 1 and output.share(name).shape == () for name in output.shares)
+
+
+@losses
+def test_number_of_predictions_is_known_before_they_are_made(cls: type) -> None:
+    loss, task = build(cls), make_task()
+    assert loss.num_predictions(task.num_valid, task.first_ahead) == loss(task).counts
+    ahead = make_task()
+    ahead.first_ahead = 2
+    assert loss.num_predictions(ahead.num_valid, 2) == loss(ahead).counts
 
 
 @losses

@@ -285,6 +285,26 @@ def test_statistics_change_nothing_before_the_end_of_the_update(cls: type) -> No
 
 
 @learn_by_statistics
+def test_an_update_that_is_forgotten_or_skipped_teaches_nothing(cls: type) -> None:
+    module = build(cls).train()
+    before = state_of(module)
+    run(module)
+    for part in learners(module):
+        part.forget_update()
+    finish_update(module)
+    assert not changed(module, before)
+    run(module)
+    for part in learners(module):
+        part.finish_update(0, skipped=torch.tensor(True))
+    finish_update(module)
+    assert not changed(module, before), "nothing must be left for the next update either"
+    run(module)
+    for part in learners(module):
+        part.finish_update(0, skipped=torch.tensor(False))
+    assert changed(module, before)
+
+
+@learn_by_statistics
 def test_nothing_is_learned_from_statistics_in_evaluation(cls: type) -> None:
     module = build(cls).train()
     run(module)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from tests.contracts.tiny import WIDTH, OnlyFloat64, build, classes, padding_mask
+from w2vlab.interfaces import UpdatePenalty
+from w2vlab.modules.whole_update import WholeUpdate
 from w2vlab.types import LossOutput, PretrainOutput, QuantizerOutput
 
 penalties = pytest.mark.parametrize("cls", classes("penalty"), ids=lambda cls: cls.__name__)
@@ -74,6 +78,31 @@ def test_penalty_ignores_padding(cls: type) -> None:
             with torch.no_grad():
                 whole.targets.probabilities[whole.target_padding] = 0.5
             assert penalty(whole).item() == before
+
+
+UPDATE_PENALTIES = [cls for cls in classes("penalty") if issubclass(cls, UpdatePenalty)]
+
+
+@pytest.mark.parametrize("cls", UPDATE_PENALTIES, ids=lambda cls: cls.__name__)
+def test_statistics_of_a_whole_update_add_up(cls: type) -> None:
+    """Utterance by utterance or all at once: the same value and the same gradient, up to rounding."""
+    penalty = build(cls).double()
+    output = pretrain_output(dtype=torch.float64)
+    statistics = penalty.statistics(output.targets, output.target_padding)
+    parts = [trimmed(output, row) for row in range(len(LENGTHS))]
+    alone = [penalty.statistics(part.targets, part.target_padding) for part in parts]
+    assert_close(sum(alone), statistics)
+    assert_close(penalty.evaluate(statistics), penalty(output))
+
+    whole = WholeUpdate(torch.tensor(float(sum(LENGTHS))), {"it": statistics.detach()})
+    counted = [replace(part, prediction=LossOutput(torch.zeros(()), part.num_frames, 0, 2)) for part in parts]
+    terms = sum(whole.term("it", penalty, part) for part in counted)
+    expected = penalty.weight * sum(LENGTHS) * penalty(output)
+    assert_close(terms, expected)
+    (joined,) = torch.autograd.grad(expected, output.targets.probabilities, retain_graph=True)
+    (summed,) = torch.autograd.grad(terms, output.targets.probabilities)
+    assert_close(summed, joined)
+    assert joined.abs().sum() > 0
 
 
 @penalties

@@ -118,7 +118,7 @@ def test_equal_logits_give_the_logarithm_of_the_candidates() -> None:
     torch.nn.init.zeros_(loss.target_projection.weight)  # every target looks the same, but is not the same
     output = loss(task_of(torch.randn(2, 9, 4), torch.randn(2, 9, 4)))
     assert_close(output.total / 18, torch.tensor(math.log(101)))
-    assert output.metrics["excluded_negatives"] < 1e-6
+    assert output.share("excluded_negatives") < 1e-6
     assert output.num_candidates == 101
 
 
@@ -127,7 +127,7 @@ def test_full_collapse_of_the_targets_leaves_nothing_to_tell_apart() -> None:
     context = torch.randn(2, 9, 4, requires_grad=True)
     output = loss(task_of(context, torch.randn(4).expand(2, 9, 4)))
     assert output.total == 0
-    assert output.metrics["excluded_negatives"] == 1
+    assert output.share("excluded_negatives") == 1
     output.total.backward()
     assert context.grad is not None
     assert context.grad.isfinite().all(), "minus infinity must not turn into NaN on the way back"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -52,6 +53,14 @@ def make_batches(updates: int, micro_batches: int, size: int, samples: Sequence[
     return [
         audio_batch(tuple(samples[row % len(samples)] for row in range(size)), first=index * size)
         for index in range(count)
+    ]
+
+
+def with_updates(batches: Sequence[AudioBatch], accumulate: int) -> list[AudioBatch]:
+    """The same batches as the data layer hands them over: the first of an update brings all of it."""
+    return [
+        replace(batch, update=tuple(batches[index : index + accumulate])) if index % accumulate == 0 else batch
+        for index, batch in enumerate(batches)
     ]
 
 

@@ -137,7 +137,7 @@ def test_every_mode_is_the_materialised_formula(mode: dict[str, Any], target_pro
     assert output.counts == NUM_TARGETS
     num_negatives = output.num_candidates - 1
     assert num_negatives == loss.num_all_negatives
-    assert output.metrics["excluded_negatives"] == pytest.approx(excluded / (sum(NUM_TARGETS) * num_negatives))
+    assert output.share("excluded_negatives") == pytest.approx(excluded / (sum(NUM_TARGETS) * num_negatives))
     pairs = zip(gradients(toy, loss, output.total), gradients(toy, loss, total), strict=True)
     for ours, expected in pairs:
         assert_close(ours, expected, rtol=1e-9, atol=1e-12)
@@ -176,7 +176,7 @@ def test_equal_logits_give_the_logarithm_of_the_candidates(mode: dict[str, Any])
     toy, loss = Toy(distinct=True), loss_of(mode)
     torch.nn.init.zeros_(loss.target_projection.weight)  # every candidate looks the same, but is not the same
     output = loss(toy.task)
-    assert output.metrics["excluded_negatives"] == 0
+    assert output.share("excluded_negatives") == 0
     assert_close(output.total.item() / sum(NUM_TARGETS), math.log(1 + loss.num_all_negatives))
 
 
@@ -192,7 +192,7 @@ def test_full_collapse_leaves_nothing_to_tell_apart(mode: dict[str, Any]) -> Non
     toy.task.targets = everywhere.at(positions)
     output = loss(toy.task)
     assert output.total == 0
-    assert output.metrics["excluded_negatives"] == 1
+    assert output.share("excluded_negatives") == 1
     assert output.num_correct == sum(NUM_TARGETS)
     output.total.backward()
     assert toy.context.grad is not None

@@ -107,7 +107,7 @@ def test_a_collapsed_codebook_has_no_accuracy_in_future_prediction(codes: list[i
     # Only where the odd frame out is a candidate is there anything to tell apart.
     odd = sum(codes)
     assert output.num_correct <= odd * sum(output.counts) * 0.25
-    assert output.metrics["equal_negatives"] == pytest.approx(1 - 2 * odd / 40, abs=0.03)
+    assert output.share("equal_negatives") == pytest.approx(1 - 2 * odd / 40, abs=0.03)
 
 
 def test_published_temperatures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -68,6 +69,11 @@ class CodePredictionLoss(PredictionLoss):
         """Returns the fewest frames in which one prediction fits."""
         return self.frames_ahead(first_ahead) + 1
 
+    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns the codes to name of each utterance."""
+        ahead = self.frames_ahead(first_ahead)
+        return tuple(max(0, frames - ahead) * self.num_codebooks for frames in num_valid)
+
     def score(self, context: Tensor) -> Tensor:
         """Returns the logits `(B, N, G, V)` of every entry of every codebook."""
         scores = self.code_scores(context)  # (B, N, G * V)
@@ -94,7 +100,7 @@ class CodePredictionLoss(PredictionLoss):
         connection = task.targets.quantized[:, :0].sum()
         return LossOutput(
             total=losses.sum() + connection,
-            counts=tuple(frames * self.num_codebooks for frames in remaining),
+            counts=self.num_predictions(task.num_valid, task.first_ahead),
             num_correct=correct.sum(),
             num_candidates=self.codebook_size,
         )

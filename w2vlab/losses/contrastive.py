@@ -206,13 +206,12 @@ class ContrastiveLoss(PredictionLoss):
             valid = ~padding
             losses = losses.masked_fill(padding, 0.0)
             excluded = excluded & valid[..., None]
-        count = sum(remaining)
         return LossOutput(
             total=losses.sum(),
             counts=remaining,
             num_correct=count_correct(logits, valid),
             num_candidates=1 + self.num_all_negatives,
-            metrics={"excluded_negatives": excluded.sum() / (count * self.num_all_negatives)},
+            shares={"excluded_negatives": (excluded.sum(), sum(remaining) * self.num_all_negatives)},
         )
 
     def _everywhere(self, task: PredictionTask) -> Everywhere | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -87,6 +88,12 @@ class FuturePredictionLoss(PredictionLoss):
         """Returns the fewest frames in which one prediction fits."""
         return max(2, self.first_step(first_ahead) + 1)
 
+    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns how many steps fit, over all frames of each utterance."""
+        first = self.first_step(first_ahead)
+        steps = range(first, first + self.num_steps)
+        return tuple(sum(max(0, frames - ahead) for ahead in steps) for frames in num_valid)
+
     def draw_negatives(self, task: PredictionTask) -> Tensor:
         """Draws the indices `(B, T, K)` of each target frame's negatives."""
         return draw_for_task(task, self.num_negatives)
@@ -118,14 +125,13 @@ class FuturePredictionLoss(PredictionLoss):
         frames_with_target(task.num_valid, first)  # or it raises
         total = task.context.new_zeros((), dtype=torch.float32)
         num_correct = torch.zeros((), dtype=torch.int64, device=task.context.device)
-        counts = [0] * len(task.num_valid)
+        counts = self.num_predictions(task.num_valid, task.first_ahead)
         negatives = self.draw_negatives(task)  # (B, T, K)
         identity = fingerprint(task.targets.quantized)  # (B, T)
         equal = identity.gather(1, negatives.flatten(1)).view_as(negatives) == identity[..., None]  # (B, T, K)
         for step, logits in enumerate(self.score(task, negatives)):
             ahead = first + step
             remaining = [max(0, frames - ahead) for frames in task.num_valid]
-            counts = [count + more for count, more in zip(counts, remaining, strict=True)]
             padding = make_padding_mask(remaining, logits.shape[1], logits.device)
             losses = self._losses(logits)  # (B, T - ahead)
             total = total + (losses if padding is None else losses.masked_fill(padding, 0.0)).sum()
@@ -135,8 +141,8 @@ class FuturePredictionLoss(PredictionLoss):
             judged = torch.cat([logits[..., :1], distinct], dim=-1)
             telling = ~equal[:, ahead:].all(dim=-1)
             num_correct = num_correct + count_correct(judged, telling if padding is None else telling & ~padding)
-        share = equal.sum() / (sum(task.num_valid) * self.num_negatives)
-        return LossOutput(total, tuple(counts), num_correct, 1 + self.num_negatives, metrics={"equal_negatives": share})
+        shares = {"equal_negatives": (equal.sum(), sum(task.num_valid) * self.num_negatives)}
+        return LossOutput(total, counts, num_correct, 1 + self.num_negatives, shares)
 
     def _losses(self, logits: Tensor) -> Tensor:
         """Turns logits `(…, 1 + K)`, true target first, into losses `(…)`."""

@@ -7,12 +7,11 @@ import warnings
 import torch
 from torch import Tensor
 
-from w2vlab.distributed import all_reduce_sum
 from w2vlab.functional.codebooks import perplexity, sum_probabilities
 from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import Penalty
-from w2vlab.types import PretrainOutput
+from w2vlab.interfaces import Penalty, UpdatePenalty
+from w2vlab.types import PretrainOutput, QuantizerOutput
 
 
 def _check_weight(weight: float) -> float:
@@ -21,39 +20,44 @@ def _check_weight(weight: float) -> float:
     return weight
 
 
-class DiversityPenalty(Penalty):
+class DiversityPenalty(UpdatePenalty):
     """Pushes a quantizer to use all entries of its codebooks alike.
 
-    `(G V - perplexity) / (G V)`, with the perplexity of the soft assignment averaged over the batch of all processes:
+    `(G V - perplexity) / (G V)`, with the perplexity of the soft assignment averaged over the frames to predict:
     softmax without noise, without temperature. It reaches the scores and what is before them; the sampled entries take
     no part. On a quantizer without probabilities it is zero and says so once.
 
     Args:
         weight: alpha, its factor in the objective.
+        whole_update: Average over all frames of an update, so that it is the same however these are laid out over
+            processes and micro-batches; with accumulation this takes one more forward pass of encoder and quantizer,
+            without gradient. False averages over each micro-batch, as published (there, over each GPU).
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Equation 4; scaled as in the released code.
     """
 
-    def __init__(self, weight: float = 0.1) -> None:
+    def __init__(self, weight: float = 0.1, whole_update: bool = True) -> None:
         super().__init__()
         self.weight = _check_weight(weight)
+        self.whole_update = whole_update
 
-    def forward(self, output: PretrainOutput) -> Tensor:
-        """Returns the penalty of the batch, `()`, in [0, 1)."""
-        probabilities = output.targets.probabilities
-        if probabilities is None:
+    def statistics(self, targets: QuantizerOutput, padding_mask: Tensor | None) -> Tensor | None:
+        """Returns the summed soft assignments, `(G, V)`."""
+        if targets.probabilities is None:
             # Python shows a warning from the same place once.
             warnings.warn(
                 "DiversityPenalty has no effect: this quantizer has no probabilities to spread. Take it out of "
                 "`model.penalties`, or use a quantizer that has (GumbelQuantizer).",
                 stacklevel=2,
             )
-            return output.context.new_zeros(())
-        num_entries = probabilities.shape[-2] * probabilities.shape[-1]
-        total = all_reduce_sum(sum_probabilities(probabilities, output.target_padding))  # (G, V)
-        distribution = total / total[:1].sum()  # every codebook counts the same frames
-        return (num_entries - perplexity(distribution).sum()) / num_entries
+            return None
+        return sum_probabilities(targets.probabilities, padding_mask)
+
+    def evaluate(self, statistics: Tensor) -> Tensor:
+        """Returns the penalty of summed assignments `(G, V)`: `()`, in [0, 1)."""
+        distribution = statistics / statistics[:1].sum()  # every codebook counts the same frames
+        return (statistics.numel() - perplexity(distribution).sum()) / statistics.numel()
 
 
 class FeaturePenalty(Penalty):

@@ -19,7 +19,7 @@ from w2vlab.losses import FuturePredictionLoss
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import CosineSchedule
 from w2vlab.quantizers import IdentityQuantizer
-from w2vlab.types import AudioBatch, Encoding, PredictionTask, PretrainOutput, RandomAddress
+from w2vlab.types import AudioBatch, Encoding, PredictionTask, Prepared, PretrainOutput, RandomAddress
 
 
 class FuturePrediction(PretrainingModule):
@@ -70,14 +70,25 @@ class FuturePrediction(PretrainingModule):
         self.feature_dropout = nn.Dropout(feature_dropout)
 
     @property
+    def first_ahead(self) -> int:
+        """Frames ahead at which a latent shares no audio with the one that a context has seen last."""
+        return self.frame_overlap
+
+    @property
     def min_frames(self) -> int:
         """The fewest latents in which one prediction fits."""
-        return self.loss.min_frames(self.frame_overlap)
+        return self.loss.min_frames(self.first_ahead)
 
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch, which are the encoder's output as it is."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return self._encoding(features, features, batch)
+
+    def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
+        """Encodes a batch and quantizes every frame; nothing is drawn at `address`."""
+        encoding = self.encode(batch)
+        targets = self.quantizer(encoding.latents, encoding.padding_mask)
+        return Prepared(encoding, targets, encoding.padding_mask, encoding.num_frames)
 
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
         """Computes one batch.
@@ -89,12 +100,9 @@ class FuturePrediction(PretrainingModule):
         Returns:
             The prediction loss over all frames and steps and everything it was computed from.
         """
-        # Encode.
-        encoding = self.encode(batch)
-        num_frames, padding_mask = encoding.num_frames, encoding.padding_mask
-
-        # Quantize every frame.
-        targets = self.quantizer(encoding.latents, padding_mask)
+        # Encode, and quantize every frame.
+        prepared = self.prepare(batch, address)
+        targets, padding_mask, num_frames = prepared.targets, prepared.padding_mask, prepared.num_valid
 
         # Summarise the past of each frame.
         frames = self.context.project(self.feature_dropout(targets.quantized))
@@ -102,6 +110,6 @@ class FuturePrediction(PretrainingModule):
 
         # Tell the frames ahead from distractors.
         prediction = self.loss(
-            PredictionTask(context, targets, num_frames, address, self.frame_overlap, self.quantizer.lookup)
+            PredictionTask(context, targets, num_frames, address, self.first_ahead, self.quantizer.lookup)
         )
-        return PretrainOutput(encoding.features, num_frames, context, targets, padding_mask, prediction)
+        return PretrainOutput(prepared.encoding.features, num_frames, context, targets, padding_mask, prediction)

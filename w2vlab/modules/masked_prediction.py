@@ -32,6 +32,7 @@ from w2vlab.types import (
     Encoding,
     Everywhere,
     PredictionTask,
+    Prepared,
     PretrainOutput,
     QuantizerOutput,
     RandomAddress,
@@ -111,9 +112,14 @@ class MaskedPrediction(PretrainingModule):
         self.feature_dropout = nn.Dropout(feature_dropout)
 
     @property
+    def first_ahead(self) -> int:
+        """0: a frame that is hidden is its own target."""
+        return 0
+
+    @property
     def min_frames(self) -> int:
         """The fewest latents that can be masked and predicted."""
-        return max(self.masking.min_frames, self.loss.min_frames(first_ahead=0))
+        return max(self.masking.min_frames, self.loss.min_frames(self.first_ahead))
 
     def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
         if not target_gradient:
@@ -150,6 +156,31 @@ class MaskedPrediction(PretrainingModule):
         output: QuantizerOutput = self.quantizer(self._target_latents(encoding.latents, batch), encoding.padding_mask)
         return output
 
+    def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
+        """Encodes a batch, chooses what is hidden, and quantizes that.
+
+        Args:
+            batch: Utterances, each of at least `min_samples` samples.
+            address: Where masks are drawn.
+        """
+        # Encode.
+        encoding = self.encode(batch)
+        num_frames = encoding.num_frames
+
+        # Choose the spans that will be hidden.
+        mask = self.masking(num_frames, address.generators("mask"), self.context.model_dim).to(encoding.latents.device)
+
+        # Quantize what will be hidden, as it is before; or every frame, to find negatives anywhere.
+        padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
+        latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
+        everywhere = None
+        if self.loss.uses_every_frame:
+            everywhere = Everywhere(self.quantizer(latents, encoding.padding_mask), num_frames, mask.targets)
+            targets = everywhere.targets.at(mask.targets)
+        else:
+            targets = self.quantizer(gather_frames(latents, mask.targets), padding_mask)  # (B, M, E)
+        return Prepared(encoding, targets, padding_mask, mask.num_targets, mask, everywhere)
+
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
         """Computes one batch.
 
@@ -160,35 +191,39 @@ class MaskedPrediction(PretrainingModule):
         Returns:
             The prediction loss over the masked frames and everything it was computed from.
         """
-        # Encode.
-        encoding = self.encode(batch)
-        latents, num_frames, padding_mask = encoding.latents, encoding.num_frames, encoding.padding_mask  # (B, T, C)
+        # Encode, and quantize what is to be told.
+        prepared = self.prepare(batch, address)
+        encoding, mask, targets = prepared.encoding, prepared.mask, prepared.targets
+        assert mask is not None, "this objective hides"
 
         # Hide spans of the inputs, and look at what is left.
-        visible, inputs = latents, None
+        visible, inputs = encoding.latents, None
         if self.inputs == "quantized":
-            inputs = (self.input_quantizer or self.quantizer)(latents, padding_mask)
+            inputs = (self.input_quantizer or self.quantizer)(visible, encoding.padding_mask)
             visible = inputs.quantized
-        mask = self.masking(num_frames, address.generators("mask"), self.context.model_dim).to(latents.device)
         frames = mask.hide(self.context.project(visible), self.mask_embedding)  # (B, T, model_dim)
-        context = self.context(frames, padding_mask)  # (B, T, D)
-
-        # Quantize what was hidden, as it was before it was hidden; or every frame, to find negatives anywhere.
-        target_padding = make_padding_mask(mask.num_targets, mask.targets.shape[1], latents.device)
-        latents = self.feature_dropout(self._target_latents(latents, batch))
-        everywhere = None
-        if self.loss.uses_every_frame:
-            everywhere = Everywhere(self.quantizer(latents, padding_mask), num_frames, mask.targets)
-            targets = everywhere.targets.at(mask.targets)
-        else:
-            targets = self.quantizer(gather_frames(latents, mask.targets), target_padding)  # (B, M, E)
+        context = self.context(frames, encoding.padding_mask)  # (B, T, D)
 
         # Tell each true target from distractors.
-        predicted_from = gather_frames(context, mask.targets)  # (B, M, D)
-        prediction = self.loss(
-            PredictionTask(predicted_from, targets, mask.num_targets, address, 0, self.quantizer.lookup, everywhere)
+        task = PredictionTask(
+            gather_frames(context, mask.targets),  # (B, M, D)
+            targets,
+            prepared.num_valid,
+            address,
+            self.first_ahead,
+            self.quantizer.lookup,
+            prepared.everywhere,
         )
-        return PretrainOutput(encoding.features, num_frames, context, targets, target_padding, prediction, mask, inputs)
+        return PretrainOutput(
+            encoding.features,
+            encoding.num_frames,
+            context,
+            targets,
+            prepared.padding_mask,
+            self.loss(task),
+            mask,
+            inputs,
+        )
 
     def _target_latents(self, latents: Tensor, batch: AudioBatch) -> Tensor:
         if self.target_encoder is not None:

@@ -1,38 +1,30 @@
-"""What the pretraining objectives have in common: terms, their normalisation, optimisation, logging."""
+"""Training and validation of the pretraining objectives: normalisation, noise, optimisation, logging."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
-import lightning.pytorch as pl
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric
 
 from w2vlab.distributed import all_reduce_sum, rank, world_size
-from w2vlab.functional.codebooks import count_codes, sum_probabilities
-from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
-from w2vlab.interfaces import (
-    ContextNetwork,
-    FeatureEncoder,
-    LearnsByStatistics,
-    Penalty,
-    PredictionLoss,
-    Quantizer,
-    StepDependent,
-)
-from w2vlab.metrics import AudioRate, CodebookMeter, codebook_statistics
+from w2vlab.interfaces import LearnsByStatistics, Penalty, StepDependent, UpdatePenalty
+from w2vlab.metrics import AudioRate, CodebookMeter
 from w2vlab.modules.loading import read_checkpoint
-from w2vlab.types import AudioBatch, Encoding, PretrainOutput, QuantizerOutput, RandomAddress
+from w2vlab.modules.non_finite import SkippedUpdates, skip_unless
+from w2vlab.modules.objective import Objective
+from w2vlab.modules.resuming import settle, take_up
+from w2vlab.modules.sums import PREDICTIONS, Sums, masked_share, means, sum_up
+from w2vlab.modules.whole_update import WholeUpdate, statistics_of, whole_update_penalties
+from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
 
 
 @dataclass
@@ -50,16 +42,19 @@ class TrainingStep:
     terms: dict[str, Tensor]
 
 
-class PretrainingModule(pl.LightningModule, ABC):
-    """Base of the pretraining objectives; a subclass assembles parts and says what is predicted from what.
+class PretrainingModule(Objective):
+    """Base of the pretraining objectives, trained and validated by Lightning.
 
     **Normalisation.** `training_step` returns a *sum* over the predictions of its micro-batch. Before the optimiser
     steps, gradients are divided once by the number of predictions of all processes and accumulation steps, so the
     update is the mean over all of them, however they were laid out. Every other term counts in proportion: an
-    utterance's mean times its number of predictions.
+    utterance's mean times its number of predictions; a penalty of the whole update times all of them.
 
     **Randomness.** Masks and negatives have an address (seed, update, utterance). Noise drawn on the device (Gumbel,
-    dropout) comes from the default generator, seeded anew for every micro-batch by (seed, update, micro-batch, rank).
+    dropout) comes from the default generator, seeded anew for every micro-batch by (seed, update, number of the
+    micro-batch among those of all processes), and so does not depend on how many processes share them either.
+
+    **Not finite.** An update whose gradient or loss is not finite is skipped on all processes (`skipped`).
 
     Args:
         optimizer: Builds the optimiser from the parameters.
@@ -68,11 +63,6 @@ class PretrainingModule(pl.LightningModule, ABC):
         seed: Seed of every random draw of the run.
     """
 
-    encoder: FeatureEncoder
-    context: ContextNetwork
-    quantizer: Quantizer
-    loss: PredictionLoss
-
     def __init__(
         self,
         optimizer: OptimizerCallable,
@@ -80,13 +70,9 @@ class PretrainingModule(pl.LightningModule, ABC):
         penalties: dict[str, Penalty],
         seed: int,
     ) -> None:
-        super().__init__()
-        if seed < 0:
-            raise ValueError(f"`seed` must not be negative, but is {seed}.")
+        super().__init__(penalties, seed)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self.penalties = nn.ModuleDict(penalties)
-        self.seed = seed
         self.run_config: dict[str, Any] | None = None
         """The resolved configuration that built this module, if one did; saved in its checkpoints."""
         self.codebook_counts: Tensor | None = None
@@ -97,96 +83,123 @@ class PretrainingModule(pl.LightningModule, ABC):
         """Whether `step` is kept; a callback that looks inside sets it."""
         self.step: TrainingStep | None = None
         """What the last forward pass of training computed, until its batch ends."""
-        self._meters: dict[str, Metric] = {}
+        self.skipped = SkippedUpdates()
+        """Updates that were skipped because something was not finite."""
         self.audio_rate = AudioRate()
-        self._update_predictions = 0
-        self._micro_batch = 0
+        self._begin_update()
 
-    @abstractmethod
-    def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
-        """Computes one batch, with masks and negatives drawn at `address`."""
-
-    @abstractmethod
-    def encode(self, batch: AudioBatch) -> Encoding:
-        """Returns the latents of a batch, before anything is masked or quantized."""
-
-    def quantize(self, batch: AudioBatch) -> QuantizerOutput:
-        """Quantizes every frame of a batch, as the targets are; in evaluation it draws nothing."""
-        encoding = self.encode(batch)
-        output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
-        return output
-
-    def _encoding(self, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
-        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
-        return Encoding(features, latents, num_frames, make_padding_mask(num_frames, latents.shape[1], latents.device))
-
-    @property
-    @abstractmethod
-    def min_frames(self) -> int:
-        """The fewest latents of an utterance that this objective can be trained on."""
-
-    @property
-    def min_samples(self) -> int:
-        """The shortest utterance, in samples, that this model can be trained on."""
-        return self.encoder.receptive_field + (self.min_frames - 1) * self.encoder.stride
-
-    @property
-    def frame_overlap(self) -> int:
-        """Frames ahead at which two latents share no audio."""
-        return math.ceil(self.encoder.receptive_field / self.encoder.stride)
-
-    def objective_terms(self, output: PretrainOutput) -> dict[str, Tensor]:
-        """Returns every weighted term of the objective, summed over the predictions of the batch, `()` each."""
-        counts = torch.tensor(output.prediction.counts, dtype=torch.float32)
-        counts = counts.to(output.context.device, non_blocking=True)  # (B,)
-        terms = {self.loss.name: output.prediction.total}
-        for name, values in output.targets.losses.items():
-            terms[name] = (mean_per_utterance(values, output.target_padding) * counts).sum()
-        if output.inputs is not None:
-            padding = make_padding_mask(output.num_frames, output.features.shape[1], output.features.device)
-            for name, values in output.inputs.losses.items():
-                terms[f"input_{name}"] = (mean_per_utterance(values, padding) * counts).sum()
-        for name, penalty in self.penalties.items():
-            terms[name] = (penalty(output) * counts).sum() * penalty.weight
-        return terms
-
-    def set_update(self, update: int) -> None:
-        """Brings every part that depends on the number of updates to its state after `update` of them."""
-        for module in self.modules():
-            if isinstance(module, StepDependent):
-                module.set_update(update, self.seed)
+    def _begin_update(self) -> None:
+        self._micro_batch = 0  # of this process in this update
+        self._whole: WholeUpdate | None = None
+        self._sums: Sums | None = None
+        self._losses: list[Tensor] = []
+        self._ids: list[tuple[str, ...]] = []
 
     def on_train_start(self) -> None:
-        """Starts the clock of the audio rate."""
+        """Starts the clock of the audio rate, and an update."""
         self.audio_rate.restart()
+        self._forget_update()
+
+    def _forget_update(self) -> None:
+        self._begin_update()
+        for module in self.modules():
+            if isinstance(module, LearnsByStatistics):
+                module.forget_update()
 
     def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
         """Returns the objective summed over the predictions of one micro-batch."""
         update = self.global_step
-        self.set_update(update)
-        torch.manual_seed(_device_seed(self.seed, update, self._micro_batch, rank()))
+        if self._micro_batch == 0:
+            self.set_update(update)
+            self._whole = self._look_ahead(batch)
+        self._seed_noise(self._micro_batch)
         output = self(batch, RandomAddress(self.seed, update, batch.ids))
-        terms = self.objective_terms(output)
+        terms = self.objective_terms(output, self._whole or self._sum_over_processes(output))
         if self.keep_step:
             self.step = TrainingStep(batch, output, terms)
-        self._micro_batch += 1
-        self._update_predictions += sum(output.prediction.counts)
-        self._log_training(batch, output, terms)
-        return torch.stack(list(terms.values())).sum()
+        total = torch.stack(list(terms.values())).sum()
+        self._note(batch, output, terms, total.detach())
+        return total
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Divides the gradients by the number of predictions that they are the sum over."""
-        predictions = all_reduce_sum(self._on_device(self._update_predictions))
-        # Undo the mean over processes that DDP takes and the one over micro-batches that the trainer takes.
-        scale = world_size() * self.trainer.accumulate_grad_batches / predictions.clamp(min=1)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)
+    def _seed_noise(self, micro_batch: int) -> None:
+        number = micro_batch * world_size() + rank()
+        key = f"{self.seed}/{self.global_step}/{number}".encode()
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1)
+
+    @torch.no_grad()
+    def _look_ahead(self, first: AudioBatch) -> WholeUpdate | None:
+        """Sums up what penalties of the whole update need, where it has more micro-batches than one."""
+        penalties = whole_update_penalties(self.penalties)
+        if not penalties or self.trainer.accumulate_grad_batches == 1:
+            return None
+        if first.update is None:
+            warnings.warn(
+                f"{', '.join(penalties)} is taken over each micro-batch and not over the whole update: the batches do "
+                "not bring the update that they belong to (`SpeechDataModule.require(…, whole_updates=True)`).",
+                stacklevel=2,
+            )
+            return None
+        sums = Sums(self.device)
+        statistics: dict[str, Tensor] = {}
+        for number, batch in enumerate(first.update):
+            # The same noise as in the forward pass that trains, which begins in the same way.
+            self._seed_noise(number)
+            batch = batch.to(self.device, non_blocking=True)
+            prepared = self.prepare(batch, RandomAddress(self.seed, self.global_step, batch.ids))
+            statistics = statistics_of(penalties, prepared)
+            if not statistics:
+                break
+            predictions = sum(self.loss.num_predictions(prepared.num_valid, self.first_ahead))
+            sums.add({PREDICTIONS: predictions, **statistics})
         for module in self.modules():
             if isinstance(module, LearnsByStatistics):
-                module.finish_update(self.global_step)
-        self._update_predictions = 0
-        self._micro_batch = 0
-        self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+                module.forget_update()  # it will see the same again
+        return WholeUpdate.of(sums) if statistics else None
+
+    def _sum_over_processes(self, output: PretrainOutput) -> WholeUpdate | None:
+        """Sums up the same where each process has one micro-batch."""
+        penalties = whole_update_penalties(self.penalties)
+        statistics = statistics_of(penalties, output) if world_size() > 1 else {}
+        if not statistics:
+            return None
+        sums = Sums(self.device)
+        sums.add({PREDICTIONS: sum(output.prediction.counts), **statistics})
+        return WholeUpdate.of(sums)
+
+    def _note(self, batch: AudioBatch, output: PretrainOutput, terms: dict[str, Tensor], total: Tensor) -> None:
+        self.num_candidates = output.prediction.num_candidates
+        self._sums = self._sums or Sums(self.device)
+        with torch.no_grad():
+            values = sum_up(output, terms, self.quantizer.codebook_size if self.quantizer.num_codebooks else 0)
+            self._sums.add({**values, **masked_share(output), "bad_losses": ~total.isfinite()})
+        self._losses.append(total)
+        self._ids.append(batch.ids)
+        self._micro_batch += 1
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Divides the gradients by the number of predictions that they are the sum over, logs, and learns the rest."""
+        assert self._sums is not None, "an update has a micro-batch"
+        sums = self._sums.over_processes()
+        # Undo the mean over processes that DDP takes and the one over micro-batches that the trainer takes.
+        scale = world_size() * self.trainer.accumulate_grad_batches / sums[PREDICTIONS].clamp(min=1)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        norm = _whole(torch.nn.utils.get_total_norm(gradients))
+        finite = norm.isfinite() & (sums["bad_losses"] == 0)
+        self._log_update(sums, norm)
+        for module in self.modules():
+            if isinstance(module, LearnsByStatistics):
+                module.finish_update(self.global_step, skipped=~finite)
+        self.skipped.record(finite, self._losses, sums["bad_losses"], self._ids)
+        skip_unless(finite, optimizer)
+        self._begin_update()
+
+    def _log_update(self, sums: dict[str, Tensor], norm: Tensor) -> None:
+        values: dict[str, Tensor | float] = {**means(sums), "gradient_norm": norm}
+        for module in self.modules():
+            if isinstance(module, StepDependent):
+                values |= module.scheduled_values(self.global_step)
+        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: AudioBatch, batch_idx: int) -> None:
         """Logs the speed, and lets go of what was kept of the step."""
@@ -194,73 +207,40 @@ class PretrainingModule(pl.LightningModule, ABC):
         self.audio_rate.add(batch.seconds)
         self.log("train/audio_seconds_per_second", self.audio_rate.read() * world_size(), batch_size=len(batch))
 
-    def _log_training(self, batch: AudioBatch, output: PretrainOutput, terms: dict[str, Tensor]) -> None:
-        self.num_candidates = output.prediction.num_candidates
-        count = sum(output.prediction.counts)
-        sums = [*terms.values(), output.prediction.num_correct]
-        with torch.no_grad():
-            stacked = torch.stack([value.float() for value in sums] + [self._on_device(count)])
-            stacked = all_reduce_sum(stacked)
-            *means, accuracy = stacked[:-1] / stacked[-1].clamp(min=1)
-        values: dict[str, Tensor | float] = {f"loss/{name}": mean for name, mean in zip(terms, means, strict=True)}
-        values["loss/total"] = torch.stack(means).sum()
-        values["accuracy"] = accuracy
-        values |= output.prediction.metrics
-        values |= {f"codebook/{name}": value for name, value in self._codebook_statistics(output).items()}
-        if output.mask is not None:
-            values["masked_fraction"] = sum(output.mask.num_targets) / sum(output.num_frames)
-        for module in self.modules():
-            if isinstance(module, StepDependent):
-                values |= module.scheduled_values(self.global_step)
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch))
-
-    def _on_device(self, number: int) -> Tensor:
-        # Filling is queued on the device; copying a tensor made of a number there would wait for it.
-        return torch.full((), float(number), device=self.device)
-
-    def _codebook_statistics(self, output: PretrainOutput) -> dict[str, Tensor]:
-        if not self.quantizer.num_codebooks:
-            return {}
-        targets, padding = output.targets, output.target_padding
-        with torch.no_grad():
-            counts = all_reduce_sum(count_codes(targets.assignment, self.quantizer.codebook_size, padding))
-            probabilities = None
-            if targets.probabilities is not None:
-                probabilities = all_reduce_sum(sum_probabilities(targets.probabilities, padding))
-            return codebook_statistics(counts, probabilities)
-
     def on_validation_epoch_start(self) -> None:
         """Starts the counts of a validation anew."""
         self.set_update(self.global_step)
-        self._meters = {}
+        self._validation = Sums(self.device)
+        self._codebook: CodebookMeter | None = None
+        if self.quantizer.num_codebooks:
+            meter = CodebookMeter(self.quantizer.num_codebooks, self.quantizer.codebook_size)
+            self._codebook = meter.to(self.device)
 
     def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
         """Adds one batch to the counts; its masks and negatives are the same in every validation."""
         output = self(batch, RandomAddress(self.seed, 0, batch.ids, stream="validation"))
         self.num_candidates = output.prediction.num_candidates
-        count = sum(output.prediction.counts)
-        means = {f"loss/{name}": value / count for name, value in self.objective_terms(output).items()}
-        means["loss/total"] = torch.stack(list(means.values())).sum()
-        means["accuracy"] = output.prediction.num_correct / count
-        for name, mean in (means | output.prediction.metrics).items():
-            self._meter(name, MeanMetric).update(mean, count)
-        if self.quantizer.num_codebooks:
-            shape = self.quantizer.num_codebooks, self.quantizer.codebook_size
-            self._meter("codebook", lambda: CodebookMeter(*shape)).update(output.targets, output.target_padding)
-
-    def _meter(self, name: str, build: Callable[[], Metric]) -> Metric:
-        if name not in self._meters:
-            self._meters[name] = build().to(self.device)
-        return self._meters[name]
+        terms = self.objective_terms(output)
+        joint = statistics_of(whole_update_penalties(self.penalties), output)
+        values = sum_up(output, {name: term for name, term in terms.items() if name not in joint}, codebook_size=0)
+        values |= {_JOINT + name: statistics for name, statistics in joint.items()}
+        self._validation.add(values, batch.counted)
+        if self._codebook is not None:
+            self._codebook.update(output.targets, output.target_padding, batch.counted)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over all validation batches of all processes."""
-        meters = dict(self._meters)
-        codebook = meters.pop("codebook", None)
-        values = {name: meter.compute() for name, meter in meters.items()}
-        if isinstance(codebook, CodebookMeter):
-            values |= {f"codebook/{name}": value for name, value in codebook.compute().items()}
-            self.codebook_counts = all_reduce_sum(codebook.counts).cpu()
+        sums = self._validation.over_processes()
+        for name in [name for name in sums if name.startswith(_JOINT)]:
+            # As over the whole update in training: a function of the sums, and so the same in every layout.
+            penalty = self.penalties[name.removeprefix(_JOINT)]
+            assert isinstance(penalty, UpdatePenalty)
+            value = penalty.weight * penalty.evaluate(sums.pop(name))
+            sums["term/" + name.removeprefix(_JOINT)] = value * sums[PREDICTIONS]
+        values = means(sums)
+        if self._codebook is not None:
+            values |= {f"codebook/{name}": value for name, value in self._codebook.compute().items()}
+            self.codebook_counts = all_reduce_sum(self._codebook.counts).cpu()
         # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
         self.audio_rate.restart()
@@ -272,9 +252,14 @@ class PretrainingModule(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration that built the model, as plain data."""
+        """Adds the configuration that built the model, as plain data, and makes the place that of the last update."""
         if self.run_config is not None:
             checkpoint["w2vlab_config"] = self.run_config
+        settle(checkpoint, self.trainer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Has the options at hand win over those in the checkpoint."""
+        take_up(checkpoint, self)
 
     @classmethod
     def load_from_checkpoint(
@@ -307,6 +292,10 @@ class PretrainingModule(pl.LightningModule, ABC):
         return module
 
 
-def _device_seed(seed: int, update: int, micro_batch: int, process: int) -> int:
-    key = f"{seed}/{update}/{micro_batch}/{process}".encode()
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
+_JOINT = "joint/"
+"""Before the names of statistics that penalties of a whole update are taken of."""
+
+
+def _whole(value: Tensor) -> Tensor:
+    """Returns the whole of a number that is spread over processes."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -121,19 +121,31 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
         keys: Tensor = (2 * (phase - phase.floor()) - 1).abs()  # a triangle wave: unlike the fraction, it never jumps
         return keys
 
-    def finish_update(self, update: int) -> None:
+    def finish_update(self, update: int, skipped: Tensor | None = None) -> None:
         """Moves the entries by everything seen on all processes since the last call.
 
         Args:
             update: Optimiser updates done before this one.
+            skipped: True, shape `()`, where the entries must stay; None for false.
         """
         if self._counts is None or self._sums is None or self._candidates is None:
             return  # nothing was seen: the codebook is in evaluation
         with torch.no_grad():
             counts, sums = all_reduce_sum(self._counts), all_reduce_sum(self._sums)
             candidates = all_gather(self._candidates).transpose(0, 1).flatten(1, 2)  # (G, processes * V, d + 1)
+            before = [state.clone() for state in self._state()] if skipped is not None else []
             self._learn(counts, sums, _highest_keys(candidates, self.entries.shape[1]))
+            if skipped is not None:
+                for state, old in zip(self._state(), before, strict=True):
+                    state.copy_(torch.where(skipped, old, state))
+        self.forget_update()
+
+    def forget_update(self) -> None:
+        """Throws away what was seen since the last update."""
         self._counts = self._sums = self._candidates = None
+
+    def _state(self) -> tuple[Tensor, ...]:
+        return self.entries, self.counts, self.sums, self.initialized
 
     def _learn(self, seen: Tensor, summed: Tensor, candidates: Tensor) -> None:
         """Does one update with counts `(G, V)`, sums `(G, V, d)` and candidates `(G, V, d + 1)`, best first.

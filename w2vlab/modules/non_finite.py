@@ -1,0 +1,84 @@
+"""Updates that are skipped because their gradient, or their loss, is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+@dataclass
+class SkippedUpdates:
+    """Counts skipped updates on the host, without waiting for the device.
+
+    On a GPU the news of an update is read during the next one.
+
+    Attributes:
+        total: Updates that were skipped.
+        in_a_row: Those since the last one that was not.
+        last_ids: Utterances of this process in the last skipped update: those of the micro-batches whose loss was not
+            finite, on whichever process they were; of all micro-batches where every loss was finite and only the
+            gradient was not.
+    """
+
+    total: int = 0
+    in_a_row: int = 0
+    last_ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._pending: tuple[Tensor, torch.cuda.Event | None, list[tuple[str, ...]]] | None = None
+
+    def record(self, finite: Tensor, losses: Sequence[Tensor], bad_losses: Tensor, ids: list[tuple[str, ...]]) -> None:
+        """Notes how an update ended.
+
+        Args:
+            finite: Whether it was done, `()`.
+            losses: Of this process's micro-batches, `()` each.
+            bad_losses: How many losses were not finite, on all processes, `()`.
+            ids: Utterances of each of the micro-batches.
+        """
+        self.settle()
+        news = torch.stack([finite, bad_losses > 0, *(~loss.isfinite() for loss in losses)])
+        event = None
+        if news.is_cuda:
+            host = torch.empty(news.shape, dtype=news.dtype, pin_memory=True)
+            host.copy_(news, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            news = host
+        self._pending = news, event, ids
+        if event is None:
+            self.settle()
+
+    def settle(self) -> None:
+        """Takes in the news of the last recorded update."""
+        if self._pending is None:
+            return
+        news, event, ids = self._pending
+        self._pending = None
+        if event is not None:
+            event.synchronize()
+        finite, some_loss, *own = news.tolist()
+        if finite:
+            self.in_a_row = 0
+            return
+        self.total += 1
+        self.in_a_row += 1
+        self.last_ids = tuple(name for names, bad in zip(ids, own, strict=True) if bad or not some_loss for name in names)
+
+
+def skip_unless(finite: Tensor, optimizer: Optimizer) -> None:
+    """Has the coming step of `optimizer` change nothing unless `finite` `()`.
+
+    A fused optimiser is told on the device. For any other the host has to know, which on a GPU waits once an update.
+    """
+    if optimizer.defaults.get("fused") and finite.is_cuda:
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # read by PyTorch's fused kernels
+    elif not finite:
+        # Without a gradient there is nothing to do, not even to decay weights or averages.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None

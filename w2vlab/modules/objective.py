@@ -1,0 +1,116 @@
+"""What the pretraining objectives compute: parts, what comes before the context network, and the terms of the loss."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
+from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer, StepDependent
+from w2vlab.modules.whole_update import WholeUpdate, whole_update_penalties
+from w2vlab.types import AudioBatch, Encoding, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
+
+
+class Objective(pl.LightningModule, ABC):
+    """Base of what is computed in a step; a subclass assembles parts and says what is predicted from what.
+
+    Args:
+        penalties: The further terms of the objective, by their names in the logs.
+        seed: Seed of every random draw of the run.
+
+    Raises:
+        ValueError: The seed is negative.
+    """
+
+    encoder: FeatureEncoder
+    context: ContextNetwork
+    quantizer: Quantizer
+    loss: PredictionLoss
+
+    def __init__(self, penalties: dict[str, Penalty], seed: int) -> None:
+        super().__init__()
+        if seed < 0:
+            raise ValueError(f"`seed` must not be negative, but is {seed}.")
+        self.penalties = nn.ModuleDict(penalties)
+        self.seed = seed
+
+    @abstractmethod
+    def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
+        """Computes one batch, with masks and negatives drawn at `address`."""
+
+    @abstractmethod
+    def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
+        """Computes what comes before the context network; `forward` begins with it."""
+
+    @abstractmethod
+    def encode(self, batch: AudioBatch) -> Encoding:
+        """Returns the latents of a batch, before anything is masked or quantized."""
+
+    def quantize(self, batch: AudioBatch) -> QuantizerOutput:
+        """Quantizes every frame of a batch, as the targets are; in evaluation it draws nothing."""
+        encoding = self.encode(batch)
+        output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
+        return output
+
+    def _encoding(self, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
+        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
+        return Encoding(features, latents, num_frames, make_padding_mask(num_frames, latents.shape[1], latents.device))
+
+    @property
+    @abstractmethod
+    def first_ahead(self) -> int:
+        """Frames from a context to the nearest target that it cannot have seen, as in `PredictionTask`."""
+
+    @property
+    @abstractmethod
+    def min_frames(self) -> int:
+        """The fewest latents of an utterance that this objective can be trained on."""
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest utterance, in samples, that this model can be trained on."""
+        return self.encoder.receptive_field + (self.min_frames - 1) * self.encoder.stride
+
+    @property
+    def frame_overlap(self) -> int:
+        """Frames ahead at which two latents share no audio."""
+        return math.ceil(self.encoder.receptive_field / self.encoder.stride)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether an update of several micro-batches must be known as a whole before its first backward pass."""
+        return bool(whole_update_penalties(self.penalties))
+
+    def objective_terms(self, output: PretrainOutput, whole: WholeUpdate | None = None) -> dict[str, Tensor]:
+        """Returns every weighted term of the objective, summed over the predictions of the batch, `()` each.
+
+        Args:
+            output: What `forward` returned.
+            whole: Sums over the update that the batch belongs to; None where the batch is all of it.
+        """
+        counts = torch.tensor(output.prediction.counts, dtype=torch.float32)
+        counts = counts.to(output.context.device, non_blocking=True)  # (B,)
+        terms = {self.loss.name: output.prediction.total}
+        for name, values in output.targets.losses.items():
+            terms[name] = (mean_per_utterance(values, output.target_padding) * counts).sum()
+        if output.inputs is not None:
+            padding = make_padding_mask(output.num_frames, output.features.shape[1], output.features.device)
+            for name, values in output.inputs.losses.items():
+                terms[f"input_{name}"] = (mean_per_utterance(values, padding) * counts).sum()
+        joint = {} if whole is None else whole_update_penalties(self.penalties)
+        for name, penalty in self.penalties.items():
+            if whole is not None and name in whole.statistics:
+                terms[name] = whole.term(name, joint[name], output)
+            else:
+                terms[name] = (penalty(output) * counts).sum() * penalty.weight
+        return terms
+
+    def set_update(self, update: int) -> None:
+        """Brings every part that depends on the number of updates to its state after `update` of them."""
+        for module in self.modules():
+            if isinstance(module, StepDependent):
+                module.set_update(update, self.seed)

@@ -1,0 +1,111 @@
+"""Sums over micro-batches and processes, from which every logged mean is taken once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from w2vlab.distributed import all_reduce_sum
+from w2vlab.functional.codebooks import count_codes, sum_probabilities
+from w2vlab.metrics import codebook_statistics
+from w2vlab.types import PretrainOutput
+
+PREDICTIONS = "predictions"
+
+_TERM, _PART, _WHOLE = "term/", "part/", "whole/"
+
+
+@dataclass
+class Sums:
+    """Adds up tensors and host numbers by name, in float64, without waiting for the device.
+
+    Names and shapes must be the same on all processes, and so must their order.
+
+    Attributes:
+        device: Where the tensors are.
+    """
+
+    device: torch.device
+    _tensors: dict[str, Tensor] = field(default_factory=dict)
+    _numbers: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, Tensor | float], counted: bool = True) -> None:
+        """Adds `values`; those that are not counted only make their names known."""
+        for name, value in values.items():
+            if not isinstance(value, Tensor):
+                self._numbers[name] = self._numbers.get(name, 0.0) + (value if counted else 0.0)
+                continue
+            value = value.detach().to(self._dtype)
+            if not counted:
+                value = torch.zeros_like(value)
+            self._tensors[name] = self._tensors[name] + value if name in self._tensors else value
+
+    def over_processes(self) -> dict[str, Tensor]:
+        """Returns the sums over all processes, in one reduction; every process must call it."""
+        numbers = torch.tensor(list(self._numbers.values()), dtype=self._dtype)
+        if self.device.type == "cuda":
+            numbers = numbers.pin_memory()
+        parts = [numbers.to(self.device, non_blocking=True), *(tensor.flatten() for tensor in self._tensors.values())]
+        with torch.no_grad():
+            joined = all_reduce_sum(torch.cat(parts))
+        shapes = [*(torch.Size() for _ in self._numbers), *(tensor.shape for tensor in self._tensors.values())]
+        split = torch.split(joined, [shape.numel() for shape in shapes])
+        names = [*self._numbers, *self._tensors]
+        return {name: part.view(shape) for name, part, shape in zip(names, split, shapes, strict=True)}
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float32 if self.device.type == "mps" else torch.float64  # which has no float64
+
+
+def sum_up(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_size: int) -> dict[str, Tensor | float]:
+    """Returns what is added up of one micro-batch for `means`.
+
+    Args:
+        output: Everything computed from it.
+        terms: The weighted terms of the objective, summed over predictions, `()` each.
+        codebook_size: Entries V of a codebook; 0 where codes are not counted.
+    """
+    prediction, targets, padding = output.prediction, output.targets, output.target_padding
+    values: dict[str, Tensor | float] = {PREDICTIONS: sum(prediction.counts), "correct": prediction.num_correct}
+    values |= {_TERM + name: term for name, term in terms.items()}
+    for name, (part, whole) in prediction.shares.items():
+        values |= {_PART + name: part, _WHOLE + name: whole}
+    if codebook_size:
+        values["codes"] = count_codes(targets.assignment, codebook_size, padding)
+        if targets.probabilities is not None:
+            values["probabilities"] = sum_probabilities(targets.probabilities.detach(), padding)
+    return values
+
+
+def masked_share(output: PretrainOutput) -> dict[str, Tensor | float]:
+    """Returns what is added up for the share of frames that are hidden; nothing where none can be."""
+    if output.mask is None:
+        return {}
+    return {
+        _PART + "masked_fraction": sum(output.mask.num_targets),
+        _WHOLE + "masked_fraction": sum(output.num_frames),
+    }
+
+
+def means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what is logged of sums over `sum_up`: terms, total, accuracy, shares and use of the codebooks."""
+    predictions = sums[PREDICTIONS].clamp(min=1)
+    values = {
+        f"loss/{name.removeprefix(_TERM)}": total / predictions
+        for name, total in sums.items()
+        if name.startswith(_TERM)
+    }
+    values["loss/total"] = torch.stack(list(values.values())).sum()
+    values["accuracy"] = sums["correct"] / predictions
+    for name, whole in sums.items():
+        if name.startswith(_WHOLE):
+            share = name.removeprefix(_WHOLE)
+            values[share] = sums[_PART + share] / whole.clamp(min=1)
+    if "codes" in sums:
+        found = codebook_statistics(sums["codes"], sums.get("probabilities"))
+        values |= {f"codebook/{name}": value for name, value in found.items()}
+    return {name: value.float() for name, value in values.items()}
