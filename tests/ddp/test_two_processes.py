@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,8 @@ import torch
 from torch.testing import assert_close
 
 from tests.ddp.processes import in_two_processes
-from tests.ddp.worker import CASES, run, train
+from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, run, train
 from w2vlab.distributed import all_reduce_sum, is_distributed, rank, world_size
-from w2vlab.quantizers import KMeansQuantizer
 
 
 @pytest.fixture(scope="module")
@@ -21,52 +22,75 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return in_two_processes(run, folder)
 
 
+every_layout = pytest.mark.parametrize("accumulate", ACCUMULATE)
 every_case = pytest.mark.parametrize(("cls", "quantizer"), CASES, ids=lambda cls: cls.__name__)
 
 
-def names_of(cls: type, quantizer: type) -> str:
-    return f"{cls.__name__}-{quantizer.__name__}"
+@pytest.fixture(scope="module")
+def alone() -> Callable[[type, type], dict[str, Any]]:
+    """The same training in one process, once for each case."""
+    return cache(train)
 
 
+@every_layout
 @every_case
-def test_update_is_that_of_one_process(ranks: list[dict[str, Any]], cls: type, quantizer: type) -> None:
-    """Two updates of 2 x 4 and of 1 x 8 utterances in float64, with the diversity penalty where there is one."""
-    alone = train(cls, quantizer)
+def test_update_is_that_of_one_process(
+    ranks: list[dict[str, Any]], alone: Callable[..., dict[str, Any]], cls: type, quantizer: type, accumulate: int
+) -> None:
+    """Five updates of 2 x 4 and 2 x 2 x 2 utterances are those of 1 x 8, in float64, moving averages included."""
+    expected = alone(cls, quantizer)
     for process in ranks:
-        result = process[names_of(cls, quantizer)]
-        assert set(result["parameters"]) == set(alone["parameters"])
-        for name, expected in alone["parameters"].items():
-            assert_close(
-                result["parameters"][name], expected, rtol=1e-8, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}"
-            )
+        result = process[f"{cls.__name__}-{quantizer.__name__}-{accumulate}"]
+        assert set(result["state"]) == set(expected["state"])
+        for name, value in expected["state"].items():
+            assert_close(result["state"][name], value, rtol=1e-8, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}")
 
 
-def reduced(metrics: dict[str, float]) -> dict[str, float]:
-    """Without the speed and without what is of the process's own batch: which negatives and frames were drawn."""
-    own = ("audio_seconds_per_second", "excluded_negatives", "equal_negatives", "masked_fraction")
-    return {name: value for name, value in metrics.items() if not name.endswith(own)}
+def test_float32_differs_by_rounding_only(ranks: list[dict[str, Any]]) -> None:
+    expected = train(*CASES[0], precision="32-true")["state"]
+    for process in ranks:
+        for name, value in expected.items():
+            assert_close(process["float32"]["state"][name], value, rtol=1e-4, atol=1e-6)
 
 
+@every_layout
 @every_case
-def test_logs_are_those_of_one_process(ranks: list[dict[str, Any]], cls: type, quantizer: type) -> None:
-    alone = train(cls, quantizer)
-    first, second = (process[names_of(cls, quantizer)] for process in ranks)
-    assert len(alone["metrics"]) == len(first["metrics"]) == 2
-    for expected, mine, other in zip(alone["metrics"], first["metrics"], second["metrics"], strict=True):
-        assert reduced(mine) == pytest.approx(reduced(other), rel=1e-6)
-        assert reduced(mine) == pytest.approx(reduced(expected), rel=1e-5)
-        assert "train/codebook/perplexity_hard" in mine
+def test_logs_are_those_of_one_process(
+    ranks: list[dict[str, Any]], alone: Callable[..., dict[str, Any]], cls: type, quantizer: type, accumulate: int
+) -> None:
+    """Perplexities, use of the codebooks, shares and all: the same on both, and equal to one process's."""
+    logged = alone(cls, quantizer)["metrics"]
+    first, second = (process[f"{cls.__name__}-{quantizer.__name__}-{accumulate}"]["metrics"] for process in ranks)
+    assert len(logged) == len(first) == len(second) == UPDATES
+    for expected, mine, other in zip(logged, first, second, strict=True):
+        for metrics in (expected, mine, other):
+            metrics.pop("train/audio_seconds_per_second", None)
+        assert mine == other
+        assert mine == pytest.approx(expected, rel=1e-5)
+        assert {"train/codebook/perplexity_hard", "train/codebook/usage", "train/gradient_norm"} <= set(mine)
 
 
-@pytest.mark.parametrize(("cls", "quantizer"), [case for case in CASES if case[1] is KMeansQuantizer])
-def test_validation_is_that_of_one_process(ranks: list[dict[str, Any]], cls: type, quantizer: type) -> None:
-    """The diversity penalty is left out: it is one of each batch, and one process has other batches."""
-    alone = train(cls, quantizer)
+@every_layout
+@every_case
+def test_validation_is_that_of_one_process(
+    ranks: list[dict[str, Any]], alone: Callable[..., dict[str, Any]], cls: type, quantizer: type, accumulate: int
+) -> None:
+    """With the diversity penalty, which is one of all validation batches together."""
+    expected = alone(cls, quantizer)
     for process in ranks:
-        result = process[names_of(cls, quantizer)]
-        assert result["validation"] == pytest.approx(alone["validation"], rel=1e-5)
-        assert torch.equal(result["codebook_counts"], alone["codebook_counts"])
-        assert alone["codebook_counts"].sum() > 0
+        result = process[f"{cls.__name__}-{quantizer.__name__}-{accumulate}"]
+        assert result["validation"] == pytest.approx(expected["validation"], rel=1e-5)
+        assert torch.equal(result["codebook_counts"], expected["codebook_counts"])
+        assert expected["codebook_counts"].sum() > 0
+
+
+def test_what_is_not_finite_on_one_process_is_skipped_on_both(ranks: list[dict[str, Any]]) -> None:
+    first, second = (process["skip"] for process in ranks)
+    assert first["skipped"] == second["skipped"] == 1
+    assert (first["ids"], second["ids"]) == ((), second["bad"]), "the process that has them names them"
+    for name, value in first["state"].items():
+        assert value.isfinite().all()
+        assert torch.equal(second["state"][name], value)
 
 
 def test_sum_over_processes_carries_its_gradient(ranks: list[dict[str, Any]]) -> None:

@@ -10,37 +10,68 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from tests.modules.training import MODELS, NoiselessGumbel, Record, loader, make_batches, make_model, make_trainer
+from tests.modules.training import (
+    MODELS,
+    NoiselessGumbel,
+    Record,
+    loader,
+    make_batches,
+    make_model,
+    make_trainer,
+    with_updates,
+)
 from w2vlab.distributed import all_reduce_sum, is_distributed, rank, world_size
-from w2vlab.quantizers import KMeansQuantizer
+from w2vlab.modules import MaskedPrediction
+from w2vlab.quantizers import EMAQuantizer, KMeansQuantizer
 from w2vlab.types import AudioBatch
 
-UPDATES = 2
+UPDATES = 5
 UTTERANCES = 8
-CASES = [(cls, quantizer) for cls in MODELS for quantizer in (NoiselessGumbel, KMeansQuantizer)]
+CASES = [(cls, quantizer) for cls in MODELS for quantizer in (NoiselessGumbel, KMeansQuantizer, EMAQuantizer)]
+ACCUMULATE = (1, 2)
+"""Micro-batches of an update in each of the two processes: 2 x 4 utterances, and 2 x 2 x 2."""
 
 
 class ShareOfRank(IterableDataset):
-    """Every update's utterances, in as many batches as there are processes: each process takes its own."""
+    """Every update's utterances, in micro-batches that the processes take in turn."""
+
+    def __init__(self, accumulate: int) -> None:
+        self.accumulate = accumulate
 
     def __iter__(self) -> Iterator[AudioBatch]:
-        processes = world_size()
-        yield from make_batches(UPDATES, processes, UTTERANCES // processes, samples=(400, 310))[rank() :: processes]
+        micro_batches = world_size() * self.accumulate
+        batches = make_batches(UPDATES, micro_batches, UTTERANCES // micro_batches, samples=(400, 310))
+        yield from with_updates(batches[rank() :: world_size()], self.accumulate)
 
 
-def train(cls: type, quantizer: type, **options: Any) -> dict[str, Any]:
-    """Trains with every penalty, diversity included; returns the parameters and what was logged."""
+def train(
+    cls: type, quantizer: type, accumulate: int = 1, precision: Any = "64-true", **options: Any
+) -> dict[str, Any]:
+    """Trains with every penalty, diversity included; returns the state and what was logged."""
     model = make_model(cls, quantizer, diversity=quantizer is NoiselessGumbel)
     record = Record()
-    trainer = make_trainer(UPDATES, callbacks=[record], precision="64-true", use_distributed_sampler=False, **options)
-    trainer.fit(model, loader(ShareOfRank()))
-    (validation,) = trainer.validate(model, loader(ShareOfRank()), verbose=False)
+    trainer = make_trainer(UPDATES, accumulate, [record], precision=precision, use_distributed_sampler=False, **options)
+    trainer.fit(model, loader(ShareOfRank(accumulate)))
+    (validation,) = trainer.validate(model, loader(ShareOfRank(accumulate)), verbose=False)
     return {
-        "parameters": {name: parameter.detach() for name, parameter in model.named_parameters()},
-        "metrics": record.metrics,
+        "state": {name: value.clone() for name, value in model.state_dict().items()},
+        "metrics": record.metrics[accumulate - 1 :: accumulate],
         "validation": validation,
         "codebook_counts": model.codebook_counts,
+        "skipped": model.skipped.total,
     }
+
+
+def skip_on_both() -> dict[str, Any]:
+    """One process has a NaN in its second update; what both have afterwards, and what they say of it."""
+    model = make_model(MaskedPrediction, EMAQuantizer)
+    batches = make_batches(3, 2, 2)[rank() :: 2]
+    if rank() == 1:
+        batches[1].waveform[0, 100] = torch.nan
+    trainer = make_trainer(3, use_distributed_sampler=False, strategy="ddp", devices=2)
+    trainer.fit(model, loader(batches))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    return {"state": state, "skipped": model.skipped.total, "ids": model.skipped.last_ids, "bad": batches[1].ids}
 
 
 def reduce_with_gradient() -> dict[str, Tensor]:
@@ -55,8 +86,11 @@ def reduce_with_gradient() -> dict[str, Tensor]:
 def run(folder: Path) -> dict[str, Any]:
     """What one of two processes does."""
     assert is_distributed()
+    two = {"strategy": "ddp", "devices": 2}
     results = {
-        f"{cls.__name__}-{quantizer.__name__}": train(cls, quantizer, strategy="ddp", devices=2)
+        f"{cls.__name__}-{quantizer.__name__}-{accumulate}": train(cls, quantizer, accumulate, **two)
         for cls, quantizer in CASES
+        for accumulate in ACCUMULATE
     }
-    return results | {"reduced": reduce_with_gradient()}
+    single = train(*CASES[0], accumulate=2, precision="32-true", **two)
+    return results | {"float32": single, "skip": skip_on_both(), "reduced": reduce_with_gradient()}

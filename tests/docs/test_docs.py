@@ -72,7 +72,9 @@ def test_quoted_lines_are_in_the_source(page):
 @pytest.mark.parametrize(
     ("module", "method"),
     [
+        ("modules/masked_prediction.py", "MaskedPrediction.prepare"),
         ("modules/masked_prediction.py", "MaskedPrediction.forward"),
+        ("modules/future_prediction.py", "FuturePrediction.prepare"),
         ("modules/future_prediction.py", "FuturePrediction.forward"),
         ("quantizers/gumbel.py", "GumbelQuantizer.forward"),
     ],
@@ -116,22 +118,15 @@ def example_command(program):
     return {**os.environ, "PYTHONPATH": str(ROOT / line[0])}, shlex.split(line[1])
 
 
-def test_the_example_keeps_the_contract():
+def test_the_example_keeps_the_contract_and_passes_its_own_test():
     environment, arguments = example_command("pytest")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-n0", "-v", "-p", "no:cacheprovider", *arguments, "docs/examples"]
+    command[command.index("LookupFree")] = "LookupFree or test_lookup_free"
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
-    passed = re.search(r"(\d+) passed", run.stdout)
-    assert passed is not None
-    assert int(passed[1]) >= 25, "the contracts do not know the example"
-
-
-def test_the_test_of_the_example_passes():
-    environment, _ = example_command("pytest")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "docs/examples"]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout
-    assert "1 passed" in run.stdout
+    assert len(re.findall(r"docs/examples/test_lookup_free\.py::\w+ PASSED", run.stdout)) == 1
+    contracts = re.findall(r"tests/contracts/\S+ PASSED", run.stdout)
+    assert len(contracts) >= 25, "the contracts do not know the example"
 
 
 def test_the_example_is_chosen_by_one_flag():

@@ -120,5 +120,7 @@ def assert_gradients(module: nn.Module, expected: dict[str, Tensor], num_codeboo
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         reference = expected.pop(name, None)
         reference = torch.zeros_like(parameter) if reference is None else reference
-        torch.testing.assert_close(gradient, reference, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+        # A small element is a sum of large ones that cancel: its rounding, another on every processor, is theirs.
+        tolerance = TOLERANCE | {"atol": max(TOLERANCE["atol"], TOLERANCE["rtol"] * reference.abs().max().item())}
+        torch.testing.assert_close(gradient, reference, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
     assert not expected, f"gradients of unknown parameters: {sorted(expected)}"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix
 from w2vlab.callbacks.gradient_picture import draw_gradient_matrix
-from w2vlab.callbacks.run_folder import run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.distributed import all_reduce_sum
 from w2vlab.modules.pretraining import PretrainingModule
@@ -80,7 +80,7 @@ class GradientFlow(Callback):
         module = cast(PretrainingModule, pl_module)
         step = module.step
         assert step is not None, "the module keeps the step"
-        # Every process computes, because the diversity penalty sums over processes, backwards too.
+        # Every process computes: the gradients are summed over all of them.
         count = torch.full((), float(sum(step.output.prediction.counts)), device=module.device)
         self.matrix = gradient_matrix(module, step.terms, max(1, round(all_reduce_sum(count).item())))
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -88,13 +88,13 @@ class GradientFlow(Callback):
 
     def _publish(self, trainer: Trainer, module: PretrainingModule, matrix: GradientMatrix) -> None:
         update = trainer.global_step
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = folder / f"{_NAME}.png"
+        picture = run_folder(trainer) / f"{_NAME}.png"
         parts = f"{type(module).__name__} with {type(module.quantizer).__name__}"
-        draw_gradient_matrix(matrix, f"Which loss moves what: {parts}, update {update}").savefig(picture, dpi=120)
         content = {"update": update, **matrix.as_dict()}
-        (folder / f"{_NAME}.json").write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        with may_fail(f"{_NAME}.png"):
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            draw_gradient_matrix(matrix, f"Which loss moves what: {parts}, update {update}").savefig(picture, dpi=120)
+            picture.with_suffix(".json").write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
         for logger in trainer.loggers:
             logger.log_metrics(_scalars(matrix), step=update)
             if isinstance(logger, WandbLogger):

@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+PREVIOUS = "-previous"
+"""What the name of a last checkpoint has behind it, once there is a newer one."""
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu", *, check: bool = True) -> dict[str, Any]:
     """Reads a checkpoint without running any code in it.
+
+    Tensors stay in the file until they are used, so whoever wants the configuration alone reads little else.
 
     Args:
         path: A file that the trainer wrote.
         map_location: Where its tensors go, as in `torch.load`.
+        check: Whether to look through the whole file for damage first.
 
     Raises:
-        ValueError: The file is missing, truncated, or no checkpoint.
+        ValueError: The file is missing, damaged, or no checkpoint.
     """
     if not Path(path).is_file():
         raise ValueError(f"`ckpt_path` must be a checkpoint file, but {path} is none.")
+    if check and (damage := damage_of(path)):
+        raise damaged(path, damage)
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=True)
     except Exception as error:  # torch reports damage as RuntimeError, EOFError, UnpicklingError, KeyError, …
-        raise ValueError(
-            f"`ckpt_path` must be a whole checkpoint, but {path} cannot be read ({type(error).__name__}); it may be "
-            "truncated. Use an older one."
-        ) from error
+        raise damaged(path, type(error).__name__) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"`ckpt_path` must be a checkpoint of a training run, but {path} holds no `state_dict`.")
     return checkpoint
+
+
+def damage_of(path: str | Path) -> str | None:
+    """Compares a checkpoint with its own checksums, as PyTorch does not; returns what is wrong, or None."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            bad = file.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        return str(error) or type(error).__name__
+    return None if bad is None else f"the checksum of {bad} is wrong"
+
+
+def previous_of(path: str | Path) -> Path:
+    """Returns where the checkpoint is kept that `path` replaced."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
+
+
+def damaged(path: str | Path, damage: str) -> ValueError:
+    """Returns the error that says so."""
+    previous = previous_of(path)
+    advice = f"Use the one before it, {previous}." if previous.is_file() else "Use an older one."
+    return ValueError(
+        f"`ckpt_path` must be a whole checkpoint, but {path} cannot be read ({damage}); it may be truncated. {advice}"
+    )

@@ -214,16 +214,9 @@ class MaskedPrediction(PretrainingModule):
             self.quantizer.lookup,
             prepared.everywhere,
         )
-        return PretrainOutput(
-            encoding.features,
-            encoding.num_frames,
-            context,
-            targets,
-            prepared.padding_mask,
-            self.loss(task),
-            mask,
-            inputs,
-        )
+        prediction = self.loss(task)
+        features, num_frames = encoding.features, encoding.num_frames
+        return PretrainOutput(features, num_frames, context, targets, prepared.padding_mask, prediction, mask, inputs)
 
     def _target_latents(self, latents: Tensor, batch: AudioBatch) -> Tensor:
         if self.target_encoder is not None:

@@ -67,7 +67,9 @@ class SkippedUpdates:
             return
         self.total += 1
         self.in_a_row += 1
-        self.last_ids = tuple(name for names, bad in zip(ids, own, strict=True) if bad or not some_loss for name in names)
+        self.last_ids = tuple(
+            name for names, bad in zip(ids, own, strict=True) if bad or not some_loss for name in names
+        )
 
 
 def skip_unless(finite: Tensor, optimizer: Optimizer) -> None:
