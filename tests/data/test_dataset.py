@@ -17,9 +17,9 @@ def cut_of(path):
     return Recording.from_file(path).to_cut()
 
 
-def read(cuts, *, substitute=(), epoch=0, max_samples=4000, crop_to_shortest=True, random=True):
+def read(cuts, *, substitute=(), epoch=0, max_samples=4000, crop_to_shortest=True, random=True, counted=True):
     dataset = SpeechDataset(max_samples, crop_to_shortest, seed=0, random=random)
-    return dataset[BatchPlan(epoch, tuple(cuts), tuple(substitute))]
+    return dataset[BatchPlan(epoch, tuple(cuts), tuple(substitute), counted)]
 
 
 @pytest.fixture
@@ -54,6 +54,13 @@ def test_validation_takes_the_middle_in_every_epoch(cuts):
     batches = [read(cuts, random=False, epoch=epoch) for epoch in range(2)]
     assert [start_of(row) for row in batches[0].waveform] == [400, 1200, 2000]
     assert torch.equal(batches[0].waveform, batches[1].waveform)
+
+
+def test_a_batch_counts_as_its_plan_says(cuts):
+    assert read(cuts).counted
+    repeated = read(cuts, random=False, counted=False)
+    assert not repeated.counted
+    assert torch.equal(repeated.waveform, read(cuts, random=False).waveform)
 
 
 def test_only_the_window_is_read(cuts, monkeypatch):

@@ -3,75 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import jsonargparse
-import lightning as L
 import pytest
-import torch
-from lightning.pytorch.callbacks import Callback
 
 from tests.data.conftest import write_ramp
+from tests.data.runs import assert_same, fit
 from w2vlab.data import SpeechDataModule
-
-
-class Recorder(L.LightningModule):
-    """Trains nothing worth having and remembers what it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = []
-        self.epochs = []
-        self.validated = []
-
-    def training_step(self, batch, batch_idx):
-        self.epochs.append(self.current_epoch)
-        self.seen.append((batch.ids, batch.waveform.clone()))
-        return self.weight * batch.waveform.mean()
-
-    def validation_step(self, batch, batch_idx):
-        self.validated.append((batch.ids, batch.waveform.clone()))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class SaveAfter(Callback):
-    """Saves a checkpoint after given numbers of batches, in the middle of everything."""
-
-    def __init__(self, folder: Path, steps: tuple[int, ...]):
-        self.folder = folder
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step in self.steps:
-            trainer.save_checkpoint(self.folder / f"step{trainer.global_step}.ckpt")
-
-    def on_train_epoch_end(self, trainer, *_):
-        trainer.save_checkpoint(self.folder / f"epoch{trainer.current_epoch}.ckpt")
-
-    def on_train_end(self, trainer, *_):
-        trainer.save_checkpoint(self.folder / "end.ckpt")
-
-
-def fit(module, ckpt_path=None, callbacks=(), **arguments):
-    recorder = Recorder()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-        callbacks=list(callbacks),
-        **arguments,
-    )
-    trainer.fit(recorder, module, ckpt_path=ckpt_path)
-    return recorder
-
-
-def assert_same(first, second):
-    assert [ids for ids, _ in first] == [ids for ids, _ in second]
-    for (_, x), (_, y) in zip(first, second, strict=True):
-        assert torch.equal(x, y)
 
 
 def test_split_is_disjoint_whole_and_deterministic(ready_module, corpus):
@@ -109,46 +45,6 @@ def test_training_epochs_differ_and_validation_does_not(ready_module, corpus):
     assert crops[0][0] != crops[1][0]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_resumed_runs_go_on_where_they_were(ready_module, corpus, tmp_path, num_workers):
-    steps = (1, 3, 14)  # the first, inside the first epoch, inside the second
-    whole = fit(ready_module(corpus, num_workers=num_workers), max_epochs=3, callbacks=[SaveAfter(tmp_path, steps)])
-    assert [whole.epochs[step] for step in steps] == [0, 0, 1]
-    for step in steps:
-        resumed = fit(ready_module(corpus, num_workers=num_workers), tmp_path / f"step{step}.ckpt", max_epochs=3)
-        assert_same(resumed.seen, whole.seen[step:])
-    for epoch in range(2):
-        resumed = fit(ready_module(corpus, num_workers=num_workers), tmp_path / f"epoch{epoch}.ckpt", max_epochs=3)
-        assert_same(resumed.seen, whole.seen[whole.epochs.index(epoch + 1) :])
-
-
-def test_resume_after_the_last_batch_of_an_epoch_and_after_the_end(ready_module, corpus, tmp_path):
-    whole = fit(ready_module(corpus), max_epochs=2)
-    first = whole.epochs.count(0)
-    short = fit(ready_module(corpus), max_epochs=1, callbacks=[SaveAfter(tmp_path, (first,))])
-    assert_same(short.seen, whole.seen[:first])
-    for name in (f"step{first}.ckpt", "end.ckpt"):
-        assert_same(fit(ready_module(corpus), tmp_path / name, max_epochs=2).seen, whole.seen[first:])
-
-
-def test_resume_with_limited_epochs_and_twice(ready_module, corpus, tmp_path):
-    limits = dict(max_epochs=3, limit_train_batches=4)
-    whole = fit(ready_module(corpus), **limits)
-    assert len(whole.seen) == 12
-    fit(ready_module(corpus), max_steps=6, limit_train_batches=4, callbacks=[SaveAfter(tmp_path, (6,))])
-    again = SaveAfter(tmp_path, (9,))
-    assert_same(fit(ready_module(corpus), tmp_path / "step6.ckpt", callbacks=[again], **limits).seen, whole.seen[6:])
-    assert_same(fit(ready_module(corpus), tmp_path / "step9.ckpt", **limits).seen, whole.seen[9:])
-
-
-def test_state_from_another_number_of_processes_is_scaled(ready_module, corpus, caplog):
-    module = ready_module(corpus)
-    full = [batch.ids for batch in module.train_dataloader()]
-    module.load_state_dict({"epoch": 0, "batches": 2, "world_size": 2})
-    assert [batch.ids for batch in module.train_dataloader()] == full[4:]
-    assert "Resuming on 1 processes an epoch begun on 2" in caplog.text
-
-
 def test_utterances_too_short_for_the_user_or_the_model_are_left_out(ready_module, make_module, corpus, caplog):
     caplog.set_level("INFO")
     assert ready_module(corpus, min_seconds=0.2).min_samples == 3200
@@ -179,6 +75,9 @@ def test_summary(ready_module, corpus):
     assert lines[0].startswith(f"{corpus}: ")
     assert "utterances (0.00 h) to train on" in lines[0]
     assert "(by a hash of their ids)" in lines[0]
+    assert ready_module(corpus, micro_batches=64).summary().splitlines()[1] == (
+        "an update: 64 micro-batches of up to 1.5 s, 0.03 h nominal"
+    )
     assert lines[1:] == [
         f"of {corpus}, left out: 1 empty (empty.wav)",
         f"of {corpus}, converted: 1 have several channels and are mixed to mono (stereo.wav)",
@@ -199,6 +98,7 @@ def test_setup_only_reads(make_module, corpus):
         ({"batch_seconds": 0.3}, r"^`batch_seconds` must be at least `max_seconds`, 0\.4, but is 0\.3\.$"),
         ({"num_buckets": 1}, r"^`num_buckets` must be at least 2, but is 1\.$"),
         ({"num_workers": -1}, r"^`num_workers` must be at least 0, but is -1\.$"),
+        ({"micro_batches": 0}, r"^`micro_batches` must be at least 1, but is 0\.$"),
         ({"seed": -1}, r"^`seed` must be at least 0, but is -1\.$"),
     ],
 )

@@ -14,8 +14,10 @@ def utterances(manifest):
     return Utterances(manifest.cuts, min_samples=1)
 
 
-def make(utterances, seed: int | None = 0, world_size=1, rank=0, batch_seconds=1.5, epoch=0, start=0) -> EpochSampler:
-    sampler = EpochSampler(utterances, batch_seconds, 0.4, 3, seed, world_size, rank)
+def make(
+    utterances, seed: int | None = 0, world_size=1, rank=0, batch_seconds=1.5, epoch=0, start=0, accumulate=1
+) -> EpochSampler:
+    sampler = EpochSampler(utterances, batch_seconds, 0.4, 3, seed, world_size, rank, accumulate)
     sampler.move_to(epoch, start)
     return sampler
 
@@ -61,13 +63,13 @@ def test_set_epoch_moves_on_and_returns(utterances):
     assert ids(sampler) == first
 
 
-@pytest.mark.parametrize("start", [0, 1, 2, 5])
-def test_starts_inside_an_epoch(utterances, start):
-    for rank, size in ((0, 1), (1, 2)):
-        full = list(make(utterances, epoch=3, world_size=size, rank=rank))
-        rest = list(make(utterances, epoch=3, world_size=size, rank=rank, start=start))
-        assert rest == full[start:]
-        assert {plan.epoch for plan in full} == {3}
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_starts_inside_an_epoch(utterances, world_size, accumulate):
+    layout = dict(epoch=3, world_size=world_size, rank=world_size - 1, accumulate=accumulate)
+    full = list(make(utterances, **layout))
+    assert {plan.epoch for plan in full} == {3}
+    for done in range(0, len(full) + accumulate, accumulate):
+        assert list(make(utterances, start=done * world_size, **layout)) == full[done:]
 
 
 def test_start_holds_for_its_epoch_only(utterances):
@@ -78,14 +80,34 @@ def test_start_holds_for_its_epoch_only(utterances):
     assert ids(sampler) == ids(make(utterances, epoch=4))
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 4), (2, 2), (4, 1), (3, 1), (1, 3), (2, 3)])
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_processes_share_nothing_and_make_as_many_steps(utterances, world_size, epoch):
-    shares = [ids(make(utterances, world_size=world_size, rank=rank, epoch=epoch)) for rank in range(world_size)]
-    assert len({len(share) for share in shares}) == 1
-    used = [name for share in shares for batch in share for name in batch]
-    assert len(used) == len(set(used))
-    assert len(used) > 25  # of 40; what is dropped are incomplete batches
+def test_shares_make_up_the_sequence_of_one_process(utterances, world_size, accumulate, epoch):
+    """The i-th micro-batch of process r for update u is number u*P*A + i*P + r; what makes no update is dropped."""
+    sequence = list(make(utterances, epoch=epoch))
+    size = world_size * accumulate
+    shares = [
+        list(make(utterances, epoch=epoch, world_size=world_size, rank=rank, accumulate=accumulate))
+        for rank in range(world_size)
+    ]
+    updates = len(sequence) // size
+    for rank, share in enumerate(shares):
+        assert len(share) == updates * accumulate
+        for number, plan in enumerate(share):
+            update, step = divmod(number, accumulate)
+            assert plan == sequence[update * size + step * world_size + rank]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 40])
+def test_validation_counts_every_utterance_once_in_as_many_steps(utterances, world_size):
+    sequence = list(make(utterances, seed=None))
+    shares = [list(make(utterances, seed=None, world_size=world_size, rank=rank)) for rank in range(world_size)]
+    assert {len(share) for share in shares} == {-(-len(sequence) // world_size)}
+    counted = [plan for step in zip(*shares, strict=True) for plan in step if plan.counted]
+    assert counted == sequence
+    repeated = [plan for share in shares for plan in share if not plan.counted]
+    assert len(repeated) == -len(sequence) % world_size
+    assert all(plan.cuts in [other.cuts for other in sequence] for plan in repeated)
 
 
 def test_substitutes_are_other_batches(utterances):
@@ -107,12 +129,13 @@ def test_processes_validate_on_everything(utterances, world_size):
     assert {name for share in shares for batch in share for name in batch} == {cut.id for cut in utterances}
 
 
-def test_no_full_batch_for_every_process(utterances):
+def test_no_whole_update(utterances):
     message = (
-        r"^`batch_seconds` must leave a full batch for each of 2 processes, but is 100 with 16 s of audio; lower it"
+        r"^`batch_seconds` must leave 6 micro-batches for an update, but is 4 with 16 s of audio, which make 5; "
+        r"lower it or `micro_batches`, take fewer processes, or add audio\.$"
     )
     with pytest.raises(ValueError, match=message):
-        list(make(utterances, world_size=2, batch_seconds=100))
+        list(make(utterances, world_size=2, accumulate=3, batch_seconds=4))
 
 
 def test_a_single_utterance(tmp_path, cache):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,8 @@ class SpeechDataset(Dataset[AudioBatch]):
     """Turns a `BatchPlan` into an `AudioBatch`, reading no more of a file than its window.
 
     An utterance that cannot be read, or holds NaN or infinite samples, is left out of its batch and counted in a
-    warning. When nothing of a batch is left, another batch of the same process takes its place: all processes must go
-    on making the same number of steps.
+    warning. When nothing of a batch is left, the batch before it takes its place: all processes must go on making the
+    same number of steps.
 
     Args:
         max_samples: The longest window, at 16 kHz.
@@ -50,7 +51,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         for cuts in (plan.cuts, plan.substitute):
             batch = self._read_batch(cuts, plan.epoch)
             if batch is not None:
-                return batch
+                return replace(batch, counted=plan.counted)
         raise RuntimeError(
             f"Two whole batches could not be read ({self.skipped}). Check that the disk that holds the corpus is there."
         )

@@ -6,27 +6,42 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from lightning.pytorch.trainer.states import TrainerFn
 
 from w2vlab.data.cache import cache_root
 from w2vlab.data.corpora import fetch, locate, resolve_name
 from w2vlab.data.dataset import SpeechDataset
+from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import prepare_manifest, read_manifest
 from w2vlab.data.sampling import EpochSampler
 from w2vlab.data.splitting import validation_limit
+from w2vlab.data.updates import UpdateLoader
 from w2vlab.data.utterances import Utterances
 from w2vlab.distributed import rank, world_size
-from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
+from w2vlab.place import place_of
+from w2vlab.types import SAMPLE_RATE, Seconds
 
 logger = logging.getLogger(__name__)
+
+DECIDES_THE_ORDER = (
+    "corpus",
+    "validation",
+    "validation_fraction",
+    "min_seconds",
+    "max_seconds",
+    "batch_seconds",
+    "num_buckets",
+    "seed",
+)
+"""The options with which a place in the training data means the same."""
 
 
 class SpeechDataModule(LightningDataModule):
     """Unlabelled speech in batches of about equal length and total duration.
 
-    The trainer must run with `use_distributed_sampler=False`: the batches are already shared out.
+    The trainer must run with `use_distributed_sampler=False`: the batches are already shared out. An epoch is one
+    sequence of micro-batches, whatever the number of processes; see `EpochSampler`.
 
     Args:
         corpus: A folder of audio (wav, flac, ogg, opus, mp3, searched with its subfolders), a fairseq `.tsv`
@@ -44,6 +59,8 @@ class SpeechDataModule(LightningDataModule):
         num_workers: Processes that read audio; 0 reads in the training process.
         seed: Decides order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, so that there is no padding; otherwise pad.
+        micro_batches: Micro-batches of an update over all processes, at least 1; the command line accumulates as many
+            as that takes on the processes at hand. By default, the trainer's options decide.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2; the defaults are those of its BASE model.
@@ -62,6 +79,7 @@ class SpeechDataModule(LightningDataModule):
         num_workers: int = 2,
         seed: int = 0,
         crop_to_shortest: bool = True,
+        micro_batches: int | None = None,
     ) -> None:
         super().__init__()
         _check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
@@ -71,6 +89,7 @@ class SpeechDataModule(LightningDataModule):
         _check("num_buckets", num_buckets, num_buckets >= 2, "at least 2")
         _check("num_workers", num_workers, num_workers >= 0, "at least 0")
         _check("seed", seed, seed >= 0, "at least 0")
+        _check("micro_batches", micro_batches, micro_batches is None or micro_batches >= 1, "at least 1")
         self.corpus = corpus
         self.validation = validation
         self.validation_fraction = validation_fraction
@@ -82,16 +101,27 @@ class SpeechDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.crop_to_shortest = crop_to_shortest
+        self.micro_batches = micro_batches
+        self._whole_updates = False
         self._model_min_samples = 0
-        self._place = (0, 0)  # epoch, batches of it that are done
+        self._place = (0, 0)  # epoch, micro-batches of it that are done, on all processes together
 
     @property
     def min_samples(self) -> int:
         """Samples, at 16 kHz, of the shortest utterance that is used."""
         return max(round(self.min_seconds * SAMPLE_RATE), self._model_min_samples)
 
-    def require(self, min_samples: int) -> None:
-        """Leaves out utterances of fewer than `min_samples` samples at 16 kHz; to be called before `setup`.
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches of an update on each process."""
+        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+
+    def require(self, min_samples: int, whole_updates: bool = False) -> None:
+        """Says what a model needs; to be called before `setup`.
+
+        Args:
+            min_samples: Utterances of fewer samples at 16 kHz are left out.
+            whole_updates: Whether the first micro-batch of an update must hold all of them, in `AudioBatch.update`.
 
         Raises:
             ValueError: What is left of longer ones is still too short.
@@ -99,6 +129,7 @@ class SpeechDataModule(LightningDataModule):
         needed = min_samples / SAMPLE_RATE
         _check("max_seconds", self.max_seconds, self.max_seconds >= needed, f"at least {needed:.3f} for this model")
         self._model_min_samples = min_samples
+        self._whole_updates = whole_updates
 
     def prepare_data(self) -> None:
         """Fetches and scans the corpora; does nothing that was done before.
@@ -138,66 +169,94 @@ class SpeechDataModule(LightningDataModule):
         ]
         return utterances
 
-    def train_dataloader(self) -> DataLoader[AudioBatch]:
-        """Returns the loader of training batches, from where `load_state_dict` said."""
-        sampler = self._sampler(self._train, self.seed)
+    def train_dataloader(self) -> ResilientLoader:
+        """Returns the loader of training batches, from where `load_state_dict` said.
+
+        Raises:
+            ValueError: The trainer accumulates what does not make `micro_batches`.
+        """
+        if self.micro_batches is not None and self.trainer is not None:
+            needed = -(-self.micro_batches // world_size())
+            rule = f"{needed} for {self.micro_batches} micro-batches an update on {world_size()} processes"
+            _check("accumulate_grad_batches", self.accumulate, self.accumulate == needed, rule)
+        sampler = self._sampler(self._train, self.seed, self.accumulate)
         sampler.move_to(*self._place)
-        return self._loader(sampler, random=True)
+        dataset = self._dataset(random=True)
+        if self._whole_updates and self.accumulate > 1:
+            return UpdateLoader(dataset, sampler, self.num_workers, self.accumulate)
+        return ResilientLoader(dataset, sampler, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader[AudioBatch]:
+    def val_dataloader(self) -> ResilientLoader:
         """Returns the loader of validation batches: always the same ones, cropped to their middles."""
-        return self._loader(self._sampler(self._val, None), random=False)
+        sampler = self._sampler(self._val, None, accumulate=1)
+        return ResilientLoader(self._dataset(random=False), sampler, self.num_workers)
 
-    def _sampler(self, utterances: Utterances, seed: int | None) -> EpochSampler:
+    def _sampler(self, utterances: Utterances, seed: int | None, accumulate: int) -> EpochSampler:
         return EpochSampler(
-            utterances, self.batch_seconds, self.max_seconds, self.num_buckets, seed, world_size(), rank()
+            utterances, self.batch_seconds, self.max_seconds, self.num_buckets, seed, world_size(), rank(), accumulate
         )
 
-    def _loader(self, sampler: EpochSampler, random: bool) -> DataLoader[AudioBatch]:
-        max_samples = round(self.max_seconds * SAMPLE_RATE)
-        return DataLoader(
-            SpeechDataset(max_samples, self.crop_to_shortest, self.seed, random),
-            sampler=sampler,
-            batch_size=None,  # the sampler makes the batches
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _dataset(self, random: bool) -> SpeechDataset:
+        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), self.crop_to_shortest, self.seed, random)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the place in the training data: the epoch, and how many of its batches are done on each process.
+        """Returns the place in the training data, behind the last whole update, and the options that it depends on.
 
         It is the trainer's own count of batches that were trained on. What worker processes and Lightning have read
         ahead is not in it, so a resumed run reads that again and loses nothing.
         """
-        epoch, batches = self._place
+        epoch, micro_batches = self._place
         if self.trainer is not None:
-            loop: Any = self.trainer.fit_loop  # its counters are annotated as less than they are
-            epochs, done = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-            epoch, batches = epochs.processed, 0
-            if epochs.processed < epochs.started:  # inside an epoch
-                epoch, batches = (epoch + 1, 0) if done.is_last_batch else (epoch, done.current.processed)
-        return {"epoch": epoch, "batches": batches, "world_size": world_size()}
+            epoch, on_each = place_of(self.trainer).ahead
+            micro_batches = on_each * world_size()
+        return {"epoch": epoch, "micro_batches": micro_batches, "update": self._update(), "order": self._order()}
+
+    def _update(self) -> int:
+        return world_size() * self.accumulate
+
+    def _order(self) -> dict[str, Any]:
+        options = {f"data.{name}": getattr(self, name) for name in DECIDES_THE_ORDER}
+        return {**options, "utterances to train on": len(self._train)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Makes the next training loader begin at the place that `state_dict` tells.
+        """Makes the next training loader begin at the place that `state_dict` tells; to be called after `setup`.
 
-        On another number of processes, batches are made differently; the same share of the epoch is then left out.
+        The sequence of micro-batches does not depend on the number of processes. Where an update has another number of
+        them than before, it begins at a whole update, and computes some again.
         """
-        batches, before, now = state_dict["batches"], state_dict["world_size"], world_size()
-        if batches and before != now:
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        now = self._order()
+        changed = [
+            f"{name} {now[name]} (the checkpoint had {before})"
+            for name, before in state_dict["order"].items()
+            if now[name] != before
+        ]
+        if changed and rank() == 0:
             logger.warning(
-                "Resuming on %d processes an epoch begun on %d: some utterances of it may be used twice or not at all.",
-                now,
-                before,
+                "Resuming with %s: batches are made differently, so some utterances of this epoch may be used twice "
+                "or not at all.",
+                ", ".join(changed),
             )
-        self._place = (state_dict["epoch"], batches * before // now)
+        before, size, done = state_dict["update"], self._update(), state_dict["micro_batches"]
+        if before != size and rank() == 0:
+            logger.warning(
+                "Resuming with updates of %d micro-batches (the checkpoint had %d): another batch than before%s.",
+                size,
+                before,
+                f", going on {done % size} micro-batches back" if done % size else "",
+            )
+        self._place = (state_dict["epoch"], done - done % size)
 
     def summary(self) -> str:
         """Returns a few lines on what a run uses and what was left out; to be called after `setup`."""
         held_out = "by a hash of their ids" if self.validation is None else f"of {self.validation}"
         extent = f"{_extent(self._train)} to train on, {_extent(self._val)} to validate on ({held_out})"
-        return "\n".join([f"{resolve_name(self.corpus, self.cache)}: {extent}", *self._remarks])
+        lines = [f"{resolve_name(self.corpus, self.cache)}: {extent}"]
+        if self.micro_batches is not None:
+            size, hours = self.batch_seconds, self.micro_batches * self.batch_seconds / 3600
+            lines.append(f"an update: {self.micro_batches} micro-batches of up to {size:g} s, {hours:.2f} h nominal")
+        return "\n".join([*lines, *self._remarks])
 
 
 def _check(name: str, value: object, holds: bool, rule: str) -> None:

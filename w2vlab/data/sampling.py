@@ -1,9 +1,9 @@
-"""Batches by total seconds, the same number on every process, from any place of any epoch."""
+"""One sequence of batches an epoch, the same on any hardware, of which every process takes its share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import numpy as np
@@ -19,34 +19,40 @@ from w2vlab.types import Seconds
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What one batch is to be read from.
+    """What one micro-batch is to be read from.
 
     Attributes:
         epoch: The epoch that it belongs to.
         cuts: Its utterances.
         substitute: Those of another batch, for when none of `cuts` can be read.
+        counted: False where it repeats another one, only for all processes to make as many steps.
     """
 
     epoch: int
     cuts: tuple[Cut, ...]
     substitute: tuple[Cut, ...]
+    counted: bool = True
 
 
 class EpochSampler(Sampler[BatchPlan]):
-    """Plans the batches of one process for an epoch, through lhotse's bucketing sampler.
+    """Plans the micro-batches of one process for an epoch, through lhotse's bucketing sampler.
 
-    Every process plans the batches of all of them and takes its share, so no two share an utterance and all make the
-    same number of steps. To that end a few incomplete batches are dropped at the end of an epoch when there are several
-    processes; a single one uses every utterance.
+    Every process plans the epoch's whole sequence, which depends on the seed and the epoch alone, and takes its share.
+    An update is the next `world_size * accumulate` of the sequence, dealt out in turn: the i-th that process r computes
+    for update u is number `(u * accumulate + i) * world_size + r`. Layouts with the same product make the same updates.
+
+    In training, what is left for less than a whole update at the end of an epoch is dropped. In validation nothing is:
+    processes that would come out short repeat a batch that does not count.
 
     Args:
         utterances: What to sample from.
         batch_seconds: Most audio in a batch, counted as its longest utterance times their number.
         max_seconds: The longest crop; what lies beyond it does not count.
         num_buckets: Batches are made of utterances from the same one of so many ranges of length.
-        seed: The run's seed; None for a fixed order.
+        seed: The run's seed; None for validation, in a fixed order.
         world_size: Number of processes.
         rank: This process.
+        accumulate: Micro-batches of an update on each process.
     """
 
     def __init__(
@@ -58,13 +64,16 @@ class EpochSampler(Sampler[BatchPlan]):
         seed: int | None,
         world_size: int,
         rank: int,
+        accumulate: int = 1,
     ) -> None:
         self.epoch = 0
         self.start = 0
         self._utterances = utterances
-        self._max_seconds = max_seconds
         self._batch_seconds = batch_seconds
+        self._validates = seed is None
         self._world_size = world_size
+        self._rank = rank
+        self._update = world_size * accumulate
         self._sampler = DynamicBucketingSampler(
             _Cropped(utterances, max_seconds),
             max_duration=batch_seconds,
@@ -72,9 +81,9 @@ class EpochSampler(Sampler[BatchPlan]):
             shuffle=seed is not None,
             # lhotse adds the epoch to the seed; without the factor, run 1 would repeat run 0 one epoch later.
             seed=(seed or 0) * 1_000_003,
-            drop_last=world_size > 1 and seed is not None,
-            world_size=world_size,
-            rank=rank,
+            # lhotse would find out the processes by itself, and share out in a way that depends on their number.
+            world_size=1,
+            rank=0,
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -83,30 +92,48 @@ class EpochSampler(Sampler[BatchPlan]):
             self.move_to(epoch, 0)
 
     def move_to(self, epoch: int, start: int) -> None:
-        """Makes the next iteration begin `start` batches into `epoch`."""
+        """Makes the next iteration begin in `epoch`.
+
+        Args:
+            epoch: From 0.
+            start: Micro-batches of the whole sequence that are done: a whole number of updates.
+        """
         self.epoch = epoch
         self.start = start
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Yields the epoch's plans from its start on.
+        """Yields this process's plans of the epoch, from its start on.
 
         Raises:
-            ValueError: There is not one full batch for every process.
+            ValueError: There is not one whole update in an epoch.
         """
+        for update in islice(self._updates(), self.start // self._update, None):
+            yield from update[self._rank :: self._world_size]
+
+    def _updates(self) -> Iterator[tuple[BatchPlan, ...]]:
+        plans, size = self._plans(), self._update
+        update = tuple(islice(plans, size))
+        if len(update) < size and not self._validates:
+            raise ValueError(
+                f"`batch_seconds` must leave {size} micro-batches for an update, but is {self._batch_seconds} with "
+                f"{self._utterances.seconds:.0f} s of audio, which make {len(update)}; lower it or `micro_batches`, "
+                "take fewer processes, or add audio."
+            )
+        while len(update) == size:
+            yield update
+            update = tuple(islice(plans, size))
+        if update and self._validates:
+            yield update + (replace(update[0], counted=False),) * (size - len(update))
+
+    def _plans(self) -> Iterator[BatchPlan]:
         epoch = self.epoch
         self._sampler.set_epoch(epoch)
         planned = (tuple(cut.whole for cut in cuts) for cuts in self._sampler)
         # A batch's substitute is the one before it; the first takes the second.
         head = list(islice(planned, 2))
-        if not head:
-            raise ValueError(
-                f"`batch_seconds` must leave a full batch for each of {self._world_size} processes, but is "
-                f"{self._batch_seconds} with {self._utterances.seconds:.0f} s of audio; lower it or add audio."
-            )
         substitute = head[-1]
-        for number, cuts in enumerate(chain(head, planned)):
-            if number >= self.start:
-                yield BatchPlan(epoch, cuts, substitute)
+        for cuts in chain(head, planned):
+            yield BatchPlan(epoch, cuts, substitute)
             substitute = cuts
 
 

@@ -5,6 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ISLANDS = (
+    "norms over time",
+    "Gumbel softmax",
+    "distances to codebook entries",
+    "moving averages of codebooks",
+    "quantizer losses",
+    "cosine logits",
+    "prediction losses",
+    "feature penalty",
+    "diversity penalty",
+)
+"""What stays in float32 (or float64) under mixed precision, by name; everything else may run in bfloat16 or float16.
+
+Each one begins with `torch.autocast(…, enabled=False)` and `at_least_float32`, or is given float32 by one that does.
+"""
+
 
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Returns `tensor` in float32, or as it is where it is float64 already: half precision is raised, none lowered."""

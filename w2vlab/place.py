@@ -1,0 +1,69 @@
+"""Where a run stands, in whole updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place behind the last whole update of a run; gradients of a part of an update are computed again.
+
+    Attributes:
+        epoch: The epoch that it is in, from 0.
+        batches: Micro-batches of that epoch that are done, on each process.
+        is_last: Whether they are all of the epoch.
+        validation_is_due: Whether the validation that follows them is not done, or not to its end.
+        lost: Micro-batches done beyond the place.
+    """
+
+    epoch: int
+    batches: int
+    is_last: bool
+    validation_is_due: bool
+    lost: int = 0
+
+    @property
+    def ahead(self) -> tuple[int, int]:
+        """The epoch of the next micro-batch to train on, and how many of that epoch are done before it."""
+        return (self.epoch + 1, 0) if self.is_last else (self.epoch, self.batches)
+
+
+def place_of(trainer: Trainer) -> Place:
+    """Reads the place off the progress of a trainer, at any moment but within an optimiser's step.
+
+    An epoch ends with the data, or where `limit_train_batches` says. It does not where the run ends, by `max_steps` or
+    by a callback, though Lightning counts it as one: a resumed run goes on in it.
+    """
+    loop: Any = trainer.fit_loop  # its counters are annotated as less than they are
+    epochs, progress = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    done, begun = progress.current.processed, progress.current.ready
+    # `is_last_batch` is known as soon as a batch is begun.
+    is_last = done > 0 and done == begun and (progress.is_last_batch or done == trainer.num_training_batches)
+    inside = epochs.processed < epochs.started
+    if not inside and (is_last or not done):
+        return Place(epochs.processed, 0, is_last=False, validation_is_due=False)
+    accumulate: int = trainer.accumulate_grad_batches
+    whole = done if is_last else done - done % accumulate
+    due = inside and whole == begun and _validation_is_due(trainer)
+    epoch = epochs.processed if inside else epochs.processed - 1
+    if is_last and not due:
+        return Place(epoch + 1, 0, is_last=False, validation_is_due=False)
+    return Place(epoch, whole, is_last, due, lost=done - whole)
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    loop = trainer.fit_loop.epoch_loop
+    if trainer.validating:
+        progress = loop.val_loop.batch_progress
+        return not (progress.is_last_batch and progress.current.completed == progress.current.ready)
+    return validation_follows(trainer)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Tells at the end of a micro-batch whether a validation comes next."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
