@@ -28,10 +28,9 @@ def noisy_model(cls: type[PretrainingModule]) -> PretrainingModule:
     return build_model(cls, **arguments)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
-def test_resuming_is_exact(cls: type[PretrainingModule], accumulate: int, tmp_path: Path) -> None:
-    """Four updates are two, a checkpoint and two more, bit by bit; an epoch is two updates."""
+def test_resuming_from_any_checkpoint_is_exact(tmp_path: Path) -> None:
+    """Four updates are two, a checkpoint of Lightning's own callback and two more, bit by bit."""
+    cls, accumulate = MaskedPrediction, 2
     batches = make_batches(2, accumulate, 3)
     whole = noisy_model(cls)
     expected = fit(whole, batches, 4, accumulate)

@@ -4,33 +4,83 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import proxy
 
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from w2vlab.callbacks.atomic_io import AtomicCheckpointIO
+from w2vlab.callbacks.stopping import StoppedAtOnce
+from w2vlab.place import validation_follows
+
+_BEST = ("best_k_models", "kth_best_model_path", "kth_value", "best_model_path", "best_model_score", "current_score")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Adds to Lightning's callback a `last.ckpt` that is always up to date.
+    """Adds to Lightning's callback a `last.ckpt` that is always up to date, and files that are never half-written.
 
     Lightning's `save_last` writes only when the monitored metric has improved, and not at the end of training. The loss
     of these models may well rise while they learn to use more codes, so that state would be far behind. Here it is
-    written after every validation and epoch, at the end, and when the run is interrupted.
+    written every so many updates, after every validation and epoch, at the end, and when the run is stopped. The one
+    before it stays as `last-previous.ckpt`. There are no more than these two and the best ones (`save_top_k`): a run of
+    weeks does not fill the disk.
+
+    A checkpoint that cannot be written is a warning; the ones before it stay whole, and the next save tries again.
 
     Args:
+        every: Updates from one `last.ckpt` to the next, at least 1; what a killed run loses at most.
         kwargs: As for `ModelCheckpoint`.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, every: int = 1000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._last_update = 0
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1, but is {every}.")
+        self.every = every
+        self.failure: str | None = None
+        """Why the last attempt to write a checkpoint failed; None if it did not."""
+        self._last_update: int | None = None  # what `last.ckpt` would not be newer than
+        self._in_step = False
+        self._written = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Has the trainer write whole files."""
+        super().setup(trainer, pl_module, stage)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO(keeps_previous=self.CHECKPOINT_NAME_LAST)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes where the run begins: before it gets further, there is nothing to save."""
+        super().on_train_start(trainer, pl_module)
+        self._last_update = trainer.global_step
+        self._in_step = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keeps the loggers' count at that of the updates, which Lightning loses when it resumes at a validation."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Notes that weights are about to change."""
+        self._in_step = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves the last state every so many updates."""
+        self._in_step = False
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # A validation saves at its end, with what it found.
+        if trainer.global_step % self.every == 0 and not validation_follows(trainer):
+            self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the best and the last state."""
         super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._save_last(trainer)
+        self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last state where there was no validation."""
@@ -38,17 +88,50 @@ class RunCheckpoint(ModelCheckpoint):
         self._save_last(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves the last state."""
+        """Saves the last state, if it is one."""
         super().on_exception(trainer, pl_module, exception)
-        # Processes save together. An interrupt reaches all of them, an error perhaps only one, which must not wait.
-        together = trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt | SIGTERMException)
-        if together and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        # Processes save together. A stop reaches all of them, an error perhaps only one, which must not wait.
+        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        half_changed = self._in_step and progress.processed < progress.ready
+        if together and not half_changed and not isinstance(exception, StoppedAtOnce):
             self._save_last(trainer)
 
     def _save_last(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run or trainer.global_step == self._last_update:  # type: ignore[attr-defined]
+        saves = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not saves or self._last_update in (None, trainer.global_step):
             return
         path = Path(str(self.dirpath), self.CHECKPOINT_NAME_LAST + self.FILE_EXTENSION)
-        trainer.save_checkpoint(path, weights_only=False)
-        self._last_update = trainer.global_step
-        self.last_model_path = str(path)
+        if self._write(trainer, path, weights_only=False):
+            self._last_update = trainer.global_step
+            self.last_model_path = str(path)
+
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        before = {name: getattr(self, name) for name in _BEST if hasattr(self, name)}
+        before["best_k_models"] = dict(self.best_k_models)
+        self._written = True
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        if not self._written:  # the best ones so far stay in the books
+            for name, value in before.items():
+                setattr(self, name, value)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        self._written = self._write(trainer, filepath, self.save_weights_only)
+        if self._written:
+            self._last_global_step_saved = trainer.global_step
+            self._last_checkpoint_saved = filepath
+            if trainer.is_global_zero:
+                for logger in trainer.loggers:
+                    logger.after_save_checkpoint(proxy(self))
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        if self._written:  # else nothing has taken its place
+            super()._remove_checkpoint(trainer, filepath)
+
+    def _write(self, trainer: Trainer, path: str | Path, weights_only: bool) -> bool:
+        """Saves a checkpoint; returns whether it was written, the same on all processes."""
+        trainer.save_checkpoint(path, weights_only)
+        writer = trainer.strategy.checkpoint_io
+        failure = writer.failure if isinstance(writer, AtomicCheckpointIO) else None
+        self.failure = trainer.strategy.broadcast(None if failure is None else str(failure))
+        return self.failure is None

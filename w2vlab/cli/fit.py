@@ -11,8 +11,17 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
+from w2vlab.callbacks.stopping import Stopped, handling, stop_at_once
 from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.registry import load_parts
+from w2vlab.types import RunError
+
+_NO_NEWS = (
+    r".*isinstance\(treespec, LeafSpec\)",
+    "The dirpath has changed from",
+    ".*find the monitored key",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the data module knows its place
+)
 
 USER_ERRORS = (ValueError, RuntimeError, FileNotFoundError, MisconfigurationException)
 """What constructors, options and data raise where the user can change something."""
@@ -29,10 +38,10 @@ def run(command: str, options: list[str]) -> int:
         options: What follows it on the command line.
 
     Returns:
-        Exit status.
+        Exit status: 128 and the signal's number where a signal ended it.
     """
     # Nothing that a user could act on: Lightning's own, every resumed run, and a run that ends before it validates.
-    for message in (r".*isinstance\(treespec, LeafSpec\)", "The dirpath has changed from", ".*find the monitored key"):
+    for message in _NO_NEWS:
         warnings.filterwarnings("ignore", message=message)
     # Lightning advertises services between the lines of a run.
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -42,8 +51,14 @@ def run(command: str, options: list[str]) -> int:
     messages.setLevel(logging.INFO)
     messages.addHandler(handler)
     try:
-        load_parts()
-        W2VLightningCLI([command, *options], phase)
+        with handling(stop_at_once):  # until training begins
+            load_parts()
+            W2VLightningCLI([command, *options], phase)
+    except Stopped as stop:
+        sys.stderr.write(f"Ended by {stop.signal.name}.\n")
+        return stop.status
+    except RunError as reason:
+        return report_problem(reason)
     except USER_ERRORS as problem:
         if phase.running:
             raise

@@ -11,19 +11,67 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from w2vlab.modules.loading import damage_of, damaged, previous_of
+
+LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
+
+_MAY_DIFFER = ("data.num_workers", "data.cache_dir")
+
 _log = logging.getLogger(__name__)
 
 
 def newest_last_checkpoint(folders: Iterable[Path]) -> Path | None:
-    """Returns the `last.ckpt` written most recently anywhere below `folders`; None where there is none."""
-    pattern = f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*{ModelCheckpoint.FILE_EXTENSION}"
-    found = [path for folder in folders for path in folder.rglob(pattern)]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    """Returns the whole `last.ckpt` written most recently anywhere below `folders`; None where there is none.
+
+    Where it is damaged, the one before it is taken, with a warning.
+    """
+    runs: dict[Path, list[Path]] = {}
+    for folder in folders:
+        for name in (LAST, previous_of(LAST).name):
+            for path in folder.rglob(name):
+                runs.setdefault(path.parent, []).append(path)
+    newest_first = sorted(runs.values(), key=lambda paths: paths[0].stat().st_mtime, reverse=True)
+    for paths in newest_first:
+        whole = _first_whole(paths)
+        if whole is not None:
+            return whole
+        _warn("%s is damaged: looking for an older one.", paths[0])
+    return None
+
+
+def whole_checkpoint(path: str | Path) -> Path:
+    """Returns `path`, or the checkpoint that it replaced if that one alone is whole, with a warning.
+
+    Raises:
+        ValueError: Neither is whole.
+    """
+    path, previous = Path(path), previous_of(path)
+    whole = path if not path.is_file() else _first_whole([path, previous])
+    if whole is None:
+        raise damaged(path, damage_of(path) or "")
+    return whole
+
+
+def _first_whole(paths: Iterable[Path]) -> Path | None:
+    """Returns the first that is whole, with a warning of those that are not; None, without one, where none is."""
+    damages: list[str] = []
+    for path in filter(Path.is_file, paths):
+        damage = damage_of(path)
+        if damage is None:
+            for text in damages:
+                _warn("%s Going on from the one before it, %s.", text, path)
+            return path
+        damages.append(f"{path} is damaged ({damage}).")
+    return None
 
 
 @rank_zero_only
+def _warn(text: str, *values: object) -> None:
+    _log.warning(text, *values)
+
+
 def report_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Warns of every model option that is not what it was when the checkpoint was written.
+    """Warns of every option of the model (with its optimiser) and the data that is not what it was in the checkpoint.
 
     The options at hand are the ones that count, as everywhere; nothing is taken over from the checkpoint.
 
@@ -31,10 +79,13 @@ def report_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
         saved: The checkpoint's config.
         current: This run's.
     """
-    before, now = (dict(_flat("model", config.get("model", {}))) for config in (saved, current))
+    before, now = (
+        {key: value for part in ("model", "data") for key, value in _flat(part, config.get(part, {}))}
+        for config in (saved, current)
+    )
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            _log.warning("resuming with %s %s, the checkpoint had %s", key, now.get(key), before.get(key))
+        if before.get(key) != now.get(key) and key not in _MAY_DIFFER:
+            _warn("resuming with %s %s, the checkpoint had %s", key, now.get(key), before.get(key))
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,271 @@
+"""Checkpoints that are written as a whole or not at all, and read only if they are whole."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+
+from tests.callbacks.test_callbacks import Rising, run
+from w2vlab.callbacks import RunCheckpoint
+from w2vlab.callbacks.atomic_io import AtomicCheckpointIO
+from w2vlab.callbacks.stopping import Stopped
+from w2vlab.cli.resume import newest_last_checkpoint, whole_checkpoint
+from w2vlab.modules.loading import read_checkpoint
+
+
+def content(number: int) -> dict[str, Any]:
+    return {"state_dict": {"weight": torch.full((1000,), float(number))}, "global_step": number}
+
+
+def step(path: Path) -> int:
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def flip_a_bit(path: Path) -> None:
+    """In the middle of a tensor, where PyTorch's reader does not look."""
+    data = bytearray(path.read_bytes())
+    place = data.index(torch.full((100,), 1.0).numpy().tobytes())
+    data[place + 50] ^= 1
+    path.write_bytes(data)
+
+
+class DiskFull:
+    """A file that takes a few bytes and no more."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, data: Any) -> int:
+        self.file.write(bytes(data)[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> DiskFull:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of files for which there is no space."""
+    names: set[str] = set()
+    real = Path.open
+
+    def opened(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        file = real(path, mode, *arguments, **options)
+        return DiskFull(file) if "w" in mode and any(name in path.name for name in names) else file
+
+    monkeypatch.setattr(Path, "open", opened)
+    return names
+
+
+def test_file_is_whole_or_as_it_was(tmp_path: Path, disk: set[str], caplog: pytest.LogCaptureFixture) -> None:
+    writer = AtomicCheckpointIO()
+    path = tmp_path / "folder" / "last.ckpt"
+    writer.save_checkpoint(content(1), path)
+    disk.add("last.ckpt")
+    writer.save_checkpoint(content(2), path)
+    assert writer.failure is not None
+    assert writer.failure.errno == errno.ENOSPC
+    assert f"{path} could not be written" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert step(path) == 1
+    disk.clear()
+    writer.save_checkpoint(content(3), path)
+    assert writer.failure is None
+    assert {file.name: step(file) for file in path.parent.iterdir()} == {"last.ckpt": 3, "last-previous.ckpt": 1}
+
+
+def test_there_is_a_last_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed between any two changes of the folder leaves one; every file was on the disk before."""
+    path = tmp_path / "last.ckpt"
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint(content(1), path)
+    seen: list[str] = []
+    for name in ("replace", "link", "fsync"):
+        real = getattr(os, name)
+
+        def watched(*arguments: Any, name: str = name, real: Any = real) -> Any:
+            seen.append(name)
+            assert step(path) in (1, 2)
+            result = real(*arguments)
+            assert step(path) in (1, 2)
+            return result
+
+        monkeypatch.setattr(os, name, watched)
+    writer.save_checkpoint(content(2), path)
+    assert seen == ["fsync", "link", "replace", "replace", "fsync"]
+
+
+def test_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", link)
+    writer = AtomicCheckpointIO()
+    for number in (1, 2):
+        writer.save_checkpoint(content(number), tmp_path / "last.ckpt")
+    assert {file.name: step(file) for file in tmp_path.iterdir()} == {"last.ckpt": 2, "last-previous.ckpt": 1}
+
+
+def test_full_disk_does_not_end_a_run(tmp_path: Path, disk: set[str], caplog: pytest.LogCaptureFixture) -> None:
+    """The best checkpoint so far stays while there is no space, and one is saved as soon as there is."""
+    checkpoint = RunCheckpoint(monitor="val/loss/total", mode="max", filename="{step}", auto_insert_metric_name=False)
+    found: dict[int, tuple[set[str], str | None]] = {}
+
+    class Space(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            names = {path.name for path in (tmp_path / "checkpoints").glob("*")}
+            found[trainer.global_step] = names, checkpoint.failure
+            disk.clear()
+            if trainer.current_epoch in (1, 3):
+                disk.add("ckpt")
+
+    trainer = run(tmp_path, 5, callbacks=[checkpoint, Space()])
+    assert trainer.global_step == 50
+    assert found[20][0] == {"last.ckpt", "10.ckpt"}
+    assert "No space left" in str(found[20][1])
+    assert found[30] == ({"last.ckpt", "last-previous.ckpt", "30.ckpt"}, None)
+    assert found[40][0] == found[30][0]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "last.ckpt",
+        "last-previous.ckpt",
+        "50.ckpt",
+    }
+    assert step(tmp_path / "checkpoints" / "last.ckpt") == 50
+    assert Path(checkpoint.best_model_path).name == "50.ckpt"
+    assert caplog.text.count("could not be written") >= 2
+
+
+def test_last_is_written_every_so_many_updates(tmp_path: Path) -> None:
+    written = {}
+    watch = LambdaCallback(
+        on_train_batch_start=lambda trainer, *_: written.update(
+            {trainer.global_step: step(path) if (path := tmp_path / "checkpoints" / "last.ckpt").exists() else 0}
+        )
+    )
+    run(tmp_path, 1, callbacks=[RunCheckpoint(every=4), watch])
+    assert written == {**dict.fromkeys(range(4), 0), **dict.fromkeys(range(4, 8), 4), 8: 8, 9: 8}
+    with pytest.raises(ValueError, match="`every` must be at least 1, but is 0"):
+        RunCheckpoint(every=0)
+
+
+def test_other_ways_to_write_are_left_alone(tmp_path: Path) -> None:
+    class Own(TorchCheckpointIO):
+        pass
+
+    own = Own()
+    trainer = run(tmp_path, 1, callbacks=[RunCheckpoint()], plugins=[own])
+    assert trainer.strategy.checkpoint_io is own
+    assert step(tmp_path / "checkpoints" / "last.ckpt") == 10
+
+
+class Fail(Callback):
+    """Raises at a hook."""
+
+    def __init__(self, hook: str, error: BaseException) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise error
+
+        setattr(self, hook, fail)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Fail("on_fit_start", ValueError()),
+        Fail("on_train_start", Stopped(15)),
+        Fail("on_train_batch_start", Stopped(15)),
+        Fail("on_validation_start", ValueError()),  # of the sanity check
+        Fail("on_before_zero_grad", ValueError()),
+    ],
+    ids=["setup", "start", "first batch", "sanity check", "first update"],
+)
+def test_start_that_fails_leaves_the_last_checkpoint_alone(failure: Fail, tmp_path: Path) -> None:
+    run(tmp_path, 1, callbacks=[RunCheckpoint()], max_steps=3)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    for ckpt_path in (last, None):  # one that goes on, and a new run in the same folder
+        with pytest.raises((ValueError, Stopped)):
+            run(tmp_path, 2, ckpt_path, callbacks=[failure, RunCheckpoint()], num_sanity_val_steps=1)
+    assert last.read_bytes() == before
+    assert len(list(last.parent.glob("last*"))) == 1
+
+
+def test_error_within_an_optimizer_step_is_not_saved(tmp_path: Path) -> None:
+    """Some weights may have changed and others not; behind the step, the state is whole."""
+
+    class HalfStep(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            super().step(closure)
+            if model.trainer.global_step == 2:
+                raise ValueError("half")
+
+    class Model(Rising):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return HalfStep(self.parameters(), lr=0.1)
+
+    model = Model()
+    trainer = Trainer(
+        default_root_dir=tmp_path, callbacks=[RunCheckpoint(every=1)], logger=False, accelerator="cpu", max_epochs=1
+    )
+    with pytest.raises(ValueError, match=r"^half$"):
+        trainer.fit(model, torch.utils.data.DataLoader(torch.ones(10, 3)))
+    assert step(tmp_path / "checkpoints" / "last.ckpt") == 2
+
+
+def test_damage_is_found_and_the_one_before_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    writer = AtomicCheckpointIO()
+    runs = [tmp_path / name for name in ("old", "new")]
+    for age, folder in enumerate(runs):
+        for number in (2, 1):
+            writer.save_checkpoint(content(number), folder / "last.ckpt")
+        os.utime(folder / "last.ckpt", (age, age))
+    last, previous = (runs[1] / f"{name}.ckpt" for name in ("last", "last-previous"))
+    assert newest_last_checkpoint([tmp_path]) == last
+
+    flip_a_bit(last)
+    assert torch.load(last, weights_only=True)  # PyTorch does not notice
+    with pytest.raises(ValueError, match=r"cannot be read \(the checksum of .* is wrong\).* before it, .*-previous"):
+        read_checkpoint(last)
+    assert newest_last_checkpoint([tmp_path]) == previous == whole_checkpoint(last)
+    assert f"{last} is damaged (the checksum of " in caplog.text
+    assert f"Going on from the one before it, {previous}." in caplog.text
+
+    last.unlink()  # killed on a file system without links
+    assert newest_last_checkpoint([tmp_path]) == previous
+
+    previous.write_bytes(previous.read_bytes()[:500])
+    assert newest_last_checkpoint([tmp_path]) == runs[0] / "last.ckpt"
+    with pytest.raises(ValueError, match="`ckpt_path` must be a whole checkpoint"):
+        whole_checkpoint(previous)
+
+
+def test_config_is_read_without_the_weights(tmp_path: Path) -> None:
+    """64 MiB of nothing, of which no page is touched."""
+    path = tmp_path / "large.ckpt"
+    torch.save({"state_dict": {"weight": torch.zeros(2**24)}, "w2vlab_config": {"seed": 1}}, path)
+    before = resident()
+    checkpoint = read_checkpoint(path, check=False)
+    assert checkpoint["w2vlab_config"] == {"seed": 1}
+    assert resident() - before < 2**25
+
+
+def resident() -> int:
+    """Bytes of memory in use."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

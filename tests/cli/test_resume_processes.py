@@ -1,0 +1,126 @@
+"""Commands that are ended from outside, as a scheduler or a crash does it, and go on."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from w2vlab.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+class SignalAfter(Callback):
+    """Sends a signal to the whole group of processes, those that read data included.
+
+    Args:
+        update: After this many updates.
+        number: The signal.
+    """
+
+    def __init__(self, update: int, number: int) -> None:
+        self.update = update
+        self.number = number
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.update:
+            os.killpg(0, self.number)
+
+
+def losses(folder: Path) -> dict[str, str]:
+    """As they were written, to the last digit, by update."""
+    with (folder / "metrics.csv").open() as file:
+        return {row["step"]: row["train/loss/total"] for row in csv.DictReader(file) if row["train/loss/total"]}
+
+
+def test_run_that_is_ended_and_killed_computes_what_an_undisturbed_one_does(
+    fit: Callable[..., int], tiny_config: Path, tmp_path: Path
+) -> None:
+    options = ["--trainer.log_every_n_steps=1", "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=4"]
+    options += ["--data.num_workers=1", "--checkpoint.every=3", "--trainer.max_steps=9"]
+    assert fit(*options, "--trainer.default_root_dir=whole") == 0
+
+    def start(update: int, number: int) -> subprocess.CompletedProcess[str]:
+        callback = "tests.cli.test_resume_processes.SignalAfter"
+        command = [sys.executable, "-m", "w2vlab", "fit", f"--config={tiny_config}", *options, "--ckpt_path=last"]
+        command += [f"--trainer.callbacks={callback}", f"--trainer.callbacks.{update=}"]
+        command += [f"--trainer.callbacks.number={int(number)}"]
+        return subprocess.run(
+            [*command, "--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            start_new_session=True,
+            check=False,
+        )
+
+    ended = start(2, signal.SIGTERM)
+    assert ended.returncode == 143, ended.stderr
+    assert "There is no last.ckpt below runs: starting from the beginning." in ended.stderr
+    assert "Interrupted by SIGTERM at update 2. Go on with: w2vlab fit " in ended.stderr
+    assert "Traceback" not in ended.stderr
+    killed = start(7, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    assert "version_0/checkpoints/last.ckpt" in killed.stderr
+    assert fit(*options, "--ckpt_path=last") == 0
+
+    whole = losses(Path("whole/w2vlab/version_0"))
+    assert len(set(whole.values())) == 9
+    assert list(losses(Path("runs/w2vlab/version_0")).items()) == list(whole.items())[:2]
+    assert list(losses(Path("runs/w2vlab/version_2")).items()) == list(whole.items())[6:]
+
+
+def test_signal_before_training_has_its_status_too(
+    fit: Callable[..., int], tiny_config: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def prepare(_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("w2vlab.data.SpeechDataModule.prepare_data", prepare)
+    assert fit() == 143
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setattr("w2vlab.cli.fit.load_parts", lambda: prepare(None))
+    assert main(["fit", f"--config={tiny_config}"]) == 143
+    assert "Ended by SIGTERM.\n" in capsys.readouterr().err
+
+
+def test_failed_checkpoint_is_told_at_the_end(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
+    def write(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("w2vlab.callbacks.atomic_io.AtomicCheckpointIO._write", write)
+    assert fit("--trainer.max_steps=2") == 0
+    closing = "The last checkpoint could not be written ([Errno 28] No space left on device): what is there is older."
+    assert closing in caplog.messages
+    assert not list(Path().rglob("*.ckpt*"))
+
+
+def test_conflict_with_the_checkpoint_is_named(fit: Callable[..., int], capsys: Any, caplog: Any) -> None:
+    assert fit("--trainer.max_steps=2") == 0
+    changes = ["--data.batch_seconds=6", "--data.num_workers=1", "--model.optimizer.lr=0.01"]
+    assert fit("--trainer.max_steps=3", "--ckpt_path=last", *changes) == 0
+    named = [record.message for record in caplog.records if record.name == "w2vlab.cli.resume"]
+    assert named == [
+        "resuming with data.batch_seconds 6.0, the checkpoint had 5.0",
+        "resuming with model.optimizer.lr 0.01, the checkpoint had 0.001",
+    ]
+    for change, problem in (
+        ("--model.optimizer=torch.optim.SGD", "`model.optimizer` must be torch.optim.adamw.AdamW"),
+        ("--model.quantizer.codebook_size=6", "quantizer.codebook"),
+    ):
+        capsys.readouterr()
+        assert fit("--trainer.max_steps=4", "--ckpt_path=last", change) == 1
+        error = capsys.readouterr().err
+        assert problem in error
+        assert "Traceback" not in error
