@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +13,18 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.contracts.tiny import WIDTH, address, audio_batch, build_model, classes, factory
-from w2vlab.cli import explain_flow
+from w2vlab.cli import explain_cost, explain_flow
+from w2vlab.cli.explain_cost import count_cost, optimizer_bytes
 from w2vlab.cli.explain_flow import trace_flow
 from w2vlab.cli.explain_run import blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.cli.explain_text import print_explanation
 from w2vlab.cli.explanation import explain
 from w2vlab.cli.main import main
+from w2vlab.contexts import TransformerContext
 from w2vlab.data import SpeechDataModule
 from w2vlab.losses import CodePredictionLoss, ContrastiveLoss, FuturePredictionLoss
 from w2vlab.masking import NoMasking
@@ -80,7 +85,7 @@ def test_it_needs_no_corpus_and_leaves_no_files(explained):
 def test_the_flow_has_the_shapes_of_a_real_pass(explained):
     told = explained("--no_gradients")
     steps = {step["part"]: step for step in told["flow"]["steps"]}
-    assert list(steps) == ["encoder", "norm", "masking", "context", "quantizer", "loss", "objective"]
+    assert list(steps) == ["encoder", "norm", "masking", "quantizer", "context", "loss", "objective"]
     frames, targets = 1 + (16_000 - 325) // 320, told["flow"]["sizes"]["M"]
     assert steps["encoder"]["takes"] == {"waveform": [2, 16_000]}
     assert steps["encoder"]["gives"] == {"": [2, frames, 8]}
@@ -179,7 +184,15 @@ class NaNQuantizer(IdentityQuantizer):
 def test_a_step_that_is_not_finite_is_told_in_valid_json(capsys):
     model = build_model(MaskedPrediction, quantizer=NaNQuantizer)
     data = SpeechDataModule("none", batch_seconds=0.3, max_seconds=0.1, min_seconds=0.05)
-    trainer = Namespace(devices=1, accelerator="cpu", num_nodes=1, max_steps=2, accumulate_grad_batches=1)
+    trainer = Namespace(
+        devices=1,
+        accelerator="cpu",
+        num_nodes=1,
+        max_steps=2,
+        accumulate_grad_batches=1,
+        precision="32-true",
+        strategy="auto",
+    )
     explanation = explain(model, data, trainer)
     assert explanation.start.terms["contrastive"] is None
     assert explanation.update.utterances == 3
@@ -337,3 +350,105 @@ def test_noise_reaches_what_a_batch_of_speech_reaches():
         output = model(audio_batch((420, 420), first=seed), address(2))
         zeros.append(gradient_matrix(model, model.objective_terms(output)).norms == 0)
     assert torch.equal(*zeros)
+
+
+BASE = Path(__file__).parents[2] / "configs" / "wav2vec2_base.yaml"
+
+
+def test_the_cost_of_base(capsys, tmp_path, monkeypatch):
+    """894 GFLOP for 2 x 10 s are three times the forward pass: 49 in the convolutions and 100 in the Transformer."""
+    monkeypatch.chdir(tmp_path)
+    shape = ["--data.max_seconds=10", "--data.batch_seconds=20", "--data.micro_batches=6"]
+    options = ["--devices=4", "--speed=100", "--trainer.max_steps=90", "--json", "--no_gradients"]
+    assert main(["explain", f"--config={BASE}", *shape, *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    update, cost = told["update"], told["cost"]
+    assert (update["processes"], update["micro_batches"]) == (4, 2)
+    assert (update["nominal_seconds"], update["audio_seconds"], update["longest_seconds"]) == (120, 160, 160)
+    assert cost["flops"] / 8 == pytest.approx(894e9, rel=0.01)
+    assert cost["run_flops"] == 90 * cost["flops"]
+    assert cost["memory"]["parameters"] == cost["memory"]["gradients"] == 4 * 95_044_608
+    assert cost["memory"]["optimizer"] == 8 * 95_044_608
+    assert cost["memory"]["total"] == sum(size for name, size in cost["memory"].items() if name != "total")
+    assert cost["device_hours"] == pytest.approx(160 * 90 / 100 / 3600)
+    assert cost["hours"] == pytest.approx(cost["device_hours"] / 4)
+
+
+def one_step(model, counter=None):
+    with counter or nullcontext():
+        explain_cost._objective(model.train(), {}, 2, 420).backward()
+
+
+def test_operations_are_those_of_a_real_step():
+    """As PyTorch counts them, which does not know the groups of a convolution."""
+    model = build_model(MaskedPrediction, context=factory(TransformerContext, position_groups=1, layer_drop=0.9))
+    counted = count_cost(model, 2, 420, micro_batches=3, updates=None, half_precision=False, shards=1)
+    model = build_model(MaskedPrediction, context=factory(TransformerContext, position_groups=1))
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH):
+        one_step(model, counter)
+    assert counted.flops == 3 * counter.get_total_flops() > 0
+    assert counted.run_flops is None
+
+
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def test_kept_activations_are_those_of_a_real_step(activation_checkpointing):
+    context = factory(TransformerContext, num_layers=4, activation_checkpointing=activation_checkpointing)
+    model = build_model(MaskedPrediction, context=context)
+    own = {parameter.data_ptr() for parameter in [*model.parameters(), *model.buffers()]}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()  # views of one share it
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage, storage.nbytes()
+        return tensor
+
+    one_step(model, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
+    counted = explain_cost._kept_bytes(model, 2, 420, half_precision=False)
+    assert counted == pytest.approx(sum(size for _, size in kept.values()), rel=1e-3)
+
+
+def test_what_saves_memory():
+    def memory(activation_checkpointing=False, half_precision=False, shards=1):
+        context = factory(TransformerContext, num_layers=6, activation_checkpointing=activation_checkpointing)
+        model = build_model(MaskedPrediction, context=context)
+        return count_cost(model, 2, 420, 1, None, half_precision, shards).memory
+
+    plain = memory()
+    assert memory(activation_checkpointing=True).activations < 0.7 * plain.activations
+    assert memory(half_precision=True).activations < plain.activations
+    assert memory(shards=4).parameters == plain.parameters // 4
+
+
+def test_the_optimizers_own_memory():
+    num_parameters = sum(parameter.numel() for parameter in build_model(MaskedPrediction).parameters())
+    for optimizer, numbers in ((torch.optim.AdamW, 2), (partial(torch.optim.SGD, lr=1), 0)):
+        assert optimizer_bytes(build_model(MaskedPrediction, optimizer=optimizer)) == 4 * numbers * num_parameters
+
+
+def test_cost_in_words(config, capsys):
+    arguments = ["explain", f"--config={config}", "--no_gradients", "--data.micro_batches=3"]
+    assert main([*arguments, "--devices", "2", "--speed", "20", "--trainer.max_steps=36000"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "2 x 2 micro-batches (processes x accumulation), 20 s of audio at most in place of 15 s",
+        "FLOP an update",
+        "memory of a device",
+        "10.0 device-hours at 20 s of audio a second and device, 5.0 h on 2",
+    ):
+        assert part in text
+    assert main(arguments) == 0
+    assert "give `--speed`" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
+def test_the_cost_of_a_part_that_reads_values_is_left_out():
+    model = build_model(MaskedPrediction, quantizer=ReadingQuantizer)
+    assert count_cost(model, 2, 420, 1, 10, False, 1) == explain_cost.Cost(None, None, None)
+
+
+@pytest.mark.parametrize("option", ["--devices=0", "--devices=x", "--speed=-1", "--speed=nan"])
+def test_options_that_cannot_be(option, capsys):
+    assert main(["explain", option]) == 2
+    assert "must be a positive number" in capsys.readouterr().err

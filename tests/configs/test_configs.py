@@ -15,6 +15,7 @@ from w2vlab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 RUNS = sorted(ROOT.glob("configs/*.yaml"))
+MACHINES = sorted(ROOT.glob("configs/trainer/*.yaml"))
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *RUNS, *sorted(ROOT.glob("configs/*/*.yaml"))]
 
 
@@ -25,6 +26,8 @@ def commands(document: Path) -> list[str]:
 
 
 FITS = sorted({command for document in DOCUMENTS for command in commands(document) if command.startswith("w2vlab fit")})
+ON_MACHINES = [commands(path)[0] for path in MACHINES]
+TRAINED = [c for c in FITS if re.fullmatch(r"w2vlab fit --config configs/quickstart\S+( --model\.\S+)*", c)]
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +47,26 @@ def test_a_run_begins_with_its_command(path: Path) -> None:
     assert commands(path)[0] == f"w2vlab fit --config configs/{path.name}"
 
 
+@pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
+def test_a_fragment_of_the_machine_says_how_it_is_used_and_is_taken_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Its own options, in the whole configuration that its command resolves to."""
+    monkeypatch.chdir(ROOT)
+    command = commands(path)[0]
+    assert command.endswith(f"--config configs/trainer/{path.name}")
+    assert main([*shlex.split(command)[1:], "--print_config"]) == 0
+    whole, fragment = (yaml.safe_load(text) for text in (capsys.readouterr().out, path.read_text(encoding="utf-8")))
+    assert held_by(fragment, whole)
+    assert "find_unused_parameters" not in path.read_text(encoding="utf-8")
+
+
+def held_by(part: object, whole: object) -> bool:
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and held_by(part[key], whole[key]) for key in part)
+    return part == whole
+
+
 def test_the_readme_names_the_six_swaps() -> None:
     named = commands(ROOT / "README.md")
     for config in ("quickstart", "quickstart_vq_wav2vec"):
@@ -51,7 +74,7 @@ def test_the_readme_names_the_six_swaps() -> None:
             assert f"w2vlab fit --config configs/{config}.yaml --model.quantizer={quantizer}" in named
 
 
-@pytest.mark.parametrize("command", FITS)
+@pytest.mark.parametrize("command", [command for command in FITS if command not in TRAINED + ON_MACHINES])
 def test_the_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)[1:]
@@ -62,14 +85,17 @@ def test_the_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch, 
         assert set(yaml.safe_load(shown)) >= {"model", "data", "trainer"}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [c for c in FITS if re.fullmatch(r"w2vlab fit --config configs/quickstart\S+( --model\.\S+)*", c)],
-    ids=lambda command: command[11:],
-)
+@pytest.mark.parametrize("command", TRAINED, ids=lambda command: command[11:])
 def test_the_command_trains_two_updates(
-    command: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    command: str,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if "--model." in command:  # the picture of the run as it is shows what there is to draw
+        request.getfixturevalue("no_drawing")
     monkeypatch.chdir(ROOT)
     settings = {
         "data.corpus": corpus,

@@ -298,7 +298,52 @@ def test_fragments_that_spell_the_defaults_out(name: str) -> None:
     """The recipes of BASE and of wav2vec leave them out."""
     fragment = yaml.safe_load((FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     parameters = inspect.signature(getattr(w2vlab.contexts, fragment["class_path"])).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "input_dim"}
+    # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it.
+    others = ("input_dim", "activation_checkpointing")
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name not in others}
     if "layers" in defaults:
         defaults["layers"] = [list(layer) for layer in defaults["layers"]]
     assert fragment["init_args"] == defaults
+
+
+def train_step(cls: type, activation_checkpointing: bool) -> tuple[list[Tensor], int]:
+    """Output and gradients of a step with dropout and a layer left out, and bytes that wait for the backward pass."""
+    torch.manual_seed(0)
+    arguments = TINY | {"num_layers": 6, "position_kernel": 4, "dropout": 0.3, "attention_dropout": 0.3}
+    network = cls(8, **arguments, layer_drop=0.3, activation_checkpointing=activation_checkpointing)
+    network.layers.set_update(0)
+    assert 0 < sum(network.layers.dropped) < 6
+    frames = torch.randn(2, 50, 8, requires_grad=True)
+    padding = torch.arange(50)[None] >= torch.tensor([50, 40])[:, None]
+    own = {parameter.data_ptr() for parameter in network.parameters()}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            saved[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = network(frames, padding)
+        output.sum().backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    assert all(gradient is not None for gradient in gradients)
+    return [output, frames.grad, *gradients], sum(saved.values())
+
+
+@pytest.mark.parametrize("cls", [TransformerContext, ConformerContext])
+def test_activation_checkpointing_changes_the_memory_alone(cls: type) -> None:
+    """Bit for bit, dropout and LayerDrop included; what is inside the layers is not kept."""
+    results, memory = train_step(cls, False)
+    again, less = train_step(cls, True)
+    assert all(torch.equal(*pair) for pair in zip(results, again, strict=True))
+    assert less < 0.3 * memory
+
+
+def test_activation_checkpointing_computes_layers_once_in_evaluation() -> None:
+    network = TransformerContext(8, **TINY, position_kernel=4, activation_checkpointing=True).eval()
+    frames = torch.randn(1, 5, 8, requires_grad=True)
+    runs: list[int] = []
+    network.layers[0].register_forward_hook(lambda *_: runs.append(1))
+    network(frames).sum().backward()
+    assert len(runs) == 1

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.contracts.tiny import build, build_model, factory
 from tests.ddp.processes import in_two_processes
@@ -153,6 +154,21 @@ def test_the_model_tells_its_context(cls: type) -> None:
     for update in (0, 7):
         model.set_update(update)
         assert model.context.layers.dropped == dropped_at(reference, update, seed=5)
+
+
+@both
+def test_it_costs_what_the_layers_that_are_left_cost(cls: type) -> None:
+    """Counted, forward and backward; with k of L layers left out, exactly what a network of L - k layers costs."""
+    stack = build(cls, num_layers=6, layer_drop=0.5)
+    stack.layers.set_update(update_with(stack.layers, lambda dropped: 0 < sum(dropped) < 6))
+    left = build(cls, num_layers=6 - sum(stack.layers.dropped), layer_drop=0.0)
+    assert flops(stack) == flops(left) < flops(stack.eval())
+
+
+def flops(network: nn.Module) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network(torch.randn(2, 9, 8)).sum().backward()
+    return counter.get_total_flops()
 
 
 @both

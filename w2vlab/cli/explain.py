@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
@@ -19,18 +23,21 @@ from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.registry import load_parts
 
 _HELP = """\
-Usage: w2vlab explain [--json] [--no_gradients] [any option of `w2vlab fit`]
+Usage: w2vlab explain [--json] [--no_gradients] [--devices N] [--speed S] [any option of `w2vlab fit`]
 
 Says what a configuration comes to, without data and without training: shapes, parameters, which loss trains which part,
-receptive field, bits of the codes, masked fraction, size of an update, losses at the start, schedules.
+receptive field, bits of the codes, masked fraction, size of an update, what it costs, losses at the start, schedules.
 
   w2vlab explain --config configs/quickstart.yaml
-  w2vlab explain --model=MaskedPrediction --trainer.accelerator=gpu --trainer.devices=8
+  w2vlab explain --config configs/wav2vec2_base.yaml --devices 8 --speed 500
 
 Options:
   --json          Print everything as JSON.
   --no_gradients  Leave out which loss trains which part. It takes the first step on two seconds of noise, with the
                   memory of the parameters and of one gradient for each term of the objective.
+  --devices N     Devices of the run, whatever this machine has.
+  --speed S       Seconds of audio that one device trains on in a second; says how long the run takes. A few updates of
+                  `w2vlab fit` log it, for all devices together, as train/audio_seconds_per_second.
 """
 
 
@@ -72,6 +79,25 @@ class _Options(W2VLightningCLI):
         return {"fit": W2VLightningCLI.subcommands()["fit"]}
 
 
+def _own_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("w2vlab explain", add_help=False, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no_gradients", action="store_true")
+    parser.add_argument("--devices", type=_positive(int))
+    parser.add_argument("--speed", type=_positive(float))
+    return parser
+
+
+def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if (value := kind(text)) > 0 and math.isfinite(value):
+                return value
+        raise argparse.ArgumentTypeError(f"must be a positive number, but is {text}.")
+
+    return parse
+
+
 def run(options: list[str]) -> int:
     """Explains the configuration that `options` describe.
 
@@ -84,15 +110,16 @@ def run(options: list[str]) -> int:
     if options in (["-h"], ["--help"]):
         sys.stdout.write(_HELP)
         return 0
-    as_json, gradients = "--json" in options, "--no_gradients" not in options
-    options = [option for option in options if option not in ("--json", "--no_gradients")]
+    own, options = _own_options().parse_known_args(options)
     try:
         load_parts()
         cli = _Options(["fit", *options], Callback())
-        explanation = explain(cli.model, cli.datamodule, cli.settings.trainer, gradients)
+        explanation = explain(
+            cli.model, cli.datamodule, cli.settings.trainer, not own.no_gradients, own.devices, own.speed
+        )
     except USER_ERRORS as problem:
         return report_problem(problem)
-    if as_json:
+    if own.json:
         json.dump(explanation.as_dict(), sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:

@@ -25,7 +25,8 @@ from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
 Shape = tuple[int, ...]
 
 _FAMILIES = (FeatureEncoder, ContextNetwork, Quantizer, Masking, PredictionLoss)
-_NOT_WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+NOT_WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+"""What a part raises that has to read a value, on tensors without any."""
 
 
 @dataclass
@@ -77,13 +78,18 @@ def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> F
     """
     model.eval()  # where parts that learn by statistics collect nothing
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            state = dict([*model.named_parameters(), *model.named_buffers()])
-            return _follow(
-                model, {name: mode.from_tensor(tensor) for name, tensor in state.items()}, batch_size, num_samples
-            )
-    except _NOT_WITHOUT_VALUES:
+        with without_values(model) as state:
+            return _follow(model, state, batch_size, num_samples)
+    except NOT_WITHOUT_VALUES:
         return _follow(model, {}, batch_size, num_samples)
+
+
+@contextmanager
+def without_values(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Computes on tensors without values inside; yields such ones for all parameters and buffers, by their names."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        state = dict([*model.named_parameters(), *model.named_buffers()])
+        yield {name: mode.from_tensor(tensor) for name, tensor in state.items()}
 
 
 @torch.no_grad()

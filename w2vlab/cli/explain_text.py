@@ -72,7 +72,12 @@ def _parameters(explanation: Explanation) -> Table:
 def _numbers(explanation: Explanation) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, text in (
-        _frames(explanation) | _codes(explanation) | _masking(explanation) | _update(explanation) | _start(explanation)
+        _frames(explanation)
+        | _codes(explanation)
+        | _masking(explanation)
+        | _update(explanation)
+        | _cost(explanation)
+        | _start(explanation)
     ).items():
         table.add_row(name, text)
     return table
@@ -124,12 +129,41 @@ def _update(explanation: Explanation) -> dict[str, str]:
     run = "`trainer.max_steps` leaves the number of updates open"
     if update.updates is not None and update.audio_hours is not None:
         run = f"{update.updates:,} updates, {update.audio_hours:,.1f} h of audio at most"
+    rounded = ""
+    if update.audio_seconds != update.nominal_seconds:
+        rounded = f" in place of {update.nominal_seconds:,.5g} s: micro-batches cannot be shared out evenly"
     return {
         "an update": f"{update.processes} x {update.micro_batches} micro-batches (processes x accumulation), "
-        f"{update.audio_seconds:,.5g} s of audio at most; of {update.utterances} utterances of the greatest length, "
-        f"{update.predictions:,.0f} predictions",
+        f"{update.audio_seconds:,.5g} s of audio at most{rounded}; of {update.utterances} utterances of the greatest "
+        f"length, {update.longest_seconds:,.5g} s with {update.predictions:,.0f} predictions",
         "the run": run,
     }
+
+
+def _cost(explanation: Explanation) -> dict[str, str]:
+    cost, rows = explanation.cost, {}
+    if cost.flops is not None:
+        run = "" if cost.run_flops is None else f", {cost.run_flops:.3g} of the run"
+        rows["operations"] = (
+            f"{cost.flops:.4g} FLOP an update{run}: matrix products and convolutions, no layer left out"
+        )
+    if cost.memory is not None:
+        sizes = {name: f"{size / 2**30:.2f}" for name, size in vars(cost.memory).items()}
+        rows["memory of a device"] = (
+            f"about {sizes['total']} GiB: parameters {sizes['parameters']}, gradients {sizes['gradients']}, optimiser "
+            f"{sizes['optimizer']}, activations of a micro-batch {sizes['activations']}; without workspace"
+        )
+    if cost.device_hours is not None:
+        rows["time"] = (
+            f"{cost.device_hours:,.1f} device-hours at {cost.speed:,g} s of audio a second and device, "
+            f"{cost.hours:,.1f} h on {explanation.update.processes}"
+        )
+    elif cost.speed is None:
+        rows["time"] = (
+            "give `--speed`, seconds of audio a second and device: `w2vlab fit` logs train/audio_seconds_per_second of "
+            "all devices"
+        )
+    return rows
 
 
 def _start(explanation: Explanation) -> dict[str, str]:

@@ -10,6 +10,8 @@ import torch
 from jsonargparse import Namespace
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix, trained_parts
+from w2vlab.cli.accumulation import micro_batches_of_each
+from w2vlab.cli.explain_cost import Cost, add_time, count_cost
 from w2vlab.cli.explain_flow import Flow, trace_flow
 from w2vlab.cli.explain_run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.data import SpeechDataModule
@@ -50,9 +52,11 @@ class Update:
     Attributes:
         processes: Devices times nodes.
         micro_batches: Micro-batches that each process accumulates.
+        nominal_seconds: Most audio of the update that `data.micro_batches` asks for; `audio_seconds` where it does not.
         utterances: Utterances of an update, all of the greatest length, over all processes and micro-batches; so are
-            the next three.
-        audio_seconds: Most audio of an update.
+            targets and predictions.
+        audio_seconds: Most audio of an update as it is made up of whole micro-batches on each process.
+        longest_seconds: Audio of an update of utterances of the greatest length.
         targets: Frames to predict, in the mean over masks.
         predictions: Predictions, in the mean over masks.
         updates: Updates of the run; None where `trainer.max_steps` leaves it open.
@@ -61,8 +65,10 @@ class Update:
 
     processes: int
     micro_batches: int
+    nominal_seconds: Seconds
     utterances: int
     audio_seconds: Seconds
+    longest_seconds: Seconds
     targets: float
     predictions: float
     updates: int | None
@@ -110,6 +116,7 @@ class Explanation:
         start: The losses at the start.
         schedule_updates: The updates of `schedule`.
         schedule: What changes with the updates.
+        cost: Operations, memory and time.
     """
 
     model: str
@@ -126,6 +133,7 @@ class Explanation:
     start: Start
     schedule_updates: list[int]
     schedule: dict[str, list[float | None]]
+    cost: Cost
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain data that is valid JSON."""
@@ -133,7 +141,12 @@ class Explanation:
 
 
 def explain(
-    model: PretrainingModule, data: SpeechDataModule, trainer: Namespace, gradients: bool = True
+    model: PretrainingModule,
+    data: SpeechDataModule,
+    trainer: Namespace,
+    gradients: bool = True,
+    devices: int | None = None,
+    speed: float | None = None,
 ) -> Explanation:
     """Says what a configuration comes to.
 
@@ -143,9 +156,11 @@ def explain(
         trainer: The trainer's settings.
         gradients: Whether to compute which loss trains which part; that takes the time and memory of some training
             steps on a short batch.
+        devices: Devices of the run; None for those of the trainer's settings.
+        speed: Seconds of audio that each of them trains on in a second; None where it is not known.
 
     Raises:
-        ValueError: The data's longest utterances are too short for the model.
+        ValueError: The data's longest utterances are too short for the model, or options exclude each other.
     """
     data.require(model.min_samples)
     num_samples = round(data.max_seconds * SAMPLE_RATE)
@@ -156,7 +171,18 @@ def explain(
     schedule_updates = [0] if updates is None else sorted({0, updates // 2, updates})
     schedule = scheduled_values(model, schedule_updates)
     flow = trace_flow(model, _BATCH_SIZE, num_samples)  # last: the model cannot be used after it
-    update = _update(flow, masking, data, trainer, updates)
+    update = _update(flow, masking, data, trainer, updates, devices or num_processes(trainer))
+    cost = count_cost(
+        model,
+        _num_utterances(data),
+        num_samples,
+        update.processes * update.micro_batches,
+        updates,
+        half_precision=str(trainer.precision).startswith(("16", "bf16")),
+        shards=update.processes if "ShardedStrategy" in str(trainer.strategy) else 1,
+    )
+    if speed is not None:
+        add_time(cost, speed, None if updates is None else update.audio_seconds * updates, update.processes)
     num_candidates = flow.sizes["K"] + 1
     return Explanation(
         model=type(model).__name__,
@@ -180,6 +206,7 @@ def explain(
         ),
         schedule_updates=schedule_updates,
         schedule=schedule,
+        cost=cost,
     )
 
 
@@ -214,9 +241,14 @@ def _frames(model: PretrainingModule, data: SpeechDataModule) -> dict[str, float
 
 
 def _update(
-    flow: Flow, masking: MaskStatistics | None, data: SpeechDataModule, trainer: Namespace, updates: int | None
+    flow: Flow,
+    masking: MaskStatistics | None,
+    data: SpeechDataModule,
+    trainer: Namespace,
+    updates: int | None,
+    processes: int,
 ) -> Update:
-    processes, micro_batches = num_processes(trainer), int(trainer.accumulate_grad_batches)
+    micro_batches = micro_batches_of_each(data.micro_batches, trainer.accumulate_grad_batches, processes)
     utterances = _num_utterances(data) * processes * micro_batches
     # Masks differ from batch to batch; without any, every batch of a shape has the same targets.
     targets = flow.num_targets if masking is None else masking.predicted * flow.sizes["T"]
@@ -224,8 +256,10 @@ def _update(
     return Update(
         processes=processes,
         micro_batches=micro_batches,
+        nominal_seconds=seconds if data.micro_batches is None else data.micro_batches * data.batch_seconds,
         utterances=utterances,
         audio_seconds=seconds,
+        longest_seconds=utterances * data.max_seconds,
         targets=targets * utterances,
         predictions=targets * utterances * flow.predictions_per_target,
         updates=updates,
