@@ -41,6 +41,9 @@ class ShardedStrategy(DDPStrategy):
         Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277.
     """
 
+    shards_weights = True
+    """For callbacks that would need all weights on every process."""
+
     def __init__(self) -> None:
         super().__init__()  # whose options are about copies of the model
 

@@ -34,6 +34,7 @@ from w2vlab.callbacks.gradient_matrix import trained_parts
 from w2vlab.losses import DiversityPenalty, FeaturePenalty
 from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.strategies import ShardedStrategy
 
 PENALTIES = {"diversity": partial(DiversityPenalty, weight=1.0), "feature": FeaturePenalty}
 
@@ -182,8 +183,8 @@ def test_every_must_be_positive(every: int) -> None:
 
 
 def test_weights_in_pieces_are_refused() -> None:
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace())
-    with pytest.raises(ValueError, match=r"`trainer.strategy` must keep all weights .*, but is SimpleNamespace"):
+    trainer: Any = SimpleNamespace(strategy=ShardedStrategy())
+    with pytest.raises(ValueError, match=r"`trainer.strategy` must keep all weights .*, but is ShardedStrategy"):
         GradientFlow().setup(trainer, noisy_model(MaskedPrediction), "fit")
 
 

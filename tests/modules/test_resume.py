@@ -308,7 +308,11 @@ class WithObject(WithState):
 
 def test_checkpoint_of_a_module_built_in_python_is_plain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mixed = {"path": tmp_path, "number": np.float64(0.5), "row": np.arange(2), "level": IntEnum("Level", "LOW")(1)}
-    trainer = make_trainer(1, callbacks=[WithState(mixed), WithObject(object()), RunReport(), CodebookHealth(every=1)])
+    trainer = make_trainer(
+        1,
+        callbacks=[WithState(mixed), WithObject(object()), RunReport(), CodebookHealth(every=1)],
+        default_root_dir=tmp_path,
+    )
     trainer.fit(build(FuturePrediction), datamodule=Data(EPOCH))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     callbacks = read(tmp_path)["callbacks"]
