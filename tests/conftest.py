@@ -1,8 +1,32 @@
-"""Settings of all tests."""
+"""Settings of all tests, and of the processes that they start."""
 
 from __future__ import annotations
 
-import torch
+import os
+import signal
+from pathlib import Path
 
-# Tiny tensors gain nothing from threads, and threads of several tests fight over the cores.
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+# Tiny tensors gain nothing from threads, and the threads of tests that run side by side fight over the cores.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of notebooks, commands, and both processes of a pair
+
+# Where a script starts the tests in the background they ignore an interrupt, and so would every process they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Says how many processes run the tests; a file or two are done before other processes have started."""
+    if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
+        return 0
+    return min(4, os.cpu_count() or 1)  # more would import PyTorch more often than they gain
+
+
+@pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the picture of a run empty: to draw it takes longer than a tiny run."""
+    monkeypatch.setattr("w2vlab.callbacks.report.draw_run", lambda view: Figure())

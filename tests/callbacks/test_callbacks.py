@@ -49,9 +49,8 @@ def run(root: Path, epochs: int, ckpt_path: Path | None = None, **options: Any) 
         default_root_dir=root,
         accelerator="cpu",
         max_epochs=epochs,
-        log_every_n_steps=5,
         enable_model_summary=False,
-        **{"logger": False, **options},
+        **{"logger": False, "log_every_n_steps": 5, **options},
     )
     trainer.fit(Rising(), data, data, ckpt_path=ckpt_path)
     return trainer
@@ -64,7 +63,7 @@ def checkpoint() -> RunCheckpoint:
 def test_last_checkpoint_does_not_wait_for_a_better_loss(tmp_path: Path) -> None:
     run(tmp_path, 3, callbacks=[checkpoint()])
     steps = {path.name: torch.load(path)["global_step"] for path in (tmp_path / "checkpoints").iterdir()}
-    assert steps == {"last.ckpt": 30, "update-10.ckpt": 10}
+    assert steps == {"last.ckpt": 30, "last-previous.ckpt": 20, "update-10.ckpt": 10}
 
 
 def test_report_goes_on_after_a_resume(tmp_path: Path) -> None:

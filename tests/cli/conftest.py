@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 import yaml
 
 # Lightning's log keeps the stderr of the time of its import; within a test that would be the capture of that test.
@@ -51,15 +50,6 @@ RUN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they give at this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a whole run on 24 utterances of about a second, validated every other update."""
@@ -76,7 +66,9 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fit(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def fit(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_drawing: None
+) -> Iterator[Callable[..., int]]:
     """Calls `w2vlab fit` on the tiny run in an empty folder, with plain tables as logs."""
     monkeypatch.chdir(tmp_path)
     # Lightning leaves interrupts ignored after it has handled one.

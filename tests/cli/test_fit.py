@@ -205,7 +205,7 @@ def test_interrupted_run_says_how_to_go_on(
     assert load(RUN / "checkpoints" / "last.ckpt")["global_step"] == 3
     assert "update 3" in capsys.readouterr().out  # the report
     (message,) = [record.message for record in caplog.records if record.message.startswith("Interrupted")]
-    assert message.startswith(f"Interrupted at update 3. Go on with: w2vlab fit --config={tiny_config} ")
+    assert message.startswith(f"Interrupted by SIGINT at update 3. Go on with: w2vlab fit --config={tiny_config} ")
     assert message.endswith(f"{callback[1]} --ckpt_path=last")
     assert fit("--ckpt_path=last") == 0
     assert load(NEXT_RUN / "checkpoints" / "last.ckpt")["global_step"] == 4
@@ -214,7 +214,7 @@ def test_interrupted_run_says_how_to_go_on(
 def test_interrupt_before_anything_is_done(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     callback = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=0"]
     assert fit(*callback, "--trainer.accumulate_grad_batches=2") == 130
-    assert "Interrupted at update 0. There is no checkpoint to go on from." in caplog.messages
+    assert "Interrupted by SIGINT at update 0. There is no checkpoint to go on from." in caplog.messages
 
 
 def test_bug_keeps_its_traceback_and_the_last_state(fit: Fit) -> None:

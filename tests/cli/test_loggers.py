@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import wandb
 import yaml
+from lightning.pytorch.loggers import WandbLogger
 
 from tests import wandb_files
 
@@ -65,6 +67,28 @@ def test_offline_run_of_weights_and_biases(fit: Fit, capsys: pytest.CaptureFixtu
     assert {path.name for path in checkpoints.parent.iterdir()} == {
         *("checkpoints", "config.yaml", "report.json", "report.png"),
     }
+
+
+@pytest.mark.usefixtures("_own_wandb_process")
+def test_a_run_goes_on_without_weights_and_biases(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What its calls raise when its process on this machine has died; the logger is the plain one of the options."""
+
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    begin = WandbLogger.log_hyperparams
+
+    def begin_and_lose(*args: object) -> None:
+        begin(*args)
+        monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", lost)
+
+    monkeypatch.setattr(WandbLogger, "log_hyperparams", begin_and_lose)
+    assert fit(logger=[]) == 0
+    assert capsys.readouterr().err.count("Weights & Biases takes no more: ConnectionResetError: Connection lost") == 1
+    (report,) = Path("runs").glob("w2vlab/*/report.json")
+    assert [row["update"] for row in json.loads(report.read_text())["validation"]] == [2, 4]
 
 
 def test_tables(fit: Fit) -> None:

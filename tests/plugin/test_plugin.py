@@ -65,21 +65,18 @@ def test_short_name_builds_it(installed: Path) -> None:
     assert "num_codebooks: 3" in run.stdout
 
 
-def test_full_path_needs_no_installation(tmp_path: Path) -> None:
-    shutil.copytree(DEMO / "w2vlab_demo_plugin", tmp_path / "w2vlab_demo_plugin")
+def test_full_path_needs_no_installation_and_another_plugin_that_is_broken_does_not_matter(
+    installed: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(installed, tmp_path / "site-packages")
+    (path / "w2vlab_demo_plugin" / "sign.py").rename(path / "my_quantizer.py")
+    (path / "w2vlab_demo_plugin" / "sign.py").write_text("import a_module_that_nobody_has\n")
     run = w2vlab(
         *("fit", "--model=MaskedPrediction", "--data.corpus=none"),
-        *("--model.quantizer=w2vlab_demo_plugin.SignQuantizer", "--print_config"),
-        path=tmp_path,
+        *("--model.quantizer=my_quantizer.SignQuantizer", "--print_config"),
+        path=path,
     )
     assert run.returncode == 0, run.stderr
-    assert "class_path: w2vlab_demo_plugin.SignQuantizer" in run.stdout
-
-
-def test_broken_plugin_does_not_stop_other_runs(installed: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(installed, tmp_path / "site-packages")
-    (broken / "w2vlab_demo_plugin" / "sign.py").write_text("import a_module_that_nobody_has\n")
-    run = w2vlab("fit", "--model=MaskedPrediction", "--data.corpus=none", "--print_config", path=broken)
-    assert run.returncode == 0, run.stderr
+    assert "class_path: my_quantizer.SignQuantizer" in run.stdout
     assert "The parts of the plugin 'demo' (w2vlab_demo_plugin) are not available" in run.stderr
     assert "No module named 'a_module_that_nobody_has'" in run.stderr

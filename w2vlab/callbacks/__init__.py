@@ -3,14 +3,20 @@
 from w2vlab.callbacks.checkpoint import RunCheckpoint
 from w2vlab.callbacks.codebook_health import CodebookHealth
 from w2vlab.callbacks.gradient_flow import GradientFlow
+from w2vlab.callbacks.not_finite import NotFinite
+from w2vlab.callbacks.process_watch import ProcessWatch
 from w2vlab.callbacks.progress import TrainingProgress
 from w2vlab.callbacks.report import RunReport
+from w2vlab.callbacks.stopping import GracefulStop
 from w2vlab.callbacks.watchdog import CollapseWatchdog
 
 __all__ = [
     "CodebookHealth",
     "CollapseWatchdog",
+    "GracefulStop",
     "GradientFlow",
+    "NotFinite",
+    "ProcessWatch",
     "RunCheckpoint",
     "RunReport",
     "TrainingProgress",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from w2vlab.callbacks.codebook_picture import HealthView, draw_codebook_health
 from w2vlab.callbacks.history import MetricHistory
-from w2vlab.callbacks.run_folder import run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.functional.code_statistics import (
     changed_share,
@@ -167,7 +167,9 @@ class CodebookHealth(Callback):
             logger.log_metrics({f"{PREFIX}/{name}": value for name, value in values.items()}, trainer.global_step)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             stride = module.encoder.stride / SAMPLE_RATE
-            self._write(trainer, counts, HealthView(_title(trainer, module), self.history, counts, codes[0], stride))
+            view = HealthView(_title(trainer, module), self.history, counts, codes[0], stride)
+            with may_fail(f"{PREFIX}.png"):
+                self._write(trainer, counts, view)
 
     def _quantize(self, trainer: Trainer, module: PretrainingModule) -> tuple[list[Tensor], Tensor | None]:
         """Returns the codes `(T, G)` of each utterance, and the mean probabilities `(G, V)` if there are any."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.picture import RunView, draw_run
-from w2vlab.callbacks.run_folder import run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.summary import print_summary, summarize
 from w2vlab.modules.pretraining import PretrainingModule
 
@@ -89,8 +88,9 @@ class RunReport(Callback):
             view = self._view(trainer, pl_module)
             _log_usage(trainer, view.code_counts)
             start = time.monotonic()
-            if start >= self._next_drawing:
-                self._write(trainer, view)
+            if start >= self._next_drawing and trainer.global_step != trainer.max_steps:  # the last one is the report's
+                with may_fail("The report"):
+                    self._write(trainer, view)
                 end = time.monotonic()
                 self._next_drawing = end + (end - start) / _DRAWING_SHARE
 
@@ -107,7 +107,11 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         view = self._view(trainer, pl_module)
-        paths = {} if _is_trial(trainer) else {**_paths(trainer), "picture": str(self._write(trainer, view))}
+        paths = {}
+        if not _is_trial(trainer):
+            paths = _paths(trainer)
+            with may_fail("The report"):
+                paths["picture"] = str(self._write(trainer, view))
         print_summary(view.title, summarize(view, self._seconds()), paths)
 
     def _seconds(self) -> float:
@@ -164,8 +168,10 @@ def _log_usage(trainer: Trainer, counts: Tensor | None) -> None:
     bins = min(len(ranks), _MAX_BINS)
     histogram = np.histogram(ranks, bins, range=(0, len(ranks)), weights=shares.numpy())
     for logger in _wandb_loggers(trainer):
-        values = {"val/codebook/usage_histogram": wandb.Histogram(np_histogram=histogram)}
-        logger.experiment.log({**values, "trainer/global_step": trainer.global_step})
+        from wandb import Histogram  # takes a second to import, which only those wait for who log to it
+
+        values = {"val/codebook/usage_histogram": Histogram(np_histogram=histogram)}
+        logger.log_metrics(values, step=trainer.global_step)  # type: ignore[arg-type]  # as its `log_image` does
 
 
 def _paths(trainer: Trainer) -> dict[str, str]:

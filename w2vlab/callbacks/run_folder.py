@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+
+logger = logging.getLogger(__name__)
+_told: set[str] = set()
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -15,6 +21,21 @@ def run_folder(trainer: Trainer) -> Path:
     """
     if not trainer.loggers:
         return Path(trainer.default_root_dir)
-    logger = trainer.loggers[0]
-    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+    first = trainer.loggers[0]
+    version = first.version if isinstance(first.version, str) else f"version_{first.version}"
+    return Path(first.save_dir or trainer.default_root_dir, str(first.name), version)
+
+
+@contextmanager
+def may_fail(what: str) -> Iterator[None]:
+    """Has a run go on where something that only tells of it cannot be written, on a full disk for example.
+
+    Args:
+        what: Begins the warning, which comes once.
+    """
+    try:
+        yield
+    except OSError as problem:
+        if what not in _told:
+            _told.add(what)
+            logger.warning("%s cannot be written: %s. The run goes on without.", what, problem)

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from w2vlab.callbacks.cures import Cure, RunFacts, cures
 from w2vlab.callbacks.healthy_states import HealthyStates
 from w2vlab.callbacks.readings import Reading, Setting, facts_of, reading_of, reduced_metrics, setting_of
-from w2vlab.callbacks.run_folder import run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.signatures import (
     AlwaysRight,
     AtChance,
@@ -264,13 +264,15 @@ class CollapseWatchdog(Callback):
             )
             for log in trainer.loggers:
                 if isinstance(log, WandbLogger):
-                    log.experiment.alert(
-                        title=f"{finding.name} at update {trainer.global_step}", text=text, level="WARN"
-                    )
+                    with may_fail("The alert to Weights & Biases"):
+                        log.experiment.alert(
+                            title=f"{finding.name} at update {trainer.global_step}", text=text, level="WARN"
+                        )
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            folder = run_folder(trainer)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / _FILE).write_text(json.dumps({"events": self.events}, indent=1), encoding="utf-8")
+            with may_fail(_FILE):
+                folder = run_folder(trainer)
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / _FILE).write_text(json.dumps({"events": self.events}, indent=1), encoding="utf-8")
 
 
 def _text(finding: Finding, advice: list[Cure], done: str) -> str:

@@ -12,10 +12,13 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from w2vlab.callbacks import RunCheckpoint, RunReport, TrainingProgress
+from w2vlab.callbacks import GracefulStop, NotFinite, ProcessWatch, RunCheckpoint, RunReport, TrainingProgress
+from w2vlab.callbacks.stopping import Stopped
+from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.parser import RunParser, command_line_problem
-from w2vlab.cli.resume import command_to_go_on, newest_last_checkpoint, report_differences
+from w2vlab.cli.resume import command_to_go_on, newest_last_checkpoint, report_differences, whole_checkpoint
 from w2vlab.cli.save_config import SaveRunConfig
+from w2vlab.cli.wandb_logger import guard
 from w2vlab.data import SpeechDataModule
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.pretraining import PretrainingModule
@@ -40,6 +43,7 @@ CHECKPOINT_DEFAULTS: dict[str, Any] = {
     "save_top_k": 1,
     "filename": "update-{step}",
     "auto_insert_metric_name": False,
+    "enable_version_counter": False,  # a resumed run writes that of the same update anew
 }
 
 
@@ -57,13 +61,15 @@ class W2VLightningCLI(LightningCLI):
         self._args = args
         self._parsers: list[LightningArgumentParser] = []
         self._saved_config: dict[str, Any] | None = None
+        way_on = f"Go on with: {command_to_go_on(args)}" if args[:1] == ["fit"] else "Run the command again."
+        self._watch = ProcessWatch(way_on)
         super().__init__(
             PretrainingModule,
             SpeechDataModule,
             subclass_mode_model=True,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"command": ["w2vlab", *args]},
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [phase]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [phase, self._watch, GracefulStop()]},
             parser_class=RunParser,
             parser_kwargs={"prog": "w2vlab"},
             auto_configure_optimizers=False,
@@ -87,6 +93,7 @@ class W2VLightningCLI(LightningCLI):
         """Adds the callbacks that every run has, and hands the seed on."""
         parser.add_lightning_class_args(TrainingProgress, "progress")
         parser.add_lightning_class_args(RunReport, "report")
+        parser.add_lightning_class_args(NotFinite, "not_finite")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
         parser.link_arguments("seed_everything", "model.init_args.seed")
@@ -101,8 +108,10 @@ class W2VLightningCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         if config.ckpt_path == "last":
             config.ckpt_path = self._last_checkpoint(config)
+        elif config.ckpt_path is not None:
+            config.ckpt_path = str(whole_checkpoint(config.ckpt_path))
         if config.ckpt_path is not None:
-            self._saved_config = read_checkpoint(config.ckpt_path).get("w2vlab_config")
+            self._saved_config = read_checkpoint(config.ckpt_path, check=False).get("w2vlab_config")
 
     def _last_checkpoint(self, config: Namespace) -> str | None:
         folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}
@@ -137,23 +146,42 @@ class W2VLightningCLI(LightningCLI):
         """Lets the parts know of each other, and says what a checkpoint had different."""
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, format="json")
         self.model.run_config = json.loads(text)[self.subcommand]
-        self.datamodule.require(self.model.min_samples)
+        guard(self.trainer.loggers)
+        self._watch.watch_start(self.trainer)
+        if self.subcommand == "fit":
+            settle_accumulation(self.trainer, self.datamodule)
+        self.datamodule.require(self.model.min_samples, self.model.looks_ahead)
         if self._saved_config is not None:
             report_differences(self._saved_config, self.model.run_config)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; after an interrupt, says how to go on."""
+        """Trains; where the run was stopped, says how to go on."""
         try:
             self.trainer.fit(**kwargs)
+        except Stopped as stop:
+            self._say_how_to_go_on(stop.signal.name)
+            raise SystemExit(stop.status) from None
         except SystemExit:
             if not self.trainer.interrupted:
                 raise
-            rank_zero_info(f"Interrupted at update {self.trainer.global_step}. {self._way_on()}")
+            self._say_how_to_go_on("SIGINT")
             raise SystemExit(130) from None
+        else:
+            self._say_what_failed()
+
+    def _say_how_to_go_on(self, signal: str) -> None:
+        self._say_what_failed()
+        rank_zero_info(f"Interrupted by {signal} at update {self.trainer.global_step}. {self._way_on()}")
+
+    def _say_what_failed(self) -> None:
+        checkpoint = self.trainer.checkpoint_callback
+        if isinstance(checkpoint, RunCheckpoint) and checkpoint.failure is not None:
+            rank_zero_info(f"The last checkpoint could not be written ({checkpoint.failure}): what is there is older.")
 
     def _way_on(self) -> str:
         checkpoint = self.trainer.checkpoint_callback
-        if not isinstance(checkpoint, RunCheckpoint) or not checkpoint.last_model_path:
+        written = isinstance(checkpoint, RunCheckpoint) and checkpoint.last_model_path
+        if not written and self.config[self.subcommand].ckpt_path is None:
             return "There is no checkpoint to go on from."
         return f"Go on with: {command_to_go_on(self._args)}"
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from w2vlab import __version__
 from w2vlab.registry import known_names
@@ -37,14 +43,15 @@ def main(args: list[str] | None = None) -> int:
         args: What follows `w2vlab` on the command line; by default from `sys.argv`.
 
     Returns:
-        Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+        Exit status: 0 done, 1 failed, 2 wrong usage; 130, 143 or 138 ended by SIGINT, SIGTERM or SIGUSR1.
     """
     args = sys.argv[1:] if args is None else args
     command, rest = (args[0], args[1:]) if args else ("--help", [])
     try:
         # Commands are imported when they are called: PyTorch takes seconds, and `parts` and the help do without.
         if command in ("fit", "validate"):
-            from w2vlab.cli import fit
+            with _ended_by_signals():
+                from w2vlab.cli import fit
 
             return fit.run(command, rest)
         if command == "explain":
@@ -62,3 +69,23 @@ def main(args: list[str] | None = None) -> int:
         return 0
     sys.stderr.write(f"error: Unknown command '{command}'. {known_names(command, _COMMANDS)}\n")
     return 2
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Has signals end the process with the status that they have during a run; a library may not survive one itself."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"\n{signal.Signals(number).name}: ended before the run had begun.\n".encode())
+        os._exit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""What is measured by hand, and what came out: see RESULTS.md."""

@@ -1,0 +1,203 @@
+"""Small runs that are started as commands, ended by force, and compared update by update."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import yaml
+
+UPDATES = 120
+HANG_SECONDS = 150.0
+"""After so long without an end a process is called hung."""
+
+CONFIG: dict[str, Any] = {
+    "model": {
+        "class_path": "MaskedPrediction",
+        "init_args": {
+            "encoder": {
+                "class_path": "ConvFeatureEncoder",
+                "init_args": {"layers": [[32, 10, 5], [32, 8, 8], [32, 8, 8]]},
+            },
+            "context": {
+                "class_path": "TransformerContext",
+                "init_args": {
+                    "model_dim": 32,
+                    "num_layers": 2,
+                    "num_heads": 2,
+                    "feedforward_dim": 64,
+                    "position_kernel": 4,
+                    "position_groups": 2,
+                },
+            },
+            "quantizer": {"class_path": "GumbelQuantizer", "init_args": {"codebook_size": 8, "output_dim": 32}},
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
+            "loss": {"class_path": "ContrastiveLoss", "init_args": {"num_negatives": 5, "projection_dim": 32}},
+        },
+    },
+    "data": {"batch_seconds": 4, "max_seconds": 1, "min_seconds": 0.5, "num_workers": 1, "validation_fraction": 0.1},
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": UPDATES,
+        "val_check_interval": 7,
+        "log_every_n_steps": 1,
+        "enable_model_summary": False,
+        "logger": {
+            "class_path": "CSVLogger",
+            "init_args": {"save_dir": "runs", "name": "log", "flush_logs_every_n_steps": 1},
+        },
+    },
+    "checkpoint": {"every": 5},
+}
+
+
+def write_config(folder: Path, **data: Any) -> Path:
+    """Writes a corpus of 80 utterances of noise and the configuration of a run on it; `data` are its options."""
+    corpus = folder / "corpus"
+    corpus.mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for number in range(80):
+        samples = noise.normal(size=12_000 + 150 * number).astype(np.float32) / 10
+        soundfile.write(corpus / f"u{number:02}.wav", samples, 16_000)
+    path = folder / "run.yaml"
+    options = {**CONFIG["data"], "corpus": str(corpus), "cache_dir": str(folder / "cache"), **data}
+    path.write_text(yaml.safe_dump({**CONFIG, "data": options}))
+    return path
+
+
+class Run:
+    """A `w2vlab fit` of one or two processes in a session of its own.
+
+    Args:
+        folder: Where it keeps its files; the same one goes on with the run there.
+        config: Of `write_config`.
+        options: Further flags.
+        processes: How many.
+    """
+
+    def __init__(self, folder: Path, config: Path, *options: str, processes: int = 1) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / f"output-{len(list(folder.glob('output-*')))}.txt"
+        command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--ckpt_path=last", *options]
+        command += [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                # A script in the background ignores interrupts, and its children would too.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+            )
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves nothing behind."""
+        for pid in self._alive():
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def rank(self, rank: int) -> int | None:
+        """Returns the process id of a rank; None if it has not started."""
+        if rank == 0:
+            return self.process.pid
+        for pid in self._alive():
+            if f"LOCAL_RANK={rank}".encode() in _read(pid, "environ").split(b"\0") and _parent(pid) == self.process.pid:
+                return pid
+        return None
+
+    def ends(self, patience: float = HANG_SECONDS) -> float | None:
+        """Waits until all its processes have ended; returns the seconds, None if it hung and had to be killed."""
+        start = time.monotonic()
+        while time.monotonic() - start < patience:
+            self.process.poll()
+            if not any(self._alive()):
+                self.process.wait()
+                return time.monotonic() - start
+            time.sleep(0.05)
+        self.__exit__()
+        return None
+
+    def output(self) -> str:
+        """Returns what it has printed."""
+        return self.log.read_text(errors="replace")
+
+    def message(self) -> str:
+        """Returns the line that says why it ended, and is empty without one."""
+        lines = [line.strip() for line in self.output().splitlines()]
+        return next((line for line in reversed(lines) if line.startswith(("error:", "Interrupted", "Child", "["))), "")
+
+    def _alive(self) -> Iterator[int]:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                fields = _fields(int(entry.name))
+                if fields and fields[3] == str(self.process.pid) and fields[0] not in "ZX":  # its session, its state
+                    yield int(entry.name)
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Returns update and loss of every update that was computed in `folder`, also of those that were done again."""
+    found = []
+    for table in sorted(folder.glob("runs/log/version_*/metrics.csv")):
+        for row in csv.DictReader(table.open()):
+            try:
+                found.append((int(row["step"]), float(row["train/loss/total"])))
+            except (KeyError, ValueError, TypeError):
+                continue  # of a validation, or cut off by the kill
+    return found
+
+
+def furthest(folder: Path) -> int:
+    """Returns how many updates were logged, at most."""
+    return max((update + 1 for update, _ in losses(folder)), default=0)
+
+
+def compare(folder: Path, reference: Path) -> dict[str, Any]:
+    """Compares all updates and the last weights of a run with those of the uninterrupted one."""
+    expected = dict(losses(reference))
+    seen = losses(folder)
+    mine, whole = (_weights(place) for place in (folder, reference))
+    return {
+        "updates": len({update for update, _ in seen}),
+        "updates_expected": len(expected),
+        "done_again": len(seen) - len({update for update, _ in seen}),
+        "loss_difference": max((abs(loss - expected[update]) for update, loss in seen), default=float("nan")),
+        "weight_difference": max((mine[name] - whole[name]).abs().max().item() for name in whole),
+    }
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    newest = max(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    state: dict[str, torch.Tensor] = torch.load(newest, weights_only=True)["state_dict"]
+    return {name: value for name, value in state.items() if value.is_floating_point()}
+
+
+def _fields(pid: int) -> list[str]:
+    """Returns state, parent, group, session, … of a process."""
+    return _read(pid, "stat").decode(errors="replace").rpartition(") ")[2].split()
+
+
+def _parent(pid: int) -> int:
+    fields = _fields(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path("/proc", str(pid), name).read_bytes()
+    except OSError:
+        return b""  # it has ended

@@ -1,0 +1,106 @@
+"""What a process does when another one is gone."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from w2vlab.callbacks import ProcessWatch, process_watch
+from w2vlab.callbacks.process_links import DIED, DONE, ENDS
+
+
+class Links(list):
+    """Keeps what this process says."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+    say = list.append
+
+    def close(self) -> None:
+        self.append("closed")
+
+
+class Exit(BaseException):
+    """Instead of the end of the process that tests."""
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> ProcessWatch:
+    """Of process 1 of 3."""
+
+    def leave(status: int) -> None:
+        process_watch._end_begun.release()
+        raise Exit(status)
+
+    monkeypatch.setattr(process_watch, "ProcessLinks", Links)
+    monkeypatch.setattr(process_watch, "GRACE", 0.01)
+    monkeypatch.setattr(process_watch, "_NEWS", 0.01)
+    monkeypatch.setattr(os, "_exit", leave)
+    strategy = SimpleNamespace(cluster_environment=SimpleNamespace(main_address="here"), broadcast=None)
+    started = ProcessWatch("Go on with: w2vlab fit")
+    started.setup(SimpleNamespace(world_size=3, global_rank=1, strategy=strategy), None, "fit")
+    return started
+
+
+@pytest.mark.parametrize(("process", "says"), [(0, True), (2, False)])
+def test_a_death_ends_the_others(watch: ProcessWatch, capfd: Any, process: int, says: bool) -> None:
+    """Process 0 says it for all, if it lives."""
+    with pytest.raises(Exit, match="1"):
+        watch._heard(process, DIED)
+    error = capfd.readouterr().err
+    assert (f"error: Process {process} of the run died" in error) is says
+    assert ("Go on with: w2vlab fit\n" in error) is says
+
+
+def test_an_error_of_another_process_ends_this_one_after_a_while(watch: ProcessWatch, capfd: Any) -> None:
+    with pytest.raises(Exit, match="1"):
+        watch._heard(0, ENDS)
+    assert "error: Process 0 of the run ended with an error" in capfd.readouterr().err
+
+
+def test_an_error_that_both_have_is_told_by_both(watch: ProcessWatch) -> None:
+    watch.on_exception(None, None, ValueError("wrong"))
+    assert watch._links == [ENDS]
+    watch._heard(0, ENDS)
+
+
+def test_a_broken_collective_is_told_in_other_words(watch: ProcessWatch, capfd: Any, monkeypatch: Any) -> None:
+    with pytest.raises(Exit):
+        watch._heard(0, DIED)
+    capfd.readouterr()
+    with pytest.raises(Exit):
+        watch.on_exception(None, None, RuntimeError("Connection closed by peer"))
+    assert "error: Process 0 of the run died" in capfd.readouterr().err
+    assert watch._links == []
+
+
+def test_an_error_of_its_own_is_told_to_the_others(watch: ProcessWatch) -> None:
+    watch.on_exception(None, None, RuntimeError("no memory"))
+    assert watch._links == [ENDS]
+
+
+def test_who_is_killed_while_all_end_is_still_not_waited_for(watch: ProcessWatch) -> None:
+    watch.on_exception(None, None, KeyboardInterrupt())
+    with pytest.raises(Exit):
+        watch._heard(2, DIED)
+
+
+def test_nothing_counts_after_the_goodbye(watch: ProcessWatch) -> None:
+    links = watch._links
+    watch._heard(0, DONE)
+    watch.teardown(None, None, "fit")
+    assert links == [DONE, "closed"]
+    for word in (DIED, ENDS):
+        watch._heard(0, word)
+    watch.on_exception(None, None, RuntimeError())
+
+
+def test_one_process_is_not_watched() -> None:
+    watch = ProcessWatch()
+    watch.setup(SimpleNamespace(world_size=1), None, "fit")
+    watch.on_exception(None, None, RuntimeError())
+    watch.teardown(None, None, "fit")
