@@ -51,10 +51,18 @@ def test_closed_pipe_is_no_error() -> None:
 
 def test_a_signal_while_libraries_are_imported_has_the_status_of_a_run() -> None:
     """PyTorch takes seconds to import, and a library in the middle of that would make something else of it."""
-    code = "import sys, os, signal; import w2vlab.cli; sys.modules['w2vlab.cli.fit'] = None\n"
-    code += "class Signals:\n    def find_spec(self, *_):\n        os.kill(os.getpid(), signal.SIGUSR1)\n"
-    code += "sys.modules.pop('w2vlab.cli.fit'); sys.meta_path.insert(0, Signals())\n"
-    code += "from w2vlab.cli.main import main; main(['fit'])"
+    code = """
+import os, signal, sys
+from w2vlab.cli.main import main
+
+class Signals:
+    def find_spec(self, name, *_):
+        if name == "w2vlab.cli.fit":
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+sys.meta_path.insert(0, Signals())
+main(["fit"])
+"""
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 138
     assert "SIGUSR1: ended before the run had begun." in ended.stderr
