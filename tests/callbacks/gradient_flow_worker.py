@@ -13,7 +13,7 @@ from w2vlab.modules import MaskedPrediction
 
 
 def train(folder: Path, **options: Any) -> dict[str, Any]:
-    """Trains with the diversity penalty, whose backward pass sums over the processes, and looks at every update."""
+    """Trains with the diversity penalty, which is one of all processes together, and looks at every update."""
     model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)
     flow = GradientFlow(every=1)
     trainer = make_trainer(
@@ -24,7 +24,7 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
         use_distributed_sampler=False,
         **options,
     )
-    trainer.fit(model, loader(ShareOfRank()))
+    trainer.fit(model, loader(ShareOfRank(accumulate=1)))
     assert flow.matrix is not None
     return {"matrix": flow.matrix.as_dict(), "parameters": parameters_of(model)}
 

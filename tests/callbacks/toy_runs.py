@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -40,10 +41,11 @@ def silence(batches: int = 8, size: int = 4) -> list[AudioBatch]:
     return [AudioBatch(0 * batch.waveform, batch.num_samples, batch.ids) for batch in noise(batches, size)]
 
 
-def damaged() -> list[AudioBatch]:
-    """White noise with one sample that is no number, in the fourth batch."""
+def damaged(which: Sequence[int] = (3,)) -> list[AudioBatch]:
+    """White noise with a sample that is no number in each batch of `which`, the fourth alone unless told otherwise."""
     batches = noise()
-    batches[3].waveform[0, 100] = torch.nan
+    for index in which:
+        batches[index].waveform[0, 100] = torch.nan
     return batches
 
 
