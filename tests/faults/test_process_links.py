@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -125,3 +126,43 @@ def test_death_of_the_first_process() -> None:
 def test_first_process_that_nobody_can_reach() -> None:
     with pytest.raises(OSError, match="refused"):
         ProcessLinks(1, 2, "127.0.0.1", lambda _: (1, b"key"), Heard())
+
+
+def test_a_stranger_who_says_nothing_keeps_nobody_waiting() -> None:
+    """As a scanner of ports does on a machine of a cluster."""
+    address, there = fork.Pipe()
+    orders, theirs = fork.Pipe()
+    process = fork.Process(target=one_process, args=(1, there, theirs))
+    process.start()
+    strangers = []
+
+    def broadcast(invitation: Any) -> None:
+        strangers.append(socket.create_connection(("127.0.0.1", invitation[0])))
+        address.send(invitation)
+
+    heard = Heard()
+    try:
+        links = ProcessLinks(0, 2, "localhost", broadcast, heard)
+        assert orders.poll(TIMEOUT), "it is not let in"
+        assert orders.recv() == "connected"
+        orders.send(DONE)
+        assert heard.get(timeout=TIMEOUT) == (1, DONE)
+        links.close()
+    finally:
+        process.kill()
+        for stranger in strangers:
+            stranger.close()
+
+
+def test_without_a_port_all_go_on_unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no port")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(OSError, match="no port"):
+        ProcessLinks(0, 2, "localhost", told.append, print)
+    assert told == [None]
+    with pytest.raises(OSError, match="could not open a port"):
+        ProcessLinks(1, 2, "localhost", lambda _: None, print)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import lightning.pytorch as pl
 import pytest
@@ -106,3 +107,12 @@ def test_skipping_with_a_gradient_scaler() -> None:
     for update in range(20):
         same = all(torch.equal(history[update + 1][name], value) for name, value in history[update].items())
         assert same == (totals[update + 1] > totals[update]), "neither weights nor moving averages of a skipped one"
+
+
+def test_fused_optimizers_are_refused_under_a_gradient_scaler() -> None:
+    """They would get gradients that are still scaled, and the scaler would decide over our head."""
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    model.make_optimizer = partial(torch.optim.AdamW, fused=True)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    with pytest.raises(ValueError, match=r"`model\.optimizer\.fused` must be false"):
+        fit(model, make_batches(1, 1, 4), updates=1, plugins=[plugin])

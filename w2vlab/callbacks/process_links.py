@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from typing import Any
 
 DONE, ENDS, DIED = "done", "ends", "died"
@@ -52,16 +52,23 @@ class ProcessLinks:
         self._last_words: dict[int, str] = {}
         self._connections: dict[int, Connection] = {}  # by the process at the other end
         self._sending = threading.Lock()
-        self._listener: Listener | None = None
+        self._server: socket.socket | None = None
         _all_links.add(self)
         if process == 0:
+            try:
+                bound = "127.0.0.1" if host in ("127.0.0.1", "localhost") else ""
+                self._server = socket.create_server((bound, 0), backlog=num_processes)
+            except OSError:
+                broadcast(None)  # the others wait for it
+                raise
             key = secrets.token_bytes(32)
-            local = host in ("127.0.0.1", "localhost")
-            self._listener = Listener(("127.0.0.1" if local else "", 0), backlog=num_processes, authkey=key)
-            broadcast((self._listener.address[1], key))
-            _in_thread(self._accept, num_processes - 1)
+            broadcast((self._server.getsockname()[1], key))
+            _in_thread(self._accept, self._server, key, num_processes - 1)
         else:
-            port, key = broadcast(None)
+            invitation = broadcast(None)
+            if invitation is None:
+                raise ConnectionError("process 0 could not open a port")
+            port, key = invitation
             try:
                 connection = Client((host, port), authkey=key)
                 connection.send(process)
@@ -84,18 +91,29 @@ class ProcessLinks:
             except OSError:
                 continue  # it is closed already
 
-    def _accept(self, number: int) -> None:
-        assert self._listener is not None
-        while len(self._connections) < number:
+    def _accept(self, server: socket.socket, key: bytes, number: int) -> None:
+        while True:
             try:
-                connection = self._listener.accept()
-                process = connection.recv()
-            except (OSError, EOFError, AuthenticationError):
-                continue  # a stranger
-            _keep_alive(connection)
-            self._connections[process] = connection
-            _in_thread(self._listen, process, connection)
-        self._listener.close()
+                accepted, _ = server.accept()
+            except OSError:
+                return  # all are there, and it was closed
+            # In a thread of its own: a stranger who says nothing must keep nobody waiting.
+            _in_thread(self._greet, Connection(accepted.detach()), server, key, number)
+
+    def _greet(self, connection: Connection, server: socket.socket, key: bytes, number: int) -> None:
+        try:
+            deliver_challenge(connection, key)
+            answer_challenge(connection, key)
+            process = connection.recv()
+        except (OSError, EOFError, AuthenticationError):
+            connection.close()  # a stranger
+            return
+        _keep_alive(connection)
+        self._connections[process] = connection
+        if len(self._connections) == number:
+            server.shutdown(socket.SHUT_RDWR)  # or `accept` would not notice
+            server.close()
+        self._listen(process, connection)
 
     def _listen(self, process: int, connection: Connection) -> None:
         while True:
@@ -127,8 +145,8 @@ class ProcessLinks:
         """Closes, in a process that was forked off, what would keep the connection open when the process is killed."""
         for connection in self._connections.values():
             connection.close()
-        if self._listener is not None:
-            self._listener.close()
+        if self._server is not None:
+            self._server.close()
 
 
 _all_links: weakref.WeakSet[ProcessLinks] = weakref.WeakSet()

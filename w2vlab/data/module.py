@@ -223,9 +223,17 @@ class SpeechDataModule(LightningDataModule):
 
         The sequence of micro-batches does not depend on the number of processes. Where an update has another number of
         them than before, it begins at a whole update, and computes some again.
+
+        Raises:
+            ValueError: The state is of a version of w2vlab that made batches otherwise.
         """
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
+        if "order" not in state_dict:
+            raise ValueError(
+                "`ckpt_path` must be a checkpoint of this version of w2vlab, but is of one whose batches were made "
+                "otherwise. Start anew, or validate it."
+            )
         now = self._order()
         changed = [
             f"{name} {now[name]} (the checkpoint had {before})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -84,3 +85,19 @@ def skip_unless(finite: Tensor, optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
+
+
+def check_optimizers(trainer: pl.Trainer) -> None:
+    """Refuses fused optimisers under a gradient scaler, which gives them gradients before they are scaled back.
+
+    Then the norm of the gradient, its clipping and the decision to skip would be those of scaled gradients.
+
+    Raises:
+        ValueError: There is one.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is not None and any(optimizer.defaults.get("fused") for optimizer in trainer.optimizers):
+        raise ValueError(
+            "`model.optimizer.fused` must be false with `--trainer.precision=16-mixed`, but is true. Leave it out, or "
+            "take bf16-mixed, which needs no scaling."
+        )

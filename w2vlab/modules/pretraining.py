@@ -19,7 +19,7 @@ from w2vlab.distributed import all_reduce_sum, rank, world_size
 from w2vlab.interfaces import LearnsByStatistics, Penalty, StepDependent, UpdatePenalty
 from w2vlab.metrics import AudioRate, CodebookMeter
 from w2vlab.modules.loading import read_checkpoint
-from w2vlab.modules.non_finite import SkippedUpdates, skip_unless
+from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, skip_unless
 from w2vlab.modules.objective import Objective
 from w2vlab.modules.resuming import settle, take_up
 from w2vlab.modules.sums import PREDICTIONS, Sums, masked_share, means, sum_up
@@ -96,7 +96,12 @@ class PretrainingModule(Objective):
         self._ids: list[tuple[str, ...]] = []
 
     def on_train_start(self) -> None:
-        """Starts the clock of the audio rate, and an update."""
+        """Starts the clock of the audio rate, and an update.
+
+        Raises:
+            ValueError: The optimiser cannot be used with this precision.
+        """
+        check_optimizers(self.trainer)
         self.audio_rate.restart()
         self._forget_update()
 
@@ -195,17 +200,23 @@ class PretrainingModule(Objective):
         self._begin_update()
 
     def _log_update(self, sums: dict[str, Tensor], norm: Tensor) -> None:
-        values: dict[str, Tensor | float] = {**means(sums), "gradient_norm": norm}
+        values = {**means(sums), "gradient_norm": norm}
         for module in self.modules():
             if isinstance(module, StepDependent):
-                values |= module.scheduled_values(self.global_step)
+                scheduled = module.scheduled_values(self.global_step)
+                values |= {name: self._on_device(value) for name, value in scheduled.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: AudioBatch, batch_idx: int) -> None:
         """Logs the speed, and lets go of what was kept of the step."""
         self.step = None
         self.audio_rate.add(batch.seconds)
-        self.log("train/audio_seconds_per_second", self.audio_rate.read() * world_size(), batch_size=len(batch))
+        rate = self._on_device(self.audio_rate.read() * world_size())
+        self.log("train/audio_seconds_per_second", rate, batch_size=len(batch))
+
+    def _on_device(self, number: float) -> Tensor:
+        # Filling is queued on the device; the trainer would copy a number there, and wait.
+        return torch.full((), number, device=self.device)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the counts of a validation anew."""
