@@ -67,3 +67,24 @@ def validation_follows(trainer: Trainer) -> bool:
     """Tells at the end of a micro-batch whether a validation comes next."""
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def validates_at(place: Place, total: int, trainer: Trainer) -> bool:
+    """Tells whether a run that takes up the end of an epoch validates there.
+
+    Lightning's own answer is known only when it is too late: when it has the data.
+
+    Args:
+        place: The end of an epoch.
+        total: Micro-batches done in all epochs, on each process.
+        trainer: The trainer, which has not begun.
+    """
+    timed = getattr(trainer, "_val_check_time_interval", None) is not None  # that time begins anew
+    if timed or not trainer.enable_validation:
+        return False
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    if every is None:
+        return total % int(interval) == 0
+    if isinstance(interval, float):  # a share of the epoch
+        interval = max(1, int(place.batches * interval))
+    return (place.epoch + 1) % every == 0 and place.batches % interval == 0

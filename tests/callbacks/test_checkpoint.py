@@ -164,6 +164,56 @@ def test_last_is_written_every_so_many_updates(tmp_path: Path) -> None:
         RunCheckpoint(every=0)
 
 
+class Score(Callback):
+    def __init__(self, score: float) -> None:
+        self.score = score
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.log("score", self.score)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_best_is_that_of_all_folders(kept: bool, tmp_path: Path) -> None:
+    """As long as its file is there; it stays when it is surpassed."""
+    folders = [tmp_path / name for name in ("first", "second", "third")]
+    before = None
+    found = []
+    for epochs, (folder, score) in enumerate(zip(folders, (1.0, 9.0, 0.5), strict=True), 1):
+        checkpoint = RunCheckpoint(monitor="score", dirpath=folder, filename="best")
+        run(tmp_path, epochs, before, callbacks=[Score(score), checkpoint], num_sanity_val_steps=0)
+        found.append((Path(checkpoint.best_model_path).parent.name, float(checkpoint.best_model_score)))
+        assert checkpoint.kth_best_model_path == checkpoint.best_model_path
+        before = folder / "last.ckpt"
+        if not kept:
+            (folder / "best.ckpt").unlink()
+    assert found == [("first", 1.0), ("first", 1.0) if kept else ("second", 9.0), ("third", 0.5)]
+    assert [(folder / "best.ckpt").exists() for folder in folders] == [kept, False, kept]
+
+
+def test_fewer_best_ones_are_kept_than_before(tmp_path: Path) -> None:
+    checkpoint = RunCheckpoint(monitor="val/loss/total", dirpath=tmp_path, save_top_k=3, filename="{step}")
+    run(tmp_path, 3, callbacks=[checkpoint])
+    assert len(checkpoint.best_k_models) == 3
+    checkpoint = RunCheckpoint(monitor="val/loss/total", dirpath=tmp_path, save_top_k=2, filename="{step}")
+    run(tmp_path, 4, tmp_path / "last.ckpt", callbacks=[checkpoint])
+    assert [Path(path).name for path in checkpoint.best_k_models] == ["step=10.ckpt", "step=20.ckpt"]
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+    run(tmp_path, 1, callbacks=[RunCheckpoint(dirpath=tmp_path / "before")])
+    left = [tmp_path / folder / "last.ckpt.unfinished" for folder in ("before", "now", "other")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    run(tmp_path, 2, tmp_path / "before" / "last.ckpt", callbacks=[RunCheckpoint(dirpath=tmp_path / "now")])
+    assert [path.exists() for path in left] == [False, False, True]
+
+
+def test_folder_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`dirpath` must be a folder on .* disk, but is memory://bucket/run\. "):
+        run(tmp_path, 1, callbacks=[RunCheckpoint(dirpath="memory://bucket/run")])
+
+
 def test_other_ways_to_write_are_left_alone(tmp_path: Path) -> None:
     class Own(TorchCheckpointIO):
         pass

@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.main import main
+from w2vlab.cli.resume import SameCheckpoint
+from w2vlab.types import RunError
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +42,11 @@ class SignalAfter(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step == self.update:
             os.killpg(0, self.number)
+
+
+class StopInValidation(Callback):
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise Stopped(signal.SIGTERM)
 
 
 def losses(folder: Path) -> dict[str, str]:
@@ -93,6 +106,33 @@ def test_signal_before_training_has_its_status_too(
     monkeypatch.setattr("w2vlab.cli.fit.load_parts", lambda: prepare(None))
     assert main(["fit", f"--config={tiny_config}"]) == 143
     assert "Ended by SIGTERM.\n" in capsys.readouterr().err
+
+
+def test_validation_that_cannot_be_made_up_for_is_told(fit: Callable[..., int], caplog: Any) -> None:
+    stop = "tests.cli.test_resume_processes.StopInValidation"
+    assert fit("--trainer.max_steps=2", f"--trainer.callbacks={stop}", "--trainer.num_sanity_val_steps=0") == 143
+    caplog.clear()
+    assert fit("--trainer.max_steps=2", "--ckpt_path=last") == 0
+    (told,) = (text for text in caplog.messages if text.startswith("The run was stopped in the validation"))
+    words = shlex.split(told.partition("Do it with: w2vlab ")[2])
+    assert words[0] == "validate"
+    caplog.clear()
+    assert main(words) == 0
+    assert fit("--trainer.max_steps=4", "--ckpt_path=last") == 0
+    assert not any(text.startswith("The run was stopped in the validation") for text in caplog.messages)
+
+
+def test_processes_must_go_on_from_the_same_checkpoint(monkeypatch: Any) -> None:
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
+    SameCheckpoint(4).setup(trainer, None, "fit")
+    monkeypatch.setattr("w2vlab.cli.resume.is_distributed", lambda: True)
+    for others, differ in (([4, 4], False), ([-1, -1], True)):
+        monkeypatch.setattr(
+            "w2vlab.cli.resume.all_gather", lambda own, others=others: torch.stack([own, *map(torch.tensor, others)])
+        )
+        message = r"from: update 4 on 0; the beginning on 1, 2\. The folder .* all nodes share"
+        with pytest.raises(RunError, match=message) if differ else nullcontext():
+            SameCheckpoint(4).setup(trainer, None, "fit")
 
 
 def test_failed_checkpoint_is_told_at_the_end(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:

@@ -22,9 +22,9 @@ from tests.modules.training import MODELS, make_trainer
 from w2vlab.callbacks import CodebookHealth, RunCheckpoint, RunReport
 from w2vlab.callbacks.stopping import Stopped, StoppedAtOnce
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.modules.resuming import LAYOUT, _fit_to_layout, _loops_at
+from w2vlab.modules.resuming import LAYOUT, _fit_to_layout, _loops_at, _place_in
 from w2vlab.optim import PolynomialSchedule
-from w2vlab.place import Place, place_of
+from w2vlab.place import Place, place_of, validates_at
 from w2vlab.types import AudioBatch
 
 EPOCH = 3
@@ -220,6 +220,62 @@ def test_killed_run_computes_what_an_undisturbed_one_does(cls: type[PretrainingM
     )
     assert_same(pieces, model, whole, expected)
     assert {update for piece in pieces for update in piece.validations} == set(whole.validations)
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "options"),
+    [
+        (1, {"limit_val_batches": 0}),
+        (1, {"check_val_every_n_epoch": 2}),
+        (1, {"val_check_interval": 2}),
+        (1, {"check_val_every_n_epoch": None, "val_check_interval": 2}),
+        (2, {"val_check_interval": 4}),
+    ],
+    ids=["none", "other epochs", "within epochs", "other updates", "accumulated"],
+)
+def test_validation_due_at_the_end_of_an_epoch_may_be_left_out(
+    accumulate: int, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each epoch after it is trained once, and counted as what it is."""
+    run(build(FuturePrediction), tmp_path, Watch("on_validation_start", 1), **EPOCH_END)
+    assert place_in(read(tmp_path)) == Place(0, EPOCH, is_last=True, validation_is_due=True)
+    seen: list[tuple[int, int]] = []
+    watch = Watch()
+    watch.on_train_batch_end = lambda trainer, module, outputs, batch, index: seen.append(
+        (trainer.current_epoch, int(batch.ids[0].removeprefix("utterance-")) // 100)
+    )
+    run(build(FuturePrediction), tmp_path, watch, accumulate, updates=EPOCH + 5, **EPOCH_END | options)
+    epochs = [1] * EPOCH * accumulate + [2] * 2 * accumulate
+    assert seen == [(epoch, epoch) for epoch in epochs]
+
+
+def place_in(checkpoint: dict[str, Any]) -> Place:
+    return _place_in(checkpoint["loops"]["fit_loop"])
+
+
+@pytest.mark.parametrize(
+    ("options", "validates"),
+    [
+        (EPOCH_END, True),
+        ({"check_val_every_n_epoch": 2}, True),
+        ({"check_val_every_n_epoch": 3}, False),
+        ({"val_check_interval": 0.5}, True),
+        ({"val_check_interval": 0.8}, False),
+        ({"val_check_interval": 2}, True),
+        ({"val_check_interval": 3}, False),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 5}, True),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 4}, False),
+        ({"check_val_every_n_epoch": None, "val_check_interval": {"hours": 1}}, False),
+        ({"limit_val_batches": 0}, False),
+    ],
+)
+def test_validation_is_foreseen(options: dict[str, Any], validates: bool) -> None:
+    """At the end of the second epoch, of 4 micro-batches and 10 in all."""
+    trainer = make_trainer(UPDATES, **options)
+    model = build(FuturePrediction)
+    trainer.strategy.connect(model)
+    trainer._data_connector.attach_data(model, datamodule=Data(4))
+    assert validates_at(Place(1, 4, is_last=True, validation_is_due=True), 10, trainer) is validates
 
 
 def test_run_can_be_made_longer(tmp_path: Path) -> None:

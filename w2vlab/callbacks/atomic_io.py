@@ -14,6 +14,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from w2vlab.modules.loading import previous_of
 
+_UNFINISHED = ".unfinished"
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
-        unfinished = path.with_name(f"{path.name}.unfinished")
+        unfinished = path.with_name(path.name + _UNFINISHED)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(checkpoint, unfinished)
@@ -97,10 +99,17 @@ class _Remembering:
         self._file.flush()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes that were killed within a save have left in a folder of checkpoints."""
+    for path in folder.glob(f"*{_UNFINISHED}"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def _keep(path: Path) -> None:
     """Gives a file a second name, so that there is one of that name at every moment."""
     previous = previous_of(path)
-    second = path.with_name(f"{previous.name}.unfinished")
+    second = path.with_name(previous.name + _UNFINISHED)
     second.unlink(missing_ok=True)
     try:
         os.link(path, second)

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from w2vlab.callbacks.atomic_io import AtomicCheckpointIO
+from w2vlab.callbacks.atomic_io import AtomicCheckpointIO, remove_unfinished
 from w2vlab.callbacks.stopping import StoppedAtOnce
 from w2vlab.place import validation_follows
 
@@ -30,6 +30,9 @@ class RunCheckpoint(ModelCheckpoint):
     weeks does not fill the disk.
 
     A checkpoint that cannot be written is a warning; the ones before it stay whole, and the next save tries again.
+
+    A run that goes on in another folder must surpass the best ones of the folder before, as long as they are there.
+    They are not removed when it does, since other runs may go on from there too.
 
     Args:
         every: Updates from one `last.ckpt` to the next, at least 1; what a killed run loses at most.
@@ -48,14 +51,29 @@ class RunCheckpoint(ModelCheckpoint):
         self._written = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Has the trainer write whole files."""
+        """Has the trainer write whole files.
+
+        Raises:
+            ValueError: The folder is not on a file system.
+        """
         super().setup(trainer, pl_module, stage)
+        if stage == TrainerFn.FITTING and "://" in str(self.dirpath):
+            raise ValueError(
+                f"`dirpath` must be a folder on a local or mounted disk, but is {self.dirpath}. Checkpoints are "
+                "written beside their place and then renamed: keep them on a disk, and copy the folder from there."
+            )
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO(keeps_previous=self.CHECKPOINT_NAME_LAST)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes where the run begins: before it gets further, there is nothing to save."""
+        """Clears up behind the run before, and notes where this one begins: there, there is nothing to save."""
         super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            before = [] if trainer.ckpt_path is None else [Path(trainer.ckpt_path).parent]
+            for folder in {Path(str(self.dirpath)), *before}:
+                remove_unfinished(folder)
+        if self.monitor is not None:
+            self._forget_what_is_gone(trainer)
         self._last_update = trainer.global_step
         self._in_step = False
 
@@ -80,10 +98,13 @@ class RunCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the best and the last state."""
         super().on_validation_end(trainer, pl_module)
-        self._save_last(trainer)
+        # The last state has to know of the best one, which Lightning may save only at the epoch's end.
+        ends_epoch = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        if not (ends_epoch and self._should_save_on_train_epoch_end(trainer)):
+            self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the last state where there was no validation."""
+        """Saves the last state where there was no validation, or where Lightning saves the best one only here."""
         super().on_train_epoch_end(trainer, pl_module)
         self._save_last(trainer)
 
@@ -96,6 +117,21 @@ class RunCheckpoint(ModelCheckpoint):
         half_changed = self._in_step and progress.processed < progress.ready
         if together and not half_changed and not isinstance(exception, StoppedAtOnce):
             self._save_last(trainer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the best ones over from whatever folder; Lightning does so only from the same one."""
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+    def _forget_what_is_gone(self, trainer: Trainer) -> None:
+        scores = self.best_k_models
+        best_first = sorted(scores, key=scores.__getitem__, reverse=self.mode == "max")
+        # All processes decide alike on what there is.
+        best: list[str] = trainer.strategy.broadcast([path for path in best_first if Path(path).exists()])
+        best = best if self.save_top_k < 0 else best[: self.save_top_k]
+        self.best_k_models = {path: scores[path] for path in best}
+        self.best_model_path, self.kth_best_model_path = (best[0], best[-1]) if best else ("", "")
+        self.best_model_score = scores.get(self.best_model_path)
+        self.kth_value = scores.get(self.kth_best_model_path, self.kth_value)
 
     def _save_last(self, trainer: Trainer) -> None:
         saves = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]

@@ -16,12 +16,19 @@ from w2vlab.callbacks import GracefulStop, NotFinite, ProcessWatch, RunCheckpoin
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.parser import RunParser, command_line_problem
-from w2vlab.cli.resume import command_to_go_on, newest_last_checkpoint, report_differences, whole_checkpoint
+from w2vlab.cli.resume import (
+    SameCheckpoint,
+    command_to_go_on,
+    newest_last_checkpoint,
+    report_differences,
+    whole_checkpoint,
+)
 from w2vlab.cli.save_config import SaveRunConfig
 from w2vlab.cli.wandb_logger import guard
 from w2vlab.data import SpeechDataModule
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.resuming import validation_is_due
 
 ROOT = "runs"
 """Where runs go unless told otherwise; a logger with this folder follows `trainer.default_root_dir`."""
@@ -61,6 +68,8 @@ class W2VLightningCLI(LightningCLI):
         self._args = args
         self._parsers: list[LightningArgumentParser] = []
         self._saved_config: dict[str, Any] | None = None
+        self._start = SameCheckpoint(None)
+        self._validation_is_due = False
         way_on = f"Go on with: {command_to_go_on(args)}" if args[:1] == ["fit"] else "Run the command again."
         self._watch = ProcessWatch(way_on)
         super().__init__(
@@ -69,7 +78,7 @@ class W2VLightningCLI(LightningCLI):
             subclass_mode_model=True,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"command": ["w2vlab", *args]},
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [phase, self._watch, GracefulStop()]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [phase, self._watch, self._start, GracefulStop()]},
             parser_class=RunParser,
             parser_kwargs={"prog": "w2vlab"},
             auto_configure_optimizers=False,
@@ -111,7 +120,10 @@ class W2VLightningCLI(LightningCLI):
         elif config.ckpt_path is not None:
             config.ckpt_path = str(whole_checkpoint(config.ckpt_path))
         if config.ckpt_path is not None:
-            self._saved_config = read_checkpoint(config.ckpt_path, check=False).get("w2vlab_config")
+            checkpoint = read_checkpoint(config.ckpt_path, check=False)
+            self._saved_config = checkpoint.get("w2vlab_config")
+            self._start.update = checkpoint.get("global_step", 0)
+            self._validation_is_due = validation_is_due(checkpoint)
 
     def _last_checkpoint(self, config: Namespace) -> str | None:
         folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}
@@ -168,6 +180,7 @@ class W2VLightningCLI(LightningCLI):
             raise SystemExit(130) from None
         else:
             self._say_what_failed()
+            self._say_what_is_left()
 
     def _say_how_to_go_on(self, signal: str) -> None:
         self._say_what_failed()
@@ -177,6 +190,13 @@ class W2VLightningCLI(LightningCLI):
         checkpoint = self.trainer.checkpoint_callback
         if isinstance(checkpoint, RunCheckpoint) and checkpoint.failure is not None:
             rank_zero_info(f"The last checkpoint could not be written ({checkpoint.failure}): what is there is older.")
+
+    def _say_what_is_left(self) -> None:
+        """Lightning does nothing at all where no update is left."""
+        start, last = self._start.update, self.trainer.max_steps
+        if self._validation_is_due and self.trainer.enable_validation and start is not None and 0 <= last <= start:
+            command = command_to_go_on(["validate", *self._args[1:]])
+            rank_zero_info(f"The run was stopped in the validation behind its last update. Do it with: {command}")
 
     def _way_on(self) -> str:
         checkpoint = self.trainer.checkpoint_callback

@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from w2vlab.distributed import all_gather, is_distributed
 from w2vlab.modules.loading import damage_of, damaged, previous_of
+from w2vlab.types import RunError
 
 LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 
@@ -68,6 +72,39 @@ def _first_whole(paths: Iterable[Path]) -> Path | None:
 @rank_zero_only
 def _warn(text: str, *values: object) -> None:
     _log.warning(text, *values)
+
+
+class SameCheckpoint(Callback):
+    """Ends a run whose processes would not begin at the same place: each looks for the last checkpoint by itself.
+
+    Args:
+        update: The update that this process goes on from; None where it begins anew.
+    """
+
+    def __init__(self, update: int | None) -> None:
+        self.update = update
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compares the processes, before any of them waits for what another one does not do.
+
+        Raises:
+            RunError: They differ.
+        """
+        if not is_distributed():
+            return
+        own = torch.tensor(-1 if self.update is None else self.update, device=trainer.strategy.root_device)
+        processes: dict[int, list[int]] = {}
+        for process, update in enumerate(all_gather(own).tolist()):
+            processes.setdefault(update, []).append(process)
+        if len(processes) > 1:
+            found = "; ".join(
+                f"{'the beginning' if update < 0 else f'update {update}'} on {', '.join(map(str, those))}"
+                for update, those in processes.items()
+            )
+            raise RunError(
+                f"`ckpt_path` must be the same checkpoint on all processes, but they would go on from: {found}. The "
+                "folder of the run must be on a disk that all nodes share: set `trainer.default_root_dir` to one."
+            )
 
 
 def report_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.modules.plain_data import leave_out_what_is_not_plain
-from w2vlab.place import Place, place_of
+from w2vlab.place import Place, place_of, validates_at
 
 LAYOUT = "w2vlab_layout"
 OPTIMIZERS = "w2vlab_optimizers"
@@ -110,6 +111,7 @@ def take_up(checkpoint: dict[str, Any], module: LightningModule) -> None:
     if trainer.state.fn == TrainerFn.FITTING and "optimizer_states" in checkpoint:
         _take_options_of(module, checkpoint)
         _fit_to_layout(checkpoint, trainer.world_size, trainer.accumulate_grad_batches)
+        _leave_the_epoch_unless_validated(checkpoint, trainer)
 
 
 def _check_tensors(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -162,13 +164,36 @@ def _fit_to_layout(checkpoint: dict[str, Any], processes: int, accumulate: int) 
     progress = loops["epoch_loop.batch_progress"]
     sequence = progress["current"]["completed"] * before["processes"]
     total = progress["total"]["completed"] // before["accumulate"] * accumulate
-    place = Place(
+    place = replace(_place_in(loops), batches=sequence // (processes * accumulate) * accumulate)
+    loops |= _loops_at(place, total)
+
+
+def _leave_the_epoch_unless_validated(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+    """Goes on in the next epoch where a validation was due at the end of one, but this run has none there.
+
+    Lightning would neither validate nor end the epoch, and count the next one's batches as its own.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    place = _place_in(loops)
+    total = loops["epoch_loop.batch_progress"]["total"]["completed"]
+    if place.is_last and place.validation_is_due and not validates_at(place, total, trainer):
+        loops |= _loops_at(Place(place.epoch + 1, 0, is_last=False, validation_is_due=False), total)
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+
+
+def _place_in(loops: dict[str, Any]) -> Place:
+    progress = loops["epoch_loop.batch_progress"]
+    return Place(
         epoch=loops["epoch_progress"]["current"]["processed"],
-        batches=sequence // (processes * accumulate) * accumulate,
+        batches=progress["current"]["completed"],
         is_last=progress["is_last_batch"],
         validation_is_due=loops["epoch_loop.val_loop.batch_progress"]["total"]["ready"] > 0,
     )
-    loops |= _loops_at(place, total)
+
+
+def validation_is_due(checkpoint: dict[str, Any]) -> bool:
+    """Tells whether the run that wrote a checkpoint ended before or within the validation at that place."""
+    return LAYOUT in checkpoint and _place_in(checkpoint["loops"]["fit_loop"]).validation_is_due
 
 
 def _name(part: object) -> str:
