@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.ddp.worker import UPDATES, ShareOfRank
+from tests.ddp.worker import ShareOfRank
 from tests.modules.training import NoiselessGumbel, loader, make_model, make_trainer, parameters_of
 from w2vlab.callbacks import GradientFlow
 from w2vlab.distributed import rank
 from w2vlab.modules import MaskedPrediction
+
+UPDATES = 2
 
 
 def train(folder: Path, **options: Any) -> dict[str, Any]:
