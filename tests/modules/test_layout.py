@@ -159,3 +159,14 @@ def test_temperature_is_a_function_of_the_update_not_of_forwards() -> None:
     record = fit(model, make_batches(3, 2, 2), 3, accumulate=2, validation=make_batches(1, 1, 2), val_check_interval=1)
     assert record.temperatures == pytest.approx([2.0, 2.0, 1.0, 1.0, 0.5, 0.5])
     assert model.quantizer.temperature_at(100) == 0.1
+
+
+def test_nothing_is_computed_ahead_where_there_is_nothing_to_sum_up() -> None:
+    """A quantizer without probabilities: the first update finds out, and no other one tries."""
+    model = make_model(MaskedPrediction, EMAQuantizer, diversity=True)
+    prepared: list[int] = []
+    prepare = model.prepare
+    model.prepare = lambda *arguments: prepared.append(model.global_step) or prepare(*arguments)
+    with pytest.warns(UserWarning, match="DiversityPenalty has no effect"):
+        fit(model, with_updates(make_batches(2, 3, 2), 3), updates=2, accumulate=3)
+    assert prepared == [0] * 4 + [1] * 3

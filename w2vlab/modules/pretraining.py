@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -86,6 +87,7 @@ class PretrainingModule(Objective):
         self.skipped = SkippedUpdates()
         """Updates that were skipped because something was not finite."""
         self.audio_rate = AudioRate()
+        self._looks_in_vain = False  # the quantizer gives nothing to sum up over an update
         self._begin_update()
 
     def _begin_update(self) -> None:
@@ -107,9 +109,11 @@ class PretrainingModule(Objective):
 
     def _forget_update(self) -> None:
         self._begin_update()
-        for module in self.modules():
-            if isinstance(module, LearnsByStatistics):
-                module.forget_update()
+        for learner in self._learners():
+            learner.forget_update()
+
+    def _learners(self) -> Iterator[LearnsByStatistics]:
+        return (module for module in self.modules() if isinstance(module, LearnsByStatistics))
 
     def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
         """Returns the objective summed over the predictions of one micro-batch."""
@@ -135,7 +139,7 @@ class PretrainingModule(Objective):
     def _look_ahead(self, first: AudioBatch) -> WholeUpdate | None:
         """Sums up what penalties of the whole update need, where it has more micro-batches than one."""
         penalties = whole_update_penalties(self.penalties)
-        if not penalties or self.trainer.accumulate_grad_batches == 1:
+        if not penalties or self.trainer.accumulate_grad_batches == 1 or self._looks_in_vain:
             return None
         if first.update is None:
             warnings.warn(
@@ -153,12 +157,12 @@ class PretrainingModule(Objective):
             prepared = self.prepare(batch, RandomAddress(self.seed, self.global_step, batch.ids))
             statistics = statistics_of(penalties, prepared)
             if not statistics:
+                self._looks_in_vain = True
                 break
             predictions = sum(self.loss.num_predictions(prepared.num_valid, self.first_ahead))
             sums.add({PREDICTIONS: predictions, **statistics})
-        for module in self.modules():
-            if isinstance(module, LearnsByStatistics):
-                module.forget_update()  # it will see the same again
+        for learner in self._learners():
+            learner.forget_update()  # it will see the same again
         return WholeUpdate.of(sums) if statistics else None
 
     def _sum_over_processes(self, output: PretrainOutput) -> WholeUpdate | None:
@@ -192,9 +196,8 @@ class PretrainingModule(Objective):
         norm = _whole(torch.nn.utils.get_total_norm(gradients))
         finite = norm.isfinite() & (sums["bad_losses"] == 0)
         self._log_update(sums, norm)
-        for module in self.modules():
-            if isinstance(module, LearnsByStatistics):
-                module.finish_update(self.global_step, skipped=~finite)
+        for learner in self._learners():
+            learner.finish_update(self.global_step, skipped=~finite)
         self.skipped.record(finite, self._losses, sums["bad_losses"], self._ids)
         skip_unless(finite, optimizer)
         self._begin_update()
