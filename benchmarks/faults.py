@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import UPDATES, Run, compare, furthest, write_config
+from benchmarks.runs import UPDATES, Run, compare, furthest, greatest_difference, run_undisturbed, write_config
 
 
 def main() -> None:
@@ -28,13 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         config = write_config(root)
-        start = time.monotonic()
-        with Run(root / "whole", config, processes=2) as run:
-            run.process.wait()
-        length = time.monotonic() - start
-        if run.process.returncode:
-            raise SystemExit(run.output())
-        print(f"undisturbed: {furthest(root / 'whole')} updates in {length:.0f} s\n")
+        length = run_undisturbed(root / "whole", config, processes=2)
         print(
             "| killed | after (s) | at update | others ended after (s) | status | message |\n|---|---|---|---|---|---|"
         )
@@ -47,9 +41,7 @@ def main() -> None:
                     kills.append({**kill, "update": furthest(folder)})
                     print("| {rank} | {after:.1f} | {update} | {ended} | {status} | {message} |".format(**kills[-1]))
                 else:
-                    run.process.wait()
-                    if run.process.returncode:
-                        raise SystemExit(run.output())
+                    run.finish()
                     results.append(compare(folder, root / "whole"))
                     print(f"went on to the end: {results[-1]}")
                     if len(kills) >= options.kills:
@@ -58,18 +50,14 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
     hung = sum(kill["ended"] is None for kill in kills)
-    worst = max((result["loss_difference"] for result in results), default=0.0)
-    print(f"\n{len(kills)} kills, {hung} hung, greatest difference of a loss {worst}")
+    print(f"\n{len(kills)} kills, {hung} hung, greatest difference of a loss {greatest_difference(results)}")
 
 
 def _kill(run: Run, draw: random.Random, length: float) -> dict[str, Any] | None:
     """Kills one of the two at a random moment; returns None if the run was over before."""
     rank, after = draw.randrange(2), draw.uniform(0, length)
-    start = time.monotonic()
-    while time.monotonic() - start < after:
-        if run.process.poll() is not None:
-            return None
-        time.sleep(0.02)
+    if not run.lives_until(time.monotonic() + after):
+        return None
     victim = run.rank(rank)
     if victim is None:
         rank, victim = 0, run.process.pid  # the other one has not started yet

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import UPDATES, Run, compare, furthest, write_config
+from benchmarks.runs import UPDATES, Run, compare, furthest, greatest_difference, run_undisturbed, write_config
 
 WAYS: dict[str, tuple[int | None, int]] = {
     "SIGKILL": (signal.SIGKILL, -9),
@@ -39,13 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         config = write_config(root, batch_seconds=2)
-        start = time.monotonic()
-        with Run(root / "whole", config, *flags) as run:
-            run.process.wait()
-        length = time.monotonic() - start
-        if run.process.returncode:
-            raise SystemExit(run.output())
-        print(f"undisturbed: {furthest(root / 'whole')} updates in {length:.0f} s\n")
+        length = run_undisturbed(root / "whole", config, *flags)
         print("| ended by | after (s) | at update | ended within (s) | status (expected) |\n|---|---|---|---|---|")
         ends: list[dict[str, Any]] = []
         results = []
@@ -59,9 +53,7 @@ def main() -> None:
                 print("| {way} | {after:.1f} | {update} | {ended} | {status} ({expected}) |".format(**end))
                 continue
             with Run(folder, config, *flags) as run:
-                run.process.wait()
-            if run.process.returncode:
-                raise SystemExit(run.output())
+                run.finish()
             results.append(compare(folder, root / "whole"))
             print(f"went on to the end: {results[-1]}")
             if len(ends) >= options.kills:
@@ -69,7 +61,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps({"ends": ends, "results": results}, indent=1))
     wrong = sum(end["ended"] is None or end["status"] != end["expected"] for end in ends)
-    worst = max((result["loss_difference"] for result in results), default=0.0)
+    worst = greatest_difference(results)
     print(f"\n{len(ends)} ends, {wrong} with another status, greatest difference of a loss {worst}")
 
 
@@ -87,14 +79,10 @@ def _end(
         if number is None:
             run.process.wait()
             after = time.monotonic() - start
-        while time.monotonic() - start < after:
-            if run.process.poll() is not None:
-                return None
-            time.sleep(0.02)
-        if number is not None:
-            if run.process.poll() is not None:
-                return None
+        elif run.lives_until(start + after) and run.process.poll() is None:
             os.kill(run.process.pid, number)
+        else:
+            return None
         ended = run.ends()
     return {
         "way": way,

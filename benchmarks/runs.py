@@ -111,6 +111,23 @@ class Run:
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
+    def finish(self) -> None:
+        """Waits for its end.
+
+        Raises:
+            SystemExit: It failed; with all that it has printed.
+        """
+        if self.process.wait():
+            raise SystemExit(self.output())
+
+    def lives_until(self, moment: float) -> bool:
+        """Waits until `moment` of the monotonic clock; returns False as soon as it has ended before."""
+        while time.monotonic() < moment:
+            if self.process.poll() is not None:
+                return False
+            time.sleep(0.02)
+        return True
+
     def rank(self, rank: int) -> int | None:
         """Returns the process id of a rank; None if it has not started."""
         if rank == 0:
@@ -149,6 +166,16 @@ class Run:
                     yield int(entry.name)
 
 
+def run_undisturbed(folder: Path, config: Path, *options: str, processes: int = 1) -> float:
+    """Makes the run that others are compared with; returns the seconds that it takes."""
+    start = time.monotonic()
+    with Run(folder, config, *options, processes=processes) as run:
+        run.finish()
+    length = time.monotonic() - start
+    print(f"undisturbed: {furthest(folder)} updates in {length:.0f} s\n")
+    return length
+
+
 def losses(folder: Path) -> list[tuple[int, float]]:
     """Returns update and loss of every update that was computed in `folder`, also of those that were done again."""
     found = []
@@ -178,6 +205,11 @@ def compare(folder: Path, reference: Path) -> dict[str, Any]:
         "loss_difference": max((abs(loss - expected[update]) for update, loss in seen), default=float("nan")),
         "weight_difference": max((mine[name] - whole[name]).abs().max().item() for name in whole),
     }
+
+
+def greatest_difference(results: list[dict[str, Any]]) -> float:
+    """Returns the greatest difference of a loss in all that `compare` gave."""
+    return max((result["loss_difference"] for result in results), default=0.0)
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
