@@ -12,7 +12,7 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from w2vlab.modules.loading import previous_of
+from w2vlab.modules.loading import LAST, previous_of
 
 _UNFINISHED = ".unfinished"
 
@@ -25,16 +25,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Where that fails, for want of space or because a disk is gone, the run must not: there is a warning, and what was
     there before stays as it was.
 
-    Args:
-        keeps_previous: The stem of the file that stays as `…-previous` when there is a newer one.
+    A `last.ckpt` stays as `last-previous.ckpt` when there is a newer one.
 
     Attributes:
         failure: What went wrong in the last attempt to write; None if nothing did.
     """
 
-    def __init__(self, keeps_previous: str = "last") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.keeps_previous = keeps_previous
         self.failure: OSError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -47,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(checkpoint, unfinished)
-            if path.stem == self.keeps_previous and path.exists():
+            if path.name == LAST and path.exists():
                 _keep(path)
             os.replace(unfinished, path)
             _wait_for(path.parent)

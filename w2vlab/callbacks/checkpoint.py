@@ -15,6 +15,7 @@ from torch import Tensor
 
 from w2vlab.callbacks.atomic_io import AtomicCheckpointIO, remove_unfinished
 from w2vlab.callbacks.stopping import StoppedAtOnce
+from w2vlab.modules.loading import LAST
 from w2vlab.place import validation_follows
 
 _BEST = ("best_k_models", "kth_best_model_path", "kth_value", "best_model_path", "best_model_score", "current_score")
@@ -63,7 +64,7 @@ class RunCheckpoint(ModelCheckpoint):
                 "written beside their place and then renamed: keep them on a disk, and copy the folder from there."
             )
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = AtomicCheckpointIO(keeps_previous=self.CHECKPOINT_NAME_LAST)
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clears up behind the run before, and notes where this one begins: there, there is nothing to save."""
@@ -137,7 +138,7 @@ class RunCheckpoint(ModelCheckpoint):
         saves = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if not saves or self._last_update in (None, trainer.global_step):
             return
-        path = Path(str(self.dirpath), self.CHECKPOINT_NAME_LAST + self.FILE_EXTENSION)
+        path = Path(str(self.dirpath), LAST)
         if self._write(trainer, path, weights_only=False):
             self._last_update = trainer.global_step
             self.last_model_path = str(path)

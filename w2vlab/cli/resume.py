@@ -10,14 +10,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.distributed import all_gather, is_distributed
-from w2vlab.modules.loading import damage_of, damaged, previous_of
+from w2vlab.modules.loading import LAST, damage_of, damaged, previous_of
 from w2vlab.types import RunError
-
-LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 
 _MAY_DIFFER = ("data.num_workers", "data.cache_dir")
 

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
+"""The name of the checkpoint to go on from."""
 
 PREVIOUS = "-previous"
 """What the name of a last checkpoint has behind it, once there is a newer one."""
