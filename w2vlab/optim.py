@@ -27,6 +27,9 @@ class Wav2Vec2AdamW(AdamW):
         betas: Decay of the averages of gradient and square.
         eps: Added to the denominator.
         weight_decay: Decoupled weight decay.
+        fused: Whether one kernel does all of an update, in a fraction of the time: on a CPU it goes through memory once
+            in place of ten times, and on a GPU nobody waits to learn whether an update is skipped. None says yes,
+            unless gradients are scaled (16-mixed).
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2, and its released configuration.
@@ -39,8 +42,17 @@ class Wav2Vec2AdamW(AdamW):
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-6,
         weight_decay: float = 0.01,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        self.chooses_fused = fused is None
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused is not False)
+
+    def leave_fused(self) -> None:
+        """Goes on without the fused kernel."""
+        self.defaults["fused"] = False
+        for group in self.param_groups:
+            group["fused"] = False
+        self._step_supports_amp_scaling = False
 
 
 class UpdateSchedule(LRScheduler, ABC):

@@ -38,25 +38,28 @@ def test_group_norm_is_torchs_on_each_utterance_without_its_padding(num_groups: 
     """The defect of the published implementations (fairseq#3118): zero padding changed every frame."""
     torch.manual_seed(0)
     lengths = (7, 3, 5)
-    sequence = torch.randn(3, 6, 7) + 2
+    sequence = torch.randn(3, 7, 6) + 2
     weight, bias = (torch.randn(6), torch.randn(6)) if affine else (None, None)
     mask = make_padding_mask(lengths, 7, CPU)
     normalised = group_norm_over_time(sequence, num_groups, weight, bias, mask)
     for row, length in enumerate(lengths):
-        alone = F.group_norm(sequence[row : row + 1, :, :length], num_groups, weight, bias)
-        assert_close(normalised[row, :, :length], alone[0])
-    zero_padded = torch.where(mask[:, None], 0.0, sequence)
-    assert not torch.allclose(F.group_norm(zero_padded, num_groups, weight, bias)[1, :, :3], normalised[1, :, :3])
+        alone = F.group_norm(sequence[row : row + 1, :length].transpose(1, 2), num_groups, weight, bias)
+        assert_close(normalised[row, :length], alone[0].T)
+    zero_padded = torch.where(mask[..., None], 0.0, sequence).transpose(1, 2)
+    assert not torch.allclose(F.group_norm(zero_padded, num_groups, weight, bias)[1, :, :3].T, normalised[1, :3])
 
 
-def test_group_norm_without_padding_takes_the_same_values() -> None:
-    sequence = torch.randn(2, 4, 9)
+@pytest.mark.parametrize("num_groups", [1, 2, 4])
+def test_group_norm_without_padding_takes_the_same_values(num_groups: int) -> None:
+    sequence, weight, bias = torch.randn(2, 9, 4), torch.randn(4), torch.randn(4)
     nothing = torch.zeros(2, 9, dtype=torch.bool)
-    assert_close(group_norm_over_time(sequence, 2, None, None), group_norm_over_time(sequence, 2, None, None, nothing))
+    normalised = group_norm_over_time(sequence, num_groups, weight, bias)
+    assert_close(normalised, F.group_norm(sequence.transpose(1, 2), num_groups, weight, bias).transpose(1, 2))
+    assert_close(normalised, group_norm_over_time(sequence, num_groups, weight, bias, nothing))
 
 
 def test_group_norm_keeps_the_dtype_and_computes_above_it() -> None:
-    sequence = 1000 + torch.randn(1, 2, 50)
+    sequence = 1000 + torch.randn(1, 50, 2)
     halved = sequence.bfloat16()
     for mask in (None, torch.arange(50)[None] >= 40):
         result = group_norm_over_time(halved, 1, None, None, mask)
@@ -65,7 +68,7 @@ def test_group_norm_keeps_the_dtype_and_computes_above_it() -> None:
 
 
 def test_group_norm_takes_any_memory_layout() -> None:
-    sequence = torch.randn(2, 7, 6).transpose(1, 2)
+    sequence = torch.randn(2, 6, 7).transpose(1, 2)
     mask = make_padding_mask((7, 4), 7, CPU)
     expected = group_norm_over_time(sequence.contiguous(), 2, None, None, mask)
     assert_close(group_norm_over_time(sequence, 2, None, None, mask), expected)

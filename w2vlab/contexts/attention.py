@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.contexts.positions import ConvPositions
+from w2vlab.functional.attention import attend
+from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import ContextNetwork
 
 
@@ -30,9 +31,7 @@ class SelfAttention(nn.Module):
         batch, length, width = frames.shape
         qkv = self.qkv(frames).view(batch, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D / H)
-        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+        mixed = attend(query, key, value, padding_mask, self.dropout if self.training else 0.0)
         output: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return output
 
@@ -74,7 +73,7 @@ class AttentionContext(ContextNetwork):
             )
         self.model_dim = self.output_dim = model_dim
         self.input_projection = nn.Linear(input_dim, model_dim) if input_dim != model_dim else nn.Identity()
-        self.input_dropout = nn.Dropout(input_dropout)
+        self.input_dropout = Dropout(input_dropout)
         self.positions = ConvPositions(model_dim, position_kernel, position_groups)
 
     def project(self, latents: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.functional.noise import Dropout
 
 
 class HalfFeedForward(nn.Sequential):
@@ -24,9 +25,9 @@ class HalfFeedForward(nn.Sequential):
             nn.LayerNorm(model_dim),
             nn.Linear(model_dim, feedforward_dim),
             nn.SiLU(),
-            nn.Dropout(activation_dropout),
+            Dropout(activation_dropout),
             nn.Linear(feedforward_dim, model_dim),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
 
@@ -49,7 +50,7 @@ class ConvolutionModule(nn.Module):
         self.conv = nn.Conv1d(model_dim, model_dim, kernel_size, padding=kernel_size // 2, groups=model_dim)
         self.conv_norm = nn.LayerNorm(model_dim)
         self.output = nn.Linear(model_dim, model_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
@@ -89,7 +90,7 @@ class ConformerLayer(nn.Module):
         self.first_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
         self.attention_norm = nn.LayerNorm(model_dim)
         self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.convolution = ConvolutionModule(model_dim, kernel_size, dropout)
         self.second_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
         self.norm = nn.LayerNorm(model_dim)
@@ -152,7 +153,7 @@ class ConformerContext(AttentionContext):
         if kernel_size < 1:
             raise ValueError(f"`kernel_size` must be at least 1, but is {kernel_size}.")
         self.norm = nn.LayerNorm(model_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         layers = (
             ConformerLayer(
                 model_dim, feedforward_dim, num_heads, kernel_size, dropout, attention_dropout, activation_dropout

@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.functional.choices import check_choice
+from w2vlab.functional.convolution import conv_over_time
 from w2vlab.functional.lengths import group_norm_over_time
+from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import ContextNetwork
 
 # (width, kernel) of each layer of wav2vec large: 12 layers that see 79 frames, 810 ms.
@@ -46,22 +49,27 @@ class CausalConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(input_dim, output_dim, kernel_size)
         self.norm = nn.GroupNorm(1, output_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.activation = F.gelu if activation == "gelu" else F.relu
-        self.padding_mode = {"replicate": "replicate", "zeros": "constant"}[padding]
+        self.replicate = padding == "replicate"
         self.residual_scale = residual_scale
         self.shortcut: nn.Module = nn.Identity()
         if residual_scale is not None and input_dim != output_dim:
             self.shortcut = nn.Conv1d(input_dim, output_dim, 1, bias=False)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Maps `frames` `(B, C, T)` to `(B, C', T)`."""
-        output = F.pad(frames, (self.conv.kernel_size[0] - 1, 0), mode=self.padding_mode)
-        output = self.dropout(self.conv(output))
+        """Maps `frames` `(B, T, C)` to `(B, T, C')`."""
+        before = frames[:, :1].expand(-1, self.conv.kernel_size[0] - 1, -1)
+        if not self.replicate:
+            before = torch.zeros_like(before)
+        padded = torch.cat([before, frames], dim=1)  # (B, T + kernel - 1, C)
+        output = self.dropout(conv_over_time(padded, self.conv.weight, self.conv.bias, 1))
         output = group_norm_over_time(output, 1, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps)
         output = self.activation(output)
         if self.residual_scale is not None:
-            output = (output + self.shortcut(frames)) * self.residual_scale
+            if isinstance(self.shortcut, nn.Conv1d):
+                frames = conv_over_time(frames, self.shortcut.weight, None, 1)
+            output = (output + frames) * self.residual_scale
         return output
 
 
@@ -115,7 +123,6 @@ class ConvContext(ContextNetwork):
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps `frames` `(B, T, C)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
-        frames = frames.transpose(1, 2)  # (B, C, T)
         for block in self.blocks:
             frames = block(frames, padding_mask)
-        return frames.transpose(1, 2)  # (B, T, D)
+        return frames

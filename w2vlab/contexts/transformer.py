@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.functional.noise import Dropout
 
 
 class TransformerLayer(nn.Module):
@@ -38,11 +39,11 @@ class TransformerLayer(nn.Module):
         self.feedforward = nn.Sequential(
             nn.Linear(model_dim, feedforward_dim),
             nn.GELU(),
-            nn.Dropout(activation_dropout),
+            Dropout(activation_dropout),
             nn.Linear(feedforward_dim, model_dim),
         )
         self.feedforward_norm = nn.LayerNorm(model_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
@@ -100,7 +101,7 @@ class TransformerContext(AttentionContext):
         super().__init__(input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout)
         self.pre_norm = pre_norm
         self.norm = nn.LayerNorm(model_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         layers = (
             TransformerLayer(
                 model_dim, feedforward_dim, num_heads, dropout, attention_dropout, activation_dropout, pre_norm

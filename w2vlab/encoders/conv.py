@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from w2vlab.encoders.waveform import check_waveform
 from w2vlab.functional.choices import check_choice
+from w2vlab.functional.convolution import conv_over_time, normalised_filters
 from w2vlab.functional.gradients import scale_gradient
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
@@ -23,6 +26,25 @@ Padding = Literal["exclude", "include"]
 
 # (width, kernel, stride) of each layer of wav2vec 2.0: 400 samples seen, one latent every 320 (20 ms).
 WAV2VEC2_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+
+
+@dataclass
+class Waiting:
+    """Frames `(B, T, C)` to which something is still to be done, by whoever wants them: it can then be done twice.
+
+    Attributes:
+        frames: What is kept of them.
+        finish: What is still to be done; None for nothing.
+        parameters: What `finish` takes beside the frames.
+    """
+
+    frames: Tensor
+    finish: Callable[..., Tensor] | None = None
+    parameters: tuple[Tensor, ...] = ()
+
+    def done(self) -> Tensor:
+        """Returns the frames as they are meant."""
+        return self.frames if self.finish is None else self.finish(self.frames, *self.parameters)
 
 
 class ConvBlock(nn.Module):
@@ -59,29 +81,62 @@ class ConvBlock(nn.Module):
             self.norm = nn.GroupNorm(num_groups, output_dim)
         self.activation = F.gelu if activation == "gelu" else F.relu
 
+    @property
+    def stride(self) -> int:
+        """Step of the convolution."""
+        return self.conv.stride[0]
+
     def num_frames(self, length: int) -> int:
         """Returns the length of the output for an input of `length`."""
-        return (length - self.conv.kernel_size[0]) // self.conv.stride[0] + 1
+        return (length - self.conv.kernel_size[0]) // self.stride + 1
 
-    def forward(self, sequence: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Maps `sequence` `(B, C, T)`; `lengths` counts the output frames of each row that may enter a statistic."""
-        sequence = self.conv(sequence)  # (B, C, T')
+    def forward(self, inputs: Waiting, lengths: Sequence[int]) -> Waiting:
+        """Maps frames `(B, T, C)` to frames `(B, T', C')` whose norm and activation wait.
+
+        Args:
+            inputs: What the convolution sees.
+            lengths: Output frames of each row that may enter a statistic.
+        """
+        num_frames = self.num_frames(inputs.frames.shape[1])
+        padding_mask = make_padding_mask(lengths, num_frames, inputs.frames.device)
+        if self._norm_is_of_filters and not torch.compiler.is_compiling():
+            return Waiting(self._normalised(inputs.done(), padding_mask), self.activation)
+        frames = conv_over_time(
+            inputs.frames, self.conv.weight, self.conv.bias, self.stride, inputs.finish, inputs.parameters
+        )
+        parameters = () if self.norm is None else (self.norm.weight, self.norm.bias)
+        return Waiting(frames, partial(self._finish, padding_mask), parameters)
+
+    @property
+    def _norm_is_of_filters(self) -> bool:
+        """Whether each channel is normalised by itself, and comes from few samples."""
+        return isinstance(self.norm, nn.GroupNorm) and self.conv.in_channels == 1 and self.norm.num_groups > 1
+
+    def _normalised(self, samples: Tensor, padding_mask: Tensor | None) -> Tensor:
+        assert isinstance(self.norm, nn.GroupNorm)
+        windows = samples[..., 0].unfold(1, self.conv.kernel_size[0], self.stride)  # (B, T', kernel)
+        filters, offsets = normalised_filters(
+            windows,
+            self.conv.weight[:, 0],
+            self.conv.bias,
+            self.norm.weight,
+            self.norm.bias,
+            padding_mask,
+            self.norm.eps,
+        )
+        return torch.baddbmm(offsets[:, None], windows, filters.transpose(1, 2))  # (B, T', C')
+
+    def _finish(self, padding_mask: Tensor | None, frames: Tensor, *parameters: Tensor) -> Tensor:
         if isinstance(self.norm, nn.LayerNorm):
-            with torch.autocast(sequence.device.type, enabled=False):
+            with torch.autocast(frames.device.type, enabled=False):
+                weight, bias = map(at_least_float32, parameters)
                 normalised = F.layer_norm(
-                    at_least_float32(sequence.transpose(1, 2)),
-                    self.norm.normalized_shape,
-                    at_least_float32(self.norm.weight),
-                    at_least_float32(self.norm.bias),
-                    self.norm.eps,
+                    at_least_float32(frames), self.norm.normalized_shape, weight, bias, self.norm.eps
                 )
-            sequence = normalised.transpose(1, 2).to(sequence.dtype)
+            frames = normalised.to(frames.dtype)
         elif self.norm is not None:
-            padding_mask = make_padding_mask(lengths, sequence.shape[-1], sequence.device)
-            sequence = group_norm_over_time(
-                sequence, self.norm.num_groups, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps
-            )
-        return self.activation(sequence)
+            frames = group_norm_over_time(frames, self.norm.num_groups, *parameters, padding_mask, self.norm.eps)
+        return self.activation(frames)
 
 
 class ConvFeatureEncoder(FeatureEncoder):
@@ -171,23 +226,28 @@ class ConvFeatureEncoder(FeatureEncoder):
             ValueError: The batch is shorter than the receptive field.
         """
         check_waveform(waveform, self.receptive_field)
-        sequence = waveform[:, None, :]  # (B, 1, S)
+        frames = waveform[..., None]  # (B, S, 1)
         if self.normalize_waveform:
-            padding_mask = make_padding_mask(num_samples, sequence.shape[-1], sequence.device)
-            sequence = group_norm_over_time(sequence, 1, None, None, padding_mask)
+            padding_mask = make_padding_mask(num_samples, frames.shape[1], frames.device)
+            frames = group_norm_over_time(frames, 1, None, None, padding_mask)
             if padding_mask is not None:
-                sequence = sequence.masked_fill(padding_mask[:, None], 0.0)
+                frames = frames.masked_fill(padding_mask[..., None], 0.0)
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
+        waiting = Waiting(frames)
         for block in self.blocks:
             assert isinstance(block, ConvBlock)
             lengths = [block.num_frames(length) for length in lengths]
-            output = block(sequence, lengths)  # (B, C, T')
-            if self.skip_connections and output.shape[1] == sequence.shape[1]:
-                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
-                # the ratio of the lengths, which for a short utterance depends on its padding.
-                thinned = sequence[..., :: block.conv.stride[0]][..., : output.shape[2]]
-                output = (output + thinned) * self.residual_scale
-            sequence = output
+            if self.skip_connections:
+                frames = waiting.done()
+                output = block(Waiting(frames), lengths).done()  # (B, T', C)
+                if output.shape[2] == frames.shape[2]:
+                    # A strided layer's input is thinned to the frames of its output. The step is the layer's stride,
+                    # not the ratio of the lengths, which for a short utterance depends on its padding.
+                    output = (output + frames[:, :: block.stride][:, : output.shape[1]]) * self.residual_scale
+                waiting = Waiting(output)
+            else:
+                waiting = block(waiting, lengths)
+        latents = waiting.done()
         if self.log_compression:
-            sequence = torch.log(sequence.abs() + 1)
-        return scale_gradient(sequence.transpose(1, 2), self.gradient_scale)  # (B, T, C)
+            latents = torch.log(latents.abs() + 1)
+        return scale_gradient(latents, self.gradient_scale)  # (B, T, C)

@@ -97,8 +97,7 @@ class LogMelEncoder(FeatureEncoder):
             if self.normalize:
                 lengths = [self.stack * self.num_frames(samples) for samples in num_samples]
                 padding_mask = make_padding_mask(lengths, mels.shape[1], mels.device)
-                channels = mels.transpose(1, 2)  # (B, num_mels, stack * T)
-                mels = group_norm_over_time(channels, self.num_mels, None, None, padding_mask).transpose(1, 2)
+                mels = group_norm_over_time(mels, self.num_mels, None, None, padding_mask)
         latents = mels.reshape(len(mels), -1, self.output_dim)  # (B, T, stack * num_mels)
         return latents.to(waveform.dtype)
 

@@ -51,7 +51,7 @@ def mean_per_utterance(values: Tensor, padding_mask: Tensor | None) -> Tensor:
 
 
 def group_norm_over_time(
-    sequence: Tensor,
+    frames: Tensor,
     num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -64,7 +64,7 @@ def group_norm_over_time(
     implementations let padding in (fairseq#3118, pytorch/audio#2242).
 
     Args:
-        sequence: Shape `(B, C, T)`.
+        frames: Shape `(B, T, C)`.
         num_groups: Groups that the C channels are divided into.
         weight: Scale of each channel, shape `(C,)`, or None.
         bias: Offset of each channel, shape `(C,)`, or None.
@@ -72,22 +72,24 @@ def group_norm_over_time(
         eps: Added to the variance.
 
     Returns:
-        The normalised sequence in its own dtype, shape `(B, C, T)`.
+        The normalised frames in their own dtype, shape `(B, T, C)`.
     """
-    with torch.autocast(sequence.device.type, enabled=False):
-        weight = None if weight is None else at_least_float32(weight)
-        bias = None if bias is None else at_least_float32(bias)
-        if padding_mask is None:
-            return F.group_norm(at_least_float32(sequence), num_groups, weight, bias, eps).to(sequence.dtype)
-        batch, _, frames = sequence.shape
-        grouped = at_least_float32(sequence).view(batch, num_groups, -1, frames)  # (B, groups, C / groups, T)
-        valid = ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
-        count = valid.sum(dim=-1, keepdim=True) * grouped.shape[2]  # (B, 1, 1, 1)
-        mean = (grouped * valid).sum(dim=(2, 3), keepdim=True) / count
-        variance = ((grouped - mean).square() * valid).sum(dim=(2, 3), keepdim=True) / count
-        normalised = ((grouped - mean) * torch.rsqrt(variance + eps)).flatten(1, 2)  # (B, C, T)
+    with torch.autocast(frames.device.type, enabled=False):
+        grouped = at_least_float32(frames).unflatten(2, (num_groups, -1))  # (B, T, groups, C / groups)
+        if padding_mask is not None:
+            valid = ~padding_mask[:, :, None, None]  # (B, T, 1, 1)
+            count = valid.sum(dim=1, keepdim=True) * grouped.shape[3]  # (B, 1, 1, 1)
+            mean = (grouped * valid).sum(dim=(1, 3), keepdim=True) / count
+            variance = ((grouped - mean).square() * valid).sum(dim=(1, 3), keepdim=True) / count
+            normalised = (grouped - mean) * torch.rsqrt(variance + eps)
+        elif num_groups == 1:
+            normalised = F.layer_norm(grouped, grouped.shape[1:], eps=eps)  # one kernel, and it keeps its input alone
+        else:
+            variance, mean = torch.var_mean(grouped, dim=(1, 3), correction=0, keepdim=True)
+            normalised = (grouped - mean) * torch.rsqrt(variance + eps)
+        normalised = normalised.flatten(2)  # (B, T, C)
         if weight is not None:
-            normalised = normalised * weight[:, None]
+            normalised = normalised * at_least_float32(weight)
         if bias is not None:
-            normalised = normalised + bias[:, None]
-        return normalised.to(sequence.dtype)
+            normalised = normalised + at_least_float32(bias)
+        return normalised.to(frames.dtype)

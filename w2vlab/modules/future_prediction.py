@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import nn
 
 from w2vlab.contexts import ConvContext
 from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
@@ -67,7 +67,7 @@ class FuturePrediction(PretrainingModule):
                 "frames that it would have to predict. Use it under MaskedPrediction."
             )
         self.loss = loss(self.context.output_dim, self.quantizer.spec)
-        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.feature_dropout = Dropout(feature_dropout)
 
     @property
     def first_ahead(self) -> int:

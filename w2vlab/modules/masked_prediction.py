@@ -13,6 +13,7 @@ from w2vlab.contexts import TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.lengths import gather_frames, make_padding_mask
+from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
@@ -109,7 +110,7 @@ class MaskedPrediction(PretrainingModule):
         self.loss = loss(self.context.output_dim, self.quantizer.spec)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.target_gradient = target_gradient
-        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.feature_dropout = Dropout(feature_dropout)
 
     @property
     def first_ahead(self) -> int:

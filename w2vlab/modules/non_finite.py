@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from w2vlab.optim import Wav2Vec2AdamW
+
 
 @dataclass
 class SkippedUpdates:
@@ -90,14 +92,19 @@ def skip_unless(finite: Tensor, optimizer: Optimizer) -> None:
 def check_optimizers(trainer: pl.Trainer) -> None:
     """Refuses fused optimisers under a gradient scaler, which gives them gradients before they are scaled back.
 
-    Then the norm of the gradient, its clipping and the decision to skip would be those of scaled gradients.
+    Then the norm of the gradient, its clipping and the decision to skip would be those of scaled gradients. One that
+    chose by itself to be fused chooses otherwise.
 
     Raises:
         ValueError: There is one.
     """
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is not None and any(optimizer.defaults.get("fused") for optimizer in trainer.optimizers):
-        raise ValueError(
-            "`model.optimizer.fused` must be false with `--trainer.precision=16-mixed`, but is true. Leave it out, or "
-            "take bf16-mixed, which needs no scaling."
-        )
+    if getattr(trainer.precision_plugin, "scaler", None) is None:
+        return
+    for optimizer in trainer.optimizers:
+        if isinstance(optimizer, Wav2Vec2AdamW) and optimizer.chooses_fused:
+            optimizer.leave_fused()
+        if optimizer.defaults.get("fused"):
+            raise ValueError(
+                "`model.optimizer.fused` must be false with `--trainer.precision=16-mixed`, but is true. Leave it out, "
+                "or take bf16-mixed, which needs no scaling."
+            )

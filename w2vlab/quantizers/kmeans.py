@@ -65,14 +65,10 @@ class KMeansQuantizer(Quantizer):
         Returns:
             `quantized` `(B, N, C)`, `codes` `(B, N, G)` and the loss `kmeans` `(B, N)`.
         """
-        projected = self.projection(latents.transpose(1, 2))  # (B, C, N)
-        projected = (
-            group_norm_over_time(
-                projected, self.num_codebooks, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps
-            )
-            .transpose(1, 2)
-            .contiguous()
-        )  # (B, N, C)
+        projected = self.projection(latents.transpose(1, 2)).transpose(1, 2).contiguous()  # (B, N, C)
+        projected = group_norm_over_time(
+            projected, self.num_codebooks, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps
+        )
         groups = projected.view(*projected.shape[:2], self.num_codebooks, -1)  # (B, N, G, C / G)
         codes = nearest_entries(groups, self.entries)  # (B, N, G)
         chosen = self.lookup(codes)

@@ -1,0 +1,133 @@
+"""Competitors in processes of their own, that take turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Measurement:
+    """What one competitor came to.
+
+    Attributes:
+        seconds: Of each measured turn.
+        peak_gib: The most memory that its process ever held, the libraries included.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    peak_gib: float = 0.0
+
+    @property
+    def median(self) -> float:
+        """The median turn in seconds."""
+        return statistics.median(self.seconds)
+
+
+def take_turns(
+    commands: dict[str, Sequence[str]], environments: dict[str, dict[str, str]], warmup: int, rounds: int
+) -> dict[str, Measurement]:
+    """Runs each command as a process that `answer` serves, and has them step one after the other, round by round.
+
+    What else the machine does hits all of them alike, so that ratios hold where seconds do not.
+
+    Args:
+        commands: What follows `python` on each competitor's command line.
+        environments: What a competitor has in its environment beside ours.
+        warmup: Turns of each that are not measured.
+        rounds: Turns of each that are.
+    """
+    root = Path(__file__).parents[1]
+    processes = {}
+    for name, command in commands.items():
+        environment = {**os.environ, "PYTHONPATH": str(root), **environments.get(name, {})}
+        processes[name] = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+    results = {name: Measurement() for name in commands}
+    try:
+        for number in range(warmup + rounds):
+            for name, process in processes.items():
+                answer_of = _ask(process, "step")
+                if number >= warmup:
+                    results[name].seconds.append(answer_of)
+        for name, process in processes.items():
+            results[name].peak_gib = _ask(process, "end")
+            process.wait()
+    finally:
+        for process in processes.values():
+            process.kill()
+    return results
+
+
+def _ask(process: subprocess.Popen[str], question: str) -> float:
+    assert process.stdin is not None and process.stdout is not None, "both are pipes"
+    process.stdin.write(question + "\n")
+    process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith("answer "):
+            return float(line.removeprefix("answer "))
+    raise RuntimeError(f"{process.args} ended with status {process.wait()}.")
+
+
+def answer(step: Callable[[], None]) -> None:
+    """Serves `take_turns` in a competitor's process: makes a step when asked and says how long it took."""
+    for line in sys.stdin:
+        if line.strip() == "end":
+            print(f"answer {peak_gib()}", flush=True)
+            return
+        start = time.perf_counter()
+        step()
+        print(f"answer {time.perf_counter() - start}", flush=True)
+
+
+def peak_gib() -> float:
+    """Returns the most memory that this process ever held."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def matrix_rate(size: int = 1536, repeats: int = 10) -> float:
+    """Returns the best rate of a product of square float32 matrices, in floating-point operations a second."""
+    left, out = torch.randn(size, size), torch.empty(size, size)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(left, left, out=out)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def machine() -> dict[str, str]:
+    """Says what the figures were measured with."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {
+        "date": date.today().isoformat(),
+        "processor": f"{model}, {capability}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "lightning")},
+    }
+
+
+def write_json(path: Path | None, content: object) -> None:
+    """Writes figures to a file, if one is wanted."""
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,158 @@
+"""A training step beside that of what people use now, in one run.
+
+    python -m benchmarks.train_step [--model base|large|vq] [--peer transformers|reference] [--rounds N] [--json FILE]
+
+`base` and `large` (LARGE's layout, four layers) are wav2vec 2.0 beside transformers' `Wav2Vec2ForPreTraining`; `vq` is
+vq-wav2vec beside a plain transcription of its formulas (`benchmarks/vq_reference.py`). Both have the same sizes,
+dropouts and audio, and AdamW. Ours is a whole `w2vlab fit` without logger: drawing masks and negatives, the penalties,
+the norm of the gradient, the logged sums and the schedule are in its time; the peer's masks and negatives are drawn
+beforehand. They take turns in processes of their own, so a ratio holds also where others use the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from benchmarks import peers, vq_reference
+from benchmarks.side_by_side import answer, machine, matrix_rate, peak_gib, take_turns, write_json
+from w2vlab.cli.memory import LARGE_PAGES
+from w2vlab.modules import PretrainingModule
+from w2vlab.types import AudioBatch
+
+MODELS = ("base", "large", "vq", "tiny", "tiny-large", "tiny-vq")
+PEERS = ("transformers", "reference")
+
+
+def layout_of(model: str, dropout: float | None) -> peers.Layout:
+    """Returns the sizes of a wav2vec 2.0; LARGE with four layers, whose ratio is that of all of its 24 alike."""
+    layout = peers.LAYOUTS[model]
+    if model == "large":
+        layout = replace(layout, num_layers=4)
+    return layout if dropout is None else replace(layout, dropout=dropout)
+
+
+class _OnDemand(pl.Callback):
+    """Has each update wait until it is asked for, and says how long it took."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if sys.stdin.readline().strip() == "end":
+            print(f"answer {peak_gib()}", flush=True)
+            sys.stdout.flush()
+            os._exit(0)
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        # Lightning frees the gradients at the begin of the next update, the peer at the end of its own.
+        trainer.optimizers[0].zero_grad()
+        print(f"answer {time.perf_counter() - self.start}", flush=True)
+
+
+class _Repeated(IterableDataset[AudioBatch]):
+    def __init__(self, batch: AudioBatch) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[AudioBatch]:
+        while True:
+            yield self.batch
+
+
+def serve_ours(model: PretrainingModule, batch: AudioBatch) -> None:
+    """Trains with Lightning, update by update as asked."""
+    warnings.filterwarnings("ignore")
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=-1,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[_OnDemand()],
+    )
+    trainer.fit(model, DataLoader(_Repeated(batch), batch_size=None))
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Is one competitor."""
+    torch.manual_seed(0)
+    batch = peers.audio(options.batch, options.seconds)
+    if options.model.endswith("vq"):
+        sizes = vq_reference.SIZES[options.model]
+        if options.serve == "w2vlab":
+            serve_ours(vq_reference.build_ours(sizes), batch)
+        else:
+            answer(vq_reference.step_of_reference(sizes, batch.waveform))
+        return
+    layout = layout_of(options.model, options.dropout)
+    if options.serve == "w2vlab":
+        serve_ours(peers.build_ours(layout), batch)
+    else:
+        model = peers.build_transformers(layout).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=options.fused_peer or None)
+        answer(peers.transformers_step(model, optimizer, peers.transformers_inputs(model, batch.waveform)))
+
+
+def main(args: list[str] | None = None) -> dict[str, Any]:
+    """Measures, prints a table and returns its figures."""
+    args = sys.argv[1:] if args is None else args
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", choices=MODELS, default="base")
+    parser.add_argument("--peer", choices=PEERS, help="whom to measure beside; by default what the model has")
+    parser.add_argument("--batch", type=int, default=2, help="utterances")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")
+    parser.add_argument("--dropout", type=float, help="of both, in place of the published one")
+    parser.add_argument("--small-pages", action="store_true", help="leave out what our command line sets for memory")
+    parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    options = parser.parse_args(args)
+    peer = options.peer or ("reference" if options.model.endswith("vq") else "transformers")
+    if (peer == "reference") != options.model.endswith("vq"):
+        parser.error(f"`--peer` of {options.model} cannot be {peer}.")
+    if options.serve:
+        serve(options)
+        return {}
+    rate = matrix_rate()
+    commands = {name: ["-m", "benchmarks.train_step", *args, "--serve", name] for name in ("w2vlab", peer)}
+    as_from_our_command_line = {} if options.small_pages else LARGE_PAGES
+    measured = take_turns(commands, {"w2vlab": as_from_our_command_line}, options.warmup, options.rounds)
+    ours, theirs = measured["w2vlab"], measured[peer]
+    pairs = sorted(b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True))
+    figures: dict[str, Any] = {
+        "command": " ".join(["python -m benchmarks.train_step", *args]),
+        **machine(),
+        "matrix_gflops": rate / 1e9,
+        "seconds": {name: value.seconds for name, value in measured.items()},
+        "peak_gib": {name: value.peak_gib for name, value in measured.items()},
+        "speed_ratio": theirs.median / ours.median,
+        "speed_ratio_of_pairs": [pairs[0], pairs[len(pairs) // 2], pairs[-1]],
+        "memory_ratio": ours.peak_gib / theirs.peak_gib,
+    }
+    print(f"{options.model}, {options.batch} x {options.seconds:g} s; matrix products at {rate / 1e9:.0f} GFLOP/s")
+    print("| | step (s), median of all (fastest) | peak memory (GiB) |\n|---|---|---|")
+    for name, value in measured.items():
+        print(f"| {name} | {value.median:.2f} ({min(value.seconds):.2f}) | {value.peak_gib:.2f} |")
+    print(
+        f"| ratio | {figures['speed_ratio']:.2f} times as fast (round by round {pairs[0]:.2f} to {pairs[-1]:.2f}) "
+        f"| {figures['memory_ratio']:.2f} |"
+    )
+    write_json(options.json, figures)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

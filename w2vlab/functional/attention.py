@@ -1,0 +1,114 @@
+"""Attention with dropout of its weights on a CPU, where PyTorch's kernel has none and keeps every weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from w2vlab.functional.noise import draw_seed, draws_fast, keep_mask
+
+_ROWS_AT_ONCE, _WEIGHTS_AT_ONCE = 512, 1 << 20
+"""Frames that look, and their attention weights, of which so many stay in the cache from one operation to the next."""
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention.
+
+    Without dropout, and on a GPU, it is PyTorch's kernel. With dropout on a CPU that one computes every step apart and
+    keeps all weights with their masks; here none is kept, and the backward pass computes and draws them again.
+
+    Args:
+        query: Shape `(B, H, T, d)`.
+        key: Shape `(B, H, T, d)`.
+        value: Shape `(B, H, T, d)`.
+        padding_mask: True on frames that nobody may look at, shape `(B, T)`, or None.
+        dropout: Probability of an attention weight to be dropped.
+
+    Returns:
+        Shape `(B, H, T, d)`.
+
+    Reference:
+        Vaswani et al. 2017, arXiv:1706.03762, Equation 1; the backward pass from Dao et al. 2022, arXiv:2205.14135,
+        Appendix B.4.
+    """
+    if 0 < dropout < 1 and draws_fast(query):
+        mixed: Tensor = _DropoutAttention.apply(  # type: ignore[no-untyped-call]
+            query, key, value, padding_mask, dropout, draw_seed()
+        )
+        return mixed
+    visible = None if padding_mask is None else ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+
+
+class _DropoutAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, dropout: float, seed: int
+    ) -> Tensor:
+        ctx.dropout, ctx.seed = dropout, seed
+        # In memory as whoever puts the heads side by side again wants it.
+        batch, heads, length, width = query.shape
+        output = query.new_empty(batch, length, heads, width).transpose(1, 2)
+        for number, (row, some, rows) in _chunks(query):
+            weights = _weights(query[row, some, rows], key[row, some], padding_mask, row)  # (h, r, T)
+            kept, scale = keep_mask(tuple(weights.shape), dropout, seed + number, weights.dtype)
+            output[row, some, rows] = weights.mul_(kept) @ value[row, some] * scale
+        ctx.save_for_backward(query, key, value, padding_mask, output)
+        return output
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, padding_mask, output = ctx.saved_tensors
+        gradient = grad_outputs[0]
+        # One after another in memory, as the projection that they come from has them.
+        batch, heads, length, width = query.shape
+        grads = query.new_empty(batch, length, 3, heads, width).permute(2, 0, 3, 1, 4)
+        grads[1:].zero_()
+        grad_query, grad_key, grad_value = grads
+        factor = 1 / math.sqrt(width)
+        # The mean gradient of a row's weights, which softmax takes off each of them.
+        means = (gradient * output).sum(dim=-1, keepdim=True)  # (B, H, T, 1)
+        for number, (row, some, rows) in _chunks(query):
+            at = row, some, rows
+            weights = _weights(query[at], key[row, some], padding_mask, row)  # (h, r, T)
+            kept, scale = keep_mask(tuple(weights.shape), ctx.dropout, ctx.seed + number, weights.dtype)
+            upstream = gradient[at] * scale  # (h, r, d)
+            slope = (upstream @ value[row, some].transpose(1, 2)).mul_(kept)
+            slope.sub_(means[at]).mul_(weights)  # (h, r, T)
+            grad_value[row, some] += weights.mul_(kept).transpose(1, 2) @ upstream
+            torch.mul(slope @ key[row, some], factor, out=grad_query[at])
+            grad_key[row, some] += slope.transpose(1, 2) @ (query[at] * factor)
+        return grad_query, grad_key, grad_value, None, None, None
+
+
+Place = tuple[int, slice, slice]
+"""An utterance, some of its heads, and some of the frames that look."""
+
+
+def _chunks(query: Tensor) -> Iterator[tuple[int, Place]]:
+    """Yields the number and the place of each part of the attention weights."""
+    batch, heads, length, _ = query.shape
+    num_rows = min(length, _ROWS_AT_ONCE)
+    num_heads = max(1, _WEIGHTS_AT_ONCE // (num_rows * length))
+    places = (
+        (row, slice(head, head + num_heads), slice(first, first + num_rows))
+        for row in range(batch)
+        for head in range(0, heads, num_heads)
+        for first in range(0, length, num_rows)
+    )
+    yield from enumerate(places)
+
+
+def _weights(query: Tensor, key: Tensor, padding_mask: Tensor | None, row: int) -> Tensor:
+    """Returns the attention weights `(h, r, T)` of a place."""
+    scores = query * (1 / math.sqrt(query.shape[-1])) @ key.transpose(1, 2)
+    if padding_mask is not None:
+        scores.masked_fill_(padding_mask[row], -torch.inf)
+    return scores.softmax(dim=-1)

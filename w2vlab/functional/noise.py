@@ -1,0 +1,88 @@
+"""Dropout on a CPU, where drawing a random number for each element takes longer than what is done to it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LEVELS = 1 << 16
+"""Of a 16-bit number: a probability is rounded to a multiple of one over it, and the scale follows what it became."""
+
+
+def draw_seed() -> int:
+    """Draws a seed from PyTorch's default generator, and so from the address that the update has given it."""
+    return int(torch.randint(1 << 62, ()).item())
+
+
+def draws_fast(tensor: Tensor) -> bool:
+    """Tells whether noise for `tensor` is to be drawn here: on a CPU, eagerly, and where there are values at all."""
+    return tensor.device.type == "cpu" and type(tensor) is Tensor and not torch.compiler.is_compiling()
+
+
+def keep_mask(shape: tuple[int, ...], dropout: float, seed: int, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Draws which elements are kept, by comparing 16 random bits of each with a threshold.
+
+    PyTorch draws a number an element from one Mersenne twister, at several nanoseconds each.
+
+    Args:
+        shape: Of the mask.
+        dropout: Probability to be dropped, in (0, 1).
+        seed: The same one gives the same mask.
+        dtype: Of the mask; a floating-point one, because a product of two dtypes, or a choice by booleans, takes many
+            times as long as one of numbers.
+
+    Returns:
+        The mask, 1 where an element is kept and 0 where it is dropped, and the factor that keeps the expectation.
+    """
+    threshold = min(max(round(dropout * LEVELS), 1), LEVELS - 1)
+    size = math.prod(shape)
+    words = np.random.Generator(np.random.SFC64(seed)).integers(0, 1 << 64, -(-size // 4), dtype=np.uint64)
+    # Compared as signed numbers, which PyTorch has everywhere: they begin at -LEVELS / 2.
+    bits = torch.from_numpy(words.view(np.int16)[:size]).view(shape)
+    mask = torch.ge(bits, threshold - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
+    return mask, LEVELS / (LEVELS - threshold)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, dropout: float) -> Tensor:
+        ctx.dropout, ctx.seed = dropout, draw_seed()
+        return _drop(frames, dropout, ctx.seed)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return _drop(grad_outputs[0], ctx.dropout, ctx.seed), None  # drawn again, so that no mask is kept
+
+
+def _drop(frames: Tensor, dropout: float, seed: int) -> Tensor:
+    mask, scale = keep_mask(tuple(frames.shape), dropout, seed, frames.dtype)
+    return mask.mul_(scale).mul_(frames)
+
+
+def dropout(frames: Tensor, probability: float, training: bool) -> Tensor:
+    """Drops elements of `frames` like `F.dropout`; on a CPU with fewer random bits.
+
+    Args:
+        frames: Any shape.
+        probability: Of an element to be dropped.
+        training: Otherwise nothing is.
+    """
+    if not training or not 0 < probability < 1 or not draws_fast(frames):
+        return F.dropout(frames, probability, training)
+    dropped: Tensor = _Dropout.apply(frames, probability)  # type: ignore[no-untyped-call]
+    return dropped
+
+
+class Dropout(torch.nn.Dropout):
+    """PyTorch's, by `dropout`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drops elements of `input` in training."""
+        return dropout(input, self.p, self.training)
