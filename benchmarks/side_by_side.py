@@ -25,7 +25,7 @@ class Measurement:
 
     Attributes:
         seconds: Of each measured turn.
-        peak_gib: The most memory that its process ever held, the libraries included.
+        peak_gib: The most memory that its process ever held, the libraries included, or what else it said of memory.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -74,7 +74,8 @@ def take_turns(
 
 
 def _ask(process: subprocess.Popen[str], question: str) -> float:
-    assert process.stdin is not None and process.stdout is not None, "both are pipes"
+    assert process.stdin is not None, "it is a pipe"
+    assert process.stdout is not None, "so is this"
     process.stdin.write(question + "\n")
     process.stdin.flush()
     for line in process.stdout:
@@ -83,11 +84,16 @@ def _ask(process: subprocess.Popen[str], question: str) -> float:
     raise RuntimeError(f"{process.args} ended with status {process.wait()}.")
 
 
-def answer(step: Callable[[], None]) -> None:
-    """Serves `take_turns` in a competitor's process: makes a step when asked and says how long it took."""
+def answer(step: Callable[[], None], memory: Callable[[], float] | None = None) -> None:
+    """Serves `take_turns` in a competitor's process: makes a step when asked and says how long it took.
+
+    Args:
+        step: The step.
+        memory: What is said at the end, in GiB; by default the peak of the process.
+    """
     for line in sys.stdin:
         if line.strip() == "end":
-            print(f"answer {peak_gib()}", flush=True)
+            print(f"answer {(memory or peak_gib)()}", flush=True)
             return
         start = time.perf_counter()
         step()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.convolution import conv_over_time
+from w2vlab.functional.convolution import conv_over_time, ready
 from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import ContextNetwork
@@ -63,12 +63,12 @@ class CausalConvBlock(nn.Module):
         if not self.replicate:
             before = torch.zeros_like(before)
         padded = torch.cat([before, frames], dim=1)  # (B, T + kernel - 1, C)
-        output = self.dropout(conv_over_time(padded, self.conv.weight, self.conv.bias, 1))
+        output = self.dropout(conv_over_time(ready(padded), self.conv.weight, self.conv.bias, 1))
         output = group_norm_over_time(output, 1, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps)
         output = self.activation(output)
         if self.residual_scale is not None:
             if isinstance(self.shortcut, nn.Conv1d):
-                frames = conv_over_time(frames, self.shortcut.weight, None, 1)
+                frames = conv_over_time(ready(frames), self.shortcut.weight, None, 1)
             output = (output + frames) * self.residual_scale
         return output
 

@@ -6,7 +6,24 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.functional.convolution import Waiting, conv_over_time
 from w2vlab.functional.noise import Dropout
+
+
+class FeedForward(nn.Sequential):
+    """A matrix, an activation, a dropout and another matrix.
+
+    Where nothing is dropped the activation is computed again in the backward pass: that costs less than to keep it.
+    """
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Maps `frames` `(B, T, D)` to `(B, T, D)`."""
+        inner, activation, dropout, outer = self
+        hidden = inner(frames)
+        if self.training and dropout.p > 0:
+            output: Tensor = outer(dropout(activation(hidden)))
+            return output
+        return conv_over_time(Waiting((hidden,), activation.forward), outer.weight[..., None], outer.bias, 1)
 
 
 class TransformerLayer(nn.Module):
@@ -36,7 +53,7 @@ class TransformerLayer(nn.Module):
         self.pre_norm = pre_norm
         self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
         self.attention_norm = nn.LayerNorm(model_dim)
-        self.feedforward = nn.Sequential(
+        self.feedforward = FeedForward(
             nn.Linear(model_dim, feedforward_dim),
             nn.GELU(),
             Dropout(activation_dropout),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from w2vlab.encoders.waveform import check_waveform
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.convolution import conv_over_time, normalised_filters
+from w2vlab.functional.convolution import Waiting, autocast_dtype, conv_over_time, normalised_filters, ready
 from w2vlab.functional.gradients import scale_gradient
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
@@ -26,25 +24,6 @@ Padding = Literal["exclude", "include"]
 
 # (width, kernel, stride) of each layer of wav2vec 2.0: 400 samples seen, one latent every 320 (20 ms).
 WAV2VEC2_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
-
-
-@dataclass
-class Waiting:
-    """Frames `(B, T, C)` to which something is still to be done, by whoever wants them: it can then be done twice.
-
-    Attributes:
-        frames: What is kept of them.
-        finish: What is still to be done; None for nothing.
-        parameters: What `finish` takes beside the frames.
-    """
-
-    frames: Tensor
-    finish: Callable[..., Tensor] | None = None
-    parameters: tuple[Tensor, ...] = ()
-
-    def done(self) -> Tensor:
-        """Returns the frames as they are meant."""
-        return self.frames if self.finish is None else self.finish(self.frames, *self.parameters)
 
 
 class ConvBlock(nn.Module):
@@ -90,52 +69,58 @@ class ConvBlock(nn.Module):
         """Returns the length of the output for an input of `length`."""
         return (length - self.conv.kernel_size[0]) // self.stride + 1
 
-    def forward(self, inputs: Waiting, lengths: Sequence[int]) -> Waiting:
+    def forward(self, inputs: Waiting, num_frames: int, lengths: Sequence[int]) -> Waiting:
         """Maps frames `(B, T, C)` to frames `(B, T', C')` whose norm and activation wait.
 
         Args:
             inputs: What the convolution sees.
-            lengths: Output frames of each row that may enter a statistic.
+            num_frames: Frames T' of the output.
+            lengths: Those of each row that may enter a statistic.
         """
-        num_frames = self.num_frames(inputs.frames.shape[1])
-        padding_mask = make_padding_mask(lengths, num_frames, inputs.frames.device)
-        if self._norm_is_of_filters and not torch.compiler.is_compiling():
-            return Waiting(self._normalised(inputs.done(), padding_mask), self.activation)
-        frames = conv_over_time(
-            inputs.frames, self.conv.weight, self.conv.bias, self.stride, inputs.finish, inputs.parameters
-        )
-        parameters = () if self.norm is None else (self.norm.weight, self.norm.bias)
-        return Waiting(frames, partial(self._finish, padding_mask), parameters)
+        some = inputs.inputs[0]
+        assert some is not None, "frames come from something"
+        padding_mask = make_padding_mask(lengths, num_frames, some.device)
+        affine = () if self.norm is None else (self.norm.weight, self.norm.bias)
+        if self.conv.in_channels == 1 and not torch.compiler.is_compiling():
+            return self._of_samples(inputs.done(), padding_mask, affine)
+        frames = conv_over_time(inputs, self.conv.weight, self.conv.bias, self.stride)
+        return Waiting((frames, padding_mask), self._finish, affine)
 
-    @property
-    def _norm_is_of_filters(self) -> bool:
-        """Whether each channel is normalised by itself, and comes from few samples."""
-        return isinstance(self.norm, nn.GroupNorm) and self.conv.in_channels == 1 and self.norm.num_groups > 1
-
-    def _normalised(self, samples: Tensor, padding_mask: Tensor | None) -> Tensor:
-        assert isinstance(self.norm, nn.GroupNorm)
+    def _of_samples(self, samples: Tensor, padding_mask: Tensor | None, affine: tuple[Tensor, ...]) -> Waiting:
+        """Has the convolution wait as well: of a few samples, it costs less than to read what came out."""
+        dtype = autocast_dtype(self.conv.weight)
         windows = samples[..., 0].unfold(1, self.conv.kernel_size[0], self.stride)  # (B, T', kernel)
-        filters, offsets = normalised_filters(
-            windows,
-            self.conv.weight[:, 0],
-            self.conv.bias,
-            self.norm.weight,
-            self.norm.bias,
-            padding_mask,
-            self.norm.eps,
-        )
-        return torch.baddbmm(offsets[:, None], windows, filters.transpose(1, 2))  # (B, T', C')
+        filters, bias = self.conv.weight[:, 0], self.conv.bias
+        if isinstance(self.norm, nn.GroupNorm) and self.norm.num_groups == self.conv.out_channels:
+            own, offsets = normalised_filters(windows, filters, bias, *affine, padding_mask, self.norm.eps)
+            inputs = windows.to(dtype), offsets[:, None].to(dtype), own.transpose(1, 2).to(dtype)
+            return Waiting(inputs, self._activate_product)
+        shared = (filters.t().to(dtype), *(() if bias is None else (bias.to(dtype),)), *affine)
+        return Waiting((windows.to(dtype), padding_mask), self._finish_product, shared)
 
-    def _finish(self, padding_mask: Tensor | None, frames: Tensor, *parameters: Tensor) -> Tensor:
+    def _activate_product(self, windows: Tensor, offsets: Tensor, filters: Tensor) -> Tensor:
+        return self.activation(torch.baddbmm(offsets, windows, filters))  # (B, T', C')
+
+    def _finish_product(
+        self, windows: Tensor, padding_mask: Tensor | None, filters: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        frames = windows @ filters  # (B, T', C')
+        if self.conv.bias is not None:
+            bias, *parameters = parameters
+            frames = frames + bias
+        return self._finish(frames, padding_mask, *parameters)
+
+    def _finish(self, frames: Tensor, padding_mask: Tensor | None, *affine: Tensor) -> Tensor:
+        """Normalises and activates."""
         if isinstance(self.norm, nn.LayerNorm):
             with torch.autocast(frames.device.type, enabled=False):
-                weight, bias = map(at_least_float32, parameters)
+                weight, bias = map(at_least_float32, affine)
                 normalised = F.layer_norm(
                     at_least_float32(frames), self.norm.normalized_shape, weight, bias, self.norm.eps
                 )
             frames = normalised.to(frames.dtype)
         elif self.norm is not None:
-            frames = group_norm_over_time(frames, self.norm.num_groups, *parameters, padding_mask, self.norm.eps)
+            frames = group_norm_over_time(frames, self.norm.num_groups, *affine, padding_mask, self.norm.eps)
         return self.activation(frames)
 
 
@@ -233,20 +218,20 @@ class ConvFeatureEncoder(FeatureEncoder):
             if padding_mask is not None:
                 frames = frames.masked_fill(padding_mask[..., None], 0.0)
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
-        waiting = Waiting(frames)
+        num_frames, waiting = frames.shape[1], ready(frames)
         for block in self.blocks:
             assert isinstance(block, ConvBlock)
-            lengths = [block.num_frames(length) for length in lengths]
-            if self.skip_connections:
-                frames = waiting.done()
-                output = block(Waiting(frames), lengths).done()  # (B, T', C)
-                if output.shape[2] == frames.shape[2]:
-                    # A strided layer's input is thinned to the frames of its output. The step is the layer's stride,
-                    # not the ratio of the lengths, which for a short utterance depends on its padding.
-                    output = (output + frames[:, :: block.stride][:, : output.shape[1]]) * self.residual_scale
-                waiting = Waiting(output)
-            else:
-                waiting = block(waiting, lengths)
+            num_frames, lengths = block.num_frames(num_frames), [block.num_frames(length) for length in lengths]
+            if not self.skip_connections:
+                waiting = block(waiting, num_frames, lengths)
+                continue
+            frames = waiting.done()
+            output = block(ready(frames), num_frames, lengths).done()  # (B, T', C)
+            if output.shape[2] == frames.shape[2]:
+                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
+                # the ratio of the lengths, which for a short utterance depends on its padding.
+                output = (output + frames[:, :: block.stride][:, :num_frames]) * self.residual_scale
+            waiting = ready(output)
         latents = waiting.done()
         if self.log_compression:
             latents = torch.log(latents.abs() + 1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from w2vlab.functional.noise import draw_seed, draws_fast, keep_mask
+from w2vlab.functional.noise import computes_eagerly_on_cpu, draw_seed, keep_mask
 
 _ROWS_AT_ONCE, _WEIGHTS_AT_ONCE = 512, 1 << 20
 """Frames that look, and their attention weights, of which so many stay in the cache from one operation to the next."""
@@ -37,7 +37,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | Non
         Vaswani et al. 2017, arXiv:1706.03762, Equation 1; the backward pass from Dao et al. 2022, arXiv:2205.14135,
         Appendix B.4.
     """
-    if 0 < dropout < 1 and draws_fast(query):
+    if 0 < dropout < 1 and computes_eagerly_on_cpu(query):
         mixed: Tensor = _DropoutAttention.apply(  # type: ignore[no-untyped-call]
             query, key, value, padding_mask, dropout, draw_seed()
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,19 +11,44 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Prepare = Callable[..., Tensor]
-"""Turns frames, and the parameters that follow them, into those that a convolution sees."""
+
+@dataclass
+class Waiting:
+    """Frames of which something cheap is still to be computed by whoever wants them, so that it can be done twice.
+
+    Attributes:
+        inputs: What is kept, the utterances on the first axis of each; None where there is no such input.
+        finish: Turns one or more utterances of `inputs`, and `parameters`, into frames `(B, T, C)`. It draws nothing, and
+            no utterance changes another one's frames.
+        parameters: What all utterances have in common.
+    """
+
+    inputs: tuple[Tensor | None, ...]
+    finish: Callable[..., Tensor]
+    parameters: tuple[Tensor, ...] = ()
+
+    def done(self) -> Tensor:
+        """Returns the frames."""
+        return self.finish(*self.inputs, *self.parameters)
 
 
-def conv_over_time(
-    frames: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    prepare: Prepare | None = None,
-    parameters: tuple[Tensor, ...] = (),
-) -> Tensor:
-    """Convolves frames whose channels are the last axis, and computes again what is cheap in place of keeping it.
+def ready(frames: Tensor) -> Waiting:
+    """Returns frames `(B, T, C)` to which nothing is to be done."""
+    return Waiting((frames,), _as_they_are)
+
+
+def _as_they_are(frames: Tensor) -> Tensor:
+    return frames
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """Returns the precision in which matrix products of `tensor` are computed."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
+def conv_over_time(frames: Waiting, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """Convolves frames whose channels are the last axis; what they wait for is computed again, and never kept.
 
     A window of `stride` frames that begins at a multiple of `stride` is one row of a matrix that is already there, so
     taps 0 to `stride - 1` are one matrix product, the next `stride` taps another one, and so on; the two gradients are
@@ -30,29 +56,20 @@ def conv_over_time(
     twice that on a CPU.
 
     Args:
-        frames: Shape `(B, T, C)`.
+        frames: Of shape `(B, T, C)` once finished.
         weight: As of `nn.Conv1d`, shape `(D, C, kernel)`.
         bias: Shape `(D,)`, or None.
         stride: Frames from one window to the next.
-        prepare: What is done to the frames before, such as a norm and an activation; called once more in the backward
-            pass, so only its input is kept. It may draw nothing, and sees all tensors that need a gradient as arguments.
-        parameters: Further arguments of `prepare`.
 
     Returns:
         Shape `(B, (T - kernel) // stride + 1, D)`.
     """
     if torch.compiler.is_compiling():  # which decides by itself what to compute again
-        prepared = frames if prepare is None else prepare(frames, *parameters)
-        return F.conv1d(prepared.transpose(1, 2), weight, bias, stride).transpose(1, 2)
-    if torch.is_autocast_enabled(frames.device.type):
-        dtype = torch.get_autocast_dtype(frames.device.type)
-        frames, weight = frames.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    if weight.shape[1] == 1 and prepare is None:  # rows of a few samples are no matrix worth multiplying in place
-        frames = frames[..., 0].unfold(1, weight.shape[2], stride)  # (B, T', kernel)
-        weight, stride = weight.transpose(1, 2), 1
+        return F.conv1d(frames.done().transpose(1, 2), weight, bias, stride).transpose(1, 2)
+    dtype = autocast_dtype(weight)
+    bias = None if bias is None else bias.to(dtype)
     output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
-        prepare, stride, frames, weight, bias, *parameters
+        frames.finish, len(frames.inputs), stride, weight.to(dtype), bias, *frames.inputs, *frames.parameters
     )
     return output
 
@@ -61,59 +78,73 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        prepare: Prepare | None,
+        finish: Callable[..., Tensor],
+        num_inputs: int,
         stride: int,
-        frames: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        *parameters: Tensor,
+        *tensors: Tensor | None,
     ) -> Tensor:
-        ctx.prepare, ctx.stride = prepare, stride
-        ctx.save_for_backward(frames, weight, *parameters)
-        prepared = (frames if prepare is None else prepare(frames, *parameters)).contiguous()
+        ctx.finish, ctx.num_inputs, ctx.stride = finish, num_inputs, stride
+        ctx.save_for_backward(weight, *tensors)
+        frames = finish(*tensors).to(weight.dtype).contiguous()
         matrix = _as_matrix(weight)
-        kernel, dim = weight.shape[2], weight.shape[0]
-        batch, length, _ = prepared.shape
-        shape = (batch, (length - kernel) // stride + 1, dim)
-        output = prepared.new_empty(shape) if bias is None else bias.repeat(*shape[:2], 1)
-        for windows, rows in _pieces(prepared, kernel, stride):
-            _multiply(output, windows, matrix[rows], add=rows.start > 0 or bias is not None)
+        batch, length, _ = frames.shape
+        shape = batch, (length - weight.shape[2]) // stride + 1, len(weight)
+        output = frames.new_empty(shape) if bias is None else bias.repeat(*shape[:2], 1)
+        for windows, columns in _pieces(frames, weight.shape[2], stride):
+            _multiply(output, windows, matrix[:, columns].t(), add=columns.start > 0 or bias is not None)
         return output
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        frames, weight, *parameters = ctx.saved_tensors
-        needs_frames, needs_weight, needs_bias, *needs_parameters = ctx.needs_input_grad[2:]
+        weight, *tensors = ctx.saved_tensors
+        _, needs_bias, *needs = ctx.needs_input_grad[3:]
         gradient = grad_outputs[0].contiguous()
-        inner, prepared = [], frames
-        if ctx.prepare is not None:
-            needs = (needs_frames, *needs_parameters)
-            leaves = [t.detach().requires_grad_(need) for t, need in zip((frames, *parameters), needs, strict=True)]
+        inputs, parameters = tensors[: ctx.num_inputs], tensors[ctx.num_inputs :]
+        grads: list[Tensor | None] = [None] * len(tensors)
+        grad_matrix = gradient.new_zeros(len(weight), weight.shape[1] * weight.shape[2])
+        # One utterance at a time where that costs nothing: what is computed again is large.
+        size = 1 if gradient.device.type == "cpu" else len(gradient)
+        for first in range(0, len(gradient), size):
+            some = slice(first, first + size)
+            leaves = [None if tensor is None else tensor[some].detach() for tensor in inputs]
+            leaves += [tensor.detach() for tensor in parameters]
+            wanted = [number for number, need in enumerate(needs) if need]
+            for number in wanted:
+                leaves[number].requires_grad_()
             with torch.enable_grad():
-                prepared = ctx.prepare(*leaves)
-            inner = [leaf for leaf in leaves if leaf.requires_grad]
-        kept = prepared.detach().contiguous()
-        grad_weight = _weight_gradient(kept, gradient, weight, ctx.stride) if needs_weight else None
+                finished = ctx.finish(*leaves)
+            frames = finished.detach().to(weight.dtype).contiguous()
+            _add_weight_gradient(grad_matrix, frames, gradient[some], weight, ctx.stride)
+            if not wanted:
+                continue
+            grad_frames = _frames_gradient(frames, gradient[some], weight, ctx.stride)
+            del frames
+            found = torch.autograd.grad(finished, [leaves[number] for number in wanted], grad_frames.to(finished.dtype))
+            for number, grad in zip(wanted, found, strict=True):
+                before = grads[number]
+                if number >= ctx.num_inputs:
+                    grads[number] = grad if before is None else before + grad
+                elif size == len(gradient):
+                    grads[number] = grad
+                else:
+                    if before is None:
+                        before = grads[number] = torch.empty_like(tensors[number])
+                    before[some] = grad
+        grad_weight = grad_matrix.unflatten(1, (weight.shape[2], -1)).transpose(1, 2)  # (D, C, kernel)
         grad_bias = gradient.sum(dim=(0, 1)) if needs_bias else None
-        if ctx.prepare is None:
-            grad_frames = _frames_gradient(kept, gradient, weight, ctx.stride) if needs_frames else None
-            return None, None, grad_frames, grad_weight, grad_bias
-        found: Iterator[Tensor] = iter(())
-        if inner:
-            grad_prepared = _frames_gradient(kept, gradient, weight, ctx.stride)
-            found = iter(torch.autograd.grad(prepared, inner, grad_prepared))
-        grads = [next(found) if need else None for need in (needs_frames, *needs_parameters)]
-        return None, None, grads[0], grad_weight, grad_bias, *grads[1:]
+        return None, None, None, grad_weight, grad_bias, *grads
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
-    """Lays a weight `(D, C, kernel)` out as a matrix `(kernel * C, D)`."""
-    return weight.permute(2, 1, 0).reshape(-1, weight.shape[0])
+    """Lays a weight `(D, C, kernel)` out as a matrix `(D, kernel * C)`."""
+    return weight.transpose(1, 2).reshape(len(weight), -1)
 
 
 def _pieces(frames: Tensor, kernel: int, stride: int) -> Iterator[tuple[Tensor, slice]]:
-    """Yields windows `(B, T', taps * C)`, views of contiguous `frames` `(B, T, C)`, and the rows of the matrix for them."""
+    """Yields windows `(B, T', taps * C)`, views of contiguous `frames`, and which columns of the matrix go with them."""
     batch, length, dim = frames.shape
     count = (length - kernel) // stride + 1
     for first in range(0, kernel, stride):
@@ -136,20 +167,17 @@ def _frames_gradient(frames: Tensor, gradient: Tensor, weight: Tensor, stride: i
         result.zero_()
     else:  # all but the rest behind the last window is written by the first product
         result[:, covered:] = 0
-    transposed = _as_matrix(weight).t()
-    for windows, rows in _pieces(result, kernel, stride):
-        _multiply(windows, gradient, transposed[:, rows], add=rows.start > 0)
+    matrix = _as_matrix(weight)
+    for windows, columns in _pieces(result, kernel, stride):
+        _multiply(windows, gradient, matrix[:, columns], add=columns.start > 0)
     return result
 
 
-def _weight_gradient(frames: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
-    dim, channels, kernel = weight.shape
-    result = gradient.new_empty(kernel * channels, dim)
-    for windows, rows in _pieces(frames, kernel, stride):
-        part = result[rows]
-        for row, (left, right) in enumerate(zip(windows, gradient, strict=True)):
-            torch.addmm(part, left.t(), right, beta=int(row > 0), out=part)
-    return result.view(kernel, channels, dim).permute(2, 1, 0)
+def _add_weight_gradient(matrix: Tensor, frames: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> None:
+    for windows, columns in _pieces(frames, weight.shape[2], stride):
+        part = matrix[:, columns]
+        for left, right in zip(gradient, windows, strict=True):
+            torch.addmm(part, left.t(), right, out=part)
 
 
 def normalised_filters(

@@ -66,8 +66,8 @@ def group_norm_over_time(
     Args:
         frames: Shape `(B, T, C)`.
         num_groups: Groups that the C channels are divided into.
-        weight: Scale of each channel, shape `(C,)`, or None.
-        bias: Offset of each channel, shape `(C,)`, or None.
+        weight: Scale of each channel, shape `(C,)`; None for neither scale nor offset.
+        bias: Offset of each channel, shape `(C,)`; None for neither.
         padding_mask: True on padding, shape `(B, T)`, or None.
         eps: Added to the variance.
 
@@ -88,8 +88,6 @@ def group_norm_over_time(
             variance, mean = torch.var_mean(grouped, dim=(1, 3), correction=0, keepdim=True)
             normalised = (grouped - mean) * torch.rsqrt(variance + eps)
         normalised = normalised.flatten(2)  # (B, T, C)
-        if weight is not None:
-            normalised = normalised * at_least_float32(weight)
-        if bias is not None:
-            normalised = normalised + at_least_float32(bias)
+        if weight is not None and bias is not None:
+            normalised = torch.addcmul(at_least_float32(bias), normalised, at_least_float32(weight))
         return normalised.to(frames.dtype)

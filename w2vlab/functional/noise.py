@@ -20,8 +20,8 @@ def draw_seed() -> int:
     return int(torch.randint(1 << 62, ()).item())
 
 
-def draws_fast(tensor: Tensor) -> bool:
-    """Tells whether noise for `tensor` is to be drawn here: on a CPU, eagerly, and where there are values at all."""
+def computes_eagerly_on_cpu(tensor: Tensor) -> bool:
+    """Tells whether `tensor` has its values on a CPU and is worked on step by step, not traced or compiled."""
     return tensor.device.type == "cpu" and type(tensor) is Tensor and not torch.compiler.is_compiling()
 
 
@@ -74,7 +74,7 @@ def dropout(frames: Tensor, probability: float, training: bool) -> Tensor:
         probability: Of an element to be dropped.
         training: Otherwise nothing is.
     """
-    if not training or not 0 < probability < 1 or not draws_fast(frames):
+    if not training or not 0 < probability < 1 or not computes_eagerly_on_cpu(frames):
         return F.dropout(frames, probability, training)
     dropped: Tensor = _Dropout.apply(frames, probability)  # type: ignore[no-untyped-call]
     return dropped

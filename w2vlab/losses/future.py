@@ -98,22 +98,30 @@ class FuturePredictionLoss(PredictionLoss):
         """Draws the indices `(B, T, K)` of each target frame's negatives."""
         return draw_for_task(task, self.num_negatives)
 
+    def predict(self, context: Tensor) -> Tensor:
+        """Maps contexts `(B, T, D)` to what each one predicts for each step, `(B, T, steps, E)`."""
+        weight = self.step_projection.weight[:, :, 0]  # (D, E, steps)
+        matrix = weight.transpose(1, 2).flatten(1)  # (D, steps * E)
+        return (context @ matrix).unflatten(2, (self.num_steps, -1)) + self.step_projection.bias
+
     def score(self, task: PredictionTask, negatives: Tensor) -> list[Tensor]:
         """Returns one tensor of logits a step, `(B, T - ahead, 1 + K)`, true target first, for as many as fit."""
         targets = task.targets.quantized  # (B, T, E)
         batch, length, width = targets.shape
-        predictions = self.step_projection(task.context.transpose(1, 2)[..., None])  # (B, E, T, steps)
-        predictions = predictions.permute(3, 0, 2, 1)  # (steps, B, T, E)
+        first = self.first_step(task.first_ahead)
+        steps = range(first, min(first + self.num_steps, length))
+        predictions = self.predict(task.context)  # (B, T, steps, E)
+        # Side by side with the frames that they are about; nothing predicts the first ones.
+        about = torch.stack(
+            [F.pad(predictions[:, : length - ahead, step], (0, 0, ahead, 0)) for step, ahead in enumerate(steps)], dim=2
+        )
         with torch.autocast(targets.device.type, enabled=False):
-            targets, predictions = at_least_float32(targets), at_least_float32(predictions)
+            targets, about = at_least_float32(targets), at_least_float32(about)
             distractors = targets.gather(1, negatives.flatten(1)[..., None].expand(-1, -1, width))
             candidates = torch.cat([targets[:, :, None], distractors.view(batch, length, -1, width)], dim=2)
             # Positive and negatives of a target frame: (B, T, 1 + K, E); with K near 10 this is smaller than all pairs.
-            first = self.first_step(task.first_ahead)
-            return [
-                torch.einsum("bte,btke->btk", predictions[step, :, : length - ahead], candidates[:, ahead:])
-                for step, ahead in enumerate(range(first, min(first + self.num_steps, length)))
-            ]
+            logits = about @ candidates.transpose(2, 3)  # (B, T, steps, 1 + K)
+        return [logits[:, ahead:, step] for step, ahead in enumerate(steps)]
 
     def forward(self, task: PredictionTask) -> LossOutput:
         """Returns the summed loss over all steps and frames that fit, in nats.
