@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory [--peer materialised] [--rounds N] [--tiny] [--json FILE]
 
-The size of a published micro-batch: five utterances of 15.6 s, 2 x 320 entries, K = 100. Each case takes a forward and a
-backward pass in a process of its own, ours and its peer in turns; the figure is what the process held at most beyond what
-it held before. A peer is the formula as it is written, with all vectors there: negatives `(K, B, M, P)`, entries times
-one-hot vectors `(B, N, G, V, d)`, differences to entries `(V, B, N, G, d)`. Linux only.
+The size of a published micro-batch: five utterances of 15.6 s, 2 x 320 entries, K = 100. Each case takes a forward and
+a backward pass in a process of its own, ours and its peer in turns; the figure is what the process held at most beyond
+what it held before. A peer is the formula as it is written, with all vectors there: negatives `(K, B, M, P)`, entries
+times one-hot vectors `(B, N, G, V, d)`, differences to entries `(V, B, N, G, d)`. Linux only.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m benchmarks.scaling [--tiny] [--json FILE]
 
-The step of wav2vec 2.0 BASE with the convolutional context network of wav2vec in place of the Transformer, whose attention
-grows with the square of the length, over the seconds of an utterance and over the number of utterances; and the
-contrastive loss by itself over K. Each size is measured in turns with the others; the last column is the time for the
-same amount of work, relative to the smallest size: 1 is linear, less is better than that.
+The step of wav2vec 2.0 BASE with the convolutional context network of wav2vec in place of the Transformer, whose
+attention grows with the square of the length, over the seconds of an utterance and over the number of utterances; and
+the contrastive loss by itself over K. Each size is measured in turns with the others; the last column is the time for
+the same amount of work, relative to the smallest size: 1 is linear, less is better than that.
 """
 
 from __future__ import annotations

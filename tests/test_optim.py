@@ -1,4 +1,4 @@
-"""Learning-rate schedules at the published points."""
+"""The optimiser, and learning-rate schedules at the published points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from w2vlab.optim import CosineSchedule, PolynomialSchedule, TriStageSchedule, UpdateSchedule
+from w2vlab.optim import CosineSchedule, PolynomialSchedule, TriStageSchedule, UpdateSchedule, Wav2Vec2AdamW
 
 
 def make(schedule: type[UpdateSchedule], peak: float, **arguments: float) -> UpdateSchedule:
@@ -117,3 +117,49 @@ def test_three_stages_must_fit() -> None:
         make(TriStageSchedule, 1.0, warmup_share=0.5, hold_share=0.5)
     with pytest.raises(ValueError, match="`end_factor` must be above 0 and at most 1, but is 0"):
         make(TriStageSchedule, 1.0, end_factor=0.0)
+
+
+def descend(optimizer: torch.optim.Optimizer, weight: torch.Tensor, updates: int) -> None:
+    for update in range(updates):
+        weight.grad = torch.cos(weight.detach() + update)
+        optimizer.step()
+
+
+def test_the_fused_optimiser_is_adamw() -> None:
+    start = torch.linspace(-1, 1, 50)
+    fused, plain = (start.clone().requires_grad_() for _ in range(2))
+    optimizer = Wav2Vec2AdamW([fused], lr=0.01)
+    assert optimizer.defaults["fused"] is True
+    descend(optimizer, fused, 5)
+    descend(torch.optim.AdamW([plain], lr=0.01, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01), plain, 5)
+    torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_fused_or_not_goes_on_from_the_state_of_the_other() -> None:
+    """A checkpoint of before it was the default, and one that goes on under a gradient scaler."""
+    start = torch.linspace(-1, 1, 50)
+    for first, second in ((True, False), (False, True)):
+        whole, halves = (start.clone().requires_grad_() for _ in range(2))
+        undisturbed = Wav2Vec2AdamW([whole], lr=0.01, fused=first)
+        descend(undisturbed, whole, 3)
+        before = Wav2Vec2AdamW([halves], lr=0.01, fused=first)
+        descend(before, halves, 3)
+        state = before.state_dict()
+        state["param_groups"][0]["fused"] = second  # options of the run win, as the module has it
+        after = Wav2Vec2AdamW([halves], lr=0.01, fused=second)
+        after.load_state_dict(state)
+        descend(after, halves, 2)
+        descend(undisturbed, whole, 2)
+        torch.testing.assert_close(halves, whole, rtol=1e-6, atol=1e-6)
+        assert after.state[halves]["step"].item() == 5
+
+
+def test_leaving_the_fused_kernel() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = Wav2Vec2AdamW([weight])
+    assert optimizer.chooses_fused
+    optimizer.leave_fused()
+    assert not optimizer.defaults["fused"]
+    assert not any(group["fused"] for group in optimizer.param_groups)
+    assert not getattr(optimizer, "_step_supports_amp_scaling", False)
+    assert not Wav2Vec2AdamW([weight], fused=True).chooses_fused

@@ -67,17 +67,10 @@ def task(x: Tensor) -> PredictionTask:
 
 def prediction_losses(x: Tensor) -> list[Tensor]:
     future = FuturePredictionLoss(WIDTH, SPEC, num_steps=1, num_negatives=3)
-    future.step_projection = Steps()
+    future.predict = lambda context: context[:, :, None]  # which may be in half precision
     code = CodePredictionLoss(WIDTH, SPEC)
     code.code_scores = nn.Identity()
     return [future(task(x)).total, code(task(x)).total]
-
-
-class Steps(nn.Module):
-    """In place of the affine map of a step, which may be in half precision."""
-
-    def forward(self, context: Tensor) -> Tensor:
-        return context
 
 
 def output_of(x: Tensor, probabilities: Tensor) -> PretrainOutput:

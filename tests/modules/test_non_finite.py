@@ -12,6 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from tests.modules.training import MODELS, constant_rate, fit, make_batches, make_model, plain_sgd
 from w2vlab.modules import MaskedPrediction, PretrainingModule
+from w2vlab.optim import Wav2Vec2AdamW
 from w2vlab.quantizers import EMAQuantizer, IdentityQuantizer
 
 
@@ -116,3 +117,21 @@ def test_fused_optimizers_are_refused_under_a_gradient_scaler() -> None:
     plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
     with pytest.raises(ValueError, match=r"`model\.optimizer\.fused` must be false"):
         fit(model, make_batches(1, 1, 4), updates=1, plugins=[plugin])
+
+
+def test_the_default_optimiser_is_fused_only_without_a_gradient_scaler() -> None:
+    for plugins in ([], [MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))]):
+        model = make_model(MaskedPrediction, IdentityQuantizer)
+        model.make_optimizer = Wav2Vec2AdamW
+        fit(model, make_batches(2, 1, 4), updates=2, plugins=plugins)
+        optimizer = model.optimizers(use_pl_optimizer=False)
+        assert optimizer.param_groups[0]["fused"] is not bool(plugins)
+
+
+def test_the_fused_optimiser_skips_too() -> None:
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    model.make_optimizer = Wav2Vec2AdamW
+    states = States()
+    fit(model, with_nan(make_batches(3, 1, 4), 1), updates=3, callbacks=[states])
+    assert states.skipped == [(0, 0), (1, 1), (1, 0)]
+    assert all(torch.equal(states.states[1][name], value) for name, value in states.states[0].items())

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from w2vlab import __version__
+from w2vlab.cli.memory import use_large_pages
 from w2vlab.registry import known_names
 
 _COMMANDS = ("fit", "validate", "explain", "parts")
@@ -50,6 +51,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         # Commands are imported when they are called: PyTorch takes seconds, and `parts` and the help do without.
         if command in ("fit", "validate"):
+            use_large_pages()
             with _ended_by_signals():
                 from w2vlab.cli import fit
 

@@ -18,8 +18,8 @@ class Waiting:
 
     Attributes:
         inputs: What is kept, the utterances on the first axis of each; None where there is no such input.
-        finish: Turns one or more utterances of `inputs`, and `parameters`, into frames `(B, T, C)`. It draws nothing, and
-            no utterance changes another one's frames.
+        finish: Turns one or more utterances of `inputs`, and `parameters`, into frames `(B, T, C)`. It draws nothing,
+            and no utterance changes another one's frames.
         parameters: What all utterances have in common.
     """
 
@@ -144,7 +144,7 @@ def _as_matrix(weight: Tensor) -> Tensor:
 
 
 def _pieces(frames: Tensor, kernel: int, stride: int) -> Iterator[tuple[Tensor, slice]]:
-    """Yields windows `(B, T', taps * C)`, views of contiguous `frames`, and which columns of the matrix go with them."""
+    """Yields windows `(B, T', taps * C)`, views of contiguous `frames`, and the columns of the matrix for them."""
     batch, length, dim = frames.shape
     count = (length - kernel) // stride + 1
     for first in range(0, kernel, stride):

@@ -1,0 +1,76 @@
+"""The benchmarks at sizes that only show that they run: who took part, and that figures and ratios belong together."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import memory, scaling, train_step
+from benchmarks.side_by_side import machine, take_turns
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+
+
+def check(figures: dict, peer: str, rounds: int) -> None:
+    ours, theirs = figures["seconds"]["w2vlab"], figures["seconds"][peer]
+    assert len(ours) == len(theirs) == rounds
+    assert min(ours) > 0 < min(theirs)
+    assert figures["speed_ratio"] == pytest.approx(statistics.median(theirs) / statistics.median(ours))
+    assert figures["memory_ratio"] == pytest.approx(figures["peak_gib"]["w2vlab"] / figures["peak_gib"][peer])
+    assert figures["torch"] == machine()["torch"]
+
+
+def test_a_step_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--model=tiny-vq", "--seconds=0.5", "--rounds=2", "--warmup=1", f"--json={file}"]
+    figures = train_step.main(options)
+    check(figures, "reference", rounds=2)
+    assert json.loads(file.read_text()) == figures
+    assert "times as fast" in capsys.readouterr().out
+
+
+def test_a_step_beside_transformers() -> None:
+    pytest.importorskip("transformers", reason="the peer, which is no dependency")
+    check(train_step.main(["--model=tiny", "--seconds=1", "--rounds=1", "--warmup=1"]), "transformers", rounds=1)
+
+
+def test_a_peer_that_a_model_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_step.main(["--model=tiny-vq", "--peer=transformers"])
+    assert "cannot be transformers" in capsys.readouterr().err
+
+
+@linux
+@pytest.mark.parametrize("case", memory.CASES)
+def test_both_forms_of_a_case_are_the_same_function(case: str) -> None:
+    """A peer that computed something else would be no peer; noise aside, which both draw."""
+    for materialised in (False, True):
+        watched = memory._Watched(memory.CASES[case]("tiny", materialised))
+        watched()
+        assert watched.grown >= 0
+
+
+@linux
+def test_memory_is_that_of_the_step() -> None:
+    command = "from benchmarks import memory as m; import torch; from benchmarks.side_by_side import answer; "
+    command += "w = m._Watched(lambda: torch.ones({} * 2**18).sum()); answer(w, lambda: w.grown)"
+    measured = take_turns({str(mib): ["-c", command.format(mib)] for mib in (100, 300)}, {}, 0, 2)
+    small, large = (1024 * value.peak_gib for value in measured.values())
+    assert 90 < small < 150
+    assert 290 < large < 350
+
+
+def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = scaling.main(["--tiny", "--rounds=1"])
+    assert list(figures["negatives K of the loss"]) == [50, 100, 200, 400]
+    assert all(seconds > 0 for seconds in figures["seconds of one utterance"].values())
+    assert "time for the same work" in capsys.readouterr().out
+
+
+def test_a_competitor_that_dies_ends_the_benchmark() -> None:
+    with pytest.raises(RuntimeError, match="ended with status 3"):
+        take_turns({"one": ["-c", "raise SystemExit(3)"]}, {}, 0, 1)

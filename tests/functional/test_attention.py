@@ -1,0 +1,95 @@
+"""Attention with dropout, held to the formula with the same mask."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+import w2vlab.functional.attention as attention
+from w2vlab.functional.attention import attend
+from w2vlab.functional.noise import draw_seed, keep_mask
+
+B, H, T, WIDTH, DROPOUT = 2, 3, 17, 4, 0.3
+
+
+@pytest.fixture
+def _small_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several places an utterance, with a rest of heads and of rows."""
+    monkeypatch.setattr(attention, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(attention, "_WEIGHTS_AT_ONCE", 2 * 7 * T)
+
+
+def projections(dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(B, H, T, WIDTH, dtype=dtype, requires_grad=True) for _ in range(3)]
+
+
+def by_formula(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, seed: int) -> Tensor:
+    scores = query @ key.transpose(-1, -2) / math.sqrt(WIDTH)
+    if padding_mask is not None:
+        scores = scores.masked_fill(padding_mask[:, None, None], -torch.inf)
+    kept = torch.empty(B, H, T, T, dtype=query.dtype)
+    scale = 0.0
+    for number, place in attention._chunks(query):
+        kept[place], scale = keep_mask(tuple(kept[place].shape), DROPOUT, seed + number, query.dtype)
+    return (scores.softmax(dim=-1) * kept * scale) @ value
+
+
+@pytest.mark.usefixtures("_small_places")
+@pytest.mark.parametrize("padded", [False, True])
+def test_values_and_gradients_are_those_of_the_formula(padded: bool) -> None:
+    inputs = projections()
+    mask = torch.arange(T)[None] >= torch.tensor([T, 10])[:, None] if padded else None
+    torch.manual_seed(3)
+    output = attend(*inputs, mask, DROPOUT)
+    torch.manual_seed(3)
+    expected = by_formula(*inputs, mask, draw_seed())
+    assert_close(output, expected)
+    upstream = torch.randn_like(output)
+    for found, wanted in zip(
+        torch.autograd.grad(output, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
+    ):
+        assert_close(found, wanted)
+
+
+@pytest.mark.usefixtures("_small_places")
+def test_every_weight_is_dropped_by_a_draw_of_its_own() -> None:
+    """Equal weights and one-hot values: the output is the mask. Six standard deviations."""
+    query = torch.zeros(B, H, T, T)
+    output = attend(query, query, torch.eye(T).expand(B, H, T, T), None, DROPOUT)
+    kept = output > 0
+    assert abs(kept.float().mean().item() - (1 - DROPOUT)) < 6 * math.sqrt(DROPOUT * (1 - DROPOUT) / kept.numel())
+    rows = {tuple(row.tolist()) for row in kept.reshape(-1, T)}
+    assert len(rows) > 0.95 * B * H * T  # two rows of 17 draws are rarely alike
+
+
+def test_neither_weights_nor_masks_are_kept() -> None:
+    inputs, kept = projections(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        attend(*inputs, None, DROPOUT)
+    assert max(tensor.numel() for tensor in kept) == B * H * T * WIDTH
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_without_dropout_it_is_torchs_and_draws_nothing(padded: bool) -> None:
+    inputs = projections()
+    mask = torch.arange(T)[None] >= torch.tensor([T, 10])[:, None] if padded else None
+    state = torch.get_rng_state()
+    visible = None if mask is None else ~mask[:, None, None]
+    assert_close(attend(*inputs, mask, 0.0), F.scaled_dot_product_attention(*inputs, attn_mask=visible))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_half_precision_is_near() -> None:
+    inputs = projections(torch.float32)
+    torch.manual_seed(3)
+    exact = attend(*inputs, None, DROPOUT)
+    torch.manual_seed(3)
+    halved = attend(*(tensor.bfloat16() for tensor in inputs), None, DROPOUT)
+    assert halved.dtype == torch.bfloat16
+    assert_close(halved.float(), exact, rtol=0.05, atol=0.05)
