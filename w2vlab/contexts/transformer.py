@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
@@ -11,19 +12,30 @@ from w2vlab.functional.noise import Dropout
 
 
 class FeedForward(nn.Sequential):
-    """A matrix, an activation, a dropout and another matrix.
+    """A matrix, GELU, a dropout and another matrix.
 
-    Where nothing is dropped the activation is computed again in the backward pass: that costs less than to keep it.
+    Where nothing is dropped GELU is computed again in the backward pass: that costs less than to keep it.
+
+    Args:
+        model_dim: Width D.
+        feedforward_dim: Inner width.
+        dropout: Dropout behind GELU.
     """
+
+    def __init__(self, model_dim: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(model_dim, feedforward_dim), nn.GELU(), Dropout(dropout), nn.Linear(feedforward_dim, model_dim)
+        )
+        self.dropout = dropout
 
     def forward(self, frames: Tensor) -> Tensor:
         """Maps `frames` `(B, T, D)` to `(B, T, D)`."""
-        inner, activation, dropout, outer = self
-        hidden = inner(frames)
-        if self.training and dropout.p > 0:
-            output: Tensor = outer(dropout(activation(hidden)))
+        if self.training and self.dropout > 0:
+            output: Tensor = super().forward(frames)  # type: ignore[no-untyped-call]
             return output
-        return conv_over_time(Waiting((hidden,), activation.forward), outer.weight[..., None], outer.bias, 1)
+        inner, outer = self[0], self[3]
+        assert isinstance(outer, nn.Linear), "the second matrix"
+        return conv_over_time(Waiting((inner(frames),), F.gelu), outer.weight[..., None], outer.bias, 1)
 
 
 class TransformerLayer(nn.Module):
@@ -53,12 +65,7 @@ class TransformerLayer(nn.Module):
         self.pre_norm = pre_norm
         self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
         self.attention_norm = nn.LayerNorm(model_dim)
-        self.feedforward = FeedForward(
-            nn.Linear(model_dim, feedforward_dim),
-            nn.GELU(),
-            Dropout(activation_dropout),
-            nn.Linear(feedforward_dim, model_dim),
-        )
+        self.feedforward = FeedForward(model_dim, feedforward_dim, activation_dropout)
         self.feedforward_norm = nn.LayerNorm(model_dim)
         self.dropout = Dropout(dropout)
 

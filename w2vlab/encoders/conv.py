@@ -92,7 +92,8 @@ class ConvBlock(nn.Module):
         windows = samples[..., 0].unfold(1, self.conv.kernel_size[0], self.stride)  # (B, T', kernel)
         filters, bias = self.conv.weight[:, 0], self.conv.bias
         if isinstance(self.norm, nn.GroupNorm) and self.norm.num_groups == self.conv.out_channels:
-            own, offsets = normalised_filters(windows, filters, bias, *affine, padding_mask, self.norm.eps)
+            scale, offset = affine
+            own, offsets = normalised_filters(windows, filters, bias, scale, offset, padding_mask, self.norm.eps)
             inputs = windows.to(dtype), offsets[:, None].to(dtype), own.transpose(1, 2).to(dtype)
             return Waiting(inputs, self._activate_product)
         shared = (filters.t().to(dtype), *(() if bias is None else (bias.to(dtype),)), *affine)
@@ -106,8 +107,7 @@ class ConvBlock(nn.Module):
     ) -> Tensor:
         frames = windows @ filters  # (B, T', C')
         if self.conv.bias is not None:
-            bias, *parameters = parameters
-            frames = frames + bias
+            frames, parameters = frames + parameters[0], parameters[1:]
         return self._finish(frames, padding_mask, *parameters)
 
     def _finish(self, frames: Tensor, padding_mask: Tensor | None, *affine: Tensor) -> Tensor:
@@ -120,7 +120,8 @@ class ConvBlock(nn.Module):
                 )
             frames = normalised.to(frames.dtype)
         elif self.norm is not None:
-            frames = group_norm_over_time(frames, self.norm.num_groups, *affine, padding_mask, self.norm.eps)
+            scale, offset = affine
+            frames = group_norm_over_time(frames, self.norm.num_groups, scale, offset, padding_mask, self.norm.eps)
         return self.activation(frames)
 
 

@@ -63,7 +63,7 @@ class _DropoutAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, padding_mask, output = ctx.saved_tensors
         gradient = grad_outputs[0]

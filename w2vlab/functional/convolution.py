@@ -97,32 +97,33 @@ class _Convolution(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *tensors = ctx.saved_tensors
+        weight, *kept = ctx.saved_tensors
         _, needs_bias, *needs = ctx.needs_input_grad[3:]
         gradient = grad_outputs[0].contiguous()
-        inputs, parameters = tensors[: ctx.num_inputs], tensors[ctx.num_inputs :]
-        grads: list[Tensor | None] = [None] * len(tensors)
+        inputs, parameters = kept[: ctx.num_inputs], kept[ctx.num_inputs :]
+        grads: list[Tensor | None] = [None] * len(kept)
         grad_matrix = gradient.new_zeros(len(weight), weight.shape[1] * weight.shape[2])
         # One utterance at a time where that costs nothing: what is computed again is large.
         size = 1 if gradient.device.type == "cpu" else len(gradient)
         for first in range(0, len(gradient), size):
             some = slice(first, first + size)
-            leaves = [None if tensor is None else tensor[some].detach() for tensor in inputs]
-            leaves += [tensor.detach() for tensor in parameters]
-            wanted = [number for number, need in enumerate(needs) if need]
-            for number in wanted:
-                leaves[number].requires_grad_()
+            tensors = [None if tensor is None else tensor[some] for tensor in inputs] + parameters
+            leaves = [
+                None if tensor is None else tensor.detach().requires_grad_(need)
+                for tensor, need in zip(tensors, needs, strict=True)
+            ]
             with torch.enable_grad():
                 finished = ctx.finish(*leaves)
             frames = finished.detach().to(weight.dtype).contiguous()
             _add_weight_gradient(grad_matrix, frames, gradient[some], weight, ctx.stride)
+            wanted = {number: leaf for number, leaf in enumerate(leaves) if leaf is not None and leaf.requires_grad}
             if not wanted:
                 continue
             grad_frames = _frames_gradient(frames, gradient[some], weight, ctx.stride)
             del frames
-            found = torch.autograd.grad(finished, [leaves[number] for number in wanted], grad_frames.to(finished.dtype))
+            found = torch.autograd.grad(finished, list(wanted.values()), grad_frames.to(finished.dtype))
             for number, grad in zip(wanted, found, strict=True):
                 before = grads[number]
                 if number >= ctx.num_inputs:
@@ -131,9 +132,9 @@ class _Convolution(torch.autograd.Function):
                     grads[number] = grad
                 else:
                     if before is None:
-                        before = grads[number] = torch.empty_like(tensors[number])
+                        before = grads[number] = torch.empty_like(inputs[number])
                     before[some] = grad
-        grad_weight = grad_matrix.unflatten(1, (weight.shape[2], -1)).transpose(1, 2)  # (D, C, kernel)
+        grad_weight = grad_matrix.view(len(weight), weight.shape[2], -1).transpose(1, 2)  # (D, C, kernel)
         grad_bias = gradient.sum(dim=(0, 1)) if needs_bias else None
         return None, None, None, grad_weight, grad_bias, *grads
 
@@ -212,14 +213,15 @@ def normalised_filters(
         half = windows.dtype.itemsize < 4
         wide = torch.float32 if half or windows.device.type == "mps" else torch.float64  # which MPS does not have
         samples, weight = windows.to(wide), filters.to(wide)
-        count: Tensor | int = samples.shape[1]
-        if padding_mask is not None:
+        if padding_mask is None:
+            count: Tensor | int = samples.shape[1]
+            mean = samples.mean(dim=1, keepdim=True)  # (B, 1, N)
+            centred = samples - mean
+        else:
             valid = ~padding_mask[..., None]  # (B, T, 1)
-            samples, count = samples * valid, valid.sum(dim=1, keepdim=True)  # (B, 1, 1)
-        mean = samples.sum(dim=1, keepdim=True) / count  # (B, 1, N)
-        centred = samples - mean
-        if padding_mask is not None:
-            centred = centred * valid
+            count = valid.sum(dim=1, keepdim=True)  # (B, 1, 1)
+            mean = (samples * valid).sum(dim=1, keepdim=True) / count
+            centred = (samples - mean) * valid
         covariance = centred.transpose(1, 2) @ centred / count  # (B, N, N)
         variance = ((weight @ covariance) * weight).sum(dim=2)  # (B, D)
         factor = scale.to(wide) * torch.rsqrt(variance + eps)  # (B, D)

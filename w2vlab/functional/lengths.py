@@ -75,7 +75,8 @@ def group_norm_over_time(
         The normalised frames in their own dtype, shape `(B, T, C)`.
     """
     with torch.autocast(frames.device.type, enabled=False):
-        grouped = at_least_float32(frames).unflatten(2, (num_groups, -1))  # (B, T, groups, C / groups)
+        wide = at_least_float32(frames)
+        grouped = wide.reshape(*wide.shape[:2], num_groups, -1)  # (B, T, groups, C / groups)
         if padding_mask is not None:
             valid = ~padding_mask[:, :, None, None]  # (B, T, 1, 1)
             count = valid.sum(dim=1, keepdim=True) * grouped.shape[3]  # (B, 1, 1, 1)
@@ -90,4 +91,5 @@ def group_norm_over_time(
         normalised = normalised.flatten(2)  # (B, T, C)
         if weight is not None and bias is not None:
             normalised = torch.addcmul(at_least_float32(bias), normalised, at_least_float32(weight))
-        return normalised.to(frames.dtype)
+        result: Tensor = normalised.to(frames.dtype)
+        return result

@@ -56,7 +56,7 @@ class _Dropout(torch.autograd.Function):
         return _drop(frames, dropout, ctx.seed)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         return _drop(grad_outputs[0], ctx.dropout, ctx.seed), None  # drawn again, so that no mask is kept
 

@@ -102,7 +102,9 @@ class FuturePredictionLoss(PredictionLoss):
         """Maps contexts `(B, T, D)` to what each one predicts for each step, `(B, T, steps, E)`."""
         weight = self.step_projection.weight[:, :, 0]  # (D, E, steps)
         matrix = weight.transpose(1, 2).flatten(1)  # (D, steps * E)
-        return (context @ matrix).unflatten(2, (self.num_steps, -1)) + self.step_projection.bias
+        predictions = (context @ matrix).view(*context.shape[:2], self.num_steps, -1)  # (B, T, steps, E)
+        assert self.step_projection.bias is not None, "it has one"
+        return predictions + self.step_projection.bias
 
     def score(self, task: PredictionTask, negatives: Tensor) -> list[Tensor]:
         """Returns one tensor of logits a step, `(B, T - ahead, 1 + K)`, true target first, for as many as fit."""
