@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import math
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from w2vlab.metrics import AudioRate, CodebookMeter, codebook_statistics
+from w2vlab.metrics import CodebookMeter, RateMeter, codebook_statistics, matmul_rate
 from w2vlab.types import QuantizerOutput
 
 
@@ -61,20 +61,111 @@ def test_meter_without_probabilities_counts_the_codes() -> None:
     assert "perplexity_soft" not in meter.compute()
 
 
-def test_rate_is_zero_before_the_first_batch() -> None:
-    assert AudioRate().read() == 0
+class Clock:
+    """Stands in for the time that `w2vlab.metrics` looks at."""
 
-
-def test_rate_over_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    rate = AudioRate(window=3)
-    for seconds in (100.0, 10.0, 20.0, 30.0):
-        now += 2.0
-        rate.add(seconds)
-    assert rate.read() == 60 / 6  # the first batch has left the window
-    now += 1000.0  # a validation
-    rate.restart()
-    now += 4.0
-    rate.add(8.0)
-    assert rate.read() == 2
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("w2vlab.metrics.time", clock)
+    return clock
+
+
+def do_update(meter: RateMeter, clock: Clock, seconds: float, *micro_batches: tuple[float, ...]) -> None:
+    clock.now += seconds
+    for amounts in micro_batches:
+        meter.add(*amounts)
+    meter.end_update()
+
+
+def test_there_is_no_rate_before_the_first_update(clock: Clock) -> None:
+    meter = RateMeter()
+    clock.now += 1.0
+    assert meter.read() is None
+    meter.add(3.0)
+    assert meter.read() is None
+
+
+def test_rates_over_a_window(clock: Clock) -> None:
+    meter = RateMeter(window=3)
+    for audio in (100.0, 10.0, 20.0, 30.0):
+        do_update(meter, clock, 2.0, (audio, 1.0))
+    assert meter.read().tolist() == [60 / 6, 3 / 6], "the first micro-batch has left the window"
+
+
+def test_a_start_leaves_out_what_was_before(clock: Clock) -> None:
+    meter = RateMeter(window=3)
+    do_update(meter, clock, 2.0, (100.0,))
+    clock.now += 1000.0  # a validation
+    meter.add(7.0)  # of an update that the start cuts in two
+    meter.restart()
+    do_update(meter, clock, 4.0, (8.0,))
+    assert meter.read().tolist() == [2.0]
+
+
+def test_the_update_after_a_start_counts_only_until_there_is_another(clock: Clock) -> None:
+    meter = RateMeter(window=3)
+    do_update(meter, clock, 50.0, (10.0,))
+    assert meter.read().tolist() == [0.2]
+    do_update(meter, clock, 5.0, (10.0,))
+    assert meter.read().tolist() == [2.0]
+    do_update(meter, clock, 3.0, (14.0,))
+    assert meter.read().tolist() == [3.0]
+
+
+def test_a_window_has_whole_updates(clock: Clock) -> None:
+    """Two micro-batches are asked for, and an update has three: it is one update, and never a part of one."""
+    meter = RateMeter(window=2)
+    for seconds in (1.0, 2.0, 4.0):
+        do_update(meter, clock, seconds, (1.0,), (1.0,), (2.0,))
+        meter.read()
+    assert meter.read().tolist() == [4.0 / 4.0]
+    meter.add(1000.0)
+    clock.now += 1.0
+    assert meter.read().tolist() == [4.0 / 4.0]
+    meter = RateMeter(window=4)
+    for seconds in (1.0, 2.0, 4.0):
+        do_update(meter, clock, seconds, (1.0,), (1.0,), (2.0,))
+    assert meter.read().tolist() == [8.0 / 6.0], "four micro-batches are more than one update, and so two"
+
+
+def test_what_is_not_known_spoils_nothing_else(clock: Clock) -> None:
+    meter = RateMeter()
+    do_update(meter, clock, 2.0, (math.nan, 4.0))
+    unknown, known = meter.read().tolist()
+    assert math.isnan(unknown)
+    assert known == 2.0
+
+
+@pytest.mark.parametrize("rate", [2e8, 1e11, 6e14])
+def test_a_device_of_any_speed_is_measured_in_a_moment(
+    rate: float, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a processor that computes 16 bits in software to a GPU."""
+    sizes = []
+
+    def multiply(a: torch.Tensor, b: torch.Tensor) -> None:
+        assert a.shape == b.shape
+        sizes.append(len(a))
+        clock.now += 2 * len(a) ** 3 / rate + (0.3 if sizes.count(len(a)) == 1 else 0.0)  # the first one is slow
+
+    monkeypatch.setattr(torch, "mm", multiply)
+    monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.empty(*size, device="meta"))
+    assert matmul_rate.__wrapped__(torch.device("cpu"), torch.bfloat16) == pytest.approx(rate, rel=1e-6)
+    assert sizes == sorted(sizes)
+    assert clock.now - 0.3 * len(set(sizes)) < 0.5
+    assert sizes[-1] == {2e8: 128, 1e11: 1024, 6e14: 8192}[rate]
+
+
+def test_the_rate_is_that_of_real_products_and_is_measured_once() -> None:
+    state = torch.random.get_rng_state()
+    rate = matmul_rate(torch.device("cpu"), torch.float32)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert 1e7 < rate < 1e16
+    assert matmul_rate(torch.device("cpu"), torch.float32) == rate

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
+from dataclasses import dataclass, replace
+from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -77,29 +82,93 @@ def _normalise(counts: Tensor) -> Tensor:
     return counts / counts.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
 
-class AudioRate:
-    """Seconds of audio that one process gets through in a second, over the last updates.
+class RateMeter:
+    """What one process gets through in a second, over its last whole updates.
+
+    The parts of an update do not take equally long: the first micro-batch looks at all of them where penalties need
+    that, the last one moves the weights. The first update after a start has what a start takes; it counts only until
+    there is another.
 
     Args:
-        window: Batches that the rate is taken over.
+        window: Micro-batches that the rates are taken over, at least: as many as whole updates have.
     """
 
     def __init__(self, window: int = 20) -> None:
-        self._marks: deque[tuple[float, Seconds]] = deque(maxlen=window + 1)
-        self._audio: Seconds = 0.0
+        self._window = window
+        self._marks: deque[_Mark] = deque()
         self.restart()
 
     def restart(self) -> None:
         """Starts counting now, leaving out whatever was not training."""
         self._marks.clear()
-        self.add(0.0)
+        self._done = _Mark(0.0, 0, np.zeros(1))
+        self._starting = True
+        self.end_update()
 
-    def add(self, seconds: Seconds) -> None:
-        """Counts a finished batch."""
-        self._audio += seconds
-        self._marks.append((time.perf_counter(), self._audio))
+    def add(self, *amounts: float) -> None:
+        """Counts a finished micro-batch: as many amounts, in one order, as ever since the last start."""
+        done = self._done
+        self._done = _Mark(0.0, done.micro_batches + 1, done.amounts + np.array(amounts))
 
-    def read(self) -> float:
-        """Returns the rate over the window, 0 before the first batch."""
-        (start, before), (end, after) = self._marks[0], self._marks[-1]
-        return (after - before) / (end - start) if end > start else 0.0
+    def end_update(self) -> None:
+        """Ends an update behind the last micro-batch."""
+        self._marks.append(replace(self._done, time=time.perf_counter()))
+        if self._starting and len(self._marks) == 3:
+            self._starting = False
+            self._marks.popleft()
+        while len(self._marks) > 2 and self._marks[-1].micro_batches - self._marks[1].micro_batches >= self._window:
+            self._marks.popleft()
+
+    def read(self) -> npt.NDArray[np.float64] | None:
+        """Returns the amounts a second; None before the end of the first update."""
+        first, last = self._marks[0], self._marks[-1]
+        return (last.amounts - first.amounts) / (last.time - first.time) if last.time > first.time else None
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """Everything that was done until a time."""
+
+    time: float
+    micro_batches: int
+    amounts: npt.NDArray[np.float64]
+
+
+@cache
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Measures the floating-point operations a second of one product of square matrices, in about 0.2 s.
+
+    It is what the device is good for where nothing else is in the way, with the threads, the clock and the libraries at
+    hand, and so less than its data sheet says. Measured once in a process. A GPU is waited for, and lends 0.25 GiB.
+
+    Args:
+        device: The device.
+        dtype: Of the matrices.
+    """
+    # Random, because a GPU is faster with zeros; of a generator of their own, to consume nobody's randomness.
+    generator = torch.Generator(device).manual_seed(0)
+    size, matrix = _SMALLEST, torch.empty(0)
+    seconds = spent = 0.0
+    while spent < _MEASURING_SECONDS:
+        # Small products are slow, so it is a large one; but not on a device that is slow.
+        if seconds < _PRODUCT_SECONDS and (2 * size) ** 2 * dtype.itemsize <= _MATRIX_BYTES:
+            size, seconds = 2 * size, math.inf
+            matrix = torch.randn(size, size, dtype=dtype, device=device, generator=generator)
+            torch.mm(matrix, matrix)  # the first one takes longer
+        start = _now(device)
+        torch.mm(matrix, matrix)
+        elapsed = _now(device) - start
+        seconds, spent = min(seconds, elapsed), spent + elapsed
+    return 2 * size**3 / seconds
+
+
+_SMALLEST = 64
+_MATRIX_BYTES = 2**27
+_PRODUCT_SECONDS: Seconds = 0.005
+_MEASURING_SECONDS: Seconds = 0.2
+
+
+def _now(device: torch.device) -> Seconds:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

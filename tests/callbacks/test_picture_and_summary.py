@@ -15,6 +15,8 @@ def run_view(codebooks: bool) -> RunView:
     train, validation = MetricHistory(), MetricHistory()
     for update in range(10, 110, 10):
         speed = {"learning_rate": 1e-4, "train/audio_seconds_per_second": 50.0}
+        if codebooks:
+            speed |= {"train/throughput/mfu": 0.4321, "train/throughput/data_wait_share": 0.007}
         temperature = {"train/gumbel_temperature": 2.0} if codebooks else {}
         train.record(update, {"train/loss/total": 5 - update / 100, "train/accuracy": 0.2, **speed, **temperature})
     for update, loss in ((50, 4.0), (100, 3.0)):
@@ -41,6 +43,9 @@ def test_picture_shows_everything_there_is() -> None:
         *("of the codes", "of the probabilities", "all 16 entries alike"),
     ]
     assert labels(figure, "Schedules") == ["learning rate (left)", "Gumbel temperature (right)"]
+    assert labels(figure, "Speed (seconds of audio a second)") == [
+        *("audio (left)", "MFU (right)", "waiting for data (right)"),
+    ]
     assert labels(figure, "Share of each entry, most used first") == [
         *("codebook 1: 7 of 8 used", "codebook 2: 2 of 8 used", "all alike"),
     ]
@@ -52,6 +57,7 @@ def test_picture_leaves_out_what_there_is_not() -> None:
     assert labels(figure, "Codebook perplexity in validation") == ["nothing recorded"]
     assert labels(figure, "Share of each entry, most used first") == ["nothing recorded"]
     assert labels(figure, "Schedules") == ["learning rate (left)"]
+    assert labels(figure, "Speed (seconds of audio a second)") == ["audio (left)"]
 
 
 @pytest.mark.parametrize("kind", ["excluded", "equal"])
@@ -85,7 +91,7 @@ def test_summary_of_a_run_with_codebooks() -> None:
         "validation accuracy": "0.500, chance is 0.200 (2.5 times that)",
         "codebook perplexity": "6.0 of the codes, 7.5 of the probabilities",
         "codes used": "9 of 16",
-        "audio a second": "50 s",
+        "speed": "50 s of audio a second, MFU 43.2 %, 0.7 % waiting for data",
         "time": "1:02:05",
     }
 
@@ -93,6 +99,7 @@ def test_summary_of_a_run_with_codebooks() -> None:
 def test_summary_has_dashes_for_what_there_is_not() -> None:
     summary = summarize(run_view(codebooks=False), 0)
     assert summary["codebook perplexity"] == summary["codes used"] == "–"  # noqa: RUF001
+    assert summary["speed"] == "50 s of audio a second"
 
 
 def test_paths_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:

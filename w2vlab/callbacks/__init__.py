@@ -8,6 +8,7 @@ from w2vlab.callbacks.process_watch import ProcessWatch
 from w2vlab.callbacks.progress import TrainingProgress
 from w2vlab.callbacks.report import RunReport
 from w2vlab.callbacks.stopping import GracefulStop
+from w2vlab.callbacks.throughput import ThroughputMonitor
 from w2vlab.callbacks.watchdog import CollapseWatchdog
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "ProcessWatch",
     "RunCheckpoint",
     "RunReport",
+    "ThroughputMonitor",
     "TrainingProgress",
 ]

@@ -8,10 +8,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, ScalarFormatter
 from torch import Tensor
 
 from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
 
 _TRAIN, _VAL, _SECOND, _LIMIT = "#8fb4d9", "#c8502d", "#3b7d4f", "#777777"
 
@@ -51,9 +52,7 @@ def draw_run(view: RunView) -> Figure:
     _draw_perplexity(perplexity, view)
     _finish(perplexity, "Codebook perplexity in validation")
     _draw_schedules(schedules, view)
-    _draw_line(speed, view.train, "train/audio_seconds_per_second", "training", _TRAIN)
-    speed.set_ylim(bottom=0)
-    _finish(speed, "Speed (seconds of audio a second)")
+    _draw_speed(speed, view.train)
     _draw_usage(usage, view.code_counts)
     _finish(usage, "Share of each entry, most used first", over="rank of the entry")
     return figure
@@ -89,6 +88,21 @@ def _draw_schedules(axes: Axes, view: RunView) -> None:
         right.spines["top"].set_visible(False)
         handles += right.lines
     _finish(axes, "Schedules", handles=handles)
+
+
+def _draw_speed(axes: Axes, train: MetricHistory) -> None:
+    _draw_line(axes, train, AUDIO_RATE, "audio (left)", _TRAIN)
+    axes.set_ylim(bottom=0)
+    handles = list(axes.lines)
+    if any(train.last(name) is not None for name in (MFU, DATA_WAIT_SHARE)):
+        right = axes.twinx()
+        _draw_line(right, train, MFU, "MFU (right)", _SECOND)
+        _draw_line(right, train, DATA_WAIT_SHARE, "waiting for data (right)", _VAL)
+        right.set_ylim(0, 1)
+        right.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        right.spines["top"].set_visible(False)
+        handles += right.lines
+    _finish(axes, "Speed (seconds of audio a second)", handles=handles)
 
 
 def _draw_usage(axes: Axes, counts: Tensor | None) -> None:

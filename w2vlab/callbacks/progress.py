@@ -10,11 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from w2vlab.callbacks.throughput import AUDIO_RATE
+
 _SHOWN = {
     "loss": "train/loss/total",
     "accuracy": "train/accuracy",
     "perplexity": "train/codebook/perplexity_hard",
-    "audio s/s": "train/audio_seconds_per_second",
+    "audio s/s": AUDIO_RATE,
 }
 """What is shown, by the name it is shown under."""
 

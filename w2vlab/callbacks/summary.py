@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from w2vlab.callbacks.picture import RunView
+from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
 from w2vlab.types import Seconds
 
 _ABSENT = "–"  # noqa: RUF001
@@ -27,13 +28,12 @@ def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
     first, last = val.first("val/loss/total"), val.last("val/loss/total")
     hard, soft = val.last("val/codebook/perplexity_hard"), val.last("val/codebook/perplexity_soft")
     used = val.last("val/codebook/num_used")
-    speed = view.train.last("train/audio_seconds_per_second")
     return {
         "validation loss": _ABSENT if first is None or last is None else f"{first:.4g} at first, {last:.4g} at last",
         "validation accuracy": _accuracy(view),
         "codebook perplexity": _perplexity(hard, soft),
         "codes used": _ABSENT if used is None else f"{used:.0f} of {view.num_codes}",
-        "audio a second": _ABSENT if speed is None else f"{speed:.4g} s",
+        "speed": _speed(view),
         "time": str(timedelta(seconds=round(seconds))),
     }
 
@@ -63,3 +63,15 @@ def _perplexity(hard: float | None, soft: float | None) -> str:
     if hard is None:
         return _ABSENT
     return f"{hard:.1f} of the codes, {_ABSENT if soft is None else f'{soft:.1f}'} of the probabilities"
+
+
+def _speed(view: RunView) -> str:
+    rate, mfu, waiting = (view.train.last(name) for name in (AUDIO_RATE, MFU, DATA_WAIT_SHARE))
+    if rate is None:
+        return _ABSENT
+    text = f"{rate:.4g} s of audio a second"
+    if mfu is not None:
+        text += f", MFU {100 * mfu:.3g} %"
+    if waiting is not None:
+        text += f", {100 * waiting:.3g} % waiting for data"
+    return text

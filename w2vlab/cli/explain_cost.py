@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
-from w2vlab.cli.explain_flow import NOT_WITHOUT_VALUES, without_values
-from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.modules.flops import count_flops
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.types import AudioBatch, RandomAddress, Seconds
+from w2vlab.modules.without_values import NOT_WITHOUT_VALUES, all_layers, objective_without_values, without_values
+from w2vlab.types import Seconds
 
 _BYTES = 4
 """Of a parameter and of its gradient: mixed precision keeps both in float32."""
@@ -88,7 +82,7 @@ def count_cost(
     optimizer = optimizer_bytes(model)
     model.train()
     try:
-        flops = micro_batches * _flops(model, batch_size, num_samples)
+        flops = micro_batches * count_flops(model, batch_size, num_samples)
         activations = _kept_bytes(model, batch_size, num_samples, half_precision)
     except NOT_WITHOUT_VALUES:
         return Cost(None, None, None)
@@ -118,38 +112,6 @@ def optimizer_bytes(model: PretrainingModule) -> int:
     return size * sum(p.numel() for p in model.parameters() if p.requires_grad) // probe.numel()
 
 
-def _flops(model: PretrainingModule, batch_size: int, num_samples: int) -> int:
-    """Counts forward and backward pass of a micro-batch."""
-    with _all_layers(model, checkpointing=False), without_values(model) as state:
-        with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-            _objective(model, state, batch_size, num_samples).backward()  # type: ignore[no-untyped-call]
-        return int(counter.get_total_flops())
-
-
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return 2 * _attention(query, key, value)
-
-
-def _convolution_backward(
-    gradient: Any, value: Any, weight: Any, *options: Any, out_shape: Any = None, **__: Any
-) -> int:
-    """Counts each of the two gradients like the forward pass; PyTorch's formula forgets the groups of one of them."""
-    transposed, output_mask = options[4], options[7]
-    return int(sum(output_mask[:2])) * conv_flop_count(value, weight, gradient, transposed=transposed)
-
-
-_FORMULAS = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    torch.ops.aten.convolution_backward: _convolution_backward,
-}
-"""What PyTorch does not count, or counts otherwise than as twice the forward pass."""
-
-
 def _kept_bytes(model: PretrainingModule, batch_size: int, num_samples: int, half_precision: bool) -> int:
     """Adds up the storages that a forward pass keeps for the backward pass, but for the parameters."""
     kept: dict[int, tuple[Tensor, int]] = {}
@@ -160,45 +122,10 @@ def _kept_bytes(model: PretrainingModule, batch_size: int, num_samples: int, hal
         return tensor
 
     autocast = torch.autocast("cpu", torch.bfloat16) if half_precision else nullcontext()
-    with _all_layers(model), without_values(model) as state:
+    with all_layers(model), without_values(model) as state:
         with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = _objective(model, state, batch_size, num_samples)
+            loss = objective_without_values(model, state, batch_size, num_samples)
         for tensor in state.values():
             kept.pop(tensor.untyped_storage()._cdata, None)
         del loss
         return sum(size for _, size in kept.values())
-
-
-def _objective(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, num_samples: int) -> Tensor:
-    ids = tuple(f"utterance-{number}" for number in range(batch_size))
-    batch = AudioBatch(torch.zeros(batch_size, num_samples), (num_samples,) * batch_size, ids)
-    with _FusedAttention():
-        output = functional_call(model, state, (batch, RandomAddress(model.seed, 0, ids)))
-        return torch.stack(list(model.objective_terms(output).values())).sum()
-
-
-class _FusedAttention(TorchFunctionMode):
-    """Has attention be one kernel, as on a GPU; a CPU computes dropout of its weights in steps, and keeps them all."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            kwargs["dropout_p"] = 0.0
-        return func(*args, **kwargs)
-
-
-@contextmanager
-def _all_layers(model: nn.Module, checkpointing: bool = True) -> Iterator[None]:
-    """Leaves no layer out, and keeps what is inside of them where `checkpointing` is false."""
-    stacks = [module for module in model.modules() if isinstance(module, LayerDropStack)]
-    before = [(stack.dropped, stack.activation_checkpointing) for stack in stacks]
-    for stack in stacks:
-        stack.dropped = (False,) * len(stack)
-        stack.activation_checkpointing = stack.activation_checkpointing and checkpointing
-    try:
-        yield
-    finally:
-        for stack, (dropped, activation_checkpointing) in zip(stacks, before, strict=True):
-            stack.dropped, stack.activation_checkpointing = dropped, activation_checkpointing

@@ -10,23 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
 from torch.func import functional_call
 
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Masking, PredictionLoss, Quantizer
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.without_values import NOT_WITHOUT_VALUES, without_values
 from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
 
 Shape = tuple[int, ...]
 
 _FAMILIES = (FeatureEncoder, ContextNetwork, Quantizer, Masking, PredictionLoss)
-NOT_WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
-"""What a part raises that has to read a value, on tensors without any."""
 
 
 @dataclass
@@ -82,14 +75,6 @@ def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> F
             return _follow(model, state, batch_size, num_samples)
     except NOT_WITHOUT_VALUES:
         return _follow(model, {}, batch_size, num_samples)
-
-
-@contextmanager
-def without_values(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Computes on tensors without values inside; yields such ones for all parameters and buffers, by their names."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        state = dict([*model.named_parameters(), *model.named_buffers()])
-        yield {name: mode.from_tensor(tensor) for name, tensor in state.items()}
 
 
 @torch.no_grad()

@@ -12,7 +12,15 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from w2vlab.callbacks import GracefulStop, NotFinite, ProcessWatch, RunCheckpoint, RunReport, TrainingProgress
+from w2vlab.callbacks import (
+    GracefulStop,
+    NotFinite,
+    ProcessWatch,
+    RunCheckpoint,
+    RunReport,
+    ThroughputMonitor,
+    TrainingProgress,
+)
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.parser import RunParser, command_line_problem
@@ -100,6 +108,7 @@ class W2VLightningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the callbacks that every run has, and hands the seed on."""
+        parser.add_lightning_class_args(ThroughputMonitor, "throughput")  # first: others show what it logs
         parser.add_lightning_class_args(TrainingProgress, "progress")
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(NotFinite, "not_finite")

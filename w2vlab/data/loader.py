@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.sampling import BatchPlan, EpochSampler
-from w2vlab.types import AudioBatch, RunError
+from w2vlab.types import AudioBatch, RunError, Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,13 @@ class ResilientLoader(DataLoader[AudioBatch]):
         dataset: Turns a plan into a batch.
         sampler: Plans the batches; the same ones each time that it is asked in an epoch.
         num_workers: Processes that read audio; 0 reads in this one.
+
+    Attributes:
+        waited: Time for which whoever takes the batches had to wait for them so far.
     """
 
     def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int) -> None:
+        self.waited: Seconds = 0.0
         self._remaining = _Remaining(sampler)
         super().__init__(
             dataset,
@@ -54,10 +59,14 @@ class ResilientLoader(DataLoader[AudioBatch]):
         batches: Iterator[AudioBatch] | None = None
         while True:
             try:
-                if batches is None:
-                    batches = super().__iter__()
-                    _leave_deaths_to_the_iterator()
-                batch = next(batches)
+                asked = time.perf_counter()
+                try:
+                    if batches is None:
+                        batches = super().__iter__()
+                        _leave_deaths_to_the_iterator()
+                    batch = next(batches)
+                finally:
+                    self.waited += time.perf_counter() - asked
             except StopIteration:
                 return
             except (RuntimeError, ConnectionError, EOFError) as error:

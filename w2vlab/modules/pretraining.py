@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from w2vlab.distributed import all_reduce_sum, rank, world_size
 from w2vlab.interfaces import LearnsByStatistics, Penalty, StepDependent, UpdatePenalty
-from w2vlab.metrics import AudioRate, CodebookMeter
+from w2vlab.metrics import CodebookMeter
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, skip_unless
 from w2vlab.modules.objective import Objective
@@ -86,7 +86,6 @@ class PretrainingModule(Objective):
         """What the last forward pass of training computed, until its batch ends."""
         self.skipped = SkippedUpdates()
         """Updates that were skipped because something was not finite."""
-        self.audio_rate = AudioRate()
         self._looks_in_vain = False  # the quantizer gives nothing to sum up over an update
         self._begin_update()
 
@@ -98,13 +97,12 @@ class PretrainingModule(Objective):
         self._ids: list[tuple[str, ...]] = []
 
     def on_train_start(self) -> None:
-        """Starts the clock of the audio rate, and an update.
+        """Starts an update.
 
         Raises:
             ValueError: The optimiser cannot be used with this precision.
         """
         check_optimizers(self.trainer)
-        self.audio_rate.restart()
         self._forget_update()
 
     def _forget_update(self) -> None:
@@ -207,19 +205,13 @@ class PretrainingModule(Objective):
         for module in self.modules():
             if isinstance(module, StepDependent):
                 scheduled = module.scheduled_values(self.global_step)
-                values |= {name: self._on_device(value) for name, value in scheduled.items()}
+                # Filling is queued on the device; the trainer would copy a number there, and wait.
+                values |= {name: torch.full((), value, device=self.device) for name, value in scheduled.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: AudioBatch, batch_idx: int) -> None:
-        """Logs the speed, and lets go of what was kept of the step."""
+        """Lets go of what was kept of the step."""
         self.step = None
-        self.audio_rate.add(batch.seconds)
-        rate = self._on_device(self.audio_rate.read() * world_size())
-        self.log("train/audio_seconds_per_second", rate, batch_size=len(batch))
-
-    def _on_device(self, number: float) -> Tensor:
-        # Filling is queued on the device; the trainer would copy a number there, and wait.
-        return torch.full((), number, device=self.device)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the counts of a validation anew."""
@@ -257,7 +249,6 @@ class PretrainingModule(Objective):
             self.codebook_counts = all_reduce_sum(self._codebook.counts).cpu()
         # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
-        self.audio_rate.restart()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds the optimiser and its schedule, stepped once an update."""
