@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.interfaces import Compilable
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(nn.Module, Compilable):
     """Self-attention and a feed-forward network, each around a residual connection.
 
     Args:

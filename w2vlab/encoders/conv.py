@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from w2vlab.functional.choices import check_choice
 from w2vlab.functional.gradients import scale_gradient
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import FeatureEncoder
+from w2vlab.interfaces import Compilable, FeatureEncoder
 
 Normalization = Literal["first_group", "layer", "group"]
 Activation = Literal["gelu", "relu"]
@@ -63,8 +63,8 @@ class ConvBlock(nn.Module):
         """Returns the length of the output for an input of `length`."""
         return (length - self.conv.kernel_size[0]) // self.conv.stride[0] + 1
 
-    def forward(self, sequence: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Maps `sequence` `(B, C, T)`; `lengths` counts the output frames of each row that may enter a statistic."""
+    def forward(self, sequence: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Maps `sequence` `(B, C, T)` to `(B, C', T')`; `padding_mask` `(B, T')` is True on padding."""
         sequence = self.conv(sequence)  # (B, C, T')
         if isinstance(self.norm, nn.LayerNorm):
             with torch.autocast(sequence.device.type, enabled=False):
@@ -77,11 +77,58 @@ class ConvBlock(nn.Module):
                 )
             sequence = normalised.transpose(1, 2).to(sequence.dtype)
         elif self.norm is not None:
-            padding_mask = make_padding_mask(lengths, sequence.shape[-1], sequence.device)
             sequence = group_norm_over_time(
                 sequence, self.norm.num_groups, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps
             )
         return self.activation(sequence)
+
+
+class ConvStack(nn.ModuleList, Compilable):
+    """Convolutions one after another: what an encoder computes of tensors alone.
+
+    Args:
+        blocks: The convolutions.
+        log_compression: Return `log(|x| + 1)`.
+        skip_connections: Add each layer's input to its output where the widths agree.
+        residual_scale: Factor of such a sum.
+    """
+
+    def __init__(
+        self, blocks: Iterable[ConvBlock], log_compression: bool, skip_connections: bool, residual_scale: float
+    ) -> None:
+        super().__init__(blocks)
+        self.log_compression = log_compression
+        self.skip_connections = skip_connections
+        self.residual_scale = residual_scale
+
+    def padding_masks(self, lengths: Sequence[int], size: int, device: torch.device) -> list[Tensor | None]:
+        """Returns the padding `(B, T)` that the output of each block has, where a statistic over time is taken of it.
+
+        Args:
+            lengths: Samples of each row that may enter a statistic.
+            size: Samples of a row.
+            device: Where the masks go.
+        """
+        masks: list[Tensor | None] = []
+        for block in self:
+            assert isinstance(block, ConvBlock)
+            lengths, size = [block.num_frames(length) for length in lengths], block.num_frames(size)
+            over_time = isinstance(block.norm, nn.GroupNorm)
+            masks.append(make_padding_mask(lengths, size, device) if over_time else None)
+        return masks
+
+    def forward(self, sequence: Tensor, padding_masks: Sequence[Tensor | None]) -> Tensor:
+        """Maps `sequence` `(B, 1, S)` to `(B, C, T)`; `padding_masks` has what `ConvStack.padding_masks` returns."""
+        for block, padding_mask in zip(self, padding_masks, strict=True):
+            assert isinstance(block, ConvBlock)
+            output = block(sequence, padding_mask)  # (B, C, T')
+            if self.skip_connections and output.shape[1] == sequence.shape[1]:
+                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
+                # the ratio of the lengths, which for a short utterance depends on its padding.
+                thinned = sequence[..., :: block.conv.stride[0]][..., : output.shape[2]]
+                output = (output + thinned) * self.residual_scale
+            sequence = output
+        return torch.log(sequence.abs() + 1) if self.log_compression else sequence
 
 
 class ConvFeatureEncoder(FeatureEncoder):
@@ -136,19 +183,17 @@ class ConvFeatureEncoder(FeatureEncoder):
                 raise ValueError(f"`layers` must hold positive numbers, but one is {[width, kernel, stride]}.")
         self.output_dim = layers[-1][0]
         self.receptive_field, self.stride = 1, 1
-        self.blocks = nn.ModuleList()
+        blocks: list[ConvBlock] = []
         input_dim = 1
         for index, (width, kernel, stride) in enumerate(layers):
             num_groups = {"first_group": width if index == 0 else 0, "layer": 0, "group": 1}[normalization]
-            self.blocks.append(
+            blocks.append(
                 ConvBlock(input_dim, width, kernel, stride, num_groups, normalization == "layer", bias, activation)
             )
             self.receptive_field += (kernel - 1) * self.stride
             self.stride *= stride
             input_dim = width
-        self.log_compression = log_compression
-        self.skip_connections = skip_connections
-        self.residual_scale = math.sqrt(residual_scale)
+        self.blocks = ConvStack(blocks, log_compression, skip_connections, math.sqrt(residual_scale))
         self.normalize_waveform = normalize_waveform
         self.gradient_scale = gradient_scale
         self.padding = padding
@@ -178,16 +223,6 @@ class ConvFeatureEncoder(FeatureEncoder):
             if padding_mask is not None:
                 sequence = sequence.masked_fill(padding_mask[:, None], 0.0)
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
-        for block in self.blocks:
-            assert isinstance(block, ConvBlock)
-            lengths = [block.num_frames(length) for length in lengths]
-            output = block(sequence, lengths)  # (B, C, T')
-            if self.skip_connections and output.shape[1] == sequence.shape[1]:
-                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
-                # the ratio of the lengths, which for a short utterance depends on its padding.
-                thinned = sequence[..., :: block.conv.stride[0]][..., : output.shape[2]]
-                output = (output + thinned) * self.residual_scale
-            sequence = output
-        if self.log_compression:
-            sequence = torch.log(sequence.abs() + 1)
+        padding_masks = self.blocks.padding_masks(lengths, waveform.shape[1], waveform.device)
+        sequence = self.blocks(sequence, padding_masks)  # (B, C, T)
         return scale_gradient(sequence.transpose(1, 2), self.gradient_scale)  # (B, T, C)

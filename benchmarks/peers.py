@@ -1,0 +1,151 @@
+"""wav2vec 2.0 in two layouts, built here and by transformers with the same sizes and dropouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from w2vlab.contexts import TransformerContext
+from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.losses import ContrastiveLoss
+from w2vlab.modules import MaskedPrediction
+from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.types import SAMPLE_RATE, AudioBatch
+
+MASK_PROBABILITY, MASK_LENGTH, NUM_NEGATIVES = 0.65, 10, 100
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and dropouts of a wav2vec 2.0; the defaults are BASE's.
+
+    LayerDrop is off in both implementations, or each update would have another depth.
+
+    Attributes:
+        large: Layer norm in every layer of the encoder, biases, a normalised waveform and pre-norm, as in LARGE.
+        conv_dim: Width of the encoder.
+        model_dim: Width of the Transformer.
+        num_layers: Its layers.
+        num_heads: Its heads.
+        feedforward_dim: Inner width of its feed-forward networks.
+        quantized_dim: Width of the quantized vectors and of the projections they are compared in.
+        position_groups: Groups of the positional convolution.
+        dropout: Every dropout that BASE has.
+    """
+
+    large: bool = False
+    conv_dim: int = 512
+    model_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    feedforward_dim: int = 3072
+    quantized_dim: int = 256
+    position_groups: int = 16
+    dropout: float = 0.1
+
+
+LAYOUTS = {
+    "base": Layout(),
+    "large": Layout(True, 512, 1024, 24, 16, 4096, 768, dropout=0.0),
+    "tiny": Layout(False, 16, 24, 2, 2, 32, 16, 2),
+    "tiny-large": Layout(True, 16, 24, 2, 2, 32, 16, 2, dropout=0.0),
+}
+"""`large` is LARGE on LibriVox, the layout that transformers can pretrain; published without dropout."""
+
+
+def build_ours(layout: Layout) -> MaskedPrediction:
+    """Builds the model from this project's parts."""
+    kernels = ((10, 5), *((3, 2),) * 4, *((2, 2),) * 2)
+    encoder: dict[str, Any] = {"layers": [(layout.conv_dim, *kernel) for kernel in kernels]}
+    if layout.large:
+        encoder |= {"normalization": "layer", "bias": True, "normalize_waveform": True, "gradient_scale": 1.0}
+    dropouts = dict.fromkeys(("dropout", "attention_dropout", "input_dropout"), layout.dropout)
+    return MaskedPrediction(
+        encoder=partial(ConvFeatureEncoder, **encoder),
+        context=partial(
+            TransformerContext,
+            model_dim=layout.model_dim,
+            num_layers=layout.num_layers,
+            num_heads=layout.num_heads,
+            feedforward_dim=layout.feedforward_dim,
+            pre_norm=layout.large,
+            position_groups=layout.position_groups,
+            layer_drop=0.0,
+            **dropouts,
+        ),
+        quantizer=partial(GumbelQuantizer, output_dim=layout.quantized_dim),
+        loss=partial(ContrastiveLoss, projection_dim=layout.quantized_dim, num_negatives=NUM_NEGATIVES),
+        feature_dropout=layout.dropout,
+    )
+
+
+def build_transformers(layout: Layout) -> Any:
+    """Builds transformers' model of the same sizes, with its defaults otherwise (attention by PyTorch's SDPA)."""
+    from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+
+    return Wav2Vec2ForPreTraining(
+        Wav2Vec2Config(
+            hidden_size=layout.model_dim,
+            num_hidden_layers=layout.num_layers,
+            num_attention_heads=layout.num_heads,
+            intermediate_size=layout.feedforward_dim,
+            conv_dim=(layout.conv_dim,) * 7,
+            num_conv_pos_embedding_groups=layout.position_groups,
+            feat_extract_norm="layer" if layout.large else "group",
+            do_stable_layer_norm=layout.large,
+            conv_bias=layout.large,
+            hidden_dropout=layout.dropout,
+            attention_dropout=layout.dropout,
+            feat_proj_dropout=layout.dropout,
+            feat_quantizer_dropout=layout.dropout,
+            activation_dropout=0.0,
+            layerdrop=0.0,
+            mask_time_prob=MASK_PROBABILITY,
+            mask_time_length=MASK_LENGTH,
+            num_codevectors_per_group=320,
+            num_codevector_groups=2,
+            codevector_dim=layout.quantized_dim,
+            proj_codevector_dim=layout.quantized_dim,
+            num_negatives=NUM_NEGATIVES,
+            diversity_loss_weight=0.1,
+        )
+    )
+
+
+def audio(batch_size: int, seconds: float) -> AudioBatch:
+    """Returns noise of the loudness of speech, all utterances equally long."""
+    num_samples = int(seconds * SAMPLE_RATE)
+    waveform = 0.1 * torch.randn(batch_size, num_samples, generator=torch.Generator().manual_seed(0))
+    return AudioBatch(waveform, (num_samples,) * batch_size, tuple(f"utterance-{row}" for row in range(batch_size)))
+
+
+def transformers_inputs(model: Any, waveform: Tensor) -> dict[str, Tensor]:
+    """Draws masks and negatives as transformers' own training script does."""
+    from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
+
+    frames = int(model._get_feat_extract_output_lengths(waveform.shape[1]))
+    shape = (len(waveform), frames)
+    mask = _compute_mask_indices(shape, MASK_PROBABILITY, MASK_LENGTH)
+    negatives = _sample_negative_indices(shape, NUM_NEGATIVES, mask)
+    return {
+        "input_values": waveform,
+        "mask_time_indices": torch.from_numpy(mask),
+        "sampled_negative_indices": torch.from_numpy(negatives),
+    }
+
+
+def transformers_step(model: Any, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor]) -> Callable[[], None]:
+    """Returns a training step as in transformers' own script."""
+
+    def step() -> None:
+        loss = model(**inputs).loss / inputs["mask_time_indices"].sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
