@@ -60,6 +60,15 @@ class LearnsByStatistics(ABC):
         """Throws away what was collected since the last call of `finish_update`."""
 
 
+class Compilable:
+    """A module that `torch.compile` can take in one piece, once for batches of all lengths.
+
+    Whoever subclasses it promises that `forward` takes and returns tensors, and None in place of one, and that nothing
+    else of what it reads differs from batch to batch: no lengths and no draws of the host, which belong to the caller.
+    `CompileModel` compiles each such module that is not inside another one. What is no subclass is left as it is.
+    """
+
+
 class FeatureEncoder(nn.Module, ABC):
     """Turns a waveform into a sequence of latents, each seeing a short stretch of audio.
 

@@ -2,6 +2,7 @@
 
 from w2vlab.callbacks.checkpoint import RunCheckpoint
 from w2vlab.callbacks.codebook_health import CodebookHealth
+from w2vlab.callbacks.compile import CompileModel
 from w2vlab.callbacks.gradient_flow import GradientFlow
 from w2vlab.callbacks.not_finite import NotFinite
 from w2vlab.callbacks.process_watch import ProcessWatch
@@ -14,6 +15,7 @@ from w2vlab.callbacks.watchdog import CollapseWatchdog
 __all__ = [
     "CodebookHealth",
     "CollapseWatchdog",
+    "CompileModel",
     "GracefulStop",
     "GradientFlow",
     "NotFinite",

@@ -42,6 +42,9 @@ class GradientFlow(Callback):
         ValueError: `every` is less than 1.
     """
 
+    keeps_graph = True
+    """For `CompileModel`: the graph of a step is derived by more than once."""
+
     def __init__(self, every: int = 500) -> None:
         super().__init__()
         if every < 1:

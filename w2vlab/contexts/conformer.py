@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.functional.noise import Dropout
+from w2vlab.interfaces import Compilable
 
 
 class HalfFeedForward(nn.Sequential):
@@ -63,7 +64,7 @@ class ConvolutionModule(nn.Module):
         return output
 
 
-class ConformerLayer(nn.Module):
+class ConformerLayer(nn.Module, Compilable):
     """Half a feed-forward network, self-attention, a convolution, and the other half, each a residual.
 
     Args:

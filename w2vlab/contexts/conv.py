@@ -14,7 +14,7 @@ from w2vlab.functional.choices import check_choice
 from w2vlab.functional.convolution import conv_over_time, ready
 from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.functional.noise import Dropout
-from w2vlab.interfaces import ContextNetwork
+from w2vlab.interfaces import Compilable, ContextNetwork
 
 # (width, kernel) of each layer of wav2vec large: 12 layers that see 79 frames, 810 ms.
 WAV2VEC_LARGE_LAYERS = tuple((512, kernel) for kernel in range(2, 14))
@@ -23,7 +23,7 @@ Activation = Literal["relu", "gelu"]
 Padding = Literal["replicate", "zeros"]
 
 
-class CausalConvBlock(nn.Module):
+class CausalConvBlock(nn.Module, Compilable):
     """One convolution that sees its own frame and earlier ones.
 
     Args:

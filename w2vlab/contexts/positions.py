@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from w2vlab.interfaces import Compilable
 
-class ConvPositions(nn.Module):
+
+class ConvPositions(nn.Module, Compilable):
     """Relative positions from a wide grouped convolution.
 
     Args:

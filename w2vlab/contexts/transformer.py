@@ -9,6 +9,7 @@ from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.functional.convolution import Waiting, conv_over_time
 from w2vlab.functional.noise import Dropout
+from w2vlab.interfaces import Compilable
 
 
 class FeedForward(nn.Sequential):
@@ -38,7 +39,7 @@ class FeedForward(nn.Sequential):
         return conv_over_time(Waiting((inner(frames),), F.gelu), outer.weight[..., None], outer.bias, 1)
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(nn.Module, Compilable):
     """Self-attention and a feed-forward network, each around a residual connection.
 
     Args:

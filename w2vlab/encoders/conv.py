@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -16,7 +16,7 @@ from w2vlab.functional.convolution import Waiting, autocast_dtype, conv_over_tim
 from w2vlab.functional.gradients import scale_gradient
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import FeatureEncoder
+from w2vlab.interfaces import Compilable, FeatureEncoder
 
 Normalization = Literal["first_group", "layer", "group"]
 Activation = Literal["gelu", "relu"]
@@ -69,17 +69,13 @@ class ConvBlock(nn.Module):
         """Returns the length of the output for an input of `length`."""
         return (length - self.conv.kernel_size[0]) // self.stride + 1
 
-    def forward(self, inputs: Waiting, num_frames: int, lengths: Sequence[int]) -> Waiting:
+    def forward(self, inputs: Waiting, padding_mask: Tensor | None) -> Waiting:
         """Maps frames `(B, T, C)` to frames `(B, T', C')` whose norm and activation wait.
 
         Args:
             inputs: What the convolution sees.
-            num_frames: Frames T' of the output.
-            lengths: Those of each row that may enter a statistic.
+            padding_mask: True on what may not enter a statistic over time, shape `(B, T')`, or None.
         """
-        some = inputs.inputs[0]
-        assert some is not None, "frames come from something"
-        padding_mask = make_padding_mask(lengths, num_frames, some.device)
         affine = () if self.norm is None else (self.norm.weight, self.norm.bias)
         if self.conv.in_channels == 1 and not torch.compiler.is_compiling():
             return self._of_samples(inputs.done(), padding_mask, affine)
@@ -123,6 +119,59 @@ class ConvBlock(nn.Module):
             scale, offset = affine
             frames = group_norm_over_time(frames, self.norm.num_groups, scale, offset, padding_mask, self.norm.eps)
         return self.activation(frames)
+
+
+class ConvStack(nn.ModuleList, Compilable):
+    """Convolutions one after another: what an encoder computes of tensors alone.
+
+    Args:
+        blocks: The convolutions.
+        log_compression: Return `log(|x| + 1)`.
+        skip_connections: Add each layer's input to its output where the widths agree.
+        residual_scale: Factor of such a sum.
+    """
+
+    def __init__(
+        self, blocks: Iterable[ConvBlock], log_compression: bool, skip_connections: bool, residual_scale: float
+    ) -> None:
+        super().__init__(blocks)
+        self.log_compression = log_compression
+        self.skip_connections = skip_connections
+        self.residual_scale = residual_scale
+
+    def padding_masks(self, lengths: Sequence[int], size: int, device: torch.device) -> list[Tensor | None]:
+        """Returns the padding `(B, T)` that the output of each block has, where a statistic over time is taken of it.
+
+        Args:
+            lengths: Samples of each row that may enter a statistic.
+            size: Samples of a row.
+            device: Where the masks go.
+        """
+        masks: list[Tensor | None] = []
+        for block in self:
+            assert isinstance(block, ConvBlock)
+            lengths, size = [block.num_frames(length) for length in lengths], block.num_frames(size)
+            over_time = isinstance(block.norm, nn.GroupNorm)
+            masks.append(make_padding_mask(lengths, size, device) if over_time else None)
+        return masks
+
+    def forward(self, frames: Tensor, padding_masks: Sequence[Tensor | None]) -> Tensor:
+        """Maps `frames` `(B, S, 1)` to `(B, T, C)`; `padding_masks` has what `ConvStack.padding_masks` returns."""
+        waiting = ready(frames)
+        for block, padding_mask in zip(self, padding_masks, strict=True):
+            assert isinstance(block, ConvBlock)
+            if not self.skip_connections:
+                waiting = block(waiting, padding_mask)
+                continue
+            frames = waiting.done()
+            output = block(ready(frames), padding_mask).done()  # (B, T', C)
+            if output.shape[2] == frames.shape[2]:
+                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
+                # the ratio of the lengths, which for a short utterance depends on its padding.
+                output = (output + frames[:, :: block.stride][:, : output.shape[1]]) * self.residual_scale
+            waiting = ready(output)
+        latents = waiting.done()
+        return torch.log(latents.abs() + 1) if self.log_compression else latents
 
 
 class ConvFeatureEncoder(FeatureEncoder):
@@ -177,19 +226,17 @@ class ConvFeatureEncoder(FeatureEncoder):
                 raise ValueError(f"`layers` must hold positive numbers, but one is {[width, kernel, stride]}.")
         self.output_dim = layers[-1][0]
         self.receptive_field, self.stride = 1, 1
-        self.blocks = nn.ModuleList()
+        blocks: list[ConvBlock] = []
         input_dim = 1
         for index, (width, kernel, stride) in enumerate(layers):
             num_groups = {"first_group": width if index == 0 else 0, "layer": 0, "group": 1}[normalization]
-            self.blocks.append(
+            blocks.append(
                 ConvBlock(input_dim, width, kernel, stride, num_groups, normalization == "layer", bias, activation)
             )
             self.receptive_field += (kernel - 1) * self.stride
             self.stride *= stride
             input_dim = width
-        self.log_compression = log_compression
-        self.skip_connections = skip_connections
-        self.residual_scale = math.sqrt(residual_scale)
+        self.blocks = ConvStack(blocks, log_compression, skip_connections, math.sqrt(residual_scale))
         self.normalize_waveform = normalize_waveform
         self.gradient_scale = gradient_scale
         self.padding = padding
@@ -219,21 +266,5 @@ class ConvFeatureEncoder(FeatureEncoder):
             if padding_mask is not None:
                 frames = frames.masked_fill(padding_mask[..., None], 0.0)
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
-        num_frames, waiting = frames.shape[1], ready(frames)
-        for block in self.blocks:
-            assert isinstance(block, ConvBlock)
-            num_frames, lengths = block.num_frames(num_frames), [block.num_frames(length) for length in lengths]
-            if not self.skip_connections:
-                waiting = block(waiting, num_frames, lengths)
-                continue
-            frames = waiting.done()
-            output = block(ready(frames), num_frames, lengths).done()  # (B, T', C)
-            if output.shape[2] == frames.shape[2]:
-                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
-                # the ratio of the lengths, which for a short utterance depends on its padding.
-                output = (output + frames[:, :: block.stride][:, :num_frames]) * self.residual_scale
-            waiting = ready(output)
-        latents = waiting.done()
-        if self.log_compression:
-            latents = torch.log(latents.abs() + 1)
-        return scale_gradient(latents, self.gradient_scale)  # (B, T, C)
+        padding_masks = self.blocks.padding_masks(lengths, waveform.shape[1], waveform.device)
+        return scale_gradient(self.blocks(frames, padding_masks), self.gradient_scale)  # (B, T, C)

@@ -13,11 +13,29 @@ from w2vlab.functional.choices import check_choice
 from w2vlab.functional.contrastive import contrastive_logits, count_correct, fingerprint
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.negatives import draw_codewords, draw_for_task, draw_from_other_utterances
-from w2vlab.interfaces import PredictionLoss
+from w2vlab.interfaces import Compilable, PredictionLoss
 from w2vlab.types import Everywhere, LossOutput, PredictionTask, TargetSpec
 
 NegativesFrom = Literal["targets", "anywhere"]
 TargetProjection = Literal["linear", "glu", "mlp"]
+
+
+class PairScores(nn.Module, Compilable):
+    """`contrastive_logits` as a module, behind what is drawn on the host.
+
+    Args:
+        temperature: kappa, by which similarities are divided.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(
+        self, predictions: Tensor, candidates: Tensor, positives: Tensor, negatives: Tensor, identity: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the logits of `contrastive_logits` and which negatives were excluded."""
+        return contrastive_logits(predictions, candidates, positives, negatives, identity, self.temperature)
 
 
 class ContrastiveLoss(PredictionLoss):
@@ -103,6 +121,7 @@ class ContrastiveLoss(PredictionLoss):
         self.num_other_negatives = num_other_negatives
         self.num_codebook_negatives = num_codebook_negatives
         self.logit_temperature = logit_temperature
+        self.pair_scores = PairScores(logit_temperature)
         self.context_projection = nn.Linear(context_dim, projection_dim)
         self.target_projection = nn.Linear(targets.dim, projection_dim)
         self.target_head: nn.Module = nn.Identity()
@@ -185,9 +204,7 @@ class ContrastiveLoss(PredictionLoss):
             predictions, candidates = predictions.flatten(0, 1)[None], candidates.flatten(0, 1)[None]
             positives, chosen = positives.flatten()[None], chosen.flatten(0, 1)[None]
             identity = identity.flatten()[None]
-        logits, excluded = contrastive_logits(
-            predictions, candidates, positives, chosen, identity, self.logit_temperature
-        )
+        logits, excluded = self.pair_scores(predictions, candidates, positives, chosen, identity)
         return logits.view(batch, -1, logits.shape[-1]), excluded.view(batch, -1, excluded.shape[-1])
 
     def forward(self, task: PredictionTask) -> LossOutput:

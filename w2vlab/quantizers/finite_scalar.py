@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from w2vlab.functional.codebooks import check_codebooks
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import Quantizer
+from w2vlab.interfaces import Compilable, Quantizer
 from w2vlab.types import QuantizerOutput
 
 
-class FiniteScalarQuantizer(Quantizer):
+class FiniteScalarQuantizer(Quantizer, Compilable):
     """Rounds each of a few bounded scalars to a few levels; the gradient is copied past the rounding (FSQ).
 
     The latent is projected to G times `len(levels)` scalars, each is bounded by a hyperbolic tangent and rounded, and

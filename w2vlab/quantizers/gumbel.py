@@ -13,14 +13,14 @@ from w2vlab.functional.choices import check_choice
 from w2vlab.functional.codebooks import check_codebooks, lookup_entries, select_entries
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import Quantizer, StepDependent
+from w2vlab.interfaces import Compilable, Quantizer, StepDependent
 from w2vlab.types import QuantizerOutput
 
 Annealing = Literal["exponential", "linear"]
 Activation = Literal["gelu", "relu"]
 
 
-class GumbelQuantizer(Quantizer, StepDependent):
+class GumbelQuantizer(Quantizer, StepDependent, Compilable):
     """Chooses one entry of each codebook by the arg max of noisy scores; gradients take the soft path.
 
     Forward, in training: scores plus fresh Gumbel noise, arg max, and the entry itself. Backward: the noise is a

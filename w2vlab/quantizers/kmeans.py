@@ -9,11 +9,11 @@ from w2vlab.functional.codebooks import check_codebooks, group_width, lookup_ent
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import Quantizer
+from w2vlab.interfaces import Compilable, Quantizer
 from w2vlab.types import QuantizerOutput
 
 
-class KMeansQuantizer(Quantizer):
+class KMeansQuantizer(Quantizer, Compilable):
     """Chooses the nearest entry of each codebook; the gradient is copied past the choice.
 
     What is computed from the quantized vectors teaches the latents as if nothing had been quantized, and the codebook

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from w2vlab.functional.codebooks import check_codebooks, lookup_entries, nearest_entries
 from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import Quantizer
+from w2vlab.interfaces import Compilable, Quantizer
 from w2vlab.types import QuantizerOutput
 
 
-class RandomProjectionQuantizer(Quantizer):
+class RandomProjectionQuantizer(Quantizer, Compilable):
     """A random projection and random unit entries, neither ever trained: the entry with the highest cosine is chosen.
 
     Frames are first normalised to zero mean and unit variance, without which few entries would be used. The paper

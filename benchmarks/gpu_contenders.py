@@ -1,0 +1,107 @@
+"""The training steps that the GPU benchmark compares: ours and transformers'."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from benchmarks.peers import transformers_inputs
+from w2vlab.modules import MaskedPrediction
+from w2vlab.modules.non_finite import skip_unless
+from w2vlab.modules.sums import Sums, masked_share, sum_up
+from w2vlab.types import AudioBatch, RandomAddress
+
+
+@dataclass
+class Contender:
+    """What is measured.
+
+    Attributes:
+        name: Its name in the table.
+        step: One update; returns the number of targets.
+        targets: Those of every update so far.
+        peak_bytes: Most memory that it took at a time; None where nobody can say.
+    """
+
+    name: str
+    step: Callable[[], int]
+    targets: list[int] = field(default_factory=list)
+    peak_bytes: int | None = None
+
+    def __call__(self) -> None:
+        """Does an update."""
+        self.targets.append(self.step())
+
+
+def adamw(model: nn.Module) -> Optimizer:
+    return AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, fused=True)
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> Any:
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dtype) -> Callable[[], int]:
+    """Returns an update of our model, as the trainer does it, on each of the batches in turn."""
+    device = batches[0].waveform.device
+    optimizer, updates, turns = adamw(model), itertools.count(), itertools.cycle(batches)
+
+    def step() -> int:
+        update, batch = next(updates), next(turns)
+        torch.manual_seed(update)
+        model.set_update(update)
+        with autocast(dtype, device):
+            output = model(batch, RandomAddress(1, update, batch.ids))
+            terms = model.objective_terms(output)
+            torch.stack(list(terms.values())).sum().backward()
+        with torch.no_grad():
+            Sums(device).add({**sum_up(output, terms, model.quantizer.codebook_size), **masked_share(output)})
+        targets = sum(output.prediction.counts)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, 1 / targets)
+        skip_unless(torch.nn.utils.get_total_norm(gradients).isfinite(), optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        return targets
+
+    return step
+
+
+def theirs(model: Any, waveform: Tensor, dtype: torch.dtype) -> Callable[[], int]:
+    """Returns an update of transformers' model, with a few masks in turn that were drawn beforehand."""
+    device, optimizer = waveform.device, adamw(model)
+    drawn = [transformers_inputs(model, waveform) for _ in range(4)]
+    counts = [int(inputs["mask_time_indices"].sum()) for inputs in drawn]
+    turns = itertools.cycle(zip([{k: v.to(device) for k, v in i.items()} for i in drawn], counts, strict=True))
+
+    def step() -> int:
+        inputs, targets = next(turns)
+        with autocast(dtype, device):
+            loss = model(**inputs).loss / inputs["mask_time_indices"].sum()
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return targets
+
+    return step
+
+
+def varied(batch: AudioBatch, count: int) -> list[AudioBatch]:
+    """Returns batches of other sizes and lengths, every second one with padding."""
+    found = []
+    for number in range(count):
+        rows = max(2, len(batch) - number % 3)
+        samples = int(batch.num_samples[0] * (1 - 0.05 * (number // 2)))
+        lengths = tuple(int(samples * (1 - 0.04 * row * (number % 2))) for row in range(rows))
+        waveform = batch.waveform[:1, :samples].repeat(rows, 1)
+        for row, length in enumerate(lengths):
+            waveform[row, length:] = 0
+        found.append(AudioBatch(waveform, lengths, tuple(f"varied-{number}-{row}" for row in range(rows))))
+    return found

@@ -1,0 +1,134 @@
+"""The GPU benchmark at tiny size on the CPU: its figures agree with each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import gpu_measures, gpu_step
+from benchmarks.gpu_contenders import ours, varied
+from benchmarks.peers import LAYOUTS, audio, build_ours
+from tests.compiling import own_kernels
+from w2vlab.types import SAMPLE_RATE
+
+TINY = ["--tiny", "--device", "cpu", "--precision", "fp32"]
+
+
+@pytest.fixture(autouse=True)
+def _own_kernels() -> Iterator[None]:
+    with own_kernels():
+        yield
+
+
+@pytest.fixture(scope="module")
+def without_peer() -> dict[str, Any]:
+    return gpu_step.main(TINY)
+
+
+def assert_consistent(result: dict[str, Any]) -> None:
+    settings = result["settings"]
+    frames = settings["batch"] * 49  # of a second, in the published encoder
+    for name, run in result["runs"].items():
+        seconds = run["seconds_per_update"]
+        fastest, slowest = run["fastest_and_slowest_round"]
+        assert 0 < fastest <= seconds <= slowest
+        assert run["updates_per_second"] == pytest.approx(1 / seconds)
+        assert run["audio_seconds_per_second"] == pytest.approx(settings["batch"] * settings["seconds"] / seconds)
+        assert run["targets_per_second"] == pytest.approx(run["targets_per_update"] / seconds)
+        assert 0.2 * frames < run["targets_per_update"] < 0.8 * frames
+        assert run["peak_bytes"] is None
+        if name == "transformers":
+            assert run["share_of_matrix_rate"] is None
+        else:
+            assert run["model_flops_per_second"] == pytest.approx(result["flops_per_update"] / seconds)
+            assert 0 < run["share_of_matrix_rate"] < 1
+            share = run["model_flops_per_second"] / result["matrix_flops_per_second"]
+            assert run["share_of_matrix_rate"] == pytest.approx(share)
+    for found in result["ratios"].values():
+        assert 0 < found["least"] <= found["ratio"] * (1 + 1e-9)
+        assert found["least"] <= found["most"]
+
+
+def test_ours_alone(without_peer: dict[str, Any]) -> None:
+    assert_consistent(without_peer)
+    assert list(without_peer["runs"]) == ["w2vlab"]
+    assert without_peer["ratios"] == {}
+    assert without_peer["skipped"] == {
+        **dict.fromkeys(("peak_bytes", "waits", "calls"), "needs CUDA, and this runs on a CPU"),
+        "compilation": "needs --compile",
+    }
+
+
+def test_what_is_not_measured_is_told_with_the_reason(without_peer: dict[str, Any]) -> None:
+    text = gpu_step.render(without_peer)
+    for name, reason in without_peer["skipped"].items():
+        assert f"* {name}: not measured, {reason}" in text
+    assert "| w2vlab | " in text
+
+
+def test_beside_transformers_and_compiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    path = tmp_path / "figures.json"
+    result = gpu_step.main([*TINY, "--compile", "--peer", "transformers", f"--json={path}"])
+    assert_consistent(result)
+    assert list(result["runs"]) == ["w2vlab", "w2vlab compiled", "transformers"]
+    assert set(result["ratios"]) == {"w2vlab compiled / w2vlab", "w2vlab compiled / transformers"}
+    assert result["compilation"]["graphs"] > 0
+    assert result["compilation"]["graphs_for_other_lengths"] == 0
+    assert result["compilation"]["graphs_of_dynamo_for_other_lengths"] == 0
+    assert json.loads(path.read_text()) == result
+    assert "transformers" in result["versions"]
+    assert capsys.readouterr().out == gpu_step.render(result) + "\n"
+
+
+def test_targets_are_the_hidden_frames() -> None:
+    batch = audio(2, 1.0)
+    model = build_ours(LAYOUTS["tiny"])
+    hidden = []
+    model.masking.register_forward_hook(lambda module, inputs, mask: hidden.append(int(mask.frames.sum())))
+    step = ours(model, [batch], torch.float32)
+    assert [step() for _ in range(3)] == hidden
+
+
+def test_other_lengths_are_others_with_and_without_padding() -> None:
+    batches = varied(audio(5, 1.0), 10)
+    assert len({(len(batch), batch.num_samples) for batch in batches}) == 10
+    assert [min(batch.num_samples) < batch.waveform.shape[1] for batch in batches] == [False, True] * 5
+    for batch in batches:
+        assert max(batch.num_samples) == batch.waveform.shape[1] <= SAMPLE_RATE
+        assert all((batch.waveform[row, length:] == 0).all() for row, length in enumerate(batch.num_samples))
+
+
+def test_all_run_in_turns() -> None:
+    order: list[str] = []
+    steps = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    seconds = gpu_measures.in_turns(steps, 3, 2, torch.device("cpu"))
+    assert "".join(order) == "aabb" * 3
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_the_matrix_rate_counts_a_product_and_its_sum_as_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_measures, "seconds_each", lambda step, times, device: 0.5)
+    assert gpu_measures.matrix_rate(10, torch.float32, torch.device("cpu")) == 2 * 10**3 / 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--updates=0"], "`--updates` must be above 0, but is 0."), (["--config=huge"], "invalid choice: 'huge'")],
+)
+def test_mistakes_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        gpu_step.main([*TINY, *arguments])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        gpu_step.main(["--tiny", "--device=cuda"])
+    assert "`--device` must be cpu where there is no CUDA device, but is cuda." in capsys.readouterr().err
