@@ -40,6 +40,7 @@ RUN = {
         },
     },
     "data": {"batch_seconds": 5, "max_seconds": 1, "min_seconds": 0.5, "num_workers": 0, "validation_fraction": 0.2},
+    "throughput": {"mfu": False},  # what it counts would take longer than the run
     "trainer": {
         "accelerator": "cpu",
         "max_steps": 4,

@@ -1,0 +1,55 @@
+"""Every run says how fast it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from w2vlab.callbacks import RunReport, ThroughputMonitor, TrainingProgress
+from w2vlab.cli.lightning_cli import W2VLightningCLI
+from w2vlab.cli.main import main
+
+RUN = Path("runs/w2vlab/version_0")
+NAMES = {f"train/throughput/{name}" for name in ("mfu", "flops_per_second", "data_wait_share", "peak_memory_gib")}
+
+
+def test_a_run_logs_and_shows_its_speed(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--throughput.mfu=true", "--throughput.window=5") == 0
+    with (RUN / "metrics.csv").open() as table:
+        rows = [row for row in csv.DictReader(table) if row["train/audio_seconds_per_second"]]
+    assert len(rows) == 2
+    for row in rows:
+        assert all(float(row[name]) > 0 for name in NAMES)
+        assert float(row["train/throughput/mfu"]) < 1
+        assert float(row["train/throughput/data_wait_share"]) < 1
+    output = capsys.readouterr().out
+    assert output.count(", audio s/s ") == 4, "each line has it, the first one too"
+    (speed,) = (line for line in output.splitlines() if "s of audio a second" in line)
+    assert ", MFU " in speed
+    assert " % waiting for data" in speed
+    last = json.loads((RUN / "report.json").read_text())["train"][-1]
+    assert set(last) >= NAMES
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["throughput"] == {"mfu": True, "window": 5}
+
+
+def test_it_comes_before_those_who_show_what_it_logs(fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    monkeypatch.setattr(W2VLightningCLI, "fit", lambda self, **_: orders.append(self.trainer.callbacks))
+    assert fit() == 0
+    (callbacks,) = orders
+    places = {type(callback): place for place, callback in enumerate(callbacks)}
+    assert places[ThroughputMonitor] < min(places[TrainingProgress], places[RunReport])
+
+
+def test_options_are_told_and_checked(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--throughput.window" in told
+    assert "--throughput.mfu" in told
+    assert fit("--throughput.window=0") == 1
+    assert "`window` must be at least 1, but is 0." in capsys.readouterr().err
