@@ -23,6 +23,10 @@ VALIDATION_SHARE = 0.2
 """Of the utterances to learn from, those on which the strength is chosen."""
 
 
+_TOLERANCE, _TOLERANCE_OF_CHOICE = 3e-4, 1e-3
+"""Gradients at which a fit is done: with a third of them accuracies move by 0.1 to 0.2 points, in twice the time."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """One frame for each phone that was spoken.
@@ -110,7 +114,7 @@ def run_probe(
 ) -> ProbeResult:
     """Fits a multinomial logistic regression, and names the phones of the test utterances.
 
-    Features are standardised by those it is fitted to. The strength of the regularisation is the one that is best on a
+    Features are standardised by those it is fitted to. The regularisation is made weaker for as long as that helps on a
     fifth of the training utterances, fitted to the rest; the test has no part in that. Nothing is drawn.
 
     Args:
@@ -122,7 +126,7 @@ def run_probe(
     """
     device = torch.device(device)
     penalty = penalties[0] if len(penalties) == 1 else _best_penalty(train, num_phones, device, penalties)
-    model = fit_logistic(*train.stacked(device), num_phones, penalty)
+    model = fit_logistic(*train.stacked(device), num_phones, penalty, tolerance=_TOLERANCE)
     correct, total = {}, {}
     for name, rows in test.features.items():
         expected = test.labels[name]
@@ -145,10 +149,9 @@ def _best_penalty(train: Examples, num_phones: int, device: torch.device, penalt
     best, best_correct = penalties[0], -1
     model: Logistic | None = None
     for penalty in penalties:
-        model = fit_logistic(rows, labels, num_phones, penalty, start=model)
+        model = fit_logistic(rows, labels, num_phones, penalty, start=model, tolerance=_TOLERANCE_OF_CHOICE)
         correct = int((model.predict(held_out) == expected).sum())
-        if correct > best_correct:
-            best, best_correct = penalty, correct
-        elif correct < 0.98 * best_correct:
+        if correct <= best_correct:
             break  # it only gets worse from here, and weaker penalties take the longest
+        best, best_correct = penalty, correct
     return best

@@ -120,6 +120,7 @@ def _source(source: SourceResult) -> dict[str, Any]:
                 "probe": None if m.probe is None else asdict(m.probe),
                 "shifted": None if m.shifted is None else asdict(m.shifted),
                 "abx_errors": m.abx,
+                "abx_mean_over_cells": {name: sum(errors) / len(errors) for name, errors in m.abx.items()},
             }
             for m in source.representations
         ],
