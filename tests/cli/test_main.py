@@ -10,12 +10,14 @@ import pytest
 import w2vlab
 from w2vlab.cli.main import main
 
+COMMANDS = ("fit", "validate", "evaluate", "compare", "explain", "parts")
+
 
 @pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
 def test_help_names_the_commands(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 0
     output = capsys.readouterr().out
-    assert all(f"\n  {command} " in output for command in ("fit", "validate", "explain", "parts"))
+    assert all(f"\n  {command} " in output for command in COMMANDS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +28,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
     assert capsys.readouterr().err == (
-        "error: Unknown command 'fitt'. Known: fit, validate, explain, parts. Did you mean fit?\n"
+        f"error: Unknown command 'fitt'. Known: {', '.join(COMMANDS)}. Did you mean fit?\n"
     )
 
 
@@ -54,6 +56,8 @@ def test_a_signal_while_libraries_are_imported_has_the_status_of_a_run() -> None
     code = """
 import os, signal, sys
 from w2vlab.cli.main import main
+
+COMMANDS = ("fit", "validate", "evaluate", "compare", "explain", "parts")
 
 class Signals:
     def find_spec(self, name, *_):

@@ -5,6 +5,7 @@ from w2vlab.callbacks.codebook_health import CodebookHealth
 from w2vlab.callbacks.compile import CompileModel
 from w2vlab.callbacks.gradient_flow import GradientFlow
 from w2vlab.callbacks.not_finite import NotFinite
+from w2vlab.callbacks.online_probe import OnlineProbe
 from w2vlab.callbacks.process_watch import ProcessWatch
 from w2vlab.callbacks.progress import TrainingProgress
 from w2vlab.callbacks.report import RunReport
@@ -19,6 +20,7 @@ __all__ = [
     "GracefulStop",
     "GradientFlow",
     "NotFinite",
+    "OnlineProbe",
     "ProcessWatch",
     "RunCheckpoint",
     "RunReport",

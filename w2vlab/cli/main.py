@@ -14,7 +14,7 @@ from w2vlab import __version__
 from w2vlab.cli.memory import use_large_pages
 from w2vlab.registry import known_names
 
-_COMMANDS = ("fit", "validate", "explain", "parts")
+_COMMANDS = ("fit", "validate", "evaluate", "compare", "explain", "parts")
 
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
@@ -22,10 +22,12 @@ Usage: w2vlab COMMAND [OPTIONS]
 Pretraining of wav2vec-family speech models from interchangeable parts.
 
 Commands:
-  fit       Train a model:           w2vlab fit --config configs/quickstart.yaml
-  validate  Score a checkpoint:      w2vlab validate --config configs/quickstart.yaml --ckpt_path=last
-  explain   Say what it comes to:    w2vlab explain --config configs/quickstart.yaml
-  parts     List what can be chosen: w2vlab parts quantizer
+  fit       Train a model:                  w2vlab fit --config configs/quickstart.yaml
+  validate  Score a checkpoint:             w2vlab validate --config configs/quickstart.yaml --ckpt_path=last
+  evaluate  Measure what it has learned:    w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
+  compare   Measure several side by side:   w2vlab compare ONE.ckpt ANOTHER.ckpt
+  explain   Say what a run comes to:        w2vlab explain --config configs/quickstart.yaml
+  parts     List what can be chosen:        w2vlab parts quantizer
 
 Options:
   -h, --help  Show this help; `w2vlab fit --help` shows the options of a command.
@@ -56,6 +58,14 @@ def main(args: list[str] | None = None) -> int:
                 from w2vlab.cli import fit
 
             return fit.run(command, rest)
+        if command == "evaluate":
+            from w2vlab.cli import evaluate
+
+            return evaluate.run(rest)
+        if command == "compare":
+            from w2vlab.cli import compare
+
+            return compare.run(rest)
         if command == "explain":
             from w2vlab.cli import explain
 

@@ -49,14 +49,15 @@ class SpeechDataset(Dataset[AudioBatch]):
             RuntimeError: Neither of two batches could be read.
         """
         for cuts in (plan.cuts, plan.substitute):
-            batch = self._read_batch(cuts, plan.epoch)
+            batch = self.read(cuts, plan.epoch)
             if batch is not None:
                 return replace(batch, counted=plan.counted)
         raise RuntimeError(
             f"Two whole batches could not be read ({self.skipped}). Check that the disk that holds the corpus is there."
         )
 
-    def _read_batch(self, cuts: Sequence[Cut], epoch: int) -> AudioBatch | None:
+    def read(self, cuts: Sequence[Cut], epoch: int = 0) -> AudioBatch | None:
+        """Reads the windows of `cuts`; None where none of them can be read."""
         cuts = [cut.resample(SAMPLE_RATE) for cut in cuts]
         ids = tuple(cut.id for cut in cuts)
         address = RandomAddress(self.seed, epoch, ids, stream="train") if self.random else None

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from w2vlab.data.cache import cache_root
 from w2vlab.data.corpora import fetch, locate, resolve_name
 from w2vlab.data.dataset import SpeechDataset
+from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import prepare_manifest, read_manifest
 from w2vlab.data.sampling import EpochSampler
@@ -28,6 +29,7 @@ DECIDES_THE_ORDER = (
     "corpus",
     "validation",
     "validation_fraction",
+    "exclude",
     "min_seconds",
     "max_seconds",
     "batch_seconds",
@@ -61,6 +63,8 @@ class SpeechDataModule(LightningDataModule):
         crop_to_shortest: Crop the utterances of a batch to the shortest, so that there is no padding; otherwise pad.
         micro_batches: Micro-batches of an update over all processes, at least 1; the command line accumulates as many
             as that takes on the processes at hand. By default, the trainer's options decide.
+        exclude: Utterances that are neither trained on nor validated on, so that they can test the model later: a file
+            with one id a line, or `festvox-ru-test`, those that `w2vlab evaluate` tests on.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2; the defaults are those of its BASE model.
@@ -80,6 +84,7 @@ class SpeechDataModule(LightningDataModule):
         seed: int = 0,
         crop_to_shortest: bool = True,
         micro_batches: int | None = None,
+        exclude: str | None = None,
     ) -> None:
         super().__init__()
         _check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
@@ -102,6 +107,8 @@ class SpeechDataModule(LightningDataModule):
         self.seed = seed
         self.crop_to_shortest = crop_to_shortest
         self.micro_batches = micro_batches
+        self.exclude = exclude
+        self._excluded = exclusion(exclude)
         self._whole_updates = False
         self._model_min_samples = 0
         self._place = (0, 0)  # epoch, micro-batches of it that are done, on all processes together
@@ -154,12 +161,14 @@ class SpeechDataModule(LightningDataModule):
             self._train, self._val = whole.between(limit, 1.0), whole.between(0.0, limit)
         else:
             self._train, self._val = whole, self._read_utterances(self.validation)
+        if self.exclude is not None and not whole.num_excluded:
+            logger.warning("`exclude` has no effect: %s has no utterance of %s.", self.corpus, self.exclude)
         if rank() == 0:
             logger.info(self.summary())
 
     def _read_utterances(self, corpus: str) -> Utterances:
         manifest = read_manifest(locate(corpus, self.cache), self.cache)
-        utterances = Utterances(manifest.cuts, self.min_samples)
+        utterances = Utterances(manifest.cuts, self.min_samples, self._excluded)
         if not len(utterances):
             raise ValueError(f"{corpus} must hold an utterance that is long enough, but has {utterances.short}.")
         self._remarks += [
@@ -167,6 +176,8 @@ class SpeechDataModule(LightningDataModule):
             for kind, tally in (("left out", manifest.skipped + utterances.short), ("converted", manifest.notes))
             if tally
         ]
+        if utterances.num_excluded:
+            self._remarks.append(f"of {corpus}, excluded: {utterances.num_excluded} of {self.exclude}")
         return utterances
 
     def train_dataloader(self) -> ResilientLoader:

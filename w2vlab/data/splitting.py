@@ -10,7 +10,16 @@ import numpy.typing as npt
 
 def position(utterance_id: str) -> float:
     """Returns where `utterance_id` falls in [0, 1), evenly over ids."""
-    digest = hashlib.blake2b(utterance_id.encode(), digest_size=8, person=b"w2vlab-split").digest()
+    return _even(utterance_id, b"w2vlab-split")
+
+
+def held_out_position(utterance_id: str) -> float:
+    """Returns the same for the choice of what an evaluation tests on, which has nothing to do with `position`."""
+    return _even(utterance_id, b"w2vlab-test")
+
+
+def _even(utterance_id: str, purpose: bytes) -> float:
+    digest = hashlib.blake2b(utterance_id.encode(), digest_size=8, person=purpose).digest()
     # 53 bits are all that a float holds; one more could round up to 1.
     return (int.from_bytes(digest, "little") >> 11) / 2**53
 

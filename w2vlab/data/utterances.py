@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from pathlib import Path
 
@@ -22,21 +22,27 @@ class Utterances:
     Args:
         manifest: The prepared cuts.
         min_samples: Utterances of fewer samples at 16 kHz are left out.
+        excluded: Tells by an id that its utterance is left out; None for none.
 
     Attributes:
         positions: `splitting.position` of each.
         durations: Seconds of each.
-        short: Those left out.
+        short: Those left out because they are too short.
+        num_excluded: How many `excluded` left out.
     """
 
-    def __init__(self, manifest: Path, min_samples: int) -> None:
+    def __init__(self, manifest: Path, min_samples: int, excluded: Callable[[str], bool] | None = None) -> None:
         self.short = Tally()
+        self.num_excluded = 0
         self._manifest = manifest
         self._min_samples = min_samples
+        self._excluded = excluded or _nothing
         self._first, self._last = 0.0, 1.0
         positions, durations = [], []
         for cut in CutSet.from_jsonl_lazy(manifest):
-            if num_samples(cut) < min_samples:
+            if self._excluded(cut.id):
+                self.num_excluded += 1
+            elif num_samples(cut) < min_samples:
                 self.short.add(f"shorter than {min_samples / SAMPLE_RATE:g} s", cut.id)
             else:
                 positions.append(position(cut.id))
@@ -54,7 +60,8 @@ class Utterances:
 
     def __iter__(self) -> Iterator[Cut]:
         for cut in CutSet.from_jsonl_lazy(self._manifest):
-            if self._first <= position(cut.id) < self._last and num_samples(cut) >= self._min_samples:
+            inside = self._first <= position(cut.id) < self._last and not self._excluded(cut.id)
+            if inside and num_samples(cut) >= self._min_samples:
                 yield cut
 
     def __len__(self) -> int:
@@ -69,3 +76,7 @@ class Utterances:
 def num_samples(cut: Cut) -> int:
     """Returns how many samples `cut` has at 16 kHz."""
     return int(compute_num_samples(cut.duration, SAMPLE_RATE))
+
+
+def _nothing(utterance_id: str) -> bool:
+    return False

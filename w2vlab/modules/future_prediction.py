@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
 
 from w2vlab.contexts import ConvContext
 from w2vlab.encoders import ConvFeatureEncoder
@@ -19,7 +20,15 @@ from w2vlab.losses import FuturePredictionLoss
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import CosineSchedule
 from w2vlab.quantizers import IdentityQuantizer
-from w2vlab.types import AudioBatch, Encoding, PredictionTask, Prepared, PretrainOutput, RandomAddress
+from w2vlab.types import (
+    AudioBatch,
+    Encoding,
+    PredictionTask,
+    Prepared,
+    PretrainOutput,
+    QuantizerOutput,
+    RandomAddress,
+)
 
 
 class FuturePrediction(PretrainingModule):
@@ -83,6 +92,11 @@ class FuturePrediction(PretrainingModule):
         """Returns the latents of a batch, which are the encoder's output as it is."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return self._encoding(features, features, batch)
+
+    def visible(self, encoding: Encoding) -> Tensor:
+        """Returns the quantized frames, which are what the context network projects."""
+        output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
+        return output.quantized
 
     def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
         """Encodes a batch and quantizes every frame; nothing is drawn at `address`."""

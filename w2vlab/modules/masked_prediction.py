@@ -151,9 +151,21 @@ class MaskedPrediction(PretrainingModule):
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return self._encoding(features, self.norm(features), batch)
 
-    def quantize(self, batch: AudioBatch) -> QuantizerOutput:
-        """Quantizes every frame of a batch, as the targets are."""
-        encoding = self.encode(batch)
+    def visible(self, encoding: Encoding) -> Tensor:
+        """Returns the frames that the context network projects, none of them hidden."""
+        if self.inputs == "continuous":
+            return encoding.latents
+        output: QuantizerOutput = (self.input_quantizer or self.quantizer)(encoding.latents, encoding.padding_mask)
+        return output.quantized
+
+    def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
+        """Quantizes every frame of a batch, as the targets are.
+
+        Args:
+            batch: Utterances.
+            encoding: What `encode` returned for them; None computes it.
+        """
+        encoding = self.encode(batch) if encoding is None else encoding
         output: QuantizerOutput = self.quantizer(self._target_latents(encoding.latents, batch), encoding.padding_mask)
         return output
 

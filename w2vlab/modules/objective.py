@@ -50,9 +50,18 @@ class Objective(pl.LightningModule, ABC):
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch, before anything is masked or quantized."""
 
-    def quantize(self, batch: AudioBatch) -> QuantizerOutput:
-        """Quantizes every frame of a batch, as the targets are; in evaluation it draws nothing."""
-        encoding = self.encode(batch)
+    def visible(self, encoding: Encoding) -> Tensor:
+        """Returns what the context network projects and sees where nothing is hidden, `(B, T, ...)`."""
+        return encoding.latents
+
+    def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
+        """Quantizes every frame of a batch, as the targets are; in evaluation it draws nothing.
+
+        Args:
+            batch: Utterances.
+            encoding: What `encode` returned for them; None computes it.
+        """
+        encoding = self.encode(batch) if encoding is None else encoding
         output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
         return output
 

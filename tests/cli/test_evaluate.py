@@ -1,0 +1,192 @@
+"""`w2vlab evaluate` and `w2vlab compare` on the checkpoint of a tiny run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import wandb
+import yaml
+
+from tests import wandb_files
+from tests.cli.conftest import RUN
+from tests.evaluation.conftest import write_labelled
+from w2vlab.cli.compare import short_names
+from w2vlab.cli.evaluation_picture import phone_shares
+from w2vlab.cli.main import main
+from w2vlab.evaluation.unit_quality import UnitData
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two updates on labelled tones, one of which is never seen."""
+    root = tmp_path_factory.mktemp("evaluated")
+    corpus = write_labelled(root / "voice", 12)
+    data = {**RUN["data"], "corpus": str(corpus), "cache_dir": str(root / "cache")}
+    (root / "tiny.yaml").write_text(yaml.safe_dump({**RUN, "data": data}))
+    options = ["--trainer.logger=false", "--trainer.max_steps=2", f"--trainer.default_root_dir={root / 'runs'}"]
+    assert main(["fit", f"--config={root / 'tiny.yaml'}", *options]) == 0
+    return root
+
+
+@pytest.fixture
+def checkpoint(run_folder: Path) -> Path:
+    (path,) = run_folder.rglob("last.ckpt")
+    return path
+
+
+@pytest.fixture
+def options(run_folder: Path) -> list[str]:
+    corpus = ["--corpus", str(run_folder / "voice" / "wav"), "--cache_dir", str(run_folder / "cache")]
+    return [*corpus, "--abx_cells=20", "--abx_utterances=all", "--wandb=off", "--device=cpu"]
+
+
+def test_table_and_files(checkpoint: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(checkpoint), *options]) == 0
+    printed = capsys.readouterr().out
+    lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
+    assert {"latents", "layer 0", "layer 1", "context", "quantized", "codes", "MFCC (control)"} <= set(lines)
+    header = next(line for line in printed.splitlines() if line.startswith("representation"))
+    assert header.count("random network %") == 2
+    assert "labels shifted %" in header
+    assert "(without labels)" in printed
+    folder = checkpoint.parents[1] / "evaluation" / "last"
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert content["corpus"]["seen_in_pretraining"]["known"]
+    assert content["corpus"]["seen_in_pretraining"]["trained"] > 0
+    assert set(content["sources"]) == {"model", "random network", "MFCC"}
+    rows = {row["name"]: row for row in content["table"]}
+    assert all(0 < rows["context"][name] <= 1 for name in ("accuracy", "accuracy_shifted", "accuracy_random"))
+    assert f"{100 * rows['context']['accuracy']:.1f}" in lines["context"]
+    assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    # The same again from the split that it left, with a choice of layers.
+    again = ["--split", str(folder / "split.json"), "--layers=1,codes", "--folder", str(folder / "again")]
+    assert main(["evaluate", str(checkpoint), *options, *again]) == 0
+    second = json.loads((folder / "again" / "evaluation.json").read_text())
+    assert [row["name"] for row in second["table"]] == ["layer 1", "codes", "MFCC (control)"]
+    assert second["table"][0]["accuracy"] == rows["layer 1"]["accuracy"]
+    assert second["table"][0]["abx"] == rows["layer 1"]["abx"]
+
+
+def test_comparison(checkpoint: Path, options: list[str], tmp_path: Path, capsys) -> None:
+    copy = shutil.copy(checkpoint, tmp_path / "copy.ckpt")
+    folder = tmp_path / "out"
+    assert main(["compare", str(checkpoint), str(copy), *options, "--layers=context,codes", f"--folder={folder}"]) == 0
+    content = json.loads((folder / "comparison.json").read_text())
+    names = list(content["checkpoints"])
+    assert len(names) == 2
+    same = [c for c in content["compared"] if c["checkpoint"] == names[1]]
+    assert {c["measure"] for c in same} == {"phone probe", "ABX within", "PNMI"}
+    assert all(set(c["difference"].values()) == {0.0} for c in same)
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "+0.0 [+0.0, +0.0]" in printed
+    assert f"{names[0]}, before training" in printed
+
+
+@pytest.fixture
+def _own_wandb_process() -> Iterator[None]:
+    wandb.finish()
+    wandb.teardown()
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("_own_wandb_process")
+def test_offline_table_of_weights_and_biases(checkpoint: Path, options: list[str], tmp_path: Path, capsys) -> None:
+    offline = ["--wandb=offline", "--layers=context,codes", f"--folder={tmp_path}"]
+    assert main(["evaluate", str(checkpoint), *options, *offline]) == 0
+    wandb.teardown()
+    (row,) = wandb_files.history(tmp_path)
+    assert row["representations/_type"] == row["units/_type"] == "table-file"
+    assert row["representations/nrows"] == 3
+    table = json.loads((wandb_files.run_file(tmp_path).parent / "files" / row["representations/path"]).read_text())
+    assert table["columns"][:4] == ["checkpoint", "representation", "width", "accuracy"]
+    expected = json.loads((tmp_path / "evaluation.json").read_text())["table"]
+    assert [line[3] for line in table["data"]] == [entry["accuracy"] for entry in expected]
+    assert "Weights & Biases: " in capsys.readouterr().out
+
+
+def test_without_labels_it_says_what_is_left(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    bare = write_labelled(tmp_path / "bare", 4, labels=False)
+    options = ["--corpus", str(bare), "--cache_dir", str(tmp_path / "cache"), "--wandb=off", f"--folder={tmp_path}"]
+    assert main(["evaluate", str(checkpoint), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "There are no phone labels, so what needs none is measured: codes used, bits a second" in printed
+    assert "none of" in printed
+    assert "MFCC" not in printed
+    assert main(["compare", str(checkpoint), str(checkpoint), *options]) == 1
+    assert "must have phone labels for a comparison" in capsys.readouterr().err
+
+
+Call = Callable[[Path], list[str]]
+BAD: list[tuple[Call, int, str]] = [
+    (lambda c: [], 2, "the following arguments are required: checkpoint"),
+    (lambda c: ["nowhere.ckpt"], 1, "`ckpt_path` must be a checkpoint file, but nowhere.ckpt is none."),
+    (lambda c: [__file__], 1, "`ckpt_path` must be a whole checkpoint, but"),
+    (lambda c: [str(c), "--layers=7"], 1, "`layers` must be all or some of latents, 0, 1, context, quantized, codes"),
+    (lambda c: [str(c), "--layers="], 1, "but is empty"),
+    (lambda c: [str(c), "--corpus=nowhere"], 1, "`corpus` must be an existing path or one of festvox-ru"),
+    (lambda c: [str(c), "--split=nowhere"], 1, "`split` must be hash or a JSON file"),
+    (lambda c: [str(c), "--num_test=0"], 2, "argument --num_test: must be a whole number of at least 1, but is 0."),
+    (lambda c: [str(c), "--device=tpu"], 2, "argument --device: invalid choice: 'tpu'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), BAD, ids=[message[:25] for _, _, message in BAD])
+def test_bad_input_is_told_in_a_line(
+    arguments: Call, status: int, message: str, checkpoint: Path, options: list[str], capsys
+) -> None:
+    assert main(["evaluate", *options, *arguments(checkpoint)]) == status
+    printed = capsys.readouterr().err
+    assert f"error: {message}" in printed or message in printed
+    assert "Traceback" not in printed
+
+
+def test_a_checkpoint_without_a_configuration(tmp_path: Path, options: list[str], capsys) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
+    assert main(["evaluate", str(tmp_path / "bare.ckpt"), *options]) == 1
+    assert "`ckpt_path` must be a checkpoint of `w2vlab fit`, which holds its configuration" in capsys.readouterr().err
+
+
+def test_one_checkpoint_cannot_be_compared(checkpoint: Path, capsys) -> None:
+    assert main(["compare", str(checkpoint)]) == 2
+    assert "takes at least 2 checkpoints, but was given 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_help_names_every_option(command: str, capsys) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in (
+        "corpus",
+        "layers",
+        "split",
+        "num_train",
+        "abx_cells",
+        "abx_utterances",
+        "device",
+        "wandb",
+        "folder",
+    ):
+        assert f"\n  --{option} " in text
+
+
+def test_short_names_tell_apart() -> None:
+    paths = [Path("/r/w2vlab/one/checkpoints/last.ckpt"), Path("/r/w2vlab/two/checkpoints/last.ckpt")]
+    assert short_names(paths) == ["one/last", "two/last"]
+    assert short_names([paths[0], paths[0]]) == ["last", "last (2)"]
+
+
+def test_picture_puts_codes_of_a_phone_together() -> None:
+    codes = {"u": torch.tensor([0, 1, 2, 0, 1, 2, 2, 2])[:, None]}
+    phones = {"u": torch.tensor([0, 1, 0, 0, 1, 0, 1, 0])}
+    shares, order, chosen, total = phone_shares(UnitData(codes, phones, 4, 3))
+    assert (order, total) == ([0, 1], 3)
+    assert [codes["u"].unique().tolist()[c] for c in chosen] == [0, 2, 1]
+    assert shares.tolist() == [[1, 0], [0.75, 0.25], [0, 1]]

@@ -1,0 +1,115 @@
+"""What an evaluation tests on, and that a pretraining can leave it out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.data.conftest import write_ramp
+from w2vlab.data.held_out import exclusion, is_held_out, read_split, split_by_hash
+from w2vlab.data.splitting import position
+
+IDS = [f"ru_{number:04}.wav" for number in range(1, 621)]
+
+
+def test_the_split_is_fixed_and_disjoint() -> None:
+    """These are names of festvox-ru. If this changes, figures from before cannot be compared with those after."""
+    split = split_by_hash(reversed(IDS), 150, 50)
+    assert (len(split.train), len(split.test)) == (150, 50)
+    assert not {*split.train} & {*split.test}
+    assert all(map(is_held_out, split.test))
+    assert not any(map(is_held_out, split.train))
+    assert split.test[:3] == FIRST_TEST
+    assert split.train[:3] == FIRST_TRAIN
+    assert split.rule == "hash"
+
+
+FIRST_TEST = ("ru_0389.wav", "ru_0422.wav", "ru_0302.wav")
+FIRST_TRAIN = ("ru_0494.wav", "ru_0328.wav", "ru_0181.wav")
+
+
+def test_more_files_move_none() -> None:
+    few, many = split_by_hash(IDS[:300], 1000, 1000), split_by_hash(IDS, 1000, 1000)
+    assert {*few.test} <= {*many.test}
+    assert {*few.train} <= {*many.train}
+
+
+def test_it_has_nothing_to_do_with_what_validates() -> None:
+    below = [name for name in IDS if is_held_out(name)]
+    assert 40 <= len(below) <= 85
+    assert 0.3 < sum(position(name) for name in below) / len(below) < 0.7
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_a_few_utterances_have_both_sides(size: int) -> None:
+    split = split_by_hash([f"u{number}" for number in range(size)], 150, 50)
+    assert split.test
+    assert split.train
+    assert len(split.test) + len(split.train) == size
+
+
+def test_one_utterance_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="at least 2 usable utterances to test on some, but has 1"):
+        split_by_hash(["u"], 1, 1)
+
+
+def test_a_split_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": ["a", "b"], "test": ["c"]}))
+    split = read_split(path, ["a", "b", "c", "d"])
+    assert (split.train, split.test, split.rule) == (("a", "b"), ("c",), str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "`split` must be hash or a JSON file .* is not .FileNotFoundError"),
+        ("{", "`split` must be hash or a JSON file .* is not .JSONDecodeError"),
+        ('{"train": ["a"]}', "`split` must be hash or a JSON file .* is not .KeyError"),
+        ('{"train": ["a"], "test": ["z"]}', "`split` must name utterances of the corpus, but 1 are not: z"),
+        ('{"train": ["a"], "test": ["a"]}', "`split` must name utterances in both lists, and none in both"),
+        ('{"train": [], "test": ["a"]}', "`split` must name utterances in both lists"),
+    ],
+)
+def test_splits_that_are_none(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_split(path, ["a", "b"])
+
+
+def test_exclusion_by_name_is_what_the_split_tests_on() -> None:
+    excluded = exclusion("festvox-ru-test")
+    split = split_by_hash(IDS, 1000, 1000)
+    assert {name for name in IDS if excluded(name)} == {*split.test}
+    assert all(excluded(f"wav/{name}") for name in split.test)
+    assert not excluded("other.wav")
+    assert exclusion(None) is None
+
+
+def test_exclusion_that_is_no_file() -> None:
+    with pytest.raises(ValueError, match=r"`exclude` must be festvox-ru-test or a file with an id a line, but is 'x'"):
+        exclusion("x")
+
+
+def test_excluded_utterances_are_neither_trained_on_nor_validated_on(corpus, ready_module, tmp_path: Path) -> None:
+    names = sorted(path.relative_to(corpus).as_posix() for path in corpus.rglob("*.wav"))
+    out = names[::4]
+    (tmp_path / "out.txt").write_text("\n".join(out) + "\n")
+    module = ready_module(corpus, exclude=str(tmp_path / "out.txt"), validation_fraction=0.3)
+    train, validation = ({cut.id for cut in part} for part in (module._train, module._val))
+    assert train | validation == {*names} - {*out}
+    assert len(module._train) == len(train)
+    assert "excluded: 10 of" in module.summary()
+    whole = ready_module(corpus, validation_fraction=0.3)
+    assert {cut.id for cut in whole._val} - {*out} == validation  # nobody changes sides
+
+
+def test_an_exclusion_without_effect_is_told(tmp_path: Path, ready_module, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(8):
+        write_ramp(tmp_path / "c" / f"u{number}.wav", 0.4)
+    ready_module(tmp_path / "c", exclude="festvox-ru-test")
+    assert "`exclude` has no effect" in caplog.text

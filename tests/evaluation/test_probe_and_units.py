@@ -1,0 +1,152 @@
+"""The probe and the unit quality on a corpus whose phones can be told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from w2vlab.data.alignments import Alignment
+from w2vlab.evaluation.abx import make_task
+from w2vlab.evaluation.bootstrap import of_abx, of_pnmi, of_probe
+from w2vlab.evaluation.frames import FrameGrid
+from w2vlab.evaluation.probe import Examples, phone_rows, run_probe
+from w2vlab.evaluation.results import abx_mean
+from w2vlab.evaluation.unit_quality import UnitData, frame_phones, measure_units
+
+GRID = FrameGrid(320, 400)
+ALIGNMENT = Alignment(("a", "b", "a"), np.array([0.0, 0.1, 0.3]), np.array([0.1, 0.3, 0.55]))
+
+
+def test_rows_are_the_frames_in_the_middle_of_phones() -> None:
+    rows = phone_rows(ALIGNMENT, ("a", "b"), GRID, 26)
+    centres = GRID.centres(26)
+    assert rows.frames.tolist() == [int(np.abs(centres - time).argmin()) for time in (0.05, 0.2, 0.425)]
+    assert rows.labels.tolist() == [0, 1, 0]
+
+
+def test_shifted_rows_lie_behind_their_phone_and_within_the_labels() -> None:
+    rows = phone_rows(ALIGNMENT, ("a", "b"), GRID, 26, shift=0.3)
+    centres = GRID.centres(26)
+    assert rows.frames.tolist() == [int(np.abs(centres - time).argmin()) for time in (0.35, 0.5)]  # 0.725 is behind
+    assert rows.labels.tolist() == [0, 1]
+
+
+def examples(ids: list[str], noise: float, seed: int) -> Examples:
+    generator = torch.Generator().manual_seed(seed)
+    made = Examples()
+    for name in ids:
+        labels = torch.randint(0, 3, (20,), generator=generator)
+        clean = torch.nn.functional.one_hot(labels, 5).float()
+        made.features[name] = clean + noise * torch.randn(20, 5, generator=generator)
+        made.labels[name] = labels
+    return made
+
+
+def test_a_probe_names_what_can_be_told_and_no_more() -> None:
+    train, test = examples([f"a{n}" for n in range(20)], 0.1, 0), examples([f"b{n}" for n in range(5)], 0.1, 1)
+    probe = run_probe(train, test, 3)
+    assert probe.accuracy > 0.98
+    assert probe.total == dict.fromkeys(test.features, 20)
+    labels = torch.cat(list(test.labels.values()))
+    frequent = torch.cat(list(train.labels.values())).bincount().argmax()
+    assert probe.majority == pytest.approx((labels == frequent).float().mean().item())
+    test.features = {name: torch.randn_like(rows) for name, rows in test.features.items()}
+    assert run_probe(train, test, 3).accuracy < 0.6
+
+
+def test_the_test_has_no_part_in_the_choice_of_the_penalty() -> None:
+    train = examples([f"a{n}" for n in range(10)], 1.0, 0)
+    one, other = (run_probe(train, examples(["b"], noise, 1), 3) for noise in (0.1, 5.0))
+    assert one.penalty == other.penalty
+    assert one.accuracy > other.accuracy
+
+
+def test_a_phone_that_could_not_be_learned_is_wrong() -> None:
+    train, test = examples(["a", "b"], 0.1, 0), examples(["c"], 0.1, 1)
+    test.labels["c"][:5] = 3
+    assert run_probe(train, test, 4).correct["c"] <= 15
+
+
+def test_phone_of_each_frame() -> None:
+    phones = frame_phones(ALIGNMENT, ("a", "b"), GRID, 28)
+    expected = [{0: 0, 1: 1, 2: 0, -1: -1}[int(n)] for n in ALIGNMENT.at(GRID.centres(28))]
+    assert phones.tolist() == expected
+    assert phones[-1] == -1  # behind the last label
+
+
+def unit_data(noise: float = 0.0, utterances: int = 6) -> UnitData:
+    draw = np.random.default_rng(0)
+    codes, phones = {}, {}
+    for number in range(utterances):
+        spoken = np.repeat(draw.integers(0, 4, 30), 3)
+        code = np.where(draw.random(len(spoken)) < noise, draw.integers(0, 4, len(spoken)), spoken)
+        codes[f"u{number}"] = torch.from_numpy(np.stack([code // 2, code % 2], axis=1))
+        spoken[-2:] = -1
+        phones[f"u{number}"] = torch.from_numpy(spoken)
+    return UnitData(codes, phones, 2, 4)
+
+
+def test_codes_that_are_phones() -> None:
+    joint, first, second = measure_units(unit_data(), 50)
+    assert (joint.name, first.name, second.name) == ("joint", "codebook 1", "codebook 2")
+    assert (joint.pnmi, joint.phone_purity, joint.cluster_purity) == (pytest.approx(1), 1, 1)
+    assert (joint.num_used, first.num_used, first.num_codes) == (4, 2, 2)
+    assert 0.3 < first.pnmi < 0.7  # one bit of two
+    assert joint.pnmi_shuffled < 0.05
+    assert joint.bits.frames == pytest.approx(100, rel=0.02)  # 50 frames of 2 bits
+
+
+def test_joint_codes_are_counted_in_a_loop() -> None:
+    data = unit_data(noise=0.5)
+    joint = measure_units(data, 50)[0]
+    pairs = Counter()
+    for name, codes in data.codes.items():
+        for (one, other), phone in zip(codes.tolist(), data.phones[name].tolist(), strict=True):
+            if phone >= 0:
+                pairs[one, other, phone] += 1
+    best = {}
+    for (one, other, _), count in pairs.items():
+        best[one, other] = max(best.get((one, other), 0), count)
+    assert joint.phone_purity == pytest.approx(sum(best.values()) / sum(pairs.values()))
+
+
+def test_without_phones_there_are_bits_and_runs() -> None:
+    data = unit_data()
+    joint = measure_units(UnitData(data.codes, {}, 2, 0), 50)[0]
+    assert (joint.pnmi, joint.phone_purity, joint.cluster_purity, joint.pnmi_shuffled) == (None,) * 4
+    assert joint.bits.frames > 0
+    assert joint.run_frames > 3
+
+
+def test_intervals_hold_their_figure_and_narrow_with_more_utterances() -> None:
+    train = examples([f"a{n}" for n in range(6)], 0.6, 0)
+    few, many = (run_probe(train, examples([f"b{n}" for n in range(size)], 0.6, 1), 3) for size in (4, 64))
+    wide, narrow = of_probe(few).interval, of_probe(many).interval
+    assert wide.low <= wide.value <= wide.high
+    assert narrow.low < few.accuracy + 0.2
+    assert narrow.high - narrow.low < (wide.high - wide.low)
+    pnmi = of_pnmi(unit_data(noise=0.3))
+    assert pnmi.value == pytest.approx(measure_units(unit_data(noise=0.3), 50)[0].pnmi)
+    assert pnmi.interval.low < pnmi.interval.high
+    assert abs(np.mean(pnmi.values) - pnmi.value) < 0.1
+
+
+def test_pairs_take_away_what_resamples_have_in_common() -> None:
+    train = examples([f"a{n}" for n in range(6)], 0.6, 0)
+    test = examples([f"b{n}" for n in range(10)], 0.6, 1)
+    probe = of_probe(run_probe(train, test, 3))
+    assert (probe.minus(probe).low, probe.minus(probe).value, probe.minus(probe).high) == (0, 0, 0)
+
+
+def test_interval_of_abx() -> None:
+    draw = np.random.default_rng(0)
+    phones = tuple(draw.choice(["a", "b", "c"], 60).tolist())
+    ends = np.arange(1, 61) / 10
+    task = make_task({"u": Alignment(phones, ends - 0.1, ends)})
+    errors = draw.random(len(task.cells)).tolist()
+    found = of_abx(task, errors)
+    assert found.value == pytest.approx(abx_mean(task, errors))
+    assert found.interval.low < found.value < found.interval.high

@@ -1,0 +1,101 @@
+"""Evaluations in Weights & Biases."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from w2vlab.evaluation import Evaluation, table_rows
+
+_log = logging.getLogger(__name__)
+
+PROJECT = "w2vlab"
+"""As that of the runs."""
+
+_COLUMNS = ("checkpoint", "representation", "width", "accuracy", "accuracy_shifted", "accuracy_random")
+_UNITS = (
+    "checkpoint",
+    "source",
+    "unit",
+    "used",
+    "phone_purity",
+    "code_purity",
+    "pnmi",
+    "pnmi_shuffled",
+    "bits_a_second",
+)
+
+
+def log_evaluation(evaluation: Evaluation, checkpoint: Path, folder: Path, mode: str) -> str:
+    """Logs the tables and the picture of one checkpoint as a run of its own; see `log_tables`."""
+    return log_tables({str(checkpoint): evaluation}, folder, "evaluation.png", mode, "evaluation")
+
+
+def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, mode: str, job: str) -> str:
+    """Logs evaluations as a run; where Weights & Biases fails that is a warning, for everything is in files already.
+
+    Args:
+        evaluations: By the names of their checkpoints.
+        folder: Where the picture is, and where the files of an offline run go.
+        picture: Its name in `folder`.
+        mode: `offline`, `online`, or `off`.
+        job: The kind of run.
+
+    Returns:
+        Where it is, to be put behind a sentence; nothing for `off`.
+    """
+    if mode == "off":
+        return ""
+    try:
+        import wandb
+
+        run = wandb.init(
+            project=PROJECT,
+            dir=folder,
+            mode="offline" if mode == "offline" else "online",
+            job_type=job,
+            config={"checkpoints": list(evaluations)},
+            settings=wandb.Settings(silent=True),
+        )
+        columns, rows = _representations(evaluations)
+        content: dict[str, Any] = {"representations": wandb.Table(columns=[*columns], data=rows)}
+        if units := _units(evaluations):
+            content["units"] = wandb.Table(columns=list(_UNITS), data=units)
+        if (folder / picture).is_file():
+            content["picture"] = wandb.Image(str(folder / picture))
+        run.log(content)
+        where = str(Path(run.dir).parent)
+        run.finish()
+    except Exception as problem:  # whatever it is, the results are there without it
+        _log.warning("Weights & Biases has no copy: %s: %s.", type(problem).__name__, problem)
+        return ""
+    return f"; Weights & Biases: {where}"
+
+
+def _representations(evaluations: dict[str, Evaluation]) -> tuple[list[str], list[Sequence[Any]]]:
+    speakers = sorted({task.speakers for evaluation in evaluations.values() for task in evaluation.tasks})
+    columns = [*_COLUMNS]
+    for name in speakers:
+        columns += [f"abx_{name}", f"abx_{name}_random"]
+    rows: list[Sequence[Any]] = []
+    for checkpoint, evaluation in evaluations.items():
+        for row in table_rows(evaluation):
+            values = [row.name, row.dim, row.accuracy, row.accuracy_shifted, row.accuracy_random]
+            for name in speakers:
+                values += [row.abx.get(name), row.abx_random.get(name)]
+            rows.append([checkpoint, *values])
+    return columns, rows
+
+
+def _units(evaluations: dict[str, Evaluation]) -> list[Sequence[Any]]:
+    rows: list[Sequence[Any]] = []
+    for checkpoint, evaluation in evaluations.items():
+        for source in evaluation.sources:
+            for unit in source.units:
+                shares = (unit.phone_purity, unit.cluster_purity, unit.pnmi, unit.pnmi_shuffled)
+                known = [None if share is None or math.isnan(share) else share for share in shares]
+                rows.append([checkpoint, source.name, unit.name, unit.num_used, *known, unit.bits.frames])
+    return rows

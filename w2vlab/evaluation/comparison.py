@@ -1,0 +1,71 @@
+"""Several checkpoints on the same utterances and cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from w2vlab.evaluation.bootstrap import Interval, Resampled, of_abx, of_pnmi, of_probe
+from w2vlab.evaluation.evaluate import Evaluation
+from w2vlab.evaluation.measure import SourceResult
+
+PROBE, PNMI = "phone probe", "PNMI"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of one checkpoint.
+
+    Attributes:
+        measure: `phone probe`, `ABX within`, `ABX across` or `PNMI`.
+        representation: Of what; `codes` for PNMI.
+        checkpoint: Its name, or that of a control.
+        interval: The figure with its 95 % interval, in [0, 1].
+        difference: By how much it is more than that of the first checkpoint, resampled in pairs; None for the first, or
+            where the first has nothing of the kind.
+    """
+
+    measure: str
+    representation: str
+    checkpoint: str
+    interval: Interval
+    difference: Interval | None
+
+
+def compare(evaluations: Mapping[str, Evaluation]) -> list[Compared]:
+    """Lays evaluations of the same corpus and tasks side by side, each beside its network before training.
+
+    Test utterances (probe, PNMI) and cells (ABX) are resampled, the same ones for all, so that differences are paired.
+
+    Args:
+        evaluations: By the names of their checkpoints; the first is what the others are compared with.
+    """
+    found: dict[tuple[str, str], dict[str, Resampled]] = {}
+    for name, evaluation in evaluations.items():
+        _collect(found, name, evaluation.model, evaluation)
+        if evaluation.random is not None:
+            _collect(found, f"{name}, before training", evaluation.random, evaluation)
+    first = next(iter(evaluations))
+    if (mfcc := evaluations[first].mfcc) is not None:
+        _collect(found, "MFCC", mfcc, evaluations[first])
+    compared = []
+    for (measure, representation), values in found.items():
+        reference = values.get(first)
+        for name, value in values.items():
+            difference = None if reference is None or name == first else value.minus(reference)
+            compared.append(Compared(measure, representation, name, value.interval, difference))
+    return compared
+
+
+def _collect(
+    found: dict[tuple[str, str], dict[str, Resampled]], name: str, source: SourceResult, evaluation: Evaluation
+) -> None:
+    for measured in source.representations:
+        if measured.probe is not None:
+            found.setdefault((PROBE, measured.name), {})[name] = of_probe(measured.probe)
+        for task in evaluation.tasks:
+            if task.speakers in measured.abx:
+                value = of_abx(task, measured.abx[task.speakers])
+                found.setdefault((f"ABX {task.speakers}", measured.name), {})[name] = value
+    if source.unit_data is not None and source.unit_data.phones:
+        found.setdefault((PNMI, "codes"), {})[name] = of_pnmi(source.unit_data)

@@ -1,0 +1,132 @@
+"""Features of a frozen model, without masks, noise or dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from lhotse.cut import Cut
+from torch import Tensor, nn
+
+from w2vlab.data.dataset import SpeechDataset
+from w2vlab.data.utterances import num_samples
+from w2vlab.evaluation.frames import FrameGrid
+from w2vlab.evaluation.layers import CODES, CONTEXT, LATENTS, QUANTIZED, recorded_layers
+from w2vlab.modules.objective import Objective
+from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
+
+Features = dict[str, Tensor]
+"""What each representation has of one utterance: `(T, D)`, and codes as they are, int64 of shape `(T, G)`."""
+
+
+class Extractor(Protocol):
+    """Turns audio into features.
+
+    Attributes:
+        grid: Where their frames lie.
+        names: What they are called.
+    """
+
+    grid: FrameGrid
+    names: tuple[str, ...]
+
+    def __call__(self, batch: AudioBatch) -> Iterator[tuple[str, Features]]:
+        """Yields the id and the features of each utterance, on the host."""
+
+
+class ModelFeatures:
+    """Features of a model in evaluation: of the unmasked input, without anything random.
+
+    Args:
+        module: The model, on its device.
+        names: Representations, as `layers.choose` returns them.
+        precision: Context of a forward pass, such as a trainer's; by default that of the weights.
+    """
+
+    def __init__(
+        self,
+        module: Objective,
+        names: Sequence[str],
+        precision: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.module = module
+        self.names = tuple(names)
+        self.grid = FrameGrid(module.encoder.stride, module.encoder.receptive_field)
+        self._precision = precision
+
+    def __call__(self, batch: AudioBatch) -> Iterator[tuple[str, Features]]:
+        """Yields the id and the features of each utterance, on the host."""
+        with evaluation_mode(self.module), torch.no_grad(), self._precision():
+            tensors = self._compute(batch.to(self.module.device))
+        host = {name: tensor.cpu() for name, tensor in tensors.items()}
+        for row, (name, samples) in enumerate(zip(batch.ids, batch.num_samples, strict=True)):
+            frames = self.module.encoder.num_frames(samples)
+            yield name, {key: _plain(tensor[row, :frames]) for key, tensor in host.items()}
+
+    def _compute(self, batch: AudioBatch) -> Features:
+        module, wanted, found = self.module, set(self.names), {}
+        encoding = module.encode(batch)
+        if LATENTS in wanted:
+            found[LATENTS] = encoding.latents
+        if wanted & {QUANTIZED, CODES}:
+            output = module.quantize(batch, encoding)
+            found |= {QUANTIZED: output.quantized, CODES: output.assignment}
+        if wanted - {LATENTS, QUANTIZED, CODES}:
+            with recorded_layers(module.context, self.names) as layers:
+                frames = module.context.project(module.visible(encoding))
+                found[CONTEXT] = module.context(frames, encoding.padding_mask)
+            found |= layers
+        return {name: found[name] for name in self.names}
+
+
+def _plain(frames: Tensor) -> Tensor:
+    return frames.float().clone() if frames.is_floating_point() else frames.clone()
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Has everything in `module` evaluate, and puts back what was training: part by part, as somebody had set it."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def as_vectors(features: Tensor, codebook_size: int) -> Tensor:
+    """Returns codes `(T, G)` as one-hot vectors of all codebooks, `(T, G V)`, and other features as they are."""
+    if features.is_floating_point():
+        return features
+    return F.one_hot(features, codebook_size).flatten(-2).float()
+
+
+def read_batches(
+    cuts: Sequence[Cut], batch_seconds: Seconds, min_samples: int = 1
+) -> Iterator[tuple[AudioBatch, Seconds]]:
+    """Reads whole utterances, those of similar length together, with the seconds of audio that each batch stands for.
+
+    What cannot be read is left out and counted in a warning, as in training.
+
+    Args:
+        cuts: What to read.
+        batch_seconds: Most audio in a batch, padding counted; a longer utterance is a batch of its own.
+        min_samples: Utterances of fewer samples are left out: the model has no frame for them.
+    """
+    ordered = sorted((cut for cut in cuts if num_samples(cut) >= min_samples), key=lambda cut: (cut.duration, cut.id))
+    if not ordered:
+        return
+    dataset = SpeechDataset(num_samples(ordered[-1]) + SAMPLE_RATE, crop_to_shortest=False, seed=0, random=False)
+    start = 0
+    for stop in range(1, len(ordered) + 1):
+        if stop < len(ordered) and (stop + 1 - start) * ordered[stop].duration <= batch_seconds:
+            continue
+        group = tuple(ordered[start:stop])
+        batch = dataset.read(group)
+        if batch is not None:
+            yield batch, sum(cut.duration for cut in group)
+        start = stop

@@ -1,0 +1,101 @@
+"""Which representations of a model are looked at, and how they are had from a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from w2vlab.contexts.conv import CausalConvBlock
+from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.interfaces import ContextNetwork
+from w2vlab.modules.objective import Objective
+
+LATENTS = "latents"
+CONTEXT = "context"
+QUANTIZED = "quantized"
+CODES = "codes"
+ALL = "all"
+
+_LAYER = "layer "
+
+
+def layer_name(number: int) -> str:
+    """Returns what the output of the context network's layer `number` is called; 0 is what goes into the first."""
+    return f"{_LAYER}{number}"
+
+
+def layer_modules(context: ContextNetwork) -> list[nn.Module]:
+    """Returns the layers of a context network, in order; none where it is not made of layers one after another."""
+    for module in context.modules():
+        if isinstance(module, LayerDropStack):
+            return list(module)
+    blocks = getattr(context, "blocks", None)
+    if isinstance(blocks, nn.ModuleList) and all(isinstance(block, CausalConvBlock) for block in blocks):
+        return list(blocks)
+    return []
+
+
+def available(module: Objective) -> tuple[str, ...]:
+    """Names the representations of a model, from the audio up."""
+    layers = layer_modules(module.context)
+    hidden = [layer_name(number) for number in range(len(layers) + 1)] if layers else []
+    discrete = [QUANTIZED, CODES] if module.quantizer.num_codebooks else []
+    return LATENTS, *hidden, CONTEXT, *discrete
+
+
+def choose(module: Objective, layers: str) -> tuple[str, ...]:
+    """Returns the representations that `layers` asks for, in the order of `available`.
+
+    Args:
+        module: The model.
+        layers: `all`, or numbers of layers and names, separated by commas: `0,3,context,codes`.
+
+    Raises:
+        ValueError: It asks for nothing, or for something that the model does not have.
+    """
+    known = available(module)
+    if layers.strip() == ALL:
+        return known
+    rule = f"`layers` must be {ALL} or some of {_short(known)}, with commas between, but"
+    wanted = set()
+    for name in filter(None, (part.strip() for part in layers.split(","))):
+        full = layer_name(int(name)) if name.lstrip("-").isdecimal() else name
+        if full not in known:
+            raise ValueError(f"{rule} has {name}.")
+        wanted.add(full)
+    if not wanted:
+        raise ValueError(f"{rule} is empty.")
+    return tuple(name for name in known if name in wanted)
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(name.removeprefix(_LAYER) for name in names)
+
+
+@contextmanager
+def recorded_layers(context: ContextNetwork, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Has the layers that are asked for leave their outputs `(B, T, D)` in the mapping that it yields."""
+    layers = layer_modules(context)
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, frames: Tensor, layer: nn.Module) -> None:
+        outputs[name] = frames.transpose(1, 2) if isinstance(layer, CausalConvBlock) else frames
+
+    with ExitStack() as stack:
+        for number, layer in enumerate(layers, start=1):
+            if (name := layer_name(number)) in names:
+
+                def after(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
+                    keep(name, output, layer)
+
+                stack.callback(layer.register_forward_hook(after).remove)
+        if layers and (name := layer_name(0)) in names:
+
+            def before(layer: nn.Module, args: Any, name: str = name) -> None:
+                keep(name, args[0], layer)
+
+            stack.callback(layers[0].register_forward_pre_hook(before).remove)
+        yield outputs
