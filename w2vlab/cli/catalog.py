@@ -89,13 +89,17 @@ class Catalog:
     def _ancestors(self, cls: _Class) -> Iterator[str]:
         for base in cls.bases:
             yield base
-            for definition in self.classes.get(base, []):
+            for definition in self._definitions(base, cls):
                 yield from self._ancestors(definition)
+
+    def _definitions(self, base: str, cls: _Class) -> list[_Class]:
+        """Returns the classes that a base may be; one of the class's own name is somebody else's, as `nn.Dropout`."""
+        return [] if base == cls.node.name else self.classes.get(base, [])
 
     def _abstract_methods(self, cls: _Class) -> set[str]:
         inherited: set[str] = set()
         for base in cls.bases:
-            for definition in self.classes.get(base, []):
+            for definition in self._definitions(base, cls):
                 inherited |= self._abstract_methods(definition)
         methods = [node for node in cls.node.body if isinstance(node, ast.FunctionDef)]
         own = {m.name for m in methods if any(_ABSTRACT in ast.unparse(decorator) for decorator in m.decorator_list)}

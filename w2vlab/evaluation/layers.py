@@ -81,21 +81,18 @@ def recorded_layers(context: ContextNetwork, names: Sequence[str]) -> Iterator[d
     layers = layer_modules(context)
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str, frames: Tensor, layer: nn.Module) -> None:
-        outputs[name] = frames.transpose(1, 2) if isinstance(layer, CausalConvBlock) else frames
-
     with ExitStack() as stack:
         for number, layer in enumerate(layers, start=1):
             if (name := layer_name(number)) in names:
 
                 def after(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
-                    keep(name, output, layer)
+                    outputs[name] = output
 
                 stack.callback(layer.register_forward_hook(after).remove)
         if layers and (name := layer_name(0)) in names:
 
             def before(layer: nn.Module, args: Any, name: str = name) -> None:
-                keep(name, args[0], layer)
+                outputs[name] = args[0]
 
             stack.callback(layers[0].register_forward_pre_hook(before).remove)
         yield outputs
