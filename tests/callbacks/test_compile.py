@@ -103,7 +103,7 @@ def test_inductor_gives_the_same_losses_and_gradients() -> None:
             torch.stack(list(terms.values())).sum().backward()
             gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
             results.append({**terms, **{name: value for name, value in gradients.items() if value is not None}})
-    assert compiler.num_graphs == 5  # the encoder's blocks, quantizer, positions, a layer, scores
+    assert compiler.num_graphs == 4  # the encoder's blocks, quantizer, a layer, scores
     compiled, plain = results
     assert set(compiled) == set(plain)
     for name, expected in plain.items():
@@ -239,7 +239,7 @@ def test_only_the_parts_that_are_named_are_compiled(compiling: Callable[..., Com
     model = model_of()
     run(updates=1, model=model, callbacks=[compiling(parts=["context", "loss"])])
     compiled = [name for name, module in model.named_modules() if module._compiled_call_impl is not None]
-    assert compiled == ["context.positions", "context.layers.0", "context.layers.1", "loss.pair_scores"]
+    assert compiled == ["context.layers.0", "context.layers.1", "loss.pair_scores"]
 
 
 @pytest.mark.parametrize(

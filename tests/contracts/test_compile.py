@@ -173,7 +173,7 @@ def test_regions_are_whole_and_the_outermost() -> None:
     assert {name: len(found) for name, found in regions.items()} == {
         "encoder": 1,
         "quantizer": 1,
-        "context": 3,  # the positions and two layers
+        "context": 2,  # its layers
         "loss": 1,
     }
     modules = [region for found in regions.values() for region in found]

@@ -23,12 +23,15 @@ STRATEGIES: dict[str, Any] = {"ddp": lambda: "ddp", "sharded": ShardedStrategy}
 
 
 def train(strategy: Any, callbacks: list[Any], path: Path) -> dict[str, Any]:
-    """Three updates of two micro-batches of one process each, with LayerDrop, dropout and noise."""
+    """Three updates of two micro-batches of one process each, with LayerDrop and noise.
+
+    Without dropout inside of regions, which a CPU draws otherwise where it is not compiled.
+    """
     torch.manual_seed(0)
     model = build_model(
         MaskedPrediction,
         quantizer=factory(GumbelQuantizer),
-        context=factory(TransformerContext, layer_drop=0.3, dropout=0.1),
+        context=factory(TransformerContext, layer_drop=0.3, dropout=0.0, attention_dropout=0.0),
         optimizer=plain_sgd,
         scheduler=constant_rate,
     )

@@ -1,4 +1,4 @@
-"""On two processes, with copies of the model and in shards, CompileModel changes nothing but rounding."""
+"""On two processes, with copies of the model and in shards, CompileModel changes nothing but rounding and dropout."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def test_losses_and_checkpoints_are_those_without(ranks: list[dict[str, Any]], f
     for process in ranks:
         compiled, plain = process[f"{strategy}-compiled"], process[f"{strategy}-plain"]
         assert compiled["losses"] == pytest.approx(plain["losses"], rel=1e-5)
-        # The encoder's blocks, the positions, a layer, the quantizer and the scores; batches have padding always.
-        assert compiled["graphs"] == 5
+        # The encoder's blocks, a layer, the quantizer and the scores; batches have padding always. Behind a layer that
+        # is left out the next one sees a view, which is another layer to Dynamo, unless sharding makes views of all.
+        assert compiled["graphs"] == {"ddp": 5, "sharded": 4}[strategy]
     found, expected = (
         torch.load(folder / f"{strategy}-{how}.ckpt", weights_only=True) for how in ("compiled", "plain")
     )

@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from w2vlab.functional.convolution import Waiting, conv_over_time, normalised_filters, ready
+from w2vlab.functional.convolution import (
+    Waiting,
+    _by_library,
+    _gradient_by_library,
+    conv_over_time,
+    normalised_filters,
+    ready,
+)
 from w2vlab.functional.lengths import group_norm_over_time
 
 LAYERS = [(10, 5, 1), (3, 2, 6), (2, 2, 6), (8, 4, 6), (4, 2, 6), (1, 1, 6), (5, 1, 6), (2, 3, 6), (3, 7, 6)]
@@ -39,6 +46,33 @@ def test_values_and_gradients_are_torchs(kernel: int, stride: int, channels: int
         torch.autograd.grad(output, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
     ):
         assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize(("kernel", "stride", "channels"), LAYERS)
+def test_what_a_gpu_computes_is_torchs(kernel: int, stride: int, channels: int, has_bias: bool) -> None:
+    torch.manual_seed(0)
+    frames = torch.randn(3, 47, channels, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, channels, kernel, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(7, dtype=torch.float64) if has_bias else None
+    expected = F.conv1d(frames.transpose(1, 2), weight, bias, stride).transpose(1, 2)
+    assert_close(_by_library(frames, weight, bias, stride), expected)
+    upstream = torch.randn(expected.shape, dtype=torch.float64)
+    wanted = torch.autograd.grad(expected, [frames, weight], upstream)
+    assert_close(_gradient_by_library(frames, upstream, weight, stride, of_frames=True), wanted[0])
+    assert_close(_gradient_by_library(frames, upstream, weight, stride, of_frames=False), wanted[1])
+
+
+def test_a_gradient_in_half_precision_is_summed_over_utterances_in_float32() -> None:
+    torch.manual_seed(0)
+    frames, weight = torch.rand(64, 30, 4).bfloat16(), torch.rand(5, 4, 3).bfloat16().requires_grad_()
+    conv_over_time(ready(frames), weight, None, 2).backward(torch.ones(64, 14, 5, dtype=torch.bfloat16))
+    wide = weight.detach().double().requires_grad_()
+    conv_over_time(ready(frames.double()), wide, None, 2).backward(torch.ones(64, 14, 5, dtype=torch.float64))
+    assert weight.grad is not None
+    assert wide.grad is not None
+    # Of bfloat16's rounding, half a step in 256: once for each utterance's part, where they average out, and at the end.
+    assert_close(weight.grad.double(), wide.grad, rtol=1 / 256, atol=0)
 
 
 def test_only_what_waits_is_kept() -> None:

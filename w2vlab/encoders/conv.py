@@ -77,7 +77,7 @@ class ConvBlock(nn.Module):
             padding_mask: True on what may not enter a statistic over time, shape `(B, T')`, or None.
         """
         affine = () if self.norm is None else (self.norm.weight, self.norm.bias)
-        if self.conv.in_channels == 1 and not torch.compiler.is_compiling():
+        if self.conv.in_channels == 1:
             return self._of_samples(inputs.done(), padding_mask, affine)
         frames = conv_over_time(inputs, self.conv.weight, self.conv.bias, self.stride)
         return Waiting((frames, padding_mask), self._finish, affine)

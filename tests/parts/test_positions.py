@@ -1,0 +1,45 @@
+"""The convolutional positions, and what a GPU computes in their place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from w2vlab.contexts.positions import _fast_size, correlate
+
+
+@pytest.mark.parametrize(("kernel", "length"), [(128, 781), (128, 40), (8, 30), (5, 17), (1, 9)])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_products_of_spectra_are_the_convolution(kernel: int, length: int, groups: int) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 12, length, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(12, 12 // groups, kernel, dtype=torch.float64, requires_grad=True)
+    expected = F.conv1d(inputs, weight, padding=kernel // 2, groups=groups)
+    found = correlate(inputs, weight, kernel // 2)
+    assert_close(found, expected)
+    upstream = torch.randn_like(expected)
+    for own, other in zip(
+        torch.autograd.grad(found, [inputs, weight], upstream),
+        torch.autograd.grad(expected, [inputs, weight], upstream),
+        strict=True,
+    ):
+        assert_close(own, other)
+
+
+def test_under_autocast_spectra_are_float32_and_the_result_is_not() -> None:
+    torch.manual_seed(0)
+    inputs, weight = torch.randn(2, 12, 50), torch.randn(12, 4, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = correlate(inputs, weight, 4)
+    assert found.dtype == torch.bfloat16
+    assert_close(found, F.conv1d(inputs, weight, padding=4, groups=3).bfloat16(), rtol=1 / 128, atol=1e-5)
+
+
+def test_sizes_of_spectra_are_few_and_large_enough() -> None:
+    sizes = {size: _fast_size(size) for size in range(1, 5000)}
+    assert all(size <= found < 1.34 * size + 4 for size, found in sizes.items())
+    assert len(set(sizes.values())) < 50
+    assert sizes[908] == 1024
+    assert sizes[1030] == 1280
