@@ -13,6 +13,7 @@ from lhotse.utils import compute_num_samples
 
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
+from w2vlab.data.transcripts import Transcripts
 from w2vlab.types import SAMPLE_RATE, Seconds
 
 
@@ -22,22 +23,33 @@ class Utterances:
     Args:
         manifest: The prepared cuts.
         min_samples: Utterances of fewer samples at 16 kHz are left out.
+        max_samples: Those of more are, too; None for no limit.
+        transcripts: Those that have none are, too; None where none are needed.
 
     Attributes:
         positions: `splitting.position` of each.
         durations: Seconds of each.
-        short: Those left out.
+        left_out: The others, by reason.
+        transcripts: What is said in each; None where nobody asked.
     """
 
-    def __init__(self, manifest: Path, min_samples: int) -> None:
-        self.short = Tally()
+    def __init__(
+        self,
+        manifest: Path,
+        min_samples: int,
+        max_samples: int | None = None,
+        transcripts: Transcripts | None = None,
+    ) -> None:
+        self.left_out = Tally()
         self._manifest = manifest
         self._min_samples = min_samples
+        self._max_samples = max_samples
+        self.transcripts = transcripts
         self._first, self._last = 0.0, 1.0
         positions, durations = [], []
         for cut in CutSet.from_jsonl_lazy(manifest):
-            if num_samples(cut) < min_samples:
-                self.short.add(f"shorter than {min_samples / SAMPLE_RATE:g} s", cut.id)
+            if (reason := self._reason_against(cut)) is not None:
+                self.left_out.add(reason, cut.id)
             else:
                 positions.append(position(cut.id))
                 durations.append(cut.duration)
@@ -54,8 +66,23 @@ class Utterances:
 
     def __iter__(self) -> Iterator[Cut]:
         for cut in CutSet.from_jsonl_lazy(self._manifest):
-            if self._first <= position(cut.id) < self._last and num_samples(cut) >= self._min_samples:
+            if self._first <= position(cut.id) < self._last and self._reason_against(cut) is None:
                 yield cut
+
+    def _reason_against(self, cut: Cut) -> str | None:
+        samples = num_samples(cut)
+        if samples < self._min_samples:
+            return f"shorter than {self._min_samples / SAMPLE_RATE:g} s"
+        if self._max_samples is not None and samples > self._max_samples:
+            return f"longer than {self._max_samples / SAMPLE_RATE:g} s"
+        if self.transcripts is not None and self.transcripts.of(cut.id) is None:
+            return "without a transcript"
+        return None
+
+    def spoken(self) -> Iterator[str]:
+        """Yields the transcript of each, where there are transcripts."""
+        if self.transcripts is not None:
+            yield from filter(None, (self.transcripts.of(cut.id) for cut in self))
 
     def __len__(self) -> int:
         return len(self.durations)

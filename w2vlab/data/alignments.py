@@ -1,0 +1,193 @@
+"""When which phone is spoken: label files of Festival voices, and lhotse manifests that hold alignments."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from lhotse.serialization import load_manifest_lazy
+from lhotse.supervision import SupervisionSegment
+
+from w2vlab.types import Seconds
+
+PHONE_TIER = "phone"
+"""What lhotse calls the alignment of phones in a supervision."""
+
+TOLERANCE: Seconds = 0.025
+"""How far labels may reach beyond the audio: label files round, and a last frame may hang over."""
+
+ONE_SPEAKER = "one"
+"""The speaker of labels that name none."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The phones of one utterance, in order and without overlap.
+
+    Attributes:
+        phones: Their names.
+        starts: Where each begins, in seconds from the start of the utterance.
+        ends: Where each ends, in seconds.
+        speaker: Who speaks.
+    """
+
+    phones: tuple[str, ...]
+    starts: npt.NDArray[np.float64]
+    ends: npt.NDArray[np.float64]
+    speaker: str = ONE_SPEAKER
+
+    def __len__(self) -> int:
+        return len(self.phones)
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """The middle of each phone, in seconds."""
+        return (self.starts + self.ends) / 2
+
+    def at(self, times: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Returns which phone is spoken at each of `times` (seconds): its number, or -1 where none is."""
+        times = np.asarray(times, dtype=np.float64)
+        if not len(self):
+            return np.full(times.shape, -1, dtype=np.int64)
+        number = np.searchsorted(self.starts, times, side="right") - 1
+        inside = (number >= 0) & (times < self.ends[number])
+        return np.where(inside, number, -1)
+
+    def check(self, name: str, duration: Seconds) -> None:
+        """Makes sure that the labels are about this audio.
+
+        Args:
+            name: The utterance, for the message.
+            duration: Seconds of its audio.
+
+        Raises:
+            ValueError: They end behind it.
+        """
+        if len(self) and self.ends[-1] > duration + TOLERANCE:
+            raise ValueError(
+                f"The labels of {name} must end with its audio, at {duration:.3f} s, but end at {self.ends[-1]:.3f} s. "
+                "Take labels and audio of the same corpus, at the same speed."
+            )
+
+
+def read_lab(path: Path) -> Alignment:
+    """Reads a label file of a Festival voice: a head that ends in `#`, then `END_SECONDS COLOUR PHONE` a line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    lines = _read_lines(path)
+    head = next((number for number, line in enumerate(lines) if line.strip() == "#"), None)
+    if head is None:
+        raise ValueError(f"{path} must be a label file with a line `#` before its labels, but has no such line.")
+    phones, ends = [], [0.0]
+    for number, line in enumerate(lines[head + 1 :], start=head + 2):
+        if not line.strip():
+            continue
+        fields = line.split()
+        end = _seconds(fields[0])
+        if len(fields) < 3 or end is None or end <= ends[-1]:
+            raise ValueError(
+                f"Line {number} of {path} must be an end in seconds, behind {ends[-1]:g}, a number and a phone, "
+                f"but is {line!r}."
+            )
+        phones.append(fields[2])
+        ends.append(end)
+    return Alignment(tuple(phones), np.array(ends[:-1]), np.array(ends[1:]))
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Reads what is said in a Festival voice: lines `( NAME "text" )`, as in `etc/txt.done.data`.
+
+    Stress marks (`+`) and punctuation stay: whoever wants letters alone leaves them out.
+
+    Returns:
+        The text of each utterance, by its name without an ending.
+
+    Raises:
+        ValueError: A line is of another form.
+    """
+    texts = {}
+    for number, line in enumerate(_read_lines(path), start=1):
+        if not line.strip():
+            continue
+        found = re.fullmatch(r'\s*\(\s*(\S+)\s+"(.*)"\s*\)\s*', line)
+        if found is None:
+            raise ValueError(f'Line {number} of {path} must be ( NAME "text" ), but is {line!r}.')
+        texts[found[1]] = found[2]
+    return texts
+
+
+def find_alignments(source: Path) -> dict[str, Alignment]:
+    """Finds the labels of a corpus, by the ids that its utterances have in the data layer; empty where it has none.
+
+    A folder has them in `.lab` files: `a/x.lab` beside `a/x.wav`, or `lab/x.lab` where the folder of audio is `wav`, as
+    in a Festival voice. A lhotse manifest of cuts has them in its supervisions, as the alignment `phone`.
+
+    Args:
+        source: The folder or manifest.
+
+    Raises:
+        ValueError: A label file is malformed.
+    """
+    if source.is_dir():
+        return _in_folder(source)
+    if source.name.endswith((".jsonl", ".jsonl.gz")):
+        return _in_manifest(source)
+    return {}
+
+
+def _in_folder(root: Path) -> dict[str, Alignment]:
+    labels = {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.lab")}
+    beside = root.parent / "lab"
+    if not labels and root.name == "wav" and beside.is_dir():
+        labels = {path.relative_to(beside).with_suffix("").as_posix(): path for path in beside.rglob("*.lab")}
+    if not labels:
+        return {}
+    found = {}
+    for audio in sorted(path for path in root.rglob("*") if path.suffix.lower() != ".lab"):
+        name = audio.relative_to(root)
+        if (label := labels.get(name.with_suffix("").as_posix())) is not None:
+            found[name.as_posix()] = read_lab(label)
+    return found
+
+
+def _in_manifest(manifest: Path) -> dict[str, Alignment]:
+    found = {}
+    for item in load_manifest_lazy(manifest):
+        supervisions = [s for s in getattr(item, "supervisions", ()) if PHONE_TIER in (s.alignment or {})]
+        if supervisions:
+            found[item.id] = _of_supervisions(item.id, supervisions)
+    return found
+
+
+def _of_supervisions(name: str, supervisions: list[SupervisionSegment]) -> Alignment:
+    items = sorted((item for s in supervisions for item in s.alignment[PHONE_TIER]), key=lambda item: item.start)
+    starts = np.array([float(item.start) for item in items])
+    ends = np.array([float(item.end) for item in items])
+    # lhotse rounds times to 0.1 ms or so.
+    if (ends <= starts).any() or (starts[1:] < ends[:-1] - 1e-3).any():
+        raise ValueError(
+            f"The alignment `{PHONE_TIER}` of {name} must hold phones one after another, but some overlap or are empty."
+        )
+    speakers = {s.speaker for s in supervisions if s.speaker}
+    speaker = speakers.pop() if len(speakers) == 1 else "+".join(sorted(speakers)) or ONE_SPEAKER
+    return Alignment(tuple(item.symbol for item in items), starts, ends, speaker)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text, but is not: {error}.") from None
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
