@@ -16,6 +16,7 @@ from w2vlab.interfaces import (
     QuantizerFactory,
 )
 from w2vlab.losses import FuturePredictionLoss
+from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import CosineSchedule
 from w2vlab.quantizers import IdentityQuantizer
@@ -83,6 +84,10 @@ class FuturePrediction(PretrainingModule):
         """Returns the latents of a batch, which are the encoder's output as it is."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return self._encoding(features, features, batch)
+
+    def frontend(self) -> Frontend:
+        """Returns encoder and quantizer."""
+        return Frontend(self.encoder, None, self.quantizer)
 
     def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
         """Encodes a batch and quantizes every frame; nothing is drawn at `address`."""
