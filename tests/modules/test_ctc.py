@@ -241,6 +241,13 @@ def test_layers_are_dropped_anew_in_each_update(make: Callable) -> None:
     assert len(drawn) == 4
 
 
+class Says(GreedyDecoder):
+    """Recognises what it was told to."""
+
+    def decode(self, log_probabilities: Tensor, num_frames: Any) -> list[str]:
+        return ["ab", "ab ab", "", "a bb b"][: len(num_frames)]
+
+
 def test_utterances_that_do_not_fit_are_counted_and_left_out(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
     """One says more than it has frames for, and one nothing; the update is that of the others."""
     transcripts = ("ab", "a" * 30, "-", "ba")
@@ -264,19 +271,23 @@ def test_utterances_that_do_not_fit_are_counted_and_left_out(make: Callable, cap
         assert torch.allclose(dict(model.named_parameters())[name], value, atol=1e-6), name
 
 
+def test_units_that_are_not_in_the_vocabulary_are_told_once(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    """They are not in the loss, but errors all the same."""
+    model = make(decoder=Says)
+    odd, plain = spoken_batch(1, transcripts=["a?b!"]), spoken_batch(1, transcripts=["ab"])
+    (with_odd,), (without,) = (make_trainer(1).validate(model, loader([b]), verbose=False) for b in (odd, plain))
+    make_trainer(1).validate(model, loader([odd]), verbose=False)
+    assert caplog.text.count("The vocabulary does not have '!', '?'") == 1
+    assert with_odd["val/loss/ctc"] == without["val/loss/ctc"]
+    assert (with_odd["val/cer"], without["val/cer"]) == (0.5, 0)
+
+
 def test_an_update_without_a_fitting_utterance_changes_nothing(make: Callable) -> None:
     model = make()
     before = parameters_of(model)
     trainer = fit(model, [spoken_batch(2, transcripts=["b" * 99])], 1)
     assert trainer.callback_metrics["train/loss/total"] == 0
     assert not moved(before, parameters_of(model))
-
-
-class Says(GreedyDecoder):
-    """Recognises what it was told to."""
-
-    def decode(self, log_probabilities: Tensor, num_frames: Any) -> list[str]:
-        return ["ab", "ab ab", "", "a bb b"][: len(num_frames)]
 
 
 @pytest.mark.parametrize("size", [4, 2])

@@ -22,7 +22,7 @@ def show_examples(examples: Sequence[tuple[str, str, str]], tables: Sequence[Wan
     """
     if not examples:
         return
-    lines = [f"  {name}: {wanted!r}\n  {'recognised':>{len(name)}}: {found!r}" for name, wanted, found in examples]
+    lines = [f"  {name}: {wanted!r}\n  recognised: {found!r}" for name, wanted, found in examples]
     logger.info("Recognised after update %d:\n%s", update, "\n".join(lines))
     for table in tables:
         table.log_table("val/examples", columns=_COLUMNS, data=[list(row) for row in examples], step=update)

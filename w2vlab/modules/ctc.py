@@ -34,7 +34,7 @@ class CTCFineTuning(Recognizer):
     The encoder stays as it was pretrained, and so does the quantizer where the context network sees codes. For the
     first `freeze_updates` the linear layer learns alone. The loss is that of connectionist temporal classification,
     and the update its mean over utterances. Utterances with fewer frames than their transcript needs do not count;
-    they are warned of, and `unfit_utterances` in the logs says how many there were.
+    they are warned of, and `unfit_utterances` in the logs says how many there were in an update or a validation.
 
     The units are those of the transcripts to train on, and travel in the checkpoints.
 
@@ -100,6 +100,17 @@ class CTCFineTuning(Recognizer):
         self.make_decoder = decoder
         self._decoder: Decoder | None = None
         self._num_unfit = 0
+        self._unknown: set[str] = set()
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Makes room for the units of `vocabulary`, with a new linear layer and a new decoder.
+
+        Raises:
+            ValueError: Its units are others than `units`.
+        """
+        if vocabulary != self.vocabulary:
+            self._decoder = None
+        super().set_vocabulary(vocabulary)
 
     @property
     def title(self) -> str:
@@ -121,7 +132,9 @@ class CTCFineTuning(Recognizer):
 
     def _losses_of(self, output: Recognition, batch: AudioBatch, warn: bool = False) -> dict[str, Any]:
         """Returns the loss summed over utterances, and how many count and how many do not."""
-        targets = [self._vocabulary.encode(transcript) for transcript in _transcripts(batch)]
+        transcripts = _transcripts(batch)
+        self._warn_of_unknown(transcripts)
+        targets = [self._vocabulary.encode(transcript) for transcript in transcripts]
         fits = alignable(targets, output.num_frames)
         if warn and not all(fits):
             self._warn_of_unfit([name for name, fit in zip(batch.ids, fits, strict=True) if not fit])
@@ -137,6 +150,16 @@ class CTCFineTuning(Recognizer):
                 "frames, or none; the last was %s.",
                 self._num_unfit,
                 names[-1],
+            )
+
+    def _warn_of_unknown(self, transcripts: tuple[str, ...]) -> None:
+        found = {unit for transcript in transcripts for unit in self._vocabulary.unknown(transcript)}
+        if unknown := found - self._unknown:
+            self._unknown |= unknown
+            _log.warning(
+                "The vocabulary does not have %s: it was made of the transcripts that the model was first trained on. "
+                "The loss is taken without them, and error rates count them as errors.",
+                ", ".join(map(repr, sorted(unknown))),
             )
 
     @property
