@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from w2vlab.types import LossOutput, Mask, PredictionTask, PretrainOutput, QuantizerOutput, TargetSpec
+from w2vlab.vocabulary import Vocabulary
 
 
 class StepDependent(ABC):
@@ -252,9 +253,26 @@ class UpdatePenalty(Penalty):
         return output.context.new_zeros(()) if statistics is None else self.evaluate(statistics)
 
 
+class Decoder(ABC):
+    """Turns scores over a vocabulary into transcripts."""
+
+    @abstractmethod
+    def decode(self, log_probabilities: Tensor, num_frames: Sequence[int]) -> list[str]:
+        """Decodes a batch.
+
+        Args:
+            log_probabilities: Shape `(B, T, V)` for V entries of the vocabulary, the blank first.
+            num_frames: Frames of each utterance, B integers.
+
+        Returns:
+            The transcript of each utterance, as `Vocabulary` has it.
+        """
+
+
 EncoderFactory = Callable[[], FeatureEncoder]
 ContextFactory = Callable[[int], ContextNetwork]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
 PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
 PenaltyFactory = Callable[[], Penalty]
+DecoderFactory = Callable[[Vocabulary], Decoder]

@@ -205,3 +205,28 @@ def _check_updates(warmup_updates: int, total_updates: int) -> None:
             f"`total_updates` must be more than `warmup_updates` ({warmup_updates}), but is {total_updates}; "
             "the learning rate would never reach its full value."
         )
+
+
+class FineTuningAdamW(AdamW):
+    """AdamW in the settings of wav2vec 2.0's fine-tuning.
+
+    Args:
+        params: Supplied by the module, not by YAML.
+        lr: Full learning rate (BASE on 100 hours).
+        betas: Decay of the averages of gradient and square.
+        eps: Added to the denominator.
+        weight_decay: Decoupled weight decay.
+
+    Reference:
+        The released configuration of Baevski et al. 2020, arXiv:2006.11477, `base_100h`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 3e-5,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)

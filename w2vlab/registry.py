@@ -40,13 +40,14 @@ class Family:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("model", "models", "w2vlab.modules.pretraining.PretrainingModule", "w2vlab.modules"),
+        Family("model", "models", "w2vlab.modules.trained.TrainedModule", "w2vlab.modules"),
         Family("encoder", "encoders", "w2vlab.interfaces.FeatureEncoder", "w2vlab.encoders"),
         Family("context", "contexts", "w2vlab.interfaces.ContextNetwork", "w2vlab.contexts"),
         Family("quantizer", "quantizers", "w2vlab.interfaces.Quantizer", "w2vlab.quantizers"),
         Family("masking", "maskings", "w2vlab.interfaces.Masking", "w2vlab.masking"),
         Family("loss", "losses", "w2vlab.interfaces.PredictionLoss", "w2vlab.losses"),
         Family("penalty", "penalties", "w2vlab.interfaces.Penalty", "w2vlab.losses"),
+        Family("decoder", "decoders", "w2vlab.interfaces.Decoder", "w2vlab.decoders"),
     )
 }
 

@@ -41,6 +41,7 @@ class AudioBatch:
         num_samples: Samples of each utterance, B integers.
         ids: A unique name for each utterance, B strings; random draws are addressed by it.
         counted: False where a process only computes it because another one has a batch more; it adds nothing.
+        transcripts: What is said in each utterance, B strings as `Vocabulary` has them; None where nobody asked.
         update: On the first micro-batch of an update, all those of this process, on the host; None where nobody asked.
     """
 
@@ -48,6 +49,7 @@ class AudioBatch:
     num_samples: tuple[int, ...]
     ids: tuple[str, ...]
     counted: bool = True
+    transcripts: tuple[str, ...] | None = None
     update: tuple[AudioBatch, ...] | None = None
 
     def __len__(self) -> int:

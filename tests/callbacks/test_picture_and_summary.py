@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+from unittest.mock import Mock
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+from w2vlab.callbacks.examples import show_examples
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.picture import RunView, draw_run
 from w2vlab.callbacks.summary import print_summary, summarize
@@ -100,6 +102,45 @@ def test_summary_has_dashes_for_what_there_is_not() -> None:
     summary = summarize(run_view(codebooks=False), 0)
     assert summary["codebook perplexity"] == summary["codes used"] == "–"  # noqa: RUF001
     assert summary["speed"] == "50 s of audio a second"
+
+
+def recognition_view(*rates: str) -> RunView:
+    train, validation = MetricHistory(), MetricHistory()
+    for update, rate in ((10, 0.9), (20, 0.45), (30, 0.5)):
+        train.record(update, {"train/loss/total": 200 * rate, "learning_rate": 1e-4})
+        validation.record(update, {"val/loss/total": 100 * rate, **{f"val/{name}": rate for name in rates}})
+    return RunView("A title", train, validation, None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("rates", "shown"), [(("wer", "cer"), ["of words", "of characters"]), (("per",), ["of phones"])]
+)
+def test_recognition_is_drawn_by_its_errors(rates: tuple[str, ...], shown: list[str]) -> None:
+    figure = draw_run(recognition_view(*rates))
+    figure.savefig(io.BytesIO())
+    assert labels(figure, "Loss (nats an utterance)") == ["training", "validation"]
+    assert labels(figure, "Error rates in validation") == [*shown, "as many errors as there are to recognise"]
+    assert labels(figure, "Speed (seconds of audio a second)") == ["nothing recorded"]
+    assert len(figure.axes) == 4
+
+
+def test_summary_of_recognition() -> None:
+    summary = summarize(recognition_view("wer", "cer"), 60)
+    assert list(summary) == [
+        *("validation loss", "word error rate", "character error rate", "audio a second", "time"),
+    ]
+    assert summary["word error rate"] == "45.0 % at best, 50.0 % at last"
+
+
+def test_examples_are_lined_up(caplog: pytest.LogCaptureFixture) -> None:
+    table = Mock()
+    with caplog.at_level("INFO"):
+        show_examples([("a.wav", "one two", "on to")], [table], 7)
+        show_examples([], [table], 8)
+    assert caplog.messages == ["Recognised after update 7:\n  a.wav: 'one two'\n  recognised: 'on to'"]
+    table.log_table.assert_called_once_with(
+        "val/examples", columns=["utterance", "transcript", "recognised"], data=[["a.wav", "one two", "on to"]], step=7
+    )
 
 
 def test_paths_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:

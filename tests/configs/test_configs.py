@@ -15,6 +15,7 @@ from w2vlab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 RUNS = sorted(ROOT.glob("configs/*.yaml"))
+FINETUNING = sorted(ROOT.glob("configs/finetune/*.yaml"))
 MACHINES = sorted(ROOT.glob("configs/trainer/*.yaml"))
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *RUNS, *sorted(ROOT.glob("configs/*/*.yaml"))]
 
@@ -45,6 +46,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_run_begins_with_its_command(path: Path) -> None:
     assert commands(path)[0] == f"w2vlab fit --config configs/{path.name}"
+
+
+@pytest.mark.parametrize("path", FINETUNING, ids=lambda path: path.stem)
+def test_a_fine_tuning_begins_with_its_command(path: Path) -> None:
+    """Which lacks nothing but the pretrained model."""
+    command = f"w2vlab fit --config configs/finetune/{path.name} --model.checkpoint="
+    assert commands(path)[0].startswith(command)
+    assert " " not in commands(path)[0].removeprefix(command)
 
 
 @pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)

@@ -20,11 +20,11 @@ from tests.contracts.tiny import (
 from w2vlab.functional.contrastive import fingerprint
 from w2vlab.interfaces import LearnsByStatistics
 from w2vlab.losses import ContrastiveLoss
-from w2vlab.modules import FuturePrediction, MaskedPrediction
+from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer
 from w2vlab.types import TargetSpec
 
-MODELS = classes("model")
+MODELS = [cls for cls in classes("model") if issubclass(cls, PretrainingModule)]
 PAIRS = list(product(classes("quantizer"), classes("loss")))
 WITH_CODEBOOKS = [cls for cls in classes("quantizer") if build(cls).num_codebooks]
 

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from w2vlab.modules import PretrainingModule
 from w2vlab.registry import FAMILIES, load_parts, part_classes
 from w2vlab.types import AudioBatch, RandomAddress, TargetSpec
+from w2vlab.vocabulary import Vocabulary
 
 WIDTH = 8
 """Of everything that has a width, so that any part fits any other."""
@@ -60,6 +61,7 @@ SUPPLIED: dict[str, dict[str, Any]] = {
     "context": {"input_dim": WIDTH},
     "quantizer": {"input_dim": WIDTH},
     "loss": {"context_dim": WIDTH, "targets": SPEC},
+    "decoder": {"vocabulary": Vocabulary.of("characters", ["ab ba"])},
 }
 """The arguments that a module supplies, by family; the other families have none."""
 

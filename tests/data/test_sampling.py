@@ -149,5 +149,5 @@ def test_utterances_at_the_limit_of_length(tmp_path, cache):
         write_ramp(tmp_path / "corpus" / f"{samples}.wav", samples / 16_000)
     utterances = Utterances(prepare_manifest(tmp_path / "corpus", cache).cuts, min_samples=3200)
     assert [cut.id for cut in utterances] == ["3200.wav"]
-    assert utterances.short.counts == {"shorter than 0.2 s": 1}
+    assert utterances.left_out.counts == {"shorter than 0.2 s": 1}
     assert Recording.from_file(tmp_path / "corpus/3200.wav").num_samples == 3200

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tests.contracts.tiny import SPEC, build
 from w2vlab.functional.codebooks import nearest_entries
 from w2vlab.functional.contrastive import contrastive_logits
+from w2vlab.functional.ctc import ctc_loss, log_probabilities
 from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.functional.precision import ISLANDS
 from w2vlab.losses import CodePredictionLoss, DiversityPenalty, FeaturePenalty, FuturePredictionLoss
@@ -87,6 +88,7 @@ CASES: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "cosine logits": cosine_logits,
     "prediction losses": prediction_losses,
     "feature penalty": lambda x: [FeaturePenalty()(output_of(x, x.softmax(-1)[:, :, None]))],
+    "CTC": lambda x: [ctc_loss(log_probabilities(x), [(1, 2, 2), (3,)], (N, N - 1)), log_probabilities(x)],
     "diversity penalty": lambda x: [build(DiversityPenalty)(output_of(x, x.abs()[:, :, None]))],
 }
 

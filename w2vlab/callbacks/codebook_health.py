@@ -16,6 +16,7 @@ from torch import Tensor
 
 from w2vlab.callbacks.codebook_picture import HealthView, draw_codebook_health
 from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.functional.code_statistics import (
@@ -89,8 +90,9 @@ class CodebookHealth(Callback):
         """Finds out whether there is anything to look at, and says so if there is not.
 
         Raises:
-            ValueError: No process has the whole model.
+            ValueError: No process has the whole model, or the model is not pretrained.
         """
+        refuse_other_modules(self, pl_module)
         self._active = False
         if stage != TrainerFn.FITTING:
             return

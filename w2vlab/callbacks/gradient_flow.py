@@ -13,6 +13,7 @@ from torch import Tensor
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix
 from w2vlab.callbacks.gradient_picture import draw_gradient_matrix
+from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.distributed import all_reduce_sum
@@ -58,8 +59,9 @@ class GradientFlow(Callback):
         """Starts anew.
 
         Raises:
-            ValueError: The weights are spread over the processes.
+            ValueError: The weights are spread over the processes, or the model is not pretrained.
         """
+        refuse_other_modules(self, pl_module)
         if not keeps_whole_model(trainer):
             raise ValueError(
                 "`trainer.strategy` must keep all weights on every process for GradientFlow, but is "

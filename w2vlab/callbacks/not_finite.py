@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.trained import TrainedModule
 from w2vlab.types import RunError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class NotFinite(Callback):
         Raises:
             RunError: As many updates in a row as are allowed were skipped.
         """
-        skipped = cast(PretrainingModule, pl_module).skipped
+        skipped = cast(TrainedModule, pl_module).skipped
         # Filling is queued on the device; copying a tensor made of a number there would wait for it.
         total = torch.full((), float(skipped.total), device=pl_module.device)
         pl_module.log("train/skipped_updates", total, batch_size=1)

@@ -14,6 +14,8 @@ from torch import Tensor
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
 
+_ERROR_RATES = {"wer": "word", "cer": "character", "per": "phone"}
+
 _TRAIN, _VAL, _SECOND, _LIMIT = "#8fb4d9", "#c8502d", "#3b7d4f", "#777777"
 
 
@@ -37,9 +39,34 @@ class RunView:
     code_counts: Tensor | None
     num_codes: int
 
+    @property
+    def error_rates(self) -> dict[str, str]:
+        """What the error rates that validations have are called, by their names in the logs; empty in pretraining."""
+        return {name: what for name, what in _ERROR_RATES.items() if self.validation.last(f"val/{name}") is not None}
+
 
 def draw_run(view: RunView) -> Figure:
-    """Draws six panels over the updates; one that has nothing to show says so."""
+    """Draws panels over the updates; one that has nothing to show says so."""
+    return _draw_recognition(view) if view.error_rates else _draw_pretraining(view)
+
+
+def _draw_recognition(view: RunView) -> Figure:
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure.suptitle(view.title, fontsize=13)
+    (loss, errors), (schedules, speed) = figure.subplots(2, 2)
+    _draw_pair(loss, view, "loss/total")
+    _finish(loss, "Loss (nats an utterance)")
+    for (name, what), colour, marker in zip(view.error_rates.items(), (_VAL, _SECOND), "os", strict=False):
+        _draw_line(errors, view.validation, f"val/{name}", f"of {what}s", colour, marker)
+    _draw_limit(errors, 1.0, "as many errors as there are to recognise")
+    errors.set_ylim(bottom=0)
+    _finish(errors, "Error rates in validation")
+    _draw_schedules(schedules, view)
+    _draw_speed(speed, view.train)
+    return figure
+
+
+def _draw_pretraining(view: RunView) -> Figure:
     figure = Figure(figsize=(14, 7.5), layout="constrained")
     figure.suptitle(view.title, fontsize=13)
     (loss, accuracy, perplexity), (schedules, speed, usage) = figure.subplots(2, 3)

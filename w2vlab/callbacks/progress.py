@@ -16,13 +16,16 @@ _SHOWN = {
     "loss": "train/loss/total",
     "accuracy": "train/accuracy",
     "perplexity": "train/codebook/perplexity_hard",
+    "WER": "val/wer",
+    "CER": "val/cer",
+    "PER": "val/per",
     "audio s/s": AUDIO_RATE,
 }
 """What is shown, by the name it is shown under."""
 
 
 class TrainingProgress(TQDMProgressBar):
-    """Shows loss, accuracy, code perplexity and speed: a bar on a terminal, else ten plain lines a run.
+    """Shows loss, accuracy or error rates, code perplexity and speed: a bar on a terminal, else ten plain lines a run.
 
     A run without a last update gets a line an epoch instead.
 

@@ -15,11 +15,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from w2vlab.callbacks.examples import show_examples
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.picture import RunView, draw_run
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.summary import print_summary, summarize
-from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.trained import TrainedModule
 
 _DRAWING_SHARE = 0.03
 """Most of a run's time that pictures between its validations may take."""
@@ -33,8 +34,8 @@ class RunReport(Callback):
 
     After a validation, `report.png` and `report.json` in the run's folder are written anew (rarely, where validations
     follow each other fast), and the picture and the usage of the codebooks go to Weights & Biases, if that is the
-    logger. At the end, also of an interrupted run, a short table follows on the terminal. A resumed run goes on with
-    the history in its checkpoint.
+    logger; so do a few transcripts beside what was recognised, where a model does that. At the end, also of an
+    interrupted run, a short table follows on the terminal. A resumed run goes on with the history in its checkpoint.
     """
 
     def __init__(self) -> None:
@@ -87,6 +88,7 @@ class RunReport(Callback):
         if trainer.is_global_zero and not _is_trial(trainer):
             view = self._view(trainer, pl_module)
             _log_usage(trainer, view.code_counts)
+            show_examples(cast(TrainedModule, pl_module).examples, _wandb_loggers(trainer), trainer.global_step)
             start = time.monotonic()
             if start >= self._next_drawing and trainer.global_step != trainer.max_steps:  # the last one is the report's
                 with may_fail("The report"):
@@ -118,16 +120,14 @@ class RunReport(Callback):
         return self._seconds_before + time.monotonic() - self._start
 
     def _view(self, trainer: Trainer, pl_module: LightningModule) -> RunView:
-        module = cast(PretrainingModule, pl_module)
-        quantizer = module.quantizer
-        size = f" ({quantizer.num_codebooks} x {quantizer.codebook_size})" if quantizer.num_codebooks else ""
+        module = cast(TrainedModule, pl_module)
         return RunView(
-            title=f"{type(module).__name__} with {type(quantizer).__name__}{size}, update {trainer.global_step}",
+            title=f"{module.title}, update {trainer.global_step}",
             train=self.train,
             validation=self.validation,
             num_candidates=module.num_candidates,
             code_counts=module.codebook_counts,
-            num_codes=quantizer.num_codebooks * quantizer.codebook_size,
+            num_codes=module.num_codes,
         )
 
     def _write(self, trainer: Trainer, view: RunView) -> Path:

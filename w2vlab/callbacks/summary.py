@@ -26,13 +26,9 @@ def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
     """
     val = view.validation
     first, last = val.first("val/loss/total"), val.last("val/loss/total")
-    hard, soft = val.last("val/codebook/perplexity_hard"), val.last("val/codebook/perplexity_soft")
-    used = val.last("val/codebook/num_used")
     return {
         "validation loss": _ABSENT if first is None or last is None else f"{first:.4g} at first, {last:.4g} at last",
-        "validation accuracy": _accuracy(view),
-        "codebook perplexity": _perplexity(hard, soft),
-        "codes used": _ABSENT if used is None else f"{used:.0f} of {view.num_codes}",
+        **(_error_rates(view) or _codes(view)),
         "speed": _speed(view),
         "time": str(timedelta(seconds=round(seconds))),
     }
@@ -48,6 +44,25 @@ def print_summary(title: str, values: dict[str, str], paths: dict[str, str]) -> 
     console.print(table)
     for name, path in paths.items():
         console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _error_rates(view: RunView) -> dict[str, str]:
+    return {
+        f"{what} error rate": f"{100 * min(values):.1f} % at best, {100 * values[-1]:.1f} % at last"
+        for name, what in view.error_rates.items()
+        for _, values in [view.validation.series(f"val/{name}")]
+    }
+
+
+def _codes(view: RunView) -> dict[str, str]:
+    val = view.validation
+    hard, soft = val.last("val/codebook/perplexity_hard"), val.last("val/codebook/perplexity_soft")
+    used = val.last("val/codebook/num_used")
+    return {
+        "validation accuracy": _accuracy(view),
+        "codebook perplexity": _perplexity(hard, soft),
+        "codes used": _ABSENT if used is None else f"{used:.0f} of {view.num_codes}",
+    }
 
 
 def _accuracy(view: RunView) -> str:

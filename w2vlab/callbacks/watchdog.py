@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from w2vlab.callbacks.cures import Cure, RunFacts, cures
 from w2vlab.callbacks.healthy_states import HealthyStates
+from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.readings import Reading, Setting, facts_of, reading_of, reduced_metrics, setting_of
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.signatures import (
@@ -164,8 +165,9 @@ class CollapseWatchdog(Callback):
         """Refuses to restore what no process has as a whole.
 
         Raises:
-            ValueError: The strategy shards the model.
+            ValueError: The strategy shards the model, or the model is not pretrained.
         """
+        refuse_other_modules(self, pl_module)
         if self.action == "restore" and not keeps_whole_model(trainer):
             raise ValueError(
                 "`action` must be warn or stop where the model is sharded "

@@ -20,7 +20,7 @@ from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.cli.parser import RunParser, command_line_problem
 from w2vlab.data import SpeechDataModule
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.registry import load_parts
+from w2vlab.registry import load_parts, part_classes
 
 _HELP = """\
 Usage: w2vlab explain [--json] [--no_gradients] [--devices N] [--speed S] [any option of `w2vlab fit`]
@@ -63,6 +63,12 @@ class _Options(W2VLightningCLI):
     def instantiate_classes(self) -> None:
         """Builds the model and checks the settings of the data."""
         self.settings = self.config[self.config.subcommand]
+        kind = self.settings.model.class_path.rpartition(".")[2]
+        if not issubclass(part_classes("model").get(kind, PretrainingModule), PretrainingModule):
+            raise ValueError(
+                f"`model` must be a pretraining objective to be explained, but is {kind}. Explain the run that its "
+                "pretrained model comes from."
+            )
         self.datamodule = SpeechDataModule(**self.settings.data)
         # The parser of the run would build loggers and callbacks too.
         parser = RunParser(exit_on_error=False)

@@ -35,8 +35,8 @@ from w2vlab.cli.save_config import SaveRunConfig
 from w2vlab.cli.wandb_logger import guard
 from w2vlab.data import SpeechDataModule
 from w2vlab.modules.loading import read_checkpoint
-from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.resuming import validation_is_due
+from w2vlab.modules.trained import TrainedModule
 
 ROOT = "runs"
 """Where runs go unless told otherwise; a logger with this folder follows `trainer.default_root_dir`."""
@@ -81,7 +81,7 @@ class W2VLightningCLI(LightningCLI):
         way_on = f"Go on with: {command_to_go_on(args)}" if args[:1] == ["fit"] else "Run the command again."
         self._watch = ProcessWatch(way_on)
         super().__init__(
-            PretrainingModule,
+            TrainedModule,
             SpeechDataModule,
             subclass_mode_model=True,
             save_config_callback=SaveRunConfig,
@@ -171,7 +171,7 @@ class W2VLightningCLI(LightningCLI):
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":
             settle_accumulation(self.trainer, self.datamodule)
-        self.datamodule.require(self.model.min_samples, self.model.looks_ahead)
+        self.datamodule.require(self.model.min_samples, self.model.looks_ahead, self.model.units)
         if self._saved_config is not None:
             report_differences(self._saved_config, self.model.run_config)
 

@@ -38,6 +38,11 @@ class GuardedWandbLogger(WandbLogger):
         with self._guarded():
             super().log_image(key, images, step, **kwargs)
 
+    def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
+        """Logs unless that fails."""
+        with self._guarded():
+            super().log_table(key, *args, **kwargs)
+
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Uploads, where that was asked for, unless that fails."""
         with self._guarded():

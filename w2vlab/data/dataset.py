@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from w2vlab.data.crops import Window, choose_windows
 from w2vlab.data.sampling import BatchPlan
 from w2vlab.data.tally import Tally
+from w2vlab.data.transcripts import Transcripts
 from w2vlab.data.utterances import num_samples
 from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress
 
@@ -33,13 +34,22 @@ class SpeechDataset(Dataset[AudioBatch]):
         crop_to_shortest: Whether the windows of a batch are all as long as its shortest.
         seed: The run's seed.
         random: Whether windows are drawn anew each epoch; otherwise they are the middles.
+        transcripts: What is said in each utterance, for batches to bring it; None for none.
     """
 
-    def __init__(self, max_samples: int, crop_to_shortest: bool, seed: int, random: bool) -> None:
+    def __init__(
+        self,
+        max_samples: int,
+        crop_to_shortest: bool,
+        seed: int,
+        random: bool,
+        transcripts: Transcripts | None = None,
+    ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
         self.seed = seed
         self.random = random
+        self.transcripts = transcripts
         self.skipped = Tally()  # of this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
@@ -71,7 +81,9 @@ class SpeechDataset(Dataset[AudioBatch]):
         waveform = torch.zeros(len(usable), max(lengths))  # (B, S)
         for row, (_, audio) in zip(waveform, usable, strict=True):
             row[: len(audio)] = torch.from_numpy(audio)
-        return AudioBatch(waveform, lengths, tuple(name for name, _ in usable))
+        names = tuple(name for name, _ in usable)
+        said = None if self.transcripts is None else tuple(self.transcripts.of(name) or "" for name in names)
+        return AudioBatch(waveform, lengths, names, transcripts=said)
 
     def _read(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import prepare_manifest, read_manifest
 from w2vlab.data.sampling import EpochSampler
 from w2vlab.data.splitting import validation_limit
+from w2vlab.data.transcripts import read_transcripts
 from w2vlab.data.updates import UpdateLoader
 from w2vlab.data.utterances import Utterances
 from w2vlab.distributed import rank, world_size
 from w2vlab.place import place_of
 from w2vlab.types import SAMPLE_RATE, Seconds
+from w2vlab.vocabulary import Units
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ DECIDES_THE_ORDER = (
 
 
 class SpeechDataModule(LightningDataModule):
-    """Unlabelled speech in batches of about equal length and total duration.
+    """Speech in batches of about equal length and total duration, with transcripts where the model needs them.
 
     The trainer must run with `use_distributed_sampler=False`: the batches are already shared out. An epoch is one
     sequence of micro-batches, whatever the number of processes; see `EpochSampler`.
@@ -110,6 +113,7 @@ class SpeechDataModule(LightningDataModule):
         self.exclude = exclude
         self._excluded = exclusion(exclude)
         self._whole_updates = False
+        self._units: Units | None = None
         self._model_min_samples = 0
         self._place = (0, 0)  # epoch, micro-batches of it that are done, on all processes together
 
@@ -123,16 +127,24 @@ class SpeechDataModule(LightningDataModule):
         """Micro-batches of an update on each process."""
         return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
-    def require(self, min_samples: int, whole_updates: bool = False) -> None:
+    def require(self, min_samples: int, whole_updates: bool = False, units: Units | None = None) -> None:
         """Says what a model needs; to be called before `setup`.
 
         Args:
             min_samples: Utterances of fewer samples at 16 kHz are left out.
             whole_updates: Whether the first micro-batch of an update must hold all of them, in `AudioBatch.update`.
+            units: What transcripts are needed in; None where none are. Utterances that have none, or are longer than
+                `max_seconds`, are then left out: what is said must be said in whole utterances.
 
         Raises:
-            ValueError: What is left of longer ones is still too short.
+            ValueError: What is left of longer ones is still too short, or would not be whole.
         """
+        if units is not None and self.crop_to_shortest:
+            raise ValueError(
+                "`crop_to_shortest` must be false for a model that learns from transcripts, as they are of whole "
+                "utterances, but is true."
+            )
+        self._units = units
         needed = min_samples / SAMPLE_RATE
         _check("max_seconds", self.max_seconds, self.max_seconds >= needed, f"at least {needed:.3f} for this model")
         self._model_min_samples = min_samples
@@ -166,14 +178,24 @@ class SpeechDataModule(LightningDataModule):
         if rank() == 0:
             logger.info(self.summary())
 
+    def training_transcripts(self) -> Iterator[str]:
+        """Yields the transcripts of the utterances to train on; to be called after `setup`."""
+        return self._train.spoken()
+
     def _read_utterances(self, corpus: str) -> Utterances:
-        manifest = read_manifest(locate(corpus, self.cache), self.cache)
-        utterances = Utterances(manifest.cuts, self.min_samples, self._excluded)
+        source = locate(corpus, self.cache)
+        manifest = read_manifest(source, self.cache)
+        if self._units is None:
+            utterances = Utterances(manifest.cuts, self.min_samples, self._excluded)
+        else:
+            transcripts, longest = read_transcripts(source, self._units), round(self.max_seconds * SAMPLE_RATE)
+            utterances = Utterances(manifest.cuts, self.min_samples, self._excluded, longest, transcripts)
         if not len(utterances):
-            raise ValueError(f"{corpus} must hold an utterance that is long enough, but has {utterances.short}.")
+            rule = "is long enough" if self._units is None else "has a transcript and a length in range"
+            raise ValueError(f"{corpus} must hold an utterance that {rule}, but has {utterances.left_out}.")
         self._remarks += [
             f"of {corpus}, {kind}: {tally}"
-            for kind, tally in (("left out", manifest.skipped + utterances.short), ("converted", manifest.notes))
+            for kind, tally in (("left out", manifest.skipped + utterances.left_out), ("converted", manifest.notes))
             if tally
         ]
         if utterances.num_excluded:
@@ -192,7 +214,7 @@ class SpeechDataModule(LightningDataModule):
             _check("accumulate_grad_batches", self.accumulate, self.accumulate == needed, rule)
         sampler = self._sampler(self._train, self.seed, self.accumulate)
         sampler.move_to(*self._place)
-        dataset = self._dataset(random=True)
+        dataset = self._dataset(self._train, random=True)
         if self._whole_updates and self.accumulate > 1:
             return UpdateLoader(dataset, sampler, self.num_workers, self.accumulate)
         return ResilientLoader(dataset, sampler, self.num_workers)
@@ -200,15 +222,16 @@ class SpeechDataModule(LightningDataModule):
     def val_dataloader(self) -> ResilientLoader:
         """Returns the loader of validation batches: always the same ones, cropped to their middles."""
         sampler = self._sampler(self._val, None, accumulate=1)
-        return ResilientLoader(self._dataset(random=False), sampler, self.num_workers)
+        return ResilientLoader(self._dataset(self._val, random=False), sampler, self.num_workers)
 
     def _sampler(self, utterances: Utterances, seed: int | None, accumulate: int) -> EpochSampler:
         return EpochSampler(
             utterances, self.batch_seconds, self.max_seconds, self.num_buckets, seed, world_size(), rank(), accumulate
         )
 
-    def _dataset(self, random: bool) -> SpeechDataset:
-        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), self.crop_to_shortest, self.seed, random)
+    def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
+        longest = round(self.max_seconds * SAMPLE_RATE)
+        return SpeechDataset(longest, self.crop_to_shortest, self.seed, random, utterances.transcripts)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the place in the training data, behind the last whole update, and the options that it depends on.

@@ -13,6 +13,7 @@ from lhotse.utils import compute_num_samples
 
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
+from w2vlab.data.transcripts import Transcripts
 from w2vlab.types import SAMPLE_RATE, Seconds
 
 
@@ -23,27 +24,39 @@ class Utterances:
         manifest: The prepared cuts.
         min_samples: Utterances of fewer samples at 16 kHz are left out.
         excluded: Tells by an id that its utterance is left out; None for none.
+        max_samples: Those of more are, too; None for no limit.
+        transcripts: Those that have none are, too; None where none are needed.
 
     Attributes:
         positions: `splitting.position` of each.
         durations: Seconds of each.
-        short: Those left out because they are too short.
+        left_out: Those that cannot be used, by reason.
         num_excluded: How many `excluded` left out.
+        transcripts: What is said in each; None where nobody asked.
     """
 
-    def __init__(self, manifest: Path, min_samples: int, excluded: Callable[[str], bool] | None = None) -> None:
-        self.short = Tally()
+    def __init__(
+        self,
+        manifest: Path,
+        min_samples: int,
+        excluded: Callable[[str], bool] | None = None,
+        max_samples: int | None = None,
+        transcripts: Transcripts | None = None,
+    ) -> None:
+        self.left_out = Tally()
         self.num_excluded = 0
+        self.transcripts = transcripts
         self._manifest = manifest
         self._min_samples = min_samples
+        self._max_samples = max_samples
         self._excluded = excluded or _nothing
         self._first, self._last = 0.0, 1.0
         positions, durations = [], []
         for cut in CutSet.from_jsonl_lazy(manifest):
             if self._excluded(cut.id):
                 self.num_excluded += 1
-            elif num_samples(cut) < min_samples:
-                self.short.add(f"shorter than {min_samples / SAMPLE_RATE:g} s", cut.id)
+            elif (reason := self._reason_against(cut)) is not None:
+                self.left_out.add(reason, cut.id)
             else:
                 positions.append(position(cut.id))
                 durations.append(cut.duration)
@@ -61,8 +74,23 @@ class Utterances:
     def __iter__(self) -> Iterator[Cut]:
         for cut in CutSet.from_jsonl_lazy(self._manifest):
             inside = self._first <= position(cut.id) < self._last and not self._excluded(cut.id)
-            if inside and num_samples(cut) >= self._min_samples:
+            if inside and self._reason_against(cut) is None:
                 yield cut
+
+    def _reason_against(self, cut: Cut) -> str | None:
+        samples = num_samples(cut)
+        if samples < self._min_samples:
+            return f"shorter than {self._min_samples / SAMPLE_RATE:g} s"
+        if self._max_samples is not None and samples > self._max_samples:
+            return f"longer than {self._max_samples / SAMPLE_RATE:g} s"
+        if self.transcripts is not None and self.transcripts.of(cut.id) is None:
+            return "without a transcript"
+        return None
+
+    def spoken(self) -> Iterator[str]:
+        """Yields the transcript of each, where there are transcripts."""
+        if self.transcripts is not None:
+            yield from filter(None, (self.transcripts.of(cut.id) for cut in self))
 
     def __len__(self) -> int:
         return len(self.durations)

@@ -15,6 +15,7 @@ ISLANDS = (
     "prediction losses",
     "feature penalty",
     "diversity penalty",
+    "CTC",
 )
 """What stays in float32 (or float64) under mixed precision, by name; everything else may run in bfloat16 or float16.
 

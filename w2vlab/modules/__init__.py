@@ -1,7 +1,9 @@
-"""The pretraining objectives, as Lightning modules that assemble parts."""
+"""The pretraining objectives and fine-tuning, as Lightning modules that assemble parts."""
 
+from w2vlab.modules.ctc import CTCFineTuning
 from w2vlab.modules.future_prediction import FuturePrediction
 from w2vlab.modules.masked_prediction import MaskedPrediction
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.trained import TrainedModule
 
-__all__ = ["FuturePrediction", "MaskedPrediction", "PretrainingModule"]
+__all__ = ["CTCFineTuning", "FuturePrediction", "MaskedPrediction", "PretrainingModule", "TrainedModule"]

@@ -17,6 +17,7 @@ from w2vlab.interfaces import (
     QuantizerFactory,
 )
 from w2vlab.losses import FuturePredictionLoss
+from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import CosineSchedule
 from w2vlab.quantizers import IdentityQuantizer
@@ -97,6 +98,10 @@ class FuturePrediction(PretrainingModule):
         """Returns the quantized frames, which are what the context network projects."""
         output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
         return output.quantized
+
+    def frontend(self) -> Frontend:
+        """Returns encoder and quantizer."""
+        return Frontend(self.encoder, None, self.quantizer)
 
     def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
         """Encodes a batch and quantizes every frame; nothing is drawn at `address`."""

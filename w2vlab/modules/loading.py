@@ -15,8 +15,13 @@ LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 PREVIOUS = "-previous"
 """What the name of a last checkpoint has behind it, once there is a newer one."""
 
+PRETRAINED = "w2vlab_pretrained"
+"""Where a checkpoint of further training holds the configuration of the model that it began with."""
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu", *, check: bool = True) -> dict[str, Any]:
+
+def read_checkpoint(
+    path: str | Path, map_location: Any = "cpu", *, check: bool = True, name: str = "ckpt_path"
+) -> dict[str, Any]:
     """Reads a checkpoint without running any code in it.
 
     Tensors stay in the file until they are used, so whoever wants the configuration alone reads little else.
@@ -25,20 +30,21 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", *, check: bool 
         path: A file that the trainer wrote.
         map_location: Where its tensors go, as in `torch.load`.
         check: Whether to look through the whole file for damage first.
+        name: The option that named the file, for errors.
 
     Raises:
         ValueError: The file is missing, damaged, or no checkpoint.
     """
     if not Path(path).is_file():
-        raise ValueError(f"`ckpt_path` must be a checkpoint file, but {path} is none.")
+        raise ValueError(f"`{name}` must be a checkpoint file, but {path} is none.")
     if check and (damage := damage_of(path)):
-        raise damaged(path, damage)
+        raise damaged(path, damage, name)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=True)
     except Exception as error:  # torch reports damage as RuntimeError, EOFError, UnpicklingError, KeyError, …
-        raise damaged(path, type(error).__name__) from error
+        raise damaged(path, type(error).__name__, name) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"`ckpt_path` must be a checkpoint of a training run, but {path} holds no `state_dict`.")
+        raise ValueError(f"`{name}` must be a checkpoint of a training run, but {path} holds no `state_dict`.")
     return checkpoint
 
 
@@ -58,10 +64,10 @@ def previous_of(path: str | Path) -> Path:
     return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
 
 
-def damaged(path: str | Path, damage: str) -> ValueError:
+def damaged(path: str | Path, damage: str, name: str = "ckpt_path") -> ValueError:
     """Returns the error that says so."""
     previous = previous_of(path)
     advice = f"Use the one before it, {previous}." if previous.is_file() else "Use an older one."
     return ValueError(
-        f"`ckpt_path` must be a whole checkpoint, but {path} cannot be read ({damage}); it may be truncated. {advice}"
+        f"`{name}` must be a whole checkpoint, but {path} cannot be read ({damage}); it may be truncated. {advice}"
     )

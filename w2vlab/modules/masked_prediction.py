@@ -25,6 +25,7 @@ from w2vlab.interfaces import (
 )
 from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.masking import SpanMasking
+from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers import GumbelQuantizer
@@ -157,6 +158,11 @@ class MaskedPrediction(PretrainingModule):
             return encoding.latents
         output: QuantizerOutput = (self.input_quantizer or self.quantizer)(encoding.latents, encoding.padding_mask)
         return output.quantized
+
+    def frontend(self) -> Frontend:
+        """Returns encoder and norm, and the quantizer of the inputs if there is one."""
+        quantizer = None if self.inputs == "continuous" else self.input_quantizer or self.quantizer
+        return Frontend(self.encoder, self.norm, quantizer)
 
     def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
         """Quantizes every frame of a batch, as the targets are.

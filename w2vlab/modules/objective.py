@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
-import lightning.pytorch as pl
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
-from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer, StepDependent
+from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer
+from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.trained import TrainedModule
 from w2vlab.modules.whole_update import WholeUpdate, whole_update_penalties
 from w2vlab.types import AudioBatch, Encoding, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
 
 
-class Objective(pl.LightningModule, ABC):
+class Objective(TrainedModule):
     """Base of what is computed in a step; a subclass assembles parts and says what is predicted from what.
 
     Args:
+        optimizer: Builds the optimiser from the parameters.
+        scheduler: Builds the learning-rate schedule, stepped once an update.
         penalties: The further terms of the objective, by their names in the logs.
         seed: Seed of every random draw of the run.
-
-    Raises:
-        ValueError: The seed is negative.
     """
 
     encoder: FeatureEncoder
@@ -31,12 +32,15 @@ class Objective(pl.LightningModule, ABC):
     quantizer: Quantizer
     loss: PredictionLoss
 
-    def __init__(self, penalties: dict[str, Penalty], seed: int) -> None:
-        super().__init__()
-        if seed < 0:
-            raise ValueError(f"`seed` must not be negative, but is {seed}.")
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable,
+        penalties: dict[str, Penalty],
+        seed: int,
+    ) -> None:
+        super().__init__(optimizer, scheduler, seed)
         self.penalties = nn.ModuleDict(penalties)
-        self.seed = seed
 
     @abstractmethod
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
@@ -53,6 +57,10 @@ class Objective(pl.LightningModule, ABC):
     def visible(self, encoding: Encoding) -> Tensor:
         """Returns what the context network projects and sees where nothing is hidden, `(B, T, ...)`."""
         return encoding.latents
+
+    @abstractmethod
+    def frontend(self) -> Frontend:
+        """Returns the parts before the context network, to be trained further without this objective."""
 
     def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
         """Quantizes every frame of a batch, as the targets are; in evaluation it draws nothing.
@@ -117,9 +125,3 @@ class Objective(pl.LightningModule, ABC):
             else:
                 terms[name] = (penalty(output) * counts).sum() * penalty.weight
         return terms
-
-    def set_update(self, update: int) -> None:
-        """Brings every part that depends on the number of updates to its state after `update` of them."""
-        for module in self.modules():
-            if isinstance(module, StepDependent):
-                module.set_update(update, self.seed)

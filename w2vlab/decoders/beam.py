@@ -1,0 +1,128 @@
+"""Decoding with a beam, a lexicon and an n-gram model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from w2vlab.interfaces import Decoder
+from w2vlab.vocabulary import BLANK, Vocabulary
+
+BETWEEN_WORDS = "|"
+"""How lexica and language models write the space between words."""
+
+
+class BeamDecoder(Decoder):
+    """Searches for the best transcript under the model and, where there is one, a language model.
+
+    It computes on the CPU, through torchaudio and Flashlight Text: `pip install 'w2vlab[decode]'`. The defaults are
+    torchaudio's.
+
+    Args:
+        vocabulary: The model's; supplied by the module, not by YAML.
+        lexicon: A file that lists all words that may be said: on each line a word and its spelling in units, with
+            spaces between them; spellings in characters end with `|`, the space between words. None for any sequence of
+            units.
+        language_model: A KenLM model, `.arpa` or `.bin`, of words where there is a lexicon, of units (`|` for the
+            space) where there is none; None for none.
+        language_model_weight: Factor of the language model's scores.
+        word_score: Added for each word of the lexicon.
+        beam_size: Hypotheses that are kept at each frame.
+        beam_size_units: Units tried at each frame; None for all.
+        beam_threshold: Hypotheses that are worse than the best one by more, in nats, are dropped.
+        add_up: Add up the probabilities of alignments that come to the same; otherwise the best one counts.
+
+    Raises:
+        ValueError: A file is missing, or the lexicon is malformed.
+        RuntimeError: Flashlight Text is not installed.
+
+    Reference:
+        Kahn et al. 2022, arXiv:2201.12465; Baevski et al. 2020, arXiv:2006.11477, Section 4.4, with a 4-gram model.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        lexicon: str | None = None,
+        language_model: str | None = None,
+        language_model_weight: float = 2.0,
+        word_score: float = 0.0,
+        beam_size: int = 50,
+        beam_size_units: int | None = None,
+        beam_threshold: float = 50.0,
+        add_up: bool = False,
+    ) -> None:
+        if beam_size < 1:
+            raise ValueError(f"`beam_size` must be at least 1, but is {beam_size}.")
+        if beam_size_units is not None and beam_size_units < 1:
+            raise ValueError(f"`beam_size_units` must be at least 1, but is {beam_size_units}.")
+        for name, path in (("lexicon", lexicon), ("language_model", language_model)):
+            if path is not None and not Path(path).is_file():
+                raise ValueError(f"`{name}` must be a file, but {path} is none.")
+        tokens = [BETWEEN_WORDS if entry == " " else entry for entry in vocabulary.entries]
+        if lexicon is not None:
+            _check_lexicon(Path(lexicon), set(tokens))
+        self.vocabulary = vocabulary
+        self.has_lexicon = lexicon is not None
+        try:
+            from torchaudio.models.decoder import ctc_decoder
+        except (ImportError, RuntimeError):  # torchaudio raises the latter
+            raise RuntimeError(
+                "`decoder` must not be BeamDecoder without Flashlight Text, which is not installed: "
+                "pip install 'w2vlab[decode]', or take GreedyDecoder."
+            ) from None
+        self._search = ctc_decoder(
+            lexicon=lexicon,
+            tokens=tokens,
+            lm=language_model,
+            beam_size=beam_size,
+            beam_size_token=beam_size_units,
+            beam_threshold=beam_threshold,
+            lm_weight=language_model_weight,
+            word_score=word_score,
+            log_add=add_up,
+            blank_token=BLANK,
+            # Flashlight begins and ends with silence; without a space among the units, the blank has to do.
+            sil_token=BETWEEN_WORDS if BETWEEN_WORDS in tokens else BLANK,
+        )
+
+    def decode(self, log_probabilities: Tensor, num_frames: Sequence[int]) -> list[str]:
+        """Returns the transcript of each utterance."""
+        scores = log_probabilities.float().cpu()
+        found = []
+        for utterance, frames in zip(scores, num_frames, strict=True):
+            (hypotheses,) = self._search(utterance[None, :frames].contiguous())
+            if not hypotheses:  # no word of the lexicon fits
+                found.append("")
+            elif self.has_lexicon:
+                found.append(" ".join(hypotheses[0].words))
+            else:
+                found.append(self.vocabulary.decode(hypotheses[0].tokens.tolist()))
+        return found
+
+
+def _check_lexicon(path: Path, units: set[str]) -> None:
+    """Flashlight takes a spelling in unknown units for a word that is never said.
+
+    Raises:
+        ValueError: A line is none of a lexicon for these units.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`lexicon` must be UTF-8 text, but {path} is not: {error}.") from None
+    words = 0
+    for number, line in enumerate(lines, start=1):
+        word, *spelling = line.split() or [""]
+        if not word:
+            continue
+        words += 1
+        if not spelling or not units.issuperset(spelling):
+            unknown = ", ".join(sorted(set(spelling) - units)) or "nothing"
+            raise ValueError(
+                f"`lexicon` must spell each word in units of the vocabulary, but line {number} of {path} has {unknown}."
+            )
+    if not words:
+        raise ValueError(f"`lexicon` must list at least one word, but {path} is empty.")

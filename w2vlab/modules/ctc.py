@@ -1,0 +1,221 @@
+"""Fine-tuning of a pretrained model for speech recognition, with connectionist temporal classification."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torchmetrics.text import CharErrorRate, WordErrorRate
+
+from w2vlab.decoders import GreedyDecoder
+from w2vlab.functional.choices import check_choice
+from w2vlab.functional.ctc import alignable, ctc_loss
+from w2vlab.interfaces import Decoder, DecoderFactory, MaskingFactory
+from w2vlab.masking import ChannelMasking
+from w2vlab.modules.pretrained import read_pretrained
+from w2vlab.modules.recognition import Recognition, Recognizer
+from w2vlab.modules.sums import PREDICTIONS, Sums
+from w2vlab.optim import FineTuningAdamW, TriStageSchedule
+from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.vocabulary import Units, Vocabulary
+
+_NUM_EXAMPLES = 3
+"""Utterances of a validation that are shown."""
+
+_log = logging.getLogger(__name__)
+
+
+class CTCFineTuning(Recognizer):
+    """Speech recognition: a linear layer on the contexts of a pretrained model, and the model, learn to spell.
+
+    The encoder stays as it was pretrained, and so does the quantizer where the context network sees codes. For the
+    first `freeze_updates` the linear layer learns alone. The loss is that of connectionist temporal classification,
+    and the update its mean over utterances. Utterances with fewer frames than their transcript needs do not count;
+    they are warned of, and `unfit_utterances` in the logs says how many there were in an update or a validation.
+
+    The units are those of the transcripts to train on, and travel in the checkpoints.
+
+    Args:
+        checkpoint: A checkpoint of the pretrained model, of either objective; one of a fine-tuning will do too, and is
+            then taken without its linear layer.
+        context_options: Options of the context network that count in place of the pretrained ones, such as dropouts.
+        reinitialise: Begin with new weights, and train the encoder too: the control that says what pretraining is
+            worth. Nothing is frozen then.
+        units: What transcripts are told in: `characters` of their words, or `phones`.
+        masking: Builds the masking strategy of training; nothing is hidden in validation.
+        decoder: Builds the decoder of the validation from the vocabulary.
+        freeze_updates: Updates that train the linear layer alone.
+        train_encoder: Whether the encoder is trained as well, once the context network is; by default with new weights
+            only.
+        dropout: Dropout of the contexts before the linear layer.
+        optimizer: Builds the optimiser from the parameters.
+        scheduler: Builds the learning-rate schedule, stepped once an update.
+        seed: Seed of every random draw of the run.
+
+    Raises:
+        ValueError: There is no checkpoint, or an option does not go with it.
+
+    Reference:
+        Graves et al. 2006, Connectionist Temporal Classification (ICML); Baevski et al. 2020, arXiv:2006.11477,
+        Section 3.3 and Appendix B.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        context_options: dict[str, Any] | None = None,
+        reinitialise: bool = False,
+        units: Units = "characters",
+        masking: MaskingFactory = ChannelMasking,
+        decoder: DecoderFactory = GreedyDecoder,
+        freeze_updates: int = 10_000,
+        train_encoder: bool | None = None,
+        dropout: float = 0.0,
+        optimizer: OptimizerCallable = FineTuningAdamW,
+        scheduler: LRSchedulerCallable = TriStageSchedule,
+        seed: int = 1,
+    ) -> None:
+        check_choice("units", units, Units)
+        if freeze_updates < 0:
+            raise ValueError(f"`freeze_updates` must be at least 0, but is {freeze_updates}.")
+        if checkpoint is None:
+            raise ValueError(
+                "`checkpoint` must be given: the file of a pretrained model, such as "
+                "runs/w2vlab/VERSION/checkpoints/last.ckpt."
+            )
+        super().__init__(
+            read_pretrained(checkpoint, context_options or {}, weights=not reinitialise),
+            units,
+            masking(),
+            0 if reinitialise else freeze_updates,
+            reinitialise if train_encoder is None else train_encoder,
+            dropout,
+            optimizer,
+            scheduler,
+            seed,
+        )
+        self.make_decoder = decoder
+        self._decoder: Decoder | None = None
+        self._num_unfit = 0
+        self._unknown: set[str] = set()
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Makes room for the units of `vocabulary`, with a new linear layer and a new decoder.
+
+        Raises:
+            ValueError: Its units are others than `units`.
+        """
+        if vocabulary != self.vocabulary:
+            self._decoder = None
+        super().set_vocabulary(vocabulary)
+
+    @property
+    def title(self) -> str:
+        """Names the objective of the pretraining and the size of the vocabulary."""
+        pretraining = str(self.pretrained_config["class_path"]).rpartition(".")[2]
+        size = "" if self.vocabulary is None else f" to {len(self.vocabulary) - 1} {self.units}"
+        return f"{type(self).__name__} of {pretraining}{size}"
+
+    def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
+        """Returns the loss summed over the utterances of one micro-batch."""
+        update = self.global_step
+        if self._micro_batch == 0:
+            self.set_update(update)
+        self._seed_noise(self._micro_batch)
+        values = self._losses_of(self(batch, RandomAddress(self.seed, update, batch.ids)), batch, warn=True)
+        total: Tensor = values["total"]
+        self.note_step(batch, {**values, "total": total.detach()}, total.detach())
+        return total
+
+    def _losses_of(self, output: Recognition, batch: AudioBatch, warn: bool = False) -> dict[str, Any]:
+        """Returns the loss summed over utterances, and how many count and how many do not."""
+        transcripts = _transcripts(batch)
+        self._warn_of_unknown(transcripts)
+        targets = [self._vocabulary.encode(transcript) for transcript in transcripts]
+        fits = alignable(targets, output.num_frames)
+        if warn and not all(fits):
+            self._warn_of_unfit([name for name, fit in zip(batch.ids, fits, strict=True) if not fit])
+        losses = ctc_loss(output.log_probabilities, targets, output.num_frames)  # (B,)
+        return {"total": losses.sum(), PREDICTIONS: sum(fits), "unfit": len(fits) - sum(fits)}
+
+    def _warn_of_unfit(self, names: list[str]) -> None:
+        before = self._num_unfit
+        self._num_unfit += len(names)
+        if before.bit_length() != self._num_unfit.bit_length():  # at 1, 2, 4, 8, …
+            _log.warning(
+                "%d utterances did not count in this process so far: their transcripts have more units than they have "
+                "frames, or none; the last was %s.",
+                self._num_unfit,
+                names[-1],
+            )
+
+    def _warn_of_unknown(self, transcripts: tuple[str, ...]) -> None:
+        found = {unit for transcript in transcripts for unit in self._vocabulary.unknown(transcript)}
+        if unknown := found - self._unknown:
+            self._unknown |= unknown
+            _log.warning(
+                "The vocabulary does not have %s: it was made of the transcripts that the model was first trained on. "
+                "The loss is taken without them, and error rates count them as errors.",
+                ", ".join(map(repr, sorted(unknown))),
+            )
+
+    @property
+    def _vocabulary(self) -> Vocabulary:
+        assert self.vocabulary is not None, "`setup` sets it"
+        return self.vocabulary
+
+    def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the loss of an utterance in nats, and how many utterances did not count."""
+        loss = (sums["total"] / sums[PREDICTIONS].clamp(min=1)).float()
+        return {"loss/ctc": loss, "loss/total": loss, "unfit_utterances": sums["unfit"].float()}
+
+    def on_validation_start(self) -> None:
+        """Builds the decoder."""
+        self._decoder = self._decoder or self.make_decoder(self._vocabulary)
+
+    def on_fit_start(self) -> None:
+        """Builds the decoder, so that what is wrong with it is told before anything is trained."""
+        self.on_validation_start()
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the counts of a validation anew."""
+        self.set_update(self.global_step)
+        self._validation = Sums(self.device)
+        self.examples = []
+        self._errors: dict[str, WordErrorRate | CharErrorRate] = (
+            {"wer": WordErrorRate(), "cer": CharErrorRate()} if self.units == "characters" else {"per": WordErrorRate()}
+        )
+        for metric in self._errors.values():
+            metric.to(self.device)
+
+    def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
+        """Adds one batch to the counts."""
+        assert self._decoder is not None, "it is built before"
+        output = self(batch)
+        self._validation.add(self._losses_of(output, batch), batch.counted)
+        decoded, wanted = [], []
+        if batch.counted:
+            decoded = self._decoder.decode(output.log_probabilities, output.num_frames)
+            wanted = list(_transcripts(batch))
+        for metric in self._errors.values():
+            metric.update(decoded, wanted)
+        found = zip(batch.ids, wanted, decoded, strict=False)
+        self.examples += list(found)[: _NUM_EXAMPLES - len(self.examples)]
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss and error rates over all validation batches of all processes."""
+        values = self.logged_means(self._validation.over_processes())
+        values |= {name: metric.compute() for name, metric in self._errors.items()}
+        # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
+        self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
+
+
+def _transcripts(batch: AudioBatch) -> tuple[str, ...]:
+    if batch.transcripts is None:
+        raise ValueError(
+            "Batches must bring transcripts to a CTCFineTuning (`SpeechDataModule.require(…, units=…)`), but have none."
+        )
+    return batch.transcripts

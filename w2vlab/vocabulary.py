@@ -1,0 +1,78 @@
+"""The units that transcripts are told in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+Units = Literal["characters", "phones"]
+
+BLANK = "<blank>"
+"""The entry that stands for no unit; always the first."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The units that a model tells apart.
+
+    A transcript is a string: of characters, with one space between words, or of phones, with a space between each two.
+
+    Attributes:
+        units: What an entry is.
+        entries: The blank, then the units in the order of their code points.
+    """
+
+    units: Units
+    entries: tuple[str, ...]
+
+    @classmethod
+    def of(cls, units: Units, transcripts: Iterable[str]) -> Vocabulary:
+        """Collects the units of `transcripts`.
+
+        Raises:
+            ValueError: There is none.
+        """
+        found = {unit for transcript in transcripts for unit in split(transcript, units)}
+        if not found - {" "}:
+            raise ValueError(
+                f"The vocabulary must have at least one of the `units` {units}, but the transcripts to train on are "
+                "empty."
+            )
+        return cls(units, (BLANK, *sorted(found)))
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Vocabulary:
+        """Returns what `as_dict` was made of."""
+        return cls(plain["units"], tuple(plain["entries"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain data, for a checkpoint."""
+        return {"units": self.units, "entries": list(self.entries)}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def encode(self, transcript: str) -> tuple[int, ...]:
+        """Returns the numbers of the units of `transcript`, without those that are no entry."""
+        numbers = self._numbers
+        return tuple(numbers[unit] for unit in split(transcript, self.units) if unit in numbers)
+
+    def unknown(self, transcript: str) -> set[str]:
+        """Returns the units of `transcript` that are no entry."""
+        return set(split(transcript, self.units)) - self._numbers.keys()
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {entry: number for number, entry in enumerate(self.entries)}
+
+    def decode(self, numbers: Sequence[int]) -> str:
+        """Returns the transcript that `numbers`, without blanks, stand for."""
+        units = [self.entries[number] for number in numbers]
+        return " ".join("".join(units).split()) if self.units == "characters" else " ".join(units)
+
+
+def split(transcript: str, units: Units) -> list[str]:
+    """Returns the units of `transcript`."""
+    return list(transcript) if units == "characters" else transcript.split()
