@@ -207,7 +207,7 @@ def _check_updates(warmup_updates: int, total_updates: int) -> None:
         )
 
 
-class FineTuningAdamW(AdamW):
+class FineTuningAdamW(Wav2Vec2AdamW):
     """AdamW in the settings of wav2vec 2.0's fine-tuning.
 
     Args:
@@ -216,6 +216,7 @@ class FineTuningAdamW(AdamW):
         betas: Decay of the averages of gradient and square.
         eps: Added to the denominator.
         weight_decay: Decoupled weight decay.
+        fused: Whether one kernel does all of an update; as in `Wav2Vec2AdamW`.
 
     Reference:
         The released configuration of Baevski et al. 2020, arXiv:2006.11477, `base_100h`.
@@ -228,5 +229,6 @@ class FineTuningAdamW(AdamW):
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, fused)

@@ -131,7 +131,7 @@ def test_the_decoder_is_one_flag(finetune: Callable[..., int], capsys: pytest.Ca
                 [f"--trainer.callbacks={name}"],
                 f"`trainer.callbacks` must not hold {name} where `model` is CTCFineTuning",
             )
-            for name in ("CodebookHealth", "CollapseWatchdog", "GradientFlow")
+            for name in ("CodebookHealth", "CollapseWatchdog", "GradientFlow", "OnlineProbe")
         ),
         (["--model.context_options.layer_dropp=0.1"], "`context_options` must be options of TransformerContext"),
     ],

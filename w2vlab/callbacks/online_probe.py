@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.data.cache import cache_root
 from w2vlab.data.held_out import HASH
@@ -90,8 +91,10 @@ class OnlineProbe(Callback):
         """Reads the utterances, which stay in memory.
 
         Raises:
-            ValueError: The corpus cannot be used, the layer is not there, or no process has the whole model.
+            ValueError: The corpus cannot be used, the layer is not there, no process has the whole model, or the model
+                is not pretrained.
         """
+        refuse_other_modules(self, pl_module)
         self._active = False
         if stage != TrainerFn.FITTING:
             return

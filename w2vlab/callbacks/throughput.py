@@ -19,7 +19,6 @@ from w2vlab.distributed import world_size
 from w2vlab.metrics import RateMeter, matmul_rate
 from w2vlab.modules.flops import StepFlops, fit_flops, size_terms
 from w2vlab.modules.objective import Objective
-from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.without_values import NOT_WITHOUT_VALUES, skeleton
 from w2vlab.types import AudioBatch, Seconds
 
@@ -47,7 +46,8 @@ class ThroughputMonitor(Callback):
     * `train/throughput/flops_per_second`: floating-point operations of all processes together, in matrix products and
       convolutions of the forward and the backward pass (a product and its sum are two). Padding counts, because it is
       computed. Not counted is what is computed a second time (activation checkpointing; the look at a whole update
-      that penalties need where it has several micro-batches) and the layers that LayerDrop leaves out.
+      that penalties need where it has several micro-batches) and the layers that LayerDrop leaves out. It is logged
+      of pretraining alone, and so is the next: of what is frozen for a while, no formula holds for a whole run.
     * `train/throughput/mfu`: model FLOPs utilisation, these by what the devices would do in the same time if they did
       nothing but multiply large square matrices, in the precision of the run. That rate is measured.
     * `train/throughput/peak_memory_gib`: the most memory that one process has had so far: of its GPU, what PyTorch
@@ -83,9 +83,9 @@ class ThroughputMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copies the model without its values, while it is whole: the strategy may shard it."""
         self._skeleton = self._flops = None
-        if self.mfu and stage == TrainerFn.FITTING:
+        if self.mfu and stage == TrainerFn.FITTING and isinstance(pl_module, Objective):
             with _mfu_may_fail(trainer):
-                self._skeleton = skeleton(cast(PretrainingModule, pl_module))
+                self._skeleton = skeleton(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -101,9 +101,8 @@ class ThroughputMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: AudioBatch, batch_idx: int
     ) -> None:
         """Counts the micro-batch; logs behind the last one of an update."""
-        module = cast(PretrainingModule, pl_module)
         counted = self._skeleton is not None or self._flops is not None
-        sizes = size_terms(module, batch) if counted else ()
+        sizes = size_terms(cast(Objective, pl_module), batch) if counted else ()
         self._meter.add(self._newly_waited(trainer), batch.seconds, *sizes)
         if trainer.global_step == self._update:
             return
@@ -116,28 +115,28 @@ class ThroughputMonitor(Callback):
         values = {AUDIO_RATE: audio * world_size()}
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:
-            values[PEAK_MEMORY] = _peak_memory(module.device) / 2**30
+            values[PEAK_MEMORY] = _peak_memory(pl_module.device) / 2**30
             if not math.isnan(wait_share):
                 values[DATA_WAIT_SHARE] = wait_share
             if self._skeleton is not None:
-                self._measure(trainer, module, self._skeleton)
+                self._measure(trainer, pl_module.device, self._skeleton)
             if self._flops is not None:
                 flops = self._flops.of(np.array(sizes))
                 values[FLOPS_RATE] = flops * world_size()
                 values[MFU] = flops / self._rate
         # Filling is queued on the device; the trainer would copy a number there, and wait.
-        on_device = {name: torch.full((), value, device=module.device) for name, value in values.items()}
-        module.log_dict(on_device, batch_size=len(batch))
+        on_device = {name: torch.full((), value, device=pl_module.device) for name, value in values.items()}
+        pl_module.log_dict(on_device, batch_size=len(batch))
 
     def _newly_waited(self, trainer: Trainer) -> Seconds:
         """Returns how long training waited for data since the last call; NaN where the loader does not tell."""
         before, self._waited = self._waited, float(getattr(trainer.train_dataloader, "waited", math.nan))
         return self._waited - before if self._waited >= before else self._waited  # a new loader starts at 0
 
-    def _measure(self, trainer: Trainer, module: PretrainingModule, model: Objective) -> None:
+    def _measure(self, trainer: Trainer, device: torch.device, model: Objective) -> None:
         self._skeleton = None
         with _mfu_may_fail(trainer):
-            self._rate = matmul_rate(module.device, _precision(trainer, module.device))
+            self._rate = matmul_rate(device, _precision(trainer, device))
             self._flops = fit_flops(model)
         self._meter.restart()
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from w2vlab.functional.ctc import log_probabilities
 from w2vlab.functional.gradients import with_zero_gradients
+from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import Masking
 from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.pretrained import Pretrained
@@ -79,7 +80,7 @@ class Recognizer(TrainedModule):
         self.masking = masking
         embedding = pretrained.mask_embedding
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim) if embedding is None else embedding)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.register_module("head", None)
         self.vocabulary: Vocabulary | None = None
         """The units that the model tells apart; known once the data is."""
