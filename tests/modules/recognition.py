@@ -41,7 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "context": TRANSFORMER,
             "quantizer": {"class_path": "KMeansQuantizer", "init_args": {"codebook_size": 5}},
             "loss": {"class_path": "ContrastiveLoss", "init_args": {"projection_dim": 6, "num_negatives": 4}},
-            "penalties": {},
+            "penalties": {"features": {"class_path": "FeaturePenalty"}},
         },
     },
     "future": {
@@ -74,7 +74,7 @@ def pretrain(path: Path, kind: str = "masked") -> PretrainingModule:
     parser.add_subclass_arguments(PretrainingModule, "model")
     config = {"model": deepcopy(CONFIGS[kind])}
     model: PretrainingModule = parser.instantiate_classes(parser.parse_object(config)).model
-    model.run_config = {"model": CONFIGS[kind]}
+    model.run_config = {"model": deepcopy(CONFIGS[kind])}
     trainer = make_trainer(1)
     trainer.fit(model, loader(make_batches(1, 1, 2)))
     trainer.save_checkpoint(path)

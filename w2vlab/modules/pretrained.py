@@ -63,7 +63,8 @@ def read_pretrained(path: str, context_options: Mapping[str, Any], weights: bool
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(PretrainingModule, "model")
     config = _with_context_options(parser, config, context_options, path)
-    model: PretrainingModule = parser.instantiate_classes(parser.parse_object({"model": config})).model
+    parsed = parser.parse_object({"model": deepcopy(config)})  # which changes what is inside
+    model: PretrainingModule = parser.instantiate_classes(parsed).model
     parts = Pretrained(model.frontend(), model.context, getattr(model, "mask_embedding", None), config)
     if weights:
         loaded = nn.Module() if further else model

@@ -164,10 +164,10 @@ class Recognizer(TrainedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the model without the files that it was made of."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint[PRETRAINED] = self.pretrained_config
         if self.vocabulary is not None:
             checkpoint[VOCABULARY] = self.vocabulary.as_dict()
+        super().on_save_checkpoint(checkpoint)  # which sees to it that all of it can be read again
 
     def set_update(self, update: int) -> None:
         """Freezes or thaws what is pretrained."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any, Self
 
 import lightning.pytorch as pl
@@ -218,7 +219,7 @@ class TrainedModule(pl.LightningModule, ABC):
             )
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(cls, "model")
-        model = config["model"]
+        model = deepcopy(config["model"])  # parsing changes what is inside
         if PRETRAINED in checkpoint:  # it holds all that the checkpoint had that it began with
             model = {**model, "init_args": {**model["init_args"], "checkpoint": str(checkpoint_path)}}
         module: Self = parser.instantiate_classes(parser.parse_object({"model": model})).model
