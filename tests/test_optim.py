@@ -8,7 +8,14 @@ from functools import partial
 import pytest
 import torch
 
-from w2vlab.optim import CosineSchedule, PolynomialSchedule, TriStageSchedule, UpdateSchedule, Wav2Vec2AdamW
+from w2vlab.optim import (
+    CosineSchedule,
+    FineTuningAdamW,
+    PolynomialSchedule,
+    TriStageSchedule,
+    UpdateSchedule,
+    Wav2Vec2AdamW,
+)
 
 
 def make(schedule: type[UpdateSchedule], peak: float, **arguments: float) -> UpdateSchedule:
@@ -154,12 +161,14 @@ def test_fused_or_not_goes_on_from_the_state_of_the_other() -> None:
         assert after.state[halves]["step"].item() == 5
 
 
-def test_leaving_the_fused_kernel() -> None:
+@pytest.mark.parametrize("cls", [Wav2Vec2AdamW, FineTuningAdamW])
+def test_leaving_the_fused_kernel(cls: type[Wav2Vec2AdamW]) -> None:
     weight = torch.ones(3, requires_grad=True)
-    optimizer = Wav2Vec2AdamW([weight])
+    optimizer = cls([weight])
+    assert optimizer.defaults["fused"]
     assert optimizer.chooses_fused
     optimizer.leave_fused()
     assert not optimizer.defaults["fused"]
     assert not any(group["fused"] for group in optimizer.param_groups)
     assert not getattr(optimizer, "_step_supports_amp_scaling", False)
-    assert not Wav2Vec2AdamW([weight], fused=True).chooses_fused
+    assert not cls([weight], fused=True).chooses_fused

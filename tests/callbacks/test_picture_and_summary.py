@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from unittest.mock import Mock
 
 import pytest
@@ -104,12 +105,13 @@ def test_summary_has_dashes_for_what_there_is_not() -> None:
     assert summary["speed"] == "50 s of audio a second"
 
 
-def recognition_view(*rates: str) -> RunView:
+def recognition_view(*rates: str, course: Sequence[tuple[int, float]] = ((10, 0.9), (20, 0.45), (30, 0.5))) -> RunView:
     train, validation = MetricHistory(), MetricHistory()
-    for update, rate in ((10, 0.9), (20, 0.45), (30, 0.5)):
+    for update, rate in course:
         train.record(update, {"train/loss/total": 200 * rate, "learning_rate": 1e-4})
         validation.record(update, {"val/loss/total": 100 * rate, **{f"val/{name}": rate for name in rates}})
-    return RunView("A title", train, validation, None, None, 0)
+    named = {name: {"wer": "word", "cer": "character", "per": "phone"}[name] for name in rates}
+    return RunView("A title", train, validation, None, None, 0, named)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +129,18 @@ def test_recognition_is_drawn_by_its_errors(rates: tuple[str, ...], shown: list[
 def test_summary_of_recognition() -> None:
     summary = summarize(recognition_view("wer", "cer"), 60)
     assert list(summary) == [
-        *("validation loss", "word error rate", "character error rate", "audio a second", "time"),
+        *("validation loss", "word error rate", "character error rate", "speed", "time"),
     ]
     assert summary["word error rate"] == "45.0 % at best, 50.0 % at last"
+
+
+def test_recognition_before_its_first_validation() -> None:
+    view = recognition_view("per", course=())
+    assert list(summarize(view, 60)) == ["validation loss", "phone error rate", "speed", "time"]
+    assert summarize(view, 60)["phone error rate"] == "–"  # noqa: RUF001
+    figure = draw_run(view)
+    figure.savefig(io.BytesIO())
+    assert labels(figure, "Error rates in validation") == ["nothing recorded"]
 
 
 def test_examples_are_lined_up(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,8 @@ from tests.modules.recognition import (
 from tests.modules.training import loader, make_trainer, parameters_of
 from w2vlab.decoders import GreedyDecoder
 from w2vlab.masking import NoMasking
-from w2vlab.modules import CTCFineTuning
+from w2vlab.modules import CTCFineTuning, ctc
+from w2vlab.modules.pretrained import Pretrained, read_pretrained
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Vocabulary
 
@@ -39,6 +41,22 @@ HEAD = ("head.",)
 ENCODER = ("frontend.encoder.",)
 LATER = ("frontend.norm.", "context.", "mask_embedding")
 """What learns once nothing is frozen any more."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """Building a model from its configuration takes ten times as long as all else here, so most tests get a copy."""
+    found: dict[str, Pretrained] = {}
+
+    def read(*arguments: Any, **options: Any) -> Pretrained:
+        key = repr((arguments, options))
+        if key not in found:
+            found[key] = read_pretrained(*arguments, **options)
+        return deepcopy(found[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ctc, "read_pretrained", read)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from matplotlib.axes import Axes
@@ -13,8 +14,6 @@ from torch import Tensor
 
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
-
-_ERROR_RATES = {"wer": "word", "cer": "character", "per": "phone"}
 
 _TRAIN, _VAL, _SECOND, _LIMIT = "#8fb4d9", "#c8502d", "#3b7d4f", "#777777"
 
@@ -30,6 +29,7 @@ class RunView:
         num_candidates: Candidates 1 + K of a prediction; None before the first one.
         code_counts: How often each entry was chosen in the last validation, shape `(G, V)`; None without codebooks.
         num_codes: Entries of all codebooks, G V; 0 without codebooks.
+        error_rates: What is counted by each error rate of a validation, by its name in the logs; empty in pretraining.
     """
 
     title: str
@@ -38,11 +38,7 @@ class RunView:
     num_candidates: int | None
     code_counts: Tensor | None
     num_codes: int
-
-    @property
-    def error_rates(self) -> dict[str, str]:
-        """What the error rates that validations have are called, by their names in the logs; empty in pretraining."""
-        return {name: what for name, what in _ERROR_RATES.items() if self.validation.last(f"val/{name}") is not None}
+    error_rates: Mapping[str, str] = field(default_factory=dict)
 
 
 def draw_run(view: RunView) -> Figure:
@@ -58,8 +54,9 @@ def _draw_recognition(view: RunView) -> Figure:
     _finish(loss, "Loss (nats an utterance)")
     for (name, what), colour, marker in zip(view.error_rates.items(), (_VAL, _SECOND), "os", strict=False):
         _draw_line(errors, view.validation, f"val/{name}", f"of {what}s", colour, marker)
-    _draw_limit(errors, 1.0, "as many errors as there are to recognise")
-    errors.set_ylim(bottom=0)
+    if errors.has_data():
+        _draw_limit(errors, 1.0, "as many errors as there are to recognise")
+        errors.set_ylim(bottom=0)
     _finish(errors, "Error rates in validation")
     _draw_schedules(schedules, view)
     _draw_speed(speed, view.train)

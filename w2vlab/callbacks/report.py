@@ -128,6 +128,7 @@ class RunReport(Callback):
             num_candidates=module.num_candidates,
             code_counts=module.codebook_counts,
             num_codes=module.num_codes,
+            error_rates=module.error_rates,
         )
 
     def _write(self, trainer: Trainer, view: RunView) -> Path:

@@ -28,7 +28,7 @@ def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
     first, last = val.first("val/loss/total"), val.last("val/loss/total")
     return {
         "validation loss": _ABSENT if first is None or last is None else f"{first:.4g} at first, {last:.4g} at last",
-        **(_error_rates(view) or _codes(view)),
+        **(_error_rates(view) if view.error_rates else _codes(view)),
         "speed": _speed(view),
         "time": str(timedelta(seconds=round(seconds))),
     }
@@ -47,10 +47,10 @@ def print_summary(title: str, values: dict[str, str], paths: dict[str, str]) -> 
 
 
 def _error_rates(view: RunView) -> dict[str, str]:
+    found = {what: view.validation.series(f"val/{name}")[1] for name, what in view.error_rates.items()}
     return {
-        f"{what} error rate": f"{100 * min(values):.1f} % at best, {100 * values[-1]:.1f} % at last"
-        for name, what in view.error_rates.items()
-        for _, values in [view.validation.series(f"val/{name}")]
+        f"{what} error rate": f"{100 * min(rates):.1f} % at best, {100 * rates[-1]:.1f} % at last" if rates else _ABSENT
+        for what, rates in found.items()
     }
 
 

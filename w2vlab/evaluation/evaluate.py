@@ -17,7 +17,7 @@ from w2vlab.evaluation.extraction import ModelFeatures
 from w2vlab.evaluation.layers import choose
 from w2vlab.evaluation.measure import Advance, Reporter, Settings, Silent, SourceResult, measure_source
 from w2vlab.evaluation.mfcc import MfccFeatures
-from w2vlab.modules.loading import read_checkpoint
+from w2vlab.modules.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.pretraining import PretrainingModule
 
 MODEL, RANDOM, MFCC = "model", "random network", "MFCC"
@@ -58,9 +58,15 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> PretrainingMod
     """Rebuilds the model of a checkpoint, in evaluation.
 
     Raises:
-        ValueError: The file is no whole checkpoint of `w2vlab fit`.
+        ValueError: The file is no whole checkpoint of a pretraining with `w2vlab fit`.
     """
-    if "w2vlab_config" not in read_checkpoint(path, check=False):
+    checkpoint = read_checkpoint(path, check=False)
+    if PRETRAINED in checkpoint:
+        raise ValueError(
+            f"`ckpt_path` must be a checkpoint of a pretraining, but {path} is one of a fine-tuning. `w2vlab validate` "
+            "scores that."
+        )
+    if "w2vlab_config" not in checkpoint:
         raise ValueError(
             f"`ckpt_path` must be a checkpoint of `w2vlab fit`, which holds its configuration, but {path} holds none. "
             "From Python, give the module to `w2vlab.evaluation.evaluate`."

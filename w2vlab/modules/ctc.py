@@ -22,6 +22,12 @@ from w2vlab.optim import FineTuningAdamW, TriStageSchedule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
 
+_ERROR_RATES: dict[Units, dict[str, str]] = {
+    "characters": {"wer": "word", "cer": "character"},
+    "phones": {"per": "phone"},
+}
+"""What is counted by each error rate, by its name in the logs."""
+
 _NUM_EXAMPLES = 3
 """Utterances of a validation that are shown."""
 
@@ -119,6 +125,12 @@ class CTCFineTuning(Recognizer):
         size = "" if self.vocabulary is None else f" to {len(self.vocabulary) - 1} {self.units}"
         return f"{type(self).__name__} of {pretraining}{size}"
 
+    @property
+    def error_rates(self) -> Mapping[str, str]:
+        """Word and character error rate, or the one of phones."""
+        assert self.units is not None, "the constructor has them"
+        return _ERROR_RATES[self.units]
+
     def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
         """Returns the loss summed over the utterances of one micro-batch."""
         update = self.global_step
@@ -185,11 +197,10 @@ class CTCFineTuning(Recognizer):
         self.set_update(self.global_step)
         self._validation = Sums(self.device)
         self.examples = []
-        self._errors: dict[str, WordErrorRate | CharErrorRate] = (
-            {"wer": WordErrorRate(), "cer": CharErrorRate()} if self.units == "characters" else {"per": WordErrorRate()}
-        )
-        for metric in self._errors.values():
-            metric.to(self.device)
+        # A phone error rate is a word error rate: its units stand between spaces.
+        self._errors: dict[str, WordErrorRate | CharErrorRate] = {
+            name: (CharErrorRate() if name == "cer" else WordErrorRate()).to(self.device) for name in self.error_rates
+        }
 
     def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
         """Adds one batch to the counts."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from w2vlab.distributed import all_reduce_sum, world_size
 from w2vlab.interfaces import Penalty, UpdatePenalty
 from w2vlab.metrics import CodebookMeter
+from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.objective import Objective
 from w2vlab.modules.sums import PREDICTIONS, Sums, masked_share, means, sum_up
 from w2vlab.modules.whole_update import WholeUpdate, statistics_of, whole_update_penalties
@@ -140,6 +141,18 @@ class PretrainingModule(Objective):
         with torch.no_grad():
             values = sum_up(output, terms, self.quantizer.codebook_size if self.quantizer.num_codebooks else 0)
         self.note_step(batch, {**values, **masked_share(output)}, total)
+
+    def make_room(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuses the checkpoint of a fine-tuning.
+
+        Raises:
+            ValueError: It is one.
+        """
+        if PRETRAINED in checkpoint:
+            raise ValueError(
+                "`ckpt_path` must be a checkpoint of a pretraining, but is one of a fine-tuning. Go on from the one "
+                "that the fine-tuning was given with --model.checkpoint."
+            )
 
     def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns terms, total, accuracy, shares and use of the codebooks."""

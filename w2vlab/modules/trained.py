@@ -91,6 +91,11 @@ class TrainedModule(pl.LightningModule, ABC):
         """Entries of all codebooks, G V; 0 without codebooks."""
         return 0
 
+    @property
+    def error_rates(self) -> Mapping[str, str]:
+        """What is counted by each error rate of a validation, by its name in the logs; empty where none are logged."""
+        return {}
+
     @abstractmethod
     def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns what is logged of an update, of the sums over what `note_step` was given."""
