@@ -16,6 +16,7 @@ import yaml
 
 from tests.cli.conftest import RUN
 from w2vlab.cli.main import main
+from w2vlab.evaluation.evaluate import load_model
 from w2vlab.modules import CTCFineTuning, TrainedModule
 
 ROOT = Path(__file__).parents[2]
@@ -109,10 +110,11 @@ def test_a_checkpoint_is_scored_and_rebuilt(
     assert isinstance(module, CTCFineTuning)
     assert module.vocabulary is not None
     assert "".join(module.vocabulary.entries[1:]) == " ehnortw"
-    refused = "error: `ckpt_path` must be a checkpoint of a pretraining, but "
-    for command in (["evaluate", str(path)], ["fit", f"--config={spoken / 'pretraining.yaml'}", f"--ckpt_path={path}"]):
-        assert main(command) == 1
-        assert refused in capsys.readouterr().err
+    refused = "`ckpt_path` must be a checkpoint of a pretraining, but "
+    assert main(["fit", f"--config={spoken / 'pretraining.yaml'}", f"--ckpt_path={path}"]) == 1
+    assert f"error: {refused}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=refused):
+        load_model(path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason='needs `pip install -e ".[decode]"`')
