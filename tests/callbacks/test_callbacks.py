@@ -16,19 +16,21 @@ from torch.utils.data import DataLoader
 
 from w2vlab.callbacks import RunCheckpoint, RunReport, TrainingProgress
 from w2vlab.callbacks.run_folder import run_folder
-from w2vlab.quantizers import IdentityQuantizer
 
 
 class Rising(LightningModule):
     """Learns something while its validation loss rises, as it may when more codes come into use."""
 
+    title = "Rising with IdentityQuantizer"
     num_candidates = 4
+    num_codes = 0
     codebook_counts: Tensor | None = None
+    examples: tuple[tuple[str, str, str], ...] = ()
+    error_rates: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 1)
-        self.quantizer = IdentityQuantizer(3)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         loss = self.layer(batch).square().mean()
