@@ -96,11 +96,7 @@ class ConvBlock(nn.Module):
         return Waiting((windows.to(dtype), padding_mask), self._finish_product, shared)
 
     def _activate_product(self, windows: Tensor, offsets: Tensor, filters: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() and windows.device.type == "cuda":
-            # A few multiplications a frame, which a compiler computes in registers, in one kernel with the activation.
-            products = (windows[..., tap, None] * filters[:, None, tap] for tap in range(filters.shape[1]))
-            return self.activation(sum(products, start=offsets))  # (B, T', C')
-        return self.activation(torch.baddbmm(offsets, windows, filters))
+        return self.activation(torch.baddbmm(offsets, windows, filters))  # (B, T', C')
 
     def _finish_product(
         self, windows: Tensor, padding_mask: Tensor | None, filters: Tensor, *parameters: Tensor
