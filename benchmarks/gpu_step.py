@@ -9,7 +9,8 @@ optimiser, and its masks and negatives drawn beforehand by its own functions; La
 turns, and figures are medians over the rounds. Targets are the hidden frames, which NVIDIA's wav2vec 2.0 calls tokens:
 it publishes 37,610 a second for BASE on one A100 in bf16. The matrix rate is measured, not the data sheet's.
 
-`--tiny --device cpu` runs all of it in seconds, but for what only CUDA can show.
+A cold start compiles for minutes before anything is timed: what is done is told as it is done, and figures are written
+as they come. `--tiny --device cpu` runs all of it in seconds, but for what only CUDA can show.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import argparse
 import json
 import platform
 import statistics
+import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -49,8 +52,13 @@ NVIDIA = 37_609.84
 NEEDS_CUDA = "needs CUDA, and this runs on a CPU"
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures everything that this device can show."""
+def measure(options: argparse.Namespace, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measures everything that this device can show; gives `save` what there is, whenever there is more."""
+    start = time.perf_counter()
+
+    def say(what: str) -> None:
+        print(f"{time.perf_counter() - start:6.0f} s  {what}", file=sys.stderr, flush=True)
+
     layout, seconds, batch_size = CONFIGS[options.config]
     if options.tiny:
         layout, seconds, batch_size = LAYOUTS["tiny"], 1.0, 2
@@ -60,13 +68,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     compiler = CompilerOrEager()
     contenders: list[Contender] = []
 
-    def add(name: str, build: Callable[[], nn.Module], start: Callable[[Any], Callable[[], int]]) -> nn.Module:
+    def add(name: str, build: Callable[[], nn.Module], begin: Callable[[Any], Callable[[], int]]) -> nn.Module:
         others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
         torch.manual_seed(0)
         model = build().to(device).train()
-        contender = Contender(name, start(model))
+        contender = Contender(name, begin(model))
         for _ in range(options.warm_up):
             contender()
+        say(f"{name} is warm")
         if device.type == "cuda":
             contender.peak_bytes = peak_memory(contender, options.updates, others, device)
         contenders.append(contender)
@@ -106,15 +115,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "ratios": _ratios(times),
         "skipped": {},
     }
+    save(result)
+    say("timed in turns")
     if device.type == "cuda":
         result["waits"] = {c.name: waits_in(c, options.updates, device) for c in contenders if c.name != "transformers"}
         result["calls"] = {c.name: calls_in(c, 3, device) for c in contenders}
+        save(result)
+        say("waits and calls counted")
     else:
         result["skipped"] |= dict.fromkeys(("peak_bytes", "waits", "calls"), NEEDS_CUDA)
-    if compiled is None:
-        result["skipped"]["compilation"] = "needs --compile"
+    if compiled is None or not options.lengths:
+        result["skipped"]["compilation"] = "needs --compile, and --lengths above 0"
     else:
-        result["compilation"] = _compilation(compiled, batch, dtype, compiler)
+        result["compilation"] = _compilation(compiled, batch, options.lengths, dtype, compiler)
+    save(result)
     return result
 
 
@@ -149,9 +163,11 @@ def _ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _compilation(model: Any, batch: AudioBatch, dtype: torch.dtype, compiler: CompilerOrEager) -> dict[str, Any]:
+def _compilation(
+    model: Any, batch: AudioBatch, lengths: int, dtype: torch.dtype, compiler: CompilerOrEager
+) -> dict[str, Any]:
     """Trains on batches of other lengths and counts what is compiled for them."""
-    batches = varied(batch, 10)
+    batches = varied(batch, 4 + lengths)
     step = ours(model, batches, dtype)
     # With and without padding, two sizes of each: from there on, what is compiled must serve every length.
     for _ in range(4):
@@ -234,12 +250,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="utterances")
     parser.add_argument("--updates", type=int, help="of a round")
     parser.add_argument("--rounds", type=int, help="that each runs, in turns")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--lengths", type=int, default=6, help="other sizes to count compilations for; 0 for none")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file, as they come")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the benchmark itself")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if cuda else "cpu")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
         parser.error("`--device` must be cpu where there is no CUDA device, but is cuda.")
+    if options.lengths < 0:
+        parser.error(f"`--lengths` must not be negative, but is {options.lengths}.")
     for name in ("seconds", "batch", "updates", "rounds"):
         if getattr(options, name) is not None and getattr(options, name) <= 0:
             parser.error(f"`--{name}` must be above 0, but is {getattr(options, name)}.")
@@ -251,10 +270,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures, prints a table, and returns the figures."""
     options = parse(arguments)
-    result = measure(options)
+
+    def save(result: dict[str, Any]) -> None:
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+    result = measure(options, save)
     print(render(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
         return 0
     return min(4, os.cpu_count() or 1)  # more would import PyTorch more often than they gain
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_left() -> Iterator[None]:
+    """Fails a test whose command goes on to show messages after its end, on a stream that is closed by then."""
+    before = list(logging.getLogger("w2vlab").handlers)
+    yield
+    assert logging.getLogger("w2vlab").handlers == before
 
 
 @pytest.fixture

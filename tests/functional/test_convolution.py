@@ -8,14 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from w2vlab.functional.convolution import (
-    Waiting,
-    _by_library,
-    _gradient_by_library,
-    conv_over_time,
-    normalised_filters,
-    ready,
-)
+from w2vlab.functional.convolution import Waiting, conv_over_time, normalised_filters, ready
+from w2vlab.functional.convolution_kernels import _by_library, _gradient_by_library
 from w2vlab.functional.lengths import group_norm_over_time
 
 LAYERS = [(10, 5, 1), (3, 2, 6), (2, 2, 6), (8, 4, 6), (4, 2, 6), (1, 1, 6), (5, 1, 6), (2, 3, 6), (3, 7, 6)]
@@ -71,7 +65,7 @@ def test_a_gradient_in_half_precision_is_summed_over_utterances_in_float32() -> 
     conv_over_time(ready(frames.double()), wide, None, 2).backward(torch.ones(64, 14, 5, dtype=torch.float64))
     assert weight.grad is not None
     assert wide.grad is not None
-    # Of bfloat16's rounding, half a step in 256: once for each utterance's part, where they average out, and at the end.
+    # Half a step of bfloat16 in 256: once for each part of an utterance, where they average out, and at the end.
     assert_close(weight.grad.double(), wide.grad, rtol=1 / 256, atol=0)
 
 

@@ -22,7 +22,7 @@ from w2vlab.cli.evaluation_options import (
 )
 from w2vlab.cli.evaluation_tables import PLAIN_WIDTH, table
 from w2vlab.cli.evaluation_wandb import log_tables
-from w2vlab.cli.fit import USER_ERRORS, report_problem
+from w2vlab.cli.fit import USER_ERRORS, messages_shown, report_problem
 from w2vlab.data.cache import cache_root
 from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_tasks, open_corpus
 from w2vlab.evaluation.bootstrap import Interval
@@ -44,6 +44,7 @@ Options:
 """
 
 
+@messages_shown(logging.WARNING)
 def run(options: list[str]) -> int:
     """Compares checkpoints.
 
@@ -62,7 +63,6 @@ def run(options: list[str]) -> int:
     own = parser.parse_args(options)
     if len(own.checkpoints) < 2:
         parser.error("compare takes at least 2 checkpoints, but was given 1.")
-    logging.getLogger("w2vlab").addHandler(logging.StreamHandler())
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     folder = own.folder or Path("comparison")
     try:

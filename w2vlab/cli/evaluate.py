@@ -20,7 +20,7 @@ from w2vlab.cli.evaluation_options import (
 from w2vlab.cli.evaluation_picture import draw_evaluation
 from w2vlab.cli.evaluation_tables import PLAIN_WIDTH, print_evaluation
 from w2vlab.cli.evaluation_wandb import log_evaluation
-from w2vlab.cli.fit import USER_ERRORS, report_problem
+from w2vlab.cli.fit import USER_ERRORS, messages_shown, report_problem
 from w2vlab.data.cache import cache_root
 from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_tasks, open_corpus
 from w2vlab.evaluation.results import as_plain_split
@@ -42,6 +42,7 @@ Options:
 """
 
 
+@messages_shown(logging.WARNING)
 def run(options: list[str]) -> int:
     """Evaluates one checkpoint.
 
@@ -58,7 +59,6 @@ def run(options: list[str]) -> int:
     parser.add_argument("checkpoint", type=Path)
     add_options(parser)
     own = parser.parse_args(options)
-    logging.getLogger("w2vlab").addHandler(logging.StreamHandler())
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         load_parts()

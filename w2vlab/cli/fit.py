@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -47,11 +49,8 @@ def run(command: str, options: list[str]) -> int:
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     lightning_log.addFilter(lambda record: not record.getMessage().startswith("💡"))
     phase = _Phase()
-    messages, handler = logging.getLogger("w2vlab"), logging.StreamHandler()
-    messages.setLevel(logging.INFO)
-    messages.addHandler(handler)
     try:
-        with handling(stop_at_once):  # until training begins
+        with messages_shown(), handling(stop_at_once):  # until training begins
             load_parts()
             W2VLightningCLI([command, *options], phase)
     except Stopped as stop:
@@ -63,9 +62,19 @@ def run(command: str, options: list[str]) -> int:
         if phase.running:
             raise
         return report_problem(problem)
+    return 0
+
+
+@contextmanager
+def messages_shown(level: int = logging.INFO) -> Iterator[None]:
+    """Shows what the package's loggers say, from `level` on, on the standard error stream; not beyond this context."""
+    messages, handler = logging.getLogger("w2vlab"), logging.StreamHandler()
+    messages.setLevel(level)
+    messages.addHandler(handler)
+    try:
+        yield
     finally:
         messages.removeHandler(handler)
-    return 0
 
 
 def report_problem(problem: BaseException) -> int:

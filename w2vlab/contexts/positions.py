@@ -64,7 +64,7 @@ def correlate(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
         filters = torch.fft.rfft(weight, size).conj().unflatten(0, (dim // width, width))  # (G, D / G, C, F)
         product = torch.einsum("bgcf,gdcf->bgdf", spectrum, filters).flatten(1, 2)
         # The first outputs have part of their window before the first frame: they are at the end.
-        outputs = torch.fft.irfft(product, size).roll(padding, dims=-1)[..., :count]
+        outputs: Tensor = torch.fft.irfft(product, size).roll(padding, dims=-1)[..., :count]
         return outputs.to(dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from w2vlab.functional.precision import at_least_float32
+from w2vlab.functional.convolution_kernels import WeightGradient, convolve, convolve_in_graph, frames_gradient
 
 
 @dataclass
@@ -67,29 +67,18 @@ def conv_over_time(frames: Waiting, weight: Tensor, bias: Tensor | None, stride:
     Returns:
         Shape `(B, (T - kernel) // stride + 1, D)`.
     """
-    if torch.compiler.is_compiling():  # which decides by itself what to compute again
-        return _by_library(frames.done(), weight, bias, stride)
     dtype = autocast_dtype(weight)
     bias = None if bias is None else bias.to(dtype)
-    output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
-        frames.finish, len(frames.inputs), stride, weight.to(dtype), bias, *frames.inputs, *frames.parameters
-    )
-    return output
-
-
-def _by_library(frames: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    if not torch.compiler.is_compiling():
+        output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+            frames.finish, len(frames.inputs), stride, weight.to(dtype), bias, *frames.inputs, *frames.parameters
+        )
+        return output
+    # What a compiler computes again it decides by itself.
     if weight.shape[2] == stride == 1:
-        return F.linear(frames, weight[..., 0], bias)
-    return _as_frames(F.conv2d(_as_image(frames), weight[:, :, None], bias, (1, stride)))
-
-
-def _as_image(frames: Tensor) -> Tensor:
-    """Views frames `(B, T, C)` as `(B, C, 1, T)`, in memory as they are: channels last."""
-    return frames.transpose(1, 2)[:, :, None]
-
-
-def _as_frames(image: Tensor) -> Tensor:
-    return image[:, :, 0].transpose(1, 2)
+        return F.linear(frames.done(), weight[..., 0], bias)
+    convolved: Tensor = convolve_in_graph(frames.done().to(dtype), weight.to(dtype), bias, stride)
+    return convolved
 
 
 class _Convolution(torch.autograd.Function):
@@ -106,15 +95,7 @@ class _Convolution(torch.autograd.Function):
         ctx.finish, ctx.num_inputs, ctx.stride = finish, num_inputs, stride
         ctx.save_for_backward(weight, *tensors)
         frames = finish(*tensors).to(weight.dtype).contiguous()
-        if frames.device.type == "cuda":
-            return _by_library(frames, weight, bias, stride)
-        matrix = _as_matrix(weight)
-        batch, length, _ = frames.shape
-        shape = batch, (length - weight.shape[2]) // stride + 1, len(weight)
-        output = frames.new_empty(shape) if bias is None else bias.repeat(*shape[:2], 1)
-        for windows, columns in _pieces(frames, weight.shape[2], stride):
-            _multiply(output, windows, matrix[:, columns].t(), add=columns.start > 0 or bias is not None)
-        return output
+        return convolve(frames, weight, bias, stride)
 
     @staticmethod
     @once_differentiable
@@ -124,9 +105,7 @@ class _Convolution(torch.autograd.Function):
         gradient = grad_outputs[0].contiguous()
         inputs, parameters = kept[: ctx.num_inputs], kept[ctx.num_inputs :]
         grads: list[Tensor | None] = [None] * len(kept)
-        # What is summed over utterances, in float32 at the least.
-        wide = at_least_float32(gradient.new_empty(0)).dtype
-        grad_matrix = gradient.new_zeros(len(weight), weight.shape[1] * weight.shape[2], dtype=wide)
+        total = WeightGradient(weight, ctx.stride)
         # One utterance at a time where that costs nothing: what is computed again is large.
         size = 1 if gradient.device.type == "cpu" else len(gradient)
         for first in range(0, len(gradient), size):
@@ -139,11 +118,11 @@ class _Convolution(torch.autograd.Function):
             with torch.enable_grad():
                 finished = ctx.finish(*leaves)
             frames = finished.detach().to(weight.dtype).contiguous()
-            _add_weight_gradient(grad_matrix, frames, gradient[some], weight, ctx.stride)
+            total.add(frames, gradient[some])
             wanted = {number: leaf for number, leaf in enumerate(leaves) if leaf is not None and leaf.requires_grad}
             if not wanted:
                 continue
-            grad_frames = _frames_gradient(frames, gradient[some], weight, ctx.stride)
+            grad_frames = frames_gradient(frames, gradient[some], weight, ctx.stride)
             del frames
             found = torch.autograd.grad(finished, list(wanted.values()), grad_frames.to(finished.dtype))
             for number, grad in zip(wanted, found, strict=True):
@@ -156,81 +135,8 @@ class _Convolution(torch.autograd.Function):
                     if before is None:
                         before = grads[number] = torch.empty_like(inputs[number])
                     before[some] = grad
-        grad_weight = grad_matrix.view(len(weight), weight.shape[2], -1).transpose(1, 2).to(weight.dtype)
         grad_bias = gradient.sum(dim=(0, 1)) if needs_bias else None
-        return None, None, None, grad_weight, grad_bias, *grads
-
-
-def _as_matrix(weight: Tensor) -> Tensor:
-    """Lays a weight `(D, C, kernel)` out as a matrix `(D, kernel * C)`."""
-    return weight.transpose(1, 2).reshape(len(weight), -1)
-
-
-def _pieces(frames: Tensor, kernel: int, stride: int) -> Iterator[tuple[Tensor, slice]]:
-    """Yields windows `(B, T', taps * C)`, views of contiguous `frames`, and the columns of the matrix for them."""
-    batch, length, dim = frames.shape
-    count = (length - kernel) // stride + 1
-    for first in range(0, kernel, stride):
-        taps = min(stride, kernel - first)
-        windows = frames.as_strided(
-            (batch, count, taps * dim), (length * dim, stride * dim, 1), frames.storage_offset() + first * dim
-        )
-        yield windows, slice(first * dim, (first + taps) * dim)
-
-
-def _multiply(output: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
-    """Writes, or adds, `left` `(B, T, N)` times `right` `(N, D)` to `output` `(B, T, D)`, which may be a view."""
-    torch.baddbmm(output, left, right.expand(len(left), -1, -1), beta=int(add), out=output)
-
-
-def _frames_gradient(frames: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
-    if frames.device.type == "cuda":
-        return _gradient_by_library(frames, gradient, weight, stride, of_frames=True)
-    kernel, covered = weight.shape[2], gradient.shape[1] * stride
-    result = torch.empty_like(frames)
-    if kernel < stride:
-        result.zero_()
-    else:  # all but the rest behind the last window is written by the first product
-        result[:, covered:] = 0
-    matrix = _as_matrix(weight)
-    for windows, columns in _pieces(result, kernel, stride):
-        _multiply(windows, gradient, matrix[:, columns], add=columns.start > 0)
-    return result
-
-
-def _add_weight_gradient(matrix: Tensor, frames: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> None:
-    if frames.device.type == "cuda":
-        matrix += _as_matrix(_gradient_by_library(frames, gradient, weight, stride, of_frames=False))
-        return
-    for windows, columns in _pieces(frames, weight.shape[2], stride):
-        part = matrix[:, columns]
-        for left, right in zip(gradient, windows, strict=True):
-            if part.dtype == right.dtype:
-                torch.addmm(part, left.t(), right, out=part)
-            else:
-                part += left.t() @ right
-
-
-def _gradient_by_library(frames: Tensor, gradient: Tensor, weight: Tensor, stride: int, of_frames: bool) -> Tensor:
-    """Returns the gradient of `frames` `(B, T, C)`, or that of `weight` `(D, C, kernel)`."""
-    if weight.shape[2] == stride == 1:
-        if of_frames:
-            return gradient @ weight[..., 0]
-        return (gradient.flatten(0, 1).t() @ frames.flatten(0, 1))[..., None]
-    grads = torch.ops.aten.convolution_backward(
-        _as_image(gradient),
-        _as_image(frames),
-        weight[:, :, None],
-        None,
-        (1, stride),
-        (0, 0),
-        (1, 1),
-        False,
-        (0, 0),
-        1,
-        (of_frames, not of_frames, False),
-    )
-    return _as_frames(grads[0]) if of_frames else grads[1][:, :, 0]
+        return None, None, None, total.total(), grad_bias, *grads
 
 
 def normalised_filters(

@@ -50,6 +50,9 @@ def draw_ranks(
 def skip_own(ranks: Tensor, own: Tensor) -> Tensor:
     """Turns ranks among the other candidates into indices among all: those from the frame's own place on move up.
 
+    A frame is never its own negative, on whatever axis the draws are laid out (fairseq's wav2vec 1.0 excludes one frame
+    and uses the draw for another).
+
     Args:
         ranks: Shape `(B, M, K)`.
         own: Which candidate each frame's own target is, shape `(B, M)` or `(M,)`.
@@ -58,27 +61,6 @@ def skip_own(ranks: Tensor, own: Tensor) -> Tensor:
         Indices, none of them the frame's own, shape `(B, M, K)`.
     """
     return ranks + (ranks >= own[..., None])
-
-
-def draw_negatives(num_candidates: Sequence[int], size: int, num_negatives: int, generators: Generators) -> Tensor:
-    """Draws, for each frame of each utterance, other frames of the same utterance.
-
-    Uniform with replacement over the other `num_candidates[b] - 1` frames: a frame is never its own negative, on
-    whatever axis the draws are laid out (fairseq's wav2vec 1.0 excludes one frame and uses the draw for another).
-
-    Args:
-        num_candidates: Frames of each utterance that take part, B integers.
-        size: Frames N of the result's second axis; rows with fewer candidates are filled with zeros.
-        num_negatives: Negatives K of each frame.
-        generators: One source of randomness an utterance.
-
-    Returns:
-        Indices into each utterance's own frames, int64 of shape `(B, N, K)`.
-
-    Raises:
-        ValueError: An utterance has a single frame and so nothing to tell it from.
-    """
-    return skip_own(draw_ranks(num_candidates, num_candidates, size, num_negatives, generators), torch.arange(size))
 
 
 def draw_from_other_utterances(
@@ -164,7 +146,7 @@ def draw_for_task(
     """
     size, device = task.context.shape[1], task.context.device
     generators = task.address.generators(purpose)
-    if everywhere is None:
-        return draw_negatives(task.num_valid, size, num_negatives, generators).to(device, non_blocking=True)
-    ranks = draw_ranks(task.num_valid, everywhere.num_frames, size, num_negatives, generators)
-    return skip_own(ranks.to(device, non_blocking=True), everywhere.positions)
+    num_candidates = task.num_valid if everywhere is None else everywhere.num_frames
+    own = torch.arange(size, device=device) if everywhere is None else everywhere.positions
+    ranks = draw_ranks(task.num_valid, num_candidates, size, num_negatives, generators)
+    return skip_own(ranks.to(device, non_blocking=True), own)
