@@ -124,8 +124,10 @@ def measure(options: argparse.Namespace, save: Callable[[dict[str, Any]], None])
         say("waits and calls counted")
     else:
         result["skipped"] |= dict.fromkeys(("peak_bytes", "waits", "calls"), NEEDS_CUDA)
-    if compiled is None or not options.lengths:
-        result["skipped"]["compilation"] = "needs --compile, and --lengths above 0"
+    if compiled is None:
+        result["skipped"]["compilation"] = "needs --compile"
+    elif not options.lengths:
+        result["skipped"]["compilation"] = "--lengths is 0"
     else:
         result["compilation"] = _compilation(compiled, batch, options.lengths, dtype, compiler)
     save(result)

@@ -86,6 +86,17 @@ def test_beside_transformers_and_compiled(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == gpu_step.render(result) + "\n"
 
 
+def test_figures_are_kept_when_it_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_step, "_compilation", end)
+    path = tmp_path / "figures.json"
+    with pytest.raises(KeyboardInterrupt):
+        gpu_step.main([*TINY, "--compile", f"--json={path}"])
+    assert_consistent(json.loads(path.read_text()))
+
+
 def test_targets_are_the_hidden_frames() -> None:
     batch = audio(2, 1.0)
     model = build_ours(LAYOUTS["tiny"])
