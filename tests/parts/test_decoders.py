@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchaudio
 from torch import Tensor
 
 from w2vlab.decoders import BeamDecoder, GreedyDecoder
@@ -125,8 +124,9 @@ def test_options_are_checked(options: dict, message: str) -> None:
 
 
 def test_without_flashlight_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = importlib.import_module("torchaudio.models.decoder")
     for name in ("ctc_decoder", "_ctc_decoder"):  # what an earlier import has left there
-        monkeypatch.delattr(torchaudio.models.decoder, name, raising=False)
+        monkeypatch.delattr(decoder, name, raising=False)
     monkeypatch.delitem(sys.modules, "torchaudio.models.decoder._ctc_decoder", raising=False)
     monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
     with pytest.raises(RuntimeError, match=r"without Flashlight Text.* pip install 'w2vlab\[decode\]'"):

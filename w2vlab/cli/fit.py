@@ -69,7 +69,8 @@ def run(command: str, options: list[str]) -> int:
 def messages_shown(level: int = logging.INFO) -> Iterator[None]:
     """Shows what the package's loggers say, from `level` on, on the standard error stream; not beyond this context."""
     messages, handler = logging.getLogger("w2vlab"), logging.StreamHandler()
-    messages.setLevel(level)
+    messages.setLevel(logging.INFO)
+    handler.setLevel(level)
     messages.addHandler(handler)
     try:
         yield
