@@ -188,8 +188,8 @@ class SpeechDataModule(LightningDataModule):
         if self._units is None:
             utterances = Utterances(manifest.cuts, self.min_samples, self._excluded)
         else:
-            transcripts, longest = read_transcripts(source, self._units), round(self.max_seconds * SAMPLE_RATE)
-            utterances = Utterances(manifest.cuts, self.min_samples, self._excluded, longest, transcripts)
+            transcripts = read_transcripts(source, self._units)
+            utterances = Utterances(manifest.cuts, self.min_samples, self._excluded, self._max_samples, transcripts)
         if not len(utterances):
             rule = "is long enough" if self._units is None else "has a transcript and a length in range"
             raise ValueError(f"{corpus} must hold an utterance that {rule}, but has {utterances.left_out}.")
@@ -230,8 +230,11 @@ class SpeechDataModule(LightningDataModule):
         )
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
-        longest = round(self.max_seconds * SAMPLE_RATE)
-        return SpeechDataset(longest, self.crop_to_shortest, self.seed, random, utterances.transcripts)
+        return SpeechDataset(self._max_samples, self.crop_to_shortest, self.seed, random, utterances.transcripts)
+
+    @property
+    def _max_samples(self) -> int:
+        return round(self.max_seconds * SAMPLE_RATE)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the place in the training data, behind the last whole update, and the options that it depends on.

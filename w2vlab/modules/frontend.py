@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import FeatureEncoder, Quantizer
@@ -32,9 +32,13 @@ class Frontend(nn.Module):
     def forward(self, batch: AudioBatch) -> Encoding:
         """Returns the frames of a batch, as `Encoding.latents`."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
-        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
-        padding_mask = make_padding_mask(num_frames, features.shape[1], features.device)
-        frames = features if self.norm is None else self.norm(features)
+        encoding = make_encoding(self.encoder, features, features if self.norm is None else self.norm(features), batch)
         if self.quantizer is not None:
-            frames = self.quantizer(frames, padding_mask).quantized  # (B, T, E)
-        return Encoding(features, frames, num_frames, padding_mask)
+            encoding.latents = self.quantizer(encoding.latents, encoding.padding_mask).quantized  # (B, T, E)
+        return encoding
+
+
+def make_encoding(encoder: FeatureEncoder, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
+    """Returns what `encoder` made of a batch, `features` and from them `latents` `(B, T, C)`, with its padding."""
+    num_frames = tuple(encoder.num_frames(samples) for samples in batch.num_samples)
+    return Encoding(features, latents, num_frames, make_padding_mask(num_frames, latents.shape[1], latents.device))

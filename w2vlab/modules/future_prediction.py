@@ -17,7 +17,7 @@ from w2vlab.interfaces import (
     QuantizerFactory,
 )
 from w2vlab.losses import FuturePredictionLoss
-from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import CosineSchedule
 from w2vlab.quantizers import IdentityQuantizer
@@ -92,7 +92,7 @@ class FuturePrediction(PretrainingModule):
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch, which are the encoder's output as it is."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
-        return self._encoding(features, features, batch)
+        return make_encoding(self.encoder, features, features, batch)
 
     def visible(self, encoding: Encoding) -> Tensor:
         """Returns the quantized frames, which are what the context network projects."""

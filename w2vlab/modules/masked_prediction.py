@@ -25,7 +25,7 @@ from w2vlab.interfaces import (
 )
 from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.masking import SpanMasking
-from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers import GumbelQuantizer
@@ -150,7 +150,7 @@ class MaskedPrediction(PretrainingModule):
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch, normalised."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
-        return self._encoding(features, self.norm(features), batch)
+        return make_encoding(self.encoder, features, self.norm(features), batch)
 
     def visible(self, encoding: Encoding) -> Tensor:
         """Returns the frames that the context network projects, none of them hidden."""

@@ -73,10 +73,6 @@ class Objective(TrainedModule):
         output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
         return output
 
-    def _encoding(self, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
-        num_frames = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
-        return Encoding(features, latents, num_frames, make_padding_mask(num_frames, latents.shape[1], latents.device))
-
     @property
     @abstractmethod
     def first_ahead(self) -> int:
