@@ -39,13 +39,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", default="festvox-ru")
     parser.add_argument("--layers", default="all")
     parser.add_argument("--split", default="hash")
-    parser.add_argument("--num_train", type=_at_least(2), default=150)
-    parser.add_argument("--num_test", type=_at_least(1), default=50)
-    parser.add_argument("--abx_cells", type=_at_least(0), default=1500)
+    parser.add_argument("--num_train", type=at_least(2), default=150)
+    parser.add_argument("--num_test", type=at_least(1), default=50)
+    parser.add_argument("--abx_cells", type=at_least(0), default=1500)
     parser.add_argument("--abx_utterances", choices=("test", "all"), default="test")
-    parser.add_argument("--seed", type=_at_least(0), default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch_seconds", type=_at_least(1), default=40)
+    parser.add_argument("--batch_seconds", type=at_least(1), default=40)
     parser.add_argument("--cache_dir", type=Path)
     parser.add_argument("--wandb", choices=("offline", "online", "off"), default="offline")
     parser.add_argument("--folder", type=Path)
@@ -59,7 +59,9 @@ class EvaluationParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} `{self.prog} --help` shows the options.\n")
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns what reads an option that is a whole number of at least `least`."""
+
     def parse(text: str) -> int:
         with suppress(ValueError):
             if (value := int(text)) >= least:

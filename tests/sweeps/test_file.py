@@ -1,0 +1,121 @@
+"""Sweep files: what is read from them, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from w2vlab.sweeps import planned_trials, read_sweep, varied_names
+
+WHOLE = """\
+name: one
+program: w2vlab
+command: ["${program}", fit, "${args}"]
+method: grid
+metric: {name: val/loss/total, goal: minimize}
+early_terminate: {type: hyperband, min_iter: 2}
+run_cap: 5
+parameters:
+  model.quantizer: {values: [GumbelQuantizer, KMeansQuantizer]}
+  seed_everything: {values: [1, 2]}
+  trainer.max_steps: {value: 3}
+"""
+
+
+def read(tmp_path: Path, text: str):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_sweep(path)
+
+
+def test_a_whole_file(tmp_path):
+    sweep = read(tmp_path, WHOLE)
+    assert (sweep.name, sweep.program, sweep.method, sweep.run_cap) == ("one", "w2vlab", "grid", 5)
+    assert sweep.command == ("${program}", "fit", "${args}")
+    assert sweep.metric is not None
+    assert (sweep.metric.name, sweep.metric.goal) == ("val/loss/total", "minimize")
+    assert sweep.early_terminate is not None
+    assert sweep.early_terminate.bands[:3] == (2, 6, 18)
+    assert sweep.text == WHOLE
+    assert varied_names(sweep) == {"model.quantizer", "seed_everything"}
+
+
+def test_the_name_is_that_of_the_file_unless_it_says(tmp_path):
+    assert read(tmp_path, WHOLE.replace("name: one\n", "")).name == "sweep"
+
+
+def test_the_best_value_is_the_least_or_the_most(tmp_path):
+    least = read(tmp_path, WHOLE).metric
+    most = read(tmp_path, WHOLE.replace("goal: minimize", "goal: maximize")).metric
+    assert least is not None
+    assert most is not None
+    assert (least.best([2.0, 1.0, 3.0]), most.best([2.0, 1.0, 3.0]), least.best([])) == (1.0, 3.0, None)
+
+
+def test_seeds_take_the_place_of_those_in_the_file(tmp_path):
+    trials = planned_trials(read(tmp_path, WHOLE).with_seeds(3), None)
+    seeds = [trial.parameters["seed_everything"] for trial in trials if "KMeans" in trial.name]
+    # The file's cap of 5 counts here, too: two whole settings would be 6.
+    assert len(trials) == 5
+    assert seeds == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("method: grid", "method: gird"),
+            r"`method` must be grid, random or bayes, but is gird\. Did you mean grid\?",
+        ),
+        (("metric:", "metrik:"), r"Unknown key `metrik`.* Did you mean metric\?"),
+        (("metric: {name: val/loss/total, goal: minimize}\n", ""), r"`metric` must be given for `early_terminate`"),
+        (("goal: minimize", "goal: least"), r"`metric.goal` must be minimize or maximize, but is least"),
+        (("name: val/loss/total, ", ""), r"`metric` must have a name"),
+        (("hyperband", "median"), r"`early_terminate` must have the type hyperband"),
+        (("min_iter: 2", "min_iter: 0"), r"`early_terminate.min_iter` must be a whole number of at least 1, but is 0"),
+        (("min_iter: 2", "min_iter: 2, eta: 1"), r"`early_terminate.eta` must be above 1, but is 1"),
+        (("min_iter: 2", "max_iter: 2, s: 0"), r"must have a band of at least 1 value"),
+        (("min_iter: 2", "max_iter: 2"), r"must have numbers as `max_iter` and `s`, but has 2 and None"),
+        (("min_iter", "min_itr"), r"Unknown key `early_terminate.min_itr`.* Did you mean min_iter\?"),
+        (("run_cap: 5", "run_cap: 0"), r"`run_cap` must be a whole number of at least 1, but is 0"),
+        (('command: ["${program}", fit, "${args}"]', "command: w2vlab fit"), r"`command` must be a list of words"),
+        (("{values: [1, 2]}", "{values: []}"), r"`seed_everything` must have at least one of `values`.*no trial"),
+        (("{values: [1, 2]}", "{value: 1, valeus: 2}"), r"has `valeus`\. Did you mean values\?"),
+        (("{values: [1, 2]}", "3"), r"`seed_everything` must be a mapping with `value`, `values` or a distribution"),
+        (("{values: [1, 2]}", "{min: 1}"), r"`seed_everything` must have `value`, `values`, or a known distribution"),
+        (("{values: [1, 2]}", "{distribution: normall}"), r"Did you mean normal\?"),
+        (("{values: [1, 2]}", "{distribution: uniform, min: 1}"), r"must have `max` for the distribution uniform"),
+        (("{values: [1, 2]}", "{min: 2, max: 2}"), r"must have `min` below `max`, but has 2 and 2"),
+        (("{values: [1, 2]}", "{min: a, max: b}"), r"must have numbers as `min` and `max`, but has a and b"),
+        (
+            ("{values: [1, 2]}", "{distribution: log_uniform_values, min: 0, max: 1}"),
+            r"must have `min` above 0 for log_uniform_values, but has 0",
+        ),
+        (("{values: [1, 2]}", "{values: [1, 2], probabilities: [0.5, 0.6]}"), r"which add up to 1"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, change, message):
+    assert change[0] in WHOLE
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, WHOLE.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: grid\nparameters: {}\n", r"`parameters` must name at least one parameter.*no trial"),
+        ("method: grid\n", r"`parameters` must name at least one parameter, but is None"),
+        ("- a\n- b\n", r"must be a mapping of keys to values"),
+        ("a: [\n", r"must be valid YAML, but in line"),
+        ("method: bayes\nparameters: {a: {values: [1]}}\n", r"`metric` must be given for `method` bayes"),
+    ],
+)
+def test_what_is_no_sweep_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.yaml cannot be read"):
+        read_sweep(tmp_path / "none.yaml")

@@ -1,0 +1,150 @@
+"""What is seen of a sweep: its plan, and how far its trials are."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from w2vlab.sweeps import Runner, Sweep, Trial
+from w2vlab.sweeps.command import file_command
+from w2vlab.sweeps.trial import leaves
+
+_MOST_ROWS = 40
+
+
+def print_plan(sweep: Sweep, trials: Sequence[Trial], console: Console) -> None:
+    """Prints the trials of a sweep and their commands."""
+    console.print(f"{sweep.name}: {len(trials)} trials ({sweep.method})", style="bold", highlight=False)
+    for trial in trials:
+        settings = ", ".join(f"{name}={value}" for name, value in leaves(trial.parameters))
+        console.print(f"{trial.name}: {settings}", soft_wrap=True, highlight=False, markup=False)
+        command = shlex.join(file_command(sweep, trial))
+        console.print(f"    {command}", soft_wrap=True, highlight=False, markup=False)
+
+
+class SweepView:
+    """Shows a sweep: a live table on a terminal, and in a log a line for everything that happens.
+
+    Args:
+        runner: Runs it.
+        varied: Dotted names of the parameters that have several values.
+        console: Where.
+    """
+
+    def __init__(self, runner: Runner, varied: set[str], console: Console) -> None:
+        self._runner = runner
+        self._varied = varied
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._table, transient=True)
+        self._told: dict[str, str] = {}
+
+    def __enter__(self) -> SweepView:
+        """Begins to show."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the live table."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def update(self) -> None:
+        """Tells, in a log, what has changed."""
+        for trial in self._runner.trials:
+            now = _what_happens(trial)
+            if self._told.get(trial.name, "waiting") != now and not self._console.is_terminal:
+                value = "" if trial.value is None or not trial.ended else f", {self._metric_name}: {trial.value:.6g}"
+                self._console.print(f"{trial.name}: {now}{value}", soft_wrap=True, highlight=False, markup=False)
+            self._told[trial.name] = now
+
+    def print_end(self) -> None:
+        """Prints the table as it is in the end, and why trials failed."""
+        self._console.print(self._table(most=len(self._runner.trials)))
+        for trial in self._runner.trials:
+            if trial.failure is not None:
+                text = f"{trial.name} {_attempts(trial)}: {trial.failure}"
+                self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    @property
+    def _metric_name(self) -> str:
+        metric = self._runner.sweep.metric
+        return "value" if metric is None else metric.name
+
+    def _table(self, most: int = _MOST_ROWS) -> Table:
+        trials = self._runner.trials
+        counts = Counter(_state(trial) for trial in trials)
+        title = f"{self._runner.sweep.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
+        names = [name for name in self._ordered() if name in self._varied]
+        table = Table(*map(_short, names), "state", "update", "time", self._metric_name, title=title)
+        best = self._best(trials)
+        for trial in _nearest_to_work(trials, most):
+            values = dict(leaves(trial.parameters))
+            of = "" if trial.updates is None else f" of {trial.updates}"
+            value = "" if trial.value is None else f"{trial.value:.5g}"
+            table.add_row(
+                *(_text(values.get(name)) for name in names),
+                _state(trial),
+                f"{trial.update}{of}" if trial.update else "",
+                str(timedelta(seconds=round(trial.seconds))) if trial.seconds else "",
+                f"{value} (best)" if trial is best else value,
+            )
+        if len(trials) > most:
+            table.caption = f"{len(trials) - most} more"
+        return table
+
+    def _best(self, trials: Iterable[Trial]) -> Trial | None:
+        metric = self._runner.sweep.metric
+        ended = [trial for trial in trials if trial.ended and trial.value is not None]
+        if metric is None or len(ended) < 2:
+            return None
+        best = metric.best([trial.value for trial in ended if trial.value is not None])
+        return next(trial for trial in ended if trial.value == best)
+
+    def _ordered(self) -> list[str]:
+        return [".".join(path) for path in self._runner.sweep.parameters]
+
+
+def _nearest_to_work(trials: Sequence[Trial], most: int) -> list[Trial]:
+    """Returns at most so many trials in their order: those that run and their neighbours."""
+    if len(trials) <= most:
+        return list(trials)
+    first = next((i for i, trial in enumerate(trials) if not trial.ended), len(trials))
+    start = max(0, min(first - most // 4, len(trials) - most))
+    return list(trials[start : start + most])
+
+
+def _state(trial: Trial) -> str:
+    return "evaluating" if trial.evaluating else trial.state
+
+
+def _what_happens(trial: Trial) -> str:
+    state = _state(trial)
+    if state == "running" and trial.attempts > 1:
+        return f"running, attempt {trial.attempts}"
+    if trial.failure is not None and state in ("waiting", "failed"):
+        return f"{state} {_attempts(trial)}: {trial.failure}"
+    return state
+
+
+def _attempts(trial: Trial) -> str:
+    return f"after {trial.attempts} attempt{'s' if trial.attempts > 1 else ''}"
+
+
+def _short(name: str) -> str:
+    return name.removesuffix(".class_path").removeprefix("model.")
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    return text.rpartition("/")[2].removesuffix(".yaml") if text.endswith(".yaml") else text

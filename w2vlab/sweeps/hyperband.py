@@ -1,0 +1,100 @@
+"""Early stopping of trials, by the rule that Weights & Biases applies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from w2vlab.registry import known_names
+
+_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+_MAX_BANDS = 100
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """Stops trials that are not among the best 1/eta when they pass a band.
+
+    A band is a number of values of the metric: a trial that has validated so often is compared with what all trials had
+    at the same number.
+
+    Attributes:
+        bands: The numbers of values, ascending.
+        eta: One in so many goes on.
+        strict: Whether a trial's value at the band counts, or its best one so far.
+
+    Reference:
+        Li et al. 2018, arXiv:1603.06560, as the sweeps of Weights & Biases have it.
+    """
+
+    bands: tuple[int, ...]
+    eta: float
+    strict: bool
+
+    @staticmethod
+    def read(content: Any) -> Hyperband:
+        """Reads `early_terminate` of a sweep file.
+
+        Raises:
+            ValueError: It is not `hyperband` with `min_iter`, or with `max_iter` and `s`.
+        """
+        if not isinstance(content, dict) or content.get("type") != "hyperband":
+            raise ValueError(f"`early_terminate` must have the type hyperband, but is {content}.")
+        for key in content:
+            if key not in _KEYS:
+                raise ValueError(f"Unknown key `early_terminate.{key}`. {known_names(key, _KEYS)}")
+        eta = content.get("eta", 3)
+        if not _is_number(eta) or eta <= 1:
+            raise ValueError(f"`early_terminate.eta` must be above 1, but is {eta}.")
+        bands = _bands(content, eta)
+        if not bands:
+            raise ValueError(
+                "`early_terminate` must have a band of at least 1 value, but `max_iter`, `eta` and `s` give none."
+            )
+        return Hyperband(bands, eta, content.get("strict", True) is True)
+
+    def stops(
+        self, histories: Mapping[str, Sequence[float]], running: Sequence[str], maximize: bool = False
+    ) -> list[str]:
+        """Says which trials are to be stopped.
+
+        Args:
+            histories: The values of the metric so far, of all trials, also of those that have ended.
+            running: The trials that could be stopped.
+            maximize: Whether more is better.
+        """
+        signed = {
+            name: [-value if maximize else value for value in values if math.isfinite(value)]
+            for name, values in histories.items()
+        }
+        stopped = []
+        for name in running:
+            values = signed.get(name, [])
+            passed = [band for band in self.bands if band <= len(values)]
+            if not passed:
+                continue
+            band = passed[-1]
+            at_band = sorted(other[band - 1] for other in signed.values() if len(other) >= band)
+            threshold = at_band[int(len(at_band) / self.eta)]
+            if (values[band - 1] if self.strict else min(values)) > threshold:
+                stopped.append(name)
+        return stopped
+
+
+def _bands(content: Mapping[str, Any], eta: float) -> tuple[int, ...]:
+    if "max_iter" in content:
+        most, steps = content["max_iter"], content.get("s")
+        if not isinstance(most, int | float) or not isinstance(steps, int | float):
+            raise ValueError(f"`early_terminate` must have numbers as `max_iter` and `s`, but has {most} and {steps}.")
+        bands = [int(most / eta**step) for step in range(1, int(steps) + 1)]
+        return tuple(sorted({band for band in bands if band >= 1}))
+    least = content.get("min_iter")
+    if not isinstance(least, int) or least < 1:
+        raise ValueError(f"`early_terminate.min_iter` must be a whole number of at least 1, but is {least}.")
+    return tuple(sorted({int(least * eta**step) for step in range(_MAX_BANDS)}))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,115 @@
+"""A Ray cluster as the place where trials run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from w2vlab.sweeps.machine import Attempt, LocalMachine, Machine
+
+_log = logging.getLogger(__name__)
+
+_STOP, _KILL = "stop", "kill"
+"""Files in the folder of a trial, by which the sweep speaks to a process on another node."""
+
+_POLL_SECONDS = 0.5
+
+
+class RayMachine(Machine):
+    """Trials as tasks of Ray: each on a node that has a GPU, or processors, left for it.
+
+    Ray finds the nodes; which trial is next, which is stopped and which is tried again is decided here, as without Ray.
+    The folder of the sweep must be on a disk that all nodes share.
+
+    Args:
+        address: Of the cluster, such as `auto` for the one that this node belongs to, or `local` for one of its own.
+        parallel: Trials at a time; None for as many as the cluster has room for.
+        cpus: Processors of a trial.
+        gpus: GPUs of a trial; a share of one is allowed.
+
+    Raises:
+        ValueError: Ray is not installed, the cluster is not there, or it has no room for so many.
+    """
+
+    def __init__(self, address: str, parallel: int | None = None, cpus: int = 1, gpus: float = 0) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ValueError("`ray` must be installed for a sweep on a cluster: pip install 'w2vlab[sweep]'.") from None
+        self._ray: Any = ray
+        try:
+            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        except (ConnectionError, RuntimeError, ValueError) as problem:
+            raise ValueError(f"`ray` must be the address of a Ray cluster, but {address} is not: {problem}") from None
+        have = self._ray.cluster_resources()
+        room = int(have.get("GPU", 0) // gpus) if gpus else int(have.get("CPU", 0) // cpus)
+        if room < 1 or (parallel or 0) > room:
+            raise ValueError(
+                f"`parallel` must be at most the {room} trials of {cpus} processors and {gpus:g} GPUs that the cluster "
+                f"has room for, but is {parallel or 1}."
+            )
+        self.parallel = parallel or room
+        self._run = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_there)
+        self._cpus = cpus
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Attempt:
+        """Hands a command to the cluster."""
+        for name in (_STOP, _KILL):
+            (folder / name).unlink(missing_ok=True)
+        threads = {"OMP_NUM_THREADS": str(self._cpus)}
+        path = {name: os.environ[name] for name in ("PYTHONPATH", "PATH", "HOME") if name in os.environ}
+        task = self._run.remote(list(command), {**path, **threads, **environment}, str(folder.absolute()), os.getcwd())
+        return _RayAttempt(self._ray, task, folder)
+
+
+class _RayAttempt(Attempt):
+    """A task of Ray."""
+
+    def __init__(self, ray: Any, task: Any, folder: Path) -> None:
+        self._ray: Any = ray
+        self._task = task
+        self._folder = folder
+
+    def status(self) -> int | None:
+        """Returns the exit status of the command; 1 where its node was lost."""
+        done, _ = self._ray.wait([self._task], timeout=0)
+        if not done:
+            return None
+        try:
+            return int(self._ray.get(self._task))
+        except self._ray.exceptions.RayError as problem:
+            _log.warning("%s: the cluster lost the trial: %s", self._folder.name, str(problem).splitlines()[0])
+            return 1
+
+    def stop(self) -> None:
+        """Asks the task to end."""
+        (self._folder / _STOP).touch()
+
+    def kill(self) -> None:
+        """Has the task end its processes."""
+        (self._folder / _KILL).touch()
+
+
+def _run_there(command: list[str], environment: dict[str, str], folder: str, where: str) -> int:
+    """Runs a command on the node of the task until it ends or the sweep asks for its end."""
+    os.chdir(where)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # Ray has set it
+    machine = LocalMachine([gpus] if gpus else [], 1)
+    attempt = machine.start(command, environment, Path(folder))
+    asked = False
+    while (status := attempt.status()) is None:
+        if Path(folder, _KILL).exists():
+            attempt.kill()
+        elif not asked and Path(folder, _STOP).exists():
+            asked = True
+            attempt.stop()
+        try:
+            time.sleep(_POLL_SECONDS)
+        except BaseException:  # the task is cancelled, or its node is going down
+            attempt.kill()
+            raise
+    return status

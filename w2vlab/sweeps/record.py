@@ -1,0 +1,92 @@
+"""What a sweep keeps of itself in its folder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from w2vlab.sweeps.file import Sweep
+from w2vlab.sweeps.trial import Trial, identity
+
+FILE = "sweep.yaml"
+RECORD = "sweep.json"
+_LOCK = "sweep.lock"
+
+
+def write_record(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """Writes the file as it was and the state of all trials; who reads meanwhile sees the old state or the new one."""
+    (folder / FILE).write_text(sweep.text, encoding="utf-8")
+    metric = None if sweep.metric is None else {"name": sweep.metric.name, "goal": sweep.metric.goal}
+    content = {
+        "name": sweep.name,
+        "method": sweep.method,
+        "metric": metric,
+        "trials": [trial.as_dict() for trial in trials],
+    }
+    temporary = folder / f"{RECORD}.{os.getpid()}"
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(folder / RECORD)
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Returns the trials of an earlier run of a sweep; none where there was none.
+
+    Raises:
+        ValueError: The record is there but cannot be used.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [Trial.from_dict(trial) for trial in content["trials"]]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise ValueError(
+            f"{path} must be the record of a sweep, but is not ({type(problem).__name__}: {problem}). Move it away to "
+            "begin the sweep anew: trials still go on from their checkpoints."
+        ) from None
+
+
+def with_earlier(trials: Sequence[Trial], earlier: Sequence[Trial]) -> list[Trial]:
+    """Gives trials the state that they had in an earlier run, and keeps those that the sweep no longer has.
+
+    One that failed waits for another try: whoever starts the sweep again may have mended what was wrong.
+    """
+    known: Mapping[str, Trial] = {identity(trial.parameters): trial for trial in earlier}
+    planned = {identity(trial.parameters) for trial in trials}
+    merged = [known.get(identity(trial.parameters), trial) for trial in trials]
+    for trial in merged:
+        trial.failure = None
+        if trial.state == "failed":
+            trial.state, trial.attempts = "waiting", 0
+    gone = [trial for key, trial in known.items() if key not in planned and trial.ended]
+    return [*merged, *gone]
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[int]:
+    """Keeps a second sweep out of a folder; gives a descriptor that trials inherit, and so hold the lock, too.
+
+    Raises:
+        ValueError: A sweep, or a trial that an ended sweep has left behind, still runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.pread(lock, 32, 0).decode().strip() or "?"
+            raise ValueError(
+                f"`folder` must not be in use, but a sweep (process {who}), or a trial that it has left, still runs in "
+                f"{folder}. Wait, end it, or take another folder."
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        yield lock
+    finally:
+        os.close(lock)

@@ -1,0 +1,66 @@
+"""Which trials a sweep has: all of a grid, or so many draws."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from w2vlab.sweeps.file import Sweep
+from w2vlab.sweeps.trial import Trial, identity, trial_name
+
+
+def planned_trials(sweep: Sweep, count: int | None, seed: int = 0) -> list[Trial]:
+    """Returns the trials of a grid or of a random search, none twice.
+
+    Args:
+        sweep: With the method `grid` or `random`.
+        count: Most trials; None takes the file's `run_cap`. A grid without either is run whole.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: A random search without a number of trials, or a grid with a parameter that has no end of values.
+    """
+    count = sweep.run_cap if count is None else count
+    if sweep.method == "grid":
+        grids = [parameter.values() for parameter in sweep.parameters.values()]
+        settings: Iterable[Mapping[tuple[str, ...], Any]] = (
+            dict(zip(sweep.parameters, values, strict=True)) for values in itertools.product(*grids)
+        )
+        settings = itertools.islice(settings, count)
+    else:
+        if count is None:
+            raise ValueError("`--count` or the file's `run_cap` must be given for a random search, but neither is.")
+        # A draw follows from its number: whoever goes on with a sweep, or makes it longer, has the same ones again.
+        settings = (_draw(sweep, np.random.default_rng([seed, number])) for number in range(count))
+    unique: dict[str, Trial] = {}
+    for setting in settings:
+        trial = make_trial(sweep, setting)
+        unique.setdefault(identity(trial.parameters), trial)
+    return list(unique.values())
+
+
+def _draw(sweep: Sweep, generator: np.random.Generator) -> dict[tuple[str, ...], Any]:
+    return {path: parameter.sample(generator) for path, parameter in sweep.parameters.items()}
+
+
+def make_trial(sweep: Sweep, setting: Mapping[tuple[str, ...], Any]) -> Trial:
+    """Returns a trial with these values."""
+    parameters: dict[str, Any] = {}
+    for path, value in setting.items():
+        place = parameters
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = value
+    return Trial(trial_name(parameters, varied_names(sweep)), parameters)
+
+
+def varied_names(sweep: Sweep) -> set[str]:
+    """Returns the dotted names of the parameters that have several values."""
+    return {
+        ".".join(path)
+        for path, parameter in sweep.parameters.items()
+        if len(parameter.options.get("values", (1, 2))) > 1 and parameter.distribution != "constant"
+    }
