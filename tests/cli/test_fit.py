@@ -31,7 +31,8 @@ def load(path: Path) -> dict[str, Any]:
 def test_run_leaves_all_its_files_in_one_folder(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit() == 0
     assert {path.name for path in RUN.iterdir()} == {
-        *("checkpoints", "config.yaml", "hparams.yaml", "metrics.csv", "report.json", "report.png"),
+        *("checkpoints", "config.yaml", "hparams.yaml", "metrics.csv", "metrics.jsonl"),
+        *("report.json", "report.png", "run.json"),
     }
     assert {path.name for path in Path().iterdir()} == {"runs"}
     output = capsys.readouterr().out
@@ -91,7 +92,9 @@ def test_default_logger_is_offline_and_can_be_left_out(fit: Fit, capsys: pytest.
     assert logger["class_path"].endswith("WandbLogger")
     assert logger["init_args"]["offline"] is True
     assert fit("--trainer.max_steps=1", logger=["--trainer.logger=false"]) == 0
-    assert {path.name for path in Path("runs").iterdir()} == {"checkpoints", "config.yaml", "report.json", "report.png"}
+    assert {path.name for path in Path("runs").iterdir()} == {
+        *("checkpoints", "config.yaml", "metrics.jsonl", "report.json", "report.png", "run.json"),
+    }
 
 
 def test_logger_follows_the_root_folder(fit: Fit) -> None:

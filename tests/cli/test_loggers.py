@@ -65,7 +65,7 @@ def test_offline_run_of_weights_and_biases(fit: Fit, capsys: pytest.CaptureFixtu
     assert f"Weights & Biases: {run_folder}" in output.replace(str(Path.cwd()) + "/", "")
     (checkpoints,) = root.glob("w2vlab/*/checkpoints")
     assert {path.name for path in checkpoints.parent.iterdir()} == {
-        *("checkpoints", "config.yaml", "report.json", "report.png"),
+        *("checkpoints", "config.yaml", "metrics.jsonl", "report.json", "report.png", "run.json"),
     }
 
 

@@ -7,26 +7,23 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor
 
+from w2vlab.callbacks.cost import RunCost
 from w2vlab.callbacks.examples import show_examples
 from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.metric_log import MetricLog
 from w2vlab.callbacks.picture import RunView, draw_run
-from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
+from w2vlab.callbacks.run_folder import may_fail, run_folder, write_whole
 from w2vlab.callbacks.summary import print_summary, summarize
 from w2vlab.modules.trained import TrainedModule
 
 _DRAWING_SHARE = 0.03
 """Most of a run's time that pictures between its validations may take."""
-
-_MAX_BINS = 512
-"""Weights & Biases takes no finer histogram."""
 
 
 class RunReport(Callback):
@@ -36,14 +33,15 @@ class RunReport(Callback):
     follow each other fast), and the picture and the usage of the codebooks go to Weights & Biases, if that is the
     logger; so do a few transcripts beside what was recognised, where a model does that. At the end, also of an
     interrupted run, a short table follows on the terminal. A resumed run goes on with the history in its checkpoint.
+    Every recorded row is appended to `metrics.jsonl` at once, with the time and the audio that it took to get there.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.train = MetricHistory()
         self.validation = MetricHistory()
-        self._seconds_before = 0.0
-        self._start = time.monotonic()
+        self.cost = RunCost()
+        self._log = MetricLog()
         self._next_drawing = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,23 +49,32 @@ class RunReport(Callback):
         return {
             "train": self.train.state_dict(),
             "validation": self.validation.state_dict(),
-            "seconds": self._seconds(),
+            **self.cost.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the history of a checkpoint."""
         self.train.load_state_dict(state_dict["train"])
         self.validation.load_state_dict(state_dict["validation"])
-        self._seconds_before = state_dict["seconds"]
+        self.cost.load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
-        self._start = time.monotonic()
+        self.cost.start()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the file of all rows."""
+        self.cost.begin(trainer.global_step)
+        if trainer.is_global_zero and not _is_trial(trainer):
+            kinds = {"train": self.train.rows, "validation": self.validation.rows}
+            with may_fail("The file of all metrics"):
+                self._log.begin(run_folder(trainer), kinds, resumed=trainer.ckpt_path is not None)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Records the metrics of training as often as they are logged."""
+        self.cost.add(trainer, batch)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step and trainer.global_step % every == 0:
             self._record_training(trainer)
@@ -78,17 +85,23 @@ class RunReport(Callback):
 
     def _record_training(self, trainer: Trainer) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.train.record(trainer.global_step, {**_metrics(trainer, "train/"), "learning_rate": float(rate)})
+        self._record(trainer, "train", self.train, {**_metrics(trainer, "train/"), "learning_rate": float(rate)})
+
+    def _record(self, trainer: Trainer, kind: str, history: MetricHistory, metrics: dict[str, float]) -> None:
+        values = {**self.cost.so_far(), **metrics}
+        history.record(trainer.global_step, values)
+        with may_fail("The file of all metrics"):
+            self._log.record(kind, {"update": trainer.global_step, **values})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the metrics of a validation and brings the picture up to date."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        self.validation.record(trainer.global_step, _metrics(trainer, "val/"))
+        self._record(trainer, "validation", self.validation, _metrics(trainer, "val/"))
         if trainer.is_global_zero and not _is_trial(trainer):
             view = self._view(trainer, pl_module)
-            _log_usage(trainer, view.code_counts)
-            show_examples(cast(TrainedModule, pl_module).examples, _wandb_loggers(trainer), trainer.global_step)
+            log_usage(trainer, view.code_counts)
+            show_examples(cast(TrainedModule, pl_module).examples, wandb_loggers(trainer), trainer.global_step)
             start = time.monotonic()
             if start >= self._next_drawing and trainer.global_step != trainer.max_steps:  # the last one is the report's
                 with may_fail("The report"):
@@ -114,10 +127,7 @@ class RunReport(Callback):
             paths = _paths(trainer)
             with may_fail("The report"):
                 paths["picture"] = str(self._write(trainer, view))
-        print_summary(view.title, summarize(view, self._seconds()), paths)
-
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._start
+        print_summary(view.title, summarize(view, self.cost.seconds), paths)
 
     def _view(self, trainer: Trainer, pl_module: LightningModule) -> RunView:
         module = cast(TrainedModule, pl_module)
@@ -137,12 +147,13 @@ class RunReport(Callback):
         picture = folder / "report.png"
         draw_run(view).savefig(picture, dpi=100)
         content = {
-            "summary": summarize(view, self._seconds()),
+            "summary": summarize(view, self.cost.seconds),
+            "cost": self.cost.total(trainer.global_step, self.train),
             "train": self.train.rows,
             "validation": self.validation.rows,
         }
-        (folder / "report.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        for logger in _wandb_loggers(trainer):
+        write_whole(folder / "report.json", json.dumps(content, indent=1))
+        for logger in wandb_loggers(trainer):
             logger.log_image("report", [str(picture)], step=trainer.global_step)
         return picture
 
@@ -156,30 +167,11 @@ def _is_trial(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
-def _wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-
-
-def _log_usage(trainer: Trainer, counts: Tensor | None) -> None:
-    """Logs how unevenly entries are used: their shares, most used first, averaged over the codebooks."""
-    if counts is None or not counts.numel():
-        return
-    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sort(dim=1, descending=True).values.mean(dim=0)
-    ranks = np.arange(len(shares))
-    bins = min(len(ranks), _MAX_BINS)
-    histogram = np.histogram(ranks, bins, range=(0, len(ranks)), weights=shares.numpy())
-    for logger in _wandb_loggers(trainer):
-        from wandb import Histogram  # takes a second to import, which only those wait for who log to it
-
-        values = {"val/codebook/usage_histogram": Histogram(np_histogram=histogram)}
-        logger.log_metrics(values, step=trainer.global_step)  # type: ignore[arg-type]  # as its `log_image` does
-
-
 def _paths(trainer: Trainer) -> dict[str, str]:
     paths = {}
     checkpoint = trainer.checkpoint_callback
     if isinstance(checkpoint, ModelCheckpoint):
         paths["checkpoints"] = str(checkpoint.dirpath)
-    for logger in _wandb_loggers(trainer):
-        paths["Weights & Biases"] = str(Path(logger.experiment.dir).parent)
+    for folder in wandb_folders(trainer):
+        paths["Weights & Biases"] = folder
     return paths

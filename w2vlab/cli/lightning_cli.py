@@ -21,6 +21,7 @@ from w2vlab.callbacks import (
     ThroughputMonitor,
     TrainingProgress,
 )
+from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.parser import RunParser, command_line_problem
@@ -80,13 +81,17 @@ class W2VLightningCLI(LightningCLI):
         self._validation_is_due = False
         way_on = f"Go on with: {command_to_go_on(args)}" if args[:1] == ["fit"] else "Run the command again."
         self._watch = ProcessWatch(way_on)
+        command = ["w2vlab", *args]
         super().__init__(
             TrainedModule,
             SpeechDataModule,
             subclass_mode_model=True,
             save_config_callback=SaveRunConfig,
-            save_config_kwargs={"command": ["w2vlab", *args]},
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [phase, self._watch, self._start, GracefulStop()]},
+            save_config_kwargs={"command": command},
+            trainer_defaults={
+                **TRAINER_DEFAULTS,
+                "callbacks": [phase, self._watch, self._start, GracefulStop(), RunRecord(command)],
+            },
             parser_class=RunParser,
             parser_kwargs={"prog": "w2vlab"},
             auto_configure_optimizers=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.distributed import all_gather, is_distributed
 from w2vlab.modules.loading import LAST, damage_of, damaged, previous_of
+from w2vlab.options import flat, without_checkpoint
 from w2vlab.types import RunError
 
 _MAY_DIFFER = ("data.num_workers", "data.cache_dir")
@@ -114,7 +115,7 @@ def report_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
         current: This run's.
     """
     before, now = (
-        {key: value for part in ("model", "data") for key, value in _flat(part, config.get(part, {}))}
+        {key: value for part in ("model", "data") for key, value in flat(part, config.get(part, {}))}
         for config in (saved, current)
     )
     for key in sorted(before.keys() | now.keys()):
@@ -122,25 +123,6 @@ def report_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
             _warn("resuming with %s %s, the checkpoint had %s", key, now.get(key), before.get(key))
 
 
-def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of a nested config with keys as they are typed: `model.quantizer.codebook_size`."""
-    if not isinstance(value, dict):
-        yield key, value
-        return
-    for name, inner in value.items():
-        if name == "class_path":
-            yield key, inner
-        else:
-            yield from _flat(key if name == "init_args" else f"{key}.{name}", inner)
-
-
 def command_to_go_on(args: list[str]) -> str:
     """Returns the command line that goes on with the run that `args`, without the program's name, started."""
-    kept = []
-    words = iter(args)
-    for word in words:
-        if word == "--ckpt_path":
-            next(words, None)
-        elif not word.startswith("--ckpt_path="):
-            kept.append(word)
-    return shlex.join(["w2vlab", *kept, "--ckpt_path=last"])
+    return shlex.join(["w2vlab", *without_checkpoint(args), "--ckpt_path=last"])

@@ -1,0 +1,35 @@
+"""Options of a run as they are typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+def flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a nested config with keys as they are typed: `model.quantizer.codebook_size`.
+
+    Args:
+        key: Where `value` stands in the config; empty for the whole of it.
+        value: A part of the config as plain data. A list is a leaf.
+    """
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    for name, inner in value.items():
+        if name == "class_path":
+            yield key, inner
+        else:
+            yield from flat(key if name == "init_args" else f"{key}.{name}" if key else name, inner)
+
+
+def without_checkpoint(args: Iterable[str]) -> list[str]:
+    """Returns a command line without the checkpoint that it goes on from."""
+    kept = []
+    words = iter(args)
+    for word in words:
+        if word == "--ckpt_path":
+            next(words, None)
+        elif not word.startswith("--ckpt_path="):
+            kept.append(word)
+    return kept
