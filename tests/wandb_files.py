@@ -65,3 +65,9 @@ def config(root: Path) -> dict[str, Any]:
 
 def _key(item: Any) -> str:
     return item.key or "/".join(item.nested_key)
+
+
+def group_and_name(path: Path) -> tuple[str, str]:
+    """Returns in which group a run is, and what it is called."""
+    (run,) = (record.run for record in records(path) if record.WhichOneof("record_type") == "run")
+    return run.run_group, run.display_name

@@ -26,14 +26,13 @@ def test_arguments_are_those_of_an_agent(tmp_path):
     words = ["w2vlab", "fit", "--config=a.yaml", "--model.size=[1, 2]", "--flag=False"]
     assert file_command(sweep, trial) == words
     assert fit_options(words) == words[2:]
-    command = trial_command(sweep, trial, tmp_path / "t")
-    assert command[1:] == [
-        "-m",
-        "w2vlab",
-        *words[1:],
-        f"--trainer.default_root_dir={tmp_path / 't'}",
-        "--ckpt_path=last",
-    ]
+    folder = tmp_path / "t"
+    first = ["-m", "w2vlab", *words[1:], f"--trainer.default_root_dir={folder}"]
+    assert trial_command(sweep, trial, folder)[1:] == first
+    checkpoint = folder / "w2vlab" / "id" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert trial_command(sweep, trial, folder)[1:] == [*first, f"--ckpt_path={checkpoint}"]
 
 
 def test_without_a_command_it_is_the_agents_own(tmp_path):

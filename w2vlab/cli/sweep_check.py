@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 
 import torch
 from lightning.pytorch import Callback
@@ -65,7 +66,7 @@ class TrialCheck:
             return
         said = io.StringIO()
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(said), _no_news():
                 cli = _Options(["fit", *options], Callback())
                 config = cli.config["fit"]
                 _build(config.model)
@@ -77,6 +78,18 @@ class TrialCheck:
             trial.updates = config.trainer.max_steps
             return
         raise ValueError(f"The trial {trial.name} cannot be run: {problem}\nNo trial was begun.")
+
+
+@contextlib.contextmanager
+def _no_news() -> Iterator[None]:
+    """Keeps quiet what Lightning says of the seed of every trial."""
+    log = logging.getLogger("lightning.fabric")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _build(model: object) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from w2vlab.sweeps.file import Sweep
-from w2vlab.sweeps.trial import Trial
+from w2vlab.sweeps.trial import CHECKPOINT, Trial, newest
 
 
 def file_command(sweep: Sweep, trial: Trial) -> list[str]:
@@ -50,7 +50,10 @@ def trial_command(sweep: Sweep, trial: Trial, folder: Path) -> list[str]:
     if options is None:
         found = shutil.which(command[0])
         return [found or command[0], *command[1:]]
-    return [*own_program(), "fit", *options, f"--trainer.default_root_dir={folder}", "--ckpt_path=last"]
+    # Not `last`: that may be another run's, of a logger that has a folder of its own.
+    checkpoint = newest(folder, CHECKPOINT)
+    way_on = [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
+    return [*own_program(), "fit", *options, f"--trainer.default_root_dir={folder}", *way_on]
 
 
 def evaluation_command(checkpoint: Path, options: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.machine import Attempt, Machine
 from w2vlab.sweeps.progress import TrialProgress
 from w2vlab.sweeps.record import write_record
-from w2vlab.sweeps.trial import Trial, identity, newest, why_it_failed
+from w2vlab.sweeps.trial import CHECKPOINT, Trial, identity, newest, why_it_failed
 
 _WRONG_USAGE = 2
 """The exit status of a run whose options are wrong: it would be the same at the next attempt."""
@@ -168,7 +168,7 @@ class Runner:
         """Returns the command that evaluates a trial; None where that is done, not wanted or not possible."""
         if self._options.evaluate is None or trial.state not in ("finished", "stopped early") or trial.failure:
             return None
-        checkpoint = newest(self.folder / trial.name, "last.ckpt")
+        checkpoint = newest(self.folder / trial.name, CHECKPOINT)
         if checkpoint is None:
             return None
         done = checkpoint.parent.parent / "evaluation" / checkpoint.stem / "evaluation.json"

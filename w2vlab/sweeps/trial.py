@@ -15,6 +15,9 @@ State = Literal["waiting", "running", "finished", "stopped early", "failed"]
 LOG = "log.txt"
 """What a trial prints, in its folder."""
 
+CHECKPOINT = "last.ckpt"
+"""What a run goes on from, somewhere below the folder of its trial."""
+
 _LONGEST_NAME = 80
 
 

@@ -1,0 +1,128 @@
+"""`w2vlab sweep`, from the command line to the files of its trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import wandb_files
+from w2vlab.cli.main import main
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a sweep of tiny runs; what is given takes the place of what it has."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**content: object) -> Path:
+        path = tmp_path / "sweep.yaml"
+        whole = {
+            "name": "tiny",
+            "program": "w2vlab",
+            "command": ["${program}", "fit", f"--config={tiny_config}", "${args}"],
+            "method": "grid",
+            "metric": {"name": "val/loss/total", "goal": "minimize"},
+            "parameters": {"model.quantizer": {"values": ["GumbelQuantizer", "KMeansQuantizer"]}},
+            **content,
+        }
+        path.write_text(yaml.safe_dump(whole), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_plan_shows_every_command_and_begins_nothing(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(write()), "--seeds=2", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "tiny: 4 trials (grid)" in printed
+    assert printed.count("w2vlab fit --config=") == 4
+    assert "--model.quantizer=KMeansQuantizer --seed_everything=2" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"model.quantizer": {"values": ["GumbleQuantizer"]}}, "Unknown quantizer 'GumbleQuantizer'"),
+        ({"model.quantizer": {"values": ["GumbleQuantizer"]}}, "Did you mean GumbelQuantizer?"),
+        ({"trainer.max_step": {"values": [1]}}, "Unknown argument --trainer.max_step. Did you mean trainer.max_steps?"),
+        ({"model.quantizer.codebook_sizes": {"values": [1]}}, "codebook_sizes"),
+        ({"model.quantizer.codebook_size": {"values": [8, 0]}}, "`codebook_size` must be"),
+        ({"config": {"values": ["nowhere.yaml"]}}, "nowhere.yaml"),
+        (
+            # Each is fine, and both together are not.
+            {"model.quantizer": {"value": "IdentityQuantizer"}, "model.loss": {"value": "CodePredictionLoss"}},
+            "`quantizer` must have codebooks for CodePredictionLoss",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_the_first_trial(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], parameters: dict[str, object], message: str
+) -> None:
+    assert main(["sweep", str(write(parameters=parameters)), "--devices=cpu"]) == 1
+    error = capsys.readouterr().err
+    assert "cannot be run: " in error
+    assert message in error
+    assert "No trial was begun." in error
+    assert not list(tmp_path.rglob("log.txt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--parallel=1000", "--devices=cpu"], "`parallel` must be at most the number of processors"),
+        (["--devices=97"], "`devices` must be auto, cpu, or some of the GPUs"),
+        (["--parallel=0"], "must be a whole number of at least 1, but is 0"),
+        (["--wandb=maybe"], "invalid choice: 'maybe'"),
+    ],
+)
+def test_options_that_cannot_be(
+    write: Write, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["sweep", str(write()), *options]) in (1, 2)
+    assert message in capsys.readouterr().err
+
+
+def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_a_whole_sweep_and_the_same_again(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = {
+        "model.quantizer": {"values": ["GumbelQuantizer", "KMeansQuantizer"]},
+        "trainer.max_steps": {"value": 2},
+    }
+    command = ["sweep", str(write(parameters=parameters)), "--devices=cpu"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "2 finished" in printed
+    assert "2 of 2" in printed
+    assert "w2vlab report runs/sweeps/tiny" in printed
+    folder = tmp_path / "runs" / "sweeps" / "tiny"
+    record = json.loads((folder / "sweep.json").read_text())
+    assert [trial["state"] for trial in record["trials"]] == ["finished", "finished"]
+    for trial in record["trials"]:
+        (report,) = (folder / trial["name"]).rglob("report.json")
+        losses = [row["val/loss/total"] for row in json.loads(report.read_text())["validation"]]
+        assert trial["value"] == pytest.approx(min(losses))
+        quantizer = trial["parameters"]["model.quantizer"]
+        assert (
+            quantizer
+            in yaml.safe_load((report.parent / "config.yaml").read_text())["model"]["init_args"]["quantizer"][
+                "class_path"
+            ]
+        )
+        # One offline run a trial, in the group of the sweep.
+        (run,) = (folder / trial["name"]).rglob("run-*.wandb")
+        assert wandb_files.group_and_name(run) == ("tiny", trial["name"])
+    assert main(command) == 0
+    assert all((folder / trial["name"] / "log.txt").read_text().count("max_steps=2") == 1 for trial in record["trials"])
