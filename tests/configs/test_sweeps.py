@@ -112,7 +112,7 @@ def test_weights_and_biases_takes_it(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"method": "gird"}, "'gird' is not one of"),
+        ({"method": "griid"}, "'griid' is not one of"),
         ({"method": None}, "None is not one of"),
         ({"parameters": {}}, "should be non-empty|does not have enough properties"),
         ({"parameters": {"seed_everything": {"values": []}}}, "not valid under any of the given schemas"),
