@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 RUNS = sorted(ROOT.glob("configs/*.yaml"))
 FINETUNING = sorted(ROOT.glob("configs/finetune/*.yaml"))
 MACHINES = sorted(ROOT.glob("configs/trainer/*.yaml"))
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *RUNS, *sorted(ROOT.glob("configs/*/*.yaml"))]
+# Those of the ablations are parsed with their sweeps.
+FRAGMENTS = [path for path in sorted(ROOT.glob("configs/*/*.yaml")) if path.parent.name != "ablations"]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *RUNS, *FRAGMENTS]
 
 
 def commands(document: Path) -> list[str]:
