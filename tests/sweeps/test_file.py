@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from w2vlab.sweeps import planned_trials, read_sweep, varied_names
+from w2vlab.sweeps import planned_trials, read_sweep, varied_paths
 
 WHOLE = """\
 name: one
@@ -38,7 +38,7 @@ def test_a_whole_file(tmp_path):
     assert sweep.early_terminate is not None
     assert sweep.early_terminate.bands[:3] == (2, 6, 18)
     assert sweep.text == WHOLE
-    assert varied_names(sweep) == {"model.quantizer", "seed_everything"}
+    assert varied_paths(sweep) == [("model.quantizer",), ("seed_everything",)]
 
 
 def test_the_name_is_that_of_the_file_unless_it_says(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from w2vlab.sweeps import planned_trials, read_sweep
 from w2vlab.sweeps.parameters import read_parameter
-from w2vlab.sweeps.trial import leaves
+from w2vlab.sweeps.trial import in_words, value_at
 
 
 def sweep_of(tmp_path: Path, parameters: str, method: str = "grid"):
@@ -44,7 +44,8 @@ def test_nested_parameters_stay_nested_as_an_agent_passes_them(tmp_path):
     assert [trial.parameters for trial in trials] == [
         {"model": {"init_args": {"size": size}}, "seed": 3} for size in (1, 2)
     ]
-    assert dict(leaves(trials[0].parameters)) == {"model.init_args.size": 1, "seed": 3}
+    assert value_at(trials[0].parameters, ("model", "init_args", "size")) == 1
+    assert value_at(trials[0].parameters, ("model", "other", "size")) is None
 
 
 def test_names_tell_trials_apart_and_follow_from_the_values_alone(tmp_path):
@@ -57,6 +58,17 @@ def test_names_tell_trials_apart_and_follow_from_the_values_alone(tmp_path):
     assert len(set(names)) == 4
     more = planned_trials(sweep_of(tmp_path, text.replace("[40, 80]", "[20, 40, 80]")), None)
     assert set(names) < {trial.name for trial in more}
+
+
+def test_values_in_words(tmp_path):
+    part = {"class_path": "w2vlab.quantizers.EMAQuantizer", "init_args": {"codebook_size": 40, "gamma": 0.1}}
+    assert in_words(part) == "EMAQuantizer(codebook_size=40, gamma=0.1)"
+    assert in_words({"class_path": "IdentityQuantizer"}) == "IdentityQuantizer"
+    assert [in_words(value) for value in ("configs/a/b.yaml", "KMeans", 0.5, [1])] == ["b", "KMeans", "0.5", "[1]"]
+    parts = "[{class_path: A, init_args: {n: 1}}, {class_path: A, init_args: {n: 2}}]"
+    text = f"  q: {{values: {parts}}}\n  s: {{values: [1, 2]}}\n"
+    names = [trial.name[:-7] for trial in planned_trials(sweep_of(tmp_path, text), None)]
+    assert names == ["A_n=1_-s=1", "A_n=1_-s=2", "A_n=2_-s=1", "A_n=2_-s=2"]
 
 
 def test_a_random_search_draws_the_same_again_and_then_more(tmp_path):

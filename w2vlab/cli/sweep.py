@@ -31,7 +31,6 @@ from w2vlab.sweeps import (
     planned_trials,
     read_sweep,
     read_trials,
-    varied_names,
     with_earlier,
 )
 
@@ -151,7 +150,7 @@ def _devices(text: str) -> list[str]:
 
 
 def _run(runner: Runner, console: Console, command: str) -> int:
-    with _signals_to(runner), SweepView(runner, varied_names(runner.sweep), console) as view:
+    with _signals_to(runner), SweepView(runner, console) as view:
         try:
             runner.run(view.update)
         except BaseException:

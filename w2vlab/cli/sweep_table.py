@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from w2vlab.sweeps import Runner, Sweep, Trial
+from w2vlab.sweeps import Runner, Sweep, Trial, varied_paths
 from w2vlab.sweeps.command import file_command
-from w2vlab.sweeps.trial import leaves
+from w2vlab.sweeps.trial import in_words, value_at
 
 _MOST_ROWS = 40
 
@@ -24,7 +23,8 @@ def print_plan(sweep: Sweep, trials: Sequence[Trial], console: Console) -> None:
     """Prints the trials of a sweep and their commands."""
     console.print(f"{sweep.name}: {len(trials)} trials ({sweep.method})", style="bold", highlight=False)
     for trial in trials:
-        settings = ", ".join(f"{name}={value}" for name, value in leaves(trial.parameters))
+        values = ((".".join(path), value_at(trial.parameters, path)) for path in sweep.parameters)
+        settings = ", ".join(f"{name}={in_words(value)}" for name, value in values)
         console.print(f"{trial.name}: {settings}", soft_wrap=True, highlight=False, markup=False)
         command = shlex.join(file_command(sweep, trial))
         console.print(f"    {command}", soft_wrap=True, highlight=False, markup=False)
@@ -35,13 +35,12 @@ class SweepView:
 
     Args:
         runner: Runs it.
-        varied: Dotted names of the parameters that have several values.
         console: Where.
     """
 
-    def __init__(self, runner: Runner, varied: set[str], console: Console) -> None:
+    def __init__(self, runner: Runner, console: Console) -> None:
         self._runner = runner
-        self._varied = varied
+        self._varied = varied_paths(runner.sweep)
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._table, transient=True)
         self._told: dict[str, str] = {}
@@ -85,15 +84,13 @@ class SweepView:
         trials = self._runner.trials
         counts = Counter(_state(trial) for trial in trials)
         title = f"{self._runner.sweep.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
-        names = [name for name in self._ordered() if name in self._varied]
-        table = Table(*map(_short, names), "state", "update", "time", self._metric_name, title=title)
+        table = Table(*map(_short, self._varied), "state", "update", "time", self._metric_name, title=title)
         best = self._best(trials)
         for trial in _nearest_to_work(trials, most):
-            values = dict(leaves(trial.parameters))
             of = "" if trial.updates is None else f" of {trial.updates}"
             value = "" if trial.value is None else f"{trial.value:.5g}"
             table.add_row(
-                *(_text(values.get(name)) for name in names),
+                *(in_words(value_at(trial.parameters, path)) for path in self._varied),
                 _state(trial),
                 f"{trial.update}{of}" if trial.update else "",
                 str(timedelta(seconds=round(trial.seconds))) if trial.seconds else "",
@@ -110,9 +107,6 @@ class SweepView:
             return None
         best = metric.best([trial.value for trial in ended if trial.value is not None])
         return next(trial for trial in ended if trial.value == best)
-
-    def _ordered(self) -> list[str]:
-        return [".".join(path) for path in self._runner.sweep.parameters]
 
 
 def _nearest_to_work(trials: Sequence[Trial], most: int) -> list[Trial]:
@@ -141,10 +135,5 @@ def _attempts(trial: Trial) -> str:
     return f"after {trial.attempts} attempt{'s' if trial.attempts > 1 else ''}"
 
 
-def _short(name: str) -> str:
-    return name.removesuffix(".class_path").removeprefix("model.")
-
-
-def _text(value: Any) -> str:
-    text = str(value)
-    return text.rpartition("/")[2].removesuffix(".yaml") if text.endswith(".yaml") else text
+def _short(path: tuple[str, ...]) -> str:
+    return ".".join(path).removesuffix(".class_path").removeprefix("model.")

@@ -7,7 +7,7 @@ from w2vlab.sweeps.machine import LocalMachine, Machine
 from w2vlab.sweeps.ray_machine import RayMachine
 from w2vlab.sweeps.record import only_one, read_trials, with_earlier
 from w2vlab.sweeps.runner import Runner, RunnerOptions
-from w2vlab.sweeps.search import planned_trials, varied_names
+from w2vlab.sweeps.search import planned_trials, varied_paths
 from w2vlab.sweeps.trial import Trial
 
 __all__ = [
@@ -26,6 +26,6 @@ __all__ = [
     "planned_trials",
     "read_sweep",
     "read_trials",
-    "varied_names",
+    "varied_paths",
     "with_earlier",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.parameters import Parameter
 from w2vlab.sweeps.search import make_trial
-from w2vlab.sweeps.trial import Trial, leaves
+from w2vlab.sweeps.trial import Trial, value_at
 
 
 class BayesSearch:
@@ -72,13 +72,12 @@ class BayesSearch:
 
     def _encode(self, trial: Trial) -> dict[str, Any] | None:
         """Returns the values of a trial as Optuna has them; None where they are not of this search."""
-        found = dict(leaves(trial.parameters))
         values: dict[str, Any] = {}
         for path, parameter in self._sweep.parameters.items():
             name = ".".join(path)
             if name not in self._space:
                 continue
-            value = found.get(name)
+            value = value_at(trial.parameters, path)
             if "values" in parameter.options:
                 if value not in parameter.options["values"]:
                     return None

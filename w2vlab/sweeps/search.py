@@ -54,13 +54,14 @@ def make_trial(sweep: Sweep, setting: Mapping[tuple[str, ...], Any]) -> Trial:
         for key in path[:-1]:
             place = place.setdefault(key, {})
         place[path[-1]] = value
-    return Trial(trial_name(parameters, varied_names(sweep)), parameters)
+    varied = {".".join(path): setting[path] for path in varied_paths(sweep)}
+    return Trial(trial_name(parameters, varied), parameters)
 
 
-def varied_names(sweep: Sweep) -> set[str]:
-    """Returns the dotted names of the parameters that have several values."""
-    return {
-        ".".join(path)
+def varied_paths(sweep: Sweep) -> list[tuple[str, ...]]:
+    """Returns the paths of the parameters that have several values, in the order of the file."""
+    return [
+        path
         for path, parameter in sweep.parameters.items()
         if len(parameter.options.get("values", (1, 2))) > 1 and parameter.distribution != "constant"
-    }
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -91,14 +91,28 @@ class Trial:
         return trial
 
 
-def leaves(parameters: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the parameters with dotted names, whether or not they are nested."""
-    for key, value in parameters.items():
-        name = f"{above}{key}"
-        if isinstance(value, dict):
-            yield from leaves(value, f"{name}.")
-        else:
-            yield name, value
+def value_at(parameters: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """Returns the value of the parameter with this path; None where there is none."""
+    value: Any = parameters
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def in_words(value: Any) -> str:
+    """Returns a value as people call it: a file by its name, a part by its class and options."""
+    if isinstance(value, str):
+        return Path(value).stem if value.endswith((".yaml", ".yml")) else value
+    if not isinstance(value, dict):
+        return str(value)
+    options = ", ".join(
+        f"{name}={in_words(inner)}"
+        for key, content in value.items()
+        if key != "class_path"
+        for name, inner in (content.items() if key == "init_args" and isinstance(content, dict) else [(key, content)])
+    )
+    kind = str(value.get("class_path", "")).rpartition(".")[2]
+    return f"{kind}({options})" if kind and options else kind or options
 
 
 def identity(parameters: Mapping[str, Any]) -> str:
@@ -106,23 +120,20 @@ def identity(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True)
 
 
-def trial_name(parameters: Mapping[str, Any], varied: set[str]) -> str:
+def trial_name(parameters: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
     """Names a trial after its values, with a few digits that no other parameters have.
 
     The name depends on nothing but the parameters, so a sweep that has grown finds its old trials again.
 
     Args:
         parameters: Of the trial.
-        varied: Dotted names of the parameters with several values.
+        varied: Those of them that have several values, by their dotted names.
     """
     words = []
-    for name, value in leaves(parameters):
-        if name not in varied:
-            continue
-        text = Path(value).stem if isinstance(value, str) else str(value)
+    for name, value in varied.items():
         last = name.removesuffix(".class_path").rpartition(".")[2]
-        words.append(text if isinstance(value, str) else f"{last}={text}")
-    readable = re.sub(r"[^\w=.+-]+", "_", "-".join(words)).strip("_-.")[:_LONGEST_NAME]
+        words.append(in_words(value) if isinstance(value, str | dict) else f"{last}={value}")
+    readable = re.sub(r"[^\w=.+-]+", "_", "-".join(words))[:_LONGEST_NAME].strip("_-.")
     digits = hashlib.sha256(identity(parameters).encode()).hexdigest()[:6]
     return f"{readable}-{digits}" if readable else digits
 
