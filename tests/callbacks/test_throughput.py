@@ -146,6 +146,16 @@ def test_rates_of_a_run(clock: Clock) -> None:
     assert WAIT not in logged.rows[-1], "a plain loader does not tell"
 
 
+def test_a_rate_below_the_runs_own_is_measured_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process had the device for a while."""
+    rates = iter([1.0, DEVICE_RATE])
+    monkeypatch.setattr(throughput, "matmul_rate", lambda device, dtype: next(rates))
+    logged = watch(clock, 5)
+    flops = logged.rows[-1][FLOPS]
+    assert flops > 1.0
+    assert logged.column(MFU) == pytest.approx([flops / DEVICE_RATE] * 5, rel=0.01)
+
+
 def test_all_processes_together(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = watch(clock, 2).rows[-1]
     monkeypatch.setattr(throughput, "world_size", lambda: 4)

@@ -49,7 +49,8 @@ class ThroughputMonitor(Callback):
       that penalties need where it has several micro-batches) and the layers that LayerDrop leaves out. It is logged
       of pretraining alone, and so is the next: of what is frozen for a while, no formula holds for a whole run.
     * `train/throughput/mfu`: model FLOPs utilisation, these by what the devices would do in the same time if they did
-      nothing but multiply large square matrices, in the precision of the run. That rate is measured.
+      nothing but multiply large square matrices, in the precision of the run. That rate is measured, and
+      once more when a run is above it: something else then took the device before.
     * `train/throughput/peak_memory_gib`: the most memory that one process has had so far: of its GPU, what PyTorch
       gave to tensors; on a CPU, all of the process, without those that read audio.
 
@@ -123,6 +124,9 @@ class ThroughputMonitor(Callback):
             if self._flops is not None:
                 flops = self._flops.of(np.array(sizes))
                 values[FLOPS_RATE] = flops * world_size()
+                if flops > self._rate:  # other processes had the device when it was measured
+                    self._rate = max(self._rate, matmul_rate(pl_module.device, _precision(trainer, pl_module.device)))
+                    self._meter.restart()
                 values[MFU] = flops / self._rate
         # Filling is queued on the device; the trainer would copy a number there, and wait.
         on_device = {name: torch.full((), value, device=pl_module.device) for name, value in values.items()}
