@@ -14,7 +14,7 @@ from w2vlab import __version__
 from w2vlab.cli.memory import use_large_pages
 from w2vlab.registry import known_names
 
-_COMMANDS = ("fit", "validate", "evaluate", "compare", "explain", "parts")
+_COMMANDS = ("fit", "validate", "evaluate", "compare", "report", "explain", "parts")
 
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
@@ -26,6 +26,7 @@ Commands:
   validate  Score a checkpoint:             w2vlab validate --config configs/quickstart.yaml --ckpt_path=last
   evaluate  Measure what it has learned:    w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
   compare   Measure several side by side:   w2vlab compare ONE.ckpt ANOTHER.ckpt
+  report    Lay runs side by side:          w2vlab report runs/w2vlab
   explain   Say what a run comes to:        w2vlab explain --config configs/quickstart.yaml
   parts     List what can be chosen:        w2vlab parts quantizer
 
@@ -66,6 +67,10 @@ def main(args: list[str] | None = None) -> int:
             from w2vlab.cli import compare
 
             return compare.run(rest)
+        if command == "report":
+            from w2vlab.cli import report
+
+            return report.run(rest)
         if command == "explain":
             from w2vlab.cli import explain
 
