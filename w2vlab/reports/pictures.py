@@ -101,6 +101,8 @@ def draw_outcomes(report: Report) -> Figure:
             axes.annotate(text, (ends, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
         _finish(axes, outcome.label, grid="x")
         axes.margins(x=0.25)
+    if not report.outcomes:
+        _finish(panels[0], "outcomes")
     panels[0].set_yticks(range(len(groups)), [_shorten(group.name) for group in groups], fontsize=9)
     panels[0].set_ylim(len(groups) - 0.4, -0.6)  # the first group at the top, as in the table
     return figure
