@@ -73,3 +73,17 @@ def test_nothing_to_draw(draw: object, tmp_path: Path) -> None:
     figure = draw(make_report(read([str(sweep)])))  # type: ignore[operator]
     figure.savefig(io.BytesIO())
     assert [text.get_text() for text in figure.axes[0].texts] == ["nothing recorded"]
+
+
+@pytest.mark.parametrize("draw", [draw_curves, draw_perplexity])
+def test_many_long_names_fit(draw: object, tmp_path: Path) -> None:
+    trials = []
+    for number in range(9):
+        name = f"a_name_that_takes_much_room_{number}"
+        write_run(tmp_path / name, config(), rows(2.0))
+        trials.append(trial(name, {"p": name}))
+    figure = draw(make_report(read([str(write_sweep(tmp_path, "s", trials))])))  # type: ignore[operator]
+    figure.savefig(io.BytesIO())
+    box, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+    assert whole.y0 <= box.y0 < box.y1 < figure.axes[0].get_window_extent().y0

@@ -48,7 +48,8 @@ def draw_curves(report: Report) -> Figure:
         panels.append(
             (second, "Accuracy among the candidates" if second == ACCURACY else f"{second[4:].upper()} in validation")
         )
-    figure = Figure(figsize=(6.5 * len(panels), 4.5 + _legend_height(groups)), layout="constrained")
+    width = 6.5 * len(panels)
+    figure = Figure(figsize=(width, 4.5 + _legend_height(groups, width)), layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for group, style in zip(groups, _styles(groups), strict=True):
             _draw_curve(axes, group, metric, style)
@@ -111,7 +112,7 @@ def draw_outcomes(report: Report) -> Figure:
 def draw_perplexity(report: Report) -> Figure:
     """Draws each run's codebook perplexity against its first outcome."""
     groups = [line.group for line in report.lines]
-    figure = Figure(figsize=(7, 4.8 + _legend_height(groups)), layout="constrained")
+    figure = Figure(figsize=(7, 4.8 + _legend_height(groups, 7)), layout="constrained")
     axes = figure.subplots()
     outcome = next((outcome for outcome in report.outcomes if outcome.metric not in (LOSS, PERPLEXITY)), None)
     outcome = outcome or (report.outcomes[0] if report.outcomes else None)
@@ -148,8 +149,14 @@ def _shorten(name: str) -> str:
     return name if len(name) <= _SHORT_NAME else f"{name[: _SHORT_NAME - 1]}…"
 
 
-def _legend_height(groups: Sequence[Group]) -> float:
-    return 0.22 * math.ceil(len(groups) / 3)
+def _legend_columns(groups: Sequence[Group], width: float) -> int:
+    """Returns how many names fit side by side, by what a letter and a line take at most, in inches."""
+    longest = max((len(_shorten(group.name)) for group in groups), default=0)
+    return max(1, min(4, len(groups), int(width / (0.085 * (longest + 8) + 0.6))))
+
+
+def _legend_height(groups: Sequence[Group], width: float) -> float:
+    return 0.22 * math.ceil(len(groups) / _legend_columns(groups, width))
 
 
 def _add_legend(figure: Figure, groups: Sequence[Group]) -> None:
@@ -160,7 +167,8 @@ def _add_legend(figure: Figure, groups: Sequence[Group]) -> None:
         )[0]
         for group, style in zip(groups, _styles(groups), strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), fontsize=9, frameon=False)
+    columns = _legend_columns(groups, figure.get_figwidth())
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
 def _finish(axes: Axes, title: str, grid: str = "both") -> None:
