@@ -128,8 +128,8 @@ def test_evaluations_are_the_outcomes_and_who_lacks_one_is_named(tmp_path: Path)
 def test_any_logged_metric(tmp_path: Path) -> None:
     report = report_of(two_by_two(tmp_path), metrics=["train/loss/total", "val/loss/total"])
     assert [outcome.metric for outcome in report.outcomes] == ["train/loss/total", "val/loss/total"]
-    with pytest.raises(ValueError, match=r"`metric` must be .* is val/acuracy. Did you mean val/accuracy\?"):
-        report_of(tmp_path, metrics=["val/acuracy"])
+    with pytest.raises(ValueError, match=r"`metric` must be .* is val/accurate. Did you mean val/accuracy\?"):
+        report_of(tmp_path, metrics=["val/accurate"])
     with pytest.raises(
         ValueError, match=r"is xyz. There are: train/loss/total, train/throughput/peak_memory_gib, val/"
     ):

@@ -68,7 +68,7 @@ def of_evaluation(content: dict[str, Any]) -> dict[str, float]:
     """
     if not content:
         return {}
-    context = next((row for row in content["table"] if row["name"] == "context"), {})
+    context: dict[str, Any] = next((row for row in content["table"] if row["name"] == "context"), {})
     units = {unit["name"]: unit for unit in content["sources"].get("model", {}).get("units", [])}
     unit = units.get("joint", next(iter(units.values()), {}))
     abx = context.get("abx") or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,13 +20,15 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 
 _LINES, _MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
 
+_Style = dict[str, Any]
+
 _FAINT = "#777777"
 
 _SHORT_NAME = 40
 """Characters of a group's name that fit beside a picture."""
 
 
-def _styles(groups: Sequence[Group]) -> list[dict[str, str]]:
+def _styles(groups: Sequence[Group]) -> list[_Style]:
     styles = []
     for index in range(len(groups)):
         turn = index // len(_COLOURS)
@@ -61,7 +64,7 @@ def draw_curves(report: Report) -> Figure:
     return figure
 
 
-def _draw_curve(axes: Axes, group: Group, metric: str, style: dict[str, str]) -> None:
+def _draw_curve(axes: Axes, group: Group, metric: str, style: _Style) -> None:
     series = [found for run in group.runs if (found := run.series(metric))]
     if not series:
         return
@@ -171,7 +174,7 @@ def _add_legend(figure: Figure, groups: Sequence[Group]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
-def _finish(axes: Axes, title: str, grid: str = "both") -> None:
+def _finish(axes: Axes, title: str, grid: Literal["both", "x"] = "both") -> None:
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)

@@ -54,6 +54,8 @@ def read_files(paths: Iterable[Path], known: set[str], found: Found) -> None:
 def _read_file(path: Path, found: Found) -> None:
     from wandb.proto import wandb_internal_pb2  # takes a second
 
+    make_record: Any = wandb_internal_pb2.Record  # type: ignore[attr-defined]  # made when it is imported
+
     config: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     code, started = None, ""
@@ -64,7 +66,7 @@ def _read_file(path: Path, found: Found) -> None:
         return
     damaged = False
     for content in _records(data):
-        record = wandb_internal_pb2.Record()
+        record = make_record()
         if content is None:
             damaged = True
             break
