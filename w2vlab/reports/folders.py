@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from w2vlab.options import flat
 from w2vlab.reports.outcomes import of_evaluation
