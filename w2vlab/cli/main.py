@@ -14,7 +14,7 @@ from w2vlab import __version__
 from w2vlab.cli.memory import use_large_pages
 from w2vlab.registry import known_names
 
-_COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "explain", "parts")
+_COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts")
 
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
@@ -27,6 +27,7 @@ Commands:
   evaluate  Measure what it has learned:    w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
   compare   Measure several side by side:   w2vlab compare ONE.ckpt ANOTHER.ckpt
   sweep     Train many, side by side:       w2vlab sweep configs/sweeps/quantizers_small.yaml
+  report    Lay runs side by side:          w2vlab report runs/sweeps/quantizers_small
   explain   Say what a run comes to:        w2vlab explain --config configs/quickstart.yaml
   parts     List what can be chosen:        w2vlab parts quantizer
 
@@ -71,6 +72,10 @@ def main(args: list[str] | None = None) -> int:
             from w2vlab.cli import sweep
 
             return sweep.run(rest)
+        if command == "report":
+            from w2vlab.cli import report
+
+            return report.run(rest)
         if command == "explain":
             from w2vlab.cli import explain
 

@@ -1,0 +1,238 @@
+"""What the table says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.reports.made_up import config, rows, trial, write_quantizer_sweep, write_run, write_sweep
+from w2vlab.reports import Report, make_report, read
+from w2vlab.reports.published import published
+from w2vlab.reports.rendering import cells_of, csv_text, latex, latex_text, markdown, print_terminal
+from w2vlab.reports.report import as_plain
+
+PUBLISHED = """
+quantizers:
+  source: "Somebody 2020, Table 5"
+  outcome: "word error rate in percent"
+  rows:
+    - {parameters: {model.quantizer: configs/quantizer/gumbelquantizer.yaml}, mean: 8.33, deviation: null}
+    - {parameters: {model.quantizer: configs/quantizer/emaquantizer.yaml}, mean: 9.5, deviation: 0.25}
+"""
+
+
+def two_by_two(folder: Path, second: Any = None, **values: Any) -> Path:
+    """Two groups of two seeds, of which the first has losses 1 and 3, and the second 5 and 7."""
+    for index, loss in enumerate((1.0, 3.0, 5.0, 7.0)):
+        options = config(seed=1 + index % 2)
+        if index > 1:
+            options["model"]["init_args"] |= second or {"dropout": 0.1}
+        write_run(folder / f"r{index}", options, rows(loss, **values), started=f"2026-01-0{index + 1}")
+    return folder
+
+
+def report_of(folder: Path, **options: Any) -> Report:
+    return make_report(read([str(folder)]), **options)
+
+
+def test_means_and_differences(tmp_path: Path) -> None:
+    report = report_of(two_by_two(tmp_path))
+    assert [outcome.metric for outcome in report.outcomes] == [
+        *("val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"),
+    ]
+    cells = cells_of(report)
+    assert cells.columns[:5] == ["dropout", "seeds", "val/loss/total", "difference", "val/accuracy %"]
+    assert cells.rows[0][:4] == ["–", "2", "2.000 ± 1.414", "baseline"]  # noqa: RUF001
+    half = 4.302653 * math.sqrt(2)
+    assert cells.rows[1][:4] == ["0.1", "2", "6.000 ± 1.414", f"+4.000 [{4 - half:+.3f}, {4 + half:+.3f}]"]
+    assert cells.rows[1][-4:] == ["0:01:40", "1.11", "200", "1.50"]
+    assert not any("no outcome" in note for note in report.notes)
+
+
+def test_another_baseline(tmp_path: Path) -> None:
+    report = report_of(two_by_two(tmp_path), baseline="0.1")
+    assert cells_of(report).rows[0][3].startswith("-4.000 [")
+    assert cells_of(report).rows[1][3] == "baseline"
+    with pytest.raises(ValueError, match=r"`baseline` must be one of the groups, but '0.2' is none. Groups: .; 0.1."):
+        report_of(tmp_path, baseline="0.2")
+
+
+def test_a_baseline_that_fits_several(tmp_path: Path) -> None:
+    sweep = write_quantizer_sweep(tmp_path, seeds=1)
+    with pytest.raises(ValueError, match="'40' fits several"):
+        report_of(sweep, by=["model.quantizer", "model.quantizer.codebook_size"], baseline="40")
+    assert report_of(sweep, by=["model.quantizer", "model.quantizer.codebook_size"], baseline="80").baseline == 3
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ({"loss": {"class_path": "w2vlab.losses.CodePredictionLoss"}}, "the loss, their negatives"),
+        (
+            {"loss": {"class_path": "w2vlab.losses.ContrastiveLoss", "init_args": {"num_negatives": 50}}},
+            "their negatives",
+        ),
+        (
+            {"quantizer": {"class_path": "w2vlab.quantizers.GumbelQuantizer", "init_args": {"codebook_size": 80}}},
+            "the number of code entries",
+        ),
+        ({"penalties": {"diversity": {"class_path": "DiversityPenalty", "init_args": {"weight": 0}}}}, "the penalties"),
+    ],
+)
+def test_losses_that_mean_different_things_are_no_outcome(second: Any, told: str, tmp_path: Path) -> None:
+    report = report_of(two_by_two(tmp_path, second))
+    assert report.notes[0] == (
+        f"val/loss/total and val/accuracy are no outcomes that these groups can be compared by: they differ in {told}."
+    )
+    loss, accuracy, perplexity = report.lines[1].differences
+    assert loss is accuracy is None
+    assert perplexity is not None
+
+
+def test_one_seed_a_side_has_a_dash_for_an_interval(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", config(), rows(1.0), started="2026-01-01")
+    write_run(tmp_path / "b", config(dropout=0.1), rows(1.5), started="2026-01-02")
+    cells = cells_of(report_of(tmp_path))
+    assert cells.rows[1][2:4] == ["1.500", "+0.500 [–]"]  # noqa: RUF001
+    assert any("where one seed on a side allows none" in note for note in cells.notes)
+
+
+def test_what_is_no_number_is_told_and_counts_in_no_mean(tmp_path: Path) -> None:
+    two_by_two(tmp_path)
+    write_run(tmp_path / "r3", config(seed=2, dropout=0.1), rows(math.inf), started="2026-01-04")
+    report = report_of(tmp_path)
+    assert [mean.number for mean in (report.lines[0].means[0], report.lines[1].means[0])] == [2, 1]
+    assert "No number, and not in the means: val/loss/total of r3." in report.notes
+    json.dumps(as_plain(report), allow_nan=False)
+
+
+def test_evaluations_are_the_outcomes_and_who_lacks_one_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", config(), rows(1.0), (0.61, 0.1, 0.4))
+    report = report_of(tmp_path)
+    assert cells_of(report).columns[2:5] == ["phone probe %", "ABX within %", "PNMI %"]
+    assert cells_of(report).rows[0][2:5] == ["61.0", "10.0", "40.0"]
+    write_run(tmp_path / "b", config(seed=2), rows(1.0))
+    report = report_of(tmp_path)
+    assert "val/loss/total" in cells_of(report).columns
+    told = "Not measured (`w2vlab evaluate` does it): evaluation/probe, evaluation/abx_within, evaluation/pnmi of b."
+    assert told in report.notes
+
+
+def test_any_logged_metric(tmp_path: Path) -> None:
+    report = report_of(two_by_two(tmp_path), metrics=["train/loss/total", "val/loss/total"])
+    assert [outcome.metric for outcome in report.outcomes] == ["train/loss/total", "val/loss/total"]
+    with pytest.raises(ValueError, match=r"`metric` must be .* is val/accurate. Did you mean val/accuracy\?"):
+        report_of(tmp_path, metrics=["val/accurate"])
+    with pytest.raises(
+        ValueError, match=r"is xyz. There are: train/loss/total, train/throughput/peak_memory_gib, val/"
+    ):
+        report_of(tmp_path, metrics=["xyz"])
+
+
+def test_recognition_has_error_rates(tmp_path: Path) -> None:
+    write_run(tmp_path, config(), [{"update": 1, "val/loss/total": 2.0, "val/wer": 0.5, "val/cer": 0.25}])
+    assert cells_of(report_of(tmp_path)).columns[2:5] == ["val/loss/total", "WER %", "CER %"]
+
+
+def test_unequal_runs_are_told(tmp_path: Path) -> None:
+    two_by_two(tmp_path)
+    write_run(tmp_path / "r9", config(seed=2), rows(1.0, updates=80))
+    notes = report_of(tmp_path).notes
+    assert "The runs had different numbers of updates: 80, 200." in notes
+    assert any("several runs with seed 2; they are no independent draws" in note for note in notes)
+
+
+def test_published_rows_stand_beside_the_measured_ones(tmp_path: Path) -> None:
+    file = tmp_path / "published.yaml"
+    file.write_text(PUBLISHED)
+    sweep = write_quantizer_sweep(tmp_path / "s", name="quantizers_small")
+    cells = cells_of(report_of(sweep, published_file=file))
+    assert cells.columns[-1] == "published"
+    assert [row[-1] for row in cells.rows] == ["8.33", "–", "–", "9.5 ± 0.25"]  # noqa: RUF001
+    assert "Published: word error rate in percent (Somebody 2020, Table 5)." in cells.notes
+    other = write_quantizer_sweep(tmp_path / "t", name="another")
+    assert cells_of(report_of(other, published_file=file)).columns[-1] == "peak GiB"
+    assert cells_of(report_of(sweep, published_file=tmp_path / "none")).columns[-1] == "peak GiB"
+
+
+def test_published_parameters_are_compared_as_plain_data(tmp_path: Path) -> None:
+    file = tmp_path / "published.yaml"
+    file.write_text(
+        "s:\n  {source: a, outcome: b, rows: [{parameters: {config: [x.yaml], k: 2}, mean: 1.5, deviation: null}]}"
+    )
+    paper = published("s_small", file)
+    assert paper is not None
+    assert paper.text({"config": ["x.yaml"], "k": 2, "seed_everything": 3}) == "1.5"
+    assert paper.text({"config": "x.yaml", "k": 2}) == paper.text({"config": ["x.yaml"]}) == ""
+    file.write_text("s: {rows: []}")
+    with pytest.raises(ValueError, match="must hold source, outcome and rows of each sweep"):
+        published("s", file)
+
+
+def test_nothing_but_failures(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path, "s", [trial("a", {"p": 1}, "failed", "x"), trial("b", {"p": 2}, "waiting")])
+    cells = cells_of(report_of(sweep))
+    assert [row[:2] for row in cells.rows] == [["1", "0"], ["2", "0"]]
+    assert cells.notes[-2:] == ["a: no result (failed: x).", "b: no result (waiting)."]
+
+
+def test_terminal(tmp_path: Path) -> None:
+    file = io.StringIO()
+    print_terminal(cells_of(report_of(two_by_two(tmp_path))), Console(file=file, width=300))
+    lines = file.getvalue().splitlines()
+    assert lines[0].split()[:2] == ["dropout", "seeds"]
+    assert "6.000 ± 1.414" in lines[2]
+    assert lines[3].startswith("4 runs; mean ± standard deviation over seeds")
+
+
+def test_markdown(tmp_path: Path) -> None:
+    lines = markdown(cells_of(report_of(two_by_two(tmp_path)))).splitlines()
+    assert lines[0].startswith("| dropout | seeds | val/loss/total | difference |")
+    assert lines[1].startswith("| --- | ---: | ---: |")
+    assert {line.count("|") for line in lines[:4]} == {13}
+
+
+def test_latex(tmp_path: Path) -> None:
+    text = latex(cells_of(report_of(two_by_two(tmp_path))))
+    lines = text.splitlines()
+    assert lines[1:4] == [r"\begin{tabular}{lrrrrrrrrrrr}", r"\toprule", lines[3]]
+    assert r"val/accuracy \%" in lines[3]
+    assert r"6.000 $\pm$ 1.414 & $+4.000$ [$-2.085$, $+10.085$]" in text
+    assert all(line.count("&") == 11 for line in lines if line.endswith(r" \\"))
+
+
+@pytest.mark.parametrize(
+    ("text", "set_"),
+    [
+        ("mask_8 & 50 % #1 {x} $", r"mask\_8 \& 50 \% \#1 \{x\} \$"),
+        ("a\\b ~ ^", r"a\textbackslash{}b \textasciitilde{} \textasciicircum{}"),
+        ("-1.5 [-2, +3.25]", "$-1.5$ [$-2$, $+3.25$]"),
+        ("run-1 1e-05 2026-01-02", "run-1 1e-05 2026-01-02"),
+    ],
+)
+def test_what_latex_would_read_as_a_command(text: str, set_: str) -> None:
+    assert latex_text(text) == set_
+
+
+def test_csv_has_whole_numbers(tmp_path: Path) -> None:
+    first, second = csv.DictReader(io.StringIO(csv_text(report_of(two_by_two(tmp_path)))))
+    assert (first["model.dropout"], second["model.dropout"]) == ("–", "0.1")  # noqa: RUF001
+    assert float(second["val/loss/total:mean"]) == 6
+    assert float(second["val/loss/total:deviation"]) == pytest.approx(math.sqrt(2), rel=1e-15)
+    assert float(second["val/loss/total:difference"]) == 4
+    assert first["val/loss/total:low"] == ""
+    assert float(second["audio_seconds"]) == 4000
+
+
+def test_plain_data_names_every_run(tmp_path: Path) -> None:
+    plain = json.loads(json.dumps(as_plain(report_of(two_by_two(tmp_path))), allow_nan=False))
+    assert plain["baseline"] == plain["groups"][0]["name"]
+    assert [run["val/loss/total"] for group in plain["groups"] for run in group["runs"]] == [1, 3, 5, 7]
+    assert plain["groups"][1]["outcomes"]["val/loss/total"]["number"] == 2

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats
+
+from w2vlab.reports.statistics import Difference, Mean, difference, mean_of
+
+
+def test_mean_and_deviation_by_hand() -> None:
+    assert mean_of([2.0, 4.0, 9.0]) == Mean(3, 5.0, math.sqrt((9 + 1 + 16) / 2))
+    assert mean_of([7.0]) == Mean(1, 7.0, None)
+    assert mean_of([]).number == 0
+    assert math.isnan(mean_of([]).mean)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([1.0, 2.0, 4.0], [3.0, 3.5, 9.0, 4.0]),
+        ([0.61, 0.62], [0.58, 0.60]),
+        ([1.0, 1.0, 1.0], [3.0, 3.5, 9.0]),
+        ([1e-9, 3e-9], [2e-9, 7e-9, 4e-9]),
+        ([1e-170, 3e-170], [2e-170, 7e-170, 4e-170]),
+    ],
+)
+def test_interval_is_that_of_welch(one: list[float], other: list[float]) -> None:
+    found = difference(mean_of(one), mean_of(other))
+    assert found is not None
+    assert found.value == pytest.approx(sum(one) / len(one) - sum(other) / len(other), rel=1e-12)
+    if max(one) > 1e-100:
+        expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    else:  # the squares of the variances are no floats any more
+        scaled = difference(mean_of([1e170 * x for x in one]), mean_of([1e170 * x for x in other]))
+        assert scaled is not None
+        assert found.low == pytest.approx(1e-170 * scaled.low, rel=1e-3)
+
+
+def test_interval_of_two_and_two_by_hand() -> None:
+    """Equal deviations of two values each: 2 degrees of freedom, whose t is 4.30265."""
+    found = difference(mean_of([1.0, 3.0]), mean_of([5.0, 7.0]))
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((-4 - 4.302653 * math.sqrt(2), -4 + 4.302653 * math.sqrt(2)))
+
+
+def test_one_seed_on_a_side_allows_no_interval() -> None:
+    assert difference(mean_of([1.0]), mean_of([2.0, 3.0])) == Difference(-1.5, None, None)
+    assert difference(mean_of([2.0, 3.0]), mean_of([1.0])) == Difference(1.5, None, None)
+    assert difference(mean_of([]), mean_of([1.0])) is None
+
+
+def test_no_spread_at_all() -> None:
+    assert difference(mean_of([2.0, 2.0]), mean_of([1.0, 1.0])) == Difference(1.0, 1.0, 1.0)

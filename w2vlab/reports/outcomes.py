@@ -1,0 +1,107 @@
+"""What runs are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from w2vlab.registry import did_you_mean
+from w2vlab.reports.run import RunData
+
+EVALUATION = "evaluation/"
+"""Begins the names of what `w2vlab evaluate` has measured."""
+
+PROBE, ABX, PNMI = "evaluation/probe", "evaluation/abx_within", "evaluation/pnmi"
+LOSS, ACCURACY, PERPLEXITY = "val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A figure that a report has a column of.
+
+    Attributes:
+        metric: Its name in the logs, or of an evaluation.
+        label: What the table calls it.
+        scale: What values are multiplied with.
+        digits: Behind the decimal point; None where four significant ones are shown.
+    """
+
+    metric: str
+    label: str
+    scale: float = 1.0
+    digits: int | None = None
+
+    def text(self, value: float, sign: str = "") -> str:
+        """Returns a value, or a difference with `sign` `"+"`, as text."""
+        return (
+            f"{self.scale * value:{sign}.4g}" if self.digits is None else f"{self.scale * value:{sign}.{self.digits}f}"
+        )
+
+
+_KNOWN = {
+    outcome.metric: outcome
+    for outcome in (
+        Outcome(PROBE, "phone probe %", 100, 1),
+        Outcome(ABX, "ABX within %", 100, 1),
+        Outcome("evaluation/abx_across", "ABX across %", 100, 1),
+        Outcome(PNMI, "PNMI %", 100, 1),
+        Outcome(LOSS, LOSS, 1, 3),
+        Outcome(ACCURACY, "val/accuracy %", 100, 1),
+        Outcome(PERPLEXITY, "code perplexity", 1, 1),
+        Outcome("val/wer", "WER %", 100, 1),
+        Outcome("val/cer", "CER %", 100, 1),
+        Outcome("val/per", "PER %", 100, 1),
+    )
+}
+
+_EVALUATED = (PROBE, ABX, PNMI)
+_RECOGNITION = (LOSS, "val/wer", "val/cer", "val/per")
+_PRETRAINING = (LOSS, ACCURACY, PERPLEXITY)
+
+
+def of_evaluation(content: dict[str, Any]) -> dict[str, float]:
+    """Returns the outcomes in an `evaluation.json`, in [0, 1]; what was not measured is not there.
+
+    They are the phone probe and the ABX error of the context, and the mutual information of phones with all codebooks'
+    codes taken together.
+    """
+    if not content:
+        return {}
+    context: dict[str, Any] = next((row for row in content["table"] if row["name"] == "context"), {})
+    units = {unit["name"]: unit for unit in content["sources"].get("model", {}).get("units", [])}
+    unit = units.get("joint", next(iter(units.values()), {}))
+    abx = context.get("abx") or {}
+    values = {
+        PROBE: context.get("accuracy"),
+        ABX: abx.get("within"),
+        "evaluation/abx_across": abx.get("across"),
+        PNMI: unit.get("pnmi"),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def choose(runs: Sequence[RunData], names: Iterable[str] | None) -> list[Outcome]:
+    """Returns the outcomes that a report has columns of.
+
+    Args:
+        runs: All runs.
+        names: Metrics to show; by default those of evaluations, and of the validations where not all runs have one.
+
+    Raises:
+        ValueError: No run has logged one of `names`.
+    """
+    known = set().union(*(run.metrics() for run in runs))
+    if names is None:
+        recognises = any(name in known for name in _RECOGNITION[1:])
+        usual = _RECOGNITION if recognises else _PRETRAINING
+        all_evaluated = bool(runs) and all(run.evaluation for run in runs)
+        wanted = _EVALUATED if all_evaluated else (*_EVALUATED, *usual)
+        names = [name for name in wanted if name in known]
+    names = list(dict.fromkeys(names))
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known)
+            listed = "" if near else f" There are: {', '.join(sorted(known))}."
+            raise ValueError(f"`metric` must be one that a run has logged, but is {name}.{near}{listed}")
+    return [_KNOWN.get(name, Outcome(name, name)) for name in names]

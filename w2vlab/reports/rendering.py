@@ -1,0 +1,183 @@
+"""A report as text for terminals, papers and programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rich.console import Console
+from rich.table import Table
+
+from w2vlab.reports.grouping import ABSENT, short_keys
+from w2vlab.reports.outcomes import Outcome
+from w2vlab.reports.report import Line, Report
+from w2vlab.reports.run import Cost
+from w2vlab.reports.statistics import Difference, Mean
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The table as text.
+
+    Attributes:
+        columns: Heads of the columns.
+        num_left: Columns from the left that are words; the others are numbers.
+        rows: As many cells a row as columns.
+        notes: What stands below.
+    """
+
+    columns: list[str]
+    num_left: int
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def cells_of(report: Report) -> Cells:
+    """Writes out every cell."""
+    keys = short_keys(report.grouping.keys) or ["runs"]
+    columns = [*keys, "seeds"]
+    compares = len(report.lines) > 1
+    for outcome in report.outcomes:
+        columns += [outcome.label, "difference"] if compares else [outcome.label]
+    columns += ["time", "audio h", "updates", "peak GiB"]
+    columns += ["published"] if report.published else []
+    rows = [_row(report, line, index == report.baseline, compares) for index, line in enumerate(report.lines)]
+    return Cells(columns, len(keys), rows, [*_legend(report, compares), *report.notes])
+
+
+def _row(report: Report, line: Line, is_baseline: bool, compares: bool) -> list[str]:
+    row = [*(line.group.labels or ("all",)), str(len(line.group.runs))]
+    for outcome, mean, found in zip(report.outcomes, line.means, line.differences, strict=True):
+        row.append(_mean_text(outcome, mean))
+        if compares:
+            row.append(BASELINE if is_baseline else _difference_text(outcome, found))
+    row += _cost_texts(line.cost)
+    return [*row, line.published or ABSENT] if report.published else row
+
+
+def _mean_text(outcome: Outcome, mean: Mean) -> str:
+    if not mean.number:
+        return ABSENT
+    text = outcome.text(mean.mean)
+    return text if mean.deviation is None else f"{text} ± {outcome.text(mean.deviation)}"
+
+
+def _difference_text(outcome: Outcome, found: Difference | None) -> str:
+    if found is None:
+        return ABSENT
+    value = outcome.text(found.value, "+")
+    if found.low is None or found.high is None:
+        return f"{value} [{ABSENT}]"
+    return f"{value} [{outcome.text(found.low, '+')}, {outcome.text(found.high, '+')}]"
+
+
+def _cost_texts(cost: Cost) -> list[str]:
+    def text(value: float | None, form: Callable[[float], str]) -> str:
+        return ABSENT if value is None else form(value)
+
+    return [
+        text(cost.seconds, lambda value: str(timedelta(seconds=round(value)))),
+        text(cost.audio_seconds, lambda value: f"{value / 3600:.3g}"),
+        text(cost.updates, lambda value: f"{value:g}" if value < 1e6 else f"{value:.3g}"),
+        text(cost.peak_memory_gib, lambda value: f"{value:.2f}"),
+    ]
+
+
+def _legend(report: Report, compares: bool) -> list[str]:
+    runs = f"{report.num_runs} {'run' if report.num_runs == 1 else 'runs'}"
+    texts = [f"{runs}; mean ± standard deviation over seeds (n - 1); costs are means of a run."]
+    if compares:
+        name = report.lines[report.baseline].group.name
+        texts.append(
+            f"Differences are from {name}, with a 95 % confidence interval (Welch's t); "
+            f"[{ABSENT}] where one seed on a side allows none."
+        )
+    if report.published is not None:
+        texts.append(f"Published: {report.published.outcome} ({report.published.source}).")
+    return texts
+
+
+def print_terminal(cells: Cells, console: Console) -> None:
+    """Prints the table for people."""
+    table = Table(*cells.columns, box=None, pad_edge=False, header_style="dim")
+    for column in table.columns[cells.num_left :]:
+        column.justify = "right"
+    for row in cells.rows:
+        table.add_row(*row)
+    console.print(table, highlight=False, markup=False)
+    for note in cells.notes:
+        console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def markdown(cells: Cells) -> str:
+    """Returns a table of Markdown, and the notes as a paragraph each."""
+
+    def line(entries: Sequence[str]) -> str:
+        return "| " + " | ".join(entry.replace("|", "\\|") for entry in entries) + " |"
+
+    rule = ["---" if index < cells.num_left else "---:" for index in range(len(cells.columns))]
+    lines = [line(cells.columns), line(rule), *map(line, cells.rows), ""]
+    return "\n".join([*lines, *(f"{note}\n" for note in cells.notes)])
+
+
+_ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",  # noqa: RUF001
+}
+
+
+def latex(cells: Cells) -> str:
+    """Returns a table for a paper that loads `booktabs`; the notes are lines of small text below it."""
+    last = "r" * (len(cells.columns) - cells.num_left)
+    lines = [
+        "% \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{'l' * cells.num_left}{last}}}",
+        "\\toprule",
+        _latex_line(cells.columns),
+        "\\midrule",
+        *map(_latex_line, cells.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    notes = [f"\n\\par{{\\footnotesize {latex_text(note)}\\par}}" for note in cells.notes]
+    return "\n".join(lines) + "\n" + "".join(notes) + "\n"
+
+
+def _latex_line(entries: Sequence[str]) -> str:
+    return " & ".join(latex_text(entry) for entry in entries) + r" \\"
+
+
+def latex_text(text: str) -> str:
+    """Escapes what LaTeX reads as a command, and sets signs of numbers as such."""
+    escaped = "".join(_ESCAPED.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.)}$-])([+-]\d[\d.]*)", r"$\1$", escaped)
+
+
+def csv_text(report: Report) -> str:
+    """Returns numbers for programs: a row a group, unrounded and unscaled; what there is not is empty."""
+    heads = [*(report.grouping.keys or ["runs"]), "seeds"]
+    for outcome in report.outcomes:
+        parts = ("mean", "deviation", "number", "difference", "low", "high")
+        heads += [f"{outcome.metric}:{part}" for part in parts]
+    heads += ["seconds", "audio_seconds", "updates", "peak_memory_gib", "published"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(heads)
+    for line in report.lines:
+        row: list[object] = [*(line.group.labels or ("all",)), len(line.group.runs)]
+        for mean, found in zip(line.means, line.differences, strict=True):
+            row += [mean.mean if mean.number else None, mean.deviation, mean.number]
+            row += [None] * 3 if found is None else [found.value, found.low, found.high]
+        cost = line.cost
+        row += [cost.seconds, cost.audio_seconds, cost.updates, cost.peak_memory_gib, line.published]
+        writer.writerow(row)
+    return file.getvalue()
