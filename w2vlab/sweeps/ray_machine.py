@@ -42,7 +42,13 @@ class RayMachine(Machine):
             raise ValueError("`ray` must be installed for a sweep on a cluster: pip install 'w2vlab[sweep]'.") from None
         self._ray: Any = ray
         try:
-            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            self._ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+                ignore_reinit_error=True,
+            )
         except (ConnectionError, RuntimeError, ValueError) as problem:
             raise ValueError(f"`ray` must be the address of a Ray cluster, but {address} is not: {problem}") from None
         have = self._ray.cluster_resources()
