@@ -13,7 +13,8 @@ options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
 kind, level = options["kind"], float(options.get("level", 1))
 folder = Path(os.environ["W2VLAB_TRIAL_FOLDER"], "run")
 folder.mkdir(exist_ok=True)
-state = folder / "state"  # its checkpoint
+state = folder / "checkpoints" / "last.ckpt"
+state.parent.mkdir(exist_ok=True)
 begin = int(state.read_text()) if state.exists() else 0
 
 

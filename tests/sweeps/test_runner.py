@@ -152,6 +152,38 @@ def test_trials_side_by_side_share_the_processors(tmp_path):
         assert int((runner.folder / trial.name / "run" / "processors").read_text()) <= processors
 
 
+def test_trials_are_evaluated_also_those_that_were_finished_before(tmp_path, monkeypatch):
+    parameters = "  kind: {values: [plain, fails]}\n  level: {values: [1, 2]}\n"
+    first = runner_of(tmp_path, parameters, retries=0)
+    first.run(nothing)
+
+    def evaluation(checkpoint: Path, options: list[str]) -> list[str]:
+        assert checkpoint.name == "last.ckpt"
+        if "level=2" in str(checkpoint):
+            return [sys.executable, "-c", "import sys; sys.exit('error: no labels')"]
+        done = checkpoint.parents[1] / "evaluation" / "last" / "evaluation.json"
+        write = f"p.parent.mkdir(parents=True); p.write_text('{options[0]}')"
+        code = f"import pathlib; p = pathlib.Path({str(done)!r}); {write}"
+        return [sys.executable, "-c", code]
+
+    monkeypatch.setattr("w2vlab.sweeps.runner.evaluation_command", evaluation)
+    sweep, folder = first.sweep, first.folder
+    trials = merged_with(planned_trials(sweep, None), read_trials(folder))
+    for trial in trials:
+        trial.state = "finished" if trial.parameters["kind"] == "plain" else "failed"
+    seen = set()
+    second = Runner(sweep, folder, trials, LocalMachine([], 1), RunnerOptions(evaluate=["--layers=context"]))
+    second.run(lambda: seen.update(trial.name for trial in second.trials if trial.evaluating))
+    evaluated = [path.read_text() for path in folder.rglob("evaluation.json")]
+    assert evaluated == ["--layers=context"]
+    assert len(seen) == 2
+    states = {(t.parameters["kind"], t.parameters["level"]): (t.state, t.failure) for t in second.trials}
+    assert states["plain", 1] == ("finished", None)
+    # What could not be evaluated was trained all the same, and is not tried for ever.
+    assert states["plain", 2] == ("finished", "it could not be evaluated: exit status 1: no labels")
+    assert log_of(second, second.trials[0]).count("begins") == 1
+
+
 def test_more_trials_at_a_time_than_devices_are_refused():
     with pytest.raises(ValueError, match=r"`parallel` must be at most the number of GPUs, 2, but is 3"):
         LocalMachine(["0", "1"], 3)
