@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-METRIC_LOG = "metrics.jsonl"
+from w2vlab.files import METRICS
 
 
 class MetricLog:
@@ -35,7 +35,7 @@ class MetricLog:
         Raises:
             OSError: It cannot be written.
         """
-        self._path = folder / METRIC_LOG
+        self._path = folder / METRICS
         self._last = {kind: rows[-1]["update"] for kind, rows in kinds.items() if rows}
         if not resumed or not self._path.is_file():
             folder.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import w2vlab
 from w2vlab.callbacks.run_folder import may_fail, run_folder, write_whole
+from w2vlab.files import RUN_RECORD
 from w2vlab.modules.trained import TrainedModule
-
-RUN_FILE = "run.json"
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "wandb")
 
@@ -84,7 +83,7 @@ class RunRecord(Callback):
         with may_fail("What it takes to repeat the run"):
             folder = run_folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / RUN_FILE, json.dumps(self._content, indent=1) + "\n")
+            write_whole(folder / RUN_RECORD, json.dumps(self._content, indent=1) + "\n")
 
 
 def versions() -> dict[str, str | None]:
@@ -135,7 +134,7 @@ def device_name(device: torch.device) -> str:
 def _run_of(checkpoint: Path) -> dict[str, Any] | None:
     """Returns what the run that wrote a checkpoint says of itself; None where there is nothing that can be read."""
     try:
-        content = json.loads((checkpoint.parent.parent / RUN_FILE).read_text(encoding="utf-8"))
+        content = json.loads((checkpoint.parent.parent / RUN_RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     whole = isinstance(content, dict) and isinstance(content.get("continued"), list) and "command" in content

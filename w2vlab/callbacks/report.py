@@ -20,6 +20,7 @@ from w2vlab.callbacks.picture import RunView, draw_run
 from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
 from w2vlab.callbacks.run_folder import may_fail, run_folder, write_whole
 from w2vlab.callbacks.summary import print_summary, summarize
+from w2vlab.files import REPORT
 from w2vlab.modules.trained import TrainedModule
 
 _DRAWING_SHARE = 0.03
@@ -152,7 +153,7 @@ class RunReport(Callback):
             "train": self.train.rows,
             "validation": self.validation.rows,
         }
-        write_whole(folder / "report.json", json.dumps(content, indent=1))
+        write_whole(folder / REPORT, json.dumps(content, indent=1))
         for logger in wandb_loggers(trainer):
             logger.log_image("report", [str(picture)], step=trainer.global_step)
         return picture

@@ -24,6 +24,7 @@ from w2vlab.cli.fit import USER_ERRORS, messages_shown, report_problem
 from w2vlab.data.cache import cache_root
 from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_tasks, open_corpus
 from w2vlab.evaluation.results import as_plain_split
+from w2vlab.files import EVALUATION
 from w2vlab.registry import load_parts
 
 _HELP = f"""\
@@ -84,6 +85,6 @@ def run(options: list[str]) -> int:
 def _write(evaluation: Evaluation, checkpoint: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {"checkpoint": str(checkpoint), **as_dict(evaluation)}
-    (folder / "evaluation.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+    (folder / EVALUATION).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
     (folder / "split.json").write_text(json.dumps(as_plain_split(evaluation.corpus.split), indent=1), encoding="utf-8")
     draw_evaluation(evaluation, str(checkpoint)).savefig(folder / "evaluation.png", dpi=100)

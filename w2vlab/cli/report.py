@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from w2vlab.files import SWEEP_RECORD
 from w2vlab.reports.reading import read, the_run
 from w2vlab.reports.rendering import Cells, cells_of, csv_text, latex, markdown, print_terminal
 from w2vlab.reports.repeating import command_of
@@ -99,7 +100,7 @@ def _names(text: str) -> list[str]:
 
 def _folder(runs: list[str]) -> Path:
     only = Path(runs[0]) if len(runs) == 1 else None
-    return only if only is not None and (only / "sweep.json").is_file() else Path("report")
+    return only if only is not None and (only / SWEEP_RECORD).is_file() else Path("report")
 
 
 def _show(report: Report, cells: Cells, form: str) -> None:

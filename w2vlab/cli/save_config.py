@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from w2vlab import __version__
 from w2vlab.callbacks.run_folder import run_folder
+from w2vlab.files import CONFIG
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -35,6 +36,6 @@ class SaveRunConfig(SaveConfigCallback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         header = f"# {shlex.join(self.command)}\n# w2vlab {__version__}\n"
-        (folder / "config.yaml").write_text(header + text, encoding="utf-8")
+        (folder / CONFIG).write_text(header + text, encoding="utf-8")
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)

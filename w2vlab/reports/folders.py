@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from w2vlab.files import CONFIG, EVALUATION, METRICS, REPORT, RUN_RECORD, SWEEP_RECORD
 from w2vlab.options import flat
 from w2vlab.reports.outcomes import of_evaluation
 from w2vlab.reports.run import Cost, Found, Row, RunData, Sweep, in_order
-
-CONFIG, RECORD, METRICS, REPORT, SWEEP = "config.yaml", "run.json", "metrics.jsonl", "report.json", "sweep.json"
 
 _PEAK_MEMORY = "train/throughput/peak_memory_gib"
 
@@ -32,7 +31,7 @@ class Unreadable(Exception):
 def read_folder(root: Path, found: Found) -> None:
     """Adds the runs and sweeps at and below a folder to `found`."""
     for folder in walk(root):
-        if (folder / SWEEP).is_file():
+        if (folder / SWEEP_RECORD).is_file():
             _read_sweep(folder, found)
         elif is_run(folder) and not in_sweep(folder, root):
             _add(folder, found)
@@ -47,14 +46,14 @@ def walk(root: Path) -> Iterator[Path]:
 
 def is_run(folder: Path) -> bool:
     """Tells whether a folder is that of a run: a validation alone leaves only a configuration."""
-    return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in (RECORD, METRICS, REPORT))
+    return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in (RUN_RECORD, METRICS, REPORT))
 
 
 def in_sweep(folder: Path, root: Path) -> bool:
     """Tells whether a sweep's folder is above a folder or file, at or below `root`."""
     while folder != root:
         folder = folder.parent
-        if (folder / SWEEP).is_file():
+        if (folder / SWEEP_RECORD).is_file():
             return True
     return False
 
@@ -87,7 +86,7 @@ def read_run(folder: Path, problems: list[str]) -> RunData:
 
 def _read_run(folder: Path, problems: list[str]) -> RunData:
     config = _config(folder / CONFIG)
-    record = _optional(folder / RECORD, problems)
+    record = _optional(folder / RUN_RECORD, problems)
     report = _optional(folder / REPORT, problems)
     if (folder / METRICS).is_file():
         train, validation = in_order(_lines(folder / METRICS, problems))
@@ -129,7 +128,7 @@ def _cost(report: dict[str, Any], train: list[Row], validation: list[Row]) -> Co
 
 def _evaluation(folder: Path, problems: list[str]) -> dict[str, float]:
     """Returns the outcomes of the last checkpoint's evaluation; of the newest one where that has none."""
-    paths = sorted((folder / "evaluation").glob("*/evaluation.json"), key=lambda path: path.stat().st_mtime)
+    paths = sorted((folder / "evaluation").glob(f"*/{EVALUATION}"), key=lambda path: path.stat().st_mtime)
     paths.sort(key=lambda path: path.parent.name == "last")
     for path in reversed(paths):
         try:
@@ -140,10 +139,10 @@ def _evaluation(folder: Path, problems: list[str]) -> dict[str, float]:
 
 
 def _read_sweep(folder: Path, found: Found) -> None:
-    content = _optional(folder / SWEEP, found.problems)
+    content = _optional(folder / SWEEP_RECORD, found.problems)
     trials = content.get("trials")
     if not isinstance(trials, list):
-        found.problems.append(f"{folder / SWEEP} has no trials: its runs are read one by one.")
+        found.problems.append(f"{folder / SWEEP_RECORD} has no trials: its runs are read one by one.")
         for below in walk(folder):
             if is_run(below):
                 _add(below, found)
@@ -154,7 +153,7 @@ def _read_sweep(folder: Path, found: Found) -> None:
         for trial in trials:
             _read_trial(folder, trial, found)
     except (KeyError, TypeError) as problem:
-        found.problems.append(f"{folder / SWEEP} is damaged ({type(problem).__name__}: {problem}).")
+        found.problems.append(f"{folder / SWEEP_RECORD} is damaged ({type(problem).__name__}: {problem}).")
 
 
 def _read_trial(sweep: Path, trial: dict[str, Any], found: Found) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from w2vlab.reports.folders import RECORD, in_sweep, is_run, read_folder, walk
+from w2vlab.files import RUN_RECORD
+from w2vlab.reports.folders import in_sweep, is_run, read_folder, walk
 from w2vlab.reports.run import Found
 from w2vlab.reports.wandb_runs import SCHEME, read_files, read_server, run_files
 
@@ -83,11 +84,11 @@ def the_run(place: str) -> Path:
     """
     root = Path(place)
     folders = [root] if is_run(root) else [folder for folder in walk(root) if is_run(folder)]
-    recorded = [folder for folder in folders if (folder / RECORD).is_file()]
+    recorded = [folder for folder in folders if (folder / RUN_RECORD).is_file()]
     if len(recorded) == 1:
         return recorded[0]
     if len(recorded) > 1:
         some = ", ".join(map(str, recorded[:8])) + (", …" if len(recorded) > 8 else "")
         raise ValueError(f"`repeat` must be one run, but {place} has {len(recorded)}: {some}.")
-    why = f", which is a run without {RECORD}: its config.yaml has its options" if folders else ""
-    raise ValueError(f"`repeat` must be the folder of a run with {RECORD}, but is {place}{why}.")
+    why = f", which is a run without {RUN_RECORD}: its config.yaml has its options" if folders else ""
+    raise ValueError(f"`repeat` must be the folder of a run with {RUN_RECORD}, but is {place}{why}.")

@@ -6,8 +6,8 @@ import json
 import shlex
 from pathlib import Path
 
+from w2vlab.files import RUN_RECORD
 from w2vlab.options import without_checkpoint
-from w2vlab.reports.folders import RECORD
 
 
 def command_of(folder: Path) -> str:
@@ -21,7 +21,7 @@ def command_of(folder: Path) -> str:
     Raises:
         ValueError: What the run says of itself is damaged.
     """
-    path = folder / RECORD
+    path = folder / RUN_RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         last = content["continued"][-1] if content["continued"] else content

@@ -6,11 +6,9 @@ import json
 import math
 from pathlib import Path
 
+from w2vlab.files import METRICS
 from w2vlab.registry import known_names
 from w2vlab.sweeps.trial import Trial, newest
-
-ROWS = "metrics.jsonl"
-"""The file of a run with all that it has logged."""
 
 
 class TrialProgress:
@@ -31,7 +29,7 @@ class TrialProgress:
 
     def look(self) -> None:
         """Reads the rows, if there are more than at the last look."""
-        path = newest(self._folder, ROWS)
+        path = newest(self._folder, METRICS)
         if path is None or path.stat().st_size == self._size:
             return
         text = path.read_text(encoding="utf-8", errors="replace")

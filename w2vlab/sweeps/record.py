@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from w2vlab.files import SWEEP_RECORD
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.trial import Trial, identity
 
 FILE = "sweep.yaml"
-RECORD = "sweep.json"
 _LOCK = "sweep.lock"
 
 
@@ -27,9 +27,9 @@ def write_record(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
         "metric": metric,
         "trials": [trial.as_dict() for trial in trials],
     }
-    temporary = folder / f"{RECORD}.{os.getpid()}"
+    temporary = folder / f"{SWEEP_RECORD}.{os.getpid()}"
     temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(folder / RECORD)
+    temporary.replace(folder / SWEEP_RECORD)
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -38,7 +38,7 @@ def read_trials(folder: Path) -> list[Trial]:
     Raises:
         ValueError: The record is there but cannot be used.
     """
-    path = folder / RECORD
+    path = folder / SWEEP_RECORD
     if not path.exists():
         return []
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from w2vlab.files import EVALUATION
 from w2vlab.sweeps.bayes import BayesSearch
 from w2vlab.sweeps.command import evaluation_command, trial_command, trial_environment
 from w2vlab.sweeps.file import Sweep
@@ -171,7 +172,7 @@ class Runner:
         checkpoint = newest(self.folder / trial.name, CHECKPOINT)
         if checkpoint is None:
             return None
-        done = checkpoint.parent.parent / "evaluation" / checkpoint.stem / "evaluation.json"
+        done = checkpoint.parent.parent / "evaluation" / checkpoint.stem / EVALUATION
         return None if done.exists() else evaluation_command(checkpoint, self._options.evaluate)
 
     def _look(self, job: _Job) -> None:
