@@ -58,11 +58,13 @@ def with_earlier(trials: Sequence[Trial], earlier: Sequence[Trial]) -> list[Tria
     """
     known: Mapping[str, Trial] = {identity(trial.parameters): trial for trial in earlier}
     planned = {identity(trial.parameters) for trial in trials}
-    merged = [known.get(identity(trial.parameters), trial) for trial in trials]
-    for trial in merged:
-        trial.failure = None
+    merged = []
+    for new in trials:
+        trial = known.get(identity(new.parameters), new)
+        trial.updates, trial.failure = new.updates, None
         if trial.state == "failed":
             trial.state, trial.attempts = "waiting", 0
+        merged.append(trial)
     gone = [trial for key, trial in known.items() if key not in planned and trial.ended]
     return [*merged, *gone]
 

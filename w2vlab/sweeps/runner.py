@@ -20,6 +20,9 @@ _WRONG_USAGE = 2
 """The exit status of a run whose options are wrong: it would be the same at the next attempt."""
 
 _POLL_SECONDS = 0.3
+_LOOK_SECONDS = 2.0
+"""How often the files of a trial that runs are looked at: they may be on a slow disk."""
+
 _GRACE_SECONDS = 60.0
 """How long a trial that is asked to end has for its checkpoint."""
 
@@ -50,6 +53,7 @@ class _Job:
     progress: TrialProgress
     start: float = field(default_factory=time.monotonic)
     before: float = 0.0
+    looked: float = 0.0
     stopped_early: bool = False
 
 
@@ -87,6 +91,7 @@ class Runner:
         self._count = count
         self._jobs: list[_Job] = []
         self._stopping = False
+        self._not_to_evaluate: set[str] = set()
 
     def stop(self) -> None:
         """Asks for the end: trials that run write a checkpoint and wait for the next time. At once when asked again."""
@@ -169,17 +174,24 @@ class Runner:
         """Returns the command that evaluates a trial; None where that is done, not wanted or not possible."""
         if self._options.evaluate is None or trial.state not in ("finished", "stopped early") or trial.failure:
             return None
-        checkpoint = newest(self.folder / trial.name, CHECKPOINT)
-        if checkpoint is None:
+        if trial.name in self._not_to_evaluate:
             return None
-        done = checkpoint.parent.parent / "evaluation" / checkpoint.stem / EVALUATION
-        return None if done.exists() else evaluation_command(checkpoint, self._options.evaluate)
+        checkpoint = newest(self.folder / trial.name, CHECKPOINT)
+        if checkpoint is not None:
+            done = checkpoint.parent.parent / "evaluation" / checkpoint.stem / EVALUATION
+            if not done.exists():
+                return evaluation_command(checkpoint, self._options.evaluate)
+        self._not_to_evaluate.add(trial.name)
+        return None
 
     def _look(self, job: _Job) -> None:
         trial = job.trial
         status = job.attempt.status()  # before the rows, so that none is missed
-        trial.seconds = job.before + time.monotonic() - job.start
-        job.progress.look()
+        now = time.monotonic()
+        trial.seconds = job.before + now - job.start
+        if status is not None or now >= job.looked + _LOOK_SECONDS:
+            job.looked = now
+            job.progress.look()
         metric = self.sweep.metric
         if metric is not None:
             trial.value = metric.best(trial.history)

@@ -66,6 +66,7 @@ class Trial:
             "seconds": round(self.seconds, 3),
             "failure": self.failure,
             "value": self.value,
+            "update": self.update,
             "history": self.history,
         }
 
@@ -83,6 +84,7 @@ class Trial:
             trial = Trial(str(content["name"]), dict(content["parameters"]), state)
             trial.attempts, trial.seconds = int(content["attempts"]), float(content["seconds"])
             trial.failure, trial.value = content["failure"], content["value"]
+            trial.update = int(content.get("update", 0))
             trial.history = [float(value) for value in content["history"]]
         except (KeyError, TypeError) as problem:
             raise ValueError(f"{type(problem).__name__}: {problem}") from None
