@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +93,26 @@ def test_options_that_cannot_be(
 ) -> None:
     assert main(["sweep", str(write()), *options]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_an_interrupt_has_trials_wait_and_says_how_to_go_on(write: Write, tmp_path: Path) -> None:
+    fake = Path(__file__).parents[1] / "sweeps" / "fake_run.py"
+    path = write(
+        program=str(fake),
+        command=[sys.executable, "${program}", "${args}"],
+        parameters={"kind": {"values": ["waits", "plain"]}},
+    )
+    command = [sys.executable, "-m", "w2vlab", "sweep", str(path), "--devices=cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "running" in process.stdout.readline()
+        while not list((tmp_path / "runs").rglob("last.ckpt")):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        printed = process.stdout.read()
+    assert process.returncode == 130
+    assert f"Go on with: w2vlab sweep {path} --devices=cpu" in printed
+    assert "2 waiting" in printed
 
 
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,7 @@ class SweepView:
 
     def _best(self, trials: Iterable[Trial]) -> Trial | None:
         metric = self._runner.sweep.metric
-        ended = [trial for trial in trials if trial.ended and trial.value is not None]
+        ended = [trial for trial in trials if trial.ended and trial.state != "failed" and trial.value is not None]
         if metric is None or len(ended) < 2:
             return None
         best = metric.best([trial.value for trial in ended if trial.value is not None])
