@@ -43,7 +43,8 @@ class SweepView:
         self._varied = varied_paths(runner.sweep)
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._table, transient=True)
-        self._told: dict[str, str] = {}
+        # What an earlier run of the sweep has finished is no news.
+        self._told = {trial.name: _what_happens(trial) for trial in runner.trials}
 
     def __enter__(self) -> SweepView:
         """Begins to show."""
