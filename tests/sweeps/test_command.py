@@ -64,5 +64,6 @@ def test_every_attempt_is_one_run_of_one_group(tmp_path):
     first, second = (trial_environment(sweep, trial, tmp_path / "a", "offline") for _ in range(2))
     elsewhere = trial_environment(sweep, trial, tmp_path / "b", "offline")
     assert first == second
+    assert first["WANDB_SERVICE"] == ""
     assert first["WANDB_RUN_ID"] != elsewhere["WANDB_RUN_ID"]
     assert (first["WANDB_RUN_GROUP"], first["WANDB_MODE"]) == ("s", "offline")
