@@ -65,8 +65,8 @@ def test_seeds_take_the_place_of_those_in_the_file(tmp_path):
     ("change", "message"),
     [
         (
-            ("method: grid", "method: gird"),
-            r"`method` must be grid, random or bayes, but is gird\. Did you mean grid\?",
+            ("method: grid", "method: grit"),
+            r"`method` must be grid, random or bayes, but is grit\. Did you mean grid\?",
         ),
         (("metric:", "metrik:"), r"Unknown key `metrik`.* Did you mean metric\?"),
         (("metric: {name: val/loss/total, goal: minimize}\n", ""), r"`metric` must be given for `early_terminate`"),
@@ -81,10 +81,10 @@ def test_seeds_take_the_place_of_those_in_the_file(tmp_path):
         (("run_cap: 5", "run_cap: 0"), r"`run_cap` must be a whole number of at least 1, but is 0"),
         (('command: ["${program}", fit, "${args}"]', "command: w2vlab fit"), r"`command` must be a list of words"),
         (("{values: [1, 2]}", "{values: []}"), r"`seed_everything` must have at least one of `values`.*no trial"),
-        (("{values: [1, 2]}", "{value: 1, valeus: 2}"), r"has `valeus`\. Did you mean values\?"),
+        (("{values: [1, 2]}", "{value: 1, valuess: 2}"), r"has `valuess`\. Did you mean values\?"),
         (("{values: [1, 2]}", "3"), r"`seed_everything` must be a mapping with `value`, `values` or a distribution"),
         (("{values: [1, 2]}", "{min: 1}"), r"`seed_everything` must have `value`, `values`, or a known distribution"),
-        (("{values: [1, 2]}", "{distribution: normall}"), r"Did you mean normal\?"),
+        (("{values: [1, 2]}", "{distribution: normalx}"), r"Did you mean normal\?"),
         (("{values: [1, 2]}", "{distribution: uniform, min: 1}"), r"must have `max` for the distribution uniform"),
         (("{values: [1, 2]}", "{min: 2, max: 2}"), r"must have `min` below `max`, but has 2 and 2"),
         (("{values: [1, 2]}", "{min: a, max: b}"), r"must have numbers as `min` and `max`, but has a and b"),

@@ -207,13 +207,13 @@ def test_each_trial_sees_a_gpu_of_its_own(tmp_path):
 def test_a_metric_that_no_trial_logs_is_named(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [plain]}\n")
     path = tmp_path / "sweep.yaml"
-    path.write_text(path.read_text().replace("val/loss/total", "val/accurracy"), encoding="utf-8")
+    path.write_text(path.read_text().replace("val/loss/total", "val/accuracyy"), encoding="utf-8")
     runner = Runner(
         read_sweep(path), runner.folder, planned_trials(read_sweep(path), None), LocalMachine([], 1), RunnerOptions()
     )
     runner.run(nothing)
     assert runner.problem is not None
-    assert "logged no val/accurracy. Known: val/accuracy, val/loss/total. Did you mean val/accuracy?" in runner.problem
+    assert "logged no val/accuracyy. Known: val/accuracy, val/loss/total. Did you mean val/accuracy?" in runner.problem
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):

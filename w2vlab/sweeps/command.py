@@ -82,7 +82,7 @@ def trial_environment(sweep: Sweep, trial: Trial, folder: Path, mode: str) -> Ma
         # The same one in every attempt, but not in another folder, whose sweep may be of the same name.
         "WANDB_RUN_ID": f"{trial.name[-6:]}-{_digits(folder)}",
         "WANDB_RESUME": "allow",
-        # A process of its own for each run: that of a program which has called us would end with it, and write elsewhere.
+        # A process of its own for each run: that of a program which has called us would end with that program.
         "WANDB_SERVICE": "",
         # For a command that is not `w2vlab fit`: where to put what is to be found again.
         "W2VLAB_TRIAL_FOLDER": str(folder.absolute()),
