@@ -81,7 +81,7 @@ def test_seeds_take_the_place_of_those_in_the_file(tmp_path):
         (("run_cap: 5", "run_cap: 0"), r"`run_cap` must be a whole number of at least 1, but is 0"),
         (('command: ["${program}", fit, "${args}"]', "command: w2vlab fit"), r"`command` must be a list of words"),
         (("{values: [1, 2]}", "{values: []}"), r"`seed_everything` must have at least one of `values`.*no trial"),
-        (("{values: [1, 2]}", "{value: 1, valuez: 2}"), r"has `valuez`\. Did you mean values\?"),
+        (("{values: [1, 2]}", "{value: 1, valuss: 2}"), r"has `valuss`\. Did you mean values\?"),
         (("{values: [1, 2]}", "3"), r"`seed_everything` must be a mapping with `value`, `values` or a distribution"),
         (("{values: [1, 2]}", "{min: 1}"), r"`seed_everything` must have `value`, `values`, or a known distribution"),
         (("{values: [1, 2]}", "{distribution: normalx}"), r"Did you mean normal\?"),
