@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sweeps.test_runner import log_of, nothing, sweep_of
+from tests.sweeps.test_runner import log_of, nothing, stopping_once, sweep_of
 from w2vlab.sweeps import RayMachine, Runner, RunnerOptions, planned_trials
 
 try:
@@ -42,12 +42,7 @@ def test_a_trial_is_stopped_where_it_runs(machine, tmp_path):
     sweep, folder = sweep_of(tmp_path, "  kind: {values: [waits]}\n"), tmp_path / "sweep"
     folder.mkdir()
     runner = Runner(sweep, folder, planned_trials(sweep, None), machine, RunnerOptions())
-
-    def interrupt() -> None:
-        if runner.trials[0].update == 3 and runner.trials[0].state == "running":
-            runner.stop()
-
-    runner.run(interrupt)
+    runner.run(stopping_once(runner))
     assert runner.trials[0].state == "waiting"
     assert "stopped" in log_of(runner, runner.trials[0])
 

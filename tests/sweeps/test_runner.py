@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def runner_of(tmp_path: Path, parameters: str, rest: str = "", parallel: int = 1
 
 def log_of(runner: Runner, trial) -> str:
     return (runner.folder / trial.name / "log.txt").read_text()
+
+
+def stopping_once(runner: Runner) -> Callable[[], None]:
+    """Stops a runner when its first trial has come to the third update; a second time would kill the trial."""
+    asked: list[bool] = []
+
+    def show() -> None:
+        if not asked and runner.trials[0].update == 3 and runner.trials[0].state == "running":
+            asked.append(True)
+            runner.stop()
+
+    return show
 
 
 def nothing() -> None:
@@ -81,12 +94,7 @@ def test_started_again_it_repeats_nothing_that_was_finished(tmp_path):
 
 def test_interrupted_trials_wait_and_go_on(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [waits, plain]}\n", parallel=1)
-
-    def interrupt() -> None:
-        if runner.trials[0].update == 3 and runner.trials[0].state == "running":
-            runner.stop()
-
-    runner.run(interrupt)
+    runner.run(stopping_once(runner))
     assert [(trial.state, trial.attempts) for trial in runner.trials] == [("waiting", 0), ("waiting", 0)]
     assert "stopped" in log_of(runner, runner.trials[0])
     again = runner_of(tmp_path, "  kind: {values: [waits, plain]}\n")
