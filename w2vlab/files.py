@@ -1,6 +1,9 @@
-"""The names of the files that a run and a sweep leave in their folders, for those who write and those who read them."""
+"""The files that a run and a sweep leave in their folders: their names, and how they are written."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 CONFIG = "config.yaml"
 """All options of a run."""
@@ -19,3 +22,14 @@ EVALUATION = "evaluation.json"
 
 SWEEP_RECORD = "sweep.json"
 """The trials of a sweep and their states."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file such that whoever reads it finds all of the new text or all of the old one.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

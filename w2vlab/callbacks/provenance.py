@@ -19,8 +19,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import w2vlab
-from w2vlab.callbacks.run_folder import may_fail, run_folder, write_whole
-from w2vlab.files import RUN_RECORD
+from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.files import RUN_RECORD, write_whole
 from w2vlab.modules.trained import TrainedModule
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "wandb")

@@ -18,9 +18,9 @@ from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.metric_log import MetricLog
 from w2vlab.callbacks.picture import RunView, draw_run
 from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
-from w2vlab.callbacks.run_folder import may_fail, run_folder, write_whole
+from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.summary import print_summary, summarize
-from w2vlab.files import REPORT
+from w2vlab.files import REPORT, write_whole
 from w2vlab.modules.trained import TrainedModule
 
 _DRAWING_SHARE = 0.03

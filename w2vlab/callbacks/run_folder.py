@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,17 +24,6 @@ def run_folder(trainer: Trainer) -> Path:
     first = trainer.loggers[0]
     version = first.version if isinstance(first.version, str) else f"version_{first.version}"
     return Path(first.save_dir or trainer.default_root_dir, str(first.name), version)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file such that whoever reads it finds all of the new text or all of the old one.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 @contextmanager

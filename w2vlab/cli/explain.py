@@ -17,10 +17,10 @@ from w2vlab.cli.explain_text import print_explanation
 from w2vlab.cli.explanation import explain
 from w2vlab.cli.fit import USER_ERRORS, report_problem
 from w2vlab.cli.lightning_cli import W2VLightningCLI
-from w2vlab.cli.parser import RunParser, command_line_problem
+from w2vlab.cli.parsed import ParsedOptions, build_pretraining, is_pretraining
+from w2vlab.cli.parser import command_line_problem
 from w2vlab.data import SpeechDataModule
-from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.registry import load_parts, part_classes
+from w2vlab.registry import load_parts
 
 _HELP = """\
 Usage: w2vlab explain [--json] [--no_gradients] [--devices N] [--speed S] [any option of `w2vlab fit`]
@@ -41,7 +41,7 @@ Options:
 """
 
 
-class _Options(W2VLightningCLI):
+class _Options(ParsedOptions):
     """Parses what `fit` takes and builds the model, and nothing that touches a disk or a device."""
 
     settings: Namespace
@@ -57,27 +57,17 @@ class _Options(W2VLightningCLI):
             parser.error(problem)
         self.config = parser.parse_args(self._args)
 
-    def before_instantiate_classes(self) -> None:
-        """Makes no folders."""
-
     def instantiate_classes(self) -> None:
         """Builds the model and checks the settings of the data."""
         self.settings = self.config[self.config.subcommand]
-        kind = self.settings.model.class_path.rpartition(".")[2]
-        if not issubclass(part_classes("model").get(kind, PretrainingModule), PretrainingModule):
+        if not is_pretraining(self.settings.model):
+            kind = self.settings.model.class_path.rpartition(".")[2]
             raise ValueError(
                 f"`model` must be a pretraining objective to be explained, but is {kind}. Explain the run that its "
                 "pretrained model comes from."
             )
         self.datamodule = SpeechDataModule(**self.settings.data)
-        # The parser of the run would build loggers and callbacks too.
-        parser = RunParser(exit_on_error=False)
-        parser.add_subclass_arguments(PretrainingModule, "model")
-        self.model = parser.instantiate_classes(parser.parse_object({"model": self.settings.model})).model
-
-    def after_instantiate_classes(self) -> None:
-        """Has nothing run."""
-        self.subcommand = None
+        self.model = build_pretraining(self.settings.model)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

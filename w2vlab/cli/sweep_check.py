@@ -10,27 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from lightning.pytorch import Callback
 
-from w2vlab.cli.lightning_cli import W2VLightningCLI
-from w2vlab.cli.parser import RunParser
-from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.registry import load_parts, part_classes
+from w2vlab.cli.parsed import ParsedOptions, build_pretraining, is_pretraining
+from w2vlab.registry import load_parts
 from w2vlab.sweeps.command import file_command, fit_options
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.trial import Trial
-
-
-class _Options(W2VLightningCLI):
-    """Parses the options of a run, and builds nothing."""
-
-    def before_instantiate_classes(self) -> None:
-        """Makes no folders."""
-
-    def instantiate_classes(self) -> None:
-        """Builds nothing."""
-
-    def after_instantiate_classes(self) -> None:
-        """Has nothing run."""
-        self.subcommand = None
 
 
 class TrialCheck:
@@ -67,9 +51,11 @@ class TrialCheck:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), _no_news():
-                cli = _Options(["fit", *options], Callback())
+                cli = ParsedOptions(["fit", *options], Callback())
                 config = cli.config["fit"]
-                _build(config.model)
+                if is_pretraining(config.model):  # another one would read the checkpoint that it begins with
+                    with torch.device("meta"):  # so that parts can refuse each other
+                        build_pretraining(config.model)
         except SystemExit:
             problem = said.getvalue().strip().removeprefix("error: ")
         except (ValueError, TypeError, RuntimeError, OSError) as found:
@@ -90,14 +76,3 @@ def _no_news() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _build(model: object) -> None:
-    """Builds a pretraining objective on the meta device, so that its parts can refuse each other."""
-    name = str(model["class_path"]).rpartition(".")[2]  # type: ignore[index]
-    if not issubclass(part_classes("model").get(name, PretrainingModule), PretrainingModule):
-        return  # it would read the checkpoint that it begins with
-    parser = RunParser(exit_on_error=False)
-    parser.add_subclass_arguments(PretrainingModule, "model")
-    with torch.device("meta"):
-        parser.instantiate_classes(parser.parse_object({"model": model}))

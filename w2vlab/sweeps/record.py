@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from w2vlab.files import SWEEP_RECORD
+from w2vlab.files import SWEEP_RECORD, write_whole
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.trial import Trial, identity
 
@@ -27,9 +27,7 @@ def write_record(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
         "metric": metric,
         "trials": [trial.as_dict() for trial in trials],
     }
-    temporary = folder / f"{SWEEP_RECORD}.{os.getpid()}"
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(folder / SWEEP_RECORD)
+    write_whole(folder / SWEEP_RECORD, json.dumps(content, indent=1))
 
 
 def read_trials(folder: Path) -> list[Trial]:
