@@ -72,6 +72,22 @@ def test_masks_that_are_drawn_at_the_widths_of_base() -> None:
         assert fitted.of(size_terms(model, silence(*size))) == pytest.approx(counted, rel=0.01)
 
 
+def test_positions_count_as_the_convolution_that_they_are() -> None:
+    """Three passes, a product and a sum for each frame, tap and pair of channels of a group."""
+    narrow, wide = (
+        count_flops(
+            skeleton(build_model(MaskedPrediction, context=factory(TransformerContext, position_kernel=kernel))),
+            2,
+            2000,
+        )
+        for kernel in (9, 19)
+    )
+    model = build_model(MaskedPrediction, context=factory(TransformerContext))
+    weight = model.context.positions.conv.weight  # (D, D / groups, kernel)
+    frames = 2 * model.encoder.num_frames(2000)
+    assert wide - narrow == 3 * 2 * frames * weight[..., 0].numel() * 10
+
+
 def test_sums_of_terms_are_sums_of_operations() -> None:
     model = MODELS["negatives of the whole batch"]()
     fitted = fit_flops(skeleton(model))

@@ -228,4 +228,5 @@ def test_two_processes_do_as_one(tmp_path: Path) -> None:
     expected = train(slice(0, 4))
     for found in in_two_processes(run, tmp_path):
         for parameter, alone in zip(found, expected, strict=True):
-            assert_close(parameter, alone, rtol=1e-8, atol=1e-11)
+            # An update of AdamW is 0.01, and a gradient of 1e-11 has the rounding of a sum of other parts in it.
+            assert_close(parameter, alone, rtol=1e-8, atol=1e-9)

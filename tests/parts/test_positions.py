@@ -1,4 +1,4 @@
-"""The convolutional positions, and what a GPU computes in their place."""
+"""The convolutional positions, and what is computed in place of the convolution."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from w2vlab.contexts.positions import _fast_size, correlate
+from w2vlab.contexts.positions import ConvPositions, correlate
 
 
 @pytest.mark.parametrize(("kernel", "length"), [(128, 781), (128, 40), (8, 30), (5, 17), (1, 9)])
@@ -37,9 +37,9 @@ def test_under_autocast_spectra_are_float32_and_the_result_is_not() -> None:
     assert_close(found, F.conv1d(inputs, weight, padding=4, groups=3).bfloat16(), rtol=1 / 128, atol=1e-5)
 
 
-def test_sizes_of_spectra_are_few_and_large_enough() -> None:
-    sizes = {size: _fast_size(size) for size in range(1, 5000)}
-    assert all(size <= found < 1.34 * size + 4 for size, found in sizes.items())
-    assert len(set(sizes.values())) < 50
-    assert sizes[908] == 1024
-    assert sizes[1030] == 1280
+def test_positions_are_those_of_the_module_that_has_the_parameters() -> None:
+    torch.manual_seed(0)
+    positions = ConvPositions(12, 8, 3).double()
+    frames = torch.randn(2, 30, 12, dtype=torch.float64)
+    expected = F.gelu(positions.conv(frames.transpose(1, 2))[..., :30]).transpose(1, 2)
+    assert_close(positions(frames), expected)

@@ -10,8 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 
 from w2vlab.functional.convolution_kernels import WeightGradient, convolve, convolve_in_graph, frames_gradient
+
+_COMPUTED_AT_ONCE = 1 << 22
+"""Numbers that are computed again at once on a CPU, so that they take no more than 16 MiB."""
 
 
 @dataclass
@@ -106,8 +110,9 @@ class _Convolution(torch.autograd.Function):
         inputs, parameters = kept[: ctx.num_inputs], kept[ctx.num_inputs :]
         grads: list[Tensor | None] = [None] * len(kept)
         total = WeightGradient(weight, ctx.stride)
-        # One utterance at a time where that costs nothing: what is computed again is large.
-        size = 1 if gradient.device.type == "cpu" else len(gradient)
+        size = len(gradient)
+        if gradient.device.type == "cpu":  # where a few utterances at once are as fast as all of them
+            size = min(size, max(1, _COMPUTED_AT_ONCE // (gradient.shape[1] * ctx.stride * weight.shape[1])))
         for first in range(0, len(gradient), size):
             some = slice(first, first + size)
             tensors = [None if tensor is None else tensor[some] for tensor in inputs] + parameters
@@ -117,14 +122,16 @@ class _Convolution(torch.autograd.Function):
             ]
             with torch.enable_grad():
                 finished = ctx.finish(*leaves)
-            frames = finished.detach().to(weight.dtype).contiguous()
+            frames, finished_dtype = finished.detach().to(weight.dtype).contiguous(), finished.dtype
             total.add(frames, gradient[some])
             wanted = {number: leaf for number, leaf in enumerate(leaves) if leaf is not None and leaf.requires_grad}
             if not wanted:
                 continue
             grad_frames = frames_gradient(frames, gradient[some], weight, ctx.stride)
-            del frames
-            found = torch.autograd.grad(finished, list(wanted.values()), grad_frames.to(finished.dtype))
+            # The frames are as large as their gradient, and only the way back from them is still wanted.
+            edge = get_gradient_edge(finished)
+            del frames, finished
+            found = torch.autograd.grad((edge,), list(wanted.values()), (grad_frames.to(finished_dtype),))
             for number, grad in zip(wanted, found, strict=True):
                 before = grads[number]
                 if number >= ctx.num_inputs:

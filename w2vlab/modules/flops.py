@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.contexts.positions import correlate
 from w2vlab.modules.objective import Objective
 from w2vlab.modules.without_values import all_layers, objective_without_values, without_values
 from w2vlab.types import AudioBatch
@@ -141,10 +142,22 @@ def count_flops(model: Objective, batch_size: int, num_samples: int) -> int:
 
 
 def _count(model: Objective, batch_size: int, num_samples: int) -> int:
-    with without_values(model) as state:
+    with without_values(model) as state, _ConvolutionsAsDefined():
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
             objective_without_values(model, state, batch_size, num_samples).backward()  # type: ignore[no-untyped-call]
         return int(counter.get_total_flops())
+
+
+class _ConvolutionsAsDefined(TorchFunctionMode):
+    """Has products of spectra be a convolution: what a model asks for is counted, not a way to it."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not correlate:
+            return func(*args, **(kwargs or {}))
+        inputs, weight, padding = args
+        return F.conv1d(inputs, weight, padding=padding, groups=inputs.shape[1] // weight.shape[1])
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
