@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import get_gradient_edge
 
 from w2vlab.functional.convolution_kernels import WeightGradient, convolve, convolve_in_graph, frames_gradient
 
@@ -122,16 +121,14 @@ class _Convolution(torch.autograd.Function):
             ]
             with torch.enable_grad():
                 finished = ctx.finish(*leaves)
-            frames, finished_dtype = finished.detach().to(weight.dtype).contiguous(), finished.dtype
+            frames = finished.detach().to(weight.dtype).contiguous()
             total.add(frames, gradient[some])
             wanted = {number: leaf for number, leaf in enumerate(leaves) if leaf is not None and leaf.requires_grad}
             if not wanted:
                 continue
             grad_frames = frames_gradient(frames, gradient[some], weight, ctx.stride)
-            # The frames are as large as their gradient, and only the way back from them is still wanted.
-            edge = get_gradient_edge(finished)
-            del frames, finished
-            found = torch.autograd.grad((edge,), list(wanted.values()), (grad_frames.to(finished_dtype),))
+            del frames
+            found = torch.autograd.grad(finished, list(wanted.values()), grad_frames.to(finished.dtype))
             for number, grad in zip(wanted, found, strict=True):
                 before = grads[number]
                 if number >= ctx.num_inputs:
