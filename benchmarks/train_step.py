@@ -114,6 +114,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")
     parser.add_argument("--dropout", type=float, help="of both, in place of the published one")
     parser.add_argument("--small-pages", action="store_true", help="leave out what our command line sets for memory")
+    parser.add_argument("--peer-large-pages", action="store_true", help="give the peer large pages, too")
     parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
@@ -128,8 +129,12 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         return {}
     rate = matrix_rate()
     commands = {name: ["-m", "benchmarks.train_step", *args, "--serve", name] for name in ("w2vlab", peer)}
-    as_from_our_command_line = {} if options.small_pages else LARGE_PAGES
-    measured = take_turns(commands, {"w2vlab": as_from_our_command_line}, options.warmup, options.rounds)
+    small_pages = dict.fromkeys(LARGE_PAGES, "0")  # whatever our own environment says
+    pages = {
+        "w2vlab": small_pages if options.small_pages else LARGE_PAGES,
+        peer: LARGE_PAGES if options.peer_large_pages else small_pages,
+    }
+    measured = take_turns(commands, pages, options.warmup, options.rounds)
     ours, theirs = measured["w2vlab"], measured[peer]
     pairs = sorted(b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True))
     figures: dict[str, Any] = {

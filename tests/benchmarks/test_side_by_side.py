@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import memory, scaling, train_step
-from benchmarks.side_by_side import machine, take_turns
+from benchmarks.side_by_side import Measurement, machine, take_turns
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 
@@ -36,6 +36,24 @@ def test_a_step_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_step_beside_transformers() -> None:
     pytest.importorskip("transformers", reason="the peer, which is no dependency")
     check(train_step.main(["--model=tiny", "--seconds=1", "--rounds=1", "--warmup=1"]), "transformers", rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [(None, ("1", "0")), ("--small-pages", ("0", "0")), ("--peer-large-pages", ("1", "1"))],
+)
+def test_who_has_large_pages_is_not_up_to_the_environment(
+    option: str | None, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def turns(commands: dict, environments: dict, warmup: int, rounds: int) -> dict[str, Measurement]:
+        seen.update(environments)
+        return dict.fromkeys(commands, Measurement([1.0], 1.0))
+
+    monkeypatch.setattr(train_step, "take_turns", turns)
+    train_step.main(["--model=tiny-vq", *([] if option is None else [option])])
+    assert tuple(seen[name]["THP_MEM_ALLOC_ENABLE"] for name in ("w2vlab", "reference")) == expected
 
 
 def test_a_peer_that_a_model_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
