@@ -15,8 +15,8 @@ from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, Transform
 from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FuturePredictionLoss
 from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.modules.flops import _RecurrenceAtOnce, count_flops, fit_flops, size_terms
-from w2vlab.modules.without_values import skeleton
+from w2vlab.modules.flops import _recurrence_at_once, count_flops, fit_flops, size_terms
+from w2vlab.modules.without_values import Overridden, skeleton
 from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer
 from w2vlab.types import AudioBatch, Mask
 
@@ -122,7 +122,7 @@ def test_layers_that_an_update_leaves_out(dropped: tuple[bool, ...]) -> None:
 def test_a_recurrence_at_once_has_the_products_of_one_frame_by_frame(options: dict[str, Any]) -> None:
     gru = nn.GRU(12, 7, batch_first=True, **options)
     counts = []
-    for mode in (None, _RecurrenceAtOnce()):
+    for mode in (None, Overridden({torch.gru: _recurrence_at_once})):
         frames = torch.randn(3, 50, 12, requires_grad=True)
         with FlopCounterMode(display=False) as counter:
             if mode is None:

@@ -111,7 +111,9 @@ class _Convolution(torch.autograd.Function):
         total = WeightGradient(weight, ctx.stride)
         size = len(gradient)
         if gradient.device.type == "cpu":  # where a few utterances at once are as fast as all of them
-            size = min(size, max(1, _COMPUTED_AT_ONCE // (gradient.shape[1] * ctx.stride * weight.shape[1])))
+            of_one = gradient.shape[1] * ctx.stride * weight.shape[1]
+            size = min(size, _COMPUTED_AT_ONCE // max(1, of_one))
+        size = max(1, size)
         for first in range(0, len(gradient), size):
             some = slice(first, first + size)
             tensors = [None if tensor is None else tensor[some] for tensor in inputs] + parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.contexts.positions import correlate
 from w2vlab.modules.objective import Objective
-from w2vlab.modules.without_values import all_layers, objective_without_values, without_values
+from w2vlab.modules.without_values import Overridden, all_layers, objective_without_values, without_values
 from w2vlab.types import AudioBatch
 
 Vector = npt.NDArray[np.float64]
@@ -101,27 +100,23 @@ def _stacks(model: Objective) -> list[LayerDropStack]:
 
 def _count_frames(model: Objective, batch_size: int, num_frames: int, dropped: bool) -> int:
     num_samples = model.encoder.receptive_field + (num_frames - 1) * model.encoder.stride
-    with all_layers(model, checkpointing=False, dropped=dropped), _RecurrenceAtOnce():
+    with all_layers(model, checkpointing=False, dropped=dropped), Overridden({torch.gru: _recurrence_at_once}):
         return _count(model, batch_size, num_samples)
 
 
-class _RecurrenceAtOnce(TorchFunctionMode):
-    """Has a GRU do the products of all frames at once: frame by frame, the same number of them takes a minute."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is not torch.gru or not isinstance(args[2], list):
-            return func(*args, **(kwargs or {}))
-        frames, state, weights, has_biases, num_layers, _, _, bidirectional, _ = args
-        of_each = 4 if has_biases else 2
-        for layer in range(num_layers):
-            outputs = []
-            for direction in range(1 + bidirectional):
-                from_input, from_state = weights[of_each * (layer * (1 + bidirectional) + direction) :][:2]  # (3 D, …)
-                outputs.append(F.linear(F.linear(frames, from_input)[..., : state.shape[-1]], from_state))
-            frames = torch.cat([output[..., : state.shape[-1]] for output in outputs], dim=-1)
-        return frames, state
+def _recurrence_at_once(*args: Any) -> tuple[Tensor, Tensor]:
+    """Is a GRU that does the products of all frames at once: frame by frame, the same number of them takes a minute."""
+    if not isinstance(args[2], list):
+        return torch.gru(*args)
+    frames, state, weights, has_biases, num_layers, _, _, bidirectional, _ = args
+    of_each = 4 if has_biases else 2
+    for layer in range(num_layers):
+        outputs = []
+        for direction in range(1 + bidirectional):
+            from_input, from_state = weights[of_each * (layer * (1 + bidirectional) + direction) :][:2]  # (3 D, …)
+            outputs.append(F.linear(F.linear(frames, from_input)[..., : state.shape[-1]], from_state))
+        frames = torch.cat([output[..., : state.shape[-1]] for output in outputs], dim=-1)
+    return frames, state
 
 
 def count_flops(model: Objective, batch_size: int, num_samples: int) -> int:
@@ -142,22 +137,15 @@ def count_flops(model: Objective, batch_size: int, num_samples: int) -> int:
 
 
 def _count(model: Objective, batch_size: int, num_samples: int) -> int:
-    with without_values(model) as state, _ConvolutionsAsDefined():
+    with without_values(model) as state, Overridden({correlate: _as_defined}):
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
             objective_without_values(model, state, batch_size, num_samples).backward()  # type: ignore[no-untyped-call]
         return int(counter.get_total_flops())
 
 
-class _ConvolutionsAsDefined(TorchFunctionMode):
-    """Has products of spectra be a convolution: what a model asks for is counted, not a way to it."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is not correlate:
-            return func(*args, **(kwargs or {}))
-        inputs, weight, padding = args
-        return F.conv1d(inputs, weight, padding=padding, groups=inputs.shape[1] // weight.shape[1])
+def _as_defined(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """Is the convolution that products of spectra come to: what a model asks for is counted, not a way to it."""
+    return F.conv1d(inputs, weight, padding=padding, groups=inputs.shape[1] // weight.shape[1])
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,21 +52,31 @@ def objective_without_values(model: Objective, state: dict[str, Tensor], batch_s
     """
     ids = tuple(f"utterance-{number}" for number in range(batch_size))
     batch = AudioBatch(torch.zeros(batch_size, num_samples), (num_samples,) * batch_size, ids)
-    with _FusedAttention():
+    with Overridden({F.scaled_dot_product_attention: _fused_attention}):
         output = functional_call(model, state, (batch, RandomAddress(model.seed, 0, ids)))
         return torch.stack(list(model.objective_terms(output).values())).sum()
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Has attention be one kernel, as on a GPU; a CPU computes dropout of its weights in steps, and keeps them all."""
+class Overridden(TorchFunctionMode):
+    """Has other functions called inside in place of some of PyTorch's, or of those that can be overridden as they can.
+
+    Args:
+        others: What is called in place of each.
+    """
+
+    def __init__(self, others: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self.others = others
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            kwargs["dropout_p"] = 0.0
-        return func(*args, **kwargs)
+        return self.others.get(func, func)(*args, **(kwargs or {}))
+
+
+def _fused_attention(*args: Any, **kwargs: Any) -> Tensor:
+    """Is one kernel, as on a GPU; a CPU computes dropout of the weights in steps, and keeps them all."""
+    return F.scaled_dot_product_attention(*args, **kwargs | {"dropout_p": 0.0})
 
 
 @contextmanager
