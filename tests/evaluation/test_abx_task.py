@@ -130,7 +130,7 @@ def test_one_speaker_has_nobody_to_be_compared_with() -> None:
 
 @pytest.mark.skipif(
     importlib.util.find_spec("fastabx") is None,
-    reason=f"fastabx needs Python 3.12, this is {sys.version_info.major}.{sys.version_info.minor}; pip install fastabx",
+    reason=f"fastabx needs Python 3.12, and this is {sys.version_info.major}.{sys.version_info.minor}",
 )
 @pytest.mark.parametrize("speakers", ["within", "across"])
 def test_agrees_with_fastabx(speakers: str, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_agrees_with_fastabx(speakers: str, tmp_path: Path) -> None:
     theirs = zerospeech_abx(
         tmp_path / "triphones.item",
         tmp_path / "features",
-        50,
+        frequency=50,
         max_size_group=many,
         max_x_across=many,
         speaker=speakers,
