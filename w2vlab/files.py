@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+RUNS = "runs"
+"""Where runs go by default; a logger with this folder follows `trainer.default_root_dir`."""
+
 CONFIG = "config.yaml"
 """All options of a run."""
 
@@ -22,6 +25,12 @@ EVALUATION = "evaluation.json"
 
 SWEEP_RECORD = "sweep.json"
 """The trials of a sweep and their states."""
+
+
+def cache_root(cache_dir: Path | None) -> Path:
+    """Returns `cache_dir`, else the environment's `W2VLAB_CACHE`, else `~/.cache/w2vlab`."""
+    chosen = cache_dir or os.environ.get("W2VLAB_CACHE") or "~/.cache/w2vlab"
+    return Path(chosen).expanduser().absolute()
 
 
 def write_whole(path: Path, text: str) -> None:

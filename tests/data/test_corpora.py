@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.conftest import write_ramp
 from w2vlab.data import corpora
-from w2vlab.data.cache import cache_root
+from w2vlab.files import cache_root
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from w2vlab.data.apt import FESTVOX_RU
-from w2vlab.data.cache import cache_root
+from w2vlab.files import cache_root
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

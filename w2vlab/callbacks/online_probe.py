@@ -13,13 +13,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.whole_model import keeps_whole_model
-from w2vlab.data.cache import cache_root
 from w2vlab.data.held_out import HASH
 from w2vlab.evaluation.corpus import open_corpus
 from w2vlab.evaluation.extraction import ModelFeatures, as_vectors, read_batches
 from w2vlab.evaluation.layers import CODES, choose
 from w2vlab.evaluation.probe import Examples, Rows, phone_rows, run_probe
 from w2vlab.evaluation.unit_quality import UnitData, frame_phones, measure_units
+from w2vlab.files import cache_root
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import AudioBatch
 

@@ -22,11 +22,12 @@ from w2vlab.cli.evaluation_options import (
 )
 from w2vlab.cli.evaluation_tables import PLAIN_WIDTH, table
 from w2vlab.cli.evaluation_wandb import log_tables
-from w2vlab.cli.fit import USER_ERRORS, messages_shown, report_problem
-from w2vlab.data.cache import cache_root
+from w2vlab.cli.fit import USER_ERRORS, messages_shown
+from w2vlab.cli.problems import report_problem
 from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_tasks, open_corpus
 from w2vlab.evaluation.bootstrap import Interval
 from w2vlab.evaluation.comparison import Compared, compare
+from w2vlab.files import cache_root
 from w2vlab.registry import load_parts
 
 _HELP = f"""\

@@ -20,11 +20,11 @@ from w2vlab.cli.evaluation_options import (
 from w2vlab.cli.evaluation_picture import draw_evaluation
 from w2vlab.cli.evaluation_tables import PLAIN_WIDTH, print_evaluation
 from w2vlab.cli.evaluation_wandb import log_evaluation
-from w2vlab.cli.fit import USER_ERRORS, messages_shown, report_problem
-from w2vlab.data.cache import cache_root
+from w2vlab.cli.fit import USER_ERRORS, messages_shown
+from w2vlab.cli.problems import report_problem
 from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_tasks, open_corpus
 from w2vlab.evaluation.results import as_plain_split
-from w2vlab.files import EVALUATION
+from w2vlab.files import EVALUATION, cache_root
 from w2vlab.registry import load_parts
 
 _HELP = f"""\

@@ -15,10 +15,11 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from w2vlab.cli.explain_text import print_explanation
 from w2vlab.cli.explanation import explain
-from w2vlab.cli.fit import USER_ERRORS, report_problem
+from w2vlab.cli.fit import USER_ERRORS
 from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.cli.parsed import ParsedOptions, build_pretraining, is_pretraining
 from w2vlab.cli.parser import command_line_problem
+from w2vlab.cli.problems import report_problem
 from w2vlab.data import SpeechDataModule
 from w2vlab.registry import load_parts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from lightning.pytorch import Callback
 
 from w2vlab.callbacks.stopping import Stopped, handling, stop_at_once
 from w2vlab.cli.lightning_cli import W2VLightningCLI
+from w2vlab.cli.problems import report_problem
 from w2vlab.registry import load_parts
 from w2vlab.types import RunError
 
@@ -76,21 +76,6 @@ def messages_shown(level: int = logging.INFO) -> Iterator[None]:
         yield
     finally:
         messages.removeHandler(handler)
-
-
-def report_problem(problem: BaseException) -> int:
-    """Writes what is wrong without a traceback, unless `W2VLAB_TRACEBACK=1` asks for it; returns the exit status."""
-    if os.environ.get("W2VLAB_TRACEBACK") == "1":
-        raise problem
-    sys.stderr.write(f"error: {_message(problem)}\n(W2VLAB_TRACEBACK=1 shows where)\n")
-    return 1
-
-
-def _message(problem: BaseException) -> str:
-    """Returns what a constructor said, out of jsonargparse's list of the types that it tried for the slot."""
-    while str(problem).startswith("Does not validate") and problem.__cause__ is not None:
-        problem = problem.__cause__
-    return str(problem)
 
 
 class _Phase(Callback):

@@ -35,21 +35,19 @@ from w2vlab.cli.resume import (
 from w2vlab.cli.save_config import SaveRunConfig
 from w2vlab.cli.wandb_logger import guard
 from w2vlab.data import SpeechDataModule
+from w2vlab.files import RUNS
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.resuming import validation_is_due
 from w2vlab.modules.trained import TrainedModule
 
-ROOT = "runs"
-"""Where runs go unless told otherwise; a logger with this folder follows `trainer.default_root_dir`."""
-
 TRAINER_DEFAULTS: dict[str, Any] = {
-    "default_root_dir": ROOT,
+    "default_root_dir": RUNS,
     "max_steps": 400_000,  # as wav2vec 2.0 BASE
     "log_every_n_steps": 10,
     "use_distributed_sampler": False,  # the data module shares utterances out itself
     "logger": {
         "class_path": "lightning.pytorch.loggers.WandbLogger",
-        "init_args": {"project": "w2vlab", "save_dir": ROOT, "offline": True},
+        "init_args": {"project": "w2vlab", "save_dir": RUNS, "offline": True},
     },
 }
 
@@ -154,7 +152,7 @@ class W2VLightningCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what follows from other options."""
         config = self.config[self.subcommand]
-        if _save_dir(config) == ROOT:
+        if _save_dir(config) == RUNS:
             config.trainer.logger.init_args.save_dir = config.trainer.default_root_dir
         if config.trainer.logger:
             # Loggers look for a git repository around their folder, and complain if it is not there yet.

@@ -14,7 +14,7 @@ from w2vlab import __version__
 from w2vlab.cli.memory import use_large_pages
 from w2vlab.registry import known_names
 
-_COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts")
+_COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "doctor")
 
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
@@ -30,6 +30,7 @@ Commands:
   report    Lay runs side by side:          w2vlab report runs/sweeps/quantizers_small
   explain   Say what a run comes to:        w2vlab explain --config configs/quickstart.yaml
   parts     List what can be chosen:        w2vlab parts quantizer
+  doctor    Look whether a run can start:   w2vlab doctor
 
 Options:
   -h, --help  Show this help; `w2vlab fit --help` shows the options of a command.
@@ -84,8 +85,19 @@ def main(args: list[str] | None = None) -> int:
             from w2vlab.cli import parts
 
             return parts.run(rest)
+        if command == "doctor":
+            from w2vlab.cli import doctor
+
+            return doctor.run(rest)
     except SystemExit as end:  # the parsers end this way
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as problem:
+        from w2vlab.cli.packages import culprit
+        from w2vlab.cli.problems import report_problem
+
+        if culprit(problem) is None:
+            raise
+        return report_problem(problem)  # a package that is missing or broken
     if command in ("-h", "--help", "--version"):
         sys.stdout.write(f"w2vlab {__version__}\n" if command == "--version" else _HELP)
         return 0

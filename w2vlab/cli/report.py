@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 
+from w2vlab.cli.problems import report_problem
 from w2vlab.files import SWEEP_RECORD
 from w2vlab.reports.reading import read, the_run
 from w2vlab.reports.rendering import Cells, cells_of, csv_text, latex, markdown, print_terminal
@@ -83,10 +83,7 @@ def run(options: list[str]) -> int:
         _show(report, cells, own.format)
         written = _write(report, cells, own.folder or _folder(own.runs))
     except (ValueError, OSError) as problem:
-        if os.environ.get("W2VLAB_TRACEBACK") == "1":
-            raise
-        sys.stderr.write(f"error: {problem}\n(W2VLAB_TRACEBACK=1 shows where)\n")
-        return 1
+        return report_problem(problem)
     sys.stderr.write(f"{written}\n")
     return 0
 

@@ -15,7 +15,8 @@ from types import FrameType
 from rich.console import Console
 
 from w2vlab.cli.evaluation_options import EvaluationParser, at_least
-from w2vlab.cli.fit import USER_ERRORS, messages_shown, report_problem
+from w2vlab.cli.fit import USER_ERRORS, messages_shown
+from w2vlab.cli.problems import report_problem
 from w2vlab.cli.sweep_check import TrialCheck
 from w2vlab.cli.sweep_table import SweepView, print_plan
 from w2vlab.sweeps import (

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback
 
 from w2vlab.cli.parsed import ParsedOptions, build_pretraining, is_pretraining
+from w2vlab.cli.problems import message_of
 from w2vlab.registry import load_parts
 from w2vlab.sweeps.command import file_command, fit_options
 from w2vlab.sweeps.file import Sweep
@@ -59,7 +60,7 @@ class TrialCheck:
         except SystemExit:
             problem = said.getvalue().strip().removeprefix("error: ")
         except (ValueError, TypeError, RuntimeError, OSError) as found:
-            problem = str(found)
+            problem = message_of(found)
         else:
             trial.updates = config.trainer.max_steps
             return

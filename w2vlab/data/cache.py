@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
-
-
-def cache_root(cache_dir: Path | None) -> Path:
-    """Returns `cache_dir`, else the environment's `W2VLAB_CACHE`, else `~/.cache/w2vlab`."""
-    chosen = cache_dir or os.environ.get("W2VLAB_CACHE") or "~/.cache/w2vlab"
-    return Path(chosen).expanduser().absolute()
 
 
 def make_writable(folder: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from w2vlab.data.cache import cache_root
 from w2vlab.data.corpora import fetch, locate, resolve_name
 from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.held_out import exclusion
@@ -22,6 +21,7 @@ from w2vlab.data.transcripts import read_transcripts
 from w2vlab.data.updates import UpdateLoader
 from w2vlab.data.utterances import Utterances
 from w2vlab.distributed import rank, world_size
+from w2vlab.files import cache_root
 from w2vlab.place import place_of
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.vocabulary import Units

@@ -1,0 +1,150 @@
+"""Processors and memory, as far as this process may use them."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2vlab.cli.doctor.finding import Finding, note, ok
+
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_bf16": "AMX BF16",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "BF16",
+}
+"""What PyTorch's kernels make use of, as Linux names it: x86 above, Arm below."""
+
+_MIN_MEMORY = 3 << 30
+"""The quickstart takes about half of it."""
+
+
+def check_processors(kernels: str | None = None, root: Path = Path("/")) -> Finding:
+    """Looks at the processors and their instructions.
+
+    Args:
+        kernels: The instructions that PyTorch has chosen its kernels for, where it could be asked.
+        root: Where `proc` and `sys` are.
+    """
+    model, flags = _cpu(root / "proc" / "cpuinfo")
+    visible, quota = usable_cores(), cpu_quota(root)
+    known = [label for flag, label in _INSTRUCTIONS.items() if flag in flags]
+    text = f"{model}, {visible} of {os.cpu_count()} cores; {', '.join(known) or 'no vector instructions known of'}"
+    if kernels is not None:
+        text += f"; PyTorch's kernels: {kernels}"
+    if quota is not None and quota < visible:
+        advice = f"Let PyTorch start no more threads than that: export OMP_NUM_THREADS={max(1, math.floor(quota))}"
+        return note("processors", f"{text}; a limit of {quota:g} of them at a time", advice)
+    if flags and not flags & {"avx2", "asimd"}:
+        return note("processors", text, "Without AVX2 a run takes several times as long; choose another machine.")
+    return ok("processors", text)
+
+
+def check_memory(root: Path = Path("/")) -> Finding:
+    """Looks at the memory that is free and that this process may have."""
+    memory = _memory(root / "proc" / "meminfo")
+    if memory is None:
+        return ok("memory", "not known on this system")
+    free, total = memory
+    limit, text = memory_limit(root), f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB"
+    if limit is not None and limit.bytes < total:
+        free = min(free, limit.bytes - limit.used)
+        text += f"; a limit of {limit.bytes / 2**30:.1f} GiB for this group of processes"
+    if free < _MIN_MEMORY:
+        return note("memory", text, "A small run needs about 2 GiB: end other programs, or lower data.batch_seconds.")
+    return ok("memory", text)
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Returns how many cores the container may use at a time; None without a limit."""
+    found = []
+    for folder in _cgroups(root):  # version 2
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if quota.isdigit() and period.strip().isdigit():
+            found.append(int(quota) / int(period))
+    for folder in _cgroups(root, "cpu"):  # version 1
+        micros, per = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if micros.isdigit() and per.isdigit():
+            found.append(int(micros) / int(per))
+    return min(found, default=None)
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """What a container may use, and does."""
+
+    bytes: int
+    used: int
+
+
+def memory_limit(root: Path = Path("/")) -> MemoryLimit | None:
+    """Returns the memory that the container may use; None without a limit."""
+    found = []
+    for folders, limit, used in (
+        (_cgroups(root), "memory.max", "memory.current"),
+        (_cgroups(root, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        for folder in folders:
+            most, now = _read(folder / limit), _read(folder / used)
+            # Version 1 says "no limit" with a number of the size of the address space.
+            if most.isdigit() and int(most) < 2**60:
+                found.append(MemoryLimit(int(most), int(now) if now.isdigit() else 0))
+    return min(found, key=lambda limit: limit.bytes - limit.used, default=None)
+
+
+def _cgroups(root: Path, controller: str = "") -> list[Path]:
+    """Returns the folders of this process's control groups, from its own up to the root of those that can be seen."""
+    top = root / "sys" / "fs" / "cgroup" / controller
+    for line in _read(root / "proc" / "self" / "cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if (controller in names.split(",")) if controller else (number == "0" and not names):
+            own = top / path.strip().lstrip("/")
+            return [folder for folder in (own, *own.parents) if folder == top or top in folder.parents]
+    return [top]
+
+
+def _cpu(file: Path) -> tuple[str, frozenset[str]]:
+    """Returns the processor's name and the flags of its instructions."""
+    model, flags = "", ""
+    for line in _read(file).splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            model = value.strip()
+        elif key.strip() in ("flags", "Features"):
+            flags = value
+            break
+    return model or platform.processor() or platform.machine(), frozenset(flags.split())
+
+
+def _memory(file: Path) -> tuple[int, int] | None:
+    """Returns the bytes that are free and those that there are."""
+    sizes = {}
+    for line in _read(file).splitlines():
+        key, _, value = line.partition(":")
+        amount = value.split()
+        if amount and amount[0].isdigit():
+            sizes[key] = int(amount[0]) * 1024
+    if not {"MemAvailable", "MemTotal"} <= set(sizes):
+        return None
+    return sizes["MemAvailable"], sizes["MemTotal"]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

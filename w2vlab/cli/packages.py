@@ -1,0 +1,123 @@
+"""The packages that w2vlab needs: which versions were tested, which are installed, and which one cannot be loaded.
+
+Nothing here imports any of them, because each may be missing or broken.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, metadata, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import w2vlab
+
+_MODULES = {"pyyaml": "yaml"}
+"""Distributions whose module has another name."""
+
+REPAIR = "pip install -c requirements.lock"
+"""Takes versions that were tested together; what follows are the packages."""
+
+
+def requirements() -> dict[str, str]:
+    """Returns the version ranges of the packages that every installation needs, as `">=2.11.0,<2.15"`, by distribution.
+
+    They are what the installed w2vlab says of itself; in a clone that is not installed, what `pyproject.toml` says.
+    """
+    try:
+        lines = metadata("w2vlab").get_all("Requires-Dist") or []
+    except PackageNotFoundError:
+        lines = _project().get("dependencies", [])
+    found = {}
+    for line in lines:
+        parts = re.fullmatch(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?", line)
+        if parts is not None and "extra" not in (parts[3] or ""):
+            found[parts[1].lower()] = _readable(parts[2])
+    return found
+
+
+def python_range() -> str:
+    """Returns the versions of Python that were tested, as `">=3.11,<3.14"`."""
+    try:
+        return _readable(metadata("w2vlab").get("Requires-Python", ""))
+    except PackageNotFoundError:
+        return _readable(_project().get("requires-python", ""))
+
+
+def installed(distribution: str) -> str | None:
+    """Returns the version of a distribution that is installed; None where there is none."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def module_of(distribution: str) -> str:
+    """Returns the name by which a distribution is imported."""
+    return _MODULES.get(distribution, distribution.replace("-", "_"))
+
+
+def culprit(problem: BaseException) -> str | None:
+    """Returns the package that `problem` says cannot be loaded; None where it is about something else.
+
+    That is one that is not there, or the innermost one whose import was under way.
+    """
+    needed = {module_of(name): name for name in requirements()}
+    chain: BaseException | None = problem
+    while chain is not None:
+        if isinstance(chain, ModuleNotFoundError) and (missing := needed.get((chain.name or "").partition(".")[0])):
+            return missing
+        if importing := _importing(chain.__traceback__, needed):
+            return importing
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    return None
+
+
+def load_error(distribution: str, why: str) -> str:
+    """Says in a line that a package cannot be loaded, and in which version; `why` is what its import said."""
+    found = installed(distribution)
+    if found is None:
+        return f"{distribution} is not installed."
+    beside = f" beside torch {installed('torch')}" if distribution == "torchaudio" else ""
+    return f"{distribution} {found} cannot be loaded{beside}: {why}."
+
+
+def reason(problem: BaseException) -> str:
+    """Returns what an exception says, in a line."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return (lines[0] if lines else type(problem).__name__).rstrip(".")
+
+
+def repair(distribution: str) -> str:
+    """Says what to do about a package that cannot be loaded."""
+    # torchaudio is compiled for the torch that it was released with.
+    names = "torch torchaudio" if distribution in ("torch", "torchaudio") else distribution
+    return f"Install what was tested together: {REPAIR} {names}"
+
+
+def _readable(versions: str) -> str:
+    """Returns a range with its lowest version first; metadata has its parts in any order."""
+    parts = [part.strip() for part in versions.split(",") if part.strip()]
+    return ",".join(sorted(parts, key=lambda part: (part[0] != ">", part[0] == "<", part)))
+
+
+def _importing(traceback: TracebackType | None, needed: dict[str, str]) -> str | None:
+    found = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_name == "<module>":
+            found = needed.get(str(frame.f_globals.get("__name__")).partition(".")[0], found)
+        traceback = traceback.tb_next
+    return found
+
+
+def _project() -> dict[str, Any]:
+    """Returns what a clone says of the package; nothing elsewhere."""
+    file = Path(w2vlab.__file__).parents[1] / "pyproject.toml"
+    try:
+        project: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    except (OSError, KeyError, ValueError):
+        return {}
+    return project

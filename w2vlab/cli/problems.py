@@ -1,0 +1,25 @@
+"""How what a user can change is told: in a line, without a traceback unless it is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from w2vlab.cli.packages import culprit, load_error, reason, repair
+
+
+def report_problem(problem: BaseException) -> int:
+    """Writes what is wrong without a traceback, unless `W2VLAB_TRACEBACK=1` asks for it; returns the exit status."""
+    if os.environ.get("W2VLAB_TRACEBACK") == "1":
+        raise problem
+    sys.stderr.write(f"error: {message_of(problem)}\n(W2VLAB_TRACEBACK=1 shows where)\n")
+    return 1
+
+
+def message_of(problem: BaseException) -> str:
+    """Returns what is wrong: which package cannot be loaded, or what a constructor said of its options."""
+    if package := culprit(problem):
+        return f"{load_error(package, reason(problem))} {repair(package)} (`w2vlab doctor` looks at the rest)."
+    while str(problem).startswith("Does not validate") and problem.__cause__ is not None:
+        problem = problem.__cause__  # out of jsonargparse's list of the types that it tried for the slot
+    return str(problem)
