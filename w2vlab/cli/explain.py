@@ -18,7 +18,6 @@ from w2vlab.cli.explanation import explain
 from w2vlab.cli.fit import USER_ERRORS
 from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.cli.parsed import ParsedOptions, build_pretraining, is_pretraining
-from w2vlab.cli.parser import command_line_problem
 from w2vlab.cli.problems import report_problem
 from w2vlab.data import SpeechDataModule
 from w2vlab.registry import load_parts
@@ -29,8 +28,8 @@ Usage: w2vlab explain [--json] [--no_gradients] [--devices N] [--speed S] [any o
 Says what a configuration comes to, without data and without training: shapes, parameters, which loss trains which part,
 receptive field, bits of the codes, masked fraction, size of an update, what it costs, losses at the start, schedules.
 
-  w2vlab explain --config configs/quickstart.yaml
-  w2vlab explain --config configs/wav2vec2_base.yaml --devices 8 --speed 500
+  w2vlab explain --config quickstart
+  w2vlab explain --config wav2vec2_base --devices 8 --speed 500
 
 Options:
   --json          Print everything as JSON.
@@ -54,9 +53,7 @@ class _Options(ParsedOptions):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses, and leaves checkpoints alone."""
-        if problem := command_line_problem(self._args):
-            parser.error(problem)
-        self.config = parser.parse_args(self._args)
+        self.config = self._parsed(parser)
 
     def instantiate_classes(self) -> None:
         """Builds the model and checks the settings of the data."""

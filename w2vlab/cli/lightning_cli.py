@@ -25,6 +25,7 @@ from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.parser import RunParser, command_line_problem
+from w2vlab.cli.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resume import (
     SameCheckpoint,
     command_to_go_on,
@@ -123,9 +124,7 @@ class W2VLightningCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses, then finds and checks the checkpoint to go on from."""
-        if problem := command_line_problem(self._args):
-            parser.error(problem)
-        self.config = parser.parse_args(self._args)
+        self.config = self._parsed(parser)
         config = self.config[self.config.subcommand]
         if config.ckpt_path == "last":
             config.ckpt_path = self._last_checkpoint(config)
@@ -136,6 +135,16 @@ class W2VLightningCLI(LightningCLI):
             self._saved_config = checkpoint.get("w2vlab_config")
             self._start.update = checkpoint.get("global_step", 0)
             self._validation_is_due = validation_is_due(checkpoint)
+
+    def _parsed(self, parser: LightningArgumentParser) -> Namespace:
+        """Parses the options, in which shipped files may stand by their names."""
+        try:
+            args = with_recipe_paths(self._args)
+        except ValueError as problem:
+            parser.error(str(problem))
+        if problem := command_line_problem(args):
+            parser.error(problem)
+        return parser.parse_args(args)
 
     def _last_checkpoint(self, config: Namespace) -> str | None:
         folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}

@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
 
 from w2vlab import __version__
 from w2vlab.cli.memory import use_large_pages
 from w2vlab.registry import known_names
 
-_COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "doctor")
+_COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs", "doctor")
 
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
@@ -22,14 +23,15 @@ Usage: w2vlab COMMAND [OPTIONS]
 Pretraining of wav2vec-family speech models from interchangeable parts.
 
 Commands:
-  fit       Train a model:                  w2vlab fit --config configs/quickstart.yaml
-  validate  Score a checkpoint:             w2vlab validate --config configs/quickstart.yaml --ckpt_path=last
+  fit       Train a model:                  w2vlab fit --config quickstart
+  validate  Score a checkpoint:             w2vlab validate --config quickstart --ckpt_path=last
   evaluate  Measure what it has learned:    w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
   compare   Measure several side by side:   w2vlab compare ONE.ckpt ANOTHER.ckpt
-  sweep     Train many, side by side:       w2vlab sweep configs/sweeps/quantizers_small.yaml
+  sweep     Train many, side by side:       w2vlab sweep sweeps/quantizers_small
   report    Lay runs side by side:          w2vlab report runs/sweeps/quantizers_small
-  explain   Say what a run comes to:        w2vlab explain --config configs/quickstart.yaml
+  explain   Say what a run comes to:        w2vlab explain --config quickstart
   parts     List what can be chosen:        w2vlab parts quantizer
+  configs   List the recipes to begin with: w2vlab configs; w2vlab configs copy quickstart
   doctor    Look whether a run can start:   w2vlab doctor
 
 Options:
@@ -61,34 +63,9 @@ def main(args: list[str] | None = None) -> int:
                 from w2vlab.cli import fit
 
             return fit.run(command, rest)
-        if command == "evaluate":
-            from w2vlab.cli import evaluate
-
-            return evaluate.run(rest)
-        if command == "compare":
-            from w2vlab.cli import compare
-
-            return compare.run(rest)
-        if command == "sweep":
-            from w2vlab.cli import sweep
-
-            return sweep.run(rest)
-        if command == "report":
-            from w2vlab.cli import report
-
-            return report.run(rest)
-        if command == "explain":
-            from w2vlab.cli import explain
-
-            return explain.run(rest)
-        if command == "parts":
-            from w2vlab.cli import parts
-
-            return parts.run(rest)
-        if command == "doctor":
-            from w2vlab.cli import doctor
-
-            return doctor.run(rest)
+        if command in _COMMANDS:
+            status: int = import_module(f"w2vlab.cli.{command}").run(rest)
+            return status
     except SystemExit as end:  # the parsers end this way
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as problem:

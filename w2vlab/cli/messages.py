@@ -9,6 +9,7 @@ import re
 from lightning.pytorch import callbacks as lightning_callbacks
 
 from w2vlab import callbacks
+from w2vlab.recipes import no_such_file
 from w2vlab.registry import FAMILIES, did_you_mean, family_named, known_names, part_classes, suggest
 
 _NOISE = (
@@ -47,12 +48,14 @@ def explain(message: str) -> str:
     if found := re.search(r'Linked "(.+)" must be given via "(.+)"', message):
         return f"`{found[1]}` must not be given: it follows `{found[2]}`."
     if found := re.search(r"File does not exist: '(.+)'", message):
-        return f"`{key}` must name a file that exists, but is {found[1]}."
+        return no_such_file(found[1], f"`{key}`")
     return _wrong_type(key, message) or _shortened(key, message)
 
 
 def _unknown_class(key: str, name: str) -> str:
     slot = key.rpartition(".")[2]
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return no_such_file(name, f"`{key}`")
     if any(slot in (family.name, family.plural) for family in FAMILIES.values()):
         return suggest(name, family_named(slot).name)
     known = [*callbacks.__all__, *lightning_callbacks.__all__] if slot == "callbacks" else []

@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.cli import LightningArgumentParser
 
 from w2vlab.cli.messages import explain
+from w2vlab.cli.recipe_arguments import PARSER_MODE, missing_file
 from w2vlab.registry import did_you_mean, known_names
 
 _MAX_LISTED = 25
@@ -26,7 +27,7 @@ class RunParser(LightningArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**kwargs, "parser_mode": PARSER_MODE})
         self.allow_abbrev = False  # or half a name would silently set the option that happens to begin like that
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -69,9 +70,8 @@ def command_line_problem(args: list[str]) -> str | None:
         if name in ("--model.seed", "--model.init_args.seed"):
             return _SEED
         # jsonargparse would take it for a class, and say which ones there are.
-        key = name.lstrip("-").rstrip("+")
-        if key.startswith(("model.", "trainer.")) and value.endswith((".yaml", ".yml")) and not Path(value).is_file():
-            return f"`{key}` must name a file that exists, but is {value}."
+        if problem := missing_file(name, value):
+            return problem
         if name not in ("-c", "--config") or not Path(value).is_file():
             continue
         try:

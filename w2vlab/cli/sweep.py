@@ -19,6 +19,7 @@ from w2vlab.cli.fit import USER_ERRORS, messages_shown
 from w2vlab.cli.problems import report_problem
 from w2vlab.cli.sweep_check import TrialCheck
 from w2vlab.cli.sweep_table import SweepView, print_plan
+from w2vlab.recipes import SWEEP_FOLDERS, file_named
 from w2vlab.sweeps import (
     BayesSearch,
     LocalMachine,
@@ -41,8 +42,8 @@ Usage: w2vlab sweep FILE [OPTIONS]
 Runs every trial of a sweep file on this machine or on a Ray cluster. The file is in the format of Weights & Biases'
 sweeps, and `wandb sweep FILE` with `wandb agent` runs the same one from a server.
 
-  w2vlab sweep configs/sweeps/quantizers_small.yaml --dry-run
-  w2vlab sweep configs/sweeps/quantizers_small.yaml --parallel 2 --evaluate
+  w2vlab sweep sweeps/quantizers_small --dry-run
+  w2vlab sweep sweeps/quantizers_small --parallel 2 --evaluate
 
 What was interrupted is begun again with the same command: finished trials stay as they are, others go on from their
 last checkpoints. A trial that fails is tried again from there, then reported; the others go on. When all have ended,
@@ -84,7 +85,7 @@ def run(options: list[str]) -> int:
     own = _parse(options)
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
-        sweep = read_sweep(own.file)
+        sweep = read_sweep(file_named(own.file, "FILE", SWEEP_FOLDERS))
         sweep = sweep if own.seeds is None else sweep.with_seeds(own.seeds)
         folder: Path = own.folder or Path("runs", "sweeps", sweep.name)
         with ExitStack() as stack:
@@ -186,7 +187,7 @@ def _signals_to(runner: Runner) -> Iterator[None]:
 
 def _parse(options: Sequence[str]) -> argparse.Namespace:
     parser = EvaluationParser("w2vlab sweep", add_help=False, allow_abbrev=False)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--devices", default="auto")
     parser.add_argument("--parallel", type=at_least(1))

@@ -1,0 +1,104 @@
+"""Names of shipped files in the place of paths: on the command line of a run, and inside of YAML files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import get_loader, set_loader
+
+from w2vlab.recipes import ENDING, RUN_FOLDERS, find_recipe, no_such_file, recipe_path
+from w2vlab.registry import FAMILIES
+
+PARSER_MODE = "w2vlab"
+"""How jsonargparse is asked for YAML in which names of shipped files are paths."""
+
+_SLOTS = {
+    *("callbacks", "logger", "model", "frames"),
+    *(name for family in FAMILIES.values() for name in (family.name, family.plural)),
+}
+"""Options that take a part from a file. Others are text, in which `finetune/ctc` may be a folder."""
+
+
+def with_recipe_paths(args: Sequence[str]) -> list[str]:
+    """Returns the options of a run with the path of the shipped file where they have its name.
+
+    Raises:
+        ValueError: A name could be that of several.
+    """
+    found = []
+    words = iter(args)
+    for word in words:
+        if not word.startswith("-"):
+            found.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        if equals:
+            found.append(f"{option}={_path_or_text(option, value)}")
+            continue
+        found.append(option)
+        if _may_be_a_file(option) and (following := next(words, None)) is not None:
+            found.append(following if following.startswith("-") else _path_or_text(option, following))
+    return found
+
+
+def missing_file(option: str, value: str) -> str | None:
+    """Says that an option names a file that there is not, neither as a path nor among those shipped; None otherwise."""
+    key = option.lstrip("-").rstrip("+")
+    if not value or Path(value).is_file():
+        return None
+    if key in ("c", "config"):
+        # The options themselves may stand there as well.
+        is_name = value != "-" and not set(value) & set("{:\n")
+        return no_such_file(value, "`config`", RUN_FOLDERS) if is_name else None
+    in_run = key.partition(".")[0] in ("model", "trainer")
+    names_file = value.endswith((ENDING, ".yml")) or ("/" in value and _is_slot(key))
+    is_name = names_file and not set(value) & set("{[:\n ")
+    return no_such_file(value, f"`{key}`") if in_run and is_name else None
+
+
+def _may_be_a_file(option: str) -> bool:
+    key = option.lstrip("-").rstrip("+")
+    return key in ("c", "config") or key.partition(".")[0] in ("model", "trainer")
+
+
+def _path_or_text(option: str, value: str) -> str:
+    key = option.lstrip("-").rstrip("+")
+    if not _may_be_a_file(option) or Path(value).is_file():
+        return value
+    if key in ("c", "config"):
+        name = find_recipe(value, RUN_FOLDERS)
+        return value if name is None else str(recipe_path(name))
+    return _located(key, value)
+
+
+def _located(key: str, value: str) -> str:
+    """Returns the path of a shipped file for its name, and whatever else a value is as it is."""
+    if not (value.endswith(ENDING) or ("/" in value and _is_slot(key))) or Path(value).exists():
+        return value
+    name = find_recipe(value)
+    return value if name is None else str(recipe_path(name))
+
+
+def _is_slot(key: str) -> bool:
+    last = key.rpartition(".")[2]
+    return last in _SLOTS or last.rpartition("_")[2] in _SLOTS
+
+
+def _load(text: str) -> Any:
+    """Loads YAML. jsonargparse calls this in the folder of the file, from which paths in it are looked for."""
+    return _with_paths(get_loader("yaml")(text), "")
+
+
+def _with_paths(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_paths(inner, key if name == "init_args" else str(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_paths(inner, key) for inner in value]
+    # A text by itself is a value of the command line, which is looked at with its option.
+    return _located(key, value) if key and isinstance(value, str) else value
+
+
+set_loader(PARSER_MODE, _load, exceptions=(yaml.YAMLError,))
