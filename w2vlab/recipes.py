@@ -1,7 +1,7 @@
 """The files of `configs/`, which travel with the package: found by name, wherever a command takes the path of one.
 
-A name is the path below `configs/` without its ending: `quickstart`, `quantizer/ema`. As `configs/quantizer/ema.yaml` and
-as `quantizer/ema.yaml` it is known as well. A file that is there at the path as typed always comes first.
+A name is the path below `configs/` without its ending: `quickstart`, `quantizer/ema`. `configs/quantizer/ema.yaml` and
+`quantizer/ema.yaml` mean the same. A file that is there at the path as typed always comes first.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def file_named(text: str, what: str, folders: Sequence[str] | None = ()) -> Path
 
 def no_such_file(text: str, what: str, folders: Sequence[str] | None = ()) -> str:
     """Says that there is neither a file at a path nor a recipe of that name, and which recipe was probably meant."""
-    return f"{what} must be a file that exists or the name of a recipe, but is {text}. {did_you_mean_recipe(text, folders)}"
+    advice = did_you_mean_recipe(text, folders)
+    return f"{what} must be a file that exists or the name of a recipe, but is {text}. {advice}"
 
 
 def did_you_mean_recipe(text: str, folders: Sequence[str] | None = ()) -> str:

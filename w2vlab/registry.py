@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
+from w2vlab.wording import W2VLabWarning
+
 ENTRY_POINT_GROUP = "w2vlab.parts"
 """A package that names a module in this group has the module's parts found by short name."""
 
@@ -114,6 +116,7 @@ def load_parts() -> None:
             warnings.warn(
                 f"The parts of the plugin '{entry_point.name}' ({entry_point.value}) are not available: importing it "
                 f"failed with {type(problem).__name__}: {problem}",
+                category=W2VLabWarning,
                 stacklevel=2,
             )
     for name in FAMILIES:

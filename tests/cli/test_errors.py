@@ -42,11 +42,13 @@ def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (
             ["--model.quantizer=nowhere/kmeans.yaml"],
-            "`model.quantizer` must name a file that exists, but is nowhere/kmeans.yaml.",
+            "`model.quantizer` must be a file that exists or the name of a recipe, but is nowhere/kmeans.yaml. "
+            "Did you mean quantizer/kmeans?",
         ),
         (
             ["--trainer.callbacks+=nowhere.yaml"],
-            "`trainer.callbacks` must name a file that exists, but is nowhere.yaml.",
+            "`trainer.callbacks` must be a file that exists or the name of a recipe, but is nowhere.yaml. "
+            "`w2vlab configs` lists them.",
         ),
         (["--model.quantizer=torch.nn.Linear"], "`model.quantizer` must be a Quantizer, but is torch.nn.Linear."),
         (
@@ -75,7 +77,10 @@ def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (["--trainer.max_stepz=3"], "Unknown argument --trainer.max_stepz. Did you mean trainer.max_steps?"),
         (["--trainr.max_steps=3"], "Unknown argument --trainr.max_steps. Did you mean trainer?"),
-        (["--config=nowhere.yaml"], f"`config` must name a file that exists, but is {Path.cwd() / 'nowhere.yaml'}."),
+        (
+            ["--config=nowhere.yaml"],
+            "`config` must be a file that exists or the name of a recipe, but is nowhere.yaml. `w2vlab configs` lists them.",
+        ),
     ],
 )
 def test_flags(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

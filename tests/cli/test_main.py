@@ -10,7 +10,7 @@ import pytest
 import w2vlab
 from w2vlab.cli.main import main
 
-COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts")
+COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs")
 
 
 @pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
@@ -32,7 +32,7 @@ def test_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> Non
     )
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["parts"], ["nonsense"]])
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["parts"], ["configs"], ["nonsense"]])
 def test_light_commands_do_without_torch(args: list[str]) -> None:
     code = f"import sys; from w2vlab.cli.main import main; main({args!r}); sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

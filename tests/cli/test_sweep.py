@@ -117,7 +117,7 @@ def test_an_interrupt_has_trials_wait_and_says_how_to_go_on(write: Write, tmp_pa
 
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 1
-    assert "none.yaml cannot be read" in capsys.readouterr().err
+    assert "none.yaml. `w2vlab configs` lists them" in capsys.readouterr().err
 
 
 def test_a_whole_sweep_and_the_same_again(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

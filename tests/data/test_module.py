@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jsonargparse
@@ -73,10 +74,12 @@ def test_summary(ready_module, corpus):
     write_ramp(corpus / "stereo.wav", 0.3, channels=2)
     lines = ready_module(corpus).summary().splitlines()
     assert lines[0].startswith(f"{corpus}: ")
-    assert "utterances (0.00 h) to train on" in lines[0]
+    assert re.search(
+        r": \d+ utterances \([\d.]+ s\) to train on, \d+ utterances? \([\d.]+ s\) to validate on", lines[0]
+    )
     assert "(by a hash of their ids)" in lines[0]
     assert ready_module(corpus, micro_batches=64).summary().splitlines()[1] == (
-        "an update: 64 micro-batches of up to 1.5 s, 0.03 h nominal"
+        "an update: 64 micro-batches of up to 1.5 s, 1.60 min nominal"
     )
     assert lines[1:] == [
         f"of {corpus}, left out: 1 empty (empty.wav)",

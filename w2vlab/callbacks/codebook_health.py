@@ -30,6 +30,7 @@ from w2vlab.functional.codebooks import perplexity, sum_probabilities
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch
+from w2vlab.wording import W2VLabWarning
 
 PREFIX = "codebook_health"
 """Of everything that is logged, and the name of the files."""
@@ -100,7 +101,9 @@ class CodebookHealth(Callback):
         if not quantizer.num_codebooks:
             if trainer.is_global_zero:
                 warnings.warn(
-                    f"CodebookHealth has no effect: {type(quantizer).__name__} has no codebooks.", stacklevel=2
+                    f"CodebookHealth has no effect: {type(quantizer).__name__} has no codebooks.",
+                    category=W2VLabWarning,
+                    stacklevel=2,
                 )
             return
         if not keeps_whole_model(trainer):
@@ -135,7 +138,9 @@ class CodebookHealth(Callback):
         """Looks before the first update, and says so if there will never be anything to look at."""
         if self._active and not trainer.enable_validation:
             warnings.warn(
-                "CodebookHealth has no effect: its probe is from the validation, and there is none.", stacklevel=2
+                "CodebookHealth has no effect: its probe is from the validation, and there is none.",
+                category=W2VLabWarning,
+                stacklevel=2,
             )
         self._look(trainer, pl_module)
 

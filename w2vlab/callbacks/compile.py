@@ -15,6 +15,7 @@ from torch._dynamo.exc import RestartAnalysis, SkipFrame
 
 from w2vlab.functional.choices import check_choice
 from w2vlab.interfaces import Compilable
+from w2vlab.wording import W2VLabWarning
 
 Mode = Literal["default", "max-autotune-no-cudagraphs"]
 
@@ -79,7 +80,11 @@ class CompileModel(Callback):
             # A backward pass that is not the last one must not give the memory of its tensors away.
             torch._functorch.config.donated_buffer = False
         if not regions and self.parts is None:
-            warnings.warn("CompileModel has no effect: no part of this model can be compiled.", stacklevel=2)
+            warnings.warn(
+                "CompileModel has no effect: no part of this model can be compiled.",
+                category=W2VLabWarning,
+                stacklevel=2,
+            )
         elif trainer.is_global_zero:
             found = ", ".join(f"{name} ({len(modules)})" for name, modules in regions.items())
             logger.info("To be compiled at the first batch, by part and number of regions: %s.", found)
@@ -106,6 +111,7 @@ class CompileModel(Callback):
                 f"CompileModel still compiles: since update {self._first_update + _SETTLED}, {_LATE} updates had "
                 "something new to a region, and each of them waited for seconds. With TORCH_LOGS=recompiles in the "
                 "environment PyTorch says what it was.",
+                category=W2VLabWarning,
                 stacklevel=2,
             )
 
@@ -152,7 +158,11 @@ def find_regions(model: nn.Module, parts: Sequence[str] | None = None) -> dict[s
     regions = {name: _outermost(child) for name, child in children.items() if parts is None or name in parts}
     for name in parts or ():
         if not regions[name]:
-            warnings.warn(f"`parts` has no effect on {name}: nothing in it can be compiled in one piece.", stacklevel=3)
+            warnings.warn(
+                f"`parts` has no effect on {name}: nothing in it can be compiled in one piece.",
+                category=W2VLabWarning,
+                stacklevel=3,
+            )
     return {name: modules for name, modules in regions.items() if modules}
 
 
@@ -193,6 +203,7 @@ class CompilerOrEager:
                 f"CompileModel has no effect on a region that could not be compiled: {reason} (torch.compile needs a "
                 "C++ compiler, such as g++, on a CPU, and Triton with a C compiler on a GPU; W2VLAB_TRACEBACK=1 has it "
                 "fail in place of this warning)",
+                category=W2VLabWarning,
                 stacklevel=2,
             )
         self.num_graphs += 1

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from w2vlab.modules.trained import TrainedModule
 from w2vlab.types import RunError
+from w2vlab.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ class NotFinite(Callback):
         self._told = skipped.total
         if skipped.in_a_row >= self.max_in_a_row:
             raise RunError(
-                f"{skipped.in_a_row} updates in a row had a loss or gradient that is not finite, the last one at "
-                f"update {trainer.global_step} with {_named(skipped.last_ids)}. Lower the learning rate or lengthen "
+                f"{count(skipped.in_a_row, 'update')} in a row had a loss or gradient that is not finite, the last one "
+                f"at update {trainer.global_step} with {_named(skipped.last_ids)}. Lower the learning rate or lengthen "
                 "its warm-up; with --trainer.precision=16-mixed take bf16-mixed or 32-true; listen to these "
                 "utterances. `not_finite.max_in_a_row` is how many are allowed."
             )

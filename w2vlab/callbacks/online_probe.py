@@ -22,6 +22,7 @@ from w2vlab.evaluation.unit_quality import UnitData, frame_phones, measure_units
 from w2vlab.files import cache_root
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import AudioBatch
+from w2vlab.wording import W2VLabWarning
 
 PREFIX = "probe"
 """Of everything that is logged."""
@@ -114,7 +115,9 @@ class OnlineProbe(Callback):
         shortest = max(module.encoder.receptive_field, 400)
         self._corpus = open_corpus(self.corpus, cache, HASH, self.num_train, self.num_test, shortest)
         if not self._corpus.alignments:
-            warnings.warn(f"OnlineProbe has no effect: {self.corpus} has no phone labels.", stacklevel=2)
+            warnings.warn(
+                f"OnlineProbe has no effect: {self.corpus} has no phone labels.", category=W2VLabWarning, stacklevel=2
+            )
             return
         split = self._corpus.split
         cuts = self._corpus.some((*split.train, *split.test))

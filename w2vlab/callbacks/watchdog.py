@@ -31,6 +31,7 @@ from w2vlab.callbacks.signatures import (
 )
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +186,9 @@ class CollapseWatchdog(Callback):
         self._readings = deque(self._readings, maxlen=self._length)
         if not math.isinf(updates) and updates < window and trainer.is_global_zero:
             logger.warning(
-                "CollapseWatchdog: `window` (%d) is longer than the run (%d updates), so little can be seen. Lower it.",
+                "CollapseWatchdog: `window` (%d) is longer than the run (%s), so little can be seen. Lower it.",
                 window,
-                updates,
+                count(int(updates), "update"),
             )
         self._next_offer = trainer.global_step
 

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from w2vlab.data import SpeechDataModule
-from w2vlab.types import Seconds
+from w2vlab.wording import W2VLabWarning, count, duration
 
 
 def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) -> int:
@@ -59,19 +59,19 @@ def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> No
         if trainer.check_val_every_n_epoch is not None:
             callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
             callbacks.append(_NoValidation(trainer.val_check_interval // each))
-    on = "1 process" if processes == 1 else f"{processes} processes"
+    on = count(processes, "process")
     actual = each * processes
     if actual == wanted:
         if each > 1:
-            size = _duration(wanted * datamodule.batch_seconds)
-            rank_zero_info(f"An update: {wanted} micro-batches, {size} nominal, on {on}: {each} accumulated by each.")
+            size = f"{count(wanted, 'micro-batch')}, {duration(wanted * datamodule.batch_seconds)} nominal"
+            rank_zero_info(f"An update: {size}, on {on}: {each} accumulated by each.")
         return
-    sizes = [_duration(number * datamodule.batch_seconds) for number in (actual, wanted)]
+    sizes = [duration(number * datamodule.batch_seconds) for number in (actual, wanted)]
     rank_zero_warn(
-        f"An update has {actual} micro-batches, {sizes[0]} nominal, in place of {wanted}, {sizes[1]}: "
+        f"An update has {count(actual, 'micro-batch')}, {sizes[0]} nominal, in place of {wanted}, {sizes[1]}: "
         f"`data.micro_batches` cannot be shared out evenly among {on}: it is rounded up to {each} accumulated by each. "
         "Lower `data.batch_seconds` or change the number of processes to train with the batch that was asked for.",
-        category=UserWarning,
+        category=W2VLabWarning,
     )
 
 
@@ -88,15 +88,7 @@ class _NoValidation(pl.Callback):
         cut_short = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if updates < self.interval and trainer.current_epoch == 0 and not cut_short:
             rank_zero_warn(
-                f"`trainer.val_check_interval` is {self.interval} updates, but an epoch has {updates}: there will be "
-                "no validation. Set `trainer.check_val_every_n_epoch` to null to count over epochs.",
-                category=UserWarning,
+                f"`trainer.val_check_interval` is {count(self.interval, 'update')}, but an epoch has {updates}: there "
+                "will be no validation. Set `trainer.check_val_every_n_epoch` to null to count over epochs.",
+                category=W2VLabWarning,
             )
-
-
-def _duration(seconds: Seconds) -> str:
-    """Returns a duration in hours, minutes or seconds, whichever gives a number above 1."""
-    for unit, name in ((3600, "h"), (60, "min")):
-        if seconds >= unit:
-            return f"{seconds / unit:.2f} {name}"
-    return f"{seconds:g} s"

@@ -29,6 +29,7 @@ from w2vlab.evaluation.bootstrap import Interval
 from w2vlab.evaluation.comparison import Compared, compare
 from w2vlab.files import cache_root
 from w2vlab.registry import load_parts
+from w2vlab.wording import count
 
 _HELP = f"""\
 Usage: w2vlab compare CHECKPOINT CHECKPOINT… [OPTIONS]
@@ -120,7 +121,8 @@ def print_comparison(compared: Sequence[Compared], evaluations: dict[str, Evalua
     first = next(iter(evaluations))
     corpus = evaluations[first].corpus
     console.print(
-        f"{len(corpus.split.test)} utterances of {corpus.name}; in brackets 95 % of the resamples", style="bold"
+        f"{count(len(corpus.split.test), 'utterance')} of {corpus.name}; in brackets 95 % of the resamples",
+        style="bold",
     )
     for name, evaluation in evaluations.items():
         console.print(f"{name} had of them in pretraining: {evaluation.seen}", highlight=False, soft_wrap=True)

@@ -116,7 +116,7 @@ def _copy(name: str, target: Path) -> int:
         with target.open("x", encoding="utf-8") as file:  # never over what somebody has edited
             file.write(text)
     except FileExistsError:
-        raise ValueError(f"TARGET must not be there yet, but {target} is: it was left as it is. Give another one.") from None
+        raise ValueError(f"TARGET must not exist yet, but {target} does: nothing was written.") from None
     use = _use(name.rpartition("/")[0]).format(shlex.quote(str(target)))
     sys.stdout.write(f"Written: {target}. Use it: {use}\n")
     if str(target) != name and target.name == str(target):

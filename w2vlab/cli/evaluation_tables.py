@@ -10,6 +10,7 @@ from rich.table import Table
 from w2vlab.evaluation import Evaluation, table_rows
 from w2vlab.evaluation.results import Row, majority
 from w2vlab.evaluation.unit_quality import UnitQuality
+from w2vlab.wording import count, duration
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal and its width unknown."""
@@ -25,7 +26,7 @@ def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> No
     corpus = evaluation.corpus
     test = corpus.split.test
     lines = [
-        f"{title} on {corpus.name}: {len(test)} utterances ({corpus.seconds(test) / 60:.1f} min) to measure on, "
+        f"{title} on {corpus.name}: {count(len(test), 'utterance')} ({duration(corpus.seconds(test))}) to measure on, "
         f"{len(corpus.split.train)} to learn from, by {corpus.split.rule}",
         f"test utterances that the pretraining had: {evaluation.seen}",
     ]
@@ -78,7 +79,9 @@ def _notes(evaluation: Evaluation) -> str:
     notes = []
     share = majority(evaluation)
     if share is not None:
-        notes.append(f"{len(evaluation.corpus.phones)} phones; the most frequent one always: {percent(share)} %")
+        notes.append(
+            f"{count(len(evaluation.corpus.phones), 'phone')}; the most frequent one always: {percent(share)} %"
+        )
     for task in evaluation.tasks:
         cells = f"{len(task.cells):,} of {task.num_possible:,} cells"
         notes.append(

@@ -17,6 +17,7 @@ from w2vlab.cli.explain_text import print_explanation
 from w2vlab.cli.explanation import explain
 from w2vlab.cli.fit import USER_ERRORS
 from w2vlab.cli.lightning_cli import W2VLightningCLI
+from w2vlab.cli.no_news import only_news
 from w2vlab.cli.parsed import ParsedOptions, build_pretraining, is_pretraining
 from w2vlab.cli.problems import report_problem
 from w2vlab.data import SpeechDataModule
@@ -107,7 +108,8 @@ def run(options: list[str]) -> int:
     own, options = _own_options().parse_known_args(options)
     try:
         load_parts()
-        cli = _Options(["fit", *options], Callback())
+        with only_news():
+            cli = _Options(["fit", *options], Callback())
         explanation = explain(
             cli.model, cli.datamodule, cli.settings.trainer, not own.no_gradients, own.devices, own.speed
         )

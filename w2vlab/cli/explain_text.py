@@ -10,6 +10,7 @@ from rich.table import Table
 
 from w2vlab.cli.explain_flow import Shape
 from w2vlab.cli.explanation import Explanation
+from w2vlab.wording import count, duration
 
 _PLAIN_WIDTH = 200
 """Columns where the output is no terminal and its width unknown."""
@@ -63,9 +64,9 @@ def _parameters(explanation: Explanation) -> Table:
     table = _table("part", "parameters", *terms)
     for column in table.columns[1:]:
         column.justify = "right"
-    for part, count in explanation.parameters.items():
+    for part, number in explanation.parameters.items():
         norms = [] if matrix is None else [matrix.norm(term, part) for term in terms]
-        table.add_row(part, f"{count:,}", *("0" if norm == 0 else f"{norm:.2g}" for norm in norms))
+        table.add_row(part, f"{number:,}", *("0" if norm == 0 else f"{norm:.2g}" for norm in norms))
     return table
 
 
@@ -126,15 +127,16 @@ def _masking(explanation: Explanation) -> dict[str, str]:
 
 def _update(explanation: Explanation) -> dict[str, str]:
     update = explanation.update
+    utterances = count(update.utterances, "utterance")
     run = "`trainer.max_steps` leaves the number of updates open"
     if update.updates is not None and update.audio_hours is not None:
-        run = f"{update.updates:,} updates, {update.audio_hours:,.1f} h of audio at most"
+        run = f"{count(update.updates, 'update')}, {duration(3600 * update.audio_hours)} of audio at most"
     rounded = ""
     if update.audio_seconds != update.nominal_seconds:
         rounded = f" in place of {update.nominal_seconds:,.5g} s: micro-batches cannot be shared out evenly"
     return {
-        "an update": f"{update.processes} x {update.micro_batches} micro-batches (processes x accumulation), "
-        f"{update.audio_seconds:,.5g} s of audio at most{rounded}; of {update.utterances} utterances of the greatest "
+        "an update": f"{update.processes} x {count(update.micro_batches, 'micro-batch')} (processes x accumulation), "
+        f"{update.audio_seconds:,.5g} s of audio at most{rounded}; of {utterances} of the greatest "
         f"length, {update.longest_seconds:,.5g} s with {update.predictions:,.0f} predictions",
         "the run": run,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,16 +13,10 @@ from lightning.pytorch import Callback
 
 from w2vlab.callbacks.stopping import Stopped, handling, stop_at_once
 from w2vlab.cli.lightning_cli import W2VLightningCLI
+from w2vlab.cli.no_news import only_news
 from w2vlab.cli.problems import report_problem
 from w2vlab.registry import load_parts
 from w2vlab.types import RunError
-
-_NO_NEWS = (
-    r".*isinstance\(treespec, LeafSpec\)",
-    "The dirpath has changed from",
-    ".*find the monitored key",
-    "You're resuming from a checkpoint that ended before the epoch ended",  # the data module knows its place
-)
 
 USER_ERRORS = (ValueError, RuntimeError, FileNotFoundError, MisconfigurationException)
 """What constructors, options and data raise where the user can change something."""
@@ -42,15 +35,9 @@ def run(command: str, options: list[str]) -> int:
     Returns:
         Exit status: 128 and the signal's number where a signal ended it.
     """
-    # Nothing that a user could act on: Lightning's own, every resumed run, and a run that ends before it validates.
-    for message in _NO_NEWS:
-        warnings.filterwarnings("ignore", message=message)
-    # Lightning advertises services between the lines of a run.
-    lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    lightning_log.addFilter(lambda record: not record.getMessage().startswith("💡"))
     phase = _Phase()
     try:
-        with messages_shown(), handling(stop_at_once):  # until training begins
+        with only_news(), messages_shown(), handling(stop_at_once):  # until training begins
             load_parts()
             W2VLightningCLI([command, *options], phase)
     except Stopped as stop:

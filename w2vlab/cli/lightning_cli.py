@@ -24,6 +24,7 @@ from w2vlab.callbacks import (
 from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
+from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
 from w2vlab.cli.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resume import (
@@ -167,6 +168,8 @@ class W2VLightningCLI(LightningCLI):
             # Loggers look for a git repository around their folder, and complain if it is not there yet.
             Path(config.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
             self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
+        if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
+            self.trainer_defaults["callbacks"].append(PartsSummary())
         unwanted = set()
         if config.trainer.enable_progress_bar is False:
             unwanted.add("progress")
@@ -225,6 +228,12 @@ class W2VLightningCLI(LightningCLI):
         if not written and self.config[self.subcommand].ckpt_path is None:
             return "There is no checkpoint to go on from."
         return f"Go on with: {command_to_go_on(self._args)}"
+
+
+def _has_model_summary(config: Namespace) -> bool:
+    """Tells whether a callback among the options shows the model already."""
+    given = config.trainer.callbacks or []
+    return any("ModelSummary" in str(getattr(callback, "class_path", "")) for callback in given)
 
 
 def _save_dir(config: Namespace) -> str | None:

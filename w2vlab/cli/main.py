@@ -14,6 +14,7 @@ from types import FrameType
 from w2vlab import __version__
 from w2vlab.cli.memory import use_large_pages
 from w2vlab.registry import known_names
+from w2vlab.wording import warnings_in_a_line
 
 _COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs", "doctor")
 
@@ -54,6 +55,11 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 0 done, 1 failed, 2 wrong usage; 130, 143 or 138 ended by SIGINT, SIGTERM or SIGUSR1.
     """
     args = sys.argv[1:] if args is None else args
+    with warnings_in_a_line():
+        return _run(args)
+
+
+def _run(args: list[str]) -> int:
     command, rest = (args[0], args[1:]) if args else ("--help", [])
     try:
         # Commands are imported when they are called: PyTorch takes seconds, and `parts` and the help do without.

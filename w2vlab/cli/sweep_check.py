@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch import Callback
 
+from w2vlab.cli.no_news import only_news
 from w2vlab.cli.parsed import ParsedOptions, build_pretraining, is_pretraining
 from w2vlab.cli.problems import message_of
 from w2vlab.registry import load_parts
@@ -51,7 +51,7 @@ class TrialCheck:
             return
         said = io.StringIO()
         try:
-            with contextlib.redirect_stderr(said), _no_news():
+            with contextlib.redirect_stderr(said), only_news():
                 cli = ParsedOptions(["fit", *options], Callback())
                 config = cli.config["fit"]
                 if is_pretraining(config.model):  # another one would read the checkpoint that it begins with
@@ -65,15 +65,3 @@ class TrialCheck:
             trial.updates = config.trainer.max_steps
             return
         raise ValueError(f"The trial {trial.name} cannot be run: {problem}\nNo trial was begun.")
-
-
-@contextlib.contextmanager
-def _no_news() -> Iterator[None]:
-    """Keeps quiet what Lightning says of the seed of every trial."""
-    log = logging.getLogger("lightning.fabric")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

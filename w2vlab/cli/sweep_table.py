@@ -15,13 +15,14 @@ from rich.table import Table
 from w2vlab.sweeps import Runner, Sweep, Trial, varied_paths
 from w2vlab.sweeps.command import file_command
 from w2vlab.sweeps.trial import in_words, value_at
+from w2vlab.wording import count
 
 _MOST_ROWS = 40
 
 
 def print_plan(sweep: Sweep, trials: Sequence[Trial], console: Console) -> None:
     """Prints the trials of a sweep and their commands."""
-    console.print(f"{sweep.name}: {len(trials)} trials ({sweep.method})", style="bold", highlight=False)
+    console.print(f"{sweep.name}: {count(len(trials), 'trial')} ({sweep.method})", style="bold", highlight=False)
     for trial in trials:
         values = ((".".join(path), value_at(trial.parameters, path)) for path in sweep.parameters)
         settings = ", ".join(f"{name}={in_words(value)}" for name, value in values)
@@ -133,7 +134,7 @@ def _what_happens(trial: Trial) -> str:
 
 
 def _attempts(trial: Trial) -> str:
-    return f"after {trial.attempts} attempt{'s' if trial.attempts > 1 else ''}"
+    return f"after {count(trial.attempts, 'attempt')}"
 
 
 def _short(path: tuple[str, ...]) -> str:

@@ -73,5 +73,8 @@ def guard(loggers: Iterable[Logger]) -> None:
     Someone's own subclass is left as it is.
     """
     for logger in loggers:
+        if isinstance(logger, WandbLogger) and logger._wandb_init.get("anonymous", True) is None:
+            # Lightning hands it on although nobody has set it, and Weights & Biases warns of whoever sets it.
+            del logger._wandb_init["anonymous"]
         if type(logger) is WandbLogger:
             logger.__class__ = GuardedWandbLogger

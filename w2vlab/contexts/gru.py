@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from w2vlab.interfaces import ContextNetwork
+from w2vlab.wording import W2VLabWarning
 
 
 class GRUContext(ContextNetwork):
@@ -33,7 +34,11 @@ class GRUContext(ContextNetwork):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {value}.")
         if num_layers == 1 and dropout:
-            warnings.warn("`dropout` has no effect: it stands between layers, and `num_layers` is 1.", stacklevel=2)
+            warnings.warn(
+                "`dropout` has no effect: it stands between layers, and `num_layers` is 1.",
+                category=W2VLabWarning,
+                stacklevel=2,
+            )
             dropout = 0.0
         self.model_dim = input_dim
         self.output_dim = output_dim

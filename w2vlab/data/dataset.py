@@ -18,6 +18,7 @@ from w2vlab.data.tally import Tally
 from w2vlab.data.transcripts import Transcripts
 from w2vlab.data.utterances import num_samples
 from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress
+from w2vlab.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,8 @@ class SpeechDataset(Dataset[AudioBatch]):
         # At 1, 2, 4, 8, …: a broken disk must be seen, and not fill the log with one line a file.
         if total & (total - 1) == 0:
             logger.warning(
-                "Left %d utterances out of their batches in this process so far: %s; the last was %s (%s).",
-                total,
+                "Left %s out of their batches in this process so far: %s; the last was %s (%s).",
+                count(total, "utterance"),
                 self.skipped,
                 name,
                 error,

@@ -22,6 +22,7 @@ from w2vlab.data.probing import AudioInfo, UnusableAudioError, probe
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
 from w2vlab.types import SAMPLE_RATE, Seconds
+from w2vlab.wording import count
 
 DURATION_TOLERANCE: Seconds = 0.025
 """How much shorter a file may be than a lhotse manifest says: such manifests round."""
@@ -90,7 +91,7 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         temporary.replace(report)
     manifest = read_manifest(source, cache)
     if manifest.skipped:
-        logger.warning("%s: left out %d utterances: %s.", source, manifest.skipped.total, manifest.skipped)
+        logger.warning("%s: left out %s: %s.", source, count(manifest.skipped.total, "utterance"), manifest.skipped)
     if manifest.notes:
         logger.warning("%s: %s.", source, manifest.notes)
     return manifest

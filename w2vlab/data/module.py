@@ -25,6 +25,7 @@ from w2vlab.files import cache_root
 from w2vlab.place import place_of
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.vocabulary import Units
+from w2vlab.wording import count, duration
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +211,9 @@ class SpeechDataModule(LightningDataModule):
         """
         if self.micro_batches is not None and self.trainer is not None:
             needed = -(-self.micro_batches // world_size())
-            rule = f"{needed} for {self.micro_batches} micro-batches an update on {world_size()} processes"
+            rule = (
+                f"{needed} for {count(self.micro_batches, 'micro-batch')} an update on {count(world_size(), 'process')}"
+            )
             _check("accumulate_grad_batches", self.accumulate, self.accumulate == needed, rule)
         sampler = self._sampler(self._train, self.seed, self.accumulate)
         sampler.move_to(*self._place)
@@ -286,10 +289,10 @@ class SpeechDataModule(LightningDataModule):
         before, size, done = state_dict["update"], self._update(), state_dict["micro_batches"]
         if before != size and rank() == 0:
             logger.warning(
-                "Resuming with updates of %d micro-batches (the checkpoint had %d): another batch than before%s.",
-                size,
+                "Resuming with updates of %s (the checkpoint had %d): another batch than before%s.",
+                count(size, "micro-batch"),
                 before,
-                f", going on {done % size} micro-batches back" if done % size else "",
+                f", going on {count(done % size, 'micro-batch')} back" if done % size else "",
             )
         self._place = (state_dict["epoch"], done - done % size)
 
@@ -299,8 +302,11 @@ class SpeechDataModule(LightningDataModule):
         extent = f"{_extent(self._train)} to train on, {_extent(self._val)} to validate on ({held_out})"
         lines = [f"{resolve_name(self.corpus, self.cache)}: {extent}"]
         if self.micro_batches is not None:
-            size, hours = self.batch_seconds, self.micro_batches * self.batch_seconds / 3600
-            lines.append(f"an update: {self.micro_batches} micro-batches of up to {size:g} s, {hours:.2f} h nominal")
+            batches = f"{count(self.micro_batches, 'micro-batch')} of up to {self.batch_seconds:g} s"
+            together = (
+                f", {duration(self.micro_batches * self.batch_seconds)} nominal" if self.micro_batches > 1 else ""
+            )
+            lines.append(f"an update: {batches}{together}")
         return "\n".join([*lines, *self._remarks])
 
 
@@ -310,4 +316,4 @@ def _check(name: str, value: object, holds: bool, rule: str) -> None:
 
 
 def _extent(utterances: Utterances) -> str:
-    return f"{len(utterances)} utterances ({utterances.seconds / 3600:.2f} h)"
+    return f"{count(len(utterances), 'utterance')} ({duration(utterances.seconds)})"

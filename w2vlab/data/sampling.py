@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 
 from w2vlab.data.utterances import Utterances
 from w2vlab.types import Seconds
+from w2vlab.wording import count, duration
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class EpochSampler(Sampler[BatchPlan]):
         update = tuple(islice(plans, size))
         if len(update) < size and not self._validates:
             raise ValueError(
-                f"`batch_seconds` must leave {size} micro-batches for an update, but is {self._batch_seconds} with "
-                f"{self._utterances.seconds:.0f} s of audio, which make {len(update)}; lower it or `micro_batches`, "
-                "take fewer processes, or add audio."
+                f"`batch_seconds` must leave {count(size, 'micro-batch')} for an update, but is {self._batch_seconds} "
+                f"with {duration(self._utterances.seconds)} of audio, which make {len(update)}; lower it or "
+                "`micro_batches`, take fewer processes, or add audio."
             )
         while len(update) == size:
             yield update

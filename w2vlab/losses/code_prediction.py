@@ -14,6 +14,7 @@ from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+from w2vlab.wording import W2VLabWarning
 
 
 class CodePredictionLoss(PredictionLoss):
@@ -61,7 +62,11 @@ class CodePredictionLoss(PredictionLoss):
             return first_ahead
         if first_ahead == 0:
             # Hidden frames stand next to each other without being neighbours, so there is no frame some way ahead.
-            warnings.warn("`offset` has no effect where frames are hidden: a context names its own.", stacklevel=2)
+            warnings.warn(
+                "`offset` has no effect where frames are hidden: a context names its own.",
+                category=W2VLabWarning,
+                stacklevel=2,
+            )
             return 0
         return self.offset
 

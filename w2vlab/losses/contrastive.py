@@ -15,6 +15,7 @@ from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.negatives import draw_codewords, draw_for_task, draw_from_other_utterances
 from w2vlab.interfaces import Compilable, PredictionLoss
 from w2vlab.types import Everywhere, LossOutput, PredictionTask, TargetSpec
+from w2vlab.wording import W2VLabWarning
 
 NegativesFrom = Literal["targets", "anywhere"]
 TargetProjection = Literal["linear", "glu", "mlp"]
@@ -114,7 +115,9 @@ class ContrastiveLoss(PredictionLoss):
         self.uses_every_frame = negatives_from == "anywhere" and num_negatives + num_other_negatives > 0
         if negatives_from == "anywhere" and not self.uses_every_frame:
             warnings.warn(
-                "`negatives_from` has no effect: all negatives are codewords (`num_codebook_negatives`).", stacklevel=2
+                "`negatives_from` has no effect: all negatives are codewords (`num_codebook_negatives`).",
+                category=W2VLabWarning,
+                stacklevel=2,
             )
         self.target_spec = targets
         self.num_negatives = num_negatives

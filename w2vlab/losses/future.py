@@ -17,6 +17,7 @@ from w2vlab.functional.negatives import draw_for_task
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+from w2vlab.wording import W2VLabWarning
 
 Objective = Literal["logistic", "infonce"]
 
@@ -70,6 +71,7 @@ class FuturePredictionLoss(PredictionLoss):
             warnings.warn(
                 f"`balanced_classes` has no effect where `objective` is {objective}: it weighs the judgements of "
                 "`logistic`.",
+                category=W2VLabWarning,
                 stacklevel=2,
             )
         self.num_steps = num_steps

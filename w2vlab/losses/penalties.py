@@ -12,6 +12,7 @@ from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Penalty, UpdatePenalty
 from w2vlab.types import PretrainOutput, QuantizerOutput
+from w2vlab.wording import W2VLabWarning
 
 
 def _check_weight(weight: float) -> float:
@@ -49,6 +50,7 @@ class DiversityPenalty(UpdatePenalty):
             warnings.warn(
                 "DiversityPenalty has no effect: this quantizer has no probabilities to spread. Take it out of "
                 "`model.penalties`, or use a quantizer that has (GumbelQuantizer).",
+                category=W2VLabWarning,
                 stacklevel=2,
             )
             return None
@@ -84,6 +86,7 @@ class FeaturePenalty(Penalty):
         if torch.is_grad_enabled() and not output.features.requires_grad:
             warnings.warn(
                 "FeaturePenalty has no effect: the encoder has nothing to learn. Take it out of `model.penalties`.",
+                category=W2VLabWarning,
                 stacklevel=2,
             )
         with torch.autocast(output.features.device.type, enabled=False):

@@ -16,6 +16,7 @@ from w2vlab.interfaces import Masking, MaskingFactory
 from w2vlab.masking.none import NoMasking
 from w2vlab.masking.span import SpanMasking
 from w2vlab.types import Mask
+from w2vlab.wording import W2VLabWarning
 
 
 class ChannelMasking(Masking):
@@ -63,7 +64,9 @@ class ChannelMasking(Masking):
         if isinstance(self.frames, ChannelMasking):
             raise ValueError("`frames` must be a masking of frames, but is a ChannelMasking.")
         if before and isinstance(self.frames, NoMasking):
-            warnings.warn("`before` has no effect: `frames` is NoMasking, which hides none.", stacklevel=2)
+            warnings.warn(
+                "`before` has no effect: `frames` is NoMasking, which hides none.", category=W2VLabWarning, stacklevel=2
+            )
         self.channel_probability = channel_probability
         self.channel_length = channel_length
         self.min_channel_spans = min_channel_spans

@@ -20,6 +20,7 @@ from w2vlab.functional.spans import (
 )
 from w2vlab.interfaces import Masking
 from w2vlab.types import Mask
+from w2vlab.wording import W2VLabWarning
 
 Equalize = Literal["fewest", "most", "exact", "none"]
 Rounding = Literal["utterance", "batch", "down"]
@@ -114,9 +115,9 @@ class SpanMasking(Masking):
             raise ValueError(f"`edge_frames` must be at least 1, but is {edge_frames}.")
         _check_lengths(length_distribution, length, length_spread)
         if overlap and min_space != 1:
-            warnings.warn("`min_space` has no effect: `overlap` is true.", stacklevel=2)
+            warnings.warn("`min_space` has no effect: `overlap` is true.", category=W2VLabWarning, stacklevel=2)
         if replacement and not overlap:
-            warnings.warn("`replacement` has no effect: `overlap` is false.", stacklevel=2)
+            warnings.warn("`replacement` has no effect: `overlap` is false.", category=W2VLabWarning, stacklevel=2)
         self.probability = probability
         self.length = length
         self.min_spans = min_spans
@@ -242,4 +243,8 @@ def _check_lengths(distribution: LengthDistribution, length: int, spread: float)
     if distribution == "normal" and spread <= 0:
         raise ValueError(f"`length_spread` must be above 0 where `length_distribution` is normal, but is {spread}.")
     if distribution in ("static", "poisson") and spread != 0:
-        warnings.warn(f"`length_spread` has no effect: `length_distribution` is {distribution}.", stacklevel=3)
+        warnings.warn(
+            f"`length_spread` has no effect: `length_distribution` is {distribution}.",
+            category=W2VLabWarning,
+            stacklevel=3,
+        )

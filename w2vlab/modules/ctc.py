@@ -21,6 +21,7 @@ from w2vlab.modules.sums import PREDICTIONS, Sums
 from w2vlab.optim import FineTuningAdamW, TriStageSchedule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
+from w2vlab.wording import count
 
 _ERROR_RATES: dict[Units, dict[str, str]] = {
     "characters": {"wer": "word", "cer": "character"},
@@ -158,9 +159,9 @@ class CTCFineTuning(Recognizer):
         self._num_unfit += len(names)
         if before.bit_length() != self._num_unfit.bit_length():  # at 1, 2, 4, 8, …
             _log.warning(
-                "%d utterances did not count in this process so far: their transcripts have more units than they have "
-                "frames, or none; the last was %s.",
-                self._num_unfit,
+                "%s did not count in this process so far, with more units in the transcript than frames, or none; the "
+                "last was %s.",
+                count(self._num_unfit, "utterance"),
                 names[-1],
             )
 

@@ -39,6 +39,7 @@ from w2vlab.types import (
     QuantizerOutput,
     RandomAddress,
 )
+from w2vlab.wording import W2VLabWarning
 
 Inputs = Literal["continuous", "quantized"]
 
@@ -138,7 +139,9 @@ class MaskedPrediction(PretrainingModule):
     def _input_dim(self, inputs: str) -> int:
         if inputs == "continuous":
             if self.input_quantizer is not None:
-                warnings.warn("`input_quantizer` has no effect: `inputs` is continuous.", stacklevel=3)
+                warnings.warn(
+                    "`input_quantizer` has no effect: `inputs` is continuous.", category=W2VLabWarning, stacklevel=3
+                )
                 self.input_quantizer = None
             return self.encoder.output_dim
         if self.input_quantizer is not None:

@@ -19,6 +19,7 @@ from w2vlab.modules.objective import Objective
 from w2vlab.modules.sums import PREDICTIONS, Sums, masked_share, means, sum_up
 from w2vlab.modules.whole_update import WholeUpdate, statistics_of, whole_update_penalties
 from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
+from w2vlab.wording import W2VLabWarning
 
 
 @dataclass
@@ -106,6 +107,7 @@ class PretrainingModule(Objective):
             warnings.warn(
                 f"{', '.join(penalties)} is taken over each micro-batch and not over the whole update: the batches do "
                 "not bring the update that they belong to (`SpeechDataModule.require(…, whole_updates=True)`).",
+                category=W2VLabWarning,
                 stacklevel=2,
             )
             return None

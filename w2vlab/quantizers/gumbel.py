@@ -15,6 +15,7 @@ from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Compilable, Quantizer, StepDependent
 from w2vlab.types import QuantizerOutput
+from w2vlab.wording import W2VLabWarning
 
 Annealing = Literal["exponential", "linear"]
 Activation = Literal["gelu", "relu"]
@@ -95,7 +96,11 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
             raise ValueError(f"`annealing_updates` must be at least 1, but is {annealing_updates}.")
         check_choice("projection_activation", projection_activation, Activation)
         if projection_activation != "gelu" and projection_depth == 1:
-            warnings.warn("`projection_activation` has no effect where `projection_depth` is 1.", stacklevel=2)
+            warnings.warn(
+                "`projection_activation` has no effect where `projection_depth` is 1.",
+                category=W2VLabWarning,
+                stacklevel=2,
+            )
         self.output_dim = output_dim
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size

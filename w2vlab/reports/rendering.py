@@ -17,6 +17,7 @@ from w2vlab.reports.outcomes import Outcome
 from w2vlab.reports.report import Line, Report
 from w2vlab.reports.run import Cost
 from w2vlab.reports.statistics import Difference, Mean
+from w2vlab.wording import count
 
 BASELINE = "baseline"
 
@@ -90,8 +91,9 @@ def _cost_texts(cost: Cost) -> list[str]:
 
 
 def _legend(report: Report, compares: bool) -> list[str]:
-    runs = f"{report.num_runs} {'run' if report.num_runs == 1 else 'runs'}"
-    texts = [f"{runs}; mean ± standard deviation over seeds (n - 1); costs are means of a run."]
+    texts = [
+        f"{count(report.num_runs, 'run')}; mean ± standard deviation over seeds (n - 1); costs are means of a run."
+    ]
     if compares:
         name = report.lines[report.baseline].group.name
         texts.append(

@@ -1,0 +1,51 @@
+"""How counts and durations are written, and the warnings that need no source line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class W2VLabWarning(UserWarning):
+    """Something about a run that its user can change, said in full; where in the code that was noticed is no help."""
+
+
+def count(number: int, noun: str) -> str:
+    """Returns a number of things in words: `1 update`, `2 updates`, `3 micro-batches`, `10,000 utterances`."""
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration in hours, minutes or seconds, whichever gives a number of at least 1."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds / unit:,.2f} {name}"
+    return f"{seconds:.3g} s"
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Shows each `W2VLabWarning` once, as a line; other warnings as before.
+
+    Python tells warnings apart by the line of code that they come from, so one that is noticed in the sanity check and
+    in training would be shown twice.
+    """
+    before, shown = warnings.formatwarning, set[str]()
+
+    def formatted(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if not issubclass(category, W2VLabWarning):
+            return before(message, category, filename, lineno, line)
+        text = f"warning: {message}\n"
+        known = text in shown
+        shown.add(text)
+        return "" if known else text
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
