@@ -79,7 +79,8 @@ def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--trainr.max_steps=3"], "Unknown argument --trainr.max_steps. Did you mean trainer?"),
         (
             ["--config=nowhere.yaml"],
-            "`config` must be a file that exists or the name of a recipe, but is nowhere.yaml. `w2vlab configs` lists them.",
+            "`config` must be a file that exists or the name of a recipe, but is nowhere.yaml. `w2vlab configs` lists "
+            "them.",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from w2vlab.interfaces import Decoder
@@ -13,12 +14,18 @@ from w2vlab.vocabulary import BLANK, Vocabulary
 BETWEEN_WORDS = "|"
 """How lexica and language models write the space between words."""
 
+_IMPOSSIBLE = -1e4
+"""A log-probability far below any threshold, and finite: sums of it are taken."""
+
 
 class BeamDecoder(Decoder):
     """Searches for the best transcript under the model and, where there is one, a language model.
 
-    It computes on the CPU, through torchaudio and Flashlight Text: `pip install 'w2vlab[decode]'`. The defaults are
-    torchaudio's.
+    It computes on the CPU, through torchaudio and Flashlight Text, which reads KenLM models by itself:
+    `pip install 'w2vlab[decode]'`. The defaults are torchaudio's.
+
+    With a lexicon, the end of an utterance ends its last word. Flashlight knows a word by the `|` behind it, which no
+    transcript has at its end: a model is trained to end with the word, and that word would be lost.
 
     Args:
         vocabulary: The model's; supplied by the module, not by YAML.
@@ -66,6 +73,8 @@ class BeamDecoder(Decoder):
             _check_lexicon(Path(lexicon), set(tokens))
         self.vocabulary = vocabulary
         self.has_lexicon = lexicon is not None
+        spaces = self.has_lexicon and BETWEEN_WORDS in tokens
+        self._space = tokens.index(BETWEEN_WORDS) if spaces else None
         try:
             from torchaudio.models.decoder import ctc_decoder
         except (ImportError, RuntimeError):  # torchaudio raises the latter
@@ -93,7 +102,7 @@ class BeamDecoder(Decoder):
         scores = log_probabilities.float().cpu()
         found = []
         for utterance, frames in zip(scores, num_frames, strict=True):
-            (hypotheses,) = self._search(utterance[None, :frames].contiguous())
+            (hypotheses,) = self._search(self._ended(utterance[:frames])[None].contiguous())
             if not hypotheses:  # no word of the lexicon fits
                 found.append("")
             elif self.has_lexicon:
@@ -101,6 +110,17 @@ class BeamDecoder(Decoder):
             else:
                 found.append(self.vocabulary.decode(hypotheses[0].tokens.tolist()))
         return found
+
+    def _ended(self, scores: Tensor) -> Tensor:
+        """Returns scores `(T, V)` with a frame behind them that ends a word of the lexicon, `(T + 1, V)`.
+
+        Behind a word that has ended it is one more frame of the same space.
+        """
+        if self._space is None:
+            return scores
+        end = scores.new_full((1, scores.shape[1]), _IMPOSSIBLE)
+        end[0, self._space] = 0.0
+        return torch.cat([scores, end])
 
 
 def _check_lexicon(path: Path, units: set[str]) -> None:
