@@ -96,8 +96,22 @@ def test_progress_prints_ten_lines_where_there_is_no_terminal(
 ) -> None:
     run(tmp_path, 5, callbacks=[TrainingProgress()], enable_checkpointing=False)
     lines = capsys.readouterr().out.splitlines()
+    validations = [line for line in lines if "validation" in line]
+    lines = [line for line in lines if line not in validations]
     assert [line.split(":")[0].strip() for line in lines] == [f"{n * 10} %, update {n * 5}" for n in range(1, 11)]
     assert ", accuracy 0.25, audio s/s 8" in lines[-1]
+    assert [line.strip() for line in validations] == [
+        f"{n * 20} %, update {n * 10}, validation: loss {n * 10}" for n in range(1, 6)
+    ]
+
+
+def test_progress_prints_one_validation_a_tenth_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, 5, callbacks=[TrainingProgress()], enable_checkpointing=False, val_check_interval=1)
+    validations = [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines() if "validation" in line]
+    assert validations == [
+        "0 %, update 1, validation",
+        *(f"{n * 10} %, update {n * 5}, validation" for n in range(1, 11)),
+    ]
 
 
 def test_progress_of_an_endless_run_is_a_line_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +120,12 @@ def test_progress_of_an_endless_run_is_a_line_an_epoch(tmp_path: Path, capsys: p
     )
     run(tmp_path, -1, callbacks=[TrainingProgress(), stop], enable_checkpointing=False)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"epoch {n}, update {10 * n + 1}" for n in (1, 2, 3)]
+    assert [line.split(":")[0] for line in lines if "validation" not in line] == [
+        f"epoch {n}, update {10 * n + 1}" for n in (1, 2, 3)
+    ]
+    assert [line.split(":")[0] for line in lines if "validation" in line] == [
+        f"epoch {n}, update {10 * n + 10}, validation" for n in (0, 1, 2, 3)
+    ]
 
 
 def test_progress_is_a_bar_on_a_terminal(

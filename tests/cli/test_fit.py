@@ -121,6 +121,26 @@ def test_run_without_validation(fit: Fit, capsys: pytest.CaptureFixture[str]) ->
     assert any("validation loss" in line and "–" in line for line in capsys.readouterr().out.splitlines())  # noqa: RUF001
 
 
+def test_validation_before_the_first_update_is_an_option(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    def rows(run: Path) -> list[dict[str, Any]]:
+        found = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [{k: v for k, v in row.items() if "seconds" not in k and "throughput" not in k} for row in found]
+
+    assert fit() == 0
+    capsys.readouterr()
+    assert fit("--validate_first=true", "--trainer.max_steps=3") == 0
+    assert "0 %, update 0, validation: loss " in capsys.readouterr().out
+    before, *after = rows(NEXT_RUN)
+    assert (before["update"], "val/loss/total" in before) == (0, True)
+    assert [row for row in after if row["update"] <= 2] == [row for row in rows(RUN) if row["update"] <= 2]
+    assert fit("--validate_first=true", "--ckpt_path=last") == 0
+    resumed = rows(Path("runs/w2vlab/version_2"))
+    assert [row["update"] for row in resumed if "val/loss/total" in row] == [0, 2, 4]
+    for row, expected in zip(resumed[-2:], rows(RUN)[-2:], strict=True):  # of the last update and its validation
+        assert row["update"] == 4
+        assert row.items() <= expected.items()
+
+
 def test_last_goes_on_from_the_newest_run(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     assert fit("--trainer.max_steps=3") == 0
     assert fit("--trainer.max_steps=6", "--ckpt_path=last", "--model.loss.logit_temperature=0.2") == 0

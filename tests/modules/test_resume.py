@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tests.contracts.tiny import audio_batch
 from tests.modules.test_runs import noisy_model
 from tests.modules.training import MODELS, make_trainer
-from w2vlab.callbacks import CodebookHealth, RunCheckpoint, RunReport
+from w2vlab.callbacks import CodebookHealth, RunCheckpoint, RunReport, ValidateFirst
 from w2vlab.callbacks.stopping import Stopped, StoppedAtOnce
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.modules.resuming import LAYOUT, _fit_to_layout, _loops_at, _place_in
@@ -125,13 +125,15 @@ def build(cls: type[PretrainingModule]) -> PretrainingModule:
     return model
 
 
-def run(model: PretrainingModule, folder: Path, watch: Watch, accumulate: int = 1, **options: Any) -> PretrainingModule:
+def run(
+    model: PretrainingModule, folder: Path, watch: Watch, accumulate: int = 1, first: bool = False, **options: Any
+) -> PretrainingModule:
     """Trains until it is done or stopped, from the last checkpoint in `folder` if there is one."""
     checkpoint = RunCheckpoint(every=1, dirpath=folder, save_top_k=0)
     defaults = {"updates": UPDATES, "check_val_every_n_epoch": None, "val_check_interval": 2 * accumulate}
     trainer = make_trainer(
         accumulate=accumulate,
-        callbacks=[watch, checkpoint],
+        callbacks=[watch, checkpoint, *([ValidateFirst()] if first else [])],
         enable_checkpointing=True,
         **defaults | options,
     )

@@ -19,13 +19,13 @@ from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer
 from w2vlab.types import RandomAddress
 
 
-def noisy_model(cls: type[PretrainingModule]) -> PretrainingModule:
+def noisy_model(cls: type[PretrainingModule], **parts: Any) -> PretrainingModule:
     """With everything random turned on."""
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"feature_dropout": 0.2, "quantizer": factory(GumbelQuantizer, temperature_decay=0.9)}
     if cls is MaskedPrediction:
         arguments["context"] = factory(TransformerContext, dropout=0.2, attention_dropout=0.2, input_dropout=0.2)
-    return build_model(cls, **arguments)
+    return build_model(cls, **{**arguments, **parts})
 
 
 def test_resuming_from_any_checkpoint_is_exact(tmp_path: Path) -> None:

@@ -91,6 +91,19 @@ def test_offline_runs_are_read(tmp_path: Path) -> None:
     assert (report.lines[0].means[0].mean, report.num_runs) == (3.0, 2)
 
 
+def test_a_validation_before_training_is_at_update_0(tmp_path: Path) -> None:
+    """It is logged at the same step as one after the first update, of which a run has both or the latter alone."""
+    for name, first in (("with", True), ("without", False)):
+        rows = [{"trainer/global_step": 0, "val/loss/total": loss} for loss in (5.0, 4.0)[not first :]]
+        folder = tmp_path / f"offline-run-20260101_000000-{name}"
+        folder.mkdir()
+        contents = [record("run", run_id=name), record("config", {**config(), "validate_first": first})]
+        contents += [record("history", row) for row in rows]
+        (folder / f"run-{name}.wandb").write_bytes(framed(contents))
+    runs = {run.source.rpartition("-")[2]: run.series("val/loss/total") for run in read([str(tmp_path)]).runs}
+    assert runs == {"with": {0: 5.0, 1: 4.0}, "without": {1: 4.0}}
+
+
 def test_files_of_a_run_whose_folder_was_read_do_not_count_again(tmp_path: Path) -> None:
     write_run(tmp_path / "w2vlab" / "r1", config(), rows(2.0))
     write_offline(tmp_path / "wandb", "r1", config(), 2.0)

@@ -11,6 +11,7 @@ from w2vlab.callbacks.progress import TrainingProgress
 from w2vlab.callbacks.report import RunReport
 from w2vlab.callbacks.stopping import GracefulStop
 from w2vlab.callbacks.throughput import ThroughputMonitor
+from w2vlab.callbacks.validate_first import ValidateFirst
 from w2vlab.callbacks.watchdog import CollapseWatchdog
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "RunReport",
     "ThroughputMonitor",
     "TrainingProgress",
+    "ValidateFirst",
 ]

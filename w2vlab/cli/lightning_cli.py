@@ -20,6 +20,7 @@ from w2vlab.callbacks import (
     RunReport,
     ThroughputMonitor,
     TrainingProgress,
+    ValidateFirst,
 )
 from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.stopping import Stopped
@@ -108,8 +109,14 @@ class W2VLightningCLI(LightningCLI):
         }
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the seed."""
+        """Adds the seed, and what the trainer has no option for."""
         parser.add_argument("--seed_everything", type=int, default=1, help="Seed of every random draw of the run.")
+        parser.add_argument(
+            "--validate_first",
+            type=bool,
+            default=False,
+            help="Whether to validate before the first update too, in place of the sanity check; logged at update 0.",
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the callbacks that every run has, and hands the seed on."""
@@ -170,6 +177,8 @@ class W2VLightningCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
         if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
             self.trainer_defaults["callbacks"].append(PartsSummary())
+        if self.subcommand == "fit" and config.validate_first:
+            self.trainer_defaults["callbacks"].append(ValidateFirst())
         unwanted = set()
         if config.trainer.enable_progress_bar is False:
             unwanted.add("progress")

@@ -169,13 +169,17 @@ def _ask(api: Any, project: str, part: str | None = None) -> Iterable[Any]:
 
 def _run(source: str, config: dict[str, Any], rows: Iterable[Mapping[str, Any]], started: str) -> RunData:
     kept, seconds = [], 0.0
+    before_training = config.get("validate_first") is True
     for row in rows:
         seconds = max(seconds, float(row.get("_runtime") or 0))
         values = {
             name: value for name, value in row.items() if name.startswith(("train/", "val/")) and is_number(value)
         }
         if values and row.get(_STEP) is not None:
-            kept.append({"update": row[_STEP] + 1, **values})  # Lightning counts from 0
+            update = row[_STEP] + 1  # Lightning counts from 0
+            if before_training and update == 1 and any(name.startswith("val/") for name in values):
+                before_training, update = False, 0
+            kept.append({"update": update, **values})
     train, validation = in_order(kept)
     options = {name: value for name, value in flat("", config) if not name.startswith("_wandb")}
     peaks = [row[_PEAK_MEMORY] for row in train if _PEAK_MEMORY in row]
