@@ -12,6 +12,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from tests.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
+
 # Tiny tensors gain nothing from threads, and the threads of tests that run side by side fight over the cores.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of notebooks, commands, and both processes of a pair

@@ -1,0 +1,65 @@
+"""Which process runs which tests: whole files, the longest first, and what a process that dies has left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadfile import LoadFileScheduling
+from xdist.scheduler.protocol import Scheduling
+from xdist.workermanage import WorkerController
+
+LONGEST: tuple[str, ...] = ()
+"""Files that take longest, by `pytest --durations=0`: begun at the end, one of them would leave a core idle."""
+
+
+class WholeFiles(LoadFileScheduling):
+    """Hands out files, and survives the death of a process that runs tests.
+
+    That of pytest-xdist 3.8 begins the file anew with the test at which a process died, which then kills the next one
+    too. It hands on files that are done as well, and the process that gets one waits for ever for its tests.
+    """
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Takes a process off the list; returns the test that it was running if it died, which is not run again."""
+        files = self.assigned_work.pop(node)
+        pending = [(file, test) for file, tests in files.items() for test, done in tests.items() if not done]
+        if not pending:
+            return None
+        file, killer = pending[0]
+        files[file][killer] = True
+        left = {file: tests for file, tests in files.items() if not all(tests.values())}
+        self.workqueue.update(left)
+        for file in reversed(left):
+            self.workqueue.move_to_end(file, last=False)
+        for other in self.nodes:
+            self._reschedule(other)
+        return killer
+
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
+        """Notes which tests a process has found; one in a dead one's place that has found others is of no use."""
+        super().add_node_collection(node, collection)
+        if node not in self.registered_collections:
+            node.shutdown()
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """Hands out files until a process has three tests: it begins one only when it knows the next."""
+        if node not in self.registered_collections:  # it is still looking for tests
+            return
+        super()._reschedule(node)
+        while self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
+            super()._reschedule(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Puts `WholeFiles` in the place of `--dist=loadfile`."""
+    return WholeFiles(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Brings the longest files to the front where several processes take them from there."""
+    if hasattr(config, "workerinput"):
+        ranks = {file: rank for rank, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
