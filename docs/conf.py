@@ -1,4 +1,4 @@
-"""How the documentation is built: `pip install -c requirements.lock -e ".[docs]" && sphinx-build -W -b html docs docs/_build`."""
+"""How the documentation is built: `sphinx-build -W -b html docs docs/_build`, with the extra `docs` installed."""
 
 from importlib.metadata import version as installed_version
 
