@@ -41,4 +41,4 @@ def _no_handler_left() -> Iterator[None]:
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the picture of a run empty: to draw it takes longer than a tiny run."""
-    monkeypatch.setattr("w2vlab.callbacks.report.draw_run", lambda view: Figure())
+    monkeypatch.setattr("w2vlab.callbacks.picture.draw_run", lambda view: Figure())

@@ -14,7 +14,6 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from w2vlab.callbacks.codebook_picture import HealthView, draw_codebook_health
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
@@ -29,7 +28,7 @@ from w2vlab.functional.code_statistics import (
 from w2vlab.functional.codebooks import perplexity, sum_probabilities
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.types import SAMPLE_RATE, AudioBatch
+from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 from w2vlab.wording import W2VLabWarning
 
 PREFIX = "codebook_health"
@@ -174,9 +173,8 @@ class CodebookHealth(Callback):
             logger.log_metrics({f"{PREFIX}/{name}": value for name, value in values.items()}, trainer.global_step)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             stride = module.encoder.stride / SAMPLE_RATE
-            view = HealthView(_title(trainer, module), self.history, counts, codes[0], stride)
             with may_fail(f"{PREFIX}.png"):
-                self._write(trainer, counts, view)
+                self._write(trainer, _title(trainer, module), counts, codes[0], stride)
 
     def _quantize(self, trainer: Trainer, module: PretrainingModule) -> tuple[list[Tensor], Tensor | None]:
         """Returns the codes `(T, G)` of each utterance, and the mean probabilities `(G, V)` if there are any."""
@@ -200,11 +198,13 @@ class CodebookHealth(Callback):
                 part.training = True
         return sequences, None if total is None else (total / total.sum(dim=1, keepdim=True)).cpu()
 
-    def _write(self, trainer: Trainer, counts: Tensor, view: HealthView) -> None:
+    def _write(self, trainer: Trainer, title: str, counts: Tensor, codes: Tensor, frame_seconds: Seconds) -> None:
+        from w2vlab.callbacks.codebook_picture import HealthView, draw_codebook_health  # with matplotlib
+
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / f"{PREFIX}.png"
-        draw_codebook_health(view).savefig(picture, dpi=100)
+        draw_codebook_health(HealthView(title, self.history, counts, codes, frame_seconds)).savefig(picture, dpi=100)
         looks = [
             {name: value if math.isfinite(value) else None for name, value in row.items()} for row in self.history.rows
         ]

@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix
-from w2vlab.callbacks.gradient_picture import draw_gradient_matrix
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.whole_model import keeps_whole_model
@@ -92,6 +91,8 @@ class GradientFlow(Callback):
             self._publish(trainer, module, self.matrix)
 
     def _publish(self, trainer: Trainer, module: PretrainingModule, matrix: GradientMatrix) -> None:
+        from w2vlab.callbacks.gradient_picture import draw_gradient_matrix  # with matplotlib
+
         update = trainer.global_step
         picture = run_folder(trainer) / f"{_NAME}.png"
         parts = f"{type(module).__name__} with {type(module.quantizer).__name__}"

@@ -16,9 +16,9 @@ from w2vlab.callbacks.cost import RunCost
 from w2vlab.callbacks.examples import show_examples
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.metric_log import MetricLog
-from w2vlab.callbacks.picture import RunView, draw_run
 from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
 from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.run_view import RunView
 from w2vlab.callbacks.summary import print_summary, summarize
 from w2vlab.files import REPORT, write_whole
 from w2vlab.modules.trained import TrainedModule
@@ -143,6 +143,8 @@ class RunReport(Callback):
         )
 
     def _write(self, trainer: Trainer, view: RunView) -> Path:
+        from w2vlab.callbacks.picture import draw_run  # with matplotlib, which only a drawing waits for
+
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / "report.png"

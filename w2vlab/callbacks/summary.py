@@ -7,7 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from w2vlab.callbacks.picture import RunView
+from w2vlab.callbacks.run_view import RunView
 from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
 from w2vlab.types import Seconds
 

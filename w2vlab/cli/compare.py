@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from w2vlab.cli.comparison_picture import draw_comparison
 from w2vlab.cli.evaluation_options import (
     OPTIONS,
     EvaluationParser,
@@ -98,6 +97,8 @@ def run(options: list[str]) -> int:
             "evaluations": {name: as_dict(evaluation) for name, evaluation in evaluations.items()},
         }
         (folder / "comparison.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        from w2vlab.cli.comparison_picture import draw_comparison  # with matplotlib
+
         draw_comparison(compared, list(modules)).savefig(folder / "comparison.png", dpi=100)
         logged = log_tables(evaluations, folder, "comparison.png", own.wandb, "comparison")
     except (*USER_ERRORS, OSError) as problem:

@@ -17,7 +17,6 @@ from w2vlab.cli.evaluation_options import (
     device_named,
     result_folder,
 )
-from w2vlab.cli.evaluation_picture import draw_evaluation
 from w2vlab.cli.evaluation_tables import PLAIN_WIDTH, print_evaluation
 from w2vlab.cli.evaluation_wandb import log_evaluation
 from w2vlab.cli.fit import USER_ERRORS, messages_shown
@@ -87,4 +86,6 @@ def _write(evaluation: Evaluation, checkpoint: Path, folder: Path) -> None:
     content = {"checkpoint": str(checkpoint), **as_dict(evaluation)}
     (folder / EVALUATION).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
     (folder / "split.json").write_text(json.dumps(as_plain_split(evaluation.corpus.split), indent=1), encoding="utf-8")
+    from w2vlab.cli.evaluation_picture import draw_evaluation  # with matplotlib
+
     draw_evaluation(evaluation, str(checkpoint)).savefig(folder / "evaluation.png", dpi=100)

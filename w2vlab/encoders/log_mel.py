@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchaudio.functional import melscale_fbanks
 
 from w2vlab.encoders.waveform import check_waveform
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
@@ -104,6 +103,8 @@ class LogMelEncoder(FeatureEncoder):
 
 def _mel_filters(num_bins: int, num_mels: int) -> Tensor:
     """Returns the weight of each of `num_bins` frequencies in each mel channel, `(num_bins, num_mels)`."""
+    from torchaudio.functional import melscale_fbanks  # only who has this encoder needs torchaudio
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchaudio's, of what is an error here
         filters = melscale_fbanks(num_bins, 0.0, SAMPLE_RATE / 2, num_mels, SAMPLE_RATE)

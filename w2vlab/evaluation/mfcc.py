@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torchaudio.functional import compute_deltas
-from torchaudio.transforms import MFCC
 
 from w2vlab.evaluation.frames import FrameGrid
 from w2vlab.types import SAMPLE_RATE, AudioBatch
@@ -32,6 +30,10 @@ class MfccFeatures:
     names: tuple[str, ...] = ("mfcc", "mfcc_stacked")
 
     def __init__(self, num_coefficients: int = 13) -> None:
+        from torchaudio.functional import compute_deltas  # only who measures cepstra needs torchaudio
+        from torchaudio.transforms import MFCC
+
+        self._deltas = compute_deltas
         self._transform = MFCC(
             SAMPLE_RATE,
             num_coefficients,
@@ -42,7 +44,7 @@ class MfccFeatures:
         """Yields the id and the features `(T, D)` of each utterance."""
         for name, samples, waveform in zip(batch.ids, batch.num_samples, batch.waveform, strict=True):
             cepstra = self._transform(waveform[:samples])  # (D, T)
-            with_differences = torch.cat([cepstra, compute_deltas(cepstra)]).T  # (T, 2 D)
+            with_differences = torch.cat([cepstra, self._deltas(cepstra)]).T  # (T, 2 D)
             yield name, {"mfcc": cepstra.T, "mfcc_stacked": _stacked(with_differences)}
 
 
