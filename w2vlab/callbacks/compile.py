@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import warnings
@@ -11,7 +12,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, fx, nn
-from torch._dynamo.exc import RestartAnalysis, SkipFrame
 
 from w2vlab.functional.choices import check_choice
 from w2vlab.interfaces import Compilable
@@ -78,7 +78,8 @@ class CompileModel(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if any(getattr(callback, "keeps_graph", False) for callback in callbacks):
             # A backward pass that is not the last one must not give the memory of its tensors away.
-            torch._functorch.config.donated_buffer = False
+            functorch = importlib.import_module("torch._functorch.config")  # as torch.compile would, later
+            functorch.donated_buffer = False
         if not regions and self.parts is None:
             warnings.warn(
                 "CompileModel has no effect: no part of this model can be compiled.",
@@ -188,6 +189,8 @@ class CompilerOrEager:
 
     def __call__(self, graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         """Returns what computes `graph`."""
+        from torch._dynamo.exc import RestartAnalysis, SkipFrame  # only who compiles needs the compiler
+
         options = torch._inductor.list_mode_options(self.mode)
         inductor: Callable[..., Callable[..., Any]] = torch._dynamo.lookup_backend("inductor")
         computes: Callable[..., Any] = graph.forward

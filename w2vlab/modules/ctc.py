@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torchmetrics.text import CharErrorRate, WordErrorRate
 
 from w2vlab.decoders import GreedyDecoder
 from w2vlab.functional.choices import check_choice
@@ -198,6 +197,8 @@ class CTCFineTuning(Recognizer):
         self.set_update(self.global_step)
         self._validation = Sums(self.device)
         self.examples = []
+        from torchmetrics.text import CharErrorRate, WordErrorRate  # with all metrics that there are
+
         # A phone error rate is a word error rate: its units stand between spaces.
         self._errors: dict[str, WordErrorRate | CharErrorRate] = {
             name: (CharErrorRate() if name == "cer" else WordErrorRate()).to(self.device) for name in self.error_rates
