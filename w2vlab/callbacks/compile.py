@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, fx, nn
 
+from w2vlab.callbacks.inductor import safe_options
 from w2vlab.functional.choices import check_choice
 from w2vlab.interfaces import Compilable
 from w2vlab.wording import W2VLabWarning
@@ -42,6 +43,10 @@ class CompileModel(Callback):
     The computation is the same but for rounding and for the noise that is drawn on the device: dropout and Gumbel noise
     inside regions are other numbers of the same distribution, still given by (seed, update, micro-batch). Weights keep
     their names, so checkpoints go to and from runs without this callback.
+
+    With PyTorch before 2.14, kernels for processors are written without vectors. Those with vectors of torch 2.11.0
+    write past the ends of buffers, which was seen to end the process on an AMD EPYC with AVX-512
+    (`callbacks/inductor.py`); torch 2.14.1 does not.
 
     Where the compiler fails, the region is computed as without this callback, and a warning says why.
 
@@ -191,7 +196,7 @@ class CompilerOrEager:
         """Returns what computes `graph`."""
         from torch._dynamo.exc import RestartAnalysis, SkipFrame  # only who compiles needs the compiler
 
-        options = torch._inductor.list_mode_options(self.mode)
+        options = {**torch._inductor.list_mode_options(self.mode), **safe_options(torch.__version__)}
         inductor: Callable[..., Callable[..., Any]] = torch._dynamo.lookup_backend("inductor")
         computes: Callable[..., Any] = graph.forward
         try:

@@ -17,8 +17,8 @@ import w2vlab
 _MODULES = {"pyyaml": "yaml"}
 """Distributions whose module has another name."""
 
-REPAIR = "pip install -c requirements.lock"
-"""Takes versions that were tested together; what follows are the packages."""
+_LOCK = "requirements.lock"
+"""Versions that were tested together: beside the package in a clone, within it where it is installed."""
 
 
 def requirements() -> dict[str, str]:
@@ -93,8 +93,23 @@ def reason(problem: BaseException) -> str:
 def repair(distribution: str) -> str:
     """Says what to do about a package that cannot be loaded."""
     # torchaudio is compiled for the torch that it was released with.
-    names = "torch torchaudio" if distribution in ("torch", "torchaudio") else distribution
-    return f"Install what was tested together: {REPAIR} {names}"
+    names = ("torch", "torchaudio") if distribution in ("torch", "torchaudio") else (distribution,)
+    lock = _lock_file()
+    locked = dict(re.findall(r"^([\w.-]+)==([\w.+-]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)) if lock else {}
+    # pip leaves a package alone that has the right version, even where its files are broken.
+    again = "--force-reinstall --no-deps " if all(installed(name) == locked.get(name, "") for name in names) else ""
+    return f"Install what was tested together: pip install {again}-c {_shortest(lock)} {' '.join(names)}"
+
+
+def _lock_file() -> Path | None:
+    package = Path(w2vlab.__file__).parent
+    return next((folder / _LOCK for folder in (package, package.parent) if (folder / _LOCK).is_file()), None)
+
+
+def _shortest(file: Path | None) -> str:
+    if file is None:
+        return _LOCK
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def _readable(versions: str) -> str:

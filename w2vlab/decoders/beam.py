@@ -75,6 +75,8 @@ class BeamDecoder(Decoder):
         self.has_lexicon = lexicon is not None
         spaces = self.has_lexicon and BETWEEN_WORDS in tokens
         self._space = tokens.index(BETWEEN_WORDS) if spaces else None
+        import torchaudio  # noqa: F401  # one that is broken is not for want of Flashlight Text
+
         try:
             from torchaudio.models.decoder import ctc_decoder
         except (ImportError, RuntimeError):  # torchaudio raises the latter

@@ -1,0 +1,60 @@
+"""Kernels for processors write where they may, with every version of PyTorch that is supported."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from w2vlab.callbacks.inductor import safe_options
+
+NO_VECTORS = {"cpp.simdlen": 1}
+
+
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [
+        ("2.11.0", NO_VECTORS),
+        ("2.11.0+cu130", NO_VECTORS),
+        ("2.12.1", NO_VECTORS),
+        ("2.13.0+cpu", NO_VECTORS),
+        ("2.14.0", {}),
+        ("2.14.1+cu130", {}),
+        ("2.15.0a0+git1234", {}),
+        ("3.0.0", {}),
+        ("unknown", {}),
+    ],
+)
+def test_versions_that_overrun_do_without_vectors(version: str, options: dict[str, Any]) -> None:
+    assert safe_options(version) == options
+
+
+# Rows that fill no vector, a dimension between, and a sum over the inner one: as in the encoder's backward pass.
+SUMS = """
+import torch
+from w2vlab.callbacks.compile import CompilerOrEager
+
+def summed(a, scale):
+    return (a.double() * scale.double()).sum(0).T.contiguous()
+
+compiled = torch.compile(summed, backend=CompilerOrEager(), dynamic=True)
+kept = []
+for channels in (8, 12, 20):
+    for batch in (3, 5, 7):
+        for _ in range(20):  # so that glibc has many chances to find its heap damaged
+            a, scale = torch.randn(batch, 10, channels), torch.randn(channels)
+            found = compiled(a, scale)
+            torch.testing.assert_close(found, summed(a, scale))
+            kept = [*kept[-5:], found, torch.empty(found.shape, dtype=found.dtype)]
+print("all right")
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile on a CPU")
+def test_a_sum_over_rows_that_fill_no_vector() -> None:
+    """In a process of its own: where a kernel writes past its buffer, the process is ended."""
+    done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "all right\n"), done.stderr
