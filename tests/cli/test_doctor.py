@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
 import socket
+import subprocess
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,7 +73,6 @@ def test_a_library_that_ends_the_process_ends_nothing_else(tmp_path: Path) -> No
     break_package(tmp_path, "numpy", "import os; os.abort()")
     break_package(tmp_path, "rich", "raise SystemExit(7)")
     break_package(tmp_path, "soundfile", "import os; os._exit(3)")
-    (tmp_path / "PIL").mkdir()
     sys_path = os.environ.get("PYTHONPATH", "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), sys_path])))
@@ -113,3 +115,17 @@ def test_no_personal_details_for_machines(monkeypatch: pytest.MonkeyPatch) -> No
     (found,) = without_names([Finding("torch", "problem", seen, "export TMPDIR=/home/alice")])
     assert found.text == "~/env/libc10.so is on …; /scratch/…/tmp of …; malice, wonderful, alice2"
     assert found.advice == "export TMPDIR=~"
+
+
+def test_checks_that_fail_themselves_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_file(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", no_file)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", no_file)
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert found["packages"].blocks
+    assert found["packages"].text == "no process could be started: [Errno 24] Too many open files"
+    assert found["C++ compiler"].text.startswith("could not be looked at: OSError: [Errno 24]")
+    assert found["codecs"].text.startswith("not known: soundfile cannot be loaded")
+    assert found["runs"].state == "ok"

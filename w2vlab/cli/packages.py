@@ -41,7 +41,7 @@ def requirements() -> dict[str, str]:
 def python_range() -> str:
     """Returns the versions of Python that were tested, as `">=3.11,<3.14"`."""
     try:
-        return _readable(metadata("w2vlab").get("Requires-Python", ""))
+        return _readable(",".join(metadata("w2vlab").get_all("Requires-Python") or []))
     except PackageNotFoundError:
         return _readable(_project().get("requires-python", ""))
 

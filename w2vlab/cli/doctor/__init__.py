@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from w2vlab.cli.doctor.accounts import check_wandb
-from w2vlab.cli.doctor.finding import Finding, as_json, as_lines, without_names
+from w2vlab.cli.doctor.finding import Finding, as_json, as_lines, note, problem, without_names
 from w2vlab.cli.doctor.folders import check_cache, check_runs, check_temporary
 from w2vlab.cli.doctor.gpus import check_gpus, check_nccl, find_driver
 from w2vlab.cli.doctor.limits import check_open_files, check_shared_memory
 from w2vlab.cli.doctor.loading import Loaded, load_all
-from w2vlab.cli.doctor.packages import check_packages, check_python, check_w2vlab
+from w2vlab.cli.doctor.packages import check_package, check_python, check_w2vlab
 from w2vlab.cli.doctor.processors import check_memory, check_processors
 from w2vlab.cli.doctor.tools import check_codecs, check_compiler
-from w2vlab.cli.packages import requirements
+from w2vlab.cli.packages import reason, requirements
 
 _HELP = """\
 Usage: w2vlab doctor [--json]
@@ -64,26 +66,44 @@ def run(options: list[str]) -> int:
 def examine() -> list[Finding]:
     """Runs all checks, those that start processes side by side."""
     with ThreadPoolExecutor(3) as pool:
-        loading = pool.submit(load_all, list(requirements()))
+        loading = pool.submit(_load_all)
         finding_driver = pool.submit(find_driver)
-        compiler = pool.submit(check_compiler)
-        loaded, driver = loading.result(), finding_driver.result()
+        compiler = pool.submit(_looked, "C++ compiler", check_compiler)
+        loaded, failed = loading.result()
+        driver = finding_driver.result()
     nothing = Loaded()
-    torch = loaded.get("torch", nothing).facts
+    torch, soundfile = (loaded.get(name, nothing).facts for name in ("torch", "soundfile"))
     return [
-        check_w2vlab(),
-        check_python(),
-        *check_packages(loaded),
-        check_processors(torch.get("kernels")),
-        check_memory(),
+        *_looked("w2vlab", check_w2vlab),
+        *_looked("python", check_python),
+        *failed,
+        *(found for name in loaded for found in _looked(name, partial(check_package, name, loaded[name]))),
+        *_looked("processors", partial(check_processors, torch.get("kernels"))),
+        *_looked("memory", check_memory),
         *check_gpus(torch, driver),
         check_nccl(torch),
-        check_shared_memory(),
-        check_open_files(),
-        check_codecs(loaded.get("soundfile", nothing).facts),
-        compiler.result(),
-        check_wandb(),
-        check_runs(),
-        check_cache(),
-        check_temporary(),
+        *_looked("/dev/shm", check_shared_memory),
+        *_looked("open files", check_open_files),
+        *_looked("codecs", partial(check_codecs, soundfile)),
+        *compiler.result(),
+        *_looked("W&B", check_wandb),
+        *_looked("runs", check_runs),
+        *_looked("cache", check_cache),
+        *_looked("temporary", check_temporary),
     ]
+
+
+def _load_all() -> tuple[dict[str, Loaded], list[Finding]]:
+    try:
+        return load_all(list(requirements())), []
+    except OSError as error:
+        advice = "End other programs of this user, or ask for more open files and processes: ulimit -n, ulimit -u"
+        return {}, [problem("packages", f"no process could be started: {reason(error)}", advice, blocks=True)]
+
+
+def _looked(name: str, check: Callable[[], Finding]) -> list[Finding]:
+    """Returns what a check finds; one that fails itself must not end the others."""
+    try:
+        return [check()]
+    except Exception as error:
+        return [note(name, f"could not be looked at: {type(error).__name__}: {reason(error)}", "")]

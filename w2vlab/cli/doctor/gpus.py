@@ -55,8 +55,9 @@ def check_gpus(facts: Mapping[str, Any], driver: Driver | None) -> list[Finding]
     if driver is None and not facts.get("gpus"):
         return [ok("GPUs", "none; runs use the processors")]
     system = f"driver {driver.version} for CUDA up to {driver.cuda or '(unknown)'}" if driver else "driver unknown"
-    if not facts:
-        return [note("GPUs", f"{len(driver.gpus) if driver else 0}; {system}", "PyTorch must be loaded to say more.")]
+    if "gpus" not in facts:
+        why = facts.get("failed", "PyTorch cannot be loaded")
+        return [note("GPUs", f"{len(driver.gpus) if driver else 0}; {system}; more is not known: {why}", "")]
     built = f"PyTorch is built for CUDA {facts['cuda']}" if facts.get("cuda") else "PyTorch is built without CUDA"
     if facts.get("hip"):
         built = f"PyTorch is built for ROCm {facts['hip']}"

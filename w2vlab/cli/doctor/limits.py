@@ -36,12 +36,8 @@ def check_open_files() -> Finding:
         return ok("open files", "no limit")
     most = "without a limit" if hard == resource.RLIM_INFINITY else f"up to {hard}"
     if soft < _MIN_FILES:
-        advice = (
-            f"ulimit -n {_MIN_FILES}"
-            if hard in (resource.RLIM_INFINITY,) or hard >= _MIN_FILES
-            else (
-                f"Ask whoever runs this machine for a hard limit of {_MIN_FILES} or more, or use --data.num_workers=0"
-            )
-        )
+        advice = f"ulimit -n {_MIN_FILES}"
+        if hard != resource.RLIM_INFINITY and hard < _MIN_FILES:
+            advice = f"Ask for a hard limit of {_MIN_FILES}, or read in the training process: --data.num_workers=0"
         return note("open files", f"at most {soft} ({most} can be asked for)", advice)
     return ok("open files", f"at most {soft}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 
 import w2vlab
 from w2vlab.cli.doctor.finding import Finding, note, ok, problem
@@ -57,11 +56,6 @@ def check_package(name: str, loaded: Loaded) -> Finding:
     if _within(found, tested) is False:
         return note(name, f"{found}, which was not tested ({tested})", f"{repair(name)}.")
     return ok(name, _with_range(found, tested))
-
-
-def check_packages(loaded: Mapping[str, Loaded]) -> list[Finding]:
-    """Looks at all packages that w2vlab needs."""
-    return [check_package(name, loaded[name]) for name in loaded]
 
 
 def _within(version: str, tested: str) -> bool | None:

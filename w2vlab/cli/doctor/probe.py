@@ -38,11 +38,18 @@ def _look(distribution: str, out: TextIO) -> None:
     found: dict[str, Any] = {"package": distribution, "error": None, "culprit": None, "facts": {}}
     try:
         importlib.import_module(module_of(distribution))
-        if distribution in _FACTS:
-            found["facts"] = _FACTS[distribution]()
     except BaseException as problem:  # whatever it is, this package cannot be used
         found |= {"error": reason(problem), "culprit": culprit(problem) or distribution}
+    else:
+        found["facts"] = _facts(distribution)
     _write(found, out)
+
+
+def _facts(distribution: str) -> dict[str, Any]:
+    try:
+        return _FACTS[distribution]() if distribution in _FACTS else {}
+    except Exception as problem:
+        return {"failed": reason(problem)}
 
 
 def _write(line: dict[str, Any], out: TextIO) -> None:
@@ -65,12 +72,12 @@ def torch_facts() -> dict[str, Any]:
     if not torch.cuda.is_available():
         if torch.version.cuda is not None:
             try:
-                torch.cuda.init()
+                torch.cuda.init()  # type: ignore[no-untyped-call]
             except Exception as problem:
                 facts["gpu_error"] = reason(problem)
         return facts
     if torch.distributed.is_available() and torch.distributed.is_nccl_available():
-        facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
     built_for = torch.cuda.get_arch_list()
     for number in range(torch.cuda.device_count()):
         seen = torch.cuda.get_device_properties(number)
@@ -95,9 +102,9 @@ def codec_facts() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for ending in CODECS:
             path = Path(folder, f"sound.{ending}")
-            options = {"format": "OGG", "subtype": "OPUS"} if ending == "opus" else {}
+            form, subtype = ("OGG", "OPUS") if ending == "opus" else (None, None)
             try:
-                soundfile.write(path, sound, 16_000, **options)
+                soundfile.write(path, sound, 16_000, format=form, subtype=subtype)
                 read, rate = soundfile.read(path, dtype="float32")
                 # Lossy codecs add some silence; the power is that of the tone.
                 seconds, power = len(read) / rate, float(np.mean(read**2))

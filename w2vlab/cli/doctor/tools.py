@@ -20,11 +20,11 @@ def check_codecs(facts: Mapping[str, Any]) -> Finding:
     """Looks at which audio can be read.
 
     Args:
-        facts: What came of writing and reading each codec; empty where soundfile cannot be loaded.
+        facts: What came of writing and reading each codec; none where soundfile cannot be loaded.
     """
     ffmpeg = "ffmpeg is there" if shutil.which("ffmpeg") else "no ffmpeg, which is not needed"
-    if not facts:
-        return note("codecs", f"not known: soundfile cannot be used; {ffmpeg}", "Repair soundfile, as said above.")
+    if "codecs" not in facts:
+        return note("codecs", f"not known: {facts.get('failed', 'soundfile cannot be loaded')}; {ffmpeg}", "")
     failed = {ending: why for ending, why in facts["codecs"].items() if why is not None}
     can = ", ".join(ending for ending in facts["codecs"] if ending not in failed)
     text = f"{can or 'none'} (libsndfile {facts['libsndfile']}); {ffmpeg}"
