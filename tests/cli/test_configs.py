@@ -134,8 +134,11 @@ def test_validate_takes_names(options: Callable[..., dict[str, Any]]) -> None:
     assert options("-c", "quickstart", command="validate")["trainer"]["max_steps"] == 150
 
 
-def test_an_edited_copy_comes_before_the_recipe(options: Callable[..., dict[str, Any]]) -> None:
+def test_an_edited_copy_comes_before_the_recipe(
+    options: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["configs", "copy", "quickstart"]) == 0
+    capsys.readouterr()
     text = Path("quickstart.yaml").read_text(encoding="utf-8")
     Path("quickstart.yaml").write_text(text.replace("max_steps: 150", "max_steps: 7"), encoding="utf-8")
     assert options("--config", "quickstart.yaml")["trainer"]["max_steps"] == 7

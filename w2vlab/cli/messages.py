@@ -12,6 +12,8 @@ from w2vlab import callbacks
 from w2vlab.recipes import no_such_file
 from w2vlab.registry import FAMILIES, did_you_mean, family_named, known_names, part_classes, suggest
 
+_ENDINGS = (".yaml", ".yml")
+
 _NOISE = (
     "Does not validate",
     "Subtypes:",
@@ -38,6 +40,8 @@ def explain(message: str) -> str:
     if found := re.search(r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>", message):
         return f"`{key}` must be a {found[2].rpartition('.')[2]}, but is {found[1]}."
     if found := re.search(r"callable class: (.*(?:No module named|has no attribute).*?)\.? Got value: (\S+)", message):
+        if found[2].endswith(_ENDINGS):
+            return no_such_file(found[2], f"`{key}`")
         return f"`{key}` must name something that can be imported, but is {found[2]}: {found[1]}."
     if found := re.search(r"Option '([\w.]+)' is not accepted \[(.*?)\]", message):
         return _refused_option(key, found[1], found[2], message)
@@ -54,7 +58,7 @@ def explain(message: str) -> str:
 
 def _unknown_class(key: str, name: str) -> str:
     slot = key.rpartition(".")[2]
-    if "/" in name or name.endswith((".yaml", ".yml")):
+    if "/" in name or name.endswith(_ENDINGS):
         return no_such_file(name, f"`{key}`")
     if any(slot in (family.name, family.plural) for family in FAMILIES.values()):
         return suggest(name, family_named(slot).name)
