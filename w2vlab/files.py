@@ -20,6 +20,9 @@ METRICS = "metrics.jsonl"
 REPORT = "report.json"
 """What came out of a run."""
 
+FINAL_PROBE = "final_probe.json"
+"""What the probe at the end of a run has found."""
+
 EVALUATION = "evaluation.json"
 """What `w2vlab evaluate` has found, in `evaluation/<checkpoint>/`."""
 

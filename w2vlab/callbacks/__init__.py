@@ -3,6 +3,7 @@
 from w2vlab.callbacks.checkpoint import RunCheckpoint
 from w2vlab.callbacks.codebook_health import CodebookHealth
 from w2vlab.callbacks.compile import CompileModel
+from w2vlab.callbacks.final_probe import FinalProbe
 from w2vlab.callbacks.gradient_flow import GradientFlow
 from w2vlab.callbacks.not_finite import NotFinite
 from w2vlab.callbacks.online_probe import OnlineProbe
@@ -18,6 +19,7 @@ __all__ = [
     "CodebookHealth",
     "CollapseWatchdog",
     "CompileModel",
+    "FinalProbe",
     "GracefulStop",
     "GradientFlow",
     "NotFinite",

@@ -117,6 +117,13 @@ def setting_of(module: PretrainingModule) -> Setting:
     )
 
 
+def guess_loss(module: object) -> float | None:
+    """Returns the prediction loss of a guess among all candidates; None before the first one, or without any."""
+    if not isinstance(module, PretrainingModule) or (module.num_candidates or 0) < 2:
+        return None
+    return setting_of(module).uninformed_loss(Reading(0, 0.0, 0.0))
+
+
 def _objective(loss: PredictionLoss) -> Objective:
     if isinstance(loss, FuturePredictionLoss) and loss.objective == "logistic":
         return "balanced_logistic" if loss.balanced_classes else "logistic"

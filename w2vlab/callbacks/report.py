@@ -14,11 +14,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from w2vlab.callbacks.cost import RunCost
 from w2vlab.callbacks.examples import show_examples
+from w2vlab.callbacks.final_probe import FinalProbe
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.metric_log import MetricLog
+from w2vlab.callbacks.readings import guess_loss
 from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
 from w2vlab.callbacks.run_folder import may_fail, run_folder
-from w2vlab.callbacks.run_view import RunView
+from w2vlab.callbacks.run_view import Finding, RunView
 from w2vlab.callbacks.summary import print_summary, summarize
 from w2vlab.files import REPORT, write_whole
 from w2vlab.modules.trained import TrainedModule
@@ -33,7 +35,8 @@ class RunReport(Callback):
     After a validation, `report.png` and `report.json` in the run's folder are written anew (rarely, where validations
     follow each other fast), and the picture and the usage of the codebooks go to Weights & Biases, if that is the
     logger; so do a few transcripts beside what was recognised, where a model does that. At the end, also of an
-    interrupted run, a short table follows on the terminal. A resumed run goes on with the history in its checkpoint.
+    interrupted run, a short table follows on the terminal. What `FinalProbe` measures at the end of a whole run, if the
+    run has one, is added when all that is written. A resumed run goes on with the history in its checkpoint.
     Every recorded row is appended to `metrics.jsonl` at once, with the time and the audio that it took to get there.
     """
 
@@ -111,26 +114,33 @@ class RunReport(Callback):
                 self._next_drawing = end + (end - start) / _DRAWING_SHARE
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reports."""
-        self._report(trainer, pl_module)
+        """Reports; then has the last measurements done, and reports what they have found."""
+        if not trainer.is_global_zero:
+            return
+        paths = self._publish(trainer, self._view(trainer, pl_module))
+        found = [probe.look(trainer, pl_module) for probe in trainer.callbacks if isinstance(probe, FinalProbe)]  # type: ignore[attr-defined]
+        view = self._view(trainer, pl_module, next(filter(None, found), None))
+        if view.finding is not None:
+            paths = self._publish(trainer, view)
+        print_summary(view.title, summarize(view, self.cost.seconds), paths)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Reports if the run was stopped from outside; an error needs the terminal for itself."""
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
-            self._report(trainer, pl_module)
+        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.state.fn == TrainerFn.FITTING
+        if stopped and trainer.is_global_zero:
+            view = self._view(trainer, pl_module)
+            print_summary(view.title, summarize(view, self.cost.seconds), self._publish(trainer, view))
 
-    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        view = self._view(trainer, pl_module)
-        paths = {}
-        if not _is_trial(trainer):
-            paths = _paths(trainer)
-            with may_fail("The report"):
-                paths["picture"] = str(self._write(trainer, view))
-        print_summary(view.title, summarize(view, self.cost.seconds), paths)
+    def _publish(self, trainer: Trainer, view: RunView) -> dict[str, str]:
+        """Writes the report; returns where everything of the run is."""
+        if _is_trial(trainer):
+            return {}
+        paths = _paths(trainer)
+        with may_fail("The report"):
+            paths["picture"] = str(self._write(trainer, view))
+        return paths
 
-    def _view(self, trainer: Trainer, pl_module: LightningModule) -> RunView:
+    def _view(self, trainer: Trainer, pl_module: LightningModule, finding: Finding | None = None) -> RunView:
         module = cast(TrainedModule, pl_module)
         return RunView(
             title=f"{module.title}, update {trainer.global_step}",
@@ -140,6 +150,8 @@ class RunReport(Callback):
             code_counts=module.codebook_counts,
             num_codes=module.num_codes,
             error_rates=module.error_rates,
+            guess_loss=guess_loss(module),
+            finding=finding,
         )
 
     def _write(self, trainer: Trainer, view: RunView) -> Path:

@@ -10,6 +10,38 @@ from torch import Tensor
 from w2vlab.callbacks.history import MetricHistory
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A share with its 95 % interval, in [0, 1].
+
+    Attributes:
+        name: Of what.
+        value: The share.
+        low: Where its interval begins.
+        high: Where it ends.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured at the end of a run.
+
+    Attributes:
+        title: What the bars are.
+        bars: What is drawn.
+        rows: What stands in the table, by its names.
+    """
+
+    title: str
+    bars: tuple[Bar, ...]
+    rows: Mapping[str, str]
+
+
 @dataclass
 class RunView:
     """What the picture and the summary show.
@@ -22,6 +54,8 @@ class RunView:
         code_counts: How often each entry was chosen in the last validation, shape `(G, V)`; None without codebooks.
         num_codes: Entries of all codebooks, G V; 0 without codebooks.
         error_rates: What is counted by each error rate of a validation, by its name in the logs; empty in pretraining.
+        guess_loss: The prediction loss, in nats, of a guess that tells no candidate from another; None where unknown.
+        finding: What was measured at the end of the run; None before, or where nothing was.
     """
 
     title: str
@@ -31,3 +65,5 @@ class RunView:
     code_counts: Tensor | None
     num_codes: int
     error_rates: Mapping[str, str] = field(default_factory=dict)
+    guess_loss: float | None = None
+    finding: Finding | None = None

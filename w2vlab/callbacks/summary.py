@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
@@ -24,11 +26,10 @@ def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
         view: The run.
         seconds: Time it took, all its parts together.
     """
-    val = view.validation
-    first, last = val.first("val/loss/total"), val.last("val/loss/total")
     return {
-        "validation loss": _ABSENT if first is None or last is None else f"{first:.4g} at first, {last:.4g} at last",
+        "validation loss": _loss(view),
         **(_error_rates(view) if view.error_rates else _codes(view)),
+        **({} if view.finding is None else view.finding.rows),
         "speed": _speed(view),
         "time": str(timedelta(seconds=round(seconds))),
     }
@@ -44,6 +45,14 @@ def print_summary(title: str, values: dict[str, str], paths: dict[str, str]) -> 
     console.print(table)
     for name, path in paths.items():
         console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _loss(view: RunView) -> str:
+    updates, losses = view.validation.series("val/loss/total")
+    if not losses:
+        return _ABSENT
+    first = "before training" if updates[0] == 0 else "at first"
+    return f"{losses[0]:.4g} {first}, {losses[-1]:.4g} at last"
 
 
 def _error_rates(view: RunView) -> dict[str, str]:
@@ -81,7 +90,8 @@ def _perplexity(hard: float | None, soft: float | None) -> str:
 
 
 def _speed(view: RunView) -> str:
-    rate, mfu, waiting = (view.train.last(name) for name in (AUDIO_RATE, MFU, DATA_WAIT_SHARE))
+    """Returns medians over the run: single windows have its start or a disturbance in them."""
+    rate, mfu, waiting = (_median(view.train.series(name)[1]) for name in (AUDIO_RATE, MFU, DATA_WAIT_SHARE))
     if rate is None:
         return _ABSENT
     text = f"{rate:.4g} s of audio a second"
@@ -89,4 +99,9 @@ def _speed(view: RunView) -> str:
         text += f", MFU {100 * mfu:.3g} %"
     if waiting is not None:
         text += f", {100 * waiting:.3g} % waiting for data"
-    return text
+    return f"{text} (medians of the run)"
+
+
+def _median(values: list[float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return median(finite) if finite else None

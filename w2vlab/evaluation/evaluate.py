@@ -75,14 +75,19 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> PretrainingMod
     return module.to(device).eval()
 
 
-def random_twin(module: PretrainingModule) -> PretrainingModule | None:
-    """Builds the same network with weights as they are drawn; None where its configuration is not known."""
+def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> PretrainingModule | None:
+    """Builds the same network with weights as they are drawn; None where its configuration is not known.
+
+    Args:
+        module: The network.
+        seed: Of the weights; with that of its run they are those that the run began with.
+    """
     if module.run_config is None:
         return None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(PretrainingModule, "model")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(TWIN_SEED)
+        torch.manual_seed(seed)
         twin: PretrainingModule = parser.instantiate_classes(
             parser.parse_object({"model": module.run_config["model"]})
         ).model

@@ -125,7 +125,7 @@ def run_probe(
         penalties: Strengths to try, from the strongest; `functional.logistic.fit_logistic` says of what.
     """
     device = torch.device(device)
-    penalty = penalties[0] if len(penalties) == 1 else _best_penalty(train, num_phones, device, penalties)
+    penalty = penalties[0] if len(penalties) == 1 else choose_penalty(train, num_phones, device, penalties).penalty
     model = fit_logistic(*train.stacked(device), num_phones, penalty, tolerance=_TOLERANCE)
     correct, total = {}, {}
     for name, rows in test.features.items():
@@ -137,10 +137,26 @@ def run_probe(
     return ProbeResult(correct, total, float(majority), penalty)
 
 
-def _best_penalty(train: Examples, num_phones: int, device: torch.device, penalties: Sequence[float]) -> float:
+@dataclass(frozen=True)
+class PenaltyChoice:
+    """How strong the regularisation of a probe is to be.
+
+    Attributes:
+        penalty: Its strength.
+        accuracy: Of the probe with it, on training utterances that it was not fitted to; 0 where there are none.
+    """
+
+    penalty: float
+    accuracy: float
+
+
+def choose_penalty(
+    train: Examples, num_phones: int, device: torch.device, penalties: Sequence[float] = PENALTIES
+) -> PenaltyChoice:
+    """Tries ever weaker regularisation on a part of the training utterances, for as long as it helps on the others."""
     ordered = sorted(train.features, key=held_out_position)
     if len(ordered) < 2:
-        return penalties[len(penalties) // 2]
+        return PenaltyChoice(penalties[len(penalties) // 2], 0.0)
     # The hash chose these utterances too; its order says nothing about what is in them.
     size = max(1, round(VALIDATION_SHARE * len(ordered)))
     validation, rest = train.some(ordered[:size]), train.some(ordered[size:])
@@ -154,4 +170,4 @@ def _best_penalty(train: Examples, num_phones: int, device: torch.device, penalt
         if correct <= best_correct:
             break  # it only gets worse from here, and weaker penalties take the longest
         best, best_correct = penalty, correct
-    return best
+    return PenaltyChoice(best, best_correct / max(1, len(expected)))

@@ -1,0 +1,229 @@
+"""What a run has taught its network of phones, measured once at its end."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from w2vlab.callbacks.pretraining_only import refuse_other_modules
+from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.run_view import Finding
+from w2vlab.callbacks.stopping import handling
+from w2vlab.callbacks.whole_model import keeps_whole_model
+from w2vlab.files import FINAL_PROBE, write_whole
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.types import Seconds
+
+if TYPE_CHECKING:
+    from w2vlab.evaluation.corpus import EvaluationCorpus
+    from w2vlab.evaluation.gain import Gain
+
+PREFIX = "final_probe"
+"""Of everything that is logged."""
+
+_REPEAT = "The run itself is finished and saved; the same command with --ckpt_path=last measures again."
+
+
+class FinalProbe(Callback):
+    """Names phones with a linear classifier of the network's best layer, when the run has come to its end.
+
+    Beside it stand the same network before training, by its own best layer, and cepstra (MFCC), each with an interval
+    over resampled test utterances. The table at the end of the run says in words which is better, and whether that is
+    beyond the interval; `report.png` has bars, `final_probe.json` everything.
+
+    Layers are chosen on utterances that the classifier learns from, not on those it is tested on. Leave these out of
+    the pretraining, as `data.exclude: festvox-ru-test` does. Weights before training are drawn again from the run's
+    seed; a check made at the first update tells whether they are the same.
+
+    It is done after all else has been saved, by the first process alone, and changes no number of the run. A run that
+    is stopped is not measured. A signal while it measures ends the measurement and not more.
+
+    Args:
+        corpus: Labelled speech, as `w2vlab evaluate` takes it; by default that of the run.
+        num_train: Most utterances that the classifier learns from.
+        num_test: Most utterances that it is tested on.
+        batch_seconds: Most audio in a batch, in seconds, padding counted.
+        cache_dir: Where fetched corpora are; by default as for the run's own data.
+    """
+
+    def __init__(
+        self,
+        corpus: str | None = None,
+        num_train: int = 60,
+        num_test: int = 40,
+        batch_seconds: Seconds = 40.0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        for name, number, least in (("num_train", num_train, 2), ("num_test", num_test, 1)):
+            if number < least:
+                raise ValueError(f"`{name}` must be at least {least}, but is {number}.")
+        if batch_seconds <= 0:
+            raise ValueError(f"`batch_seconds` must be positive, but is {batch_seconds}.")
+        self.corpus = corpus
+        self.num_train = num_train
+        self.num_test = num_test
+        self.batch_seconds = batch_seconds
+        self.cache_dir = cache_dir
+        self.gain: Gain | None = None
+        """What was measured."""
+        self._first_weights: list[float] = []
+        self._finding: Finding | None = None
+        self._looked = self._ended = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the weights before training can be recognised by, for the checkpoint."""
+        return {"first_weights": self._first_weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it over from a checkpoint."""
+        self._first_weights = list(state_dict["first_weights"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes sure that the end will not be too late to find out.
+
+        Raises:
+            ValueError: No process has the whole model, the model is not pretrained, or the corpus cannot be used.
+        """
+        refuse_other_modules(self, pl_module)
+        self._looked = self._ended = False
+        self._finding = self.gain = None
+        if stage != TrainerFn.FITTING:
+            return
+        if not keeps_whole_model(trainer):
+            raise ValueError(
+                "`trainer.strategy` must keep the whole model in each process for FinalProbe, such as ddp, "
+                f"but is {type(trainer.strategy).__name__}. Take the callback out."
+            )
+        if self.corpus is not None and trainer.is_global_zero:
+            self._open(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes what the weights before training can be recognised by."""
+        if trainer.is_global_zero and not trainer.global_step:
+            self._first_weights = _signature(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures, unless the report of the run has it done."""
+        from w2vlab.callbacks.report import RunReport
+
+        self._ended = True
+        if any(isinstance(other, RunReport) for other in trainer.callbacks):  # type: ignore[attr-defined]
+            return
+        finding = self.look(trainer, pl_module) if trainer.is_global_zero else None
+        for name, text in (finding.rows if finding is not None else {}).items():
+            print(f"{name}: {text}", flush=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Has the other processes wait for the first one."""
+        if self._ended and stage == TrainerFn.FITTING:
+            self._ended = False
+            trainer.strategy.barrier("final probe")
+
+    def look(self, trainer: Trainer, module: LightningModule) -> Finding | None:
+        """Measures, once; returns nothing where there is nothing to measure, and says why.
+
+        Args:
+            trainer: Has finished.
+            module: What it trained.
+        """
+        if self._looked or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return self._finding
+        self._looked = True
+        try:
+            with handling(_interrupt):
+                why_not = self._measure(trainer, cast(PretrainingModule, module))
+        except _InterruptedError as interrupt:
+            why_not = f"stopped by {interrupt}. {_REPEAT}"
+        except (ValueError, OSError) as problem:
+            why_not = f"not done: {problem}"
+        if why_not is not None:
+            print(f"Phone probe: {why_not}", flush=True)
+        return self._finding
+
+    def _measure(self, trainer: Trainer, module: PretrainingModule) -> str | None:
+        """Measures, or returns why not."""
+        from w2vlab.callbacks.final_probe_text import Lines, as_plain, finding, logged
+        from w2vlab.evaluation.evaluate import random_twin
+        from w2vlab.evaluation.gain import measure_gain
+
+        if self._corpus_of(module) is None:
+            return "skipped, because the run's data are not known. Give `corpus`."
+        corpus = self._open(trainer, module)
+        if not corpus.alignments:
+            return f"skipped, because {corpus.name} has no phone labels."
+        with _on_device(module, trainer.strategy.root_device):
+            before = random_twin(module, module.seed)
+            if before is not None and not _same(self._first_weights, _signature(before)):
+                before = None
+            gain = measure_gain(
+                module, before, corpus, self.batch_seconds, trainer.precision_plugin.val_step_context, Lines()
+            )
+        self.gain, self._finding = gain, finding(gain)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{PREFIX}/{name}": value for name, value in logged(gain).items()}, trainer.global_step)
+        with may_fail(FINAL_PROBE):
+            folder = run_folder(trainer)
+            folder.mkdir(parents=True, exist_ok=True)
+            content = {"update": trainer.global_step, "corpus": corpus.name, "split": asdict(corpus.split)}
+            write_whole(folder / FINAL_PROBE, json.dumps({**content, **as_plain(gain)}, indent=1))
+        return None
+
+    def _corpus_of(self, module: LightningModule) -> str | None:
+        data = (cast(PretrainingModule, module).run_config or {}).get("data") or {}
+        return self.corpus if self.corpus is not None else data.get("corpus")
+
+    def _open(self, trainer: Trainer, module: LightningModule) -> EvaluationCorpus:
+        from w2vlab.data.cache import cache_root
+        from w2vlab.data.held_out import HASH
+        from w2vlab.evaluation.corpus import open_corpus
+
+        model = cast(PretrainingModule, module)
+        cache = self.cache_dir
+        if cache is None:
+            configured = ((model.run_config or {}).get("data") or {}).get("cache_dir")
+            cache = None if configured is None else Path(configured)
+        shortest = max(model.encoder.receptive_field, 400)
+        name = self._corpus_of(module)
+        assert name is not None
+        return open_corpus(name, cache_root(cache), HASH, self.num_train, self.num_test, shortest)
+
+
+class _InterruptedError(BaseException):
+    """A signal came while a finished run was measured."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise _InterruptedError(signal.Signals(number).name)
+
+
+@contextmanager
+def _on_device(module: LightningModule, device: torch.device) -> Iterator[None]:
+    """Takes the module back to where it was trained: the trainer has taken it to the host at the end of the fit."""
+    before = module.device
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(before)
+
+
+def _signature(module: torch.nn.Module) -> list[float]:
+    """Returns a number for each parameter, which those of another seed do not have."""
+    return [float(parameter.detach().cpu().double().abs().sum()) for parameter in module.parameters()]
+
+
+def _same(one: list[float], other: list[float]) -> bool:
+    """Tells whether two signatures are those of the same weights, whatever they were rounded to since."""
+    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(one, other, strict=True))

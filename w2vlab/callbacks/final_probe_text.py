@@ -1,0 +1,124 @@
+"""What the probe at the end of a run has found: in words, for the loggers, and as plain data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from w2vlab.callbacks.run_view import Bar, Finding
+from w2vlab.evaluation.bootstrap import Interval
+from w2vlab.evaluation.gain import Best, Gain
+from w2vlab.evaluation.layers import CONTEXT, LATENTS
+from w2vlab.evaluation.measure import Advance
+
+_BEFORE, _MFCC = "before training", "MFCC"
+
+
+def finding(gain: Gain) -> Finding:
+    """Says what was found, in the rows of a table and as bars."""
+    trained = gain.trained.resampled.interval
+    rows = {"phones named": f"{_share(trained)} by {_called(gain.trained)}, its best on held-out training utterances"}
+    bars = [_bar(_short(gain.trained), trained)]
+    if gain.before is not None and gain.over_before is not None:
+        interval = gain.before.resampled.interval
+        rows[_BEFORE] = f"{_share(interval)} by {_called(gain.before)}: {_learned(gain.over_before)}"
+        bars.append(_bar(f"{_BEFORE},\n{_called(gain.before)}", interval))
+    else:
+        rows[_BEFORE] = "not known, so nobody can tell what training has added"
+    interval = gain.mfcc.resampled.interval
+    rows[_MFCC] = f"{_share(interval)}: {_beside_mfcc(gain.over_mfcc)}"
+    bars.append(_bar(_MFCC, interval))
+    return Finding("Phones named by a linear probe", tuple(bars), rows)
+
+
+def _learned(difference: Interval) -> str:
+    points = _points(difference)
+    if difference.low > 0:
+        return f"training has added {points}, beyond chance"
+    if difference.high < 0:
+        return f"training has changed that by {points}, for the worse and beyond chance"
+    return f"training has changed that by {points}, no more than chance could: nothing is shown to be learned of phones"
+
+
+def _beside_mfcc(difference: Interval) -> str:
+    points = _points(difference)
+    if difference.low > 0:
+        return f"the network is better by {points}, beyond chance"
+    if difference.high < 0:
+        return f"still better, the network is at {points}"
+    return f"about as good, the network is at {points}, no more than chance could be"
+
+
+def _share(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def _points(difference: Interval) -> str:
+    values = (100 * value for value in (difference.value, difference.low, difference.high))
+    value, low, high = (f"{number:+.1f}" for number in values)
+    return f"{value} points [{low}, {high}]"
+
+
+def _called(best: Best) -> str:
+    return {LATENTS: "the latents", CONTEXT: "the contexts"}.get(best.representation, best.representation)
+
+
+def _short(best: Best) -> str:
+    return f"trained,\n{_called(best)}"
+
+
+def _bar(name: str, interval: Interval) -> Bar:
+    return Bar(name, interval.value, interval.low, interval.high)
+
+
+def logged(gain: Gain) -> dict[str, float]:
+    """Returns what loggers get."""
+    values = {"accuracy": gain.trained.probe.accuracy, "mfcc": gain.mfcc.probe.accuracy}
+    if gain.before is not None:
+        values["before_training"] = gain.before.probe.accuracy
+    for name, difference in (("over_before", gain.over_before), ("over_mfcc", gain.over_mfcc)):
+        if difference is not None:
+            values |= {name: difference.value, f"{name}_low": difference.low, f"{name}_high": difference.high}
+    return values
+
+
+def as_plain(gain: Gain) -> dict[str, Any]:
+    """Returns everything as plain data."""
+    sources = {"trained": gain.trained, "before_training": gain.before, "mfcc": gain.mfcc}
+    differences = {"over_before": gain.over_before, "over_mfcc": gain.over_mfcc}
+    return {
+        **{name: None if best is None else _plain_best(best) for name, best in sources.items()},
+        **{name: None if difference is None else asdict(difference) for name, difference in differences.items()},
+    }
+
+
+def _plain_best(best: Best) -> dict[str, Any]:
+    return {
+        "representation": best.representation,
+        "accuracy": asdict(best.resampled.interval),
+        "held_out": dict(best.held_out),
+        "probe": asdict(best.probe),
+    }
+
+
+class Lines:
+    """Prints a line when a stage begins, and when it is done how long that took."""
+
+    @contextmanager
+    def stage(self, name: str, total: float) -> Iterator[Advance]:
+        """Prints the lines of a stage, one at its half in between."""
+        start, done, told = time.monotonic(), 0.0, False
+
+        def advance(steps: float) -> None:
+            nonlocal done, told
+            done += steps
+            if not told and 2 * done >= total > done:
+                told = True
+                print(f"Phone probe, {name}: {done:.0f} of {total:.0f}", flush=True)
+
+        print(f"Phone probe, {name}: {total:.0f} to do; Ctrl-C leaves it out", flush=True)
+        yield advance
+        print(f"Phone probe, {name}: done in {time.monotonic() - start:.0f} s", flush=True)

@@ -1,0 +1,195 @@
+"""The panels of a run's picture; each knows whether it has anything to show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, ScalarFormatter
+
+from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.run_view import RunView
+from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
+
+_TRAIN, _VAL, _SECOND, _LIMIT = "#8fb4d9", "#c8502d", "#3b7d4f", "#777777"
+
+_HARD, _SOFT = "val/codebook/perplexity_hard", "val/codebook/perplexity_soft"
+_RATE, _TEMPERATURE = "learning_rate", "train/gumbel_temperature"
+
+_FEW = 40
+"""Values up to which dots tell single validations apart; in a long run they would only be in the way."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of the picture.
+
+    Attributes:
+        draw: Draws it.
+        shows: Whether it would have a visible mark.
+    """
+
+    draw: Callable[[Axes, RunView], None]
+    shows: Callable[[RunView], bool]
+
+
+def _has(*names: str) -> Callable[[RunView], bool]:
+    return lambda view: any(_finite(history, name) for history in (view.train, view.validation) for name in names)
+
+
+def _finite(history: MetricHistory, name: str) -> bool:
+    return any(math.isfinite(value) for value in history.series(name)[1])
+
+
+def _draw_loss(axes: Axes, view: RunView) -> None:
+    _draw_pair(axes, view, "loss/total")
+    if view.guess_loss is not None:
+        candidates = view.num_candidates or 0
+        is_choice = candidates > 1 and math.isclose(view.guess_loss, math.log(candidates))
+        cost = f"ln {candidates}" if is_choice else f"{view.guess_loss:.3g}"
+        _draw_limit(axes, view.guess_loss, f"a guess: {cost}, penalties apart")
+    _finish(axes, "Loss (nats an utterance)" if view.error_rates else "Loss (nats a prediction)")
+
+
+def _draw_accuracy(axes: Axes, view: RunView) -> None:
+    _draw_pair(axes, view, "accuracy")
+    if view.num_candidates:
+        _draw_limit(axes, 1 / view.num_candidates, f"chance, 1 of {view.num_candidates}")
+    _finish(axes, "Accuracy among the candidates")
+
+
+def _draw_errors(axes: Axes, view: RunView) -> None:
+    for (name, what), colour, marker in zip(view.error_rates.items(), (_VAL, _SECOND), "os", strict=False):
+        _draw_line(axes, view.validation, f"val/{name}", f"of {what}s", colour, marker)
+    _draw_limit(axes, 1.0, "as many errors as there are to recognise")
+    axes.set_ylim(bottom=0)
+    _finish(axes, "Error rates in validation")
+
+
+def _draw_perplexity(axes: Axes, view: RunView) -> None:
+    _draw_line(axes, view.validation, _HARD, "of the codes", _VAL, marker="o")
+    _draw_line(axes, view.validation, _SOFT, "of the probabilities", _SECOND, marker="s")
+    _draw_limit(axes, view.num_codes, f"all {view.num_codes} entries alike")
+    if view.num_codes > 100:  # a collapse to a few entries must still be seen
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+    _finish(axes, "Codebook perplexity in validation")
+
+
+def _draw_schedules(axes: Axes, view: RunView) -> None:
+    _draw_line(axes, view.train, _RATE, "learning rate (left)", _TRAIN)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 3))
+    handles = list(axes.lines)
+    if _finite(view.train, _TEMPERATURE):
+        right = axes.twinx()
+        _draw_line(right, view.train, _TEMPERATURE, "Gumbel temperature (right)", _SECOND)
+        right.set_ylim(0, right.get_ylim()[1] * 1.25)  # room for the legend
+        right.spines["top"].set_visible(False)
+        handles += right.lines
+    _finish(axes, "Schedules", handles=handles)
+
+
+def _draw_speed(axes: Axes, view: RunView) -> None:
+    _draw_line(axes, view.train, AUDIO_RATE, "audio (left)", _TRAIN)
+    axes.set_ylim(bottom=0)
+    handles = list(axes.lines)
+    if any(_finite(view.train, name) for name in (MFU, DATA_WAIT_SHARE)):
+        right = axes.twinx()
+        _draw_line(right, view.train, MFU, "MFU (right)", _SECOND)
+        _draw_line(right, view.train, DATA_WAIT_SHARE, "waiting for data (right)", _VAL)
+        right.set_ylim(0, 1)
+        right.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        right.spines["top"].set_visible(False)
+        handles += right.lines
+    _finish(axes, "Speed (seconds of audio a second)", handles=handles)
+
+
+def _draw_usage(axes: Axes, view: RunView) -> None:
+    assert view.code_counts is not None, "else it is not shown"
+    counts = view.code_counts
+    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sort(dim=1, descending=True).values  # (G, V)
+    ranks = torch.arange(1, shares.shape[1] + 1)
+    for index, share in enumerate(shares):
+        used = share > 0  # an unused entry has no place on a logarithmic axis
+        label = f"codebook {index + 1}: {int(used.sum())} of {len(share)} used"
+        marker = "o" if used.sum() == 1 else ""
+        axes.plot(ranks[used], share[used], label=label, drawstyle="steps-mid", marker=marker)
+    _draw_limit(axes, 1 / shares.shape[1], "all alike")
+    axes.set_yscale("log")
+    axes.set_xlim(0.5, shares.shape[1] + 0.5)
+    _finish(axes, "Share of each entry, most used first", over="rank of the entry")
+
+
+def _draw_finding(axes: Axes, view: RunView) -> None:
+    assert view.finding is not None, "else it is not shown"
+    bars = view.finding.bars
+    for place, (bar, colour) in enumerate(zip(bars, (_VAL, _TRAIN, _LIMIT), strict=False)):
+        reach = [[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]]
+        axes.bar(place, bar.value, color=colour, width=0.6, yerr=reach, capsize=5, ecolor="black")
+        axes.annotate(
+            f"{100 * bar.value:.1f} %", (place, bar.high), (0, 4), textcoords="offset points", ha="center", fontsize=9
+        )
+    axes.set_xticks(range(len(bars)), [bar.name for bar in bars], fontsize=9)
+    axes.set_ylim(0, min(1.1, 1.2 * max(bar.high for bar in bars)))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_title(view.finding.title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+LOSS = Panel(_draw_loss, _has("train/loss/total", "val/loss/total"))
+SCHEDULES = Panel(_draw_schedules, _has(_RATE, _TEMPERATURE))
+SPEED = Panel(_draw_speed, _has(AUDIO_RATE, MFU, DATA_WAIT_SHARE))
+PRETRAINING = (
+    LOSS,
+    Panel(_draw_accuracy, _has("train/accuracy", "val/accuracy")),
+    Panel(_draw_perplexity, _has(_HARD, _SOFT)),
+    Panel(_draw_usage, lambda view: view.code_counts is not None and bool(view.code_counts.sum() > 0)),
+    SCHEDULES,
+    SPEED,
+    Panel(_draw_finding, lambda view: view.finding is not None and bool(view.finding.bars)),
+)
+RECOGNITION = (
+    LOSS,
+    Panel(_draw_errors, lambda view: _has(*(f"val/{name}" for name in view.error_rates))(view)),
+    SCHEDULES,
+    SPEED,
+)
+
+
+def _draw_pair(axes: Axes, view: RunView, metric: str) -> None:
+    _draw_line(axes, view.train, f"train/{metric}", "training", _TRAIN)
+    _draw_line(axes, view.validation, f"val/{metric}", "validation", _VAL, marker="o")
+
+
+def _draw_line(axes: Axes, history: MetricHistory, name: str, label: str, colour: str, marker: str = "") -> None:
+    updates, values = history.series(name)
+    if not any(map(math.isfinite, values)):
+        return
+    if sum(map(math.isfinite, values)) == 1:  # a line of one point is not seen
+        marker = marker or "o"
+    elif len(values) > _FEW:
+        marker = ""
+    axes.plot(updates, values, label=label, color=colour, linewidth=1.2, marker=marker, markersize=4)
+
+
+def _draw_limit(axes: Axes, value: float, label: str) -> None:
+    axes.axhline(value, color=_LIMIT, linestyle="--", linewidth=1, label=label)
+
+
+def _finish(axes: Axes, title: str, over: str = "update", handles: list[Line2D] | None = None) -> None:
+    axes.set_title(title, fontsize=11)
+    axes.spines["top"].set_visible(False)
+    axes.set_xlabel(over)
+    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.legend(handles=axes.get_legend_handles_labels()[0] if handles is None else handles, fontsize=9, frameon=False)
