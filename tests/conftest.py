@@ -18,6 +18,12 @@ from tests.scheduling import pytest_collection_modifyitems, pytest_xdist_make_sc
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of notebooks, commands, and both processes of a pair
 
+DRAWN = (
+    *("callbacks.picture.draw_run", "callbacks.codebook_picture.draw_codebook_health"),
+    *("callbacks.gradient_picture.draw_gradient_matrix", "reports.pictures.draw_curves"),
+    *("reports.pictures.draw_outcomes", "reports.pictures.draw_perplexity"),
+)
+
 # Where a script starts the tests in the background they ignore an interrupt, and so would every process they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,5 +46,6 @@ def _no_handler_left() -> Iterator[None]:
 
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the picture of a run empty: to draw it takes longer than a tiny run."""
-    monkeypatch.setattr("w2vlab.callbacks.picture.draw_run", lambda view: Figure())
+    """Leaves pictures of runs and reports empty: to draw one takes longer than a tiny run."""
+    for name in DRAWN:
+        monkeypatch.setattr(f"w2vlab.{name}", lambda *_: Figure())

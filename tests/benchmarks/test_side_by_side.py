@@ -11,8 +11,14 @@ import pytest
 
 from benchmarks import memory, scaling, train_step
 from benchmarks.side_by_side import Measurement, machine, take_turns
+from tests.processes import forked
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+
+
+@pytest.fixture(autouse=True)
+def _forked_competitors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.side_by_side.subprocess", forked)
 
 
 def check(figures: dict, peer: str, rounds: int) -> None:

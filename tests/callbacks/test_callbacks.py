@@ -68,6 +68,7 @@ def test_last_checkpoint_does_not_wait_for_a_better_loss(tmp_path: Path) -> None
     assert steps == {"last.ckpt": 30, "last-previous.ckpt": 20, "update-10.ckpt": 10}
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_report_goes_on_after_a_resume(tmp_path: Path) -> None:
     run(tmp_path, 1, callbacks=[checkpoint(), RunReport()])
     report = RunReport()
@@ -77,6 +78,7 @@ def test_report_goes_on_after_a_resume(tmp_path: Path) -> None:
     assert report.train.last("learning_rate") == pytest.approx(0.1)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_sanity_check_is_no_validation(tmp_path: Path) -> None:
     report = RunReport()
     run(tmp_path, 1, callbacks=[report], num_sanity_val_steps=2)

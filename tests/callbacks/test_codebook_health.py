@@ -58,11 +58,13 @@ def test_looks_at_the_start_every_so_often_and_at_the_end(tmp_path: Path) -> Non
     assert (tmp_path / "codebook_health.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_without_a_sanity_check_it_waits_for_the_first_validation(tmp_path: Path) -> None:
     train(CodebookHealth(every=1, num_utterances=4), tmp_path, num_sanity_val_steps=0, val_check_interval=3)
     assert [look["update"] for look in content(tmp_path)["looks"]] == [4, 5, 6]
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize("quantizer", [GumbelQuantizer, KMeansQuantizer, EMAQuantizer])
 def test_numbers_are_those_of_every_frame_of_the_probe_in_evaluation(quantizer: type, tmp_path: Path) -> None:
     """Counted here in plain loops, from each utterance by itself, without padding."""
@@ -94,6 +96,7 @@ def test_numbers_are_those_of_every_frame_of_the_probe_in_evaluation(quantizer: 
     assert last["joint_perplexity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_codes_change_where_weights_do(tmp_path: Path) -> None:
     train(CodebookHealth(every=2), tmp_path / "still", model=model_with(rate=0.0))
     train(CodebookHealth(every=2), tmp_path / "moving", model=model_with(rate=0.1))
@@ -103,6 +106,7 @@ def test_codes_change_where_weights_do(tmp_path: Path) -> None:
     assert moving[1]["1/changed"] > 0
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_probe_is_the_same_utterances_all_along(tmp_path: Path) -> None:
     """The check before training sees one batch of two; the first validation sees the rest."""
     health = CodebookHealth(every=1, num_utterances=16)
@@ -111,6 +115,7 @@ def test_the_probe_is_the_same_utterances_all_along(tmp_path: Path) -> None:
     assert [batch.waveform.device.type for batch in health._probe] == ["cpu", "cpu"]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_kept_utterances_are_as_short_as_they_can_be(tmp_path: Path) -> None:
     health = CodebookHealth(num_utterances=4)
     train(health, tmp_path)
@@ -118,7 +123,10 @@ def test_kept_utterances_are_as_short_as_they_can_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls", [MaskedPrediction, FuturePrediction])
-def test_the_run_is_the_same_with_and_without(cls: type, tmp_path: Path) -> None:
+def test_the_run_is_the_same_with_and_without(cls: type, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if cls is FuturePrediction:  # pictures of the other one will do
+        request.getfixturevalue("no_drawing")
+
     def losses(callbacks: list[Any]) -> list[float]:
         model = toy_model(cls, 0.005, quantizer=GUMBEL, feature_dropout=0.2)
         options = {"num_sanity_val_steps": 2, "val_check_interval": 2, "default_root_dir": tmp_path}
@@ -143,6 +151,7 @@ def test_nothing_is_drawn_and_modes_come_back(tmp_path: Path) -> None:
     assert [len(row) for row in codes] == [model.encoder.num_frames(n) for n in (800, 700, 430, 620, 800)]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_resumed_run_goes_on_with_the_history(tmp_path: Path) -> None:
     trainer = make_trainer(4, callbacks=[CodebookHealth(every=2)], default_root_dir=tmp_path, num_sanity_val_steps=2)
     trainer.fit(model_with(), loader(noise()), loader(VALIDATION))
@@ -195,6 +204,7 @@ def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("codebook_health.*"))
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_numbers_reach_the_logger(tmp_path: Path) -> None:
     table = CSVLogger(tmp_path, name="run", version="1")
     train(CodebookHealth(every=3, num_utterances=4), tmp_path, logger=table)

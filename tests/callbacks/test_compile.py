@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from tests.modules.training import (
     plain_sgd,
     with_updates,
 )
+from tests.processes.isolated import in_a_process_of_its_own
 from w2vlab.callbacks import CompileModel, GradientFlow
 from w2vlab.callbacks import compile as compile_module
 from w2vlab.contexts import GRUContext, TransformerContext
@@ -86,6 +88,7 @@ def run(updates: int = 4, accumulate: int = 2, callbacks: Any = (), model: Any =
 
 
 @needs_compiler
+@in_a_process_of_its_own
 def test_inductor_gives_the_same_losses_and_gradients() -> None:
     """In evaluation mode, where nothing is drawn on the device."""
     torch.manual_seed(0)
@@ -112,6 +115,7 @@ def test_inductor_gives_the_same_losses_and_gradients() -> None:
 
 
 @needs_compiler
+@in_a_process_of_its_own
 def test_noise_ahead_of_an_update_is_that_of_the_update() -> None:
     """The diversity of a whole update is taken without gradient, by a compilation of its own, and must be the same."""
     seen: list[tuple[bool, Tensor]] = []
@@ -161,6 +165,7 @@ def test_a_run_goes_on_with_and_without(first: bool, tmp_path: Path, compiling: 
 
 
 @needs_compiler
+@in_a_process_of_its_own
 def test_gradient_flow_is_the_same_with_and_without(tmp_path: Path) -> None:
     """It derives the graph of a step by each term, which compiled code forbids unless it is told."""
     matrices = []
@@ -187,15 +192,16 @@ def test_a_copy_of_the_model_computes_by_itself(compiling: Callable[..., Compile
     assert (model.eval().context(frames) != 0).any()
 
 
-def test_without_a_compiler_a_warning_and_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_a_process_of_its_own
+def test_without_a_compiler_a_warning_and_the_same_losses(tmp_path: Path) -> None:
     """Inductor itself, with nothing to compile with and nothing compiled before."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path)
     expected = run(updates=1)
     missing = {"cpp.cxx": (None, str(tmp_path / "no-compiler")), "force_disable_caches": True}
     with torch._inductor.config.patch(missing):
         with pytest.warns(UserWarning, match=r"no effect on a region that could not be compiled: .*C\+\+ compiler"):
             found = run(updates=1, callbacks=[CompileModel(parts=["loss"])])
-        monkeypatch.setenv("W2VLAB_TRACEBACK", "1")
+        os.environ["W2VLAB_TRACEBACK"] = "1"
         with pytest.raises(Exception, match=r"C\+\+ compiler"):
             run(updates=1, callbacks=[CompileModel(parts=["loss"])])
     assert found.losses == expected.losses

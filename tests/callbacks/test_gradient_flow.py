@@ -110,6 +110,7 @@ def test_it_looks_once_at_each_update_whose_turn_it_is(tmp_path: Path) -> None:
     assert (folder / "gradient_flow.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_it_looks_again_in_another_run(tmp_path: Path) -> None:
     flow = GradientFlow()
     for _ in range(2):
@@ -118,6 +119,7 @@ def test_it_looks_again_in_another_run(tmp_path: Path) -> None:
         assert flow.matrix is not None
 
 
+@pytest.mark.usefixtures("no_drawing")
 @every_model
 def test_total_is_what_moves_the_weights(cls: type[PretrainingModule], tmp_path: Path) -> None:
     """One update of plain SGD at a rate of 0.05."""
@@ -131,6 +133,7 @@ def test_total_is_what_moves_the_weights(cls: type[PretrainingModule], tmp_path:
         assert_close(torch.cat([delta.flatten() for delta in moved]).norm() / 0.05, total, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_accumulation_shows_the_first_micro_batch(tmp_path: Path) -> None:
     batches = make_batches(1, 2, 3)
     flows = GradientFlow(), GradientFlow()
@@ -154,6 +157,7 @@ class GraphsLeft(Callback):
         self.left.append(sum(reference() is not None for reference in self.seen))
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_no_graph_outlives_its_batch(tmp_path: Path) -> None:
     graphs = GraphsLeft()
     callbacks = [graphs, GradientFlow(every=1)]

@@ -241,6 +241,7 @@ def test_a_trial_run_leaves_no_file(clock: Clock, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_report_has_the_latest(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, logged = RunReport(), Logged()
     callbacks = [Ticking(clock), ThroughputMonitor(), report, logged]

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from lightning.pytorch import Callback
+from matplotlib.figure import Figure
 from torch.utils.data import DataLoader, IterableDataset
 
 from tests.callbacks.toy_runs import tones, toy_model
@@ -69,7 +71,8 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
         **options,
     )
     data: DataLoader = loader(ShareOfRank())
-    trainer.fit(model, data, loader(tones(2)))
+    with mock.patch("w2vlab.callbacks.codebook_health.draw_codebook_health", return_value=Figure()):
+        trainer.fit(model, data, loader(tones(2)))
     return {
         "events": dog.events,
         "updates": trainer.global_step,

@@ -67,6 +67,6 @@ class Signals:
 sys.meta_path.insert(0, Signals())
 main(["fit"])
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 138
     assert "SIGUSR1: ended before the run had begun." in ended.stderr

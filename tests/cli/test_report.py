@@ -34,6 +34,7 @@ def test_a_sweep_s_report_goes_to_its_folder(sweep: Path, capsys: pytest.Capture
     assert (sweep / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_runs_and_options(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(Path("more"), config("IdentityQuantizer", seed=7), rows(2.0), (0.5, 0.2, 0.3))
     options = ["--by=model.quantizer", "--metric", "evaluation/pnmi,val/accuracy", "--baseline=IdentityQuantizer"]
@@ -47,6 +48,7 @@ def test_runs_and_options(sweep: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(Path("report/report.json").read_text())["baseline"] == "IdentityQuantizer"
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize(("form", "name"), [("markdown", "report.md"), ("latex", "report.tex")])
 def test_what_is_printed_is_what_is_written(
     form: str, name: str, sweep: Path, capsys: pytest.CaptureFixture[str]

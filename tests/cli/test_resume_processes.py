@@ -7,7 +7,6 @@ import errno
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from tests.processes import forked
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.main import main
 from w2vlab.cli.resume import SameCheckpoint
@@ -62,18 +62,17 @@ def test_run_that_is_ended_and_killed_computes_what_an_undisturbed_one_does(
     options += ["--data.num_workers=1", "--checkpoint.every=3", "--trainer.max_steps=9"]
     assert fit(*options, "--trainer.default_root_dir=whole") == 0
 
-    def start(update: int, number: int) -> subprocess.CompletedProcess[str]:
+    def start(update: int, number: int) -> forked.CompletedProcess[str]:
         callback = "tests.cli.test_resume_processes.SignalAfter"
         command = [sys.executable, "-m", "w2vlab", "fit", f"--config={tiny_config}", *options, "--ckpt_path=last"]
         command += [f"--trainer.callbacks={callback}", f"--trainer.callbacks.{update=}"]
         command += [f"--trainer.callbacks.number={int(number)}"]
-        return subprocess.run(
+        return forked.run(
             [*command, "--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=300,
             start_new_session=True,
             check=False,
         )

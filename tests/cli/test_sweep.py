@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests import wandb_files
+from tests.processes import forked
 from w2vlab.cli.main import main
 
 Write = Callable[..., Path]
@@ -120,7 +121,10 @@ def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "none.yaml. `w2vlab configs` lists them" in capsys.readouterr().err
 
 
-def test_a_whole_sweep_and_the_same_again(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_sweep_and_the_same_again(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("w2vlab.sweeps.machine.subprocess", forked)
     parameters = {
         "model.quantizer": {"values": ["GumbelQuantizer", "KMeansQuantizer"]},
         "trainer.max_steps": {"value": 2},

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import forked
 from w2vlab.cli.main import main
 from w2vlab.registry import FAMILIES
 
@@ -122,7 +123,7 @@ def test_the_example_keeps_the_contract_and_passes_its_own_test():
     environment, arguments = example_command("pytest")
     command = [sys.executable, "-m", "pytest", "-n0", "-v", "-p", "no:cacheprovider", *arguments, "docs/examples"]
     command[command.index("LookupFree")] = "LookupFree or test_lookup_free"
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    run = forked.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert len(re.findall(r"docs/examples/test_lookup_free\.py::\w+ PASSED", run.stdout)) == 1
     contracts = re.findall(r"tests/contracts/\S+ PASSED", run.stdout)
@@ -149,7 +150,7 @@ MISSING = [name for name in ("sphinx", "furo", "myst_nb") if importlib.util.find
 def test_builds_without_a_warning(tmp_path):
     built = tmp_path / "built"
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(built)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    run = forked.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert (built / "training_step.html").is_file()
     assert "LookupFreeQuantizer" in (built / "write_a_part.html").read_text(encoding="utf-8")

@@ -364,6 +364,7 @@ class WithObject(WithState):
     pass
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_checkpoint_of_a_module_built_in_python_is_plain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mixed = {"path": tmp_path, "number": np.float64(0.5), "row": np.arange(2), "level": IntEnum("Level", "LOW")(1)}
     trainer = make_trainer(

@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from tests.processes import forked
 from w2vlab.data.apt import FESTVOX_RU
 from w2vlab.files import cache_root
 
@@ -22,6 +23,11 @@ notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.ste
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def pictures(notebook: NotebookNode) -> list[int]:
+    """The number of pictures that each cell shows."""
+    return [sum("image/png" in output.get("data", {}) for output in cell.outputs) for cell in code_cells(notebook)]
 
 
 def test_notebooks_are_numbered() -> None:
@@ -53,11 +59,15 @@ def test_claims_what_it_asserts(path: Path) -> None:
 @notebooks
 def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr("jupyter_client.launcher.Popen", forked.Popen)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel does before imports
     notebook = nbformat.read(path, as_version=4)
     if "w2vlab" in notebook.metadata and not FESTVOX_RU.is_whole(FESTVOX_RU.audio_folder(cache_root(None))):
         pytest.skip("needs the sample corpus, which no test fetches; `w2vlab fit --config notebooks/toy.yaml` does")
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
+    before = pictures(notebook)
     client.execute()  # raises at the first assertion that does not hold
+    assert pictures(notebook) == before
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("notebook_*.png")), ids=lambda path: path.stem)

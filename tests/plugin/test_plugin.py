@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.processes import forked
 
 DEMO = Path(__file__).parent / "demo"
 REPOSITORY = Path(__file__).parents[2]
@@ -32,9 +33,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def w2vlab(*args: str, path: Path) -> subprocess.CompletedProcess[str]:
+def w2vlab(*args: str, path: Path) -> forked.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{REPOSITORY}"}
-    return subprocess.run([sys.executable, "-m", "w2vlab", *args], env=environment, capture_output=True, text=True)
+    return forked.run([sys.executable, "-m", "w2vlab", *args], env=environment, capture_output=True, text=True)
 
 
 def test_listing_shows_it(installed: Path) -> None:

@@ -1,0 +1,200 @@
+"""A process that has imported what commands import, and forks itself for each one that a test starts.
+
+`tests/processes/forked.py` starts it and talks to it. It has one thread, and nothing is done in it but imports, so that
+a fork is as good as a fresh interpreter; what is not is said in `Job.prepare`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+_MODULES = """
+numpy torch torch.distributed.tensor torch.utils.flop_counter torch._dynamo torch._inductor.compile_fx torchaudio
+lightning.pytorch.cli lightning.pytorch.loggers.wandb wandb matplotlib.pyplot matplotlib.backends.backend_agg
+soundfile vector_quantize_pytorch pytest hypothesis ipykernel.kernelapp
+w2vlab.cli.fit w2vlab.cli.evaluate w2vlab.cli.compare w2vlab.cli.sweep w2vlab.cli.report w2vlab.cli.explain
+w2vlab.cli.parts
+"""
+"""What commands, workers and notebooks import; a module that is not installed is left out."""
+
+HANDLERS = {number: signal.getsignal(number) for number in signal.valid_signals()}
+"""Of an interpreter at its start; what is ignored is inherited."""
+
+
+@dataclass
+class Job:
+    """A command that a test starts.
+
+    Args:
+        arguments: What follows the interpreter: `-m module …`, `-c code …` or `script …`.
+        environment: All of it.
+        cwd: The folder that it begins in.
+        new_session: Whether it leads a session, and so a group of processes, of its own.
+        files: The numbers that the files that come with it have there: 0, 1, 2 and what else it inherits.
+    """
+
+    arguments: list[str]
+    environment: dict[str, str]
+    cwd: str
+    new_session: bool
+    files: list[int]
+
+    def prepare(self, files: list[int], libraries: list[str]) -> None:
+        """Gives this process what the interpreter takes from its surroundings at its start."""
+        above = 1 + max(self.files)  # so that none is in the way of another one's number
+        moved = [fcntl.fcntl(file, fcntl.F_DUPFD, above) for file in files]
+        for file in files:
+            os.close(file)
+        for file, number in zip(moved, self.files, strict=True):
+            os.dup2(file, number)
+            os.close(file)
+        if self.new_session:
+            os.setsid()
+        os.chdir(self.cwd)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        places = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        sys.path[:] = [self._first_place(), *map(os.path.abspath, places), *libraries]
+        importlib.invalidate_caches()
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        for number, handler in HANDLERS.items():
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        self._read_environment()
+
+    def _read_environment(self) -> None:
+        """Does what libraries do when they are imported."""
+        torch, numpy, matplotlib = (sys.modules[name] for name in ("torch", "numpy", "matplotlib"))
+        torch.seed()
+        numpy.random.seed()
+        if threads := os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(int(threads))
+        if backend := os.environ.get("MPLBACKEND"):
+            matplotlib.rcParams["backend"] = backend
+
+    def run(self) -> None:
+        """Does what the interpreter does with its arguments."""
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        kind, *rest = self.arguments
+        if kind == "-m":
+            sys.argv = rest
+            runpy._run_module_as_main(rest[0])  # what `python -m` calls
+        elif kind == "-c":
+            sys.argv = ["-c", *rest[1:]]
+            exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+        else:
+            sys.argv = list(self.arguments)
+            runpy.run_path(kind, run_name="__main__")
+
+    def _first_place(self) -> str:
+        kind = self.arguments[0]
+        return {"-m": os.getcwd(), "-c": ""}.get(kind, os.path.dirname(os.path.abspath(kind)))
+
+
+class Server:
+    """Forks a process for each job that comes, and says when it has ended.
+
+    Args:
+        control: A socket to the process that runs the tests; its end is the server's.
+        libraries: Where an interpreter looks for modules, apart from its first place and `PYTHONPATH`.
+    """
+
+    def __init__(self, control: socket.socket, libraries: list[str]) -> None:
+        self.socket = control
+        self.messages = Connection(os.dup(control.fileno()))
+        self.libraries = libraries
+        self.children: set[int] = set()
+
+    def serve(self) -> Callable[[], None] | None:
+        """Returns in every child, with what it has to do; in the server itself at the end, with nothing."""
+        ended, write = os.pipe()
+        for end in (ended, write):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(write)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while True:
+            ready, _, _ = select.select([self.socket, ended], [], [])
+            if ended in ready:
+                os.read(ended, 1024)
+                self._report_ends()
+            if self.socket not in ready:
+                continue
+            try:
+                job = Job(**self.messages.recv())
+                _, files, _, _ = socket.recv_fds(self.socket, 1, len(job.files))
+            except (EOFError, ConnectionResetError):
+                return self._end()
+            pid = os.fork()
+            if pid == 0:
+                self.messages.close()
+                self.socket.close()
+                for end in (ended, write):
+                    os.close(end)
+                job.prepare(files, self.libraries)
+                return job.run
+            self.children.add(pid)
+            self.messages.send({"started": pid})
+            for file in files:
+                os.close(file)
+
+    def _report_ends(self) -> None:
+        while self.children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            self.children.remove(pid)
+            self.messages.send({"ended": pid, "status": status})
+
+    def _end(self) -> None:
+        """Leaves no process behind where the tests have died."""
+        for pid in self.children:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _import_all() -> None:
+    from w2vlab.cli.memory import use_large_pages
+
+    use_large_pages()  # before PyTorch is imported, as `w2vlab fit` does
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in _MODULES.split():
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError:
+                if name.startswith("w2vlab"):
+                    raise
+    tasks = "/proc/self/task"  # on Linux, where libraries' own threads are seen too
+    threads = len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
+    assert threads == 1, "a fork would lose threads"
+    gc.collect()
+    gc.freeze()  # or every collection in every process would go through all that was imported, and copy its pages
+
+
+def main() -> Callable[[], None] | None:
+    """Serves; returns in a child what it has to do."""
+    _, control, *places = sys.argv
+    libraries = sys.path[1:]
+    sys.path[:1] = places
+    _import_all()
+    return Server(socket.socket(fileno=int(control)), libraries).serve()
+
+
+if __name__ == "__main__":
+    job = main()
+    if job is not None:  # at the top, so that a process ends as any other does, with its traceback and its status
+        job()
