@@ -83,7 +83,7 @@ class CompileModel(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if any(getattr(callback, "keeps_graph", False) for callback in callbacks):
             # A backward pass that is not the last one must not give the memory of its tensors away.
-            functorch = importlib.import_module("torch._functorch.config")  # as torch.compile would, later
+            functorch: Any = importlib.import_module("torch._functorch.config")  # as torch.compile would, later
             functorch.donated_buffer = False
         if not regions and self.parts is None:
             warnings.warn(

@@ -185,7 +185,7 @@ class FinalProbe(Callback):
         return self.corpus if self.corpus is not None else data.get("corpus")
 
     def _open(self, trainer: Trainer, module: LightningModule) -> EvaluationCorpus:
-        from w2vlab.data.cache import cache_root
+        from w2vlab.files import cache_root
         from w2vlab.data.held_out import HASH
         from w2vlab.evaluation.corpus import open_corpus
 

@@ -148,8 +148,8 @@ class W2VLightningCLI(LightningCLI):
         """Parses the options, in which shipped files may stand by their names."""
         try:
             args = with_recipe_paths(self._args)
-        except ValueError as problem:
-            parser.error(str(problem))
+        except ValueError as ambiguous:
+            parser.error(str(ambiguous))
         if problem := command_line_problem(args):
             parser.error(problem)
         return parser.parse_args(args)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelSummary
-from lightning.pytorch.utilities.model_summary import get_human_readable_count
-from lightning.pytorch.utilities.model_summary.model_summary import NOT_APPLICABLE
+from lightning.pytorch.utilities.model_summary.model_summary import NOT_APPLICABLE, get_human_readable_count
 from rich.console import Console
 from rich.table import Table
 

@@ -78,9 +78,9 @@ def command_line_problem(args: list[str]) -> str | None:
             content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
         except UnicodeDecodeError:
             return f"The config {value} must be text in UTF-8, but is not."
-        except yaml.MarkedYAMLError as problem:
-            line = problem.problem_mark.line + 1 if problem.problem_mark else "?"
-            return f"The config {value} must be valid YAML, but in line {line}: {problem.problem}."
+        except yaml.MarkedYAMLError as mistake:
+            line = mistake.problem_mark.line + 1 if mistake.problem_mark else "?"
+            return f"The config {value} must be valid YAML, but in line {line}: {mistake.problem}."
         if not isinstance(content, dict):
             return f"The config {value} must be a mapping of keys to values, but is: {content}"
         model = content.get("model")

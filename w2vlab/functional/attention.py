@@ -38,7 +38,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | Non
         Appendix B.4.
     """
     if 0 < dropout < 1 and computes_eagerly_on_cpu(query):
-        mixed: Tensor = _DropoutAttention.apply(  # type: ignore[no-untyped-call]
+        mixed: Tensor = _DropoutAttention.apply(
             query, key, value, padding_mask, dropout, draw_seed()
         )
         return mixed

@@ -73,7 +73,7 @@ def conv_over_time(frames: Waiting, weight: Tensor, bias: Tensor | None, stride:
     dtype = autocast_dtype(weight)
     bias = None if bias is None else bias.to(dtype)
     if not torch.compiler.is_compiling():
-        output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+        output: Tensor = _Convolution.apply(
             frames.finish, len(frames.inputs), stride, weight.to(dtype), bias, *frames.inputs, *frames.parameters
         )
         return output

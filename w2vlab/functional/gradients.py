@@ -24,7 +24,7 @@ def scale_gradient(value: Tensor, scale: float) -> Tensor:
     """Returns `value` as it is and multiplies the gradient that flows back through it by `scale`."""
     if scale == 1.0:
         return value
-    scaled: Tensor = _ScaleGradient.apply(value, scale)  # type: ignore[no-untyped-call]
+    scaled: Tensor = _ScaleGradient.apply(value, scale)
     return scaled
 
 
@@ -53,5 +53,5 @@ def with_zero_gradients(value: Tensor, parameters: Iterable[Tensor]) -> Tensor:
 
     DDP waits for a gradient of every parameter. Whatever an update leaves out is brought into the graph with this.
     """
-    result: Tensor = _ZeroGradients.apply(value, *parameters)  # type: ignore[no-untyped-call]
+    result: Tensor = _ZeroGradients.apply(value, *parameters)
     return result

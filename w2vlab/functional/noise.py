@@ -76,7 +76,7 @@ def dropout(frames: Tensor, probability: float, training: bool) -> Tensor:
     """
     if not training or not 0 < probability < 1 or not computes_eagerly_on_cpu(frames):
         return F.dropout(frames, probability, training)
-    dropped: Tensor = _Dropout.apply(frames, probability)  # type: ignore[no-untyped-call]
+    dropped: Tensor = _Dropout.apply(frames, probability)
     return dropped
 
 
