@@ -185,9 +185,9 @@ class FinalProbe(Callback):
         return self.corpus if self.corpus is not None else data.get("corpus")
 
     def _open(self, trainer: Trainer, module: LightningModule) -> EvaluationCorpus:
-        from w2vlab.files import cache_root
         from w2vlab.data.held_out import HASH
         from w2vlab.evaluation.corpus import open_corpus
+        from w2vlab.files import cache_root
 
         model = cast(PretrainingModule, module)
         cache = self.cache_dir

@@ -38,9 +38,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | Non
         Appendix B.4.
     """
     if 0 < dropout < 1 and computes_eagerly_on_cpu(query):
-        mixed: Tensor = _DropoutAttention.apply(
-            query, key, value, padding_mask, dropout, draw_seed()
-        )
+        mixed: Tensor = _DropoutAttention.apply(query, key, value, padding_mask, dropout, draw_seed())
         return mixed
     visible = None if padding_mask is None else ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
