@@ -10,7 +10,7 @@ import pytest
 import w2vlab
 from w2vlab.cli.main import main
 
-COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs")
+COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs", "doctor")
 
 
 @pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
@@ -57,7 +57,7 @@ def test_a_signal_while_libraries_are_imported_has_the_status_of_a_run() -> None
 import os, signal, sys
 from w2vlab.cli.main import main
 
-COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts")
+COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "doctor")
 
 class Signals:
     def find_spec(self, name, *_):
