@@ -148,7 +148,7 @@ def test_an_edited_copy_comes_before_the_recipe(
 def test_names_inside_of_a_file(options: Callable[..., dict[str, Any]], empty: Path) -> None:
     """Also from another folder, and behind the files that stand beside the one that names them."""
     (empty / "mine" / "context").mkdir(parents=True)
-    (empty / "mine" / "context" / "gru.yaml").write_text("class_path: GRUContext\ninit_args: {model_dim: 7}\n")
+    (empty / "mine" / "context" / "gru.yaml").write_text("class_path: GRUContext\ninit_args: {output_dim: 7}\n")
     (empty / "mine" / "run.yaml").write_text(
         "model:\n  class_path: MaskedPrediction\n  init_args:\n    quantizer: quantizer/ema\n"
         "    context: context/gru.yaml\ndata:\n  corpus: losses/wav2vec\n"
@@ -158,7 +158,7 @@ def test_names_inside_of_a_file(options: Callable[..., dict[str, Any]], empty: P
     whole = options("--config=mine/run.yaml")
     parts = whole["model"]["init_args"]
     assert parts["quantizer"]["class_path"] == "w2vlab.quantizers.EMAQuantizer"
-    assert parts["context"]["init_args"]["model_dim"] == 7
+    assert parts["context"]["init_args"]["output_dim"] == 7
     assert whole["trainer"]["logger"]["class_path"].endswith("CSVLogger")
     assert whole["trainer"]["callbacks"][0]["class_path"].endswith("OnlineProbe")
     # What is no part stays the text that it is.

@@ -85,7 +85,7 @@ def test_goes_on_at_a_whole_update_of_another_size(on_processes, ready_module, c
         assert share(module) == sequence[done - done % 2 :][: len(sequence) // 2 * 2 - done + done % 2]
     messages = [record.message for record in caplog.records if "another batch than before" in record.message]
     start = "Resuming with updates of 2 micro-batches (the checkpoint had 3): another batch than before"
-    assert messages == [f"{start}.", f"{start}, going on 1 micro-batches back.", f"{start}."]
+    assert messages == [f"{start}.", f"{start}, going on 1 micro-batch back.", f"{start}."]
 
 
 def module_state(module, **changes):

@@ -58,5 +58,5 @@ def test_a_trial_is_killed_where_it_runs(machine, tmp_path):
 
 
 def test_more_than_the_cluster_has_room_for_is_refused(machine):
-    with pytest.raises(ValueError, match=r"`parallel` must be at most the 0 trials of 1 processors and 3 GPUs"):
+    with pytest.raises(ValueError, match=r"`parallel` must be at most the 0 trials of 1 processor and 3 GPUs"):
         RayMachine("local", parallel=1, gpus=3)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.sweeps.machine import Attempt, LocalMachine, Machine
+from w2vlab.wording import count
 
 _log = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ class RayMachine(Machine):
         room = int(have.get("GPU", 0) // gpus) if gpus else int(have.get("CPU", 0) // cpus)
         if room < 1 or (parallel or 0) > room:
             raise ValueError(
-                f"`parallel` must be at most the {room} trials of {cpus} processors and {gpus:g} GPUs that the cluster "
-                f"has room for, but is {parallel or 1}."
+                f"`parallel` must be at most the {count(room, 'trial')} of {count(cpus, 'processor')} and {gpus:g} GPUs that the "
+                f"cluster has room for, but is {parallel or 1}."
             )
         self.parallel = parallel or room
         self._run = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_there)
