@@ -57,8 +57,8 @@ class RayMachine(Machine):
         if room < 1 or (parallel or 0) > room:
             each = f"{count(cpus, 'processor')} and {gpus:g} GPUs"
             raise ValueError(
-                f"`parallel` must be at most the {count(room, 'trial')} of {each} that the cluster has room for, but is "
-                f"{parallel or 1}."
+                f"`parallel` must be at most the {count(room, 'trial')} of {each} that the cluster has room for, "
+                f"but is {parallel or 1}."
             )
         self.parallel = parallel or room
         self._run = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_there)
