@@ -166,6 +166,15 @@ def test_names_inside_of_a_file(options: Callable[..., dict[str, Any]], empty: P
     assert whole["trainer"]["default_root_dir"] == "finetune/ctc"
 
 
+def test_options_in_a_line_are_no_path(options: Callable[..., dict[str, Any]]) -> None:
+    """Also where they are longer than the name of a file can be, and with names of recipes inside."""
+    init_args = {"quantizer": "quantizer/ema", "feature_dropout": 0.25}
+    model = json.dumps({"class_path": "MaskedPrediction", "init_args": init_args}) + " " * 5000
+    parts = options("--config=quickstart", f"--model={model}")["model"]["init_args"]
+    assert parts["quantizer"]["class_path"] == "w2vlab.quantizers.EMAQuantizer"
+    assert parts["feature_dropout"] == 0.25
+
+
 def test_text_that_is_no_part_stays(options: Callable[..., dict[str, Any]]) -> None:
     whole = options("--config=quickstart", "--trainer.default_root_dir=finetune/ctc", "--data.corpus", "losses/wav2vec")
     assert whole["trainer"]["default_root_dir"] == "finetune/ctc"
