@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.cli import LightningArgumentParser
 
 from w2vlab.cli.messages import explain
-from w2vlab.cli.recipe_arguments import PARSER_MODE, missing_file
+from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file
 from w2vlab.registry import did_you_mean, known_names
 
 _MAX_LISTED = 25
@@ -72,7 +72,7 @@ def command_line_problem(args: list[str]) -> str | None:
         # jsonargparse would take it for a class, and say which ones there are.
         if problem := missing_file(name, value):
             return problem
-        if name not in ("-c", "--config") or not Path(value).is_file():
+        if name not in ("-c", "--config") or not is_file(value):
             continue
         try:
             content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))

@@ -47,7 +47,7 @@ def with_recipe_paths(args: Sequence[str]) -> list[str]:
 def missing_file(option: str, value: str) -> str | None:
     """Says that an option names a file that there is not, neither as a path nor among those shipped; None otherwise."""
     key = option.lstrip("-").rstrip("+")
-    if not value or _exists(value):
+    if not value or is_file(value):
         return None
     if key in ("c", "config"):
         # The options themselves may stand there as well.
@@ -66,7 +66,7 @@ def _may_be_a_file(option: str) -> bool:
 
 def _path_or_text(option: str, value: str) -> str:
     key = option.lstrip("-").rstrip("+")
-    if not _may_be_a_file(option) or _exists(value):
+    if not _may_be_a_file(option) or is_file(value):
         return value
     if key in ("c", "config"):
         name = find_recipe(value, RUN_FOLDERS)
@@ -76,14 +76,14 @@ def _path_or_text(option: str, value: str) -> str:
 
 def _located(key: str, value: str) -> str:
     """Returns the path of a shipped file for its name, and whatever else a value is as it is."""
-    if not (value.endswith(ENDING) or ("/" in value and _is_slot(key))) or _exists(value):
+    if not (value.endswith(ENDING) or ("/" in value and _is_slot(key))) or is_file(value):
         return value
     name = find_recipe(value)
     return value if name is None else str(recipe_path(name))
 
 
-def _exists(text: str) -> bool:
-    """Tells whether there is a file at a path; the options themselves are none, and may be longer than a path can be."""
+def is_file(text: str) -> bool:
+    """Tells whether there is a file at a path; options in a line are none, and may be longer than a path can be."""
     try:
         return Path(text).is_file()
     except (OSError, ValueError):
