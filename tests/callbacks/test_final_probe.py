@@ -97,8 +97,8 @@ def test_the_report_is_written_before_it_whatever_the_order(
 def test_without_a_report_it_says_itself_what_it_found(speech, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(toy(), noise(), 1, callbacks=[FinalProbe(**speech)], default_root_dir=tmp_path)
     output = capsys.readouterr().out
-    assert "phones named: " in output
-    assert "before training: not known" in output
+    assert "Phone probe, phones named: " in output
+    assert "Phone probe, before training: not known" in output
 
 
 def test_without_labels_it_says_so_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +135,19 @@ def test_a_signal_ends_the_measurement_and_not_the_run(
     assert signal.getsignal(number) == handler
 
 
+def test_who_has_asked_for_the_end_does_not_wait_for_it(speech, tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C at the last update comes too late to stop the run."""
+
+    class Late(RunReport):
+        def on_train_end(self, *_: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    probe = FinalProbe(**speech)
+    fit(toy(), noise(), 1, callbacks=[GracefulStop(), probe, Late()], default_root_dir=tmp_path)
+    assert probe.gain is None
+    assert "Phone probe: left out, because the run was asked to stop." in capfd.readouterr().out
+
+
 def test_a_run_that_is_stopped_is_not_measured(speech, tmp_path: Path) -> None:
     class Stop(RunReport):
         def on_train_batch_end(self, *_: Any) -> None:
@@ -146,11 +159,10 @@ def test_a_run_that_is_stopped_is_not_measured(speech, tmp_path: Path) -> None:
     assert probe.gain is None
 
 
-def test_weights_are_recognised_whatever_they_were_rounded_to() -> None:
+def test_weights_are_recognised() -> None:
     model, same = toy(), toy()
     first = _signature(model)
     assert _same(first, _signature(same))
-    assert _same(first, _signature(same.to(torch.bfloat16)))
     with torch.no_grad():
         next(model.context.parameters())[0] += 0.1
     assert not _same(first, _signature(model))
@@ -166,13 +178,14 @@ def test_wrong_numbers(name: str, least: int) -> None:
 
 
 def test_what_cannot_be_measured_is_refused_at_the_start(tmp_path: Path) -> None:
+    pretrain(tmp_path / "pretrained.ckpt")
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(), is_global_zero=True)
     with pytest.raises(ValueError, match=r"`trainer.strategy` must keep the whole model .*, but is SimpleNamespace"):
         FinalProbe().setup(trainer, toy(), "fit")
     with pytest.raises(ValueError, match="`corpus` must be an existing path or one of"):
         FinalProbe(corpus="nothing", cache_dir=tmp_path).setup(make_trainer(1), toy(), "fit")
     with pytest.raises(ValueError, match=r"`trainer.callbacks` must not hold FinalProbe where `model` is CTC"):
-        FinalProbe().setup(make_trainer(1), recognizer(pretrain(tmp_path / "pretrained.ckpt")), "fit")
+        FinalProbe().setup(make_trainer(1), recognizer(tmp_path / "pretrained.ckpt"), "fit")
 
 
 def best(accuracy: float, representation: str = "layer 2", spread: int = 0) -> Best:

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from w2vlab.callbacks.examples import show_examples
@@ -63,7 +64,8 @@ def test_picture_shows_everything_there_is() -> None:
     (bars,) = (axes for axes in figure.axes if axes.get_title() == "Phones named")
     assert [patch.get_height() for patch in bars.patches] == [0.58, 0.49, 0.72]
     assert [label.get_text() for label in bars.get_xticklabels()] == ["trained", "before", "MFCC"]
-    intervals = [segment[:, 1].tolist() for bar in bars.containers for segment in bar.errorbar[2][0].get_segments()]
+    drawn = [bar.errorbar[2][0] for bar in bars.containers if isinstance(bar, BarContainer)]
+    intervals = [segment[:, 1].tolist() for lines in drawn for segment in lines.get_segments()]
     assert intervals == [pytest.approx(ends) for ends in ([0.56, 0.6], [0.48, 0.5], [0.71, 0.73])]
     assert labels(figure, "Accuracy among the candidates") == ["training", "validation", "chance, 1 of 5"]
     assert labels(figure, "Codebook perplexity in validation") == [

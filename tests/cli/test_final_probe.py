@@ -61,7 +61,7 @@ def test_the_network_before_training_is_that_of_the_seed(
     assert fit(*options(speech), "--seed_everything=5", "--trainer.max_steps=1") == 0
     module = PretrainingModule.load_from_checkpoint(RUN / "checkpoints" / "last.ckpt").eval()
     module.load_state_dict(drawn[0])
-    corpus = open_corpus(str(speech), speech.parent / "cache", num_train=60, num_test=40)
+    corpus = open_corpus(str(speech), speech.parent / "cache", num_train=40, num_test=30)
     monkeypatch.setattr("w2vlab.evaluation.probe.run_probe.__defaults__", ("cpu", PENALTIES))
     whole = evaluate(module, corpus, speech.parent / "cache", "all")
     (probe,) = [m.probe for m in whole.model.representations if m.name == before["representation"]]

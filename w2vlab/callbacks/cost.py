@@ -28,10 +28,15 @@ class RunCost:
         self._update = 0
         self._before: Seconds = 0.0
         self._start = time.monotonic()
+        self._end: float | None = None
 
     def start(self) -> None:
         """Starts the clock of this part of the run."""
-        self._start = time.monotonic()
+        self._start, self._end = time.monotonic(), None
+
+    def stop(self) -> None:
+        """Stops it: what is measured of a finished run is no part of it."""
+        self._end = time.monotonic()
 
     def begin(self, update: int) -> None:
         """Begins to count audio behind `update` updates."""
@@ -49,7 +54,7 @@ class RunCost:
     @property
     def seconds(self) -> Seconds:
         """Time taken."""
-        return self._before + time.monotonic() - self._start
+        return self._before + (time.monotonic() if self._end is None else self._end) - self._start
 
     def so_far(self) -> dict[str, Seconds]:
         """Returns what stands in every row of metrics."""

@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.run_view import Finding
-from w2vlab.callbacks.stopping import handling
+from w2vlab.callbacks.stopping import GracefulStop, handling
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.files import FINAL_PROBE, write_whole
 from w2vlab.modules.pretraining import PretrainingModule
@@ -60,8 +60,8 @@ class FinalProbe(Callback):
     def __init__(
         self,
         corpus: str | None = None,
-        num_train: int = 60,
-        num_test: int = 40,
+        num_train: int = 40,
+        num_test: int = 30,
         batch_seconds: Seconds = 40.0,
         cache_dir: Path | None = None,
     ) -> None:
@@ -115,24 +115,20 @@ class FinalProbe(Callback):
             self._first_weights = _signature(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures, unless the report of the run has it done."""
-        from w2vlab.callbacks.report import RunReport
-
+        """Notes that the run has come to its end."""
         self._ended = True
-        if any(isinstance(other, RunReport) for other in trainer.callbacks):  # type: ignore[attr-defined]
-            return
-        finding = self.look(trainer, pl_module) if trainer.is_global_zero else None
-        for name, text in (finding.rows if finding is not None else {}).items():
-            print(f"{name}: {text}", flush=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Has the other processes wait for the first one."""
-        if self._ended and stage == TrainerFn.FITTING:
-            self._ended = False
-            trainer.strategy.barrier("final probe")
+        """Measures, when all callbacks have done what they do at the end; other processes wait for the first one."""
+        if not self._ended:
+            return
+        self._ended = False
+        if trainer.is_global_zero:
+            self.look(trainer, pl_module)
+        trainer.strategy.barrier("final probe")
 
     def look(self, trainer: Trainer, module: LightningModule) -> Finding | None:
-        """Measures, once; returns nothing where there is nothing to measure, and says why.
+        """Measures, once; where there is nothing to measure, says why, and returns nothing.
 
         Args:
             trainer: Has finished.
@@ -141,6 +137,9 @@ class FinalProbe(Callback):
         if self._looked or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return self._finding
         self._looked = True
+        if any(isinstance(other, GracefulStop) and other.received for other in trainer.callbacks):  # type: ignore[attr-defined]
+            print(f"Phone probe: left out, because the run was asked to stop. {_REPEAT}", flush=True)
+            return None
         try:
             with handling(_interrupt):
                 why_not = self._measure(trainer, cast(PretrainingModule, module))
@@ -150,6 +149,9 @@ class FinalProbe(Callback):
             why_not = f"not done: {problem}"
         if why_not is not None:
             print(f"Phone probe: {why_not}", flush=True)
+        elif self._finding is not None:
+            for name, text in self._finding.rows.items():
+                print(f"Phone probe, {name}: {text}", flush=True)
         return self._finding
 
     def _measure(self, trainer: Trainer, module: PretrainingModule) -> str | None:
@@ -165,6 +167,8 @@ class FinalProbe(Callback):
             return f"skipped, because {corpus.name} has no phone labels."
         with _on_device(module, trainer.strategy.root_device):
             before = random_twin(module, module.seed)
+            if before is not None:
+                before = before.to(next(module.parameters()).dtype)  # as the trainer's precision had it
             if before is not None and not _same(self._first_weights, _signature(before)):
                 before = None
             gain = measure_gain(
@@ -225,5 +229,5 @@ def _signature(module: torch.nn.Module) -> list[float]:
 
 
 def _same(one: list[float], other: list[float]) -> bool:
-    """Tells whether two signatures are those of the same weights, whatever they were rounded to since."""
-    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(one, other, strict=True))
+    """Tells whether two signatures are those of the same weights, however many threads have added them up."""
+    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-7) for a, b in zip(one, other, strict=True))

@@ -47,6 +47,8 @@ class RunReport(Callback):
         self.cost = RunCost()
         self._log = MetricLog()
         self._next_drawing = 0.0
+        self._ended = False
+        self._paths: dict[str, str] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the history, for the checkpoint."""
@@ -114,15 +116,23 @@ class RunReport(Callback):
                 self._next_drawing = end + (end - start) / _DRAWING_SHARE
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reports; then has the last measurements done, and reports what they have found."""
-        if not trainer.is_global_zero:
+        """Reports."""
+        self._ended = True
+        self.cost.stop()
+        if trainer.is_global_zero:
+            self._paths = self._publish(trainer, self._view(trainer, pl_module))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prints the table, when all is saved; with what is measured at the end, which the report then has too."""
+        if not self._ended:
             return
-        paths = self._publish(trainer, self._view(trainer, pl_module))
-        found = [probe.look(trainer, pl_module) for probe in trainer.callbacks if isinstance(probe, FinalProbe)]  # type: ignore[attr-defined]
-        view = self._view(trainer, pl_module, next(filter(None, found), None))
-        if view.finding is not None:
-            paths = self._publish(trainer, view)
-        print_summary(view.title, summarize(view, self.cost.seconds), paths)
+        self._ended = False
+        if trainer.is_global_zero:
+            found = [probe.look(trainer, pl_module) for probe in trainer.callbacks if isinstance(probe, FinalProbe)]  # type: ignore[attr-defined]
+            view = self._view(trainer, pl_module, next(filter(None, found), None))
+            if view.finding is not None:
+                self._paths = self._publish(trainer, view)
+            print_summary(view.title, summarize(view, self.cost.seconds), self._paths)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Reports if the run was stopped from outside; an error needs the terminal for itself."""

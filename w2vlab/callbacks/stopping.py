@@ -105,6 +105,11 @@ class GracefulStop(Callback):
         self._updates = 0
         self._agreement = _Agreement()
 
+    @property
+    def received(self) -> bool:
+        """Whether a signal has come that asks for the end."""
+        return bool(self._received)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes the signals over."""
         if stage != TrainerFn.FITTING:

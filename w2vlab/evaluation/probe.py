@@ -125,7 +125,7 @@ def run_probe(
         penalties: Strengths to try, from the strongest; `functional.logistic.fit_logistic` says of what.
     """
     device = torch.device(device)
-    penalty = penalties[0] if len(penalties) == 1 else choose_penalty(train, num_phones, device, penalties).penalty
+    penalty = penalties[0] if len(penalties) == 1 else _best_penalty(train, num_phones, device, penalties)
     model = fit_logistic(*train.stacked(device), num_phones, penalty, tolerance=_TOLERANCE)
     correct, total = {}, {}
     for name, rows in test.features.items():
@@ -137,29 +137,23 @@ def run_probe(
     return ProbeResult(correct, total, float(majority), penalty)
 
 
-@dataclass(frozen=True)
-class PenaltyChoice:
-    """How strong the regularisation of a probe is to be.
+def held_out_split(train: Examples) -> tuple[Examples, Examples]:
+    """Returns the training utterances on which choices are made, and the rest to fit to; both the same where it is one.
 
-    Attributes:
-        penalty: Its strength.
-        accuracy: Of the probe with it, on training utterances that it was not fitted to; 0 where there are none.
+    The test has no part in such choices.
     """
-
-    penalty: float
-    accuracy: float
-
-
-def choose_penalty(
-    train: Examples, num_phones: int, device: torch.device, penalties: Sequence[float] = PENALTIES
-) -> PenaltyChoice:
-    """Tries ever weaker regularisation on a part of the training utterances, for as long as it helps on the others."""
     ordered = sorted(train.features, key=held_out_position)
     if len(ordered) < 2:
-        return PenaltyChoice(penalties[len(penalties) // 2], 0.0)
+        return train, train
     # The hash chose these utterances too; its order says nothing about what is in them.
     size = max(1, round(VALIDATION_SHARE * len(ordered)))
-    validation, rest = train.some(ordered[:size]), train.some(ordered[size:])
+    return train.some(ordered[:size]), train.some(ordered[size:])
+
+
+def _best_penalty(train: Examples, num_phones: int, device: torch.device, penalties: Sequence[float]) -> float:
+    if len(train.features) < 2:
+        return penalties[len(penalties) // 2]
+    validation, rest = held_out_split(train)
     rows, labels = rest.stacked(device)
     held_out, expected = validation.stacked(device)
     best, best_correct = penalties[0], -1
@@ -170,4 +164,4 @@ def choose_penalty(
         if correct <= best_correct:
             break  # it only gets worse from here, and weaker penalties take the longest
         best, best_correct = penalty, correct
-    return PenaltyChoice(best, best_correct / max(1, len(expected)))
+    return best
