@@ -24,6 +24,7 @@ from w2vlab.callbacks.final_probe import _same, _signature
 from w2vlab.callbacks.final_probe_text import finding
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.evaluation.bootstrap import Interval
+from w2vlab.evaluation.corpus import Seen
 from w2vlab.evaluation.gain import Best, Gain
 from w2vlab.evaluation.probe import ProbeResult
 from w2vlab.modules import FuturePrediction, MaskedPrediction
@@ -72,7 +73,7 @@ def test_everything_that_was_found_is_written(speech, tmp_path: Path, capsys: py
     assert (int(row["step"]), float(row["final_probe/mfcc"])) == (3, pytest.approx(gain.mfcc.probe.accuracy))
     summary = json.loads((folder / "report.json").read_text())["summary"]
     output = capsys.readouterr().out
-    for name, text in finding(gain).rows.items():
+    for name, text in finding(gain, 1, Seen(known=False)).rows.items():
         assert summary[name] == text
         assert name in output
     assert "Phone probe, phone probes: done in" in output
@@ -201,18 +202,29 @@ def best(accuracy: float, representation: str = "layer 2", spread: int = 0) -> B
         (
             best(0.49, "layer 1"),
             best(0.716),
-            "training has added +9.0 points [+9.0, +9.0], beyond chance",
-            "still better",
+            "by layer 1: training has added 9.0 points [9.0, 9.0], beyond chance",
+            "still better, by 14.0 points [14.0, 14.0], beyond chance",
         ),
-        (best(0.6), best(0.5), "by -2.0 points [-2.0, -2.0], for the worse and beyond chance", "the network is better"),
-        (best(0.57, spread=9), best(0.57, spread=9), "no more than chance could", "about as good"),
+        (
+            best(0.6),
+            best(0.5),
+            "training has lost 2.0 points [2.0, 2.0], beyond chance",
+            "the network is better by 8.0 points [8.0, 8.0], beyond chance",
+        ),
+        (
+            best(0.57, spread=9),
+            best(0.57, spread=9),
+            "no difference beyond chance (1.0 points [",
+            "no difference beyond chance (1.0 points [",
+        ),
     ],
 )
 def test_words_are_those_of_the_interval(before: Best, mfcc: Best, learned: str, beside: str) -> None:
-    found = finding(Gain(best(0.58), before, mfcc))
+    found = finding(Gain(best(0.58), before, mfcc), 10, Seen(True, total=10))
     assert found.rows["phones named"].startswith("58.0 % [58.0, 58.0] by layer 2")
     assert learned in found.rows["before training"]
     assert beside in found.rows["MFCC"]
+    assert found.rows["tested on"] == "10 utterances; seen in pretraining: none of 10"
     assert [bar.value for bar in found.bars] == pytest.approx(
         [0.58, before.probe.accuracy, mfcc.probe.accuracy], abs=1e-9
     )
@@ -223,4 +235,4 @@ def test_an_interval_is_asked_and_not_the_figure() -> None:
     difference = gain.over_before
     assert isinstance(difference, Interval)
     assert difference.low < 0 < difference.value < difference.high
-    assert "beyond" not in finding(gain).rows["before training"]
+    assert "no difference beyond chance" in finding(gain, 10, Seen(True)).rows["before training"]

@@ -27,7 +27,7 @@ def test_options_are_flat_as_they_are_typed() -> None:
 
 
 def test_runs_that_differ_in_the_seed_and_in_where_they_log_are_one_group() -> None:
-    found = Found([run("a", config(seed=1)), run("b", config(seed=2))])
+    found = Found([run("a", config(seed=1)), run("b", {**config(seed=2), "validate_first": True})])
     assert names(found) == {"all runs": ["a", "b"]}
 
 

@@ -107,7 +107,7 @@ class FinalProbe(Callback):
                 f"but is {type(trainer.strategy).__name__}. Take the callback out."
             )
         if self.corpus is not None and trainer.is_global_zero:
-            self._open(trainer, pl_module)
+            self._open(cast(PretrainingModule, pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes what the weights before training can be recognised by."""
@@ -157,12 +157,13 @@ class FinalProbe(Callback):
     def _measure(self, trainer: Trainer, module: PretrainingModule) -> str | None:
         """Measures, or returns why not."""
         from w2vlab.callbacks.final_probe_text import Lines, as_plain, finding, logged
+        from w2vlab.evaluation.corpus import seen_in_pretraining
         from w2vlab.evaluation.evaluate import random_twin
         from w2vlab.evaluation.gain import measure_gain
 
         if self._corpus_of(module) is None:
             return "skipped, because the run's data are not known. Give `corpus`."
-        corpus = self._open(trainer, module)
+        corpus = self._open(module)
         if not corpus.alignments:
             return f"skipped, because {corpus.name} has no phone labels."
         with _on_device(module, trainer.strategy.root_device):
@@ -174,34 +175,42 @@ class FinalProbe(Callback):
             gain = measure_gain(
                 module, before, corpus, self.batch_seconds, trainer.precision_plugin.val_step_context, Lines()
             )
-        self.gain, self._finding = gain, finding(gain)
+        seen = seen_in_pretraining(module.run_config, corpus, self._cache(module))
+        self.gain, self._finding = gain, finding(gain, len(corpus.split.test), seen)
         for logger in trainer.loggers:
             logger.log_metrics({f"{PREFIX}/{name}": value for name, value in logged(gain).items()}, trainer.global_step)
         with may_fail(FINAL_PROBE):
             folder = run_folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)
-            content = {"update": trainer.global_step, "corpus": corpus.name, "split": asdict(corpus.split)}
-            write_whole(folder / FINAL_PROBE, json.dumps({**content, **as_plain(gain)}, indent=1))
+            content = {
+                "update": trainer.global_step,
+                "corpus": corpus.name,
+                "seen_in_pretraining": asdict(seen),
+                "split": asdict(corpus.split),
+                **as_plain(gain),
+            }
+            write_whole(folder / FINAL_PROBE, json.dumps(content, indent=1))
         return None
 
-    def _corpus_of(self, module: LightningModule) -> str | None:
-        data = (cast(PretrainingModule, module).run_config or {}).get("data") or {}
+    def _corpus_of(self, module: PretrainingModule) -> str | None:
+        data = (module.run_config or {}).get("data") or {}
         return self.corpus if self.corpus is not None else data.get("corpus")
 
-    def _open(self, trainer: Trainer, module: LightningModule) -> EvaluationCorpus:
-        from w2vlab.data.held_out import HASH
-        from w2vlab.evaluation.corpus import open_corpus
+    def _cache(self, module: PretrainingModule) -> Path:
         from w2vlab.files import cache_root
 
-        model = cast(PretrainingModule, module)
-        cache = self.cache_dir
-        if cache is None:
-            configured = ((model.run_config or {}).get("data") or {}).get("cache_dir")
-            cache = None if configured is None else Path(configured)
-        shortest = max(model.encoder.receptive_field, 400)
+        configured = ((module.run_config or {}).get("data") or {}).get("cache_dir")
+        folder = self.cache_dir if self.cache_dir is not None else configured
+        return cache_root(None if folder is None else Path(folder))
+
+    def _open(self, module: PretrainingModule) -> EvaluationCorpus:
+        from w2vlab.data.held_out import HASH
+        from w2vlab.evaluation.corpus import open_corpus
+
         name = self._corpus_of(module)
-        assert name is not None
-        return open_corpus(name, cache_root(cache), HASH, self.num_train, self.num_test, shortest)
+        assert name is not None, "the caller has made sure"
+        shortest = max(module.encoder.receptive_field, 400)
+        return open_corpus(name, self._cache(module), HASH, self.num_train, self.num_test, shortest)
 
 
 class _InterruptedError(BaseException):

@@ -10,6 +10,7 @@ from typing import Any
 
 from w2vlab.callbacks.run_view import Bar, Finding
 from w2vlab.evaluation.bootstrap import Interval
+from w2vlab.evaluation.corpus import Seen
 from w2vlab.evaluation.gain import Best, Gain
 from w2vlab.evaluation.layers import CONTEXT, LATENTS
 from w2vlab.evaluation.measure import Advance
@@ -17,8 +18,14 @@ from w2vlab.evaluation.measure import Advance
 _BEFORE, _MFCC = "before training", "MFCC"
 
 
-def finding(gain: Gain) -> Finding:
-    """Says what was found, in the rows of a table and as bars."""
+def finding(gain: Gain, num_test: int, seen: Seen) -> Finding:
+    """Says what was found, in the rows of a table and as bars.
+
+    Args:
+        gain: What was found.
+        num_test: Utterances that it was found on.
+        seen: What the pretraining had of them.
+    """
     trained = gain.trained.resampled.interval
     rows = {"phones named": f"{_share(trained)} by {_called(gain.trained)}, its best on held-out training utterances"}
     bars = [_bar(_short(gain.trained), trained)]
@@ -31,25 +38,28 @@ def finding(gain: Gain) -> Finding:
     interval = gain.mfcc.resampled.interval
     rows[_MFCC] = f"{_share(interval)}: {_beside_mfcc(gain.over_mfcc)}"
     bars.append(_bar(_MFCC, interval))
+    rows["tested on"] = f"{num_test} utterances; seen in pretraining: {seen}"
     return Finding("Phones named by a linear probe", tuple(bars), rows)
 
 
 def _learned(difference: Interval) -> str:
-    points = _points(difference)
     if difference.low > 0:
-        return f"training has added {points}, beyond chance"
+        return f"training has added {_points(difference)}, beyond chance"
     if difference.high < 0:
-        return f"training has changed that by {points}, for the worse and beyond chance"
-    return f"training has changed that by {points}, no more than chance could: nothing is shown to be learned of phones"
+        return f"training has lost {_points(_turned(difference))}, beyond chance"
+    return f"no difference beyond chance ({_points(difference)}), so nothing is shown to be learned of phones"
 
 
 def _beside_mfcc(difference: Interval) -> str:
-    points = _points(difference)
     if difference.low > 0:
-        return f"the network is better by {points}, beyond chance"
+        return f"the network is better by {_points(difference)}, beyond chance"
     if difference.high < 0:
-        return f"still better, the network is at {points}"
-    return f"about as good, the network is at {points}, no more than chance could be"
+        return f"still better, by {_points(_turned(difference))}, beyond chance"
+    return f"no difference beyond chance ({_points(difference)})"
+
+
+def _turned(difference: Interval) -> Interval:
+    return Interval(-difference.value, -difference.high, -difference.low)
 
 
 def _share(interval: Interval) -> str:
@@ -57,8 +67,7 @@ def _share(interval: Interval) -> str:
 
 
 def _points(difference: Interval) -> str:
-    values = (100 * value for value in (difference.value, difference.low, difference.high))
-    value, low, high = (f"{number:+.1f}" for number in values)
+    value, low, high = (f"{100 * part:.1f}" for part in (difference.value, difference.low, difference.high))
     return f"{value} points [{low}, {high}]"
 
 
