@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from matplotlib.figure import Figure
 
 from tests.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
 
-# Tiny tensors gain nothing from threads, and the threads of tests that run side by side fight over the cores.
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # of notebooks, commands, and both processes of a pair
+# Tiny tensors gain nothing from threads, and the threads of tests that run side by side fight over the cores: nor do
+# those of notebooks, commands, and both processes of a pair. PyTorch is not imported here: the process that hands out
+# tests to others does without.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 DRAWN = (
     *("callbacks.picture.draw_run", "callbacks.codebook_picture.draw_codebook_health"),
@@ -36,6 +38,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(4, os.cpu_count() or 1)  # more would import PyTorch more often than they gain
 
 
+def pytest_collection_finish() -> None:
+    """Has PyTorch keep to one thread, and the garbage collector not go through half a million objects of libraries."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_handler_left() -> Iterator[None]:
     """Fails a test whose command goes on to show messages after its end, on a stream that is closed by then."""
@@ -47,5 +57,22 @@ def _no_handler_left() -> Iterator[None]:
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves pictures of runs and reports empty: to draw one takes longer than a tiny run."""
+    from matplotlib.figure import Figure
+
     for name in DRAWN:
         monkeypatch.setattr(f"w2vlab.{name}", lambda *_: Figure())
+
+
+@pytest.fixture
+def one_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves pictures empty after the first of each kind."""
+    from matplotlib.figure import Figure
+
+    def once(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+        left = [draw]
+        return lambda *shown: left.pop()(*shown) if left else Figure()
+
+    for name in DRAWN:
+        module, function = f"w2vlab.{name}".rsplit(".", 1)
+        draw = getattr(importlib.import_module(module), function)
+        monkeypatch.setattr(f"w2vlab.{name}", once(draw))

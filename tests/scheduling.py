@@ -10,7 +10,28 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 from xdist.scheduler.protocol import Scheduling
 from xdist.workermanage import WorkerController
 
-LONGEST: tuple[str, ...] = ()
+LONGEST = (
+    "tests/notebooks/test_notebooks.py",
+    "tests/callbacks/test_compile.py",
+    "tests/ddp/test_compiled.py",
+    "tests/docs/test_docs.py",
+    "tests/ddp/test_two_processes.py",
+    "tests/cli/test_evaluate.py",
+    "tests/evaluation/test_evaluate.py",
+    "tests/contracts/test_compile.py",
+    "tests/ddp/test_sharded.py",
+    "tests/cli/test_fit.py",
+    "tests/cli/test_explain.py",
+    "tests/cli/test_loggers.py",
+    "tests/cli/test_sweep.py",
+    "tests/benchmarks/test_gpu_step.py",
+    "tests/benchmarks/test_side_by_side.py",
+    "tests/faults/test_killed_process.py",
+    "tests/cli/test_resume_processes.py",
+    "tests/configs/test_configs.py",
+    "tests/cli/test_finetuning.py",
+    "tests/sweeps/test_runner.py",
+)
 """Files that take longest, by `pytest --durations=0`: begun at the end, one of them would leave a core idle."""
 
 

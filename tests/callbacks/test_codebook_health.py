@@ -122,11 +122,9 @@ def test_kept_utterances_are_as_short_as_they_can_be(tmp_path: Path) -> None:
     assert [batch.waveform.shape for batch in health._probe] == [(3, 800), (1, 620)]
 
 
+@pytest.mark.usefixtures("one_drawing")
 @pytest.mark.parametrize("cls", [MaskedPrediction, FuturePrediction])
-def test_the_run_is_the_same_with_and_without(cls: type, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if cls is FuturePrediction:  # pictures of the other one will do
-        request.getfixturevalue("no_drawing")
-
+def test_the_run_is_the_same_with_and_without(cls: type, tmp_path: Path) -> None:
     def losses(callbacks: list[Any]) -> list[float]:
         model = toy_model(cls, 0.005, quantizer=GUMBEL, feature_dropout=0.2)
         options = {"num_sanity_val_steps": 2, "val_check_interval": 2, "default_root_dir": tmp_path}

@@ -78,6 +78,7 @@ def noisy_model(cls: type[PretrainingModule]) -> PretrainingModule:
     )
 
 
+@pytest.mark.usefixtures("one_drawing")
 @pytest.mark.parametrize("accumulate", [1, 2])
 @every_model
 def test_a_run_is_bit_for_bit_the_same(cls: type[PretrainingModule], accumulate: int, tmp_path: Path) -> None:
@@ -91,6 +92,7 @@ def test_a_run_is_bit_for_bit_the_same(cls: type[PretrainingModule], accumulate:
     assert all(torch.equal(parameter, after[name]) for name, parameter in parameters_of(watched).items())
 
 
+@pytest.mark.usefixtures("one_drawing")
 def test_it_looks_once_at_each_update_whose_turn_it_is(tmp_path: Path) -> None:
     flow, lines = GradientFlow(every=2), Lines(tmp_path)
     fit(noisy_model(MaskedPrediction), make_batches(5, 2, 2), 5, 2, callbacks=[flow], logger=lines)

@@ -45,6 +45,17 @@ def test_runs_as_a_module() -> None:
     assert (run.returncode, run.stdout) == (0, f"w2vlab {w2vlab.__version__}\n")
 
 
+@pytest.mark.parametrize("command", ["validate", "evaluate", "compare"])
+def test_a_command_starts_as_a_process(command: str) -> None:
+    """The tests of others are forked, or call `main`; `fit`, `sweep`, `report` and `explain` are started elsewhere."""
+    words = [sys.executable, "-m", "w2vlab", command, *([] if command == "validate" else ["nowhere.ckpt"])]
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert run.returncode in (1, 2)
+    assert run.stdout == ""
+    assert run.stderr.startswith("error: ")
+    assert "Traceback" not in run.stderr
+
+
 def test_closed_pipe_is_no_error() -> None:
     code = "import os; r, w = os.pipe(); os.dup2(w, 1); os.close(r)\nfrom w2vlab.cli.main import main; main(['parts'])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Popen(subprocess.Popen):
-    """A `subprocess.Popen` whose process is forked; its command is `[sys.executable, …]` or `["w2vlab", …]`."""
+    """A `subprocess.Popen` whose process is forked; its command is `[sys.executable, …]` or `["w2vlab", …]`.
+
+    An interrupt that the command does not handle gives it status 1, and not that of SIGINT.
+    """
 
     def _execute_child(self, *arguments: Any) -> None:
         given = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments  # type: ignore[attr-defined]
@@ -92,7 +95,7 @@ def _after_the_interpreter(command: Sequence[Any]) -> list[str]:
     if first == "w2vlab":
         return ["-m", "w2vlab", *rest]
     assert first == sys.executable, f"{first} is no Python"
-    while rest[0] in ("-u",):
+    while rest[0] == "-u" or rest[0].startswith("-X"):  # how the interpreter reads and writes
         rest = rest[1:]
     return rest
 
