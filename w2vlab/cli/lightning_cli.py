@@ -25,6 +25,7 @@ from w2vlab.callbacks import (
 from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
+from w2vlab.cli.memory import no_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
 from w2vlab.cli.recipe_arguments import with_recipe_paths
@@ -152,7 +153,8 @@ class W2VLightningCLI(LightningCLI):
             parser.error(str(ambiguous))
         if problem := command_line_problem(args):
             parser.error(problem)
-        return parser.parse_args(args)
+        with no_collection():
+            return parser.parse_args(args)
 
     def _last_checkpoint(self, config: Namespace) -> str | None:
         folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}
@@ -189,7 +191,7 @@ class W2VLightningCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Lets the parts know of each other, and says what a checkpoint had different."""
-        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, format="json")
+        text = self.parser.dump(self.config, skip_none=False, skip_check=True, skip_link_targets=False, format="json")
         self.model.run_config = json.loads(text)[self.subcommand]
         guard(self.trainer.loggers)
         self._watch.watch_start(self.trainer)

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import FrameType
 
 from w2vlab import __version__
-from w2vlab.cli.memory import use_large_pages
+from w2vlab.cli.memory import no_collection, use_large_pages
 from w2vlab.deferred import defer_unused_packages
 from w2vlab.registry import known_names
 from w2vlab.wording import warnings_in_a_line
@@ -67,7 +67,7 @@ def _run(args: list[str]) -> int:
         # Commands are imported when they are called: PyTorch takes seconds, and `parts` and the help do without.
         if command in ("fit", "validate"):
             use_large_pages()
-            with _ended_by_signals():
+            with _ended_by_signals(), no_collection():
                 from w2vlab.cli import fit
 
             return fit.run(command, rest)

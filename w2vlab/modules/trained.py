@@ -14,7 +14,6 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from w2vlab.distributed import rank, world_size
@@ -236,4 +235,5 @@ class TrainedModule(pl.LightningModule, ABC):
 
 def _whole(value: Tensor) -> Tensor:
     """Returns the whole of a number that is spread over processes."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    full = getattr(value, "full_tensor", None)  # DTensor's; to import it takes as long as half of PyTorch
+    return value if full is None else full()
