@@ -120,11 +120,15 @@ class FinalProbe(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Measures, when all callbacks have done what they do at the end; other processes wait for the first one."""
+        from w2vlab.callbacks.report import RunReport
+
         if not self._ended:
             return
         self._ended = False
-        if trainer.is_global_zero:
-            self.look(trainer, pl_module)
+        found = self.look(trainer, pl_module) if trainer.is_global_zero else None
+        if found is not None and not any(isinstance(other, RunReport) for other in trainer.callbacks):  # type: ignore[attr-defined]
+            for name, text in found.rows.items():
+                print(f"Phone probe, {name}: {text}", flush=True)
         trainer.strategy.barrier("final probe")
 
     def look(self, trainer: Trainer, module: LightningModule) -> Finding | None:
@@ -145,13 +149,10 @@ class FinalProbe(Callback):
                 why_not = self._measure(trainer, cast(PretrainingModule, module))
         except _InterruptedError as interrupt:
             why_not = f"stopped by {interrupt}. {_REPEAT}"
-        except (ValueError, OSError) as problem:
+        except (ValueError, OSError, RuntimeError) as problem:  # such as memory that is not there
             why_not = f"not done: {problem}"
         if why_not is not None:
             print(f"Phone probe: {why_not}", flush=True)
-        elif self._finding is not None:
-            for name, text in self._finding.rows.items():
-                print(f"Phone probe, {name}: {text}", flush=True)
         return self._finding
 
     def _measure(self, trainer: Trainer, module: PretrainingModule) -> str | None:
