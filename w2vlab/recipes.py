@@ -88,25 +88,24 @@ def file_named(text: str, what: str, folders: Sequence[str] | None = ()) -> Path
         return path
     name = find_recipe(text, folders)
     if name is None:
-        raise ValueError(no_such_file(text, what, folders))
+        raise ValueError(no_such_file(text, what))
     return recipe_path(name)
 
 
-def no_such_file(text: str, what: str, folders: Sequence[str] | None = ()) -> str:
+def no_such_file(text: str, what: str) -> str:
     """Says that there is neither a file at a path nor a recipe of that name, and which recipe was probably meant."""
-    advice = did_you_mean_recipe(text, folders)
-    return f"{what} must be a file that exists or the name of a recipe, but is {text}. {advice}"
+    return f"{what} must be a file that exists or the name of a recipe, but is {text}. {did_you_mean_recipe(text)}"
 
 
-def did_you_mean_recipe(text: str, folders: Sequence[str] | None = ()) -> str:
+def did_you_mean_recipe(text: str) -> str:
     """Returns `"Did you mean X?"` for the recipe nearest to `text`, or how to see all of them."""
-    near = nearest_recipe(text, folders)
+    near = nearest_recipe(text)
     return f"Did you mean {near}?" if near else "`w2vlab configs` lists them."
 
 
-def nearest_recipe(text: str, folders: Sequence[str] | None = ()) -> str | None:
+def nearest_recipe(text: str) -> str | None:
     """Returns the name of the shipped file that `text` was probably meant to be; None where none is near."""
-    spellings = {name.rpartition("/")[2]: name for name in reversed(recipe_names()) if _in(name, folders)}
+    spellings = {name.rpartition("/")[2]: name for name in reversed(recipe_names())}
     spellings |= {name: name for name in recipe_names()}
     near = difflib.get_close_matches(_plain(text).lower(), spellings, n=1)
     return spellings[near[0]] if near else None

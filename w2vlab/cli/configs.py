@@ -69,7 +69,7 @@ def run(args: list[str]) -> int:
             return _misused(f"`w2vlab configs {action}` was given more than it takes: {shlex.join(args[1:])}.")
         found = find_recipe(name, folders=None)
         if found is None:
-            raise ValueError(f"NAME must be that of a recipe, but is {name}. {did_you_mean_recipe(name, folders=None)}")
+            raise ValueError(f"NAME must be that of a recipe, but is {name}. {did_you_mean_recipe(name)}")
         if action == "show":
             sys.stdout.write(recipe_path(found).read_text(encoding="utf-8"))
             return 0

@@ -52,7 +52,7 @@ def missing_file(option: str, value: str) -> str | None:
     if key in ("c", "config"):
         # The options themselves may stand there as well.
         is_name = value != "-" and not set(value) & set("{:\n")
-        return no_such_file(value, "`config`", RUN_FOLDERS) if is_name else None
+        return no_such_file(value, "`config`") if is_name else None
     in_run = key.partition(".")[0] in ("model", "trainer")
     names_file = value.endswith((ENDING, ".yml")) or ("/" in value and _is_slot(key))
     is_name = names_file and not set(value) & set("{[:\n ")
