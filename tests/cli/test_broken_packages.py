@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tests.cli.broken import MISSING_SYMBOL, break_package, start
-from w2vlab.cli.packages import culprit, requirements
+from w2vlab.cli.packages import LoadFailure, load_failure, requirements
 from w2vlab.cli.problems import message_of
 
 NEED_PYTORCH = {
@@ -99,7 +100,7 @@ def raised(code: str) -> Exception:
 
 def test_a_missing_package_is_not_installed() -> None:
     problem = raised("raise ModuleNotFoundError(\"No module named 'lightning'\", name='lightning.pytorch')")
-    assert culprit(problem) == "lightning"
+    assert load_failure(problem) == LoadFailure("lightning", "No module named 'lightning'")
     assert message_of(problem).startswith(f"lightning {version('lightning')} cannot be loaded: No module named")
 
 
@@ -108,15 +109,27 @@ def test_errors_that_are_about_something_else_stay_as_they_are(tmp_path: Path, m
     monkeypatch.syspath_prepend(str(tmp_path))
     for code in ("open('/nowhere')", "import nowhere_at_all", "import mine", "raise ValueError('no')"):
         problem = raised(code)
-        assert culprit(problem) is None, code
+        assert load_failure(problem) is None, code
         assert message_of(problem) == str(problem)
 
 
 def test_an_import_that_was_caught_is_not_blamed() -> None:
     """As Flashlight Text, whose absence torchaudio reports while it is imported."""
     tried = "try:\n import torch.nowhere\nexcept ImportError:\n raise RuntimeError('install it') from None"
-    assert culprit(raised(tried)) is None
-    assert culprit(raised(tried.replace(" from None", ""))) == "torch"
+    assert load_failure(raised(tried)) is None
+    assert load_failure(raised(tried.replace(" from None", ""))) == LoadFailure(
+        "torch", "No module named 'torch.nowhere'"
+    )
+
+
+def test_the_reason_is_the_innermost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch says which library it could not load, and gives the system's reason as the cause."""
+    loading = f"try: raise OSError({MISSING_SYMBOL!r})\nexcept OSError as why: raise OSError('no library') from why"
+    break_package(tmp_path, "torchaudio", loading)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torchaudio", raising=False)
+    tried = "try: import torchaudio\nexcept OSError as why: raise ValueError('Does not validate') from why"
+    assert load_failure(raised(tried)) == LoadFailure("torchaudio", MISSING_SYMBOL)
 
 
 def test_requirements_are_those_of_every_installation() -> None:

@@ -77,10 +77,10 @@ def _run(args: list[str]) -> int:
     except SystemExit as end:  # the parsers end this way
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as problem:
-        from w2vlab.cli.packages import culprit
+        from w2vlab.cli.packages import load_failure
         from w2vlab.cli.problems import report_problem
 
-        if culprit(problem) is None:
+        if load_failure(problem) is None:
             raise
         return report_problem(problem)  # a package that is missing or broken
     if command in ("-h", "--help", "--version"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from types import TracebackType
@@ -59,19 +60,26 @@ def module_of(distribution: str) -> str:
     return _MODULES.get(distribution, distribution.replace("-", "_"))
 
 
-def culprit(problem: BaseException) -> str | None:
+@dataclass(frozen=True)
+class LoadFailure:
+    """A package that cannot be loaded, as a distribution, and why, in a line."""
+
+    package: str
+    why: str
+
+
+def load_failure(problem: BaseException) -> LoadFailure | None:
     """Returns the package that `problem` says cannot be loaded; None where it is about something else.
 
     That is one that is not there, or the innermost one whose import was under way.
     """
     needed = {module_of(name): name for name in requirements()}
-    chain: BaseException | None = problem
-    while chain is not None:
-        if isinstance(chain, ModuleNotFoundError) and (missing := needed.get((chain.name or "").partition(".")[0])):
-            return missing
-        if importing := _importing(chain.__traceback__, needed):
-            return importing
-        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    found: BaseException | None = problem
+    while found is not None:
+        missing = needed.get((found.name or "").partition(".")[0]) if isinstance(found, ModuleNotFoundError) else None
+        if package := missing or _importing(found.__traceback__, needed):
+            return LoadFailure(package, reason(found))
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     return None
 
 
@@ -85,7 +93,9 @@ def load_error(distribution: str, why: str) -> str:
 
 
 def reason(problem: BaseException) -> str:
-    """Returns what an exception says, in a line."""
+    """Returns what an exception says, or the one that it gives as its cause, in a line."""
+    while problem.__cause__ is not None:  # PyTorch only names the library, and the system what is missing in it
+        problem = problem.__cause__
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return (lines[0] if lines else type(problem).__name__).rstrip(".")
 

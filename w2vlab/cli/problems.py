@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from w2vlab.cli.packages import culprit, load_error, reason, repair
+from w2vlab.cli.packages import load_error, load_failure, repair
 
 
 def report_problem(problem: BaseException) -> int:
@@ -18,8 +18,9 @@ def report_problem(problem: BaseException) -> int:
 
 def message_of(problem: BaseException) -> str:
     """Returns what is wrong: which package cannot be loaded, or what a constructor said of its options."""
-    if package := culprit(problem):
-        return f"{load_error(package, reason(problem))} {repair(package)} (`w2vlab doctor` looks at the rest)."
+    if failure := load_failure(problem):
+        told = load_error(failure.package, failure.why)
+        return f"{told} {repair(failure.package)} (`w2vlab doctor` looks at the rest)."
     while str(problem).startswith("Does not validate") and problem.__cause__ is not None:
         problem = problem.__cause__  # out of jsonargparse's list of the types that it tried for the slot
     return str(problem)

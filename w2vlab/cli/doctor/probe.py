@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from w2vlab.cli.packages import culprit, module_of, reason
+from w2vlab.cli.packages import load_failure, module_of, reason
 
 CODECS = ("wav", "flac", "ogg", "opus", "mp3")
 """Endings of the audio files that a corpus may hold."""
@@ -39,7 +39,8 @@ def _look(distribution: str, out: TextIO) -> None:
     try:
         importlib.import_module(module_of(distribution))
     except BaseException as problem:  # whatever it is, this package cannot be used
-        found |= {"error": reason(problem), "culprit": culprit(problem) or distribution}
+        failure = load_failure(problem)
+        found |= {"error": reason(problem), "culprit": failure.package if failure else distribution}
     else:
         found["facts"] = _facts(distribution)
     _write(found, out)
