@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.broken import MISSING_SYMBOL, break_package, start
-from w2vlab.cli.packages import LoadFailure, load_failure, requirements
+from w2vlab.cli import packages
+from w2vlab.cli.packages import LoadFailure, load_failure, repair, requirements
 from w2vlab.cli.problems import message_of
 
 NEED_PYTORCH = {
@@ -137,3 +138,20 @@ def test_requirements_are_those_of_every_installation() -> None:
     assert {"torch", "torchaudio", "lightning", "jsonargparse", "wandb", "lhotse", "numpy", "soundfile"} <= set(found)
     assert not {"pytest", "ruff", "ray", "flashlight-text"} & set(found)
     assert found["torch"].startswith(">=")
+
+
+def test_what_to_install_depends_on_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip leaves a package alone that has the right version, even where its files are broken."""
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("torch==2.14.1 ; python_version < '3.14'\n    # via x\ntorchaudio==2.11.1\nwandb==0.31.0\n")
+    monkeypatch.setattr(packages, "_lock_file", lambda: lock)
+    monkeypatch.setattr(packages, "installed", {"torch": "2.11.0", "torchaudio": "2.11.1", "wandb": "0.31.0"}.get)
+    monkeypatch.chdir(tmp_path)
+    pair = "Install what was tested together: pip install -c requirements.lock torch torchaudio"
+    assert repair("torch") == repair("torchaudio") == pair
+    assert repair("wandb").endswith(": pip install --force-reinstall --no-deps -c requirements.lock wandb")
+    assert repair("lightning").endswith(": pip install -c requirements.lock lightning")
+    monkeypatch.chdir("/")
+    assert repair("lightning").endswith(f" -c {lock} lightning")
+    monkeypatch.setattr(packages, "_lock_file", lambda: None)
+    assert repair("lightning").endswith(" -c requirements.lock lightning")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
@@ -119,7 +120,9 @@ def _lock_file() -> Path | None:
 def _shortest(file: Path | None) -> str:
     if file is None:
         return _LOCK
-    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+    with suppress(OSError, ValueError):  # the working folder is gone, or another one
+        return str(file.relative_to(Path.cwd()))
+    return str(file)
 
 
 def _readable(versions: str) -> str:
