@@ -1,7 +1,8 @@
 """Packages that a run imports without using them: their code is executed when something is asked of it.
 
 Lightning imports all of torchmetrics, and with it matplotlib and SciPy where they are installed, for two classes.
-Lightning and every optimiser of PyTorch import the compiler, `torch._dynamo`, to ask whether something is compiled.
+Lightning and every optimiser of PyTorch import the compiler, `torch._dynamo`, to ask whether something is compiled, and
+`torch.autograd.grad` imports SymPy, to compare shapes that may be symbols; PyTorch itself imports its exporter.
 Weights & Biases imports its launcher of jobs to see that there is none. Together they take longer than PyTorch itself.
 
 This file has them imported under their own names, by their own loaders, and only their code waits. What is asked for on
@@ -26,6 +27,8 @@ Answers = Mapping[str, Callable[[], Any]]
 """What is known of a package while its code waits: makes the value of each name."""
 
 _COMPILER = "torch._dynamo"
+_EXPORT = "torch.export"
+_SHAPES = "torch.fx.experimental.symbolic_shapes"
 _UTILITIES = "torchmetrics.utilities"
 _PLOT = "torchmetrics.utilities.plot"
 _lock = threading.RLock()
@@ -111,8 +114,9 @@ class _Finder(MetaPathFinder):
             if spec is not None and spec.loader is not None:
                 spec.loader = _Later(spec.loader)
             return spec
-        if name.startswith(f"{_COMPILER}.") and is_waiting(_COMPILER):
-            _real(_COMPILER, "__name__")  # its modules need each other in the order in which it imports them
+        package = next((package for package in (_COMPILER, _EXPORT) if name.startswith(f"{package}.")), None)
+        if package is not None and is_waiting(package):
+            _real(package, "__name__")  # its modules need each other in the order in which it imports them
         elif name.startswith("torchmetrics.") and not name.startswith(("torchmetrics.__", _UTILITIES)):
             importlib.import_module(_UTILITIES)  # and those of torchmetrics, these first
         module = sys.modules.get(name)
@@ -163,6 +167,16 @@ def _break_graph(*args: Any, **kwargs: Any) -> None:
     """Does as `torch._dynamo.graph_break` outside of a graph: nothing."""
 
 
+def _are_equal(first: Any, second: Any) -> Any:
+    if all(type(size) is int for size in (*first, *second)):
+        return tuple(first) == tuple(second)
+    return _real(_SHAPES, "sym_eq")(first, second)
+
+
+def _expect_true(value: Any) -> Any:
+    return value if type(value) is bool else _real(_SHAPES, "expect_true")(value)
+
+
 def _plot(*args: Any, **kwargs: Any) -> Any:
     return _real(_PLOT, "plot_single_or_multi_val")(*args, **kwargs)
 
@@ -185,6 +199,9 @@ _ANSWERS: dict[str, Answers] = {
         "disable": lambda: _disable,
         "graph_break": lambda: _break_graph,
     },
+    # With SymPy; of it, `torch.autograd.grad` needs these.
+    _SHAPES: {"sym_eq": lambda: _are_equal, "expect_true": lambda: _expect_true},
+    _EXPORT: {},
     "torchmetrics": {
         "__version__": _of("torchmetrics.__about__", "__version__"),
         "_logger": lambda: logging.getLogger("torchmetrics"),

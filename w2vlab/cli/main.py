@@ -12,7 +12,7 @@ from importlib import import_module
 from types import FrameType
 
 from w2vlab import __version__
-from w2vlab.cli.memory import no_collection, use_large_pages
+from w2vlab.cli.memory import no_collection, objects_kept, use_large_pages
 from w2vlab.deferred import defer_unused_packages
 from w2vlab.registry import known_names
 from w2vlab.wording import warnings_in_a_line
@@ -70,7 +70,8 @@ def _run(args: list[str]) -> int:
             with _ended_by_signals(), no_collection():
                 from w2vlab.cli import fit
 
-            return fit.run(command, rest)
+            with objects_kept():
+                return fit.run(command, rest)
         if command in _COMMANDS:
             status: int = import_module(f"w2vlab.cli.{command}").run(rest)
             return status

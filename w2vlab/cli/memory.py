@@ -35,3 +35,13 @@ def no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def objects_kept() -> Iterator[None]:
+    """Has Python not look through the objects that are there already when it looks for cycles."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,72 @@
+"""What `w2vlab fit` imports on its way to the first update, and what it can do without."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNUSED = (
+    "matplotlib",
+    "torchaudio",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "vector_quantize_pytorch",
+    "torchmetrics.functional",
+    "torch._dynamo.config",
+    "torch._inductor",
+    "sympy",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "wandb.apis.public",
+    "w2vlab.sweeps",
+    "w2vlab.reports",
+)
+
+FIRST_UPDATE = '''
+import json, sys
+from lightning.pytorch import Callback
+
+
+class FirstUpdate(Callback):
+    """Notes what is imported when the first update is done."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 1:
+            with open("modules.json", "w") as file:
+                json.dump(sorted(sys.modules), file)
+'''
+
+
+def fit(config: Path, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Runs `w2vlab fit` as a user does, in a process of its own, with the modules of `folder` before all others."""
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--trainer.max_steps=2", *args]
+    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+
+
+def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_use(tiny_config: Path, tmp_path: Path) -> None:
+    """With Weights & Biases, the default logger, and to the end: what was left out is there when the run is drawn."""
+    (tmp_path / "first_update.py").write_text(FIRST_UPDATE)
+    run = fit(tiny_config, tmp_path, "--trainer.callbacks+=first_update.FirstUpdate")
+    assert run.returncode == 0, run.stderr
+    imported = set(json.loads((tmp_path / "modules.json").read_text()))
+    assert {"torch", "lightning.pytorch", "wandb", "torchmetrics.metric"} <= imported  # or the list below says nothing
+    assert [name for name in UNUSED if name in imported] == []
+    assert list(tmp_path.glob("runs/w2vlab/*/report.png"))
+
+
+@pytest.mark.parametrize("package", ["torchaudio", "scipy"])
+def test_a_run_does_without_a_package_that_cannot_be_loaded(package: str, tiny_config: Path, tmp_path: Path) -> None:
+    """torchaudio 2.11.1 beside torch 2.11.0 raises this: its library needs a function that PyTorch does not have."""
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text('raise OSError("undefined symbol: torch_library_impl")')
+    run = fit(tiny_config, tmp_path, "--trainer.logger=false")
+    assert run.returncode == 0, run.stderr
+    assert "undefined symbol" not in run.stderr
+    assert (tmp_path / "runs" / "checkpoints" / "last.ckpt").is_file()
