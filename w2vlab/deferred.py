@@ -59,7 +59,7 @@ class _Waiting(ModuleType):
         return getattr(self, name)
 
 
-def _execute(module: _Waiting) -> None:
+def _execute(module: ModuleType) -> None:
     with _lock:
         if type(module) is not _Waiting:
             return  # another thread has done it, or does it further up in this one

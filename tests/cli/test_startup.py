@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from w2vlab.cli.memory import no_collection, objects_kept
 
 UNUSED = (
     "matplotlib",
@@ -43,11 +46,12 @@ class FirstUpdate(Callback):
 '''
 
 
-def fit(config: Path, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def fit(config: Path, folder: Path, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `w2vlab fit` as a user does, in a process of its own, with the modules of `folder` before all others."""
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--trainer.max_steps=2", *args]
-    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    env = {**os.environ, "PYTHONPATH": path, **environment}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
 def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_use(tiny_config: Path, tmp_path: Path) -> None:
@@ -70,3 +74,25 @@ def test_a_run_does_without_a_package_that_cannot_be_loaded(package: str, tiny_c
     assert run.returncode == 0, run.stderr
     assert "undefined symbol" not in run.stderr
     assert (tmp_path / "runs" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_run_has_the_compiler_when_it_compiles(tiny_config: Path, tmp_path: Path) -> None:
+    """All the way to Inductor, which gets no C++ compiler: what it makes is not the subject here."""
+    without = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    run = fit(tiny_config, tmp_path, "--trainer.callbacks+=CompileModel", "--trainer.logger=false", **without)
+    assert run.returncode == 0, run.stderr
+    assert "To be compiled at the first batch, by part and number of regions: encoder (1)" in run.stderr
+    assert "CompileModel has no effect on a region that could not be compiled: " in run.stderr
+
+
+def test_collection_of_garbage_is_as_it_was_before() -> None:
+    frozen = gc.get_freeze_count()
+    with no_collection():
+        assert not gc.isenabled()
+        with objects_kept():
+            assert gc.get_freeze_count() > frozen
+        with no_collection():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
