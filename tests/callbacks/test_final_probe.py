@@ -236,3 +236,12 @@ def test_an_interval_is_asked_and_not_the_figure() -> None:
     assert isinstance(difference, Interval)
     assert difference.low < 0 < difference.value < difference.high
     assert "no difference beyond chance" in finding(gain, 10, Seen(True)).rows["before training"]
+
+
+def test_a_few_utterances_cannot_rule_out_chance() -> None:
+    """Resamples of one utterance are all the same, which is no certainty."""
+    rows = finding(Gain(best(0.58), best(0.49), best(0.7)), 7, Seen(True)).rows
+    assert rows["before training"].endswith(
+        "the network is at +9.0 points; 7 utterances are too few to rule out chance"
+    )
+    assert rows["MFCC"].endswith("the network is at -12.0 points; 7 utterances are too few to rule out chance")

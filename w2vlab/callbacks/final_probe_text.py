@@ -17,6 +17,9 @@ from w2vlab.evaluation.measure import Advance
 
 _BEFORE, _MFCC = "before training", "MFCC"
 
+_FEW = 8
+"""Test utterances below which their resamples say nothing of chance."""
+
 
 def finding(gain: Gain, num_test: int, seen: Seen) -> Finding:
     """Says what was found, in the rows of a table and as bars.
@@ -31,15 +34,23 @@ def finding(gain: Gain, num_test: int, seen: Seen) -> Finding:
     bars = [_bar(_short(gain.trained), trained)]
     if gain.before is not None and gain.over_before is not None:
         interval = gain.before.resampled.interval
-        rows[_BEFORE] = f"{_share(interval)} by {_called(gain.before)}: {_learned(gain.over_before)}"
+        words = _too_few(gain.over_before, num_test) if num_test < _FEW else _learned(gain.over_before)
+        rows[_BEFORE] = f"{_share(interval)} by {_called(gain.before)}: {words}"
         bars.append(_bar(f"{_BEFORE},\n{_called(gain.before)}", interval))
     else:
         rows[_BEFORE] = "not known, so nobody can tell what training has added"
     interval = gain.mfcc.resampled.interval
-    rows[_MFCC] = f"{_share(interval)}: {_beside_mfcc(gain.over_mfcc)}"
+    words = _too_few(gain.over_mfcc, num_test) if num_test < _FEW else _beside_mfcc(gain.over_mfcc)
+    rows[_MFCC] = f"{_share(interval)}: {words}"
     bars.append(_bar(_MFCC, interval))
     rows["tested on"] = f"{num_test} utterances; seen in pretraining: {seen}"
     return Finding("Phones named by a linear probe", tuple(bars), rows)
+
+
+def _too_few(difference: Interval, num_test: int) -> str:
+    return (
+        f"the network is at {100 * difference.value:+.1f} points; {num_test} utterances are too few to rule out chance"
+    )
 
 
 def _learned(difference: Interval) -> str:
