@@ -62,8 +62,6 @@ class Job:
         for file, number in zip(moved, self.files, strict=True):
             os.dup2(file, number)
             os.close(file)
-        if self.new_session:
-            os.setsid()
         os.chdir(self.cwd)
         os.environ.clear()
         os.environ.update(self.environment)
@@ -129,28 +127,42 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
             ready, _, _ = select.select([self.socket, ended], [], [])
-            if ended in ready:
-                os.read(ended, 1024)
-                self._report_ends()
-            if self.socket not in ready:
-                continue
             try:
+                if ended in ready:
+                    os.read(ended, 1024)
+                    self._report_ends()
+                if self.socket not in ready:
+                    continue
                 job = Job(**self.messages.recv())
                 _, files, _, _ = socket.recv_fds(self.socket, 1, len(job.files))
-            except (EOFError, ConnectionResetError):
+                if self._fork(job):
+                    for end in (ended, write):
+                        os.close(end)
+                    job.prepare(files, self.libraries)
+                    return job.run
+            except (EOFError, ConnectionError):  # the tests are over, or have died
                 return self._end()
-            pid = os.fork()
-            if pid == 0:
-                self.messages.close()
-                self.socket.close()
-                for end in (ended, write):
-                    os.close(end)
-                job.prepare(files, self.libraries)
-                return job.run
-            self.children.add(pid)
-            self.messages.send({"started": pid})
             for file in files:
                 os.close(file)
+
+    def _fork(self, job: Job) -> bool:
+        """Returns whether this is the child; the server goes on when it has its session, or signals would miss it."""
+        settled, settling = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            self.messages.close()
+            self.socket.close()
+            if job.new_session:
+                os.setsid()
+            os.close(settled)
+            os.close(settling)
+            return True
+        os.close(settling)
+        os.read(settled, 1)  # until the other end is closed
+        os.close(settled)
+        self.children.add(pid)
+        self.messages.send({"started": pid})
+        return False
 
     def _report_ends(self) -> None:
         while self.children:

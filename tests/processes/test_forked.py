@@ -99,7 +99,8 @@ def test_it_ends_as_a_fresh_one(start: ModuleType, code: str, status: int, said:
 
 def test_it_is_waited_for_asked_and_sent_signals() -> None:
     code = "import signal; print('ready', flush=True); signal.pause()"
-    with forked.Popen([sys.executable, "-c", code], stdout=forked.PIPE, text=True) as process:
+    with forked.Popen([sys.executable, "-c", code], stdout=forked.PIPE, text=True, start_new_session=True) as process:
+        assert os.getpgid(process.pid) == process.pid  # at once: groups are sent signals
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         assert process.poll() is None
