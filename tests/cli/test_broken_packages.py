@@ -151,7 +151,8 @@ def test_what_to_install_depends_on_what_is_there(tmp_path: Path, monkeypatch: p
     assert repair("torch") == repair("torchaudio") == pair
     assert repair("wandb").endswith(": pip install --force-reinstall --no-deps -c requirements.lock wandb")
     assert repair("lightning").endswith(": pip install -c requirements.lock lightning")
-    monkeypatch.chdir("/")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert repair("lightning").endswith(f" -c {lock} lightning")
     monkeypatch.setattr(packages, "_lock_file", lambda: None)
     assert repair("lightning").endswith(" -c requirements.lock lightning")

@@ -97,7 +97,7 @@ def test_lines_and_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     findings.append(problem("runs", "cannot be written to", "Start elsewhere", blocks=True))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.endswith("\nA run cannot start: runs.\n")
-    assert as_lines(findings, coloured=True).splitlines()[-3].startswith("\x1b[1;31mproblem \x1b[0m runs")
+    assert as_lines(findings, coloured=True).splitlines()[-4].startswith("\x1b[1;31mproblem \x1b[0m runs")
 
 
 def test_help_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
