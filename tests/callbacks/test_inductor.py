@@ -5,11 +5,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from tests.contracts.tiny import build_model
+from w2vlab.callbacks import CompileModel
+from w2vlab.callbacks import compile as compile_module
 from w2vlab.callbacks.inductor import safe_options
+from w2vlab.modules import MaskedPrediction
 
 NO_VECTORS = {"cpp.simdlen": 1}
 
@@ -60,3 +66,18 @@ def test_a_sum_over_rows_that_fill_no_vector() -> None:
     """In a process of its own: where a kernel writes past its buffer, the process is ended."""
     done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "all right\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "told"), [("2.11.0", "cpu", 1), ("2.14.1", "cpu", 0), ("2.11.0", "cuda", 0)]
+)
+def test_a_run_without_vectors_is_told(
+    version: str, device: str, told: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compile_module, "safe_options", lambda _: safe_options(version))
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer = SimpleNamespace(callbacks=[], is_global_zero=True, strategy=strategy)
+    model = build_model(MaskedPrediction)
+    with caplog.at_level("INFO", logger="w2vlab"):
+        CompileModel().setup(trainer, model, "fit")
+    assert len([line for line in caplog.messages if "without vectors" in line]) == told

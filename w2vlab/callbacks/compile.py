@@ -94,6 +94,12 @@ class CompileModel(Callback):
         elif trainer.is_global_zero:
             found = ", ".join(f"{name} ({len(modules)})" for name, modules in regions.items())
             logger.info("To be compiled at the first batch, by part and number of regions: %s.", found)
+            if trainer.strategy.root_device.type == "cpu" and safe_options(torch.__version__):
+                logger.info(
+                    "Kernels are written without vectors, because those with vectors of torch %s write past the ends "
+                    "of buffers; those of torch 2.14.1 do not.",
+                    torch.__version__,
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes where training begins."""
