@@ -46,6 +46,7 @@ def spoken(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     trainer = {**RUN["trainer"], "default_root_dir": "finetuned"}
     config = {"model": model, "data": {**data, "crop_to_shortest": False, "max_seconds": 1.2}, "trainer": trainer}
+    config["throughput"] = RUN["throughput"]
     (folder / "finetuning.yaml").write_text(yaml.safe_dump({**config, "checkpoint": {"monitor": "val/wer"}}))
     return folder
 

@@ -30,7 +30,12 @@ def test_a_killed_process_ends_the_run_and_the_next_one_goes_on(
     """What is computed a second time, from the last checkpoint on, comes out as the first time."""
     monkeypatch.setattr("benchmarks.runs.subprocess", Subprocess)
     config, folder = write_config(tmp_path, num_workers=0), tmp_path / "run"
-    options = ("--trainer.max_steps=12", "--checkpoint.every=3", "--trainer.val_check_interval=6")
+    options = (
+        "--trainer.max_steps=12",
+        "--checkpoint.every=3",
+        "--trainer.val_check_interval=6",
+        "--throughput.mfu=false",
+    )
     with Run(folder, config, *options, processes=2) as run:
         while furthest(folder) < 8:
             assert run.process.poll() is None, run.output()
