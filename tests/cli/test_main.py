@@ -45,10 +45,10 @@ def test_runs_as_a_module() -> None:
     assert (run.returncode, run.stdout) == (0, f"w2vlab {w2vlab.__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["validate", "evaluate", "compare"])
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
 def test_a_command_starts_as_a_process(command: str) -> None:
-    """The tests of others are forked, or call `main`; `fit`, `sweep`, `report` and `explain` are started elsewhere."""
-    words = [sys.executable, "-m", "w2vlab", command, *([] if command == "validate" else ["nowhere.ckpt"])]
+    """Other tests fork it, or call `main`; `fit`, `sweep`, `report` and `explain` are started elsewhere."""
+    words = [sys.executable, "-m", "w2vlab", command, "nowhere.ckpt"]
     run = subprocess.run(words, capture_output=True, text=True)
     assert run.returncode in (1, 2)
     assert run.stdout == ""

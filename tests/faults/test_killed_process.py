@@ -39,7 +39,7 @@ def test_a_killed_process_ends_the_run_and_the_next_one_goes_on(
     with Run(folder, config, *options, processes=2) as run:
         while furthest(folder) < 8:
             assert run.process.poll() is None, run.output()
-            time.sleep(0.02)
+            time.sleep(0.1)
         victim = run.rank(1)
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
