@@ -205,13 +205,15 @@ class FinalProbe(Callback):
         return cache_root(None if folder is None else Path(folder))
 
     def _open(self, module: PretrainingModule) -> EvaluationCorpus:
+        from w2vlab.data.corpora import resolve_name
         from w2vlab.data.held_out import HASH
         from w2vlab.evaluation.corpus import open_corpus
 
-        name = self._corpus_of(module)
+        name, cache = self._corpus_of(module), self._cache(module)
         assert name is not None, "the caller has made sure"
         shortest = max(module.encoder.receptive_field, 400)
-        return open_corpus(name, self._cache(module), HASH, self.num_train, self.num_test, shortest)
+        # What `sample` stands for was said when the run began.
+        return open_corpus(resolve_name(name, cache), cache, HASH, self.num_train, self.num_test, shortest)
 
 
 class _InterruptedError(BaseException):
