@@ -144,6 +144,21 @@ def test_a_file_of_the_compiler_brings_the_compiler() -> None:
     in_new_process(SUBMODULE)
 
 
+LAUNCHER = """
+import sys
+from wandb.sdk.launch.inputs.internal import StagedLaunchInputs
+from wandb.sdk.launch.sweeps.utils import create_sweep_command
+assert is_waiting("wandb.sdk.launch") and "wandb.apis.public" not in sys.modules
+from wandb.sdk.launch import launch_add
+assert not is_waiting("wandb.sdk.launch") and callable(launch_add) and callable(create_sweep_command)
+assert sys.modules["wandb.sdk.launch.inputs.internal"].StagedLaunchInputs is StagedLaunchInputs
+"""
+
+
+def test_the_launcher_of_jobs_is_there_when_it_is_asked_for() -> None:
+    in_new_process(LAUNCHER)
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The file of a package whose code waits; `answer` is known of it."""

@@ -63,13 +63,22 @@ def _execute(module: ModuleType) -> None:
     with _lock:
         if type(module) is not _Waiting:
             return  # another thread has done it, or does it further up in this one
+        loader = module.__loader__
+        assert isinstance(loader, _Later)
         module.__class__ = ModuleType
+        _set_loader(module, loader.loader)
         try:
-            assert isinstance(module.__loader__, _Later)
-            module.__loader__.execute(module)
+            loader.loader.exec_module(module)
         except BaseException:
             module.__class__ = _Waiting  # or half of it would pass for the whole
+            _set_loader(module, loader)
             raise
+
+
+def _set_loader(module: ModuleType, loader: Loader) -> None:
+    module.__loader__ = loader
+    if module.__spec__ is not None:
+        module.__spec__.loader = loader
 
 
 class _Later(Loader):
@@ -84,12 +93,6 @@ class _Later(Loader):
     def exec_module(self, module: ModuleType) -> None:
         module.__class__ = _Waiting
 
-    def execute(self, module: ModuleType) -> None:
-        module.__loader__ = self.loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.loader
-        self.loader.exec_module(module)
-
 
 class _Present(Loader):
     """Loads nothing: the module came with the code of its package."""
@@ -102,7 +105,7 @@ class _Present(Loader):
         return self.module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.spec
+        vars(module)["__spec__"] = self.spec  # some modules have attributes of their own making
 
 
 class _Finder(MetaPathFinder):
@@ -120,7 +123,11 @@ class _Finder(MetaPathFinder):
         elif name.startswith("torchmetrics.") and not name.startswith(("torchmetrics.__", _UTILITIES)):
             importlib.import_module(_UTILITIES)  # and those of torchmetrics, these first
         module = sys.modules.get(name)
-        return None if module is None else ModuleSpec(name, _Present(module))
+        if module is None:
+            return None
+        spec = ModuleSpec(name, _Present(module))
+        vars(module)["__spec__"] = spec  # Python takes this one, of a module that has come by the way
+        return spec
 
 
 class _KindOfOptimizedModule(type):
