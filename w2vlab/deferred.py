@@ -61,7 +61,7 @@ class _Waiting(ModuleType):
 
 def _execute(module: ModuleType) -> None:
     with _lock:
-        if type(module) is not _Waiting:
+        if not is_waiting(module.__name__):
             return  # another thread has done it, or does it further up in this one
         loader = module.__loader__
         assert isinstance(loader, _Later)
