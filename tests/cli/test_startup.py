@@ -79,9 +79,10 @@ def test_a_run_does_without_a_package_that_cannot_be_loaded(package: str, tiny_c
 def test_a_run_has_the_compiler_when_it_compiles(tiny_config: Path, tmp_path: Path) -> None:
     """All the way to Inductor, which gets no C++ compiler: what it makes is not the subject here."""
     without = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    run = fit(tiny_config, tmp_path, "--trainer.callbacks+=CompileModel", "--trainer.logger=false", **without)
+    flags = ["--trainer.callbacks+=CompileModel", "--trainer.callbacks.parts=[quantizer]", "--trainer.max_steps=1"]
+    run = fit(tiny_config, tmp_path, *flags, "--trainer.logger=false", **without)
     assert run.returncode == 0, run.stderr
-    assert "To be compiled at the first batch, by part and number of regions: encoder (1)" in run.stderr
+    assert "To be compiled at the first batch, by part and number of regions: quantizer (1)." in run.stderr
     assert "CompileModel has no effect on a region that could not be compiled: " in run.stderr
 
 
