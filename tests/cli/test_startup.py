@@ -9,27 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from w2vlab.cli.memory import no_collection, objects_kept
 
 UNUSED = (
-    "matplotlib",
     "torchaudio",
-    "scipy",
     "sklearn",
-    "pandas",
     "vector_quantize_pytorch",
-    "torchmetrics.functional",
-    "torch._dynamo.config",
-    "torch._inductor",
-    "sympy",
-    "torch.distributed.fsdp",
-    "torch.distributed.tensor",
-    "wandb.apis.public",
+    "torch._inductor.compile_fx",
+    "w2vlab.callbacks.picture",
+    "w2vlab.callbacks.codebook_picture",
+    "w2vlab.callbacks.gradient_picture",
+    "w2vlab.evaluation.mfcc",
     "w2vlab.sweeps",
     "w2vlab.reports",
 )
+"""Not matplotlib itself: torchmetrics imports it where it is installed, and Lightning imports torchmetrics."""
 
 FIRST_UPDATE = '''
 import json, sys
@@ -60,16 +54,15 @@ def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_use(tiny
     run = fit(tiny_config, tmp_path, "--trainer.callbacks+=first_update.FirstUpdate")
     assert run.returncode == 0, run.stderr
     imported = set(json.loads((tmp_path / "modules.json").read_text()))
-    assert {"torch", "lightning.pytorch", "wandb", "torchmetrics.metric"} <= imported  # or the list below says nothing
+    assert {"torch", "lightning.pytorch", "wandb"} <= imported  # or the list below says nothing
     assert [name for name in UNUSED if name in imported] == []
     assert list(tmp_path.glob("runs/w2vlab/*/report.png"))
 
 
-@pytest.mark.parametrize("package", ["torchaudio", "scipy"])
-def test_a_run_does_without_a_package_that_cannot_be_loaded(package: str, tiny_config: Path, tmp_path: Path) -> None:
+def test_a_run_does_without_a_torchaudio_that_cannot_be_loaded(tiny_config: Path, tmp_path: Path) -> None:
     """torchaudio 2.11.1 beside torch 2.11.0 raises this: its library needs a function that PyTorch does not have."""
-    (tmp_path / package).mkdir()
-    (tmp_path / package / "__init__.py").write_text('raise OSError("undefined symbol: torch_library_impl")')
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio" / "__init__.py").write_text('raise OSError("undefined symbol: torch_library_impl")')
     run = fit(tiny_config, tmp_path, "--trainer.logger=false")
     assert run.returncode == 0, run.stderr
     assert "undefined symbol" not in run.stderr

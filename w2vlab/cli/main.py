@@ -13,7 +13,6 @@ from types import FrameType
 
 from w2vlab import __version__
 from w2vlab.cli.memory import no_collection, objects_kept, use_large_pages
-from w2vlab.deferred import defer_unused_packages
 from w2vlab.registry import known_names
 from w2vlab.wording import warnings_in_a_line
 
@@ -62,7 +61,6 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     command, rest = (args[0], args[1:]) if args else ("--help", [])
-    defer_unused_packages()
     try:
         # Commands are imported when they are called: PyTorch takes seconds, and `parts` and the help do without.
         if command in ("fit", "validate"):
