@@ -19,7 +19,6 @@ UNUSED = (
     "w2vlab.callbacks.picture",
     "w2vlab.callbacks.codebook_picture",
     "w2vlab.callbacks.gradient_picture",
-    "w2vlab.evaluation.mfcc",
     "w2vlab.sweeps",
     "w2vlab.reports",
 )
