@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from w2vlab.wording import W2VLabWarning
+
 
 class ValidateFirst(Callback):
     """Validates before the first update, as fully as after it, and logs that at update 0.
@@ -23,7 +25,9 @@ class ValidateFirst(Callback):
             return
         trainer.num_sanity_val_steps = 0
         if trainer.limit_val_batches == 0 and trainer.is_global_zero:
-            warnings.warn("`validate_first` has no effect: `trainer.limit_val_batches` is 0.", stacklevel=2)
+            warnings.warn(
+                "`validate_first` has no effect: `trainer.limit_val_batches` is 0.", W2VLabWarning, stacklevel=2
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validates, when everything else has started."""
