@@ -71,7 +71,7 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
         **options,
     )
     data: DataLoader = loader(ShareOfRank())
-    with mock.patch("w2vlab.callbacks.codebook_health.draw_codebook_health", return_value=Figure()):
+    with mock.patch("w2vlab.callbacks.codebook_picture.draw_codebook_health", return_value=Figure()):
         trainer.fit(model, data, loader(tones(2)))
     return {
         "events": dog.events,

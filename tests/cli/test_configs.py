@@ -127,11 +127,11 @@ def test_names_in_the_place_of_every_path(options: Callable[..., dict[str, Any]]
     assert by_name == by_path
     assert by_name["model"]["init_args"]["quantizer"]["class_path"] == "w2vlab.quantizers.EMAQuantizer"
     assert by_name["trainer"]["strategy"] != "auto"
-    assert by_name["trainer"]["callbacks"][0]["class_path"].endswith("OnlineProbe")
+    assert by_name["trainer"]["callbacks"][-1]["class_path"].endswith("OnlineProbe")
 
 
 def test_validate_takes_names(options: Callable[..., dict[str, Any]]) -> None:
-    assert options("-c", "quickstart", command="validate")["trainer"]["max_steps"] == 150
+    assert options("-c", "quickstart", command="validate")["trainer"]["max_steps"] == 1800
 
 
 def test_an_edited_copy_comes_before_the_recipe(
@@ -140,9 +140,9 @@ def test_an_edited_copy_comes_before_the_recipe(
     assert main(["configs", "copy", "quickstart"]) == 0
     capsys.readouterr()
     text = Path("quickstart.yaml").read_text(encoding="utf-8")
-    Path("quickstart.yaml").write_text(text.replace("max_steps: 150", "max_steps: 7"), encoding="utf-8")
+    Path("quickstart.yaml").write_text(text.replace("max_steps: 1800", "max_steps: 7"), encoding="utf-8")
     assert options("--config", "quickstart.yaml")["trainer"]["max_steps"] == 7
-    assert options("--config", "configs/quickstart.yaml")["trainer"]["max_steps"] == 150
+    assert options("--config", "configs/quickstart.yaml")["trainer"]["max_steps"] == 1800
 
 
 def test_names_inside_of_a_file(options: Callable[..., dict[str, Any]], empty: Path) -> None:
@@ -160,7 +160,7 @@ def test_names_inside_of_a_file(options: Callable[..., dict[str, Any]], empty: P
     assert parts["quantizer"]["class_path"] == "w2vlab.quantizers.EMAQuantizer"
     assert parts["context"]["init_args"]["output_dim"] == 7
     assert whole["trainer"]["logger"]["class_path"].endswith("CSVLogger")
-    assert whole["trainer"]["callbacks"][0]["class_path"].endswith("OnlineProbe")
+    assert whole["trainer"]["callbacks"][-1]["class_path"].endswith("OnlineProbe")
     # What is no part stays the text that it is.
     assert whole["data"]["corpus"] == "losses/wav2vec"
     assert whole["trainer"]["default_root_dir"] == "finetune/ctc"

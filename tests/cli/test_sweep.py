@@ -153,4 +153,4 @@ def test_a_whole_sweep_and_the_same_again(
         (run,) = (folder / trial["name"]).rglob("run-*.wandb")
         assert wandb_files.group_and_name(run) == ("tiny", trial["name"])
     assert main(command) == 0
-    assert all((folder / trial["name"] / "log.txt").read_text().count("max_steps=2") == 1 for trial in record["trials"])
+    assert all((folder / trial["name"] / "log.txt").read_text().count("picture: ") == 1 for trial in record["trials"])

@@ -32,8 +32,8 @@ class SaveRunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Saves to `config.yaml` and as the run's hyper-parameters; called on one process only."""
         # What was parsed is valid, and to find that out again takes as long as to parse it.
-        text = self.parser.dump(self.config, skip_none=False, skip_check=True)
-        plain = json.loads(self.parser.dump(self.config, skip_none=False, skip_check=True, format="json"))
+        text = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        plain = json.loads(self.parser.dump(self.config, skip_none=False, skip_validation=True, format="json"))
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         header = f"# {shlex.join(self.command)}\n# w2vlab {__version__}\n"
