@@ -1,4 +1,4 @@
-"""What `w2vlab fit` imports on its way to the first update, and what it can do without."""
+"""What `w2vlab fit` imports on its way to the first update."""
 
 from __future__ import annotations
 
@@ -56,26 +56,6 @@ def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_use(tiny
     assert {"torch", "lightning.pytorch", "wandb"} <= imported  # or the list below says nothing
     assert [name for name in UNUSED if name in imported] == []
     assert list(tmp_path.glob("runs/w2vlab/*/report.png"))
-
-
-def test_a_run_does_without_a_torchaudio_that_cannot_be_loaded(tiny_config: Path, tmp_path: Path) -> None:
-    """torchaudio 2.11.1 beside torch 2.11.0 raises this: its library needs a function that PyTorch does not have."""
-    (tmp_path / "torchaudio").mkdir()
-    (tmp_path / "torchaudio" / "__init__.py").write_text('raise OSError("undefined symbol: torch_library_impl")')
-    run = fit(tiny_config, tmp_path, "--trainer.logger=false")
-    assert run.returncode == 0, run.stderr
-    assert "undefined symbol" not in run.stderr
-    assert (tmp_path / "runs" / "checkpoints" / "last.ckpt").is_file()
-
-
-def test_a_run_has_the_compiler_when_it_compiles(tiny_config: Path, tmp_path: Path) -> None:
-    """All the way to Inductor, which gets no C++ compiler: what it makes is not the subject here."""
-    without = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    flags = ["--trainer.callbacks+=CompileModel", "--trainer.callbacks.parts=[quantizer]", "--trainer.max_steps=1"]
-    run = fit(tiny_config, tmp_path, *flags, "--trainer.logger=false", **without)
-    assert run.returncode == 0, run.stderr
-    assert "To be compiled at the first batch, by part and number of regions: quantizer (1)." in run.stderr
-    assert "CompileModel has no effect on a region that could not be compiled: " in run.stderr
 
 
 def test_collection_of_garbage_is_as_it_was_before() -> None:

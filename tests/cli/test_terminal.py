@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from rich.text import Text
 
+from tests.processes import forked
 from w2vlab.cli.no_news import only_news
 from w2vlab.cli.wandb_logger import guard
 
@@ -24,7 +25,7 @@ def shown(config: Path, folder: Path, *options: str) -> list[str]:
     """All lines of a run with the loggers, callbacks and tables that every run has, in a process of its own."""
     command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--trainer.enable_model_summary=true"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "150"}
-    run = subprocess.run(
+    run = forked.run(
         [*command, *options], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert run.returncode == 0, run.stdout

@@ -191,7 +191,9 @@ class W2VLightningCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Lets the parts know of each other, and says what a checkpoint had different."""
-        text = self.parser.dump(self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json")
+        text = self.parser.dump(
+            self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json"
+        )
         self.model.run_config = json.loads(text)[self.subcommand]
         guard(self.trainer.loggers)
         self._watch.watch_start(self.trainer)
