@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -55,6 +57,11 @@ def test_fragments(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
         assert {name: callback["init_args"][name] for name in fragment["init_args"]} == fragment["init_args"]
 
 
+def alerts_of_the_run() -> list[Any]:
+    records = wandb_files.records(wandb_files.run_file(Path("runs")))
+    return [record.alert for record in records if record.alert.title]
+
+
 @pytest.mark.usefixtures("_own_wandb_run")
 def test_a_collapse_stops_the_run_and_is_told_everywhere(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     watchdog = [f"--trainer.callbacks.{option}" for option in ("every=2", "window=6", "action=stop")]
@@ -70,7 +77,12 @@ def test_a_collapse_stops_the_run_and_is_told_everywhere(fit: Fit, capsys: pytes
     assert update < 60
     assert f"CollapseWatchdog, update {update}: {events[0]['seen']} The run is stopped." in captured.err
     assert f"update {update}" in captured.out  # the report's title
-    alerts = [record.alert for record in wandb_files.records(wandb_files.run_file(Path("runs"))) if record.alert.title]
+    alerts = alerts_of_the_run()
+    for _ in range(50):  # W&B's own process writes the file, on a busy machine after the run has finished
+        if alerts:
+            break
+        time.sleep(0.2)
+        alerts = alerts_of_the_run()
     assert [alert.title for alert in alerts] == [f"{event['signature']} at update {update}" for event in events]
     assert events[0]["seen"] in alerts[0].text
     rows = wandb_files.history(Path("runs"))
