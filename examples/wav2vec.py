@@ -1,0 +1,56 @@
+"""wav2vec: tell the next latents from distractors, given the past ones (Schneider et al. 2019).
+
+python examples/wav2vec.py --updates 150
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from jsonargparse import auto_cli
+from lightning.pytorch import Trainer
+
+from w2vlab.contexts import ConvContext
+from w2vlab.data import SpeechDataModule
+from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.losses import FuturePredictionLoss
+from w2vlab.modules import FuturePrediction
+from w2vlab.optim import CosineSchedule
+from w2vlab.quantizers import IdentityQuantizer
+
+ENCODER = [(96, 10, 5), (96, 8, 4), (96, 4, 2), (96, 4, 2), (96, 4, 2)]
+CONTEXT = [(96, width) for width in range(2, 8)]
+
+
+def build(updates: int) -> FuturePrediction:
+    """Returns a small wav2vec; the published one has 512 channels and twelve layers of context."""
+    return FuturePrediction(
+        encoder=partial(ConvFeatureEncoder, layers=ENCODER, normalization="layer", bias=True, gradient_scale=1.0),
+        context=partial(ConvContext, layers=CONTEXT),
+        quantizer=IdentityQuantizer,  # the latents themselves are the targets
+        loss=partial(FuturePredictionLoss, num_steps=12, num_negatives=10),
+        optimizer=partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.0),
+        scheduler=partial(CosineSchedule, warmup_updates=max(1, updates // 5), total_updates=updates),
+    )
+
+
+def main(updates: int = 150, corpus: str = "sample", folder: str = "runs/examples") -> str:
+    """Trains, and returns the path of the last checkpoint.
+
+    Args:
+        updates: Updates of the run.
+        corpus: A folder of audio, a manifest, or the name of a sample corpus.
+        folder: Where the checkpoint is written.
+    """
+    data = SpeechDataModule(corpus, batch_seconds=40, max_seconds=5, num_workers=1)
+    # The data module has already shared the batches out over the processes.
+    trainer = Trainer(max_steps=updates, accelerator="auto", default_root_dir=folder, use_distributed_sampler=False)
+    trainer.fit(build(updates), data)
+    path = trainer.checkpoint_callback.best_model_path
+    FuturePrediction.load_from_checkpoint(path)  # the checkpoint records the parts, too
+    return path
+
+
+if __name__ == "__main__":
+    print(auto_cli(main))
