@@ -16,6 +16,7 @@ from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from w2vlab.cli.messages import explain
+from w2vlab.cli.other_names import hint
 from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file
 from w2vlab.registry import did_you_mean, known_names
 
@@ -62,7 +63,7 @@ class RunParser(LightningArgumentParser):
         if unknown:
             name = unknown[1] or f"--{'.'.join(filter(None, unknown.groups()))}"
             parser = getattr(ex, "subcommand_parser", None) or self
-            message = f"Unknown argument {name}. {parser._known_options(name.lstrip('-'))}"
+            message = f"Unknown argument {name}. {hint(name) or parser._known_options(name.lstrip('-'))}"
         sys.stderr.write(f"error: {explain(message)}\n")
         self.exit(2)
 

@@ -1,0 +1,76 @@
+"""What a constructor says of its options, with the names that were typed: `model.context.model_dim`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+
+Slot = tuple[str, Mapping[str, Any]]
+"""A slot as it is typed, and the options of the part in it."""
+
+
+def typed_message(problems: Sequence[BaseException]) -> str:
+    """Returns the message of an error with the names of options as they are typed.
+
+    A constructor knows its options by their own names alone. The part that it is of, and the options of the command,
+    are found among what was called when the error was raised; where they are not, its message is left as it is.
+
+    Args:
+        problems: The error, behind those that were raised because of it.
+    """
+    message = str(problems[-1])
+    if not re.search(r"`\w+`", message):
+        return message
+    objects = [called for problem in problems for called in _called(problem)]
+    config = next(filter(None, map(_config_of, objects)), Namespace())
+    for part in reversed(objects):  # from the inside out
+        for slot, options in _slots_of(type(part), config):
+            typed = message
+            for name in options:
+                typed = typed.replace(f"`{name}`", f"`{slot}.{name}`")
+            if typed != message:
+                return typed
+    return message
+
+
+def _called(problem: BaseException) -> Iterator[object]:
+    """Yields the objects whose methods were called, from the outermost one on."""
+    frame = problem.__traceback__
+    while frame is not None:
+        if "self" in frame.tb_frame.f_locals:
+            yield frame.tb_frame.f_locals["self"]
+        frame = frame.tb_next
+
+
+def _config_of(caller: object) -> Namespace | None:
+    """Returns the options of the command, where `caller` is a command line that was parsed."""
+    config = getattr(caller, "config", None)
+    subcommand = config.get("subcommand") if isinstance(config, Namespace) else None
+    found = config.get(subcommand) if isinstance(config, Namespace) and subcommand else None
+    return found if isinstance(found, Namespace) else None
+
+
+def _slots_of(cls: type, config: Namespace) -> Iterator[Slot]:
+    """Yields the slots whose part is of a class; an option that differs from the one of a part is in another slot."""
+    for slot, name, options in _slots("", config):
+        if name == cls.__name__ or (name is None and set(options) <= set(inspect.signature(cls).parameters)):
+            yield slot, options
+
+
+def _slots(key: str, value: Any) -> Iterator[tuple[str, str | None, Mapping[str, Any]]]:
+    """Yields key, name of the class and options of every part; a group that is always of one class has no name."""
+    if not isinstance(value, dict | Namespace):
+        return
+    children = vars(value) if isinstance(value, Namespace) else value
+    if "class_path" in children:
+        inner = children.get("init_args") or {}
+        children = vars(inner) if isinstance(inner, Namespace) else inner
+        yield key, str(value["class_path"]).rpartition(".")[2], children
+    elif key and children:
+        yield key, None, children
+    for name, child in children.items():
+        yield from _slots(f"{key}.{name}" if key else name, child)
