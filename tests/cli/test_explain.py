@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -152,6 +153,26 @@ def test_future_prediction(explained):
     assert "M" not in told["flow"]["sizes"]
     assert told["update"]["predictions"] == predictions * 5
     assert told["start"]["blind"] == pytest.approx(told["start"]["num_candidates"] * math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            [],
+            ": 11 x ln 2, as each candidate is judged true or false by itself, which costs ln 2; ln 11 is of a choice",
+        ),
+        (["--model.loss.balanced_classes=true"], ": 2 x ln 2, as each candidate is judged true or false by itself"),
+        (["--model.loss.objective=infonce"], " at zero\n"),
+    ],
+    ids=["logistic", "balanced", "infonce"],
+)
+def test_a_loss_that_is_no_choice_among_candidates_says_why_it_starts_elsewhere(options, why, config, capsys):
+    swaps = ["--model=FuturePrediction", "--model.context=ConvContext", "--model.context.layers=[[8,2]]"]
+    loss = ["--model.loss=FuturePredictionLoss", "--model.loss.num_negatives=10", *options]
+    assert main(["explain", f"--config={config}", "--no_gradients", *swaps, *loss]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines(keepends=True) if "knows nothing" in line]
+    assert why in re.sub(r" +\n", "\n", line)
 
 
 def test_unknown_part_is_explained_as_by_fit(config, capsys):

@@ -86,8 +86,8 @@ def test_other_names_have_no_hint(typed: str) -> None:
         (["--max_steps", "3"], "Unknown argument --max_steps. `max_steps` of transformers is `trainer.max_steps` here"),
         (
             ["--model.latent_vars=40"],
-            "`model` has no option 'latent_vars', as MaskedPrediction takes none of that name. `latent_vars` of fairseq is "
-            "`model.quantizer.codebook_size` here.",
+            "`model` has no option 'latent_vars', as MaskedPrediction takes none of that name. `latent_vars` of "
+            "fairseq is `model.quantizer.codebook_size` here.",
         ),
         (
             ["--model.quantizer.num_codevectors_per_group=40"],

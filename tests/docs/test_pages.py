@@ -138,4 +138,5 @@ def test_the_commands_of_the_notebooks_are_there() -> None:
     (config,) = re.findall(r"w2vlab fit --config (\S+)", text)
     assert (ROOT / config).is_file()
     chosen = re.findall(r"pytest tests/notebooks -k (\S+)", text)
-    assert chosen and all((ROOT / "notebooks" / f"{name}.ipynb").is_file() for name in chosen)
+    assert chosen
+    assert all((ROOT / "notebooks" / f"{name}.ipynb").is_file() for name in chosen)

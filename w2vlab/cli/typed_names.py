@@ -25,10 +25,12 @@ def typed_message(problems: Sequence[BaseException]) -> str:
     message = str(problems[-1])
     if not re.search(r"`\w+`", message):
         return message
-    objects = [called for problem in problems for called in _called(problem)]
-    config = next(filter(None, map(_config_of, objects)), Namespace())
-    for part in reversed(objects):  # from the inside out
-        for slot, options in _slots_of(type(part), config):
+    calls = [call for problem in problems for call in _calls(problem)]
+    config = next(filter(None, (_config_of(call["self"]) for call in calls)), Namespace())
+    for call in reversed(calls):  # from the inside out
+        # Of several slots with parts of one class, the one whose options the constructor was called with.
+        slots = sorted(_slots_of(type(call["self"]), config), key=lambda slot: -_num_equal(slot[1], call))
+        for slot, options in slots:
             typed = message
             for name in options:
                 typed = typed.replace(f"`{name}`", f"`{slot}.{name}`")
@@ -37,27 +39,36 @@ def typed_message(problems: Sequence[BaseException]) -> str:
     return message
 
 
-def _called(problem: BaseException) -> Iterator[object]:
-    """Yields the objects whose methods were called, from the outermost one on."""
+def _calls(problem: BaseException) -> Iterator[dict[str, Any]]:
+    """Yields the variables of the methods that were called, from the outermost one on."""
     frame = problem.__traceback__
     while frame is not None:
         if "self" in frame.tb_frame.f_locals:
-            yield frame.tb_frame.f_locals["self"]
+            yield frame.tb_frame.f_locals
         frame = frame.tb_next
+
+
+def _num_equal(options: Mapping[str, Any], call: Mapping[str, Any]) -> int:
+    plain = {name: value for name, value in options.items() if isinstance(value, bool | int | float | str)}
+    return sum(type(call.get(name)) is type(value) and call[name] == value for name, value in plain.items())
 
 
 def _config_of(caller: object) -> Namespace | None:
     """Returns the options of the command, where `caller` is a command line that was parsed."""
-    config = getattr(caller, "config", None)
+    config = vars(caller).get("config") if hasattr(caller, "__dict__") else None
     subcommand = config.get("subcommand") if isinstance(config, Namespace) else None
     found = config.get(subcommand) if isinstance(config, Namespace) and subcommand else None
     return found if isinstance(found, Namespace) else None
 
 
 def _slots_of(cls: type, config: Namespace) -> Iterator[Slot]:
-    """Yields the slots whose part is of a class; an option that differs from the one of a part is in another slot."""
+    """Yields the slots whose part is of a class."""
+    try:
+        parameters = set(inspect.signature(cls).parameters)
+    except (ValueError, TypeError):  # of a class that is not written in Python
+        return
     for slot, name, options in _slots("", config):
-        if name == cls.__name__ or (name is None and set(options) <= set(inspect.signature(cls).parameters)):
+        if name == cls.__name__ or (name is None and set(options) <= parameters):
             yield slot, options
 
 
