@@ -186,6 +186,10 @@ def test_binary_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
             ["--model.encoder={class_path: LogMelEncoder}", "--model.target_encoder=LogMelEncoder", *NO_MELS],
             "error: `model.target_encoder.num_mels` must be at least 1, but is 0.",
         ),
+        (
+            ["--trainer.callbacks=OnlineProbe", "--trainer.callbacks.every=-3"],
+            "error: `trainer.callbacks.every` must be at least 1, but is -3.",
+        ),
         (["--throughput.window=0"], "error: `throughput.window` must be at least 1, but is 0."),
         (["--data.corpus=/nowhere"], "error: `data.corpus` must be an existing path or one of"),
         (

@@ -63,7 +63,9 @@ def statuses() -> set[int]:
 
 def test_every_exit_status_is_on_the_page() -> None:
     """Those in the code: of parsers, of errors that end a process, and of signals."""
-    ends = re.compile(r"(?:SystemExit|\b_exit|\.exit|sys\.exit)\((\d+)|_INTERRUPTED = (\d+)|^    return ([012])$", re.M)
+    ends = re.compile(
+        r"(?:SystemExit|\b_exit|\.exit|sys\.exit)\((\d+)[,)]|_INTERRUPTED = (\d+)|^    return ([012])$", re.M
+    )
     used = {0, *(Stopped(number).status for number in SIGNALS)}
     for path in [*ROOT.glob("w2vlab/cli/**/*.py"), *ROOT.glob("w2vlab/callbacks/*.py")]:
         for found in ends.findall(path.read_text(encoding="utf-8")):

@@ -74,6 +74,8 @@ def _slots_of(cls: type, config: Namespace) -> Iterator[Slot]:
 
 def _slots(key: str, value: Any) -> Iterator[tuple[str, str | None, Mapping[str, Any]]]:
     """Yields key, name of the class and options of every part; a group that is always of one class has no name."""
+    for element in value if isinstance(value, list) else ():
+        yield from _slots(key, element)  # as `--trainer.callbacks.every` is that of the last callback
     if not isinstance(value, dict | Namespace):
         return
     children = vars(value) if isinstance(value, Namespace) else value
