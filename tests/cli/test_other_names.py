@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,12 @@ def test_a_name_leads_to_one_option() -> None:
     assert len({names.here for names in TABLE}) == len(TABLE)
 
 
-def test_the_page_has_the_table() -> None:
-    assert markdown() in (ROOT / "docs/names.md").read_text(encoding="utf-8")
+def test_the_page_has_the_table_and_what_a_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/names.md").read_text(encoding="utf-8")
+    assert markdown() in page
+    (example,) = re.findall(r"^    \$ w2vlab (.*)\n    (error: .*)$", page, re.MULTILINE)
+    assert main(shlex.split(example[0])) == 2
+    assert capsys.readouterr().err == f"{example[1]}\n"
 
 
 @pytest.mark.parametrize(
