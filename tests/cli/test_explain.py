@@ -183,8 +183,8 @@ def test_unknown_part_is_explained_as_by_fit(config, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model.quantizer.codebook_size=1"], "`codebook_size` must be at least 2, but is 1."),
-        (["--data.batch_seconds=0.5"], "`batch_seconds` must be at least `max_seconds`, 1.0, but is 0.5."),
+        (["--model.quantizer.codebook_size=1"], "`model.quantizer.codebook_size` must be at least 2, but is 1."),
+        (["--data.batch_seconds=0.5"], "`data.batch_seconds` must be at least `data.max_seconds`, 1.0, but is 0.5."),
         (
             ["--data.min_seconds=0.1", "--data.max_seconds=0.1"],
             "`max_seconds` must be at least 0.240 for this model, but is 0.1.",

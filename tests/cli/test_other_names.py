@@ -77,7 +77,7 @@ def test_hints(typed: str, told: str) -> None:
     assert told in str(hint(typed))
 
 
-@pytest.mark.parametrize("typed", ["--model.quantizer.codebook_sise", "model.loss.num_negatives", "--trainer"])
+@pytest.mark.parametrize("typed", ["--model.quantizer.codebook_sise", "model.loss.num_negatives", "--trainr.max_steps"])
 def test_other_names_have_no_hint(typed: str) -> None:
     assert hint(typed) is None
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from w2vlab.registry import did_you_mean
+
 
 class Names(NamedTuple):
     """One option.
@@ -140,10 +142,17 @@ def hint(typed: str) -> str | None:
     name = whole.rpartition(".")[2]
     for names in TABLE:
         owners = " and ".join(_owners(names, name))
-        if owners and whole != names.here:
+        if owners and whole != names.here and not _is_typo(whole, names.here):
             note = f" ({names.note})" if names.note else ""
             return f"`{name}` of {owners} is `{names.here}` here{note}."
     return None
+
+
+def _is_typo(typed: str, here: str) -> bool:
+    """Tells `trainr.max_steps`, which is only misspelt."""
+    first, first_here = typed.partition(".")[0], here.partition(".")[0]
+    last, last_here = typed.rpartition(".")[2], here.rpartition(".")[2]
+    return last == last_here and first != first_here and bool(did_you_mean(first, [first_here]))
 
 
 def _owners(names: Names, name: str) -> Iterator[str]:
