@@ -187,7 +187,7 @@ def test_unknown_part_is_explained_as_by_fit(config, capsys):
         (["--data.batch_seconds=0.5"], "`data.batch_seconds` must be at least `data.max_seconds`, 1.0, but is 0.5."),
         (
             ["--data.min_seconds=0.1", "--data.max_seconds=0.1"],
-            "`max_seconds` must be at least 0.240 for this model, but is 0.1.",
+            "`data.max_seconds` must be at least 0.240 for this model, but is 0.1.",
         ),
     ],
 )

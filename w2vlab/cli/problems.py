@@ -25,6 +25,8 @@ def message_of(problem: BaseException) -> str:
     while str(problem).startswith("Does not validate") and problem.__cause__ is not None:
         problem = problem.__cause__  # out of jsonargparse's list of the types that it tried for the slot
         problems.append(problem)
-    from w2vlab.cli.typed_names import typed_message  # jsonargparse may be what is broken
+    if "lightning.pytorch.cli" not in sys.modules:  # nothing was parsed that builds parts
+        return str(problem)
+    from w2vlab.cli.typed_names import typed_message
 
     return typed_message(problems)

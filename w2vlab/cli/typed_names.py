@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningCLI
 
 Slot = tuple[str, Mapping[str, Any]]
 """A slot as it is typed, and the options of the part in it."""
@@ -26,8 +27,8 @@ def typed_message(problems: Sequence[BaseException]) -> str:
     if not re.search(r"`\w+`", message):
         return message
     calls = [call for problem in problems for call in _calls(problem)]
-    config = next(filter(None, (_config_of(call["self"]) for call in calls)), Namespace())
-    for call in reversed(calls):  # from the inside out
+    config = next(filter(None, (_config_of(value) for call in calls for value in call.values())), Namespace())
+    for call in reversed([call for call in calls if "self" in call]):  # from the inside out
         # Of several slots with parts of one class, the one whose options the constructor was called with.
         slots = sorted(_slots_of(type(call["self"]), config), key=lambda slot: -_num_equal(slot[1], call))
         for slot, options in slots:
@@ -40,11 +41,10 @@ def typed_message(problems: Sequence[BaseException]) -> str:
 
 
 def _calls(problem: BaseException) -> Iterator[dict[str, Any]]:
-    """Yields the variables of the methods that were called, from the outermost one on."""
+    """Yields the variables of the functions that were called, from the outermost one on."""
     frame = problem.__traceback__
     while frame is not None:
-        if "self" in frame.tb_frame.f_locals:
-            yield frame.tb_frame.f_locals
+        yield frame.tb_frame.f_locals
         frame = frame.tb_next
 
 
@@ -53,9 +53,9 @@ def _num_equal(options: Mapping[str, Any], call: Mapping[str, Any]) -> int:
     return sum(type(call.get(name)) is type(value) and call[name] == value for name, value in plain.items())
 
 
-def _config_of(caller: object) -> Namespace | None:
-    """Returns the options of the command, where `caller` is a command line that was parsed."""
-    config = vars(caller).get("config") if hasattr(caller, "__dict__") else None
+def _config_of(value: object) -> Namespace | None:
+    """Returns the options of the command, where `value` is a command line that was parsed."""
+    config = vars(value).get("config") if isinstance(value, LightningCLI) else None
     subcommand = config.get("subcommand") if isinstance(config, Namespace) else None
     found = config.get(subcommand) if isinstance(config, Namespace) and subcommand else None
     return found if isinstance(found, Namespace) else None
