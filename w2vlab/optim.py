@@ -232,3 +232,28 @@ class FineTuningAdamW(Wav2Vec2AdamW):
         fused: bool | None = None,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, fused)
+
+
+class Wav2VecAdamW(AdamW):
+    """AdamW in wav2vec's settings, in which it is Adam.
+
+    Args:
+        params: Supplied by the module, not by YAML.
+        lr: Full learning rate.
+        betas: Decay of the averages of gradient and square.
+        eps: Added to the denominator.
+        weight_decay: Decoupled weight decay.
+
+    Reference:
+        Schneider et al. 2019, arXiv:1904.05862, and its released configuration.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 5e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)

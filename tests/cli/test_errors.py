@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from w2vlab import quantizers
 from w2vlab.cli.main import main
 
 MODEL = ["--model=MaskedPrediction", "--data.corpus=none"]
+NO_MELS = ["--model.target_encoder.num_mels=0"]
 QUANTIZERS = f"Known: {', '.join(sorted(quantizers.__all__))}."
 
 
@@ -167,9 +169,33 @@ def test_binary_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model.quantizer.codebook_size=1"], "error: `codebook_size` must be at least 2, but is 1."),
-        (["--data.corpus=/nowhere"], "error: `corpus` must be an existing path or one of"),
-        (["--data.min_seconds=0.9", "--data.max_seconds=0.8"], "error: `max_seconds` must be at least `min_seconds`"),
+        (["--model.quantizer.codebook_size=1"], "error: `model.quantizer.codebook_size` must be at least 2, but is 1."),
+        (
+            ["--model.context.num_heads=3"],
+            "error: `model.context.model_dim` must be a multiple of `model.context.num_heads` (3), but is 8.",
+        ),
+        (
+            ["--model.penalties.diversity=DiversityPenalty", "--model.penalties.diversity.weight=-1"],
+            "error: `model.penalties.diversity.weight` must not be negative, but is -1.0.",
+        ),
+        (
+            ["--model.masking=ChannelMasking", "--model.masking.frames=SpanMasking", "--model.masking.frames.length=0"],
+            "error: `model.masking.frames.length` must be at least 1, but is 0.",
+        ),
+        (
+            ["--model.encoder={class_path: LogMelEncoder}", "--model.target_encoder=LogMelEncoder", *NO_MELS],
+            "error: `model.target_encoder.num_mels` must be at least 1, but is 0.",
+        ),
+        (
+            ["--trainer.callbacks=OnlineProbe", "--trainer.callbacks.every=-3"],
+            "error: `trainer.callbacks.every` must be at least 1, but is -3.",
+        ),
+        (["--throughput.window=0"], "error: `throughput.window` must be at least 1, but is 0."),
+        (["--data.corpus=/nowhere"], "error: `data.corpus` must be an existing path or one of"),
+        (
+            ["--data.min_seconds=0.9", "--data.max_seconds=0.8"],
+            "error: `data.max_seconds` must be at least `data.min_seconds`",
+        ),
         (["--trainer.accelerator=abacus"], "error: You selected an invalid accelerator name"),
     ],
 )
@@ -189,6 +215,10 @@ def test_traceback_on_demand(tiny_config: Path, monkeypatch: pytest.MonkeyPatch)
         main(["fit", f"--config={tiny_config}", "--trainer.logger=false", "--model.quantizer.codebook_size=1"])
 
 
-def test_help_of_a_part(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", *MODEL, "--model.quantizer.help", "KMeansQuantizer"]) == 0
-    assert "codebook_size" in capsys.readouterr().out
+@pytest.mark.parametrize("option", ["--model.quantizer.help", "--model.input_quantizer.help"])
+def test_help_of_a_part(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its options as they are typed."""
+    assert main(["fit", *MODEL, option, "KMeansQuantizer"]) == 0
+    shown = capsys.readouterr().out
+    assert f"  {option.removesuffix('help')}codebook_size " in shown
+    assert not re.search(r"--(input_)?quantizer\.", shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -154,6 +155,26 @@ def test_future_prediction(explained):
     assert told["start"]["blind"] == pytest.approx(told["start"]["num_candidates"] * math.log(2))
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            [],
+            ": 11 x ln 2, as each candidate is judged true or false by itself, which costs ln 2; ln 11 is of a choice",
+        ),
+        (["--model.loss.balanced_classes=true"], ": 2 x ln 2, as each candidate is judged true or false by itself"),
+        (["--model.loss.objective=infonce"], " at zero\n"),
+    ],
+    ids=["logistic", "balanced", "infonce"],
+)
+def test_a_loss_that_is_no_choice_among_candidates_says_why_it_starts_elsewhere(options, why, config, capsys):
+    swaps = ["--model=FuturePrediction", "--model.context=ConvContext", "--model.context.layers=[[8,2]]"]
+    loss = ["--model.loss=FuturePredictionLoss", "--model.loss.num_negatives=10", *options]
+    assert main(["explain", f"--config={config}", "--no_gradients", *swaps, *loss]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines(keepends=True) if "knows nothing" in line]
+    assert why in re.sub(r" +\n", "\n", line)
+
+
 def test_unknown_part_is_explained_as_by_fit(config, capsys):
     assert main(["explain", f"--config={config}", "--model.quantizer=GumbleQuantizer"]) == 2
     assert "Unknown quantizer 'GumbleQuantizer'." in capsys.readouterr().err
@@ -162,11 +183,11 @@ def test_unknown_part_is_explained_as_by_fit(config, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model.quantizer.codebook_size=1"], "`codebook_size` must be at least 2, but is 1."),
-        (["--data.batch_seconds=0.5"], "`batch_seconds` must be at least `max_seconds`, 1.0, but is 0.5."),
+        (["--model.quantizer.codebook_size=1"], "`model.quantizer.codebook_size` must be at least 2, but is 1."),
+        (["--data.batch_seconds=0.5"], "`data.batch_seconds` must be at least `data.max_seconds`, 1.0, but is 0.5."),
         (
             ["--data.min_seconds=0.1", "--data.max_seconds=0.1"],
-            "`max_seconds` must be at least 0.240 for this model, but is 0.1.",
+            "`data.max_seconds` must be at least 0.240 for this model, but is 0.1.",
         ),
     ],
 )

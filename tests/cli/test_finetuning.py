@@ -125,16 +125,19 @@ def test_the_decoder_is_one_flag(finetune: Callable[..., int], capsys: pytest.Ca
     assert finetune(*options) == 0
     Path("lexicon.txt").write_text("one q |\n")
     assert finetune(*options) == 1
-    assert "error: `lexicon` must spell each word in units of the vocabulary, but line 1" in capsys.readouterr().err
+    assert (
+        "error: `model.decoder.lexicon` must spell each word in units of the vocabulary, but line 1"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.checkpoint=null"], "`checkpoint` must be given: the file of a pretrained model"),
-        (["--model.checkpoint=absent.ckpt"], "`checkpoint` must be a checkpoint file, but absent.ckpt is none."),
+        (["--model.checkpoint=null"], "`model.checkpoint` must be given: the file of a pretrained model"),
+        (["--model.checkpoint=absent.ckpt"], "`model.checkpoint` must be a checkpoint file, but absent.ckpt is none."),
         (["--model.units=phones"], "`corpus` must come with transcripts for `model.units` phones, but "),
-        (["--data.crop_to_shortest=true"], "`crop_to_shortest` must be false for a model that learns from transcripts"),
+        (["--data.crop_to_shortest=true"], "`data.crop_to_shortest` must be false for a model that learns from"),
         (["--trainer.callbacks=GradientFlow"], "`trainer.callbacks` must not hold GradientFlow where `model` is CTC"),
     ],
 )

@@ -95,4 +95,4 @@ def test_mistakes_are_named(flags: list[str], message: str, fit: Fit, capsys: py
 
 def test_an_interval_of_nothing(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--trainer.callbacks+=GradientFlow", "--trainer.callbacks.every=0") == 1
-    assert "error: `every` must be at least 1, but is 0." in capsys.readouterr().err
+    assert "error: `trainer.callbacks.every` must be at least 1, but is 0." in capsys.readouterr().err

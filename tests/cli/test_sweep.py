@@ -60,12 +60,12 @@ def test_a_plan_shows_every_command_and_begins_nothing(
         ({"model.quantizer": {"values": ["GumbleQuantizer"]}}, "Did you mean GumbelQuantizer?"),
         ({"trainer.max_step": {"values": [1]}}, "Unknown argument --trainer.max_step. Did you mean trainer.max_steps?"),
         ({"model.quantizer.codebook_sizes": {"values": [1]}}, "codebook_sizes"),
-        ({"model.quantizer.codebook_size": {"values": [8, 0]}}, "`codebook_size` must be"),
+        ({"model.quantizer.codebook_size": {"values": [8, 0]}}, "`model.quantizer.codebook_size` must be"),
         ({"config": {"values": ["nowhere.yaml"]}}, "nowhere.yaml"),
         (
             # Each is fine, and both together are not.
             {"model.quantizer": {"value": "IdentityQuantizer"}, "model.loss": {"value": "CodePredictionLoss"}},
-            "`quantizer` must have codebooks for CodePredictionLoss",
+            "`model.quantizer` must have codebooks for CodePredictionLoss",
         ),
     ],
 )

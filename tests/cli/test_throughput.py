@@ -54,4 +54,4 @@ def test_options_are_told_and_checked(fit: Callable[..., int], capsys: pytest.Ca
     assert "--throughput.window" in told
     assert "--throughput.mfu" in told
     assert fit("--throughput.window=0") == 1
-    assert "`window` must be at least 1, but is 0." in capsys.readouterr().err
+    assert "`throughput.window` must be at least 1, but is 0." in capsys.readouterr().err

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
-from lhotse import Recording
+from lhotse import MonoCut, Recording
 
 from tests.data.conftest import write_ramp
 from w2vlab.data.manifests import prepare_manifest
-from w2vlab.data.sampling import EpochSampler
+from w2vlab.data.sampling import EpochSampler, default_num_buckets
 from w2vlab.data.utterances import Utterances
 
 
@@ -136,6 +139,38 @@ def test_no_whole_update(utterances):
     )
     with pytest.raises(ValueError, match=message):
         list(make(utterances, world_size=2, accumulate=3, batch_seconds=4))
+
+
+class Lengths:
+    """Utterances of which only the lengths are known."""
+
+    def __init__(self, durations: np.ndarray) -> None:
+        self.durations = durations
+        self.seconds = float(durations.sum())
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        return (MonoCut(str(number), 0.0, seconds, 0) for number, seconds in enumerate(self.durations.tolist()))
+
+
+def test_little_is_lost_by_cropping_to_the_shortest():
+    """Lengths as LibriSpeech's, of which most lie between 12 and 16 s; 10 buckets leave 69.2 s and crop 7.4 % away."""
+    draws = np.random.default_rng(0)
+    lengths = np.where(draws.random(25_000) < 0.62, draws.normal(14.2, 1.3, 25_000), draws.uniform(2, 14, 25_000))
+    durations = np.clip(lengths.round(2), 2, 17)
+    num_buckets = default_num_buckets(np.minimum(durations, 15.625), 87.5)
+    batches = [
+        [min(cut.duration, 15.625) for cut in plan.cuts]
+        for plan in EpochSampler(Lengths(durations), 87.5, 15.625, num_buckets, 0, 1, 0)
+    ]
+    used = sum(min(batch) * len(batch) for batch in batches)
+    assert used / len(batches) > 76.8  # fairseq's own batching
+    assert used > 0.98 * sum(map(sum, batches))
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(0.1, 10), (7, 10), (24, 16), (100, 68), (960, 100)])
+def test_a_small_corpus_has_few_buckets(hours, expected):
+    """Or most of its batches would be the last ones of their buckets, which are not full."""
+    assert default_num_buckets(np.full(round(hours * 360), 10.0), 87.5) == expected
 
 
 def test_a_single_utterance(tmp_path, cache):

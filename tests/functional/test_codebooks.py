@@ -32,6 +32,22 @@ def test_nearest_entries_are_those_of_brute_force(num_tables: int) -> None:
         assert codes[row, frame, group] == np.argmin(distances)
 
 
+@pytest.mark.parametrize("num_tables", [1, 2])
+@pytest.mark.parametrize("offset", [0.0, 100.0, 10_000.0])
+def test_nearest_entries_do_not_depend_on_a_common_offset(offset: float, num_tables: int) -> None:
+    """In float32, on numbers that it holds exactly: any difference is one of the arithmetic."""
+    generator = torch.Generator().manual_seed(0)
+    vectors, entries = (
+        offset + torch.randint(-512, 512, shape, generator=generator) / 256
+        for shape in [(2000, 2, 32), (num_tables, 64, 32)]
+    )
+    distances = torch.stack(
+        [torch.cdist(vectors[:, group].double(), entries[group % num_tables].double()) for group in range(2)], dim=1
+    )
+    codes = nearest_entries(vectors, entries)
+    assert torch.equal(distances.gather(-1, codes[..., None])[..., 0], distances.amin(dim=-1))
+
+
 def test_nearest_entry_of_an_entry_is_itself() -> None:
     entries = torch.randn(2, 30, 8)
     codes = nearest_entries(entries.transpose(0, 1), entries)

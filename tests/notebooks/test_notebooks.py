@@ -78,3 +78,9 @@ def test_a_picture_of_the_readme_is_the_notebooks(picture: Path) -> None:
     shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert picture.read_bytes() in [base64.b64decode(image) for image in shown]
     assert f"docs/{picture.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@notebooks
+def test_questions_have_no_numbers_of_a_list_elsewhere(path: Path) -> None:
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert not re.search(r"(?i)question \d|\*\*\d+[a-z]?[,.]", text)

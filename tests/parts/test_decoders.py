@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from itertools import groupby, product
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,39 @@ def test_alignments_can_be_added_up() -> None:
     assert GreedyDecoder(CHARACTERS).decode(log_probs, (2,)) == [""]
     assert BeamDecoder(CHARACTERS).decode(log_probs, (2,)) == [""]
     assert BeamDecoder(CHARACTERS, add_up=True).decode(log_probs, (2,)) == ["a"]
+
+
+def probabilities(log_probs: Tensor, vocabulary: Vocabulary) -> dict[str, float]:
+    """The probability of every transcript of `(T, V)`, by adding up every alignment there is."""
+    paths = list(product(range(log_probs.shape[1]), repeat=len(log_probs)))
+    shares = log_probs.gather(1, torch.tensor(paths).t()).sum(dim=0).exp().tolist()
+    found: dict[str, float] = {}
+    for path, share in zip(paths, shares, strict=True):
+        transcript = vocabulary.decode([entry for entry, _ in groupby(path) if entry])
+        found[transcript] = found.get(transcript, 0.0) + share
+    return found
+
+
+@needs_flashlight
+@pytest.mark.parametrize("vocabulary", [CHARACTERS, PHONES], ids=["characters", "phones"])
+def test_the_most_probable_transcript_is_that_of_brute_force(vocabulary: Vocabulary) -> None:
+    """Under noise, where every alignment counts, and with a beam that drops none."""
+    decoder = BeamDecoder(vocabulary, add_up=True, beam_size=1000)
+    log_probs = torch.randn(40, 5, 4, generator=torch.Generator().manual_seed(0)).log_softmax(dim=-1)
+    expected = [max(found := probabilities(one, vocabulary), key=found.__getitem__) for one in log_probs]
+    assert decoder.decode(log_probs, [5] * 40) == expected
+
+
+@needs_flashlight
+def test_the_most_probable_words_are_those_of_brute_force(tmp_path: Path) -> None:
+    """Among the transcripts that are words of the lexicon."""
+    (lexicon := tmp_path / "lexicon.txt").write_text("a a |\nb b |\nab a b |\n")
+    decoder = BeamDecoder(CHARACTERS, lexicon=str(lexicon), add_up=True, beam_size=1000)
+    log_probs = torch.randn(40, 5, 4, generator=torch.Generator().manual_seed(1)).log_softmax(dim=-1)
+    for one, said in zip(log_probs, decoder.decode(log_probs, [5] * 40), strict=True):
+        found = probabilities(one, CHARACTERS)
+        allowed = [transcript for transcript in found if set(transcript.split()) <= {"a", "b", "ab"}]
+        assert said == max(allowed, key=found.__getitem__)
 
 
 @needs_flashlight

@@ -65,6 +65,7 @@ class _Options(ParsedOptions):
                 f"`model` must be a pretraining objective to be explained, but is {kind}. Explain the run that its "
                 "pretrained model comes from."
             )
+        sys.stderr.writelines(f"{line}\n" for line in self._carried_over(self.settings))
         self.datamodule = SpeechDataModule(**self.settings.data)
         self.model = build_pretraining(self.settings.model)
 

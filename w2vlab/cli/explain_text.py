@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from w2vlab.cli.explain_flow import Shape
-from w2vlab.cli.explanation import Explanation
+from w2vlab.cli.explanation import Explanation, Start
 from w2vlab.wording import count, duration
 
 _PLAIN_WIDTH = 200
@@ -175,13 +176,26 @@ def _start(explanation: Explanation) -> dict[str, str]:
         f"ln {start.num_candidates} = {start.nats:.4f} nats = {start.bits:.4f} bits"
     }
     if start.blind is not None:
-        rows["loss that knows nothing"] = f"{start.blind:.4f} nats a prediction, with all weights of the loss at zero"
+        why = _beside_chance(start, start.blind)
+        rows["loss that knows nothing"] = (
+            f"{start.blind:.4f} nats a prediction, with all weights of the loss at zero{why}"
+        )
     if start.terms is not None:
         terms = ", ".join(
             f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in start.terms.items()
         )
         rows["first step, on noise"] = f"{terms} nats a prediction, weighted"
     return rows
+
+
+def _beside_chance(start: Start, blind: float) -> str:
+    """Says why a loss that knows nothing is another number than that of guessing among the candidates."""
+    judged = "as each candidate is judged true or false by itself, which costs ln 2"
+    if math.isclose(blind, start.num_candidates * math.log(2), abs_tol=1e-4):
+        return f": {start.num_candidates} x ln 2, {judged}; ln {start.num_candidates} is of a choice among them"
+    if math.isclose(blind, 2 * math.log(2), abs_tol=1e-4):
+        return f": 2 x ln 2, {judged}, the negatives together as much as the true one"
+    return ""
 
 
 def _schedule(explanation: Explanation) -> Table:

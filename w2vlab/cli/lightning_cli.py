@@ -25,6 +25,7 @@ from w2vlab.callbacks import (
 from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
+from w2vlab.cli.carried_over import carried_over
 from w2vlab.cli.memory import no_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
@@ -156,6 +157,9 @@ class W2VLightningCLI(LightningCLI):
         with no_collection():
             return parser.parse_args(args)
 
+    def _carried_over(self, config: Namespace) -> list[str]:
+        return carried_over(with_recipe_paths(self._args), config)
+
     def _last_checkpoint(self, config: Namespace) -> str | None:
         folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}
         newest = newest_last_checkpoint(Path(folder) for folder in folders)
@@ -171,6 +175,8 @@ class W2VLightningCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what follows from other options."""
         config = self.config[self.subcommand]
+        for line in self._carried_over(config):
+            rank_zero_info(line)
         if _save_dir(config) == RUNS:
             config.trainer.logger.init_args.save_dir = config.trainer.default_root_dir
         if config.trainer.logger:

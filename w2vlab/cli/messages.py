@@ -9,6 +9,7 @@ import re
 from lightning.pytorch import callbacks as lightning_callbacks
 
 from w2vlab import callbacks
+from w2vlab.cli.other_names import hint
 from w2vlab.recipes import no_such_file
 from w2vlab.registry import FAMILIES, did_you_mean, family_named, known_names, part_classes, suggest
 
@@ -74,7 +75,7 @@ def _refused_option(key: str, name: str, known: str, message: str) -> str:
     module, _, owner = (owners[-1][0] or owners[-1][1]).rpartition(".")
     if name in inspect.signature(getattr(importlib.import_module(module), owner)).parameters:
         return f"`{key}.{name}` must not be given: it follows from the neighbouring parts. Leave it out."
-    return f"`{key}` has no option '{name}', as {owner} takes none of that name. {known}"
+    return f"`{key}` has no option '{name}', as {owner} takes none of that name. {hint(f'{key}.{name}') or known}"
 
 
 def _wrong_type(key: str, message: str) -> str | None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
+from contextvars import ContextVar
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from w2vlab.cli.messages import explain
+from w2vlab.cli.other_names import hint
 from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file
 from w2vlab.registry import did_you_mean, known_names
+
+_typed: ContextVar[tuple[str, ...]] = ContextVar("_typed", default=())
+"""The command line that the outermost parser parses."""
 
 _MAX_LISTED = 25
 """More options than this are not listed: only the nearest one is of use then."""
@@ -30,6 +38,19 @@ class RunParser(LightningArgumentParser):
         super().__init__(*args, **{**kwargs, "parser_mode": PARSER_MODE})
         self.allow_abbrev = False  # or half a name would silently set the option that happens to begin like that
 
+    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Returns the defaults, without the options of the classes among them.
+
+        jsonargparse fills those in at the end, for the classes that there are then. With them from the start, the class
+        in the place of a default would take over the default's own values wherever it has an option of the same name:
+        Adam the weight decay of AdamW.
+        """
+        defaults: Namespace = super().get_defaults(*args, **kwargs)
+        for action in self._actions:
+            if isinstance(action.default, dict | Namespace) and "class_path" in action.default:
+                defaults[action.dest] = dict_to_namespace(deepcopy(action.default))
+        return defaults
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong and exits with status 2, or raises in a nested parser."""
         if not self.exit_on_error:
@@ -42,9 +63,37 @@ class RunParser(LightningArgumentParser):
         if unknown:
             name = unknown[1] or f"--{'.'.join(filter(None, unknown.groups()))}"
             parser = getattr(ex, "subcommand_parser", None) or self
-            message = f"Unknown argument {name}. {parser._known_options(name.lstrip('-'))}"
+            message = f"Unknown argument {name}. {hint(name) or parser._known_options(name.lstrip('-'))}"
         sys.stderr.write(f"error: {explain(message)}\n")
         self.exit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:
+        """Parses, and remembers what was typed for the parsers of the parts."""
+        before = _typed.set(_typed.get() or tuple(args or ()))
+        try:
+            parsed: Namespace = super().parse_args(args, *rest, **kwargs)
+            return parsed
+        finally:
+            _typed.reset(before)
+
+    def format_help(self) -> str:
+        """Returns the help; that of a part has its options as they are typed.
+
+        The parser of a part knows the slot alone (`quantizer`), not where it is (`model.quantizer`).
+        """
+        slot = re.match(r"Help for --([\w.]+)\.help=", self.description or "")
+        options = [word.partition("=")[0] for word in _typed.get()]
+        whole = [option for option in options if slot and option.endswith(f".{slot[1]}.help")]
+        if slot and whole:
+            old, new = f"--{slot[1]}.", whole[-1].removesuffix("help")
+            self.description = f"Help for {new}help={str(self.description).partition('=')[2]}"
+            for action in self._actions:
+                action.option_strings = [
+                    new + option.removeprefix(old) if option.startswith(old) else option
+                    for option in action.option_strings
+                ]
+        text: str = super().format_help()
+        return text
 
     def _known_options(self, name: str) -> str:
         """Says which options there are beside `name`; for `trainer.x`, those of `trainer`."""

@@ -21,6 +21,12 @@ def message_of(problem: BaseException) -> str:
     if failure := load_failure(problem):
         told = load_error(failure.package, failure.why)
         return f"{told} {repair(failure.package)} (`w2vlab doctor` looks at the rest)."
+    problems = [problem]
     while str(problem).startswith("Does not validate") and problem.__cause__ is not None:
         problem = problem.__cause__  # out of jsonargparse's list of the types that it tried for the slot
-    return str(problem)
+        problems.append(problem)
+    if "lightning.pytorch.cli" not in sys.modules:  # nothing was parsed that builds parts
+        return str(problem)
+    from w2vlab.cli.typed_names import typed_message
+
+    return typed_message(problems)

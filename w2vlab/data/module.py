@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -15,7 +16,7 @@ from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import prepare_manifest, read_manifest
-from w2vlab.data.sampling import EpochSampler
+from w2vlab.data.sampling import EpochSampler, default_num_buckets
 from w2vlab.data.splitting import validation_limit
 from w2vlab.data.transcripts import read_transcripts
 from w2vlab.data.updates import UpdateLoader
@@ -61,7 +62,9 @@ class SpeechDataModule(LightningDataModule):
         batch_seconds: Most audio in a micro-batch of one process, in seconds, padding counted.
         max_seconds: Longer utterances are cropped to a window of this many seconds.
         min_seconds: Shorter utterances are left out; also those too short for the model.
-        num_buckets: A batch takes its utterances from one of so many ranges of length, at least 2.
+        num_buckets: A batch takes its utterances from one of so many ranges of length, at least 2. By default one for
+            each 60 batches of an epoch, but no fewer than 10 and no more than 100: 100 from about 150 hours on. More of
+            them crop less away, and leave more batches at the end of an epoch that are not full.
         num_workers: Processes that read audio; 0 reads in the training process.
         seed: Decides order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, so that there is no padding; otherwise pad.
@@ -83,7 +86,7 @@ class SpeechDataModule(LightningDataModule):
         batch_seconds: Seconds = 87.5,
         max_seconds: Seconds = 15.625,
         min_seconds: Seconds = 2.0,
-        num_buckets: int = 10,
+        num_buckets: int | None = None,
         num_workers: int = 2,
         seed: int = 0,
         crop_to_shortest: bool = True,
@@ -95,7 +98,7 @@ class SpeechDataModule(LightningDataModule):
         _check("min_seconds", min_seconds, min_seconds > 0, "positive")
         _check("max_seconds", max_seconds, max_seconds >= min_seconds, f"at least `min_seconds`, {min_seconds}")
         _check("batch_seconds", batch_seconds, batch_seconds >= max_seconds, f"at least `max_seconds`, {max_seconds}")
-        _check("num_buckets", num_buckets, num_buckets >= 2, "at least 2")
+        _check("num_buckets", num_buckets, num_buckets is None or num_buckets >= 2, "at least 2")
         _check("num_workers", num_workers, num_workers >= 0, "at least 0")
         _check("seed", seed, seed >= 0, "at least 0")
         _check("micro_batches", micro_batches, micro_batches is None or micro_batches >= 1, "at least 1")
@@ -228,9 +231,15 @@ class SpeechDataModule(LightningDataModule):
         return ResilientLoader(self._dataset(self._val, random=False), sampler, self.num_workers)
 
     def _sampler(self, utterances: Utterances, seed: int | None, accumulate: int) -> EpochSampler:
+        num_buckets = self._num_buckets(utterances)
         return EpochSampler(
-            utterances, self.batch_seconds, self.max_seconds, self.num_buckets, seed, world_size(), rank(), accumulate
+            utterances, self.batch_seconds, self.max_seconds, num_buckets, seed, world_size(), rank(), accumulate
         )
+
+    def _num_buckets(self, utterances: Utterances) -> int:
+        if self.num_buckets is not None:
+            return self.num_buckets
+        return default_num_buckets(np.minimum(utterances.durations, self.max_seconds), self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         return SpeechDataset(self._max_samples, self.crop_to_shortest, self.seed, random, utterances.transcripts)
@@ -256,6 +265,7 @@ class SpeechDataModule(LightningDataModule):
 
     def _order(self) -> dict[str, Any]:
         options = {f"data.{name}": getattr(self, name) for name in DECIDES_THE_ORDER}
+        options["data.num_buckets"] = self._num_buckets(self._train)  # the default depends on the corpus
         return {**options, "utterances to train on": len(self._train)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from w2vlab.interfaces import Decoder
 from w2vlab.vocabulary import BLANK, Vocabulary
+
+if TYPE_CHECKING:
+    from torchaudio.models.decoder import CTCHypothesis
 
 BETWEEN_WORDS = "|"
 """How lexica and language models write the space between words."""
@@ -39,7 +44,8 @@ class BeamDecoder(Decoder):
         beam_size: Hypotheses that are kept at each frame.
         beam_size_units: Units tried at each frame; None for all.
         beam_threshold: Hypotheses that are worse than the best one by more, in nats, are dropped.
-        add_up: Add up the probabilities of alignments that come to the same; otherwise the best one counts.
+        add_up: Add up the probabilities of all alignments of a transcript that the beam has kept; otherwise the best
+            one counts. Flashlight alone keeps apart those that differ in spaces, or in how they end.
 
     Raises:
         ValueError: A file is missing, or the lexicon is malformed.
@@ -94,6 +100,7 @@ class BeamDecoder(Decoder):
             lm_weight=language_model_weight,
             word_score=word_score,
             log_add=add_up,
+            nbest=beam_size if add_up else 1,  # all that is to be added up
             blank_token=BLANK,
             # Flashlight begins and ends with silence; without a space among the units, the blank has to do.
             sil_token=BETWEEN_WORDS if BETWEEN_WORDS in tokens else BLANK,
@@ -105,13 +112,16 @@ class BeamDecoder(Decoder):
         found = []
         for utterance, frames in zip(scores, num_frames, strict=True):
             (hypotheses,) = self._search(self._ended(utterance[:frames])[None].contiguous())
-            if not hypotheses:  # no word of the lexicon fits
-                found.append("")
-            elif self.has_lexicon:
-                found.append(" ".join(hypotheses[0].words))
-            else:
-                found.append(self.vocabulary.decode(hypotheses[0].tokens.tolist()))
+            by_transcript: dict[str, list[float]] = {"": []}  # where no word of the lexicon fits
+            for hypothesis in hypotheses:
+                by_transcript.setdefault(self._transcript(hypothesis), []).append(hypothesis.score)
+            found.append(max(by_transcript, key=lambda transcript: np.logaddexp.reduce(by_transcript[transcript])))
         return found
+
+    def _transcript(self, hypothesis: CTCHypothesis) -> str:
+        if self.has_lexicon:
+            return " ".join(hypothesis.words)
+        return self.vocabulary.decode(hypothesis.tokens.tolist())
 
     def _ended(self, scores: Tensor) -> Tensor:
         """Returns scores `(T, V)` with a frame behind them that ends a word of the lexicon, `(T + 1, V)`.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from w2vlab.functional.noise import computes_eagerly_on_cpu, draw_seed, keep_mask
+from w2vlab.functional.precision import at_least_float32
 
 _ROWS_AT_ONCE, _WEIGHTS_AT_ONCE = 512, 1 << 20
 """Frames that look, and their attention weights, of which so many stay in the cache from one operation to the next."""
@@ -21,7 +22,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | Non
     """Scaled dot-product attention.
 
     Without dropout, and on a GPU, it is PyTorch's kernel. With dropout on a CPU that one computes every step apart and
-    keeps all weights with their masks; here none is kept, and the backward pass computes and draws them again.
+    keeps all weights with their masks; here none is kept, and the backward pass computes and draws them again. As
+    there, what comes in half precision is computed in float32 and rounded once, at the end.
 
     Args:
         query: Shape `(B, H, T, d)`.
@@ -50,6 +52,8 @@ class _DropoutAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, dropout: float, seed: int
     ) -> Tensor:
         ctx.dropout, ctx.seed = dropout, seed
+        inputs = query, key, value
+        query, key, value = (at_least_float32(tensor) for tensor in inputs)
         # In memory as whoever puts the heads side by side again wants it.
         batch, heads, length, width = query.shape
         output = query.new_empty(batch, length, heads, width).transpose(1, 2)
@@ -57,14 +61,15 @@ class _DropoutAttention(torch.autograd.Function):
             weights = _weights(query[row, some, rows], key[row, some], padding_mask, row)  # (h, r, T)
             kept, scale = keep_mask(tuple(weights.shape), dropout, seed + number, weights.dtype)
             output[row, some, rows] = weights.mul_(kept) @ value[row, some] * scale
-        ctx.save_for_backward(query, key, value, padding_mask, output)
-        return output
+        ctx.save_for_backward(*inputs, padding_mask, output)  # not rounded: gradients are differences from it
+        return output.to(inputs[0].dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, padding_mask, output = ctx.saved_tensors
-        gradient = grad_outputs[0]
+        *inputs, padding_mask, output = ctx.saved_tensors
+        dtype = inputs[0].dtype
+        query, key, value, gradient = (at_least_float32(tensor) for tensor in (*inputs, grad_outputs[0]))
         # One after another in memory, as the projection that they come from has them.
         batch, heads, length, width = query.shape
         grads = query.new_empty(batch, length, 3, heads, width).permute(2, 0, 3, 1, 4)
@@ -83,6 +88,7 @@ class _DropoutAttention(torch.autograd.Function):
             grad_value[row, some] += weights.mul_(kept).transpose(1, 2) @ upstream
             torch.mul(slope @ key[row, some], factor, out=grad_query[at])
             grad_key[row, some] += slope.transpose(1, 2) @ (query[at] * factor)
+        grad_query, grad_key, grad_value = grads.to(dtype)
         return grad_query, grad_key, grad_value, None, None, None
 
 

@@ -57,7 +57,9 @@ def lookup_entries(codes: Tensor, entries: Tensor) -> Tensor:
 def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
     """Finds the entry with the smallest Euclidean distance.
 
-    The squared distance is expanded, so memory is `(…, G, V)`; subtracting directly would take d times that.
+    The squared distance is expanded, so memory is `(…, G, V)`; subtracting directly would take d times that. Expanded,
+    it is a difference of large numbers where vectors and entries lie far from zero, so the mean entry is taken off
+    both first.
 
     Args:
         vectors: Shape `(…, G, d)`.
@@ -68,7 +70,10 @@ def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
     """
     with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
         vectors = at_least_float32(vectors)
-        entries = at_least_float32(entries).expand(vectors.shape[-2], -1, -1)
+        entries = at_least_float32(entries)
+        center = entries.mean(dim=1)  # (G or 1, d)
+        vectors = vectors - center
+        entries = (entries - center[:, None]).expand(vectors.shape[-2], -1, -1)
         distance = entries.square().sum(-1) - 2 * torch.einsum("...gd,gvd->...gv", vectors, entries)
         return distance.argmin(dim=-1)
 

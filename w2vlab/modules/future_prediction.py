@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from w2vlab.interfaces import (
 from w2vlab.losses import FuturePredictionLoss
 from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.optim import CosineSchedule
+from w2vlab.optim import CosineSchedule, Wav2VecAdamW
 from w2vlab.quantizers import IdentityQuantizer
 from w2vlab.types import (
     AudioBatch,
@@ -63,7 +62,7 @@ class FuturePrediction(PretrainingModule):
         loss: PredictionLossFactory = FuturePredictionLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
         feature_dropout: float = 0.0,
-        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-3, weight_decay=0.0),
+        optimizer: OptimizerCallable = Wav2VecAdamW,
         scheduler: LRSchedulerCallable = CosineSchedule,
         seed: int = 1,
     ) -> None:

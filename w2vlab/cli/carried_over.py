@@ -1,0 +1,91 @@
+"""What a class that takes the place of another keeps of the options that were set for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import Namespace
+
+from w2vlab.cli.recipe_arguments import is_file
+from w2vlab.recipes import ENDING
+
+
+def carried_over(args: Sequence[str], config: Namespace) -> list[str]:
+    """Says, in a line for each swap, what was set for one class and now holds for another.
+
+    Options of the same name are kept, so that a swap by one flag keeps the size of a codebook. That weight decay means
+    something else to Adam than to AdamW, only a reader can know.
+
+    Args:
+        args: The command line, with the paths of files.
+        config: What it was parsed to, of one command.
+    """
+    classes: dict[str, str] = {}  # of each slot, as typed last
+    typed: dict[str, dict[str, Any]] = {}  # what was typed for that class
+    kept: dict[str, tuple[str, dict[str, Any]]] = {}  # the class before, and what was typed for it
+    for key, value in _settings(args):
+        slot, _, option = key.rpartition(".")
+        if option == "class_path":
+            name = str(value).rpartition(".")[2]
+            if classes.setdefault(slot, name) != name:
+                kept[slot] = classes[slot], {**kept.get(slot, ("", {}))[1], **typed.pop(slot, {})}
+                classes[slot] = name
+        else:
+            typed.setdefault(slot, {})[option] = value
+    lines = []
+    for slot, (before, options) in kept.items():
+        now = _options_of(config, slot)
+        left = [f"{name} {now[name]}" for name in options if name in now and name not in typed.get(slot, {})]
+        if left:
+            lines.append(f"`{slot}` is {classes[slot]} now, with what was set for {before}: {', '.join(left)}.")
+    return lines
+
+
+def _options_of(config: Namespace, slot: str) -> Mapping[str, Any]:
+    """Returns the options of the part in a slot."""
+    found: Any = config
+    for name in slot.split("."):
+        inner = found.get("init_args") or found
+        found = inner.get(name) if name in inner else Namespace()
+        if not isinstance(found, dict | Namespace):
+            return {}
+    return vars(found.get("init_args") or Namespace())
+
+
+def _settings(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yields every option of model and trainer that files and flags set, in their order.
+
+    The class of a slot is its option `class_path`.
+    """
+    for word, following in pairwise([*args, ""]):
+        flag, equals, value = word.partition("=")
+        value, key = value if equals else following, flag.lstrip("-")
+        if not flag.startswith("-") or key.endswith(("+", "help")):
+            continue
+        if key in ("c", "config"):
+            content = _content(value) or {}
+            for name in ("model", "trainer"):
+                yield from _leaves(name, content.get(name, {}))
+        elif key.partition(".")[0] in ("model", "trainer"):
+            yield from _leaves(key.replace(".init_args", ""), yaml.safe_load(value))
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a mapping, without the `init_args` between a slot and its options."""
+    if isinstance(value, str) and value.endswith((ENDING, ".yml")):
+        value = _content(value)
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(key if name == "init_args" else f"{key}.{name}", inner)
+    elif isinstance(value, str) and value.rpartition(".")[2][:1].isupper() and not key.endswith(".class_path"):
+        yield f"{key}.class_path", value
+    else:
+        yield key, value
+
+
+def _content(path: str) -> Any:
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8")) if is_file(path) else None

@@ -1,0 +1,89 @@
+"""What a constructor says of its options, with the names that were typed: `model.context.model_dim`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningCLI
+
+Slot = tuple[str, Mapping[str, Any]]
+"""A slot as it is typed, and the options of the part in it."""
+
+
+def typed_message(problems: Sequence[BaseException]) -> str:
+    """Returns the message of an error with the names of options as they are typed.
+
+    A constructor knows its options by their own names alone. The part that it is of, and the options of the command,
+    are found among what was called when the error was raised; where they are not, its message is left as it is.
+
+    Args:
+        problems: The error, behind those that were raised because of it.
+    """
+    message = str(problems[-1])
+    if not re.search(r"`\w+`", message):
+        return message
+    calls = [call for problem in problems for call in _calls(problem)]
+    config = next(filter(None, (_config_of(value) for call in calls for value in call.values())), Namespace())
+    for call in reversed([call for call in calls if "self" in call]):  # from the inside out
+        # Of several slots with parts of one class, the one whose options the constructor was called with.
+        slots = sorted(_slots_of(type(call["self"]), config), key=lambda slot: -_num_equal(slot[1], call))
+        for slot, options in slots:
+            typed = message
+            for name in options:
+                typed = typed.replace(f"`{name}`", f"`{slot}.{name}`")
+            if typed != message:
+                return typed
+    return message
+
+
+def _calls(problem: BaseException) -> Iterator[dict[str, Any]]:
+    """Yields the variables of the functions that were called, from the outermost one on."""
+    frame = problem.__traceback__
+    while frame is not None:
+        yield frame.tb_frame.f_locals
+        frame = frame.tb_next
+
+
+def _num_equal(options: Mapping[str, Any], call: Mapping[str, Any]) -> int:
+    plain = {name: value for name, value in options.items() if isinstance(value, bool | int | float | str)}
+    return sum(type(call.get(name)) is type(value) and call[name] == value for name, value in plain.items())
+
+
+def _config_of(value: object) -> Namespace | None:
+    """Returns the options of the command, where `value` is a command line that was parsed."""
+    config = vars(value).get("config") if isinstance(value, LightningCLI) else None
+    subcommand = config.get("subcommand") if isinstance(config, Namespace) else None
+    found = config.get(subcommand) if isinstance(config, Namespace) and subcommand else None
+    return found if isinstance(found, Namespace) else None
+
+
+def _slots_of(cls: type, config: Namespace) -> Iterator[Slot]:
+    """Yields the slots whose part is of a class."""
+    try:
+        parameters = set(inspect.signature(cls).parameters)
+    except (ValueError, TypeError):  # of a class that is not written in Python
+        return
+    for slot, name, options in _slots("", config):
+        if name == cls.__name__ or (name is None and set(options) <= parameters):
+            yield slot, options
+
+
+def _slots(key: str, value: Any) -> Iterator[tuple[str, str | None, Mapping[str, Any]]]:
+    """Yields key, name of the class and options of every part; a group that is always of one class has no name."""
+    for element in value if isinstance(value, list) else ():
+        yield from _slots(key, element)  # as `--trainer.callbacks.every` is that of the last callback
+    if not isinstance(value, dict | Namespace):
+        return
+    children = vars(value) if isinstance(value, Namespace) else value
+    if "class_path" in children:
+        inner = children.get("init_args") or {}
+        children = vars(inner) if isinstance(inner, Namespace) else inner
+        yield key, str(value["class_path"]).rpartition(".")[2], children
+    elif key and children:
+        yield key, None, children
+    for name, child in children.items():
+        yield from _slots(f"{key}.{name}" if key else name, child)
