@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mpmath
-
-CONFIDENCE = 0.95
+from w2vlab.functional.student import t_quantile
 
 
 @dataclass(frozen=True)
@@ -85,25 +83,5 @@ def difference(group: Mean, baseline: Mean) -> Difference | None:
     # Shares of the variance, because its square may be too small for a float.
     shares = [part / variance for part in parts]
     freedom = 1 / sum(s**2 / (n - 1) for s, n in zip(shares, (group.number, baseline.number), strict=True))
-    margin = _quantile(freedom) * math.sqrt(variance)
+    margin = t_quantile(freedom) * math.sqrt(variance)
     return Difference(value, value - margin, value + margin)
-
-
-def _quantile(freedom: float) -> float:
-    """Returns how far from 0 Student's t stays with probability `CONFIDENCE`.
-
-    It is between 1.96 and 12.71, as there is one degree of freedom at the least. SciPy has this function, but where
-    SciPy is installed, torchmetrics loads a large part of it into every run.
-
-    Args:
-        freedom: Degrees of freedom.
-
-    Reference:
-        Abramowitz and Stegun 1964, Handbook of Mathematical Functions, 26.7.1: the probability is an incomplete beta
-        function.
-    """
-
-    def missing(t: float) -> float:
-        return float(mpmath.betainc(0.5, freedom / 2, 0, t**2 / (freedom + t**2), regularized=True)) - CONFIDENCE
-
-    return float(mpmath.findroot(missing, (1.9, 13.0), solver="anderson"))
