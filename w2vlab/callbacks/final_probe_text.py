@@ -13,7 +13,7 @@ from w2vlab.evaluation.corpus import Seen
 from w2vlab.evaluation.gain import Best, Gain
 from w2vlab.evaluation.layers import CONTEXT, LATENTS
 from w2vlab.evaluation.measure import Advance
-from w2vlab.functional.jackknife import Interval
+from w2vlab.functional.interval import Interval
 
 _BEFORE, _MFCC = "before training", "MFCC"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from w2vlab.evaluation.abx import AbxTask, Cell, Item
-from w2vlab.functional.abx import Floats, StagedMean, count_triples
+from w2vlab.functional.abx import StagedMean, abx_error, sums_of_groups, triples_of
 from w2vlab.functional.dtw import angular_distances, dtw
+from w2vlab.functional.subsampling import HALVES, QUARTERS, Floats, draw_splits
 
 Ints = npt.NDArray[np.int64]
 
 _MAX_NUMBERS = 1_000_000
 """In the padded frames, and in the padded distances, of the pairs that are compared at once: they fit a CPU's cache."""
+
+_MAX_TRIPLES = 4096
+"""Of a cell that are divided among parts of the utterances; its error is that of all."""
 
 _MAX_PAIRS = 100_000
 """Distances that are kept, as long as no single neighbourhood has more."""
@@ -27,51 +31,21 @@ _MAX_PAIRS = 100_000
 
 @dataclass(frozen=True)
 class AbxErrors:
-    """Errors of the cells of a task, and what is left of them without each utterance.
+    """Errors of the cells of a task.
 
     Attributes:
         errors: Of each cell, in [0, 1]; 0.5 is chance.
-        mean: Averages them: over neighbourhoods, then speakers, then pairs of phones.
-        utterances: Ids of the utterances that items come from.
-        triples: Triples (A, B, X) of each cell.
-        cell: Places of cells, ascending for each entry of the three below, shape `(E,)`.
-        utterance: Places of utterances that have items in these cells.
-        wrong_with: Triples with an item of the utterance in which X is nearer to B; equally near counts half.
-        triples_with: All triples with an item of the utterance.
+        value: Their average: over neighbourhoods, then speakers, then pairs of phones; NaN without cells.
+        num_utterances: Utterances that items come from.
+        halves: The average on the halves of these utterances (`functional.subsampling`), NaN where they have no cell.
+        quarters: The same on their quarters.
     """
 
     errors: Floats
-    mean: StagedMean
-    utterances: tuple[str, ...]
-    triples: Floats
-    cell: Ints
-    utterance: Ints
-    wrong_with: Floats
-    triples_with: Floats
-
-    @property
-    def value(self) -> float:
-        """The error in stages; NaN without cells."""
-        return self.mean(self.errors)
-
-    def without_each(self) -> Floats:
-        """Returns the error in stages without each utterance, `(U,)`: triples with its items are not there.
-
-        A cell that has no other triples is not there either. NaN where nothing is left.
-        """
-        found = np.empty(len(self.utterances))
-        order = np.argsort(self.utterance, kind="stable")
-        stops = np.cumsum(np.bincount(self.utterance, minlength=len(self.utterances)))
-        for number, stop in enumerate(stops):
-            entries = order[stops[number - 1] if number else 0 : stop]
-            cells = self.cell[entries]
-            errors, present = self.errors.copy(), np.ones(len(self.errors))
-            left = self.triples[cells] - self.triples_with[entries]
-            wrong = errors[cells] * self.triples[cells] - self.wrong_with[entries]
-            errors[cells] = np.divide(wrong, left, out=np.zeros_like(wrong), where=left > 0)
-            present[cells] = left > 0
-            found[number] = self.mean(errors, present)
-        return found
+    value: float
+    num_utterances: int
+    halves: Floats
+    quarters: Floats
 
 
 def measure(
@@ -92,34 +66,60 @@ def measure(
         device: Where to compute.
         advance: Is called with every so many cells that are done.
     """
-    numbers: dict[str, int] = {}
-    for cell in task.cells:
-        for item in (*cell.a, *cell.b, *cell.x):
-            numbers.setdefault(item.utterance, len(numbers))
+    numbers = {name: number for number, name in enumerate(sorted({item.utterance for item in task.items}))}
     within = task.speakers == "within"
-    shares, places, owners = [], [], []
+    parts = [_Parts([cell.key for cell in task.cells], len(numbers), size) for size in (HALVES, QUARTERS)]
+    errors = []
     for first, stop in _blocks(task.cells):
         cells = task.cells[first:stop]
+        units, wrong, owner = [], [], []
         for place, (cell, (to_same, to_other)) in enumerate(zip(cells, _distances(cells, frames, device), strict=True)):
-            units = [np.array([numbers[item.utterance] for item in items]) for items in (cell.x, cell.a, cell.b)]
-            here, local = np.unique(np.concatenate(units), return_inverse=True)
-            x, a, b = np.split(local, np.cumsum([len(cell.x), len(cell.a)]))
-            shares.append(count_triples(to_same, to_other, within, x, a, b, len(here)))
-            places.append(np.full(len(here), first + place))
-            owners.append(here)
+            errors.append(abx_error(to_same, to_other, within))
+            triples = triples_of(to_same, to_other, within, _MAX_TRIPLES)
+            sides = ((cell.x, triples.x), (cell.a, triples.a), (cell.b, triples.b))
+            units.append([np.array([numbers[item.utterance] for item in items])[which] for items, which in sides])
+            wrong.append(triples.wrong)
+            owner.append(np.full(len(triples.wrong), place))
+        block = np.concatenate(units, axis=1), np.concatenate(wrong), np.concatenate(owner)
+        for part in parts:
+            part.add(first, len(cells), *block)
         advance(len(cells))
-    triples = np.array([counts.triples for counts in shares])
-    nothing = np.zeros(0)
-    return AbxErrors(
-        np.array([counts.wrong for counts in shares]) / triples,
-        StagedMean([cell.key for cell in task.cells]),
-        tuple(numbers),
-        triples,
-        np.concatenate([nothing.astype(np.int64), *places]),
-        np.concatenate([nothing.astype(np.int64), *owners]),
-        np.concatenate([nothing, *(counts.wrong_with for counts in shares)]),
-        np.concatenate([nothing, *(counts.triples_with for counts in shares)]),
-    )
+    mean = StagedMean([cell.key for cell in task.cells])
+    return AbxErrors(np.array(errors), mean(errors), len(numbers), *(part.means() for part in parts))
+
+
+class _Parts:
+    """The average error on each part of each split, of which the sums of cells with the same key are kept."""
+
+    def __init__(self, keys: Sequence[tuple[Hashable, ...]], num_utterances: int, num_parts: int) -> None:
+        group: dict[tuple[Hashable, ...], int] = {}
+        self._group_of_cell = np.array([group.setdefault(key, len(group)) for key in keys], dtype=np.int64)
+        self._mean = StagedMean(list(group))
+        self._splits, self._num_parts = draw_splits(num_utterances, num_parts), num_parts
+        self._sums, self._cells = np.zeros((2, len(self._splits), num_parts, len(group)))
+
+    def add(self, first: int, number: int, units: Ints, wrong: Floats, owner: Ints) -> None:
+        """Adds cells `first` to `first + number`, whose triples have items of three `units` each, `(3, N)`."""
+        groups = self._group_of_cell[first : first + number]
+        together = max(1, _MAX_NUMBERS // max(1, len(wrong)))
+        for start in range(0, len(self._splits), together):
+            rows = slice(start, start + together)
+            x, a, b = self._splits[rows][:, units].transpose(1, 0, 2)  # each (splits, N)
+            split, triple = np.nonzero((x == a) & (x == b))
+            place = (split * self._num_parts + x[split, triple]) * number + owner[triple]
+            shape = len(x) * self._num_parts, number
+            triples = np.bincount(place, minlength=shape[0] * number).reshape(shape)
+            errors = np.bincount(place, wrong[triple], shape[0] * number).reshape(shape) / np.maximum(triples, 1)
+            for kept, values in ((self._sums, errors), (self._cells, (triples > 0).astype(np.float64))):
+                kept[rows] += sums_of_groups(values, groups, kept.shape[2]).reshape(kept[rows].shape)
+
+    def means(self) -> Floats:
+        """Returns the averages, shape `(splits, parts)`."""
+        errors = self._sums / np.maximum(self._cells, 1)
+        rows = (-1, errors.shape[2])
+        return self._mean.of_rows(errors.reshape(rows), (self._cells > 0).astype(np.float64).reshape(rows)).reshape(
+            errors.shape[:2]
+        )
 
 
 def _blocks(cells: Sequence[Cell]) -> Iterator[tuple[int, int]]:

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from w2vlab.evaluation.evaluate import Evaluation
 from w2vlab.evaluation.intervals import of_abx, of_pnmi, of_probe
 from w2vlab.evaluation.measure import SourceResult
-from w2vlab.functional.jackknife import Interval, Jackknifed
+from w2vlab.functional.interval import Interval
+from w2vlab.functional.jackknife import Jackknifed
+from w2vlab.functional.subsampling import Subsampled
 
 PROBE, PNMI = "phone probe", "PNMI"
+
+Figure = Jackknifed | Subsampled
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,13 @@ class Compared:
 def compare(evaluations: Mapping[str, Evaluation]) -> list[Compared]:
     """Lays evaluations of the same corpus and tasks side by side, each beside its network before training.
 
-    Test utterances are left out one after another, the same ones for all, so that differences are paired
-    (`functional.jackknife`).
+    Intervals come from test utterances that are left out, the same ones for all, so that differences are paired
+    (`evaluation.intervals`).
 
     Args:
         evaluations: By the names of their checkpoints; the first is what the others are compared with.
     """
-    found: dict[tuple[str, str], dict[str, Jackknifed]] = {}
+    found: dict[tuple[str, str], dict[str, Figure]] = {}
     for name, evaluation in evaluations.items():
         _collect(found, name, evaluation.model, evaluation)
         if evaluation.random is not None:
@@ -54,13 +58,21 @@ def compare(evaluations: Mapping[str, Evaluation]) -> list[Compared]:
     for (measure, representation), values in found.items():
         reference = values.get(first)
         for name, value in values.items():
-            difference = None if reference is None or name == first else value.minus(reference)
+            difference = None if reference is None or name == first else _minus(value, reference)
             compared.append(Compared(measure, representation, name, value.interval, difference))
     return compared
 
 
+def _minus(value: Figure, reference: Figure) -> Interval:
+    if isinstance(value, Subsampled) and isinstance(reference, Subsampled):
+        return value.minus(reference)
+    assert isinstance(value, Jackknifed)
+    assert isinstance(reference, Jackknifed)
+    return value.minus(reference)
+
+
 def _collect(
-    found: dict[tuple[str, str], dict[str, Jackknifed]], name: str, source: SourceResult, evaluation: Evaluation
+    found: dict[tuple[str, str], dict[str, Figure]], name: str, source: SourceResult, evaluation: Evaluation
 ) -> None:
     for measured in source.representations:
         if measured.probe is not None:

@@ -15,7 +15,8 @@ from w2vlab.evaluation.layers import CODES, QUANTIZED, available
 from w2vlab.evaluation.measure import Reporter, Silent
 from w2vlab.evaluation.mfcc import MfccFeatures
 from w2vlab.evaluation.probe import Examples, ProbeResult, held_out_split, phone_rows, run_probe
-from w2vlab.functional.jackknife import Interval, Jackknifed
+from w2vlab.functional.interval import Interval
+from w2vlab.functional.jackknife import Jackknifed
 from w2vlab.functional.logistic import fit_logistic
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import Seconds

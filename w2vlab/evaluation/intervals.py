@@ -1,7 +1,8 @@
 """How far figures could be off because of the utterances that they happen to be taken on.
 
-Every figure is that of the test utterances without each of them in turn (`functional.jackknife`), the same ones for all
-checkpoints, so that differences are paired. What another seed or run would have learned is not in these intervals.
+Figures that are sums over utterances are taken without each of them in turn (`functional.jackknife`); ABX, whose
+triples need several utterances, on parts of them (`functional.subsampling`). These are the same for all checkpoints, so
+that differences are paired. What another seed or run would have learned is not in these intervals.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from w2vlab.evaluation.abx_errors import AbxErrors
 from w2vlab.evaluation.probe import ProbeResult
 from w2vlab.evaluation.unit_quality import JOINT, UnitData, without_each
 from w2vlab.functional.jackknife import Jackknifed
+from w2vlab.functional.subsampling import Subsampled
 
 
 def of_probe(probe: ProbeResult) -> Jackknifed:
@@ -23,13 +25,9 @@ def of_probe(probe: ProbeResult) -> Jackknifed:
     return Jackknifed(probe.accuracy, without)
 
 
-def of_abx(errors: AbxErrors) -> Jackknifed:
-    """Returns an ABX error without the items of each utterance.
-
-    Cells share utterances, so they are no independent draws. A cell that needs the utterance is not there without it.
-    """
-    order = np.argsort(np.array(errors.utterances))
-    return Jackknifed(errors.value, errors.without_each()[order])
+def of_abx(errors: AbxErrors) -> Subsampled:
+    """Returns an ABX error on parts of the utterances. Cells share utterances, so they are no independent draws."""
+    return Subsampled(errors.value, errors.num_utterances, errors.halves, errors.quarters)
 
 
 def of_pnmi(data: UnitData) -> Jackknifed:

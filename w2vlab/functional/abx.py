@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-
-_MAX_TRIPLES = 4_000_000
-"""That are looked at together."""
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 def abx_error(to_same: Tensor, to_other: Tensor, same_items: bool) -> float:
@@ -31,72 +28,59 @@ def abx_error(to_same: Tensor, to_other: Tensor, same_items: bool) -> float:
     Reference:
         Schatz et al. 2013, Evaluating speech features with the Minimal-Pair ABX task; Libri-Light, arXiv:1912.07875.
     """
-    num_x, num_a = to_same.shape
-    units = [np.zeros(size, dtype=np.int64) for size in (num_x, num_a, to_other.shape[1])]
-    counts = count_triples(to_same, to_other, same_items, *units, num_units=1)
-    if not counts.triples:
+    ordered = to_other.sort(dim=1).values
+    nearer, as_near = (torch.searchsorted(ordered, to_same.contiguous(), right=right) for right in (False, True))
+    wrong = (nearer + as_near).double() / 2  # triples of each X and A, (num_x, num_a)
+    counted = torch.ones_like(wrong)
+    if same_items:
+        counted.fill_diagonal_(0)
+    triples = float(counted.sum()) * to_other.shape[1]
+    if not triples:
         raise ValueError("`to_same` must have a pair of two items, but there is no triple.")
-    return counts.wrong / counts.triples
+    return float((wrong * counted).sum()) / triples
 
 
 @dataclass(frozen=True)
-class TripleCounts:
-    """The triples of a cell, and those that would go with each unit, such as an utterance, that items come from.
+class Triples:
+    """Triples (A, B, X) of a cell.
 
     Attributes:
-        wrong: Triples in which X is nearer to B, equally near ones counted half.
-        triples: All triples.
-        wrong_with: Those of `wrong` in which at least one of A, B and X is of a unit, shape `(U,)`.
-        triples_with: Those of `triples`, shape `(U,)`.
+        x: Places of X, shape `(N,)`.
+        a: Places of A.
+        b: Places of B.
+        wrong: 1 where X is nearer to B, 0.5 where it is equally near.
     """
 
-    wrong: float
-    triples: float
-    wrong_with: Floats
-    triples_with: Floats
+    x: Ints
+    a: Ints
+    b: Ints
+    wrong: Floats
 
 
-def count_triples(
-    to_same: Tensor,
-    to_other: Tensor,
-    same_items: bool,
-    units_x: npt.NDArray[np.int64],
-    units_a: npt.NDArray[np.int64],
-    units_b: npt.NDArray[np.int64],
-    num_units: int,
-) -> TripleCounts:
-    """Counts the triples (A, B, X) of a cell, and those in which each unit takes part.
+def triples_of(to_same: Tensor, to_other: Tensor, same_items: bool, most: int) -> Triples:
+    """Returns all triples of a cell, or `most` of them, drawn with repeats by a generator of fixed seed.
 
     Args:
         to_same: Distances of each X from each A, shape `(num_x, num_a)`.
         to_other: Distances of each X from each B, shape `(num_x, num_b)`.
         same_items: Whether the X are the A, in the same order; an item is then not compared with itself.
-        units_x: The unit of each X, in `[0, num_units)`.
-        units_a: That of each A.
-        units_b: That of each B.
-        num_units: Units U.
+        most: Most triples.
+
+    Reference:
+        A part of the triples has the expected error of all: Blom 1976, Biometrika 63 (3), "Some properties of
+        incomplete U-statistics".
     """
-    same, other = (distances.detach().cpu().numpy() for distances in (to_same, to_other))
-    outside_x, outside_a, outside_b = (
-        (units[:, None] != np.arange(num_units)).astype(np.float64) for units in (units_x, units_a, units_b)
-    )  # each (items, U)
-    wrong = triples = 0.0
-    wrong_left, triples_left = np.zeros(num_units), np.zeros(num_units)  # where a unit takes no part
-    step = max(1, _MAX_TRIPLES // max(1, same.shape[1] * other.shape[1]))
-    for first in range(0, len(same), step):
-        near, far = same[first : first + step, :, None], other[first : first + step, None, :]
-        worse = (near > far) + 0.5 * (near == far)  # (X, A, B)
-        counted = np.ones(near.shape[:2])
-        if same_items:
-            rows = np.arange(len(near))
-            counted[rows, first + rows] = 0
-        worse *= counted[:, :, None]
-        wrong += float(worse.sum())
-        triples += float(counted.sum()) * other.shape[1]
-        pairs = outside_x[first : first + step, None, :] * outside_a[None]  # (X, A, U)
-        wrong_left += ((worse @ outside_b) * pairs).sum(axis=(0, 1))
-        triples_left += (counted[:, :, None] * pairs).sum(axis=(0, 1)) * outside_b.sum(axis=0)
-    return TripleCounts(wrong, triples, wrong - wrong_left, triples - triples_left)
+    num_x, num_a, num_b = *to_same.shape, to_other.shape[1]
+    # Where the X are the A, an X has one A fewer, and those behind its own place move up.
+    choices = num_a - 1 if same_items else num_a
+    number = num_x * choices * num_b
+    places = np.arange(number) if number <= most else np.random.default_rng(number).integers(0, number, most)
+    x, a, b = np.unravel_index(places, (num_x, choices, num_b))
+    if same_items:
+        a = a + (a >= x)
+    near, far = (distances.detach().cpu().numpy() for distances in (to_same, to_other))
+    near, far = near[x, a], far[x, b]
+    return Triples(x, a, b, (near > far) + 0.5 * (near == far))
 
 
 class StagedMean:
@@ -127,9 +111,33 @@ class StagedMean:
         """
         values = np.asarray(errors, dtype=np.float64)
         counts = np.ones_like(values) if weights is None else np.asarray(weights, dtype=np.float64)
+        return float(self.of_rows(values[None], counts[None])[0])
+
+    def of_rows(self, errors: Floats, weights: Floats) -> Floats:
+        """Returns the mean of each row of errors and their weights, `(R, cells)`, as above."""
+        values, counts = errors, weights
         for groups in self._groups:
-            totals = np.bincount(groups, counts)
-            sums = np.bincount(groups, counts * values)
+            totals = sums_of_groups(counts, groups)
+            sums = sums_of_groups(counts * values, groups)
             values = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
             counts = (totals > 0).astype(np.float64)
-        return float((values * counts).sum() / counts.sum()) if counts.sum() else math.nan
+        numbers = counts.sum(axis=1)
+        means = np.full(len(values), np.nan)
+        return np.divide((values * counts).sum(axis=1), numbers, out=means, where=numbers > 0)
+
+
+def sums_of_groups(values: Floats, groups: Ints, number: int | None = None) -> Floats:
+    """Sums up the columns of each row by group.
+
+    Args:
+        values: Shape `(R, N)`.
+        groups: The group of each column, `(N,)`.
+        number: Groups G; None where the last one has a column.
+
+    Returns:
+        Shape `(R, G)`.
+    """
+    number = int(groups.max(initial=-1)) + 1 if number is None else number
+    places = np.arange(len(values))[:, None] * number + groups
+    sums = np.bincount(places.ravel(), values.ravel(), len(values) * number)
+    return np.asarray(sums).reshape(len(values), number)

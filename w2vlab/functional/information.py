@@ -28,7 +28,8 @@ def jackknifed_pnmi(utterances: Sequence[tuple[Ints, Ints]]) -> Jackknifed:
         joint, of_codes, of_phones = (
             _entropy(c) for c in (counts, np.bincount(code, counts), np.bincount(phone, counts))
         )
-        return max(0.0, (of_codes + of_phones - joint) / of_phones) if of_phones > 0 else 0.0
+        share = (of_codes + of_phones - joint) / of_phones if of_phones > 0 else 0.0
+        return min(1.0, max(0.0, share))  # but for rounding
 
     own = (np.bincount(pair[owner == number], minlength=len(pairs)) for number in range(len(utterances)))
     return Jackknifed(figure(counts), np.array([figure(counts - theirs) for theirs in own]))

@@ -8,24 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from w2vlab.functional.interval import Interval
 from w2vlab.functional.student import t_quantile
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and its 95 % confidence interval, which always holds it.
-
-    Attributes:
-        value: The figure itself.
-        low: Lower end.
-        high: Upper end.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -33,12 +19,11 @@ class Jackknifed:
     """A figure, and what it is without each of the utterances; figures of the same utterances can be paired.
 
     The standard error is `s² = (n - 1) / n · Σ (without_u - mean)²`, and the interval `value ± t(0.975, n - 1) · s`,
-    cut to what the figure can be. Utterances are independent; their frames are not, nor are cells of ABX, which share
-    them. No utterance is there twice, as in a bootstrap: repeats make a plug-in mutual information larger than it is,
-    and compare an item with itself.
+    cut to what the figure can be. Utterances are independent; their frames are not. No utterance is there twice, as in
+    a bootstrap, whose repeats make a plug-in mutual information larger than it is.
 
-    A figure in which utterances act together, as ABX triples do, varies by less than `s` says, on average (Efron and
-    Stein): the interval is then rather too wide.
+    A figure that utterances make together, as ABX, varies far less than `s` says (Efron and Stein): for those there is
+    `functional.subsampling`.
 
     Attributes:
         value: The figure itself, in [lowest, highest].
@@ -65,7 +50,7 @@ class Jackknifed:
             return Interval(self.value, self.lowest, self.highest)
         spread = math.fsum((self.without - self.without.mean()) ** 2)
         margin = t_quantile(number - 1) * math.sqrt((number - 1) / number * spread)
-        return Interval(self.value, max(self.lowest, self.value - margin), min(self.highest, self.value + margin))
+        return Interval.around(self.value, margin, self.lowest, self.highest)
 
     def minus(self, other: Jackknifed) -> Interval:
         """Returns by how much this is more than `other` on the same utterances, each left out of both at a time."""

@@ -49,7 +49,8 @@ def mean_of(values: Sequence[float]) -> Mean:
     mean = math.fsum(values) / number if number else math.nan
     if number < 2:
         return Mean(number, mean, None)
-    return Mean(number, mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (number - 1)))
+    # No squares: those of very large or small values are no floats any more.
+    return Mean(number, mean, math.hypot(*(value - mean for value in values)) / math.sqrt(number - 1))
 
 
 def difference(group: Mean, baseline: Mean) -> Difference | None:
@@ -74,14 +75,12 @@ def difference(group: Mean, baseline: Mean) -> Difference | None:
     value = group.mean - baseline.mean
     if group.deviation is None or baseline.deviation is None:
         return Difference(value, None, None)
-    parts = [
-        side**2 / number for side, number in ((group.deviation, group.number), (baseline.deviation, baseline.number))
-    ]
-    variance = sum(parts)
-    if variance == 0:
+    sides = ((group.deviation, group.number), (baseline.deviation, baseline.number))
+    errors = [deviation / math.sqrt(number) for deviation, number in sides]
+    error = math.hypot(*errors)
+    if error == 0:
         return Difference(value, value, value)
-    # Shares of the variance, because its square may be too small for a float.
-    shares = [part / variance for part in parts]
-    freedom = 1 / sum(s**2 / (n - 1) for s, n in zip(shares, (group.number, baseline.number), strict=True))
-    margin = t_quantile(freedom) * math.sqrt(variance)
+    freedom = 1 / sum((part / error) ** 4 / (number - 1) for part, (_, number) in zip(errors, sides, strict=True))
+    least = min(group.number, baseline.number) - 1  # what it is in exact numbers
+    margin = t_quantile(max(least, freedom)) * error
     return Difference(value, value - margin, value + margin)
