@@ -12,7 +12,7 @@ from w2vlab.functional.interval import Interval
 from w2vlab.functional.jackknife import Jackknifed
 from w2vlab.functional.subsampling import Subsampled
 
-PROBE, PNMI = "phone probe", "PNMI"
+PROBE, PNMI = "phone probe", "PNMI, corrected"
 
 Figure = Jackknifed | Subsampled
 
@@ -22,10 +22,10 @@ class Compared:
     """One figure of one checkpoint.
 
     Attributes:
-        measure: `phone probe`, `ABX within`, `ABX across` or `PNMI`.
+        measure: `phone probe`, `ABX within`, `ABX across` or `PNMI, corrected`.
         representation: Of what; `codes` for PNMI.
         checkpoint: Its name, or that of a control.
-        interval: The figure with its 95 % interval, in [0, 1]. PNMI is `pnmi_corrected` of `UnitQuality`.
+        interval: The figure with its 95 % interval, in [0, 1]; PNMI is `UnitQuality.pnmi_corrected`.
         difference: By how much it is more than that of the first checkpoint, on the same utterances; None for the
             first, or where the first has nothing of the kind.
     """

@@ -46,7 +46,7 @@ class Subsampled:
     jackknife and the bootstrap count the same error up to three times, and a bootstrap has fewer cells than the corpus.
     Up to n / 2 it was log2(V(n/4) / V(n/2)), and it falls to 1 with n, so it is taken to be half way between the two.
 
-    The truth that it holds is what corpora of n utterances come to on average: n decides which pairs of phones there are.
+    The truth that it holds is what corpora of n utterances come to on average: other n have other pairs of phones.
 
     Attributes:
         value: The figure itself, in [lowest, highest].
