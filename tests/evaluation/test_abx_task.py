@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_error_is_that_of_a_loop_over_triples(speakers: str) -> None:
     assert task.num_possible == len(task.cells) > 20
     frames = frames_of(features)
 
+    @cache
     def distance(x: Item, y: Item) -> float:
         fx, fy = frames(x), frames(y)
         return dtw(angular_distances(fx, fy)[None], [len(fx)], [len(fy)]).item()
@@ -186,7 +188,7 @@ def test_one_speaker_has_nobody_to_be_compared_with() -> None:
     assert make_task(make_alignments(), "across").cells == ()
 
 
-FASTABX = {"within": 0.0, "across": 0.0}
+FASTABX = {"within": 0.48682484567901235, "across": 0.4588233024691358}
 """What fastabx 0.9.0 gives on these alignments and features, whose alphabet is unbalanced (Python 3.12)."""
 
 

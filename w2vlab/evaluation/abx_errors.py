@@ -116,7 +116,7 @@ class _Parts:
     def means(self) -> Floats:
         """Returns the averages, shape `(splits, parts)`."""
         errors = self._sums / np.maximum(self._cells, 1)
-        rows = (-1, errors.shape[2])
+        rows = (errors.shape[0] * errors.shape[1], errors.shape[2])
         return self._mean.of_rows(errors.reshape(rows), (self._cells > 0).astype(np.float64).reshape(rows)).reshape(
             errors.shape[:2]
         )

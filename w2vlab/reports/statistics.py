@@ -59,6 +59,9 @@ def difference(group: Mean, baseline: Mean) -> Difference | None:
     The interval is `d ± t(0.975, ν) s` with `s² = s₁²/n₁ + s₂²/n₂` and Welch's degrees of freedom
     `ν = s⁴ / ((s₁²/n₁)²/(n₁-1) + (s₂²/n₂)²/(n₂-1))`.
 
+    Of normal outcomes about 95 % of such intervals hold the true difference; of two values beside five whose deviation
+    is a third of theirs, 88 %: with two seeds on a side, it is the number of seeds that is missing.
+
     Args:
         group: What is compared.
         baseline: With what.
