@@ -95,7 +95,7 @@ class _Parts:
         group: dict[tuple[Hashable, ...], int] = {}
         self._group_of_cell = np.array([group.setdefault(key, len(group)) for key in keys], dtype=np.int64)
         self._mean = StagedMean(list(group))
-        self._splits, self._num_parts = draw_splits(num_utterances, num_parts), num_parts
+        self._splits, self._num_parts = draw_splits(num_utterances, num_parts).astype(np.int8), num_parts
         self._sums, self._cells = np.zeros((2, len(self._splits), num_parts, len(group)))
 
     def add(self, first: int, number: int, units: Ints, wrong: Floats, owner: Ints) -> None:
@@ -106,7 +106,7 @@ class _Parts:
             rows = slice(start, start + together)
             x, a, b = self._splits[rows][:, units].transpose(1, 0, 2)  # each (splits, N)
             split, triple = np.nonzero((x == a) & (x == b))
-            place = (split * self._num_parts + x[split, triple]) * number + owner[triple]
+            place = (split * self._num_parts + x[split, triple].astype(np.int64)) * number + owner[triple]
             shape = len(x) * self._num_parts, number
             triples = np.bincount(place, minlength=shape[0] * number).reshape(shape)
             errors = np.bincount(place, wrong[triple], shape[0] * number).reshape(shape) / np.maximum(triples, 1)
