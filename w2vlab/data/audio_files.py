@@ -1,7 +1,7 @@
 """Reads audio files: the samples of a stretch are those that the whole file has there, whatever the format.
 
-libsndfile decodes. Where a decoder is not in the right state after a seek, reading begins earlier; where a header does not
-tell the length, one is put in front; and what libsndfile only notes in its log is an error here.
+libsndfile decodes. Where a decoder is not in the right state after a seek, reading begins earlier; where a header does
+not tell the length, one is put in front; and what libsndfile only notes in its log is an error here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from w2vlab.data import containers
 from w2vlab.types import Seconds
 
 PRE_ROLL: dict[str, Seconds] = {"MP3": 1.0, "OGG": 2.0}
-"""How much earlier decoding begins than what is asked for. The frames of an mp3 borrow bits from those before; in the last
-page of an Ogg file, libsndfile's seek lands late and does not know it; and Opus needs some audio to converge."""
+"""How much earlier decoding begins than what is asked for. The frames of an mp3 borrow bits from those before; in the
+last page of an Ogg file, libsndfile's seek lands late and does not know it; and Opus needs some audio to converge."""
 
 FLAC_IN_OGG = "FLAC in Ogg, not read: unpack with `ffmpeg -i X.ogg -c:a copy X.flac`"
 
@@ -93,6 +93,9 @@ class AudioFile:
         self._file.seek(0)
         # By its number, a file is read without Python; the name would be opened a second time.
         decoder = soundfile.SoundFile(self._file if self._opened is None else self._opened.fileno(), closefd=False)
+        if not decoder.seekable():
+            decoder.close()
+            raise UnusableAudioError(f"{decoder.subtype}, not read: convert with `ffmpeg -i X -c:a pcm_s16le Y.wav`")
         if decoder.format != "MP3":
             self.num_samples = decoder.frames
             return decoder
@@ -125,11 +128,13 @@ class AudioFile:
             return False
 
     def count(self) -> int:
-        """Returns how many samples it has, by decoding all of it.
+        """Returns how many samples it has, where the header does not tell: an mp3 is decoded, a FLAC searched.
 
         Raises:
             UnusableAudioError: It cannot be decoded.
         """
+        if self.format != "MP3":
+            return self._search_end()
         total = 0
         try:
             with self._messages():
@@ -139,8 +144,30 @@ class AudioFile:
             raise UnusableAudioError("damaged") from problem
         return total - self._shift
 
+    def _search_end(self) -> int:
+        # Each frame has its number, so what can be sought is there. Reading to the end is an error of libsndfile's.
+        found, missing = 0, containers.UNKNOWN
+        while missing - found > 1:
+            middle = min((found + missing) // 2, 2 * found + _BLOCK)
+            if self._can_seek(middle):
+                found = middle
+            else:
+                missing = middle
+        if any(self._can_seek(missing + (1 << power)) for power in range(12, 30)):
+            raise UnusableAudioError("damaged")
+        return missing
+
+    def _can_seek(self, place: int) -> bool:
+        try:
+            self._decoder.seek(place)
+        except soundfile.SoundFileError:
+            self._decoder.close()  # it is in no state to go on from
+            self._decoder = self._open(None)
+            return False
+        return True
+
     def read(self, start: int, length: int) -> npt.NDArray[np.float32]:
-        """Reads a stretch of samples; only once of an object.
+        """Reads a stretch of samples.
 
         Args:
             start: The first.
@@ -152,14 +179,26 @@ class AudioFile:
         Raises:
             UnusableAudioError: They are not there, or the file is damaged there or in front of it.
         """
-        start += self._shift
-        first = max(0, start - round(PRE_ROLL.get(self.format, 0.0) * self.sampling_rate))
+        stop = start + self._shift + length
+        first = max(0, stop - length - round(PRE_ROLL.get(self.format, 0.0) * self.sampling_rate))
+        try:
+            audio = self._decode(first, stop)
+        except UnusableAudioError:
+            # libsndfile's seek cannot cope with some sound files, such as Opus of 8 channels with pages that are full.
+            if not first or self.format != "OGG":
+                raise
+            self._decoder.close()
+            self._decoder = self._open(None)
+            audio = self._decode(0, stop)
+        return audio[len(audio) - length :]
+
+    def _decode(self, first: int, stop: int) -> npt.NDArray[np.float32]:
         try:
             with self._messages() as messages:
                 if first:
                     self._decoder.seek(first)
                 audio: npt.NDArray[np.float32] = self._decoder.read(
-                    frames=start - first + length, dtype="float32", always_2d=True
+                    frames=stop - first, dtype="float32", always_2d=True
                 )
         except soundfile.SoundFileError as problem:
             raise UnusableAudioError("damaged") from problem
@@ -167,9 +206,9 @@ class AudioFile:
         log = self._decoder.extra_info if self.format == "OGG" else ""
         if "hole" in log or "Corrupted" in log or any("resync" in message for message in messages):
             raise UnusableAudioError("damaged")
-        if len(audio) < start - first + length:
+        if len(audio) < stop - first:
             raise UnusableAudioError("shorter than when it was scanned")
-        return audio[start - first :]
+        return audio
 
     @contextmanager
     def _messages(self) -> Iterator[list[str]]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2vlab.data import containers
 from w2vlab.data.audio_files import AudioFile, UnusableAudioError
 from w2vlab.types import Hertz
 
 EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
-OTHER_EXTENSIONS = frozenset(
-    ".3gp .aac .ac3 .aif .aiff .alac .amr .ape .au .caf .g722 .gsm .m4a .m4b .mka .mkv .mov .mp2 .mp4 .mpc .oga .ra .sph "
-    ".spx .w64 .webm .wma .wv".split()
+_OTHERS = (
+    "3gp aac ac3 aif aiff alac amr ape au caf g722 gsm m4a m4b mka mkv mov mp2 mp4 mpc oga ra sph spx w64 webm wma wv"
 )
+OTHER_EXTENSIONS = frozenset(f".{ending}" for ending in _OTHERS.split())
 """Of audio that is not read."""
 
 RATES = (4_000, 384_000)

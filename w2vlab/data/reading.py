@@ -73,8 +73,8 @@ def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:
 class W2VLabBackend(lhotse_audio.AudioBackend):  # type: ignore[misc]  # lhotse has no types
     """Has lhotse read as we do.
 
-    Its own reading begins in the wrong state in an mp3, and where a file is damaged it takes another decoder, which plays
-    something.
+    Its own reading begins in the wrong state in an mp3, and where a file is damaged it takes another decoder, which
+    plays something.
     """
 
     def read_audio(
