@@ -75,15 +75,17 @@ def test_summary(ready_module, corpus):
     lines = ready_module(corpus).summary().splitlines()
     assert lines[0].startswith(f"{corpus}: ")
     assert re.search(
-        r": \d+ utterances \([\d.]+ s\) to train on, \d+ utterances? \([\d.]+ s\) to validate on", lines[0]
+        r": \d+ utterances \([\d.]+ s, of which an epoch hears [\d.]+ s, in windows of up to 0\.4 s\) to train on, "
+        r"\d+ utterances? \([\d.]+ s.*\) to validate on",
+        lines[0],
     )
     assert "(by a hash of their ids)" in lines[0]
     assert ready_module(corpus, micro_batches=64).summary().splitlines()[1] == (
         "an update: 64 micro-batches of up to 1.5 s, 1.60 min nominal"
     )
     assert lines[1:] == [
-        f"of {corpus}, left out: 1 empty (empty.wav)",
-        f"of {corpus}, converted: 1 have several channels and are mixed to mono (stereo.wav)",
+        f"of {corpus}, left out 1 utterance: 1 empty (empty.wav)",
+        f"of {corpus}, 1 have several channels and are mixed to mono (stereo.wav)",
     ]
 
 

@@ -91,18 +91,18 @@ class SpeechDataset(Dataset[AudioBatch]):
         try:
             audio = read_window(cut, window)  # (S,)
         except UnusableAudioError as error:
-            self._skip(str(error), cut.id, "" if error.__cause__ is None else type(error.__cause__).__name__)
+            self._skip(str(error), cut.id)
             return None
         # Decoders and lhotse's own checks fail in many ways, and no single file may end a run of days.
         except Exception as error:
-            self._skip("unreadable", cut.id, type(error).__name__)
+            self._skip(f"unreadable ({type(error).__name__})", cut.id)
             return None
         if not np.isfinite(audio).all():
-            self._skip("with NaN or infinite samples", cut.id, "not finite")
+            self._skip("with NaN or infinite samples", cut.id)
             return None
         return audio
 
-    def _skip(self, reason: str, name: str, error: str) -> None:
+    def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
         total = self.skipped.total
         # At 1, 2, 4, 8, …: a broken disk must be seen, and not fill the log with one line a file.
@@ -112,5 +112,5 @@ class SpeechDataset(Dataset[AudioBatch]):
                 count(total, "utterance"),
                 self.skipped,
                 name,
-                error,
+                reason,
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +30,6 @@ ROUNDING: Seconds = 0.025
 
 TOLERANCE: Seconds = 0.5
 """How much shorter audio may be than its manifest says to be used, as far as it goes; as lhotse has it."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,32 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         temporary = folder / f".report-{os.getpid()}.json"
         temporary.write_text(json.dumps(content))
         temporary.replace(report)
-    manifest = read_manifest(source, cache)
-    if manifest.skipped:
-        logger.warning("%s: left out %s: %s.", source, count(manifest.skipped.total, "utterance"), manifest.skipped)
-    if manifest.notes:
-        logger.warning("%s: %s.", source, manifest.notes)
-    return manifest
+    return read_manifest(source, cache)
+
+
+def remarks(corpus: str, left_out: Tally, notes: Tally) -> list[str]:
+    """Returns a line for what was left out of a corpus, and one for what is converted, where there is any."""
+    lines = [f"of {corpus}, left out {count(left_out.total, 'utterance')}: {left_out}"] if left_out else []
+    return [*lines, f"of {corpus}, {notes}"] if notes else lines
+
+
+_told: set[str] = set()
+
+
+def first_told(manifest: Manifest) -> bool:
+    """Tells whether nothing was said of a manifest in this process, and remembers that now something is."""
+    first = manifest.fingerprint not in _told
+    _told.add(manifest.fingerprint)
+    return first
+
+
+def advice_to_cut(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
+    """Returns how to have all of long recordings heard."""
+    cut = f'CutSet.from_file("{cuts}").cut_into_windows({max_seconds:g}).to_file("windows.jsonl.gz")'
+    return (
+        f"of {corpus}, an epoch hears less than half: one window of `max_seconds` of each long recording. To hear all, "
+        f"cut them: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
+    )
 
 
 def _folder(source: Path, cache: Path) -> Path:
