@@ -64,9 +64,12 @@ def _read(cut: Cut, start: int, length: int) -> Audio:
 def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:
     """Reads what is more than a file: from a URL, out of a command, with the effects that its manifest asks for."""
     rate = cut.sampling_rate
-    with _our_decoders():
-        part = cut.truncate(offset=start / rate, duration=length / rate)
-        audio: Audio = part.load_audio().mean(axis=0)
+    try:
+        with _our_decoders():
+            part = cut.truncate(offset=start / rate, duration=length / rate)
+            audio: Audio = part.load_audio().mean(axis=0)
+    except UnusableAudioError as error:
+        raise UnusableAudioError(str(error).splitlines()[0]) from error  # lhotse adds the whole recording
     return audio
 
 
