@@ -63,7 +63,7 @@ def frame_size(mp3: bytes) -> int:
 def with_tags(mp3: bytes) -> bytes:
     """Puts a tag of ID3v2 in front, and of APEv2 and ID3v1 behind."""
     size = bytes(3000 >> 7 * (3 - place) & 127 for place in range(4))
-    ape = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 32, 1, 0)
+    ape = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 2000, 1, 0)
     return b"ID3\4\0\0" + size + b"\0" * 3000 + mp3 + b"x" * 1968 + ape + b"TAG".ljust(128, b"\0")
 
 

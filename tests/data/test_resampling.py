@@ -50,7 +50,8 @@ def test_the_compact_filters_are_the_library_s(rate, monkeypatch):
     monkeypatch.setattr(resampling, "_MAX_KERNEL", 0)
     resampler.cache_clear()
     try:
-        np.testing.assert_allclose(stretch(rate, sound, 0, 17_600), expected[:17_600], rtol=0, atol=2e-6)
+        # The library's have some of their arithmetic in single precision.
+        np.testing.assert_allclose(stretch(rate, sound, 0, 17_600), expected[:17_600], rtol=0, atol=3e-5)
     finally:
         resampler.cache_clear()
 

@@ -94,6 +94,11 @@ class AudioFile:
         flac = containers.flac_without_length(self._file, num_samples, self.size)
         if flac is not None:
             return soundfile.SoundFile(flac)
+        wav = containers.wav_without_length(self._file, self.size)
+        if wav is not None:
+            decoder = soundfile.SoundFile(wav)
+            self.num_samples = decoder.frames
+            return decoder
         self._file.seek(0)
         # By its number, a file is read without Python; the name would be opened a second time.
         decoder = soundfile.SoundFile(self._file if self._opened is None else self._opened.fileno(), closefd=False)

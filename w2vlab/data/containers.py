@@ -173,19 +173,32 @@ def is_flac_in_ogg(file: BinaryIO) -> bool:
 
 def wav_is_whole(file: BinaryIO, size: int) -> bool:
     """Tells whether the samples of a wav end inside the file; libsndfile takes those that are there for all."""
+    found = _wav_data(file)
+    return found is None or _is_unknown(found[1]) or sum(found) <= size
+
+
+def wav_without_length(file: BinaryIO, size: int) -> Spliced | None:
+    """Returns a wav that announces all samples up to its end, where its writer has left zero; None for others."""
+    found = _wav_data(file)
+    # One without samples that was closed as it should be knows its own size.
+    if found is None or found[1] or int.from_bytes(read_at(file, 4, 4), "little") + 8 == size:
+        return None
+    return Spliced(read_at(file, 0, found[0] - 4) + b"\xff" * 4, file, found[0], size)
+
+
+def _wav_data(file: BinaryIO) -> tuple[int, int] | None:
+    """Returns where the samples of a wav begin and how many bytes it announces; None for what is none."""
     if read_at(file, 0, 4) not in (b"RIFF", b"RF64"):
-        return True
-    place, length_64 = 12, None
+        return None
+    place, large = 12, 0
     while len(header := read_at(file, place, 8)) == 8:
         name, length = struct.unpack("<4sI", header)
         if name == b"ds64":
-            length_64 = int.from_bytes(read_at(file, place + 16, 8), "little")
+            large = int.from_bytes(read_at(file, place + 16, 8), "little")
         if name == b"data":
-            if length == 0xFFFFFFFF and length_64:
-                length = length_64
-            return _is_unknown(length) or place + 8 + length <= size
+            return place + 8, large if length == 0xFFFFFFFF and large else length
         place += 8 + length + length % 2
-    return True
+    return None
 
 
 def _is_unknown(length: int) -> bool:
