@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 
-def speech_like(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+def speech_like(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
     """Harmonics of a moving pitch that come and go: in it, unlike in noise, a decoder in a wrong state is far off.
 
     Returns:
-        Samples within [-0.7, 0.7], shape `(samples, channels)`.
+        Samples within [-0.7, 0.7], shape `(samples, channels)`; other channels say the same later and more softly.
     """
-    random = np.random.default_rng(seed)
+    voice = _voice(seconds, rate)
+    return np.stack([(1 - channel / 10) * np.roll(voice, 999 * channel) for channel in range(channels)], axis=1)
+
+
+@lru_cache(maxsize=32)
+def _voice(seconds: float, rate: int) -> np.ndarray:
+    random = np.random.default_rng(0)
     times = np.arange(round(seconds * rate)) / rate
     knots = np.arange(0, seconds + 1, 0.2)
 
     def moving(low: float, high: float) -> np.ndarray:
         return np.interp(times, knots, random.uniform(low, high, len(knots)))
 
-    sound = []
-    for _ in range(channels):
-        pitch, formant, loudness = moving(90, 220), moving(300, 2000), moving(0, 1) ** 2
-        phase = 2 * np.pi * np.cumsum(pitch) / rate
-        voice = sum(
-            np.where(n * pitch < 0.45 * rate, np.exp(-(((n * pitch - formant) / 300) ** 2)) + 0.03, 0)
-            * np.sin(n * phase)
-            for n in range(1, 25)
-        )
-        sound.append(0.7 * loudness * voice / np.abs(voice).max())
-    return np.stack(sound, axis=1)
+    pitch, formant, loudness = moving(90, 220), moving(300, 2000), moving(0, 1) ** 2
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    voice = np.zeros(len(times))
+    for n in range(1, 25):
+        strength = np.exp(-(((n * pitch - formant) / 300) ** 2)) + 0.03
+        voice += np.where(n * pitch < 0.45 * rate, strength, 0) * np.sin(n * phase)
+    return 0.7 * loudness * voice / np.abs(voice).max()
 
 
 def write_mp3(path: Path, sound: np.ndarray, rate: int, constant: bool) -> Path:

@@ -15,11 +15,14 @@ from tests.data.sounds import flac_of_a_pipe, speech_like, wav_of_a_pipe, with_t
 from w2vlab.data.audio_files import PRE_ROLL, AudioFile, UnusableAudioError
 from w2vlab.data.probing import probe
 
+OPUS = (8000, 16_000, 24_000, 48_000)
+"""Rates that Opus is encoded from."""
+
 
 def stretches(num_samples: int, length: int) -> list[int]:
     """Returns starts at the beginning, in the middle, and many in the last second or so."""
     last = num_samples - length
-    return [0, 1, last // 3, last // 2, *np.linspace(max(0, last - 12 * length), last, 10).astype(int).tolist()]
+    return [0, 1, last // 2, *np.linspace(max(0, last - 12 * length), last, 7).astype(int).tolist()]
 
 
 def check_stretches(path: Path) -> np.ndarray:
@@ -35,12 +38,19 @@ def check_stretches(path: Path) -> np.ndarray:
     return whole
 
 
-@pytest.mark.parametrize("rate", [8000, 16_000, 24_000, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize("channels", [1, 2, 8])
-@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "opus"])
+SHAPES = [(8000, 1), (16_000, 1), (24_000, 2), (44_100, 2), (48_000, 8), (96_000, 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "channels"),
+    [
+        (kind, *shape)
+        for kind in ("wav", "flac", "ogg", "opus")
+        for shape in SHAPES
+        if kind != "opus" or shape[0] in OPUS
+    ],
+)
 def test_stretches_of_files(tmp_path, kind, rate, channels):
-    if kind == "opus" and rate not in (8000, 16_000, 24_000, 48_000):
-        pytest.skip("Opus has no such rate")
     sound = speech_like(2.3 if channels == 8 else 4.1, rate, channels)
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, sound, rate, **({"format": "OGG", "subtype": "OPUS"} if kind == "opus" else {}))
@@ -51,8 +61,7 @@ def test_stretches_of_files(tmp_path, kind, rate, channels):
         np.testing.assert_allclose(whole, sound, rtol=0, atol=2**-14)
 
 
-@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16_000, 1), (22_050, 2), (44_100, 2), (48_000, 1)])
 @pytest.mark.parametrize("constant", [False, True])
 def test_stretches_of_mp3(tmp_path, rate, channels, constant, capfd):
     sound = speech_like(4.1, rate, channels)
@@ -64,8 +73,9 @@ def test_stretches_of_mp3(tmp_path, rate, channels, constant, capfd):
     assert not capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("rate", "frame"), [(8000, 576), (16_000, 576), (44_100, 1152), (48_000, 1152)])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("rate", "frame", "channels"), [(8000, 576, 1), (16_000, 576, 1), (44_100, 1152, 2), (48_000, 1152, 1)]
+)
 @pytest.mark.parametrize("constant", [False, True])
 def test_mp3_without_an_index_is_read_to_its_end(tmp_path, rate, frame, channels, constant, capfd):
     sound = speech_like(4.1, rate, channels)
@@ -90,7 +100,7 @@ def test_mp3s_that_were_joined_are_read_to_the_end_of_the_last(tmp_path):
     assert len(check_stretches(tmp_path / "two.mp3")) > 2 * 2.0 * 16_000
 
 
-@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize("channels", [1, 8])
 def test_flac_of_a_pipe(tmp_path, channels):
     sound = speech_like(2.3, 16_000, channels)
     soundfile.write(tmp_path / "a.flac", sound, 16_000)
