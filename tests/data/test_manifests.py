@@ -255,3 +255,11 @@ def test_what_an_older_scan_found_is_not_taken_for_what_this_one_finds(corpus, c
     now = prepare_manifest(corpus, cache).fingerprint
     monkeypatch.setattr(listing, "SCAN", b"another")
     assert prepare_manifest(corpus, cache).fingerprint != now
+
+
+def test_a_manifest_may_name_other_files_that_libsndfile_reads(tmp_path, cache):
+    write_ramp(tmp_path / "audio" / "a.aiff", 0.3)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path / 'audio'}\na.aiff\t4800\n")
+    assert ids(prepare_manifest(tmp_path / "train.tsv", cache)) == ["a.aiff"]
+    with pytest.raises(ValueError, match=r"none of 1 can be used: 1 \.aiff, not read"):
+        prepare_manifest(tmp_path / "audio", cache)

@@ -15,7 +15,7 @@ from lhotse.cut.data import DataCut
 from lhotse.serialization import load_manifest_lazy
 
 from w2vlab.data.lines import read_lines
-from w2vlab.data.probing import EXTENSIONS, OTHER_EXTENSIONS
+from w2vlab.data.probing import EXTENSIONS, is_not_read
 from w2vlab.data.tally import Tally
 
 SCAN = b"w2vlab-scan-2"
@@ -31,12 +31,14 @@ class Entry:
         paths: The audio files it needs; empty where the audio is no local file.
         cut: The part of the audio that a lhotse manifest asks for; None for whole files.
         num_samples: Samples that the manifest promises; None where it says nothing.
+        reason: Why it is left out, where its name tells; None otherwise.
     """
 
     id: str
     paths: tuple[Path, ...]
     cut: DataCut | None = None
     num_samples: int | None = None
+    reason: str | None = None
 
 
 def list_entries(source: Path, skipped: Tally) -> list[Entry]:
@@ -114,9 +116,9 @@ def _list_folder(root: Path, skipped: Tally) -> Iterator[Entry]:
         visited.add(real)
         for name in names:
             path = Path(folder, name)
-            # Audio that is not read is counted with what is left out, when it is looked at.
-            if path.suffix.lower() in EXTENSIONS | OTHER_EXTENSIONS:
-                yield Entry(path.relative_to(root).as_posix(), (path,))
+            reason = is_not_read(path)
+            if path.suffix.lower() in EXTENSIONS or reason is not None:
+                yield Entry(path.relative_to(root).as_posix(), (path,), reason=reason)
 
 
 def _list_tsv(manifest: Path) -> Iterator[Entry]:

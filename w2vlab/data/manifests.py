@@ -153,6 +153,8 @@ def _scan(entries: list[Entry], skipped: Tally, notes: Tally) -> list[DataCut]:
 
 def _examine(entry: Entry) -> tuple[DataCut, Seconds] | str:
     """Returns the utterance as a cut and what it is short of its manifest, or the reason why it cannot be used."""
+    if entry.reason is not None:
+        return entry.reason
     try:
         infos = [probe(path) for path in entry.paths]
         return _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)

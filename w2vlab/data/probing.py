@@ -51,9 +51,12 @@ def probe(path: Path) -> AudioInfo:
     Raises:
         UnusableAudioError: The file is missing, empty, unreadable, truncated or without a sample.
     """
-    if reason := is_not_read(path):
-        raise UnusableAudioError(reason)
-    with AudioFile(path) as file:
+    try:
+        file = AudioFile(path)
+    except UnusableAudioError as error:
+        named = is_not_read(path) if str(error) == "unreadable" else None
+        raise UnusableAudioError(named or str(error)) from error
+    with file:
         if not RATES[0] <= file.sampling_rate <= RATES[1]:
             raise UnusableAudioError(f"with a sampling rate outside {RATES[0]} to {RATES[1]} Hz")
         if fault := file.fault():
