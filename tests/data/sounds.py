@@ -79,4 +79,4 @@ def flac_of_a_pipe(flac: bytes) -> bytes:
 def wav_of_a_pipe(wav: bytes, length: int) -> bytes:
     """Has a wav of the plainest form announce another length of its samples."""
     assert wav[36:40] == b"data"
-    return wav[:40] + struct.pack("<I", length) + wav[44:]
+    return wav[:4] + struct.pack("<I", min(length + 36, 0xFFFFFFFF)) + wav[8:40] + struct.pack("<I", length) + wav[44:]

@@ -90,7 +90,7 @@ def test_mp3_without_an_index_is_read_to_its_end(tmp_path, rate, frame, channels
     delay = np.argmax(np.correlate(whole[: rate // 2 + 3000, 0], sound[: rate // 2, 0], "valid"))
     assert abs(delay - 1105) < 40
     behind = whole[delay : delay + len(sound)]
-    assert np.abs(behind - sound[: len(behind)]).mean() < 0.2 * np.abs(sound).mean()
+    assert np.abs(behind - sound[: len(behind)]).mean() < 0.4 * np.abs(sound).mean()
     assert not capfd.readouterr().err
 
 
