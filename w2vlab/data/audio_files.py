@@ -22,7 +22,7 @@ import soundfile
 from w2vlab.data import containers
 from w2vlab.types import Seconds
 
-PRE_ROLL: dict[str, Seconds] = {"MPEG_LAYER_III": 1.0, "VORBIS": 10.0, "OPUS": 20.0}
+PRE_ROLL: dict[str, Seconds] = {"MPEG_LAYER_II": 1.0, "MPEG_LAYER_III": 1.0, "VORBIS": 10.0, "OPUS": 20.0}
 """How much earlier decoding begins than what is asked for, by coding; the others are exact.
 
 The frames of an mp3 borrow bits from those before. In the last page of a Vorbis stream libsndfile's seek lands late and
