@@ -57,8 +57,8 @@ class AudioFile:
     """
 
     def __init__(self, source: Path | BinaryIO, num_samples: int | None = None) -> None:
-        self._opened = _open_regular(source) if isinstance(source, Path) else None
-        self._file = source if self._opened is None else self._opened
+        self._owned = isinstance(source, Path)
+        self._file: BinaryIO = _open_regular(source) if isinstance(source, Path) else source
         self._shift = 0  # samples that lie in front of the file's own
         try:
             self.size = self._file.seek(0, os.SEEK_END)
@@ -86,22 +86,22 @@ class AudioFile:
         self._close()
 
     def _close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
+        if self._owned:
+            self._file.close()
 
     def _open(self, num_samples: int | None) -> soundfile.SoundFile:
         self.num_samples: int | None = None
         flac = containers.flac_without_length(self._file, num_samples, self.size)
         if flac is not None:
-            return soundfile.SoundFile(flac)
+            return _decoder_of(flac)
         wav = containers.wav_without_length(self._file, self.size)
         if wav is not None:
-            decoder = soundfile.SoundFile(wav)
+            decoder = _decoder_of(wav)
             self.num_samples = decoder.frames
             return decoder
         self._file.seek(0)
         # By its number, a file is read without Python; the name would be opened a second time.
-        decoder = soundfile.SoundFile(self._file if self._opened is None else self._opened.fileno(), closefd=False)
+        decoder = soundfile.SoundFile(self._file.fileno() if self._owned else self._file, closefd=False)
         if not decoder.seekable():
             decoder.close()
             raise UnusableAudioError(f"{decoder.subtype}, not read: convert with `ffmpeg -i X -c:a pcm_s16le Y.wav`")
@@ -113,7 +113,7 @@ class AudioFile:
             self.num_samples = decoder.frames
         elif decoder.subtype == "MPEG_LAYER_III":
             frame = containers.mp3_frame_samples(decoder.samplerate)
-            decoder = soundfile.SoundFile(mp3.with_index(self._file, decoder.samplerate, decoder.channels))
+            decoder = _decoder_of(mp3.with_index(self._file, decoder.samplerate, decoder.channels))
             # libmpg123 plays an indexed file from behind the delay of its decoder on, so the silence is cut by that.
             self._shift = frame - (containers.NUM_FRAMES * frame - decoder.frames)
         return decoder
@@ -158,20 +158,20 @@ class AudioFile:
         found, missing = 0, containers.UNKNOWN
         while missing - found > 1:
             middle = min((found + missing) // 2, 2 * found + _BLOCK)
-            if self._can_seek(middle):
+            if self._can_seek(middle, missing):
                 found = middle
             else:
                 missing = middle
-        if any(self._can_seek(missing + (1 << power)) for power in range(12, 30)):
+        if any(self._can_seek(missing + (1 << power), containers.UNKNOWN) for power in range(13, 30, 2)):
             raise UnusableAudioError("damaged")
         return missing
 
-    def _can_seek(self, place: int) -> bool:
+    def _can_seek(self, place: int, announced: int) -> bool:
+        self._decoder.close()
+        self._decoder = self._open(announced)  # after an error it is in no state to go on from
         try:
             self._decoder.seek(place)
         except soundfile.SoundFileError:
-            self._decoder.close()  # it is in no state to go on from
-            self._decoder = self._open(None)
             return False
         return True
 
@@ -206,9 +206,7 @@ class AudioFile:
             with self._messages() as messages:
                 if first:
                     self._decoder.seek(first)
-                audio: npt.NDArray[np.float32] = self._decoder.read(
-                    frames=stop - first, dtype="float32", always_2d=True
-                )
+                audio: Any = self._decoder.read(frames=stop - first, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as problem:
             raise UnusableAudioError("damaged") from problem
         # Both decoders leave out what they cannot make sense of, and what follows is early by that.
@@ -217,7 +215,8 @@ class AudioFile:
             raise UnusableAudioError("damaged")
         if len(audio) < stop - first:
             raise UnusableAudioError("shorter than when it was scanned")
-        return audio
+        decoded: npt.NDArray[np.float32] = audio
+        return decoded
 
     @contextmanager
     def _messages(self) -> Iterator[list[str]]:
@@ -250,7 +249,12 @@ _LIBMPG123 = (b"[src/libmpg123", b"[../src/libmpg123", b"Note: ", b"Warning: ", 
 _STANDARD_ERROR = threading.Lock()
 
 
-def _open_regular(path: Path) -> Any:
+def _decoder_of(file: Any) -> soundfile.SoundFile:
+    """Opens what has the methods of a file that libsndfile needs."""
+    return soundfile.SoundFile(file)
+
+
+def _open_regular(path: Path) -> BinaryIO:
     """Opens a file for reading; what else has a name, such as a pipe, would be waited for without end.
 
     Raises:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class SpeechDataset(Dataset[AudioBatch]):
-    """Turns a `BatchPlan` into an `AudioBatch`, reading no more of a file than its window.
+    """Turns a `BatchPlan` into an `AudioBatch`, reading of a file its window, and what its decoder needs.
 
     An utterance that cannot be read, or holds NaN or infinite samples, is left out of its batch and counted in a
     warning. When nothing of a batch is left, the batch before it takes its place: all processes must go on making the

@@ -45,9 +45,9 @@ def read_window(cut: Cut, window: Window) -> Audio:
     return audio
 
 
-def _read(cut: Cut, start: int, length: int) -> Audio:
+def _read(cut: Any, start: int, length: int) -> Audio:
     """Returns samples of `cut` at its own rate, channels averaged."""
-    recording: Any = cut.recording
+    recording = cut.recording
     if recording.transforms or any(source.type != "file" for source in recording.sources):
         return _read_through_lhotse(cut, start, length)
     wanted = {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
@@ -58,7 +58,8 @@ def _read(cut: Cut, start: int, length: int) -> Audio:
         if columns:
             with AudioFile(Path(source.source), recording.num_samples) as file:
                 channels.append(file.read(start, length)[:, columns])
-    return np.concatenate(channels, axis=1).mean(axis=1)
+    audio: Audio = np.concatenate(channels, axis=1).mean(axis=1)
+    return audio
 
 
 def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:
@@ -73,7 +74,7 @@ def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:
     return audio
 
 
-class W2VLabBackend(lhotse_audio.AudioBackend):  # type: ignore[misc]  # lhotse has no types
+class W2VLabBackend(lhotse_audio.AudioBackend):  # type: ignore[no-untyped-call]  # lhotse's are not typed
     """Has lhotse read as we do.
 
     Its own reading begins in the wrong state in an mp3, and where a file is damaged it takes another decoder, which
