@@ -84,6 +84,12 @@ def test_a_cut_is_resampled_by_itself(tmp_path):
     np.testing.assert_allclose(whole, cut.resample(16_000).load_audio()[0], rtol=0, atol=1e-6)
 
 
+def test_a_cut_whose_ends_are_rounded_apart_ends_with_its_recording(tmp_path):
+    source = recording(tmp_path / "a.wav", 1.0, 8000)
+    cut = MonoCut("cut", start=100.5 / 8000, duration=1.0 - 100.5 / 8000, channel=0, recording=source)
+    assert len(check_windows(cut)) == num_samples(cut)
+
+
 def test_channels_of_a_file_and_of_several(tmp_path):
     stereo = recording(tmp_path / "stereo.wav", 1.0, 16_000, channels=2)
     sound = soundfile.read(tmp_path / "stereo.wav", dtype="float32")[0]

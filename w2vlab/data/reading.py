@@ -52,14 +52,16 @@ def _read(cut: Any, start: int, length: int) -> Audio:
         return _read_through_lhotse(cut, start, length)
     wanted = {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
     start += compute_num_samples(cut.start, recording.sampling_rate)
+    # Where start and duration are both rounded up, the last sample is one too far.
+    rounded = int(start + length == recording.num_samples + 1)
     channels = []
     for source in recording.sources:
         columns = [column for column, channel in enumerate(source.channels) if channel in wanted]
         if columns:
             with AudioFile(Path(source.source), recording.num_samples) as file:
-                channels.append(file.read(start, length)[:, columns])
+                channels.append(file.read(start, length - rounded)[:, columns])
     audio: Audio = np.concatenate(channels, axis=1).mean(axis=1)
-    return audio
+    return np.pad(audio, (0, rounded), mode="edge") if rounded else audio
 
 
 def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:
