@@ -26,7 +26,7 @@ def test_long_recordings_are_cut_as_the_page_says(tmp_path, ready_module, monkey
     (cuts,) = (tmp_path / "cache" / "manifests").glob("*/cuts*.jsonl")
     exec(cut.replace("CUTS", str(cuts)), {})
     module = ready_module("windows.jsonl.gz", max_seconds=15.625, batch_seconds=40, min_seconds=2.0, num_buckets=2)
-    assert re.match(r"windows\.jsonl\.gz: \d utterances \([\d.]+ s|min\) to train on", module.summary())
+    assert re.match(r"windows\.jsonl\.gz: \d utterances \([\d.]+ (s|min)\) to train on", module.summary())
     batches = [*module.train_dataloader(), *module.val_dataloader()]
     assert {len(batch.waveform[0]) for batch in batches} <= {15 * 16_000, 10 * 16_000, 5 * 16_000}
 
