@@ -9,6 +9,7 @@ import pytest
 from tests.data.conftest import write_ramp
 from tests.data.runs import assert_same, fit
 from w2vlab.data import SpeechDataModule
+from w2vlab.evaluation import open_corpus
 
 
 def test_split_is_disjoint_whole_and_deterministic(ready_module, corpus):
@@ -75,16 +76,44 @@ def test_summary(ready_module, corpus):
     lines = ready_module(corpus).summary().splitlines()
     assert lines[0].startswith(f"{corpus}: ")
     assert re.search(
-        r": \d+ utterances \([\d.]+ s\) to train on, \d+ utterances? \([\d.]+ s\) to validate on", lines[0]
+        r": \d+ utterances \([\d.]+ s, of which an epoch hears [\d.]+ s, in windows of up to 0\.4 s\) to train on, "
+        r"\d+ utterances? \([\d.]+ s.*\) to validate on",
+        lines[0],
     )
     assert "(by a hash of their ids)" in lines[0]
     assert ready_module(corpus, micro_batches=64).summary().splitlines()[1] == (
         "an update: 64 micro-batches of up to 1.5 s, 1.60 min nominal"
     )
     assert lines[1:] == [
-        f"of {corpus}, left out: 1 empty (empty.wav)",
-        f"of {corpus}, converted: 1 have several channels and are mixed to mono (stereo.wav)",
+        f"of {corpus}, left out 1 utterance: 1 empty (empty.wav)",
+        f"of {corpus}, 1 have several channels and are mixed to mono (stereo.wav)",
     ]
+
+
+def test_what_was_left_out_is_told_once(ready_module, corpus, caplog, cache):
+    caplog.set_level("INFO")
+    (corpus / "empty.wav").touch()
+    ready_module(corpus)
+    open_corpus(str(corpus), cache)  # as a probe within the run does
+    assert sum("1 empty (empty.wav)" in record.message for record in caplog.records) == 1
+
+
+def test_long_recordings_are_told_with_what_an_epoch_hears_and_with_a_command_that_cuts_them(
+    ready_module, tmp_path, monkeypatch
+):
+    for name in "abcd":
+        write_ramp(tmp_path / "corpus" / f"{name}.wav", 9.0)
+    extent, advice = ready_module(tmp_path / "corpus", validation_fraction=0.25).summary().splitlines()
+    heard = r"of which an epoch hears [\d.]+ s, in windows of up to 0\.4 s"
+    assert re.search(rf"utterances? \([\d.]+ s, {heard}\) to train on, \d utterances? \([\d.]+ s, {heard}\)", extent)
+    found = re.search(r"python -c '(.*)', then --data\.corpus=(windows\.jsonl\.gz)$", advice)
+    assert found
+    monkeypatch.chdir(tmp_path)
+    exec(found[1], {})
+    (line,) = ready_module(found[2]).summary().splitlines()
+    assert re.search(r": 8\d utterances \([\d.]+ s\) to train on", line)
+    module = ready_module(found[2], validation=str(tmp_path / "corpus"), batch_seconds=40)
+    assert sum(sum(batch.num_samples) for batch in module.train_dataloader()) > 0.97 * 4 * 9 * 16_000
 
 
 def test_setup_only_reads(make_module, corpus):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lhotse.serialization import load_manifest_lazy
 from lhotse.supervision import SupervisionSegment
 
+from w2vlab.data.lines import read_lines
 from w2vlab.data.probing import EXTENSIONS
 from w2vlab.types import Seconds
 
@@ -81,7 +82,7 @@ def read_lab(path: Path) -> Alignment:
     Raises:
         ValueError: It is none.
     """
-    lines = _read_lines(path)
+    lines = read_lines(path)
     head = next((number for number, line in enumerate(lines) if line.strip() == "#"), None)
     if head is None:
         raise ValueError(f"{path} must be a label file with a line `#` before its labels, but has no such line.")
@@ -113,7 +114,7 @@ def read_texts(path: Path) -> dict[str, str]:
         ValueError: A line is of another form.
     """
     texts = {}
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         found = re.fullmatch(r'\s*\(\s*(\S+)\s+"(.*)"\s*\)\s*', line)
@@ -180,13 +181,6 @@ def _of_supervisions(name: str, supervisions: list[SupervisionSegment]) -> Align
     speakers = {s.speaker for s in supervisions if s.speaker}
     speaker = speakers.pop() if len(speakers) == 1 else "+".join(sorted(speakers)) or ONE_SPEAKER
     return Alignment(tuple(item.symbol for item in items), starts, ends, speaker)
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text, but is not: {error}.") from None
 
 
 def _seconds(text: str) -> float | None:

@@ -12,19 +12,21 @@ import torch
 from lhotse.cut import Cut
 from torch.utils.data import Dataset
 
+from w2vlab.data.audio_files import UnusableAudioError
 from w2vlab.data.crops import Window, choose_windows
+from w2vlab.data.reading import read_window
 from w2vlab.data.sampling import BatchPlan
 from w2vlab.data.tally import Tally
 from w2vlab.data.transcripts import Transcripts
 from w2vlab.data.utterances import num_samples
-from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress
+from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.wording import count
 
 logger = logging.getLogger(__name__)
 
 
 class SpeechDataset(Dataset[AudioBatch]):
-    """Turns a `BatchPlan` into an `AudioBatch`, reading no more of a file than its window.
+    """Turns a `BatchPlan` into an `AudioBatch`, reading of a file its window, and what its decoder needs.
 
     An utterance that cannot be read, or holds NaN or infinite samples, is left out of its batch and counted in a
     warning. When nothing of a batch is left, the batch before it takes its place: all processes must go on making the
@@ -69,7 +71,6 @@ class SpeechDataset(Dataset[AudioBatch]):
 
     def read(self, cuts: Sequence[Cut], epoch: int = 0) -> AudioBatch | None:
         """Reads the windows of `cuts`; None where none of them can be read."""
-        cuts = [cut.resample(SAMPLE_RATE) for cut in cuts]
         ids = tuple(cut.id for cut in cuts)
         address = RandomAddress(self.seed, epoch, ids, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
@@ -88,18 +89,20 @@ class SpeechDataset(Dataset[AudioBatch]):
 
     def _read(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
         try:
-            part = cut.truncate(offset=window.start / SAMPLE_RATE, duration=window.length / SAMPLE_RATE)
-            audio: npt.NDArray[np.float32] = part.load_audio().mean(axis=0)  # (channels, S) -> (S,)
+            audio = read_window(cut, window)  # (S,)
+        except UnusableAudioError as error:
+            self._skip(str(error), cut.id)
+            return None
         # Decoders and lhotse's own checks fail in many ways, and no single file may end a run of days.
         except Exception as error:
-            self._skip("unreadable", cut.id, type(error).__name__)
+            self._skip(f"unreadable ({type(error).__name__})", cut.id)
             return None
         if not np.isfinite(audio).all():
-            self._skip("with NaN or infinite samples", cut.id, "not finite")
+            self._skip("with NaN or infinite samples", cut.id)
             return None
         return audio
 
-    def _skip(self, reason: str, name: str, error: str) -> None:
+    def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
         total = self.skipped.total
         # At 1, 2, 4, 8, …: a broken disk must be seen, and not fill the log with one line a file.
@@ -109,5 +112,5 @@ class SpeechDataset(Dataset[AudioBatch]):
                 count(total, "utterance"),
                 self.skipped,
                 name,
-                error,
+                reason,
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from w2vlab.data.lines import read_lines
 from w2vlab.data.splitting import held_out_position
 
 TEST_FRACTION = 0.1
@@ -100,7 +101,7 @@ def exclusion(exclude: str | None) -> Callable[[str], bool] | None:
     path = Path(exclude).expanduser()
     if not path.is_file():
         raise ValueError(f"`exclude` must be {FESTVOX_RU_TEST} or a file with an id a line, but is {exclude!r}.")
-    ids = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    ids = {line.strip() for line in read_lines(path) if line.strip()}
     return ids.__contains__
 
 

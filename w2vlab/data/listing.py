@@ -14,8 +14,12 @@ from lhotse.cut import Cut, CutSet, MonoCut, MultiCut
 from lhotse.cut.data import DataCut
 from lhotse.serialization import load_manifest_lazy
 
-from w2vlab.data.probing import EXTENSIONS
+from w2vlab.data.lines import read_lines
+from w2vlab.data.probing import EXTENSIONS, is_not_read
 from w2vlab.data.tally import Tally
+
+SCAN = b"w2vlab-scan-2"
+"""Changes with what a scan finds in the same files, so that what an older one has found is not taken for it."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,14 @@ class Entry:
         paths: The audio files it needs; empty where the audio is no local file.
         cut: The part of the audio that a lhotse manifest asks for; None for whole files.
         num_samples: Samples that the manifest promises; None where it says nothing.
+        reason: Why it is left out, where its name tells; None otherwise.
     """
 
     id: str
     paths: tuple[Path, ...]
     cut: DataCut | None = None
     num_samples: int | None = None
+    reason: str | None = None
 
 
 def list_entries(source: Path, skipped: Tally) -> list[Entry]:
@@ -65,7 +71,7 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
 
 def fingerprint(source: Path, entries: list[Entry]) -> str:
     """Returns a key that changes when an utterance, a file's size or its time of change does."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16, person=SCAN)
     manifest = () if source.is_dir() else (source,)
     digest.update(repr([_stat(path) for path in manifest]).encode())
     for entry in entries:
@@ -110,15 +116,13 @@ def _list_folder(root: Path, skipped: Tally) -> Iterator[Entry]:
         visited.add(real)
         for name in names:
             path = Path(folder, name)
-            if path.suffix.lower() in EXTENSIONS:
-                yield Entry(path.relative_to(root).as_posix(), (path,))
+            reason = is_not_read(path)
+            if path.suffix.lower() in EXTENSIONS or reason is not None:
+                yield Entry(path.relative_to(root).as_posix(), (path,), reason=reason)
 
 
 def _list_tsv(manifest: Path) -> Iterator[Entry]:
-    try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{manifest} must be UTF-8 text, but is not: {error}.") from None
+    lines = read_lines(manifest)
     root = Path(lines[0].strip()) if lines else Path()
     if not lines or not root.is_dir():
         found = repr(lines[0]) if lines else "missing"
@@ -127,7 +131,8 @@ def _list_tsv(manifest: Path) -> Iterator[Entry]:
         if not line.strip():
             continue
         name, tab, count = line.partition("\t")
-        if not tab or not count.strip().isdecimal():
+        outside = os.path.isabs(name) or ".." in Path(name).parts
+        if outside or not tab or not count.strip().isdecimal():
             raise ValueError(
                 f"Line {number} of {manifest} must be a path below the folder of line 1, a tab and a number of "
                 f"samples, but is {line!r}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +13,23 @@ from pathlib import Path
 from lhotse.audio import AudioSource, Recording
 from lhotse.cut import CutSet
 from lhotse.cut.data import DataCut
+from lhotse.utils import fastcopy
 from rich.progress import track
 
+from w2vlab.data.audio_files import UnusableAudioError
 from w2vlab.data.cache import make_writable
 from w2vlab.data.listing import Entry, fingerprint, list_entries, whole
-from w2vlab.data.probing import AudioInfo, UnusableAudioError, probe
+from w2vlab.data.probing import EXTENSIONS, AudioInfo, probe
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.wording import count
 
-DURATION_TOLERANCE: Seconds = 0.025
-"""How much shorter a file may be than a lhotse manifest says: such manifests round."""
+ROUNDING: Seconds = 0.025
+"""How much shorter audio may be than its manifest says without a word: manifests round."""
 
-logger = logging.getLogger(__name__)
+TOLERANCE: Seconds = 0.5
+"""How much shorter audio may be than its manifest says to be used, as far as it goes; as lhotse has it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         notes = Tally()
         cuts = _scan(entries, skipped, notes)
         if not cuts:
-            found = f"none of {len(entries)} can be used: {skipped}" if skipped else "there is no audio file"
+            kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
+            found = f"none of {len(entries)} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
             raise ValueError(f"`corpus` must hold at least one usable utterance, but in {source} {found}.")
         cuts.sort(key=lambda cut: position(cut.id))
         # The report vouches for the cuts, so it goes first and comes last: an interrupted write is scanned again.
@@ -89,12 +92,32 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         temporary = folder / f".report-{os.getpid()}.json"
         temporary.write_text(json.dumps(content))
         temporary.replace(report)
-    manifest = read_manifest(source, cache)
-    if manifest.skipped:
-        logger.warning("%s: left out %s: %s.", source, count(manifest.skipped.total, "utterance"), manifest.skipped)
-    if manifest.notes:
-        logger.warning("%s: %s.", source, manifest.notes)
-    return manifest
+    return read_manifest(source, cache)
+
+
+def remarks(corpus: str, left_out: Tally, notes: Tally) -> list[str]:
+    """Returns a line for what was left out of a corpus, and one for what is converted, where there is any."""
+    lines = [f"of {corpus}, left out {count(left_out.total, 'utterance')}: {left_out}"] if left_out else []
+    return [*lines, f"of {corpus}, {notes}"] if notes else lines
+
+
+_told: set[str] = set()
+
+
+def first_told(manifest: Manifest) -> bool:
+    """Tells whether nothing was said of a manifest in this process, and remembers that now something is."""
+    first = manifest.fingerprint not in _told
+    _told.add(manifest.fingerprint)
+    return first
+
+
+def advice_to_cut(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
+    """Returns how to have all of long recordings heard."""
+    cut = f'CutSet.from_file("{cuts}").cut_into_windows({max_seconds:g}).to_file("windows.jsonl.gz")'
+    return (
+        f"of {corpus}, an epoch hears less than half: one window of `max_seconds` of each long recording. To hear all, "
+        f"cut them: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
+    )
 
 
 def _folder(source: Path, cache: Path) -> Path:
@@ -117,16 +140,21 @@ def _scan(entries: list[Entry], skipped: Tally, notes: Tally) -> list[DataCut]:
             if isinstance(result, str):
                 skipped.add(result, entry.id)
                 continue
-            cuts.append(result)
-            if (result.num_channels or 1) > 1:
+            cut, missing = result
+            cuts.append(cut)
+            if (cut.num_channels or 1) > 1:
                 notes.add("have several channels and are mixed to mono", entry.id)
-            if result.sampling_rate < SAMPLE_RATE:
+            if cut.sampling_rate < SAMPLE_RATE:
                 notes.add(f"are upsampled from less than {SAMPLE_RATE} Hz", entry.id)
+            if missing > ROUNDING:
+                notes.add(f"are up to {TOLERANCE} s shorter than their manifest says", entry.id)
     return cuts
 
 
-def _examine(entry: Entry) -> DataCut | str:
-    """Returns the utterance as a cut, or the reason why it cannot be used."""
+def _examine(entry: Entry) -> tuple[DataCut, Seconds] | str:
+    """Returns the utterance as a cut and what it is short of its manifest, or the reason why it cannot be used."""
+    if entry.reason is not None:
+        return entry.reason
     try:
         infos = [probe(path) for path in entry.paths]
         return _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
@@ -134,29 +162,47 @@ def _examine(entry: Entry) -> DataCut | str:
         return str(error)
 
 
-def _whole_file(entry: Entry, info: AudioInfo) -> DataCut:
-    if entry.num_samples is not None and info.num_samples < entry.num_samples:
-        raise UnusableAudioError("shorter than the manifest says")
+def _whole_file(entry: Entry, info: AudioInfo) -> tuple[DataCut, Seconds]:
+    seconds = info.num_samples / info.sampling_rate
+    promised = info.num_samples if entry.num_samples is None else entry.num_samples
     recording = Recording(
         id=entry.id,
         sources=[AudioSource("file", channels=list(range(info.num_channels)), source=str(entry.paths[0]))],
         sampling_rate=info.sampling_rate,
         num_samples=info.num_samples,
-        duration=info.num_samples / info.sampling_rate,
+        duration=seconds,
     )
-    return whole(recording)
+    return whole(recording), _missing(promised / info.sampling_rate, seconds)
 
 
-def _checked_cut(cut: DataCut, infos: list[AudioInfo]) -> DataCut:
+def _checked_cut(cut: DataCut, infos: list[AudioInfo]) -> tuple[DataCut, Seconds]:
     recording = cut.recording
     assert recording is not None, "the listing lets no other cut through"
-    # A transform such as a change of speed changes the duration; lhotse checks those when it reads.
-    untouched = not recording.transforms
-    shortest = min((info.num_samples / info.sampling_rate for info in infos), default=recording.duration)
     if cut.duration <= 0:
         raise UnusableAudioError("without samples")
-    if cut.end > recording.duration + DURATION_TOLERANCE or (
-        untouched and shortest < recording.duration - DURATION_TOLERANCE
-    ):
+    # A transform such as a change of speed changes the duration; lhotse checks those when it reads.
+    if infos and not recording.transforms:
+        recording = _as_found(recording, infos)
+    missing = _missing(cut.end, recording.duration)
+    if recording.duration <= cut.start:
         raise UnusableAudioError("shorter than the manifest says")
-    return cut
+    duration = min(cut.duration, recording.duration - cut.start)
+    return fastcopy(cut, recording=recording, duration=duration), missing
+
+
+def _as_found(recording: Recording, infos: list[AudioInfo]) -> Recording:
+    """Returns a recording with the length and the rate that its files have, not those of its manifest."""
+    rates = {info.sampling_rate for info in infos}
+    if len(rates) > 1:
+        raise UnusableAudioError("with files of several sampling rates")
+    rate, num_samples = rates.pop(), min(info.num_samples for info in infos)
+    _missing(recording.duration, num_samples / rate)
+    return fastcopy(recording, sampling_rate=rate, num_samples=num_samples, duration=num_samples / rate)
+
+
+def _missing(promised: Seconds, found: Seconds) -> Seconds:
+    """Returns by how much audio is shorter than promised, at least 0."""
+    missing = max(0.0, promised - found)
+    if missing > TOLERANCE:
+        raise UnusableAudioError("shorter than the manifest says")
+    return missing

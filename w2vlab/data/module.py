@@ -15,7 +15,7 @@ from w2vlab.data.corpora import fetch, locate, resolve_name
 from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
-from w2vlab.data.manifests import prepare_manifest, read_manifest
+from w2vlab.data.manifests import advice_to_cut, first_told, prepare_manifest, read_manifest, remarks
 from w2vlab.data.sampling import EpochSampler, default_num_buckets
 from w2vlab.data.splitting import validation_limit
 from w2vlab.data.transcripts import read_transcripts
@@ -197,11 +197,10 @@ class SpeechDataModule(LightningDataModule):
         if not len(utterances):
             rule = "is long enough" if self._units is None else "has a transcript and a length in range"
             raise ValueError(f"{corpus} must hold an utterance that {rule}, but has {utterances.left_out}.")
-        self._remarks += [
-            f"of {corpus}, {kind}: {tally}"
-            for kind, tally in (("left out", manifest.skipped + utterances.left_out), ("converted", manifest.notes))
-            if tally
-        ]
+        first_told(manifest)  # here, and not again by what is evaluated within the run
+        self._remarks += remarks(corpus, manifest.skipped + utterances.left_out, manifest.notes)
+        if 2 * utterances.seconds_in(self.max_seconds) < utterances.seconds:
+            self._remarks.append(advice_to_cut(corpus, manifest.cuts, self.max_seconds))
         if utterances.num_excluded:
             self._remarks.append(f"of {corpus}, excluded: {utterances.num_excluded} of {self.exclude}")
         return utterances
@@ -309,7 +308,8 @@ class SpeechDataModule(LightningDataModule):
     def summary(self) -> str:
         """Returns a few lines on what a run uses and what was left out; to be called after `setup`."""
         held_out = "by a hash of their ids" if self.validation is None else f"of {self.validation}"
-        extent = f"{_extent(self._train)} to train on, {_extent(self._val)} to validate on ({held_out})"
+        train, val = (_extent(part, self.max_seconds) for part in (self._train, self._val))
+        extent = f"{train} to train on, {val} to validate on ({held_out})"
         lines = [f"{resolve_name(self.corpus, self.cache)}: {extent}"]
         if self.micro_batches is not None:
             batches = f"{count(self.micro_batches, 'micro-batch')} of up to {self.batch_seconds:g} s"
@@ -325,5 +325,8 @@ def _check(name: str, value: object, holds: bool, rule: str) -> None:
         raise ValueError(f"`{name}` must be {rule}, but is {value}.")
 
 
-def _extent(utterances: Utterances) -> str:
-    return f"{count(len(utterances), 'utterance')} ({duration(utterances.seconds)})"
+def _extent(utterances: Utterances, max_seconds: Seconds) -> str:
+    heard, there = duration(utterances.seconds_in(max_seconds)), duration(utterances.seconds)
+    # What is longer than a window is heard in part only: another one in each epoch.
+    windows = f", of which an epoch hears {heard}, in windows of up to {max_seconds:g} s" if heard != there else ""
+    return f"{count(len(utterances), 'utterance')} ({there}{windows})"

@@ -11,6 +11,7 @@ from lhotse.serialization import load_manifest_lazy
 from lhotse.supervision import SupervisionSegment
 
 from w2vlab.data.alignments import TOLERANCE, find_alignments, read_texts
+from w2vlab.data.lines import read_lines
 from w2vlab.data.probing import EXTENSIONS
 from w2vlab.types import Seconds
 from w2vlab.vocabulary import Units
@@ -118,7 +119,7 @@ def _phones_of(source: Path) -> Iterator[tuple[str, str]]:
 
 def _trans_txt(path: Path, root: Path) -> Iterator[tuple[str, str]]:
     folder = path.parent.relative_to(root)
-    for line in _read(path).splitlines():
+    for line in read_lines(path):
         name, _, text = line.partition(" ")
         if name:
             yield (folder / name).as_posix(), text
@@ -128,8 +129,8 @@ def _lines_beside(manifest: Path, ending: str) -> Iterator[tuple[str, str]]:
     path = manifest.with_suffix(ending)
     if not path.is_file():
         return
-    names = [line.partition("\t")[0] for line in _read(manifest).splitlines()[1:] if line.strip()]
-    lines = _read(path).splitlines()
+    names = [line.partition("\t")[0] for line in read_lines(manifest)[1:] if line.strip()]
+    lines = read_lines(path)
     if len(lines) != len(names):
         raise ValueError(f"{path} must have a line for each of the {len(names)} of {manifest}, but has {len(lines)}.")
     yield from zip(names, lines, strict=True)
@@ -146,10 +147,3 @@ def _supervisions(manifest: Path) -> Iterator[tuple[str, str]]:
 def _is_inside(supervision: SupervisionSegment, duration: Seconds) -> bool:
     """Tells whether a cut has all of what is said; otherwise its text says more than its audio."""
     return bool(supervision.start >= -TOLERANCE and supervision.end <= duration + TOLERANCE)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text, but is not: {error}.") from None

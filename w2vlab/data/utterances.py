@@ -100,6 +100,10 @@ class Utterances:
         """Audio in all of them."""
         return float(self.durations.sum())
 
+    def seconds_in(self, max_seconds: Seconds) -> Seconds:
+        """Returns the audio in one window of up to `max_seconds` of each: what an epoch hears."""
+        return float(np.minimum(self.durations, max_seconds).sum())
+
 
 def num_samples(cut: Cut) -> int:
     """Returns how many samples `cut` has at 16 kHz."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from lhotse.cut import Cut
 from w2vlab.data.alignments import Alignment, find_alignments
 from w2vlab.data.corpora import fetch, locate, resolve_name
 from w2vlab.data.held_out import HASH, Split, exclusion, read_split, split_by_hash
-from w2vlab.data.manifests import prepare_manifest, read_manifest
+from w2vlab.data.manifests import first_told, prepare_manifest, remarks
 from w2vlab.data.splitting import position, validation_limit
 from w2vlab.data.utterances import Utterances
 from w2vlab.types import SAMPLE_RATE, Seconds
+
+logger = logging.getLogger(__name__)
 
 SHIFT_SECONDS: Seconds = 0.3
 """Between a phone and the frame that it is not about, in the control: further than phones of the same word reach."""
@@ -85,8 +88,11 @@ def open_corpus(
         ValueError: The corpus or the split cannot be used, or labels do not fit the audio.
     """
     source = fetch(corpus, cache)
-    prepare_manifest(source, cache)
-    cuts = {cut.id: cut for cut in Utterances(read_manifest(source, cache).cuts, min_samples)}
+    manifest = prepare_manifest(source, cache)
+    if first_told(manifest):
+        for remark in remarks(corpus, manifest.skipped, manifest.notes):
+            logger.warning("%s.", remark)
+    cuts = {cut.id: cut for cut in Utterances(manifest.cuts, min_samples)}
     alignments = {name: found for name, found in find_alignments(source).items() if name in cuts and len(found)}
     # Without labels all utterances can be looked at; with labels, those that have them.
     ids = alignments or cuts

@@ -1,0 +1,48 @@
+"""The commands of the page on data."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.data.conftest import write_ramp
+from w2vlab.data.probing import EXTENSIONS, RATES, is_not_read
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_long_recordings_are_cut_as_the_page_says(tmp_path, ready_module, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_ramp(tmp_path / "talks" / "a.wav", 70.0)
+    write_ramp(tmp_path / "talks" / "b.flac", 50.0)
+    scan, cut = re.findall(r"^    python -c '(.*)'$", PAGE, flags=re.MULTILINE)
+    exec(scan.replace("FOLDER", "talks").replace("CACHE", "cache"), {})
+    (cuts,) = (tmp_path / "cache" / "manifests").glob("*/cuts*.jsonl")
+    exec(cut.replace("CUTS", str(cuts)), {})
+    module = ready_module("windows.jsonl.gz", max_seconds=15.625, batch_seconds=40, min_seconds=2.0, num_buckets=2)
+    assert re.match(r"windows\.jsonl\.gz: \d utterances \([\d.]+ (s|min)\) to train on", module.summary())
+    batches = [*module.train_dataloader(), *module.val_dataloader()]
+    assert {len(batch.waveform[0]) for batch in batches} <= {15 * 16_000, 10 * 16_000, 5 * 16_000}
+
+
+def test_the_page_names_what_is_read_and_what_is_not():
+    assert all(f"`{ending}`" in PAGE for ending in EXTENSIONS)
+    assert all(is_not_read(Path(f"a.{ending}")) for ending in ("m4a", "aac", "wma", "webm", "amr", "aiff"))
+    assert f"from {RATES[0] // 1000} to {RATES[1] // 1000} kHz" in PAGE
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_other_formats_are_converted_as_the_page_says(tmp_path):
+    (loop,) = re.findall(r"^    (for file in .*)$", PAGE, flags=re.MULTILINE)
+    for name in ("a", "b c"):
+        soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(16_000) / 9), 16_000)
+        command = ["ffmpeg", "-v", "error", "-i", f"{name}.wav", "-c:a", "aac", f"{name}.m4a"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run(["bash", "-c", loop], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    assert all(len(soundfile.read(tmp_path / f"{name}.flac")[0]) >= 16_000 for name in ("a", "b c"))
