@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 
 from w2vlab.evaluation.abx import AbxTask, make_task
 from w2vlab.evaluation.corpus import EvaluationCorpus, Seen, seen_in_pretraining
@@ -19,6 +18,7 @@ from w2vlab.evaluation.measure import Advance, Reporter, Settings, Silent, Sourc
 from w2vlab.evaluation.mfcc import MfccFeatures
 from w2vlab.modules.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.saved import build_model, class_named
 
 MODEL, RANDOM, MFCC = "model", "random network", "MFCC"
 
@@ -84,13 +84,13 @@ def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> Pretraining
     """
     if module.run_config is None:
         return None
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(PretrainingModule, "model")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        twin: PretrainingModule = parser.instantiate_classes(
-            parser.parse_object({"model": module.run_config["model"]})
-        ).model
+    try:
+        class_named(module.run_config.get("model"), type(module), "the run")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            twin = build_model(module.run_config["model"], PretrainingModule, "the run")
+    except ValueError:  # it has a part that is no class
+        return None
     return twin.to(module.device).eval()
 
 
