@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from w2vlab.files import RUNS
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.resuming import validation_is_due
 from w2vlab.modules.trained import TrainedModule
+from w2vlab.registry import import_parts
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": RUNS,
@@ -113,6 +115,12 @@ class W2VLightningCLI(LightningCLI):
         """Adds the seed, and what the trainer has no option for."""
         parser.add_argument("--seed_everything", type=int, default=1, help="Seed of every random draw of the run.")
         parser.add_argument(
+            "--parts",
+            type=str,
+            default=SUPPRESS,
+            help="Modules of your own, with commas between, whose parts a checkpoint that is opened may name.",
+        )
+        parser.add_argument(
             "--validate_first",
             type=bool,
             default=False,
@@ -145,6 +153,9 @@ class W2VLightningCLI(LightningCLI):
             self._start.update = checkpoint.get("global_step", 0)
             self._validation_is_due = validation_is_due(checkpoint)
 
+    def _parse_ckpt_path(self) -> None:
+        """Takes nothing from a checkpoint, where Lightning would take, and import, what it names as hyper-parameters."""
+
     def _parsed(self, parser: LightningArgumentParser) -> Namespace:
         """Parses the options, in which shipped files may stand by their names."""
         try:
@@ -154,7 +165,9 @@ class W2VLightningCLI(LightningCLI):
         if problem := command_line_problem(args):
             parser.error(problem)
         with no_collection():
-            return parser.parse_args(args)
+            parsed = parser.parse_args(args)
+        import_parts(parsed[parsed.subcommand].get("parts"))
+        return parsed
 
     def _last_checkpoint(self, config: Namespace) -> str | None:
         folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}

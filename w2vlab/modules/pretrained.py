@@ -52,7 +52,9 @@ def read_pretrained(path: str, context_options: Mapping[str, Any], weights: bool
     """
     checkpoint = read_checkpoint(path, name="checkpoint")
     further = PRETRAINED in checkpoint
-    config = saved_config(checkpoint, path, PRETRAINED) if further else (saved_config(checkpoint, path) or {}).get("model")
+    config = (
+        saved_config(checkpoint, path, PRETRAINED) if further else (saved_config(checkpoint, path) or {}).get("model")
+    )
     if config is None:
         raise ValueError(
             f"`checkpoint` must hold the configuration of its model, as those of w2vlab do, but {path} has none. Give that "

@@ -200,7 +200,8 @@ class TrainedModule(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration that built the model, as plain data, and makes the place that of the last update."""
         if self.run_config is not None:
-            checkpoint[CONFIG] = self.run_config
+            data = getattr(getattr(self.trainer, "datamodule", None), "options", None)
+            checkpoint[CONFIG] = {"data": data, **self.run_config} if isinstance(data, dict) else self.run_config
         self._warn_of_what_is_not_saved()
         settle(checkpoint, self.trainer)
 

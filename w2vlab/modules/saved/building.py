@@ -8,6 +8,7 @@ a factory that says so when somebody trains.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeVar, cast
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from w2vlab.modules.saved.allowed import Schedule, family_bases, find
 from w2vlab.modules.saved.constructors import (
     REQUIRED,
+    UNTYPED,
     Argument,
     Misfit,
     Slot,
@@ -25,6 +27,7 @@ from w2vlab.modules.saved.constructors import (
     fitted,
     readable,
     slots,
+    takes_any_name,
 )
 from w2vlab.modules.saved.recording import default_of, record
 from w2vlab.registry import FAMILIES, known_names, part_classes
@@ -95,7 +98,9 @@ def options_that_fit(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     except Misfit:
         wrong = [name for name, value in options.items() if not _fits(value, known[name].hint)]
         raise ValueError(
-            "; ".join(f"`{name}` must be of type {readable(known[name].hint)}, but is {options[name]!r}" for name in wrong)
+            "; ".join(
+                f"`{name}` must be of type {readable(known[name].hint)}, but is {options[name]!r}" for name in wrong
+            )
         ) from None
 
 
@@ -118,7 +123,9 @@ class _Builder:
     def class_of(self, node: Any, slot: Slot, place: str, owner: type) -> Any:
         """Returns the class of a node, by its name alone."""
         name = node.get("class_path") if isinstance(node, dict) else None
-        mappings = isinstance(node, dict) and all(isinstance(node.get(key) or {}, dict) for key in _KEYS - {"class_path"})
+        mappings = isinstance(node, dict) and all(
+            isinstance(node.get(key) or {}, dict) for key in _KEYS - {"class_path"}
+        )
         if not isinstance(name, str) or not mappings or node.keys() - _KEYS:
             raise ValueError(f"`{place}` of {self._source} must be a `class_path` with its `init_args`, but is not.")
         cls = find(name, slot.base, owner)
@@ -132,8 +139,12 @@ class _Builder:
         found: dict[str, Any] = {}
         for name, value in saved.items():
             inner = f"{place}.{name}"
+            if name not in known and takes_any_name(cls):
+                known[name] = Argument(UNTYPED, REQUIRED)
             if name not in known:
-                raise ValueError(f"`{inner}` of {self._source} must be an option of {cls.__name__}, which has none such.")
+                raise ValueError(
+                    f"`{inner}` of {self._source} must be an option of {cls.__name__}, which has none such."
+                )
             if _trains(known[name]):
                 found[name] = self._for_training(value, known[name], inner, cls)
             elif not _is_default(value, known[name], cls):
@@ -177,7 +188,9 @@ class _Builder:
             if slot.kind == "instance":
                 return self.call(cls, arguments, place)
             return partial(cls, **arguments) if arguments else cls
-        raise refusal or ValueError(f"`{place}` of {self._source} must be plain data, but is {_shown(node['class_path'])}.")
+        raise refusal or ValueError(
+            f"`{place}` of {self._source} must be plain data, but is {_shown(node['class_path'])}."
+        )
 
     def _for_training(self, value: Any, argument: Argument, place: str, owner: type) -> Any:
         try:
@@ -194,11 +207,15 @@ class _Builder:
             )
         if issubclass(slot.base, (Optimizer, *Schedule)):
             raise ValueError(f"{where} must be a class of torch.optim or w2vlab.optim, but is {what}.")
-        if name.partition(".")[0] == "w2vlab" or not all(name.split(".")) or "." not in name:
-            families = [family for family, base in zip(FAMILIES, family_bases(), strict=True) if issubclass(slot.base, base)]
-            known = f" {known_names(name.rpartition('.')[2], part_classes(families[0]))}" if families else ""
+        module, _, short = name.rpartition(".")
+        if name.isidentifier() or not _is_foreign(name):
+            families = [
+                name for name, base in zip(FAMILIES, family_bases(), strict=True) if issubclass(slot.base, base)
+            ]
+            known = f" {known_names(short, part_classes(families[0]))}" if families else ""
             raise ValueError(f"{where} must be a {slot.base.__name__} that w2vlab has, but is {what}.{known}")
-        module = name.rpartition(".")[0]
+        if module in sys.modules:
+            raise ValueError(f"{where} must be a class that extends {slot.base.__name__}, but {what} is none.")
         raise ValueError(
             f"{where} must be a part that is known here, but is {what}, and a checkpoint imports nothing. If you trust "
             f"that code, install the package that has it, or name its module: --parts={module} (in Python, import it)."
@@ -213,6 +230,13 @@ class _Unavailable:
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         raise ValueError(self.why)
+
+
+def _is_foreign(name: str) -> bool:
+    """Tells whether a name may be that of a package which somebody can install."""
+    pieces = name.split(".")
+    ours = ("w2vlab", "torch", "lightning")
+    return all(map(str.isidentifier, pieces)) and pieces[0] not in sys.stdlib_module_names and pieces[0] not in ours
 
 
 def _trains(argument: Argument) -> bool:

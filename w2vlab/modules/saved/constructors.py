@@ -71,6 +71,12 @@ def arguments_of(cls: type) -> dict[str, Argument]:
     return found
 
 
+def takes_any_name(cls: type) -> bool:
+    """Tells whether a constructor takes arguments of any name."""
+    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
 def members(hint: Any) -> tuple[Any, ...]:
     """Returns the members of a union, or the annotation itself."""
     while get_origin(hint) is Annotated or isinstance(hint, NewType):
@@ -140,6 +146,8 @@ def fitted(value: Any, hint: Any) -> Any:
 
 
 def _fitted(value: Any, hint: Any) -> Any:
+    if hint in (UNTYPED, Any, object):
+        return value
     origin = get_origin(hint) or hint
     if origin is Literal:
         return _checked(value, any(value == choice and type(value) is type(choice) for choice in get_args(hint)))
@@ -170,7 +178,7 @@ def _fitted(value: Any, hint: Any) -> Any:
             return hint(value)
         except (TypeError, ValueError):
             raise Misfit from None
-    return _checked(value, hint is UNTYPED or hint is object)
+    raise Misfit
 
 
 def _checked(value: Any, fits: bool) -> Any:
