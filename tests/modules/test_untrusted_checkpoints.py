@@ -261,7 +261,7 @@ def test_weights_must_be_those_of_the_model(weights: Any, sent: Callable[[Change
 
 
 def test_a_fine_tuned_checkpoint_names_no_other_file(sent: Callable[[Change], str]) -> None:
-    """It holds what it began with; the path that it once had is not read."""
+    """It holds what it began with; the path that it once had is not opened."""
 
     def change(content: Content) -> None:
         content["w2vlab_config"] = {"model": {"class_path": "CTCFineTuning", "init_args": {"checkpoint": "other.ckpt"}}}

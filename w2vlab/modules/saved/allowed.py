@@ -1,8 +1,9 @@
 """What a checkpoint may name, decided by the name before anything is imported.
 
-* **Parts**: classes of a family that are loaded. Those of w2vlab always are; those of other packages are where they are
-  installed with the entry point `w2vlab.parts`, where `--parts` names their module, or where a program has imported it.
-* **Optimisers and schedules**: the classes of `torch.optim` and `torch.optim.lr_scheduler`, and those of `w2vlab.optim`.
+* **Parts**: classes of a family that are loaded. Those of w2vlab always are; those of other packages are where they
+  are installed with the entry point `w2vlab.parts`, where `--parts` names their module, or where a program has imported
+  it.
+* **Optimisers and schedules**: those of `torch.optim`, `torch.optim.lr_scheduler` and `w2vlab.optim`.
 * **Activations** of `torch.nn`.
 * For arguments of a part of another package: the classes of that package, where they are loaded.
 
@@ -27,11 +28,14 @@ from w2vlab.registry import FAMILIES, import_path, load_parts
 
 Schedule = (LRScheduler, ReduceLROnPlateau)
 
+_OF_FUNCTIONS = ("LambdaLR", "MultiplicativeLR")
+"""Schedules that are told a function, which no checkpoint can hold."""
+
 
 def find(name: str, base: type, owner: type) -> type | None:
     """Returns the class that a checkpoint means by `name`; None where there is none that it may name.
 
-    Nothing is imported because of `name`. What is installed with the entry point is imported as a whole, if it is not yet.
+    Nothing is imported because of `name`. Packages that are installed with the entry point are, all of them.
 
     Args:
         name: As it was saved: a full path, or the short name of a part.
@@ -107,6 +111,8 @@ def optimisers_and_schedules() -> dict[str, type]:
         for cls in vars(module).values():
             if isinstance(cls, type) and issubclass(cls, bases) and not inspect.isabstract(cls):
                 found |= {f"{module.__name__}.{cls.__name__}": cls, f"{cls.__module__}.{cls.__name__}": cls}
+    for name in _OF_FUNCTIONS:
+        del found[f"torch.optim.lr_scheduler.{name}"]
     found["lightning.pytorch.cli.ReduceLROnPlateau"] = import_module("lightning.pytorch.cli").ReduceLROnPlateau
     return found
 
@@ -119,7 +125,7 @@ def _activations() -> dict[str, type]:
 
 
 def _neighbour(name: str, owner: type) -> type | None:
-    """Returns a loaded class of the package of a foreign part; of its dictionary, since a module may load by `getattr`."""
+    """Returns a loaded class of the package of a foreign part, without `getattr`, at which a module may import."""
     package = owner.__module__.partition(".")[0]
     module, _, short = name.rpartition(".")
     if package in ("w2vlab", "torch", "lightning", "builtins") or module.partition(".")[0] != package:

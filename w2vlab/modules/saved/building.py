@@ -1,9 +1,9 @@
 """Building a model from the configuration in a checkpoint, which may come from anybody.
 
-A configuration names classes (`class_path`) with their arguments (`init_args`). Only classes that `allowed.find` finds are
-taken, and only where the constructor wants one of them; all else is plain data, which is never read as a name or a file.
-Parts are handed on as factories. An optimiser or a schedule is built by nobody here: what may not be named is replaced by
-a factory that says so when somebody trains.
+A configuration names classes (`class_path`) with their arguments (`init_args`). Only classes that `allowed.find` finds
+are taken, and only where the constructor wants one of them; all else is plain data, which is never read as a name or a
+file. Parts are handed on as factories. An optimiser or a schedule is not built here: what may not be named is replaced
+by a factory that says so when somebody trains.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn
 
 from torch.optim import Optimizer
 
@@ -25,19 +25,17 @@ from w2vlab.modules.saved.constructors import (
     arguments_of,
     element_hint,
     fitted,
-    readable,
+    rule_of,
     slots,
     takes_any_name,
 )
 from w2vlab.modules.saved.recording import default_of, record
 from w2vlab.registry import FAMILIES, known_names, part_classes
 
-T = TypeVar("T")
-
 _KEYS = {"class_path", "init_args", "dict_kwargs"}
 
 
-def build_model(config: Any, base: type[T], source: object, given: Mapping[str, Any] | None = None) -> T:
+def build_model(config: Any, base: type, source: object, given: Mapping[str, Any] | None = None) -> Any:
     """Builds a model.
 
     Args:
@@ -52,10 +50,10 @@ def build_model(config: Any, base: type[T], source: object, given: Mapping[str, 
     builder = _Builder(source)
     cls = builder.class_of(config, Slot("instance", base), "model", base)
     saved = {name: value for name, value in _arguments(config).items() if name not in (given or {})}
-    return cast(T, builder.call(cls, {**builder.arguments(cls, saved, "model"), **(given or {})}, "model"))
+    return builder.call(cls, {**builder.arguments(cls, saved, "model"), **(given or {})}, "model")
 
 
-def class_named(config: Any, base: type[T], source: object, place: str = "model") -> type[T]:
+def class_named(config: Any, base: type, source: object, place: str = "model") -> Any:
     """Returns the class that a saved part is of.
 
     Raises:
@@ -65,7 +63,7 @@ def class_named(config: Any, base: type[T], source: object, place: str = "model"
 
 
 def completed(config: dict[str, Any], base: type, source: object, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns a saved model with every default of this version filled in, so that it will still mean the same in another.
+    """Returns a saved model with every default of this version filled in, so that it means the same in another one.
 
     Args:
         config: What is saved of it.
@@ -98,9 +96,7 @@ def options_that_fit(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     except Misfit:
         wrong = [name for name, value in options.items() if not _fits(value, known[name].hint)]
         raise ValueError(
-            "; ".join(
-                f"`{name}` must be of type {readable(known[name].hint)}, but is {options[name]!r}" for name in wrong
-            )
+            "; ".join(f"`{name}` must be {rule_of(known[name].hint)}, but is {options[name]!r}" for name in wrong)
         ) from None
 
 
@@ -151,7 +147,7 @@ class _Builder:
                 found[name] = self._value(value, known[name].hint, inner, cls)
         return found
 
-    def call(self, cls: Callable[..., T], arguments: Mapping[str, Any], place: str) -> T:
+    def call(self, cls: Callable[..., Any], arguments: Mapping[str, Any], place: str) -> Any:
         """Calls a constructor."""
         try:
             return cls(**arguments)
@@ -172,9 +168,7 @@ class _Builder:
         try:
             return fitted(value, hint)
         except Misfit:
-            raise ValueError(
-                f"`{place}` of {self._source} must be of type {readable(hint)}, but is {_shown(value)}."
-            ) from None
+            raise ValueError(f"`{place}` of {self._source} must be {rule_of(hint)}, but is {_shown(value)}.") from None
 
     def _part(self, node: dict[str, Any], kinds: list[Slot], place: str, owner: type) -> Any:
         refusal: ValueError | None = None
@@ -202,8 +196,8 @@ class _Builder:
         where, what = f"`{place}` of {self._source}", _shown(name)
         if "<" in name:
             raise ValueError(
-                f"{where} must be given, as in load_from_checkpoint(…, {place.split('.')[1]}=…): {what} is a function or "
-                "class of its own, of which a checkpoint can hold no more than the name."
+                f"{where} must be given, as in load_from_checkpoint(…, {place.split('.')[1]}=…): {what} is a function "
+                "or a local class, of which a checkpoint holds no more than the name."
             )
         if issubclass(slot.base, (Optimizer, *Schedule)):
             raise ValueError(f"{where} must be a class of torch.optim or w2vlab.optim, but is {what}.")
@@ -252,7 +246,7 @@ def _is_default(value: Any, argument: Argument, cls: type) -> bool:
     except ValueError:
         named = argument.default
         default = f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
-        return value == default or value == {"class_path": default}
+        return bool(value == default or value == {"class_path": default})
     return type(value) is type(default) and bool(value == default)
 
 

@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import enum
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,9 +91,12 @@ def slots(hint: Any) -> Iterator[Slot]:
     """Yields what an annotation takes beside plain data; what has none, or `Any`, takes factories."""
     for member in members(hint):
         origin = get_origin(member)
-        if member in (UNTYPED, Any, object):
-            yield Slot("factory", object)
-        elif member is Callable or member is collections.abc.Callable or member is type:
+        if (
+            member in (UNTYPED, Any, object)
+            or member is Callable
+            or member is collections.abc.Callable
+            or member is type
+        ):
             yield Slot("factory", object)
         elif origin is collections.abc.Callable:
             for result in members(get_args(member)[-1]):
@@ -142,7 +146,7 @@ def fitted(value: Any, hint: Any) -> Any:
             return _fitted(value, member)
         except Misfit:
             continue
-    raise Misfit(readable(hint))
+    raise Misfit
 
 
 def _fitted(value: Any, hint: Any) -> Any:
@@ -187,14 +191,15 @@ def _checked(value: Any, fits: bool) -> Any:
     return value
 
 
-def readable(hint: Any) -> str:
-    """Returns an annotation as people read it: `float or None`."""
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    several = members(hint)
-    if len(several) > 1:
-        return " or ".join(readable(member) for member in several)
-    (member,) = several
-    if member is type(None):
+def rule_of(hint: Any) -> str:
+    """Returns what plain data must be to fit an annotation: `of type float or None`, `one of 'a', 'b'`."""
+    choices = [choice for member in members(hint) if get_origin(member) is Literal for choice in get_args(member)]
+    if choices:
+        return f"one of {', '.join(map(repr, choices))}{' or None' if type(None) in members(hint) else ''}"
+    return f"of type {' or '.join(map(_readable, members(hint)))}"
+
+
+def _readable(hint: Any) -> str:
+    if hint is type(None):
         return "None"
-    return member.__name__ if isinstance(member, type) and not get_args(member) else str(member).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else re.sub(r"\b(\w+\.)+", "", str(hint))
