@@ -249,7 +249,7 @@ def test_a_configuration_is_bounded(sent: Callable[[Change], str]) -> None:
 
     for change in (itself, whole("w2vlab_config", {"model": [[0] * 1100] * 1000})):
         with pytest.raises(
-            ValueError, match="`w2vlab_config` of bad.ckpt must be at most 40 levels deep and of 1,000,000"
+            ValueError, match=r"`w2vlab_config` of bad\.ckpt must be at most 40 levels deep and of 1,000,000"
         ):
             PretrainingModule.load_from_checkpoint(sent(change))
 

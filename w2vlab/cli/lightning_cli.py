@@ -154,7 +154,7 @@ class W2VLightningCLI(LightningCLI):
             self._validation_is_due = validation_is_due(checkpoint)
 
     def _parse_ckpt_path(self) -> None:
-        """Takes nothing from a checkpoint, where Lightning would take, and import, what it names as hyper-parameters."""
+        """Takes no options from a checkpoint; Lightning would import what its hyper-parameters name."""
 
     def _parsed(self, parser: LightningArgumentParser) -> Namespace:
         """Parses the options, in which shipped files may stand by their names."""

@@ -89,7 +89,7 @@ def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> Pretraining
         class_named(module.run_config.get("model"), type(module), "the run")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            twin = build_model(module.run_config["model"], PretrainingModule, "the run")
+            twin: PretrainingModule = build_model(module.run_config["model"], PretrainingModule, "the run")
     except ValueError:  # it has a part that is no class
         return None
     return twin.to(module.device).eval()

@@ -57,8 +57,8 @@ def read_pretrained(path: str, context_options: Mapping[str, Any], weights: bool
     )
     if config is None:
         raise ValueError(
-            f"`checkpoint` must hold the configuration of its model, as those of w2vlab do, but {path} has none. Give that "
-            "model a `run_config` before it is saved."
+            f"`checkpoint` must hold the configuration of its model, as those of w2vlab do, but {path} has none. Give "
+            "that model a `run_config` before it is saved."
         )
     try:
         config = completed(config, PretrainingModule, path, leave_out=_UNUSED)

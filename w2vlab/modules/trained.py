@@ -70,7 +70,7 @@ class TrainedModule(pl.LightningModule, ABC):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.run_config: dict[str, Any] | None = None if self._record is None else {"model": self._record.config}
-        """The resolved configuration of the run, or of the model alone where Python built it; saved in its checkpoints."""
+        """The resolved configuration of the run, or of the model that Python built; saved in its checkpoints."""
         self.codebook_counts: Tensor | None = None
         """How often each entry was chosen in the last validation, `(G, V)`, on the host."""
         self.num_candidates: int | None = None
@@ -212,8 +212,8 @@ class TrainedModule(pl.LightningModule, ABC):
         if rank() == 0:
             names = ", ".join(f"`{name}`" for name in record.missing)
             warnings.warn(
-                f"Checkpoints of this model cannot be opened without it: {names} must be a class, a functools.partial of "
-                "one or plain data to be saved, but is a function or an object. Training is the same.",
+                f"Checkpoints of this model cannot be opened without it: {names} must be a class, a functools.partial "
+                "of one or plain data to be saved, but is a function or an object. Training is the same.",
                 category=W2VLabWarning,
                 stacklevel=2,
             )
@@ -260,14 +260,14 @@ class TrainedModule(pl.LightningModule, ABC):
         if config is not None:
             kind = class_named(config.get("model"), cls, checkpoint_path)
             given = {**kind.arguments_from(checkpoint, checkpoint_path), **kwargs}
-            module = build_model(config["model"], cls, checkpoint_path, given)
+            module: Self = build_model(config["model"], cls, checkpoint_path, given)
             module.run_config = {**config, **(module.run_config or {})} if kwargs else config
         elif kwargs and not inspect.isabstract(cls):
             module = cls(**kwargs)
         else:
             raise ValueError(
-                f"`checkpoint_path` must hold the configuration of its model, but {checkpoint_path} has none. Call this "
-                "on the class of the model, with its parts as keyword arguments."
+                f"`checkpoint_path` must hold the configuration of its model, but {checkpoint_path} has none. Call "
+                "this on the class of the model, with its parts as keyword arguments."
             )
         module.on_load_checkpoint(checkpoint)
         load_weights(module, checkpoint["state_dict"], checkpoint_path, strict=strict is not False)

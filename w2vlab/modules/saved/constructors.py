@@ -91,12 +91,7 @@ def slots(hint: Any) -> Iterator[Slot]:
     """Yields what an annotation takes beside plain data; what has none, or `Any`, takes factories."""
     for member in members(hint):
         origin = get_origin(member)
-        if (
-            member in (UNTYPED, Any, object)
-            or member is Callable
-            or member is collections.abc.Callable
-            or member is type
-        ):
+        if any(member is bare for bare in (UNTYPED, Any, object, Callable, collections.abc.Callable, type)):
             yield Slot("factory", object)
         elif origin is collections.abc.Callable:
             for result in members(get_args(member)[-1]):

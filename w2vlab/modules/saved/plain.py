@@ -50,6 +50,6 @@ class _Copier:
         if isinstance(value, list | tuple):
             return [self.copy(inner, depth + 1) for inner in value]
         raise ValueError(
-            f"{self._where} must be plain data, but holds a value of type {type(value).__name__}: it was not written by "
-            "w2vlab."
+            f"{self._where} must be plain data, but holds a value of type {type(value).__name__}: w2vlab has not "
+            "written it."
         )

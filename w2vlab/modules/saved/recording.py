@@ -101,9 +101,9 @@ class _Recorder:
             return value
         if isinstance(value, type) and may_be_named(value, self._owners[-1]):
             return self.node(value, {}, place)
-        if isinstance(value, partial) and not value.args and isinstance(value.func, type):
-            if may_be_named(value.func, self._owners[-1]):
-                return self.node(value.func, dict(value.keywords), place)
+        made = value.func if isinstance(value, partial) and not value.args else None
+        if isinstance(made, type) and may_be_named(made, self._owners[-1]):
+            return self.node(made, dict(value.keywords), place)
         if isinstance(value, enum.Enum):
             return value.name
         if isinstance(value, np.generic):

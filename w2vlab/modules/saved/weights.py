@@ -34,8 +34,8 @@ def load_weights(model: nn.Module, saved: Any, source: object, strict: bool = Tr
     if different:
         more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
         raise ValueError(
-            f"`state_dict` of {source} must have the weights of the {type(model).__name__} that it describes, but these "
-            f"differ: {', '.join(different[:_NAMED])}{more}."
+            f"`state_dict` of {source} must have the weights of the {type(model).__name__} that it describes, but "
+            f"these differ: {', '.join(different[:_NAMED])}{more}."
         )
     model.load_state_dict(dict(saved), strict=strict)
 
