@@ -29,7 +29,7 @@ def command_of(folder: Path) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         last = content["continued"][-1] if content["continued"] else content
-        words = _checked(without_checkpoint(last["command"]), last["folder"])
+        words = without_checkpoint(_checked(last["command"], last["folder"]))
         line = f"cd {shlex.quote(last['folder'])} && {shlex.join(words)}"
         git, versions = last.get("git"), last.get("versions") or {}
     except (OSError, ValueError, LookupError, TypeError) as problem:
