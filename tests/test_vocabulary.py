@@ -43,3 +43,9 @@ def test_decoded_words_have_one_space_between_them() -> None:
 def test_a_vocabulary_has_a_unit(transcripts: list[str]) -> None:
     with pytest.raises(ValueError, match="must have at least one of the `units` characters"):
         Vocabulary.of("characters", transcripts)
+
+
+@pytest.mark.parametrize("plain", [None, [], {}, {"units": "characters", "entries": "ab"}, {"entries": [1]}])
+def test_what_is_read_must_be_a_vocabulary(plain: object) -> None:
+    with pytest.raises(ValueError, match="A vocabulary must have `units` and a list of `entries`"):
+        Vocabulary.from_dict(plain)

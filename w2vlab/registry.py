@@ -123,6 +123,25 @@ def load_parts() -> None:
         part_classes(name)
 
 
+def import_parts(modules: str | None) -> None:
+    """Imports modules of somebody's own that hold parts, so that a checkpoint may name them.
+
+    Args:
+        modules: Their names with commas between, as a user has typed them; None for none.
+
+    Raises:
+        ValueError: One cannot be imported.
+    """
+    for name in filter(None, (modules or "").split(",")):
+        try:
+            importlib.import_module(name.strip())
+        except Exception as problem:  # whatever a foreign module does on import
+            raise ValueError(
+                f"`parts` must be modules that can be imported, but {name.strip()} cannot: "
+                f"{type(problem).__name__}: {problem}."
+            ) from problem
+
+
 def part_classes(family: str) -> dict[str, type]:
     """Returns the concrete classes of a family that are imported, by short name in alphabetical order.
 

@@ -43,9 +43,16 @@ class Vocabulary:
         return cls(units, (BLANK, *sorted(found)))
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Vocabulary:
-        """Returns what `as_dict` was made of."""
-        return cls(plain["units"], tuple(plain["entries"]))
+    def from_dict(cls, plain: Any) -> Vocabulary:
+        """Returns what `as_dict` was made of.
+
+        Raises:
+            ValueError: It is no vocabulary.
+        """
+        entries = plain.get("entries") if isinstance(plain, dict) else None
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
+            raise ValueError("A vocabulary must have `units` and a list of `entries`, but has not.")
+        return cls(plain.get("units", ""), tuple(entries))
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain data, for a checkpoint."""

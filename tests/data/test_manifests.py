@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSet
+from lhotse.audio import AudioSource
 
 from tests.data.conftest import RATE, write_ramp
 from w2vlab.data import listing, manifests
@@ -111,6 +112,26 @@ def test_lhotse_cuts(tmp_path, cache):
     manifest = prepare_manifest(tmp_path / "cuts.jsonl.gz", cache)
     assert ids(manifest) == ["cut0", "cut1", "cut2", "cut3"]
     assert manifest.skipped.counts == {"shorter than the manifest says": 2, "not a plain cut of a recording": 1}
+
+
+def test_lhotse_commands_are_not_run(tmp_path, cache):
+    """A manifest may come from anybody; lhotse runs what a source of this kind says, also that of a reverberation."""
+    plain = Recording.from_file(write_ramp(tmp_path / "a.wav", 1.0))
+    command = AudioSource("command", [0], f"mkdir {tmp_path / 'called'}; cat {tmp_path / 'a.wav'}")
+    bad = replace(plain, id="bad", sources=[command])
+    reverberated = {"name": "ReverbWithImpulseResponse", "kwargs": {"rir": bad.to_dict()}}
+    recordings = [plain, bad, replace(plain, id="echo", transforms=[reverberated])]
+    CutSet.from_cuts(
+        MonoCut(recording.id, start=0, duration=1.0, channel=0, recording=recording) for recording in recordings
+    ).to_file(tmp_path / "cuts.jsonl")
+    RecordingSet.from_recordings([plain, bad]).to_file(tmp_path / "recordings.jsonl")
+    for name, left_out in (("cuts.jsonl", 2), ("recordings.jsonl", 1)):
+        manifest = prepare_manifest(tmp_path / name, cache)
+        assert len(ids(manifest)) == 1
+        assert manifest.skipped.counts == {"the output of a shell command, which is not run": left_out}
+    assert not (tmp_path / "called").exists()
+    bad.load_audio()
+    assert (tmp_path / "called").exists()
 
 
 def test_lhotse_recording_that_lost_its_end(tmp_path, cache):

@@ -150,7 +150,10 @@ def test_a_checkpoint_must_be_one(tmp_path: Path) -> None:
 
 def test_a_checkpoint_needs_its_configuration(tmp_path: Path) -> None:
     path = save(build_model(FuturePrediction), tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match=r"`checkpoint` must hold the configuration of its model.* in Python"):
+    content = torch.load(path, weights_only=True)
+    del content["w2vlab_config"]  # as in checkpoints of models that Python built before they had one
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"`checkpoint` must hold the configuration of its model.* has none"):
         recognizer(path)
 
 
@@ -159,7 +162,7 @@ def test_a_checkpoint_of_another_kind_of_module_is_named(kind: str, checkpoint: 
     content = torch.load(checkpoint, weights_only=True)
     content["w2vlab_config"]["model"]["class_path"] = kind
     torch.save(content, path := tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=f"`checkpoint` must be of a pretraining run, but .* is of {kind}"):
+    with pytest.raises(ValueError, match=f"`checkpoint` must be of a pretraining run that can .*`model` .* {kind}"):
         recognizer(path)
 
 

@@ -212,6 +212,11 @@ def test_runs_that_cannot_be_repeated(tmp_path: Path) -> None:
     (folder / "run.json").write_text('{"command": []}')
     with pytest.raises(ValueError, match=r"run.json is damaged \(KeyError: 'continued'\)"):
         command_of(folder)
+    for command in (["rm", "-rf", "x"], ["w2vlab", "fit", "--config=\x1b[8mhidden"], ["w2vlab", 1], []):
+        later = {"command": command, "folder": "/b", "git": None}
+        write_run(folder, config(), rows(2.0), continued=[later])
+        with pytest.raises(ValueError, match=r"run.json is damaged \((ValueError|IndexError|TypeError|AttributeError)"):
+            command_of(folder)
     write_run(folder, config(), rows(2.0))
     write_run(tmp_path / "b", config(), rows(2.0))
     with pytest.raises(ValueError, match=r"`repeat` must be one run, but .* has 2: .*a, .*b\."):

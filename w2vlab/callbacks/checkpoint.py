@@ -162,7 +162,9 @@ class RunCheckpoint(ModelCheckpoint):
                     logger.after_save_checkpoint(proxy(self))
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        if self._written:  # else nothing has taken its place
+        # The name may come from the checkpoint that the run goes on from, and so from anybody.
+        ours = Path(filepath).resolve().parent == Path(str(self.dirpath)).resolve() and filepath.endswith(".ckpt")
+        if self._written and ours:  # else nothing has taken its place
             super()._remove_checkpoint(trainer, filepath)
 
     def _write(self, trainer: Trainer, path: str | Path, weights_only: bool) -> bool:

@@ -27,7 +27,7 @@ from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_ta
 from w2vlab.evaluation.comparison import Compared, compare
 from w2vlab.files import cache_root
 from w2vlab.functional.interval import Interval
-from w2vlab.registry import load_parts
+from w2vlab.registry import import_parts, load_parts
 from w2vlab.wording import count
 
 _HELP = f"""\
@@ -70,6 +70,7 @@ def run(options: list[str]) -> int:
     folder = own.folder or Path("comparison")
     try:
         load_parts()
+        import_parts(own.parts)
         cache = cache_root(own.cache_dir)
         modules = {
             name: load_model(path, device_named(own.device))

@@ -24,7 +24,7 @@ from w2vlab.cli.problems import report_problem
 from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_tasks, open_corpus
 from w2vlab.evaluation.results import as_plain_split
 from w2vlab.files import EVALUATION, cache_root
-from w2vlab.registry import load_parts
+from w2vlab.registry import import_parts, load_parts
 
 _HELP = f"""\
 Usage: w2vlab evaluate CHECKPOINT [OPTIONS]
@@ -62,6 +62,7 @@ def run(options: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         load_parts()
+        import_parts(own.parts)
         module = load_model(own.checkpoint, device_named(own.device))
         cache = cache_root(own.cache_dir)
         shortest = max(module.encoder.receptive_field, 400)

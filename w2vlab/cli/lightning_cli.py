@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from w2vlab.files import RUNS
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.resuming import validation_is_due
 from w2vlab.modules.trained import TrainedModule
+from w2vlab.registry import import_parts
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": RUNS,
@@ -114,6 +116,12 @@ class W2VLightningCLI(LightningCLI):
         """Adds the seed, and what the trainer has no option for."""
         parser.add_argument("--seed_everything", type=int, default=1, help="Seed of every random draw of the run.")
         parser.add_argument(
+            "--parts",
+            type=str,
+            default=SUPPRESS,
+            help="Modules of your own, with commas between, whose parts a checkpoint that is opened may name.",
+        )
+        parser.add_argument(
             "--validate_first",
             type=bool,
             default=False,
@@ -146,6 +154,9 @@ class W2VLightningCLI(LightningCLI):
             self._start.update = checkpoint.get("global_step", 0)
             self._validation_is_due = validation_is_due(checkpoint)
 
+    def _parse_ckpt_path(self) -> None:
+        """Takes no options from a checkpoint; Lightning would import what its hyper-parameters name."""
+
     def _parsed(self, parser: LightningArgumentParser) -> Namespace:
         """Parses the options, in which shipped files may stand by their names."""
         try:
@@ -155,7 +166,9 @@ class W2VLightningCLI(LightningCLI):
         if problem := command_line_problem(args):
             parser.error(problem)
         with no_collection():
-            return parser.parse_args(args)
+            parsed = parser.parse_args(args)
+        import_parts(parsed[parsed.subcommand].get("parts"))
+        return parsed
 
     def _carried_over(self, config: Namespace) -> list[str]:
         return carried_over(with_recipe_paths(self._args), config)

@@ -146,8 +146,18 @@ def _list_lhotse(manifest: Path, skipped: Tally) -> Iterator[Entry]:
             # Mixtures and padding would have to be rendered before a window of them could be read.
             skipped.add("not a plain cut of a recording", item.id)
             continue
+        if _runs_a_command(item.recording.to_dict()):
+            skipped.add("the output of a shell command, which is not run", item.id)
+            continue
         paths = tuple(Path(str(source.source)) for source in item.recording.sources if source.type == "file")
         yield Entry(item.id, paths, item.drop_features().drop_supervisions())
+
+
+def _runs_a_command(plain: Any) -> bool:
+    """Tells whether lhotse would run a command for a recording, or for one in its transforms (a reverberation)."""
+    if isinstance(plain, dict):
+        return plain.get("type") == "command" or any(map(_runs_a_command, plain.values()))
+    return isinstance(plain, list | tuple) and any(map(_runs_a_command, plain))
 
 
 def _read_lhotse(manifest: Path) -> Iterator[Cut]:

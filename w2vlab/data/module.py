@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -266,6 +266,23 @@ class SpeechDataModule(LightningDataModule):
         options = {f"data.{name}": getattr(self, name) for name in DECIDES_THE_ORDER}
         options["data.num_buckets"] = self._num_buckets(self._train)  # the default depends on the corpus
         return {**options, "utterances to train on": len(self._train)}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What decides which utterances are trained on and in which order, as plain data."""
+        return {name: getattr(self, name) for name in DECIDES_THE_ORDER}
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Is not to be had: what Lightning does here would import and call what a checkpoint names.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"`SpeechDataModule` must be built from its options, not from {checkpoint_path}: options never come from a "
+            "checkpoint. `Trainer.fit(…, ckpt_path=…)` goes on at the place that it holds."
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Makes the next training loader begin at the place that `state_dict` tells; to be called after `setup`.

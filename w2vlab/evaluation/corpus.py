@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lhotse.cut import Cut
@@ -137,11 +138,15 @@ def seen_in_pretraining(run_config: dict[str, object] | None, corpus: Evaluation
     data = (run_config or {}).get("data")
     if not isinstance(data, dict) or "corpus" not in data:
         return Seen(known=False)
-    test = corpus.split.test
     try:
-        excluded = exclusion(data.get("exclude")) or (lambda name: False)
-    except ValueError:  # a file of another machine
+        return _seen(data, corpus, cache)
+    except (ValueError, TypeError, OSError):  # a file of another machine, or options that are none
         return Seen(known=False)
+
+
+def _seen(data: dict[str, Any], corpus: EvaluationCorpus, cache: Path) -> Seen:
+    test = corpus.split.test
+    excluded = exclusion(data.get("exclude")) or (lambda name: False)
     usable = [
         name
         for name, cut in corpus.cuts.items()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 
 from w2vlab.evaluation.abx import AbxTask, make_task
 from w2vlab.evaluation.corpus import EvaluationCorpus, Seen, seen_in_pretraining
@@ -19,6 +18,8 @@ from w2vlab.evaluation.measure import Advance, Reporter, Settings, Silent, Sourc
 from w2vlab.evaluation.mfcc import MfccFeatures
 from w2vlab.modules.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.saved import build_model, class_named
+from w2vlab.modules.saved.plain import CONFIG
 
 MODEL, RANDOM, MFCC = "model", "random network", "MFCC"
 
@@ -58,7 +59,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> PretrainingMod
     """Rebuilds the model of a checkpoint, in evaluation.
 
     Raises:
-        ValueError: The file is no whole checkpoint of a pretraining with `w2vlab fit`.
+        ValueError: The file is no whole checkpoint of a pretraining, or names a part that is not known.
     """
     checkpoint = read_checkpoint(path, check=False)
     if PRETRAINED in checkpoint:
@@ -66,9 +67,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> PretrainingMod
             f"`ckpt_path` must be a checkpoint of a pretraining, but {path} is one of a fine-tuning. `w2vlab validate` "
             "scores that."
         )
-    if "w2vlab_config" not in checkpoint:
+    if CONFIG not in checkpoint:
         raise ValueError(
-            f"`ckpt_path` must be a checkpoint of `w2vlab fit`, which holds its configuration, but {path} holds none. "
+            f"`ckpt_path` must be a checkpoint that holds the configuration of its model, but {path} holds none. "
             "From Python, give the module to `w2vlab.evaluation.evaluate`."
         )
     module = PretrainingModule.load_from_checkpoint(path, map_location="cpu")
@@ -84,13 +85,13 @@ def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> Pretraining
     """
     if module.run_config is None:
         return None
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(PretrainingModule, "model")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        twin: PretrainingModule = parser.instantiate_classes(
-            parser.parse_object({"model": module.run_config["model"]})
-        ).model
+    try:
+        class_named(module.run_config.get("model"), type(module), "the run")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            twin: PretrainingModule = build_model(module.run_config["model"], PretrainingModule, "the run")
+    except ValueError:  # it has a part that is no class
+        return None
     return twin.to(module.device).eval()
 
 

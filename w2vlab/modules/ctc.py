@@ -14,6 +14,7 @@ from w2vlab.functional.choices import check_choice
 from w2vlab.functional.ctc import alignable, ctc_loss
 from w2vlab.interfaces import Decoder, DecoderFactory, MaskingFactory
 from w2vlab.masking import ChannelMasking
+from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.pretrained import read_pretrained
 from w2vlab.modules.recognition import Recognition, Recognizer
 from w2vlab.modules.sums import PREDICTIONS, Sums
@@ -107,6 +108,17 @@ class CTCFineTuning(Recognizer):
         self._decoder: Decoder | None = None
         self._num_unfit = 0
         self._unknown: set[str] = set()
+
+    @classmethod
+    def arguments_from(cls, checkpoint: Mapping[str, Any], path: Any) -> dict[str, Any]:
+        """Has the checkpoint stand for the one that it began with, of which it holds all that there was.
+
+        Raises:
+            ValueError: It does not.
+        """
+        if PRETRAINED not in checkpoint:
+            raise ValueError(f"`{PRETRAINED}` must be in a checkpoint of a fine-tuning, but is not in {path}.")
+        return {"checkpoint": str(path)}
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Makes room for the units of `vocabulary`, with a new linear layer and a new decoder.

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import json
-import re
-from argparse import ArgumentError
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
-from w2vlab.interfaces import ContextFactory, ContextNetwork
+from w2vlab.interfaces import ContextNetwork
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.saved import build_model, class_named, completed, options_that_fit, saved_config
+from w2vlab.modules.saved.constructors import arguments_of
+
+_UNUSED = ("optimizer", "scheduler")
+"""Of the pretraining, which is over."""
 
 
 @dataclass
@@ -54,17 +52,20 @@ def read_pretrained(path: str, context_options: Mapping[str, Any], weights: bool
     """
     checkpoint = read_checkpoint(path, name="checkpoint")
     further = PRETRAINED in checkpoint
-    config = checkpoint[PRETRAINED] if further else (checkpoint.get("w2vlab_config") or {}).get("model")
+    config = (
+        saved_config(checkpoint, path, PRETRAINED) if further else (saved_config(checkpoint, path) or {}).get("model")
+    )
     if config is None:
         raise ValueError(
-            f"`checkpoint` must hold the configuration of its model, as those of `w2vlab fit` do, but {path} has none: "
-            "its model was built in Python. Give that model a `run_config` before it is saved."
+            f"`checkpoint` must hold the configuration of its model, as those of w2vlab do, but {path} has none. Give "
+            "that model a `run_config` before it is saved."
         )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(PretrainingModule, "model")
-    config = _with_context_options(parser, config, context_options, path)
-    parsed = parser.parse_object({"model": deepcopy(config)})  # which changes what is inside
-    model: PretrainingModule = parser.instantiate_classes(parsed).model
+    try:
+        config = completed(config, PretrainingModule, path, leave_out=_UNUSED)
+    except ValueError as problem:
+        raise ValueError(f"`checkpoint` must be of a pretraining run that can be rebuilt, but: {problem}") from None
+    _set_context_options(config, context_options, path)
+    model = build_model(config, PretrainingModule, path)
     parts = Pretrained(model.frontend(), model.context, getattr(model, "mask_embedding", None), config)
     if weights:
         loaded = nn.Module() if further else model
@@ -76,43 +77,25 @@ def read_pretrained(path: str, context_options: Mapping[str, Any], weights: bool
     return parts
 
 
-def _with_context_options(
-    parser: ArgumentParser, config: dict[str, Any], options: Mapping[str, Any], path: str
-) -> dict[str, Any]:
-    """Returns the configuration with every default filled in, and with `options`."""
-    try:
-        parsed = parser.parse_object({"model": deepcopy(config)})
-    except ArgumentError as problem:
-        raise ValueError(
-            f"`checkpoint` must be of a pretraining run, but {path} is of {config.get('class_path')}, which is none "
-            f"here: {problem}"
-        ) from None
-    text = parser.dump(parsed, skip_none=False, format="json")
-    filled: dict[str, Any] = json.loads(text)["model"]
-    context = filled["init_args"]["context"]
-    context["init_args"] = {**context.get("init_args", {}), **options}
-    _check_context_options(context, options, path)
-    return filled
-
-
-def _check_context_options(context: dict[str, Any], options: Mapping[str, Any], path: str) -> None:
-    module, _, kind = context["class_path"].rpartition(".")
-    _, *known = inspect.signature(getattr(importlib.import_module(module), kind)).parameters
+def _set_context_options(config: dict[str, Any], options: Mapping[str, Any], path: str) -> None:
+    """Has `options` count in the configuration of the context network."""
+    if not options:
+        return
+    context = config["init_args"]["context"]
+    cls = class_named(context, ContextNetwork, path, "model.context")
+    _, *known = arguments_of(cls)
     if unknown := options.keys() - set(known):
         raise ValueError(
-            f"`context_options` must be options of {kind} ({', '.join(known)}), the context network of {path}, but "
-            f"has {', '.join(sorted(unknown))}."
+            f"`context_options` must be options of {cls.__name__} ({', '.join(known)}), the context network of {path}, "
+            f"but has {', '.join(sorted(unknown))}."
         )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--context", type=ContextFactory)
     try:
-        parser.parse_object({"context": deepcopy(context)})
-    except ArgumentError as problem:
-        reason = re.search(r"Expected an? .*", str(problem))
+        options_that_fit(cls, options)
+    except ValueError as problem:
         raise ValueError(
-            f"`context_options` must be values that {kind} takes, but are {dict(options)}: "
-            f"{reason[0] if reason else problem}"
+            f"`context_options` must be values that {cls.__name__} takes, but are {dict(options)}: {problem}."
         ) from None
+    context["init_args"] = {**context.get("init_args", {}), **options}
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], path: str, context_options: Mapping[str, Any]) -> None:

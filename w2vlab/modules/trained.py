@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -18,12 +18,15 @@ from torch.optim import Optimizer
 
 from w2vlab.distributed import rank, world_size
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
-from w2vlab.modules.loading import PRETRAINED, read_checkpoint
+from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, skip_unless
 from w2vlab.modules.resuming import settle, take_up
+from w2vlab.modules.saved import Record, build_model, class_named, load_weights, record, saved_config
+from w2vlab.modules.saved.plain import CONFIG
 from w2vlab.modules.sums import PREDICTIONS, Sums
 from w2vlab.types import AudioBatch
 from w2vlab.vocabulary import Units
+from w2vlab.wording import W2VLabWarning
 
 
 class TrainedModule(pl.LightningModule, ABC):
@@ -51,6 +54,14 @@ class TrainedModule(pl.LightningModule, ABC):
     units: Units | None = None
     """What the transcript of an utterance must be told in; None where none is needed."""
 
+    _record: Record | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Notes what the module is built of, so that its checkpoints can be opened again."""
+        module = super().__new__(cls)
+        object.__setattr__(module, "_record", record(cls, args, kwargs))  # which a module forbids before it is one
+        return module
+
     def __init__(self, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable, seed: int) -> None:
         super().__init__()
         if seed < 0:
@@ -58,8 +69,8 @@ class TrainedModule(pl.LightningModule, ABC):
         self.seed = seed
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self.run_config: dict[str, Any] | None = None
-        """The resolved configuration that built this module, if one did; saved in its checkpoints."""
+        self.run_config: dict[str, Any] | None = None if self._record is None else {"model": self._record.config}
+        """The resolved configuration of the run, or of the model that Python built; saved in its checkpoints."""
         self.codebook_counts: Tensor | None = None
         """How often each entry was chosen in the last validation, `(G, V)`, on the host."""
         self.num_candidates: int | None = None
@@ -123,6 +134,8 @@ class TrainedModule(pl.LightningModule, ABC):
         """
         check_optimizers(self.trainer)
         self._forget_update()
+        if self.trainer.checkpoint_callbacks:
+            self._warn_of_what_is_not_saved()
 
     def _forget_update(self) -> None:
         self._begin_update()
@@ -187,8 +200,23 @@ class TrainedModule(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration that built the model, as plain data, and makes the place that of the last update."""
         if self.run_config is not None:
-            checkpoint["w2vlab_config"] = self.run_config
+            data = getattr(getattr(self.trainer, "datamodule", None), "options", None)
+            checkpoint[CONFIG] = {"data": data, **self.run_config} if isinstance(data, dict) else self.run_config
+        self._warn_of_what_is_not_saved()
         settle(checkpoint, self.trainer)
+
+    def _warn_of_what_is_not_saved(self) -> None:
+        record, self._record = self._record, None  # once
+        if record is None or not record.missing or (self.run_config or {}).get("model") is not record.config:
+            return
+        if rank() == 0:
+            names = ", ".join(f"`{name}`" for name in record.missing)
+            warnings.warn(
+                f"Checkpoints of this model cannot be opened without it: {names} must be a class, a functools.partial "
+                "of one or plain data to be saved, but is a function or an object. Training is the same.",
+                category=W2VLabWarning,
+                stacklevel=2,
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Has the options at hand win over those in the checkpoint."""
@@ -210,27 +238,45 @@ class TrainedModule(pl.LightningModule, ABC):
     ) -> Self:
         """Rebuilds the module from the configuration in its checkpoint and loads its weights.
 
-        A module that was built in Python has no configuration: give its parts as keyword arguments, as in Lightning.
+        Whoever made the file, opening it runs no code of theirs: it may name parts that are loaded already, and plain
+        data for their options (`w2vlab.modules.saved`). No optimiser is built.
+
+        Args:
+            checkpoint_path: The checkpoint. The class is the one that it names, which must be this one or extend it.
+            map_location: Where tensors go, as in `torch.load`.
+            hparams_file: Must be None: options are those in the checkpoint.
+            strict: Whether all weights must be those of the model; None for yes.
+            weights_only: Is true, whatever is given.
+            kwargs: Arguments of the constructor that count in place of the saved ones, such as a part that is no class
+                and so could not be saved.
 
         Raises:
-            ValueError: The file is not a whole checkpoint.
+            ValueError: The file is not a whole checkpoint, or names what may not be built.
         """
+        if hparams_file is not None:
+            raise ValueError(f"`hparams_file` must be None, but is {hparams_file}: give options as keyword arguments.")
         checkpoint = read_checkpoint(checkpoint_path, map_location)
-        config = checkpoint.get("w2vlab_config")
-        if kwargs or config is None:
-            return super().load_from_checkpoint(
-                checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
+        config = saved_config(checkpoint, checkpoint_path)
+        if config is not None:
+            kind = class_named(config.get("model"), cls, checkpoint_path)
+            given = {**kind.arguments_from(checkpoint, checkpoint_path), **kwargs}
+            module: Self = build_model(config["model"], cls, checkpoint_path, given)
+            module.run_config = {**config, **(module.run_config or {})} if kwargs else config
+        elif kwargs and not inspect.isabstract(cls):
+            module = cls(**kwargs)
+        else:
+            raise ValueError(
+                f"`checkpoint_path` must hold the configuration of its model, but {checkpoint_path} has none. Call "
+                "this on the class of the model, with its parts as keyword arguments."
             )
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(cls, "model")
-        model = deepcopy(config["model"])  # parsing changes what is inside
-        if PRETRAINED in checkpoint:  # it holds all that the checkpoint had that it began with
-            model = {**model, "init_args": {**model["init_args"], "checkpoint": str(checkpoint_path)}}
-        module: Self = parser.instantiate_classes(parser.parse_object({"model": model})).model
-        module.run_config = config
-        module.make_room(checkpoint)
-        module.load_state_dict(checkpoint["state_dict"], strict=strict is not False)
+        module.on_load_checkpoint(checkpoint)
+        load_weights(module, checkpoint["state_dict"], checkpoint_path, strict=strict is not False)
         return module
+
+    @classmethod
+    def arguments_from(cls, checkpoint: Mapping[str, Any], path: Any) -> dict[str, Any]:
+        """Returns arguments of the constructor that a checkpoint brings beside its configuration."""
+        return {}
 
 
 def _whole(value: Tensor) -> Tensor:
