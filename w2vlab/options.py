@@ -20,7 +20,7 @@ def flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         if name == "class_path":
             yield key, inner
         else:
-            yield from flat(key if name == "init_args" else f"{key}.{name}" if key else name, inner)
+            yield from flat(key if name == "init_args" else f"{key}.{name}" if key else str(name), inner)
 
 
 def without_checkpoint(args: Iterable[str]) -> list[str]:

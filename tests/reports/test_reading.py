@@ -159,7 +159,10 @@ def test_a_damaged_sweep(content: str, tmp_path: Path) -> None:
     write_run(tmp_path / "t1", config(), rows(2.0))
     (tmp_path / "sweep.json").write_text(content)
     if "name" in content:
-        with pytest.raises(ValueError, match=r"no runs in .*sweep.json is damaged \(KeyError"):
+        with pytest.raises(
+            ValueError,
+            match=r"no runs in .*sweep.json is damaged in its trial 1 \(it must be a mapping with `parameters`",
+        ):
             read([str(tmp_path)])
     else:
         found = read([str(tmp_path)])
