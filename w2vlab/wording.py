@@ -54,7 +54,7 @@ def warnings_in_a_line() -> Iterator[None]:
 def one_line(text: str, most: int | None = None) -> str:
     r"""Returns a text that can do nothing to what it is printed in: what is not printable is written as its escape.
 
-    A name of a run or the last line of a log may hold newlines, which break a table, escape codes, which move the cursor
+    The name of a run or a line of a log may hold newlines, which break a table, escape codes, which move the cursor
     or hide text, or marks that turn the direction of writing.
 
     Args:

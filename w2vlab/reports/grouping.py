@@ -62,7 +62,7 @@ class Grouping:
 def group(found: Found, by: Sequence[str] | None) -> Grouping:
     """Puts runs together that are the same but for their seed.
 
-    Runs of one row that differ in any other option, because the file of a sweep was edited between two of its trials for
+    Runs of one row that differ in any other option, because the file of a sweep was edited between two trials for
     example, are rows of their own: a mean over them would be one of different things.
 
     Args:

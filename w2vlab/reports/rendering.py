@@ -123,7 +123,7 @@ def markdown(cells: Cells) -> str:
     """Returns a table of Markdown, and the notes as a paragraph each."""
 
     def line(entries: Sequence[str]) -> str:
-        return "| " + " | ".join((markdown_text(entry).replace("`", r"\`") for entry in entries)) + " |"
+        return "| " + " | ".join(markdown_text(entry).replace("`", r"\`") for entry in entries) + " |"
 
     rule = ["---" if index < cells.num_left else "---:" for index in range(len(cells.columns))]
     lines = [line(cells.columns), "| " + " | ".join(rule) + " |", *map(line, cells.rows), ""]
@@ -207,7 +207,7 @@ def csv_text(report: Report) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Returns a name as spreadsheets take it for text and not for a formula, with an apostrophe before it if need be."""
+    """Returns a name as a spreadsheet takes it for text: what would be a formula has an apostrophe before it."""
     is_formula = text[:1] in ("=", "+", "-", "@") and not _is_number(text)
     return f"'{text}" if is_formula else text
 
