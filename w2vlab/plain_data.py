@@ -30,6 +30,8 @@ LONGEST_NUMBER = 400
 
 _LARGEST = 1e300
 
+_SHORT = 100_000
+
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -107,8 +109,14 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: It is not YAML.
         ValueError: It is nested deeper than `MOST_LEVELS`, or has more than `MOST_VALUES` values.
     """
-    check_yaml(text)
-    value = yaml.load(text, _Loader)
+    try:
+        check_yaml(text)
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        if len(text) < _SHORT:  # the slow reader says more of what it expected
+            for _ in yaml.parse(text, yaml.SafeLoader):
+                pass
+        raise
     _check(value, MOST_VALUES)
     return value
 
