@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 RUNS = "runs"
@@ -34,6 +36,20 @@ def cache_root(cache_dir: Path | None) -> Path:
     """Returns `cache_dir`, else the environment's `W2VLAB_CACHE`, else `~/.cache/w2vlab`."""
     chosen = cache_dir or os.environ.get("W2VLAB_CACHE") or "~/.cache/w2vlab"
     return Path(chosen).expanduser().absolute()
+
+
+def folder_name(name: str) -> str:
+    """Returns the name of a folder for something with a name of any kind: always one folder, never a way out of one.
+
+    A name that is one already stays as it is. Of another one, with a `/` in it for example, the readable part is kept,
+    with a few digits that no other name has.
+    """
+    plain = name.isprintable() and "/" not in name and not name.startswith(".") and 0 < len(os.fsencode(name)) <= 200
+    if plain and name == name.strip():
+        return name
+    readable = re.sub(r"[^A-Za-z0-9=+.-]+", "_", name)[:80].strip("_-.")
+    digits = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return f"{readable}-{digits}" if readable else digits
 
 
 def write_whole(path: Path, text: str) -> None:

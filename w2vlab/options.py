@@ -11,16 +11,19 @@ def flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
     Args:
         key: Where `value` stands in the config; empty for the whole of it.
-        value: A part of the config as plain data. A list is a leaf.
+        value: A part of the config as plain data. A list is a leaf, and so is a mapping without an entry: no penalties
+            at all are not the default ones.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or (key and not value):
         yield key, value
         return
     for name, inner in value.items():
         if name == "class_path":
             yield key, inner
+        elif name == "init_args" and inner == {}:
+            continue  # the class says it all
         else:
-            yield from flat(key if name == "init_args" else f"{key}.{name}" if key else name, inner)
+            yield from flat(key if name == "init_args" else f"{key}.{name}" if key else str(name), inner)
 
 
 def without_checkpoint(args: Iterable[str]) -> list[str]:

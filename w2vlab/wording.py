@@ -49,3 +49,18 @@ def warnings_in_a_line() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    r"""Returns a text that can do nothing to what it is printed in: what is not printable is written as its escape.
+
+    The name of a run or a line of a log may hold newlines, which break a table, escape codes, which move the cursor
+    or hide text, or marks that turn the direction of writing.
+
+    Args:
+        text: Of whatever origin.
+        most: Characters to keep; None for all of them.
+    """
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return text if most is None or len(text) <= most else f"{text[: most - 1]}…"

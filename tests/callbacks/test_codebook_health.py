@@ -262,6 +262,40 @@ def test_picture_of_many_codebooks_says_what_it_leaves_out() -> None:
     assert "Codes of one utterance\n(codebooks 1 to 32 of 40)" in panels(figure)
 
 
+def with_values(values: list[float], changed: list[float], size: int = 6) -> HealthView:
+    shown = view(groups=1, looks=0, size=size)
+    for look, value in enumerate(values):
+        names = ("perplexity_hard", "perplexity_soft", "num_dead", "next_code_entropy")
+        shares = {"1/changed": changed[look - 1]} if look else {}
+        shown.history.record(100 * look + 100, {f"1/{name}": value for name in names} | shares)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("values", "changed"),
+    [
+        ([33.0, 27.0, 34.0], [0.0, 1.0]),  # close together and far above 0: the margin was a share of their range
+        ([0.0, 0.0, 0.0], [0.0, 0.0]),
+        ([1.0], []),
+        ([0.0], []),
+        ([40.0, 0.0], [1.0]),
+    ],
+)
+def test_every_mark_is_seen_whole(values: list[float], changed: list[float]) -> None:
+    figure = draw_codebook_health(with_values(values, changed))
+    figure.savefig(io.BytesIO())
+    marks = 0
+    for axes in figure.axes[2:6]:
+        box = axes.get_window_extent()
+        for line in axes.lines:
+            radius = line.get_markersize() / 2 * figure.dpi / 72
+            for x, y in axes.transData.transform(line.get_xydata()):
+                marks += 1
+                assert box.x0 + radius < x < box.x1 - radius
+                assert box.y0 + radius < y < box.y1 - radius
+    assert marks == 4 * len(values) + len(changed)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 8])
 def test_panels_do_not_overlap(groups: int) -> None:
     figure = draw_codebook_health(view(groups, looks=1))

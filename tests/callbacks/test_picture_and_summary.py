@@ -123,6 +123,22 @@ def test_no_panel_looks_empty(rows: int, codebooks: bool) -> None:
     assert all(visible_marks(axes) for axes in figure.axes)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_marks_and_lines_are_within_their_axes(rows: int) -> None:
+    """Where values lie close together and far above 0, their marks were cut at the upper edge."""
+    view = with_rows(rows)
+    for row in view.train.rows:
+        row |= {"train/throughput/data_wait_share": 0.0, "train/throughput/mfu": 1.0}
+    figure = draw_run(view)
+    figure.savefig(io.BytesIO())
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        for line in axes.lines:
+            if line.get_linestyle() != "--" and line.get_marker() not in ("", "None"):
+                values = [float(value) for value in line.get_ydata()]
+                assert low + 0.02 * (high - low) < min(values) <= max(values) < high - 0.02 * (high - low)
+
+
 def test_what_is_not_finite_is_no_mark() -> None:
     train, validation = MetricHistory(), MetricHistory()
     train.record(10, {"train/loss/total": math.nan, "train/accuracy": 0.2, "learning_rate": 1e-4})

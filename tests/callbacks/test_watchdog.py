@@ -264,6 +264,24 @@ def test_a_run_shorter_than_a_window_is_told(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING, logger="w2vlab"):
         watch(toy_model(MaskedPrediction, 0.001, quantizer=GUMBEL), noise(), 4, watchdog())
     assert "`window` (50) is longer than the run (4 updates)" in caplog.text
+    assert "patience" not in caplog.text
+
+
+@pytest.mark.parametrize(("updates", "told"), [(50, True), (99, True), (100, False), (-1, False)])
+def test_a_run_shorter_than_its_patience_is_told(updates: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Its codebooks are watched; a model that learns nothing would be let pass without a word."""
+    trainer: Any = SimpleNamespace(
+        estimated_stepping_batches=math.inf if updates < 0 else updates,
+        max_steps=updates,
+        max_epochs=-1,
+        is_global_zero=True,
+        global_step=0,
+    )
+    with caplog.at_level(logging.WARNING, logger="w2vlab"):
+        CollapseWatchdog().on_train_start(trainer, None)  # type: ignore[arg-type]
+    text = f"`patience` (100) is longer than the run ({updates} updates), so it cannot be seen that nothing is learned "
+    assert (f"{text}(uninformed, at_chance). Lower it." in caplog.text) == told
+    assert bool(caplog.text) == told
 
 
 @pytest.mark.parametrize(

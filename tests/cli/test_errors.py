@@ -163,7 +163,7 @@ def test_configs(
 def test_binary_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    assert error_of([f"--config={path}"], capsys) == f"The config {path} must be text in UTF-8, but is not."
+    assert error_of([f"--config={path}"], capsys) == f"The config {path} cannot be used: it is not text in UTF-8."
 
 
 @pytest.mark.parametrize(

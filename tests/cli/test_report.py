@@ -112,14 +112,15 @@ def test_real_runs_and_their_repetition(
     assert main(["report", "--repeat", "r2"]) == 0
     *comments, command = capsys.readouterr().out.splitlines()
     assert all(comment.startswith("# ") for comment in comments)
-    assert command.startswith(f"cd {tmp_path} && w2vlab fit --config=")
+    assert command.startswith(f"cd {tmp_path} && WANDB_MODE=offline w2vlab fit --config=")
     words = subprocess.run(
-        ["sh", "-c", command.replace(" && w2vlab ", " && printf '%s\\n' ")], capture_output=True, text=True, check=True
+        ["sh", "-c", command.replace(" w2vlab ", " printf '%s\\n' ")], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert words[-1] == "--trainer.default_root_dir=r2"
+    assert words[-1] == f"--trainer.default_root_dir=runs/repeats/{tmp_path.name}-r2"
     before = (Path("r2") / "metrics.jsonl").read_text()
     assert main(words) == 0
-    again = (Path("r2") / "metrics.jsonl").read_text()
+    assert (Path("r2") / "metrics.jsonl").read_text() == before
+    again = Path("runs", "repeats", f"{tmp_path.name}-r2", "metrics.jsonl").read_text()
     assert [json.loads(row).get("val/loss/total") for row in again.splitlines()] == [
         json.loads(row).get("val/loss/total") for row in before.splitlines()
     ]

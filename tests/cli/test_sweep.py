@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -152,5 +153,82 @@ def test_a_whole_sweep_and_the_same_again(
         # One offline run a trial, in the group of the sweep.
         (run,) = (folder / trial["name"]).rglob("run-*.wandb")
         assert wandb_files.group_and_name(run) == ("tiny", trial["name"])
+    # Losses of two quantizers: neither is the better one.
+    assert "(best)" not in printed
+    assert "No trial is the best: val/loss/total cannot be compared, they differ in the quantizer" in printed
     assert main(command) == 0
     assert all((folder / trial["name"] / "log.txt").read_text().count("picture: ") == 1 for trial in record["trials"])
+
+    sweep = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
+    sweep["command"].insert(-1, "--model.optimizer.lr=0.01")
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    capsys.readouterr()
+    assert main([*command, "--dry-run"]) == 0
+    assert "was run with other options: model.optimizer.lr 0.001 -> 0.01" in capsys.readouterr().out
+    before = (folder / "sweep.json").read_text()
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert all(f"{trial['name']}: model.optimizer.lr 0.001 -> 0.01" in error for trial in record["trials"])
+    assert "--repeat=changed" in error
+    assert (folder / "sweep.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("../../x", "x-[0-9a-f]{6}"), ("/etc/x", "etc_x-[0-9a-f]{6}"), ("a b: ü", "a b: ü")]
+)
+def test_a_sweep_stays_in_its_folder_whatever_its_name(write: Write, tmp_path: Path, name: str, folder: str) -> None:
+    fake = Path(__file__).parents[1] / "sweeps" / "fake_run.py"
+    place = tmp_path / "a" / "b" / "c"
+    place.mkdir(parents=True)
+    path = write(
+        name=name,
+        program=str(fake),
+        command=[sys.executable, "${program}", "${args}"],
+        parameters={"kind": {"value": "plain"}},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["sweep", str(path), "--devices=cpu"]) == 0
+    (made,) = (place / "runs" / "sweeps").iterdir()
+    assert re.fullmatch(folder, made.name)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a", "sweep.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "flags"),
+    [
+        (
+            {"model.quantizer": {"value": "IdentityQuantizer"}, "model.loss": {"value": "CodePredictionLoss"}},
+            ["--model.quantizer=IdentityQuantizer", "--model.loss=CodePredictionLoss"],
+        ),
+        ({"model": {"value": "FuturePrediction"}}, ["--model=FuturePrediction"]),
+        ({"model.context.model_dim": {"value": 7}}, ["--model.context.model_dim=7"]),
+        ({"trainer.gradient_clip_val": {"value": "x"}}, ["--trainer.gradient_clip_val=x"]),
+    ],
+)
+def test_an_impossible_pair_is_told_as_by_fit(
+    write: Write,
+    tiny_config: Path,
+    capsys: pytest.CaptureFixture[str],
+    parameters: dict[str, object],
+    flags: list[str],
+) -> None:
+    assert main(["sweep", str(write(parameters=parameters)), "--dry-run"]) == 1
+    by_sweep = capsys.readouterr().err.splitlines()
+    try:
+        status = main(["fit", f"--config={tiny_config}", *flags, "--trainer.logger=false"])
+    except SystemExit as refused:
+        status = int(str(refused.code))
+    assert status in (1, 2)
+    problem = capsys.readouterr().err.splitlines()[0].removeprefix("error: ")
+    assert by_sweep[0].endswith(f"cannot be run: {problem}")
+    assert by_sweep[1] == "No trial was begun."
+
+
+def test_null_is_a_value(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["sweep", str(write(parameters={"trainer.gradient_clip_val": {"values": [None, 5]}})), "--dry-run"]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "--trainer.gradient_clip_val=null" in printed
+    assert "--trainer.gradient_clip_val=5" in printed

@@ -159,7 +159,10 @@ def test_a_damaged_sweep(content: str, tmp_path: Path) -> None:
     write_run(tmp_path / "t1", config(), rows(2.0))
     (tmp_path / "sweep.json").write_text(content)
     if "name" in content:
-        with pytest.raises(ValueError, match=r"no runs in .*sweep.json is damaged \(KeyError"):
+        with pytest.raises(
+            ValueError,
+            match=r"no runs in .*sweep.json is damaged in its trial 1 \(it must be a mapping with `parameters`",
+        ):
             read([str(tmp_path)])
     else:
         found = read([str(tmp_path)])
@@ -195,11 +198,62 @@ def test_the_command_that_repeats_a_run(tmp_path: Path) -> None:
     assert command_of(the_run(str(tmp_path))).splitlines() == [
         "# git commit abc, with changes that are not in it",
         "# w2vlab 0.1.0",
-        f"cd '{tmp_path}/it'\"'\"'s' && w2vlab fit '--config=configs/a b.yaml'",
+        f"cd '{tmp_path}/it'\"'\"'s' && WANDB_MODE=offline w2vlab fit '--config=configs/a b.yaml' "
+        "'--trainer.default_root_dir=runs/repeats/it'\"'\"'s-a'",
     ]
     later: dict[str, Any] = {"command": ["w2vlab", "fit", "--x=1", "--ckpt_path=y"], "folder": "/b", "git": None}
     write_run(folder, config(), rows(2.0), continued=[later])
-    assert command_of(folder).splitlines()[0::2] == ["# the code was in no git repository", "cd /b && w2vlab fit --x=1"]
+    code, _, command = command_of(folder).splitlines()
+    assert code == "# the code was in no git repository"
+    assert command.startswith("cd /b && WANDB_MODE=offline w2vlab fit --x=1 ")
+
+
+@pytest.mark.parametrize("option", [["--trainer.default_root_dir=s/t1"], ["--trainer.default_root_dir", "s/t1"]])
+def test_a_trial_is_repeated_outside_of_its_sweep(option: list[str], tmp_path: Path) -> None:
+    """The sweep would take the repetition for the trial, and its environment, which had W&B offline, is not there."""
+    command = ["w2vlab", "fit", *option, "--model.quantizer=x"]
+    run = write_run(tmp_path / "s" / "t1" / "w2vlab" / "id", config(), rows(2.0), command=command)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "folder": str(tmp_path)}))
+    write_sweep(tmp_path / "s", "s", [trial("t1", {"p": 1})])
+    line = command_of(the_run(str(tmp_path / "s"))).splitlines()[-1]
+    start = f"cd {tmp_path} && WANDB_MODE=offline w2vlab fit --model.quantizer=x --trainer.default_root_dir="
+    assert line == f"{start}runs/repeats/s-t1"
+    (tmp_path / "runs" / "repeats" / "s-t1").mkdir(parents=True)
+    assert command_of(run).splitlines()[-1] == f"{start}runs/repeats/s-t1-2"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"command": ["sh", "-c", "rm -r ."]},
+        {"command": "w2vlab fit"},
+        {"command": ["w2vlab", "fit", 3]},
+        {"folder": ["x"]},
+        {"git": "x"},
+        {"continued": {"a": 1}},
+        {"versions": [1]},
+    ],
+)
+def test_what_is_no_command_of_a_run_is_not_repeated(record: dict[str, Any], tmp_path: Path) -> None:
+    path = write_run(tmp_path, config(), rows(2.0)) / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **record}))
+    with pytest.raises(ValueError, match=r"run.json is damaged"):
+        command_of(tmp_path)
+
+
+def test_what_is_printed_for_a_shell_is_two_comments_and_a_command(tmp_path: Path) -> None:
+    folder = write_run(
+        tmp_path / "a\nb",
+        config(),
+        rows(2.0),
+        git={"commit": "x\nrm -r .", "changed": False},
+        versions={"v": "\r\x1b[2J"},
+    )
+    lines = command_of(folder).split("\n")
+    assert [line[:2] for line in lines[:2]] == ["# ", "# "]
+    assert lines[2].startswith("cd ")
+    assert "\x1b" not in lines[1]
 
 
 def test_runs_that_cannot_be_repeated(tmp_path: Path) -> None:

@@ -149,6 +149,62 @@ def test_unequal_runs_are_told(tmp_path: Path) -> None:
     assert any("several runs with seed 2; they are no independent draws" in note for note in notes)
 
 
+def test_a_row_averages_nothing_but_seeds(tmp_path: Path) -> None:
+    """A sweep whose file was edited between its trials: the parameters are the same, and what was run is not."""
+    trials = []
+    for number, (updates, rate, loss) in enumerate(((80, 0.01, 1.0), (80, 0.01, 2.0), (40, 0.1, 7.0))):
+        options = config(seed=number + 1)
+        options["trainer"] |= {"max_steps": updates, "default_root_dir": f"t{number}"}
+        options["model"]["init_args"]["optimizer"] = {"class_path": "torch.optim.AdamW", "init_args": {"lr": rate}}
+        write_run(tmp_path / f"t{number}", options, rows(loss, updates=updates))
+        trials.append(trial(f"t{number}", {"part": "a", "seed_everything": number + 1}))
+    report = report_of(write_sweep(tmp_path, "s", trials))
+    named = {line.group.name: [run.name for run in line.group.runs] for line in report.lines}
+    first, second = "a (max_steps 80, lr 0.01)", "a (max_steps 40, lr 0.1)"
+    assert named == {first: ["t0", "t1"], second: ["t2"]}
+    assert [line.means[0].mean for line in report.lines] == [1.5, 7.0]
+    for name, apart in ((first, "max_steps 80, lr 0.01"), (second, "max_steps 40, lr 0.1")):
+        told = f"{name}: in no mean with the others of these parameters, because it differs from them: {apart}."
+        assert told in report.notes
+    json.dumps(as_plain(report))
+
+
+def test_chosen_keys_average_nothing_else_either(tmp_path: Path) -> None:
+    two_by_two(tmp_path)
+    report = report_of(tmp_path, by=["model.quantizer"])
+    assert [len(line.group.runs) for line in report.lines] == [2, 2]
+    assert [line.group.name for line in report.lines] == [
+        "GumbelQuantizer (dropout null)",
+        "GumbelQuantizer (dropout 0.1)",
+    ]
+
+
+def test_an_option_that_an_earlier_version_did_not_have_splits_no_row(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", config(seed=1), rows(1.0))
+    write_run(tmp_path / "b", config(seed=2, new_option=None), rows(2.0))
+    assert [len(line.group.runs) for line in report_of(tmp_path, by=["model.loss"]).lines] == [2]
+
+
+def test_no_penalties_are_not_the_default_ones(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", config(penalties=None), rows(1.0))
+    write_run(tmp_path / "b", config(penalties={}), rows(2.0))
+    report = report_of(tmp_path)
+    assert report.grouping.keys == ["model.penalties"]
+    assert report.unlike == "the penalties"
+
+
+@pytest.mark.parametrize("metric", ["val/loss/contrastive", "train/loss/total", "train/accuracy"])
+def test_every_loss_and_accuracy_is_one_of_its_objective(metric: str, tmp_path: Path) -> None:
+    for number, quantizer in enumerate(("GumbelQuantizer", "EMAQuantizer")):
+        logged = [{"update": 1, metric: 2.0}, {"update": 2, "val/loss/total": 1.0, "val/wer": 0.5, metric: 2.0}]
+        write_run(tmp_path / f"r{number}", config(quantizer), logged)
+    report = report_of(tmp_path, metrics=[metric, "val/wer"])
+    loss, errors = report.lines[1].differences
+    assert loss is None
+    assert errors is not None
+    assert report.notes[0].startswith(f"{metric} is no outcome that these groups can be compared by")
+
+
 def test_published_rows_stand_beside_the_measured_ones(tmp_path: Path) -> None:
     file = tmp_path / "published.yaml"
     file.write_text(PUBLISHED)

@@ -51,6 +51,29 @@ def test_variables_of_the_environment_are_put_in(tmp_path, monkeypatch):
     assert file_command(sweep, trial) == ["w2vlab", "there", "--model.size=[1, 2]"]
 
 
+def test_null_is_null_to_fit_and_what_an_agent_makes_of_it_to_others(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    text = "method: grid\nprogram: {}\ncommand: ['${{program}}', fit, '${{args}}']\nparameters:\n"
+    values = "  a: {value: null}\n  b: {value: [null, true]}\n  c: {value: {x: null}}\n  d: {value: [true, 1]}\n"
+    commands = {}
+    for program in ("w2vlab", "other"):
+        path.write_text(text.format(program) + values)
+        sweep = read_sweep(path)
+        (trial,) = planned_trials(sweep, None)
+        commands[program] = file_command(sweep, trial)[2:]
+        assert trial.parameters["a"] is None
+    assert commands["w2vlab"] == ["--a=null", "--b=[null, true]", '--c={"x": null}', "--d=[True, 1]"]
+    assert commands["other"] == ["--a=None", "--b=[None, True]", "--c={'x': None}", "--d=[True, 1]"]
+
+
+def test_a_trial_that_begins_anew_is_another_run(tmp_path):
+    sweep = sweep_of(tmp_path, "")
+    (trial,) = planned_trials(sweep, None)
+    first = trial_environment(sweep, trial, tmp_path, "offline")["WANDB_RUN_ID"]
+    trial.repeats = 1
+    assert trial_environment(sweep, trial, tmp_path, "offline")["WANDB_RUN_ID"] == f"{first}-1"
+
+
 def test_an_unknown_macro_is_refused(tmp_path):
     sweep = sweep_of(tmp_path, 'command: ["${program}", "${arg}"]\n')
     (trial,) = planned_trials(sweep, None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_plain_data import multiplied
 from w2vlab.sweeps import planned_trials, read_sweep, varied_paths
 
 WHOLE = """\
@@ -99,6 +100,54 @@ def test_what_is_wrong_is_said(tmp_path, change, message):
     assert change[0] in WHOLE
     with pytest.raises(ValueError, match=message):
         read(tmp_path, WHOLE.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("{min: 1e-5, max: 1e-3}", {"min": 1e-5, "max": 1e-3}),
+        ("{distribution: log_uniform_values, min: 1e-5, max: 1}", {"min": 1e-5, "max": 1}),
+        ("{distribution: normal, mu: -1E3, sigma: .5e-2}", {"mu": -1000.0, "sigma": 0.005}),
+        ("{distribution: q_uniform, min: 0, max: 1, q: 1e-1}", {"q": 0.1}),
+        ("{values: [1, 2], probabilities: [1e-1, 9e-1]}", {"probabilities": [0.1, 0.9]}),
+        # What a flag takes is its own affair: the text goes on as it is, and old trials keep their names.
+        ("{values: [1e-5, null]}", {"values": ["1e-5", None]}),
+    ],
+)
+def test_numbers_that_yaml_takes_for_text(tmp_path, content, options):
+    """YAML 1.1 has no number in 1e-5, and people write it."""
+    text = f"method: random\nparameters: {{lr: {content}}}\n"
+    (parameter,) = read(tmp_path, text).parameters.values()
+    assert {name: parameter.options[name] for name in options} == options
+    if "min" in options:
+        assert parameter.distribution != "int_uniform"
+
+
+def test_numbers_of_hyperband_too(tmp_path):
+    rule = read(tmp_path, WHOLE.replace("min_iter: 2", "max_iter: 2.7e1, s: 2, eta: 3e0")).early_terminate
+    assert rule is not None
+    assert rule.bands == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{distribution: normal, sigma: wide}", r"`lr` must have a number as `sigma`, but has wide"),
+        ("{distribution: normal, sigma: 0}", r"`lr` must have `sigma` above 0, but has 0"),
+        ("{distribution: q_uniform, min: 0, max: 1, q: 0}", r"`lr` must have `q` above 0, but has 0"),
+        ("{min: .nan, max: 1}", r"`lr` must have numbers as `min` and `max`, but has nan and 1"),
+        ("{values: [1, 2], probabilities: [a, b]}", r"`lr` must have one of `probabilities` a value"),
+        ("{values: [1, 2], probabilities: 3}", r"`lr` must have one of `probabilities` a value"),
+    ],
+)
+def test_numbers_that_cannot_be(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, f"method: random\nparameters: {{lr: {content}}}\n")
+
+
+def test_a_file_whose_aliases_multiply_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot be read: it has more than 200,000 values"):
+        read(tmp_path, multiplied("{0}: &{0} [{1}]\n"))
 
 
 @pytest.mark.parametrize(

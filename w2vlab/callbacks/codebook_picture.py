@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.limits import from_zero
 from w2vlab.types import Seconds
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -49,7 +50,7 @@ class HealthView:
 def draw_codebook_health(view: HealthView) -> Figure:
     """Draws usage, codes of one utterance, and what the looks so far gave."""
     figure = Figure(figsize=(14, 7.5), layout="constrained")
-    figure.suptitle(view.title, fontsize=13)
+    figure.suptitle(view.title.replace("$", r"\$"), fontsize=13)
     grid = figure.add_gridspec(2, 12)
     usage, raster = figure.add_subplot(grid[0, :4]), figure.add_subplot(grid[0, 4:])
     _draw_usage(usage, view.counts)
@@ -58,16 +59,15 @@ def draw_codebook_health(view: HealthView) -> Figure:
     _draw_series(panels[0], view, ("perplexity_hard", "perplexity_soft"), "Perplexity (entries)")
     _draw_series(panels[1], view, ("num_dead",), "Dead entries (not chosen on the probe)")
     _draw_series(panels[2], view, ("changed",), "Share of frames with another code")
-    panels[2].set_ylim(-0.02, 1.02)
     _draw_series(panels[3], view, ("next_code_entropy",), "Entropy of the next code (bits a frame)")
-    for axes in (panels[0], panels[1], panels[3]):
-        axes.set_ylim(bottom=0)
+    for axes, top in zip(panels, (None, None, 1.0, None), strict=True):
+        from_zero(axes, top)
     return figure
 
 
 def _draw_usage(axes: Axes, counts: Tensor) -> None:
     size = counts.shape[1]
-    shares = (counts / counts.sum(dim=1, keepdim=True)).sort(dim=1, descending=True).values  # (G, V)
+    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sort(dim=1, descending=True).values  # (G, V)
     ranks = torch.arange(1, size + 1)
     for index, share in enumerate(shares[:_MAX_SHOWN]):
         dead = int((share == 0).sum())
@@ -77,8 +77,8 @@ def _draw_usage(axes: Axes, counts: Tensor) -> None:
             first = float(ranks[size - dead]) - 0.5
             axes.axvspan(first, size + 0.5, color=_COLOURS[index], alpha=0.08, linewidth=0)
     axes.axhline(1 / size, color=_LIMIT, linestyle="--", linewidth=1, label="all alike")
-    axes.set_xlim(0.5, size + 0.5)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(0.5 - 0.02 * size, size + 0.5)  # or a single entry that has everything would be a line on the edge
+    axes.set_ylim(0, 1.08 * max(float(shares.max()), 1 / size))
     axes.set_xlabel("rank of the entry (shaded: dead)")
     axes.set_ylabel("share of the frames")
     axes.legend(fontsize=9, frameon=False)
@@ -119,6 +119,8 @@ def _draw_series(axes: Axes, view: HealthView, names: tuple[str, ...], title: st
                 axes.plot(updates, values, markersize=4, label=f"codebook {index + 1}{kind}", **style)
     axes.set_xlabel("update")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if len(view.history.rows) == 1:  # numbers around a single update would only be in the way
+        axes.set_xticks([view.history.rows[0]["update"]])
     if axes.has_data():
         axes.legend(fontsize=8, frameon=False)
     else:

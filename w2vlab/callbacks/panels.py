@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, ScalarFormatter
 
 from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.limits import from_zero
 from w2vlab.callbacks.run_view import RunView
 from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
 
@@ -66,7 +67,7 @@ def _draw_errors(axes: Axes, view: RunView) -> None:
     for (name, what), colour, marker in zip(view.error_rates.items(), (_VAL, _SECOND), "os", strict=False):
         _draw_line(axes, view.validation, f"val/{name}", f"of {what}s", colour, marker)
     _draw_limit(axes, 1.0, "as many errors as there are to recognise")
-    axes.set_ylim(bottom=0)
+    from_zero(axes)
     _finish(axes, "Error rates in validation")
 
 
@@ -78,19 +79,20 @@ def _draw_perplexity(axes: Axes, view: RunView) -> None:
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(ScalarFormatter())
     else:
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
     _finish(axes, "Codebook perplexity in validation")
 
 
 def _draw_schedules(axes: Axes, view: RunView) -> None:
     _draw_line(axes, view.train, _RATE, "learning rate (left)", _TRAIN)
-    axes.set_ylim(bottom=0)
+    from_zero(axes)
     axes.ticklabel_format(axis="y", scilimits=(-2, 3))
     handles = list(axes.lines)
     if _finite(view.train, _TEMPERATURE):
         right = axes.twinx()
         _draw_line(right, view.train, _TEMPERATURE, "Gumbel temperature (right)", _SECOND)
-        right.set_ylim(0, right.get_ylim()[1] * 1.25)  # room for the legend
+        from_zero(right)
+        right.set_ylim(top=right.get_ylim()[1] * 1.25)  # room for the legend
         right.spines["top"].set_visible(False)
         handles += right.lines
     _finish(axes, "Schedules", handles=handles)
@@ -98,13 +100,13 @@ def _draw_schedules(axes: Axes, view: RunView) -> None:
 
 def _draw_speed(axes: Axes, view: RunView) -> None:
     _draw_line(axes, view.train, AUDIO_RATE, "audio (left)", _TRAIN)
-    axes.set_ylim(bottom=0)
+    from_zero(axes)
     handles = list(axes.lines)
     if any(_finite(view.train, name) for name in (MFU, DATA_WAIT_SHARE)):
         right = axes.twinx()
         _draw_line(right, view.train, MFU, "MFU (right)", _SECOND)
         _draw_line(right, view.train, DATA_WAIT_SHARE, "waiting for data (right)", _VAL)
-        right.set_ylim(0, 1)
+        from_zero(right, 1.0)
         right.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         right.spines["top"].set_visible(False)
         handles += right.lines
@@ -137,7 +139,7 @@ def _draw_finding(axes: Axes, view: RunView) -> None:
             f"{100 * bar.value:.1f} %", (place, bar.high), (0, 4), textcoords="offset points", ha="center", fontsize=9
         )
     axes.set_xticks(range(len(bars)), [bar.name for bar in bars], fontsize=9)
-    axes.set_ylim(0, min(1.1, 1.2 * max(bar.high for bar in bars)))
+    axes.set_ylim(0, min(1.15, 1.2 * max(bar.high for bar in bars)) or 1.0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.set_title(view.finding.title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

@@ -18,7 +18,7 @@ def draw_run(view: RunView) -> Figure:
     panels = [panel for panel in (RECOGNITION if view.error_rates else PRETRAINING) if panel.shows(view)]
     rows = _rows(panels)
     figure = Figure(figsize=(4.7 * max(map(len, rows), default=1), 3.75 * max(1, len(rows))), layout="constrained")
-    figure.suptitle(view.title, fontsize=13)
+    figure.suptitle(view.title.replace("$", r"\$"), fontsize=13)
     if not panels:
         figure.text(0.5, 0.5, "nothing recorded", ha="center", va="center", color="#777777")
         return figure

@@ -22,6 +22,7 @@ import w2vlab
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.files import RUN_RECORD, write_whole
 from w2vlab.modules.trained import TrainedModule
+from w2vlab.plain_data import read_json
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "wandb")
 
@@ -134,7 +135,7 @@ def device_name(device: torch.device) -> str:
 def _run_of(checkpoint: Path) -> dict[str, Any] | None:
     """Returns what the run that wrote a checkpoint says of itself; None where there is nothing that can be read."""
     try:
-        content = json.loads((checkpoint.parent.parent / RUN_RECORD).read_text(encoding="utf-8"))
+        content = read_json(checkpoint.parent.parent / RUN_RECORD)
     except (OSError, ValueError):
         return None
     whole = isinstance(content, dict) and isinstance(content.get("continued"), list) and "command" in content

@@ -191,6 +191,15 @@ class CollapseWatchdog(Callback):
                 count(int(updates), "update"),
             )
         self._next_offer = trainer.global_step
+        if window <= updates < self._patience and trainer.is_global_zero:
+            patient = ", ".join(signature.name for signature in self.signatures if signature.needs_patience)
+            logger.warning(
+                "CollapseWatchdog: `patience` (%d) is longer than the run (%s), so it cannot be seen that nothing is "
+                "learned (%s). Lower it.",
+                self._patience,
+                count(int(updates), "update"),
+                patient,
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from matplotlib.axes import Axes
@@ -11,24 +11,43 @@ from matplotlib.figure import Figure
 from w2vlab.evaluation import Evaluation, table_rows
 from w2vlab.evaluation.results import Row, majority
 from w2vlab.evaluation.unit_quality import UnitData, count_phones
+from w2vlab.wording import one_line
 
 _MODEL, _RANDOM, _MFCC, _LIMIT = "#0072B2", "#D55E00", "#009E73", "#777777"
 """Told apart by any eye (Okabe and Ito)."""
+
+_CODEBOOKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Codebooks whose usage is drawn; of more, the first ones."""
 
 _MAX_CODES = 100
 """Codes in the matrix; of more, the most used ones."""
 
 
 def draw_evaluation(evaluation: Evaluation, title: str) -> Figure:
-    """Draws probe and ABX over the layers, and which codes stand for which phones."""
-    figure = Figure(figsize=(15, 8), layout="constrained")
-    figure.suptitle(f"{title} on {evaluation.corpus.name}", fontsize=13)
+    """Draws what was measured: probe and ABX over the layers, and which codes stand for which phones.
+
+    Without phone labels there is neither, and it is how often each code is used.
+    """
     rows = table_rows(evaluation)
-    grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.2])
-    probe, errors = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
-    _draw_layers(probe, rows, "Phone probe: accuracy (%)", "accuracy", majority(evaluation))
-    _draw_layers(errors, rows, "ABX within speakers: error (%)", "abx", 0.5 if evaluation.tasks else None)
-    _draw_matrix(figure.add_subplot(grid[:, 1]), evaluation)
+    over_layers: list[Callable[[Axes], None]] = []
+    if any(row.accuracy is not None for row in rows):
+        over_layers.append(
+            lambda axes: _draw_layers(axes, rows, "Phone probe: accuracy (%)", "accuracy", majority(evaluation))
+        )
+    if any("within" in row.abx for row in rows):
+        over_layers.append(lambda axes: _draw_layers(axes, rows, "ABX within speakers: error (%)", "abx", 0.5))
+    data = evaluation.model.unit_data
+    number = max(1, len(over_layers))
+    width = 7.0 * bool(over_layers) + 8.0 * (data is not None)
+    figure = Figure(figsize=(width or 8.0, 4.0 * number + 0.5 * (not over_layers)), layout="constrained")
+    name = evaluation.corpus.name if evaluation.corpus.phones else f"{evaluation.corpus.name}, without phone labels"
+    figure.suptitle(one_line(f"{title} on {name}").replace("$", r"\$"), fontsize=13)
+    columns = bool(over_layers) + (data is not None)
+    grid = figure.add_gridspec(number, max(1, columns), width_ratios=[1, 1.2] if columns == 2 else None)
+    for place, draw in enumerate(over_layers):
+        draw(figure.add_subplot(grid[place, 0]))
+    if data is not None:
+        (_draw_matrix if data.phones else _draw_usage)(figure.add_subplot(grid[:, -1]), evaluation, data)
     return figure
 
 
@@ -49,24 +68,38 @@ def _draw_layers(axes: Axes, rows: Sequence[Row], title: str, kind: str, chance:
         axes.axhline(100 * cepstra, color=_MFCC, linestyle="--", label="MFCC")
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    if not axes.has_data():
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_LIMIT)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
     if chance is not None:
         axes.axhline(100 * chance, color=_LIMIT, linestyle=":", label="chance")
-    axes.set_xticks(list(places), [row.name for row in layers], rotation=30, ha="right", fontsize=9)
+    axes.set_xticks(
+        list(places), [row.name for row in layers], rotation=30, ha="right", rotation_mode="anchor", fontsize=9
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9, frameon=False)
 
 
-def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
-    data = evaluation.model.unit_data
-    if data is None or not data.phones:
-        axes.text(0.5, 0.5, "no codes, or no phone labels", transform=axes.transAxes, ha="center", color=_LIMIT)
-        axes.set_axis_off()
-        return
+def _draw_usage(axes: Axes, _: Evaluation, data: UnitData) -> None:
+    """Draws how often each entry of each codebook is used, which takes no labels."""
+    codes = torch.cat(list(data.codes.values()))  # (T, G)
+    size = data.codebook_size
+    for group in range(min(codes.shape[1], len(_CODEBOOKS))):
+        counts = torch.bincount(codes[:, group], minlength=size).double()
+        shares = 100 * (counts / counts.sum()).sort(descending=True).values
+        used = int((counts > 0).sum())
+        label = f"codebook {group + 1}: {used} of {size} used"
+        axes.stairs(shares.numpy(), torch.arange(size + 1).numpy() + 0.5, label=label, color=_CODEBOOKS[group])
+    axes.axhline(100 / size, color=_LIMIT, linestyle="--", linewidth=1, label="all alike")
+    axes.set_xlim(0.5 - 0.02 * size, size + 0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("rank of the entry")
+    axes.set_ylabel("% of the frames")
+    more = f" (codebooks 1 to {len(_CODEBOOKS)} of {codes.shape[1]})" if codes.shape[1] > len(_CODEBOOKS) else ""
+    axes.set_title(f"Usage of the entries, most used first{more}", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9, frameon=False)
+
+
+def _draw_matrix(axes: Axes, evaluation: Evaluation, data: UnitData) -> None:
     shares, phones, codes, total = phone_shares(data)
     # Codes beside others of the same phone, phones in the order of their most faithful codes.
     image = axes.imshow(100 * shares.T.numpy(), aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from w2vlab.cli.messages import explain
 from w2vlab.cli.other_names import hint
 from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file
+from w2vlab.plain_data import parse_yaml, read_text
 from w2vlab.registry import did_you_mean, known_names
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("_typed", default=())
@@ -124,12 +125,12 @@ def command_line_problem(args: list[str]) -> str | None:
         if name not in ("-c", "--config") or not is_file(value):
             continue
         try:
-            content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            return f"The config {value} must be text in UTF-8, but is not."
+            content = parse_yaml(read_text(Path(value)))
         except yaml.MarkedYAMLError as mistake:
             line = mistake.problem_mark.line + 1 if mistake.problem_mark else "?"
             return f"The config {value} must be valid YAML, but in line {line}: {mistake.problem}."
+        except (OSError, ValueError) as why:
+            return f"The config {value} cannot be used: {why}."
         if not isinstance(content, dict):
             return f"The config {value} must be a mapping of keys to values, but is: {content}"
         model = content.get("model")

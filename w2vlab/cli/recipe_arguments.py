@@ -9,6 +9,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import get_loader, set_loader
 
+from w2vlab.plain_data import check_yaml
 from w2vlab.recipes import ENDING, RUN_FOLDERS, find_recipe, no_such_file, recipe_path
 from w2vlab.registry import FAMILIES
 
@@ -36,7 +37,8 @@ def with_recipe_paths(args: Sequence[str]) -> list[str]:
             continue
         option, equals, value = word.partition("=")
         if equals:
-            found.append(f"{option}={_path_or_text(option, value)}")
+            # An agent of Weights & Biases hands null on as Python writes it, and so do people.
+            found.append(f"{option}={'null' if value == 'None' else _path_or_text(option, value)}")
             continue
         found.append(option)
         if _may_be_a_file(option) and (following := next(words, None)) is not None:
@@ -97,6 +99,7 @@ def _is_slot(key: str) -> bool:
 
 def _load(text: str) -> Any:
     """Loads YAML. jsonargparse calls this in the folder of the file, from which paths in it are looked for."""
+    check_yaml(text)
     return _with_paths(get_loader("yaml")(text), "")
 
 

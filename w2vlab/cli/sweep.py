@@ -18,9 +18,11 @@ from w2vlab.cli.evaluation_options import EvaluationParser, at_least
 from w2vlab.cli.fit import USER_ERRORS, messages_shown
 from w2vlab.cli.problems import report_problem
 from w2vlab.cli.sweep_check import TrialCheck
-from w2vlab.cli.sweep_table import SweepView, print_plan
+from w2vlab.cli.sweep_table import SweepView, print_again, print_plan, warn_of_losses
+from w2vlab.files import folder_name
 from w2vlab.recipes import SWEEP_FOLDERS, file_named
 from w2vlab.sweeps import (
+    Again,
     BayesSearch,
     LocalMachine,
     Machine,
@@ -29,6 +31,7 @@ from w2vlab.sweeps import (
     RunnerOptions,
     Sweep,
     Trial,
+    look_again,
     only_one,
     planned_trials,
     read_sweep,
@@ -46,8 +49,9 @@ sweeps, and `wandb sweep FILE` with `wandb agent` runs the same one from a serve
   w2vlab sweep sweeps/quantizers_small --parallel 2 --evaluate
 
 What was interrupted is begun again with the same command: finished trials stay as they are, others go on from their
-last checkpoints. A trial that fails is tried again from there, then reported; the others go on. When all have ended,
-`w2vlab report FOLDER` makes the table.
+last checkpoints. A trial that fails is tried again from there, then reported; the others go on. Where the options of
+trials have changed since they were begun, by another command or an edited file behind it, the sweep is refused: its
+table would hold different things. When all have ended, `w2vlab report FOLDER` makes the table.
 
 Options:
   --folder DIR        Where everything goes (runs/sweeps/NAME).
@@ -57,6 +61,9 @@ Options:
   --seeds N           Every trial under the seeds 1 to N, whatever the file says.
   --count N           Most trials (the file's `run_cap`); needed by random and bayes.
   --retries N         Further attempts of a trial that fails (1).
+  --repeat TRIALS     Begin these anew: their names with commas between and * for any letters, or the word changed, for
+                      all whose options have changed. What they have left is kept in FOLDER/set_aside/.
+  --drop TRIALS       Take these out of the sweep, or all that the file has no more: gone.
   --evaluate          Run `w2vlab evaluate` on the last checkpoint of each trial, with the options that follow:
                       --evaluate="--abx_cells 300 --layers context".
   --wandb MODE        offline (the default) or online: one run a trial, in one group.
@@ -87,15 +94,19 @@ def run(options: list[str]) -> int:
     try:
         sweep = read_sweep(file_named(own.file, "FILE", SWEEP_FOLDERS))
         sweep = sweep if own.seeds is None else sweep.with_seeds(own.seeds)
-        folder: Path = own.folder or Path("runs", "sweeps", sweep.name)
+        folder: Path = own.folder or Path("runs", "sweeps", folder_name(sweep.name))
         with ExitStack() as stack:
             lock = None if own.dry_run else stack.enter_context(only_one(folder))
             check = TrialCheck(sweep)
             count = own.count or sweep.run_cap
-            trials, search = _trials(sweep, count, check, folder)
+            trials, again, search = _trials(sweep, count, check, own, folder)
             if own.dry_run:
-                print_plan(sweep, trials, console)
+                print_plan(sweep, trials, again, console)
                 return 0
+            again.refuse(folder)
+            print_again(again, console)
+            trials = again.carry_out(folder, trials)
+            warn_of_losses(sweep, trials, console)
             machine = _machine(own, lock)
             evaluate = None if own.evaluate is None else [*shlex.split(own.evaluate), "--wandb=off"]
             runner_options = RunnerOptions(own.retries, own.wandb, evaluate, check)
@@ -105,19 +116,25 @@ def run(options: list[str]) -> int:
         return report_problem(problem)
 
 
-def _trials(sweep: Sweep, count: int | None, check: TrialCheck, folder: Path) -> tuple[list[Trial], BayesSearch | None]:
+def _trials(
+    sweep: Sweep, count: int | None, check: TrialCheck, own: argparse.Namespace, folder: Path
+) -> tuple[list[Trial], Again, BayesSearch | None]:
     """Returns the trials that are known before the first one, all of them looked at, and what finds more."""
     earlier = read_trials(folder)
     if sweep.method != "bayes":
-        trials = planned_trials(sweep, count)
-        check.all(trials)
-        return with_earlier(trials, earlier), None
+        planned = planned_trials(sweep, count)
+        check.all(planned)
+        trials = with_earlier(planned, earlier)
+        return trials, look_again(folder, trials, planned, own.repeat, own.drop), None
     if count is None:
         raise ValueError("`--count` or the file's `run_cap` must be given for the method bayes, but neither is.")
     search = BayesSearch(sweep)
     # Later ones are looked at when they are chosen: a mistake in a name is in every one.
     check(search.next(earlier))
-    return with_earlier([], [trial for trial in earlier if trial.ended]), search
+    trials = with_earlier([], [trial for trial in earlier if trial.ended])
+    for trial in trials:
+        check(trial)
+    return trials, look_again(folder, trials, trials, own.repeat, own.drop), search
 
 
 def _machine(own: argparse.Namespace, lock: int | None) -> Machine:
@@ -185,6 +202,10 @@ def _signals_to(runner: Runner) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _parse(options: Sequence[str]) -> argparse.Namespace:
     parser = EvaluationParser("w2vlab sweep", add_help=False, allow_abbrev=False)
     parser.add_argument("file")
@@ -194,6 +215,8 @@ def _parse(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=at_least(1))
     parser.add_argument("--count", type=at_least(1))
     parser.add_argument("--retries", type=at_least(0), default=1)
+    parser.add_argument("--repeat", type=_names, default=[])
+    parser.add_argument("--drop", type=_names, default=[])
     parser.add_argument("--evaluate", nargs="?", const="")
     parser.add_argument("--wandb", choices=("offline", "online"), default="offline")
     parser.add_argument("--ray")

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
-from w2vlab.files import CONFIG, EVALUATION, METRICS, REPORT, RUN_RECORD, SWEEP_RECORD
-from w2vlab.options import flat
-from w2vlab.reports.outcomes import of_evaluation
-from w2vlab.reports.run import Cost, Found, Row, RunData, Sweep, in_order
-
-_PEAK_MEMORY = "train/throughput/peak_memory_gib"
+from w2vlab.files import CONFIG, METRICS, REPORT, RUN_RECORD, SWEEP_RECORD, folder_name
+from w2vlab.reports.run import Found, RunData, Sweep
+from w2vlab.reports.run_files import Unreadable, optional, read_run
+from w2vlab.wording import one_line
 
 _NO_RUNS = {"checkpoints", "evaluation", "files", "logs", ".git", "__pycache__"}
 """Folders that hold no run."""
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class Unreadable(Exception):
-    """A file cannot be read, or is not what it should be."""
+_LONGEST_TEXT = 300
 
 
 def read_folder(root: Path, found: Found) -> None:
@@ -46,7 +36,10 @@ def walk(root: Path) -> Iterator[Path]:
 
 def is_run(folder: Path) -> bool:
     """Tells whether a folder is that of a run: a validation alone leaves only a configuration."""
-    return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in (RUN_RECORD, METRICS, REPORT))
+    try:
+        return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in (RUN_RECORD, METRICS, REPORT))
+    except OSError:  # it may not be looked into
+        return False
 
 
 def in_sweep(folder: Path, root: Path) -> bool:
@@ -68,100 +61,50 @@ def _add(folder: Path, found: Found) -> RunData | None:
     return run
 
 
-def read_run(folder: Path, problems: list[str]) -> RunData:
-    """Reads one run.
-
-    Args:
-        folder: Its folder.
-        problems: Takes what could not be read, as far as there is a run without it.
-
-    Raises:
-        Unreadable: Its configuration or all of its metrics cannot be read.
-    """
-    try:
-        return _read_run(folder, problems)
-    except (LookupError, TypeError, AttributeError, ValueError) as problem:
-        raise Unreadable(f"{folder} is damaged ({type(problem).__name__}: {problem}).") from None
-
-
-def _read_run(folder: Path, problems: list[str]) -> RunData:
-    config = _config(folder / CONFIG)
-    record = _optional(folder / RUN_RECORD, problems)
-    report = _optional(folder / REPORT, problems)
-    if (folder / METRICS).is_file():
-        train, validation = in_order(_lines(folder / METRICS, problems))
-    elif "train" in report:
-        train, validation = in_order(report["train"])[0], in_order(report["validation"])[1]
-    else:
-        raise Unreadable(f"{folder} has no metrics.")
-    status = record.get("status")
-    last = record["continued"][-1] if record.get("continued") else record
-    checkpoint = last.get("checkpoint")
-    updates = max((rows[-1]["update"] for rows in (train, validation) if rows), default=0)
-    return RunData(
-        name=str(folder),
-        source=str(folder),
-        options=dict(flat("", config)),
-        train=train,
-        validation=validation,
-        cost=_cost(report, train, validation),
-        evaluation=_evaluation(folder, problems),
-        finished=None if status is None else status == "finished",
-        ended="" if status in (None, "finished") else f"{_in_words(status)}, update {updates:g}",
-        started=str(last.get("started", "")),
-        continues=None if checkpoint is None else str(Path(last.get("folder", "."), checkpoint).parent.parent),
-    )
-
-
-def _in_words(status: str) -> str:
-    return "running, or killed" if status == "running" else status
-
-
-def _cost(report: dict[str, Any], train: list[Row], validation: list[Row]) -> Cost:
-    if "cost" in report:
-        known = {field.name for field in fields(Cost)}
-        return Cost(**{name: value for name, value in report["cost"].items() if name in known})
-    last: Row = max((rows[-1] for rows in (train, validation) if rows), key=lambda row: row["update"], default={})
-    peaks = [row[_PEAK_MEMORY] for row in train if _PEAK_MEMORY in row]
-    return Cost(last.get("seconds"), last.get("audio_seconds"), last.get("update"), max(peaks, default=None))
-
-
-def _evaluation(folder: Path, problems: list[str]) -> dict[str, float]:
-    """Returns the outcomes of the last checkpoint's evaluation; of the newest one where that has none."""
-    paths = sorted((folder / "evaluation").glob(f"*/{EVALUATION}"), key=lambda path: path.stat().st_mtime)
-    paths.sort(key=lambda path: path.parent.name == "last")
-    for path in reversed(paths):
-        try:
-            return of_evaluation(_optional(path, problems))
-        except (KeyError, TypeError, AttributeError) as problem:
-            problems.append(f"{path} is no evaluation ({type(problem).__name__}: {problem}): skipped.")
-    return {}
-
-
 def _read_sweep(folder: Path, found: Found) -> None:
-    content = _optional(folder / SWEEP_RECORD, found.problems)
+    path = folder / SWEEP_RECORD
+    content = optional(path, found.problems)
     trials = content.get("trials")
     if not isinstance(trials, list):
-        found.problems.append(f"{folder / SWEEP_RECORD} has no trials: its runs are read one by one.")
+        found.problems.append(one_line(f"{path} has no trials: its runs are read one by one."))
         for below in walk(folder):
             if is_run(below):
                 _add(below, found)
         return
-    try:
-        names = dict.fromkeys(name for trial in trials for name in trial["parameters"])
-        found.sweeps.append(Sweep(str(content.get("name", folder.name)), tuple(names)))
-        for trial in trials:
-            _read_trial(folder, trial, found)
-    except (KeyError, TypeError) as problem:
-        found.problems.append(f"{folder / SWEEP_RECORD} is damaged ({type(problem).__name__}: {problem}).")
+    whole = []
+    for number, trial in enumerate(trials, 1):
+        try:
+            whole.append(_checked(trial))
+        except ValueError as problem:
+            found.problems.append(one_line(f"{path} is damaged in its trial {number} ({problem}): skipped."))
+    names = dict.fromkeys(name for trial in whole for name in trial["parameters"])
+    found.sweeps.append(Sweep(one_line(str(content.get("name", folder.name)), _LONGEST_TEXT), tuple(names)))
+    for trial in whole:
+        _read_trial(folder, trial, found)
+
+
+def _checked(trial: Any) -> dict[str, Any]:
+    """Returns a trial of a record.
+
+    Raises:
+        ValueError: It is none, or its name is a way out of the folder of the sweep.
+    """
+    if not isinstance(trial, dict) or not isinstance(trial.get("parameters"), dict):
+        raise ValueError("it must be a mapping with `parameters`")
+    name, value = trial.get("name"), trial.get("value")
+    if not isinstance(name, str) or folder_name(name) != name:
+        raise ValueError(f"`name` must be that of a folder, but is {name!r}")
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise ValueError(f"`value` must be a number, but is {value!r}")
+    return trial
 
 
 def _read_trial(sweep: Path, trial: dict[str, Any], found: Found) -> None:
-    name, state, parameters = str(trial["name"]), str(trial.get("state")), trial["parameters"]
+    name, state, parameters = trial["name"], str(trial.get("state")), trial["parameters"]
     failure = f": {trial['failure']}" if trial.get("failure") else ""
     failure += f", at {trial['value']:g}" if trial.get("value") is not None else ""
     if state != "finished":
-        found.missing.append((name, parameters, state + failure))
+        found.missing.append((name, parameters, one_line(state + failure, _LONGEST_TEXT)))
         return
     runs: list[RunData] = []
     for below in walk(sweep / name):
@@ -171,55 +114,10 @@ def _read_trial(sweep: Path, trial: dict[str, Any], found: Found) -> None:
             except Unreadable as problem:
                 found.problems.append(str(problem))
     if not runs:
-        found.missing.append((name, parameters, f"finished, but there is no run that can be read below {sweep / name}"))
+        why = f"finished, but there is no run that can be read below {sweep / name}"
+        found.missing.append((name, parameters, one_line(why)))
         return
     # A trial that was taken up again has a folder for each of its parts; the last one holds the history of all.
     run = max(runs, key=lambda run: (run.started, run.cost.updates or 0))
     run.name, run.parameters, run.continues, run.finished, run.ended = name, parameters, None, True, ""
     found.runs.append(run)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as problem:
-        raise Unreadable(f"{path} cannot be read ({_first_line(problem)}).") from None
-    if not isinstance(content, dict):
-        raise Unreadable(f"{path} holds no options.")
-    return content
-
-
-def _optional(path: Path, problems: list[str]) -> dict[str, Any]:
-    """Returns a file of JSON; nothing where it is not there, and with a line in `problems` where it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        problems.append(f"{path} cannot be read ({_first_line(problem)}): skipped.")
-        return {}
-    if isinstance(content, dict):
-        return content
-    problems.append(f"{path} is not what it should be: skipped.")
-    return {}
-
-
-def _lines(path: Path, problems: list[str]) -> Iterable[dict[str, Any]]:
-    rows, bad = [], 0
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as problem:
-        raise Unreadable(f"{path} cannot be read ({_first_line(problem)}).") from None
-    for line in filter(None, text.splitlines()):
-        try:
-            row = json.loads(line)
-            rows.append({**row, "update": row["update"] + 0})
-        except (ValueError, TypeError, KeyError):
-            bad += 1
-    if bad:
-        problems.append(f"{path}: {bad} of {bad + len(rows)} lines are damaged: skipped.")
-    return rows
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]

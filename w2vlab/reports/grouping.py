@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from w2vlab.comparable import differing, is_incidental, is_seed, text_of
 from w2vlab.registry import did_you_mean
+from w2vlab.reports.outcomes import EVALUATION_SETTING
 from w2vlab.reports.run import SEED, Found, RunData
+from w2vlab.wording import one_line
 
 ABSENT = "–"  # noqa: RUF001
 """What an option says that a run does not have."""
 
-_IGNORED = ("ckpt_path", "trainer.default_root_dir", "data.cache_dir", "data.num_workers", "config", "validate_first")
-_IGNORED_BELOW = ("trainer.logger", "checkpoint.", "progress.", "report.", "throughput.")
+_LONGEST_LABEL = 120
+
+_MOST_TOLD = 8
 
 
 @dataclass
@@ -26,11 +30,13 @@ class Group:
         labels: What they have in common, a text for each key that runs are grouped by.
         runs: Those that count.
         parameters: Of the first trial, where the runs are trials of a sweep.
+        apart: Options, with their values, by which it is kept apart from others of the same labels.
     """
 
     labels: tuple[str, ...]
     runs: list[RunData] = field(default_factory=list)
     parameters: dict[str, Any] | None = None
+    apart: str = ""
 
     @property
     def name(self) -> str:
@@ -55,6 +61,9 @@ class Grouping:
 
 def group(found: Found, by: Sequence[str] | None) -> Grouping:
     """Puts runs together that are the same but for their seed.
+
+    Runs of one row that differ in any other option, because the file of a sweep was edited between two trials for
+    example, are rows of their own: a mean over them would be one of different things.
 
     Args:
         found: The runs, and the trials that have come to nothing.
@@ -85,8 +94,34 @@ def group(found: Found, by: Sequence[str] | None) -> Grouping:
     for _, parameters, _ in found.missing if swept and by is None else ():
         place = of([parameters.get(key, ABSENT) for key in keys])
         place.parameters = place.parameters or parameters
-    _tell_apart(groups.values())
-    return Grouping(keys, list(groups.values()), also)
+    whole = [part for place in groups.values() for part in _parts(place, keys)]
+    _tell_apart(whole)
+    return Grouping(keys, whole, also)
+
+
+def _parts(place: Group, keys: Sequence[str]) -> list[Group]:
+    """Returns the runs of a group that are the same but for their seed; several groups where it has others."""
+    settings = [{**run.options, **run.measured_on} for run in place.runs]
+    names = [name for name in differing(settings) if not _is_ignored(name) and name not in keys]
+    # Not to be evaluated is no other setting: the run counts in whatever else was measured.
+    names = [
+        name
+        for name in names
+        if not name.startswith(EVALUATION_SETTING)
+        or len({text_of(some[name]) for some in settings if name in some}) > 1
+    ]
+    if not names:
+        return [place]
+    parts: dict[str, Group] = {}
+    short = short_keys(names)
+    for run, some in zip(place.runs, settings, strict=True):
+        values = [some.get(name) for name in names]
+        told = [f"{name} {label(value)}" for name, value in zip(short, values, strict=True)]
+        apart = ", ".join(told[:_MOST_TOLD]) + (f" and {len(told) - _MOST_TOLD} more" if told[_MOST_TOLD:] else "")
+        first = f"{', '.join(told[:2])}{', …' if told[2:] else ''}"
+        labels = (*place.labels[:-1], f"{place.labels[-1]} ({first})") if place.labels else (first,)
+        parts.setdefault(text_of(values), Group(labels, [], place.parameters, apart)).runs.append(run)
+    return list(parts.values())
 
 
 def _value(key: str, parameters: Mapping[str, Any] | None, options: Mapping[str, Any], swept: bool) -> Any:
@@ -130,18 +165,22 @@ def _differing(options: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[st
 
 
 def _is_ignored(name: str) -> bool:
-    seed = name.rpartition(".")[2] in (SEED, "seed")
-    return seed or name in _IGNORED or name.startswith(_IGNORED_BELOW)
+    return is_seed(name) or is_incidental(name)
 
 
 def label(value: Any) -> str:
-    """Returns a value as a table shows it: the name of a class or a file without where it is."""
+    """Returns a value as a table shows it: in one line, the name of a class or a file without where it is."""
+    return one_line(_label(value), _LONGEST_LABEL)
+
+
+def _label(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return " + ".join(map(label, value)) or "none"
+        return " + ".join(map(_label, value)) or "none"
     if isinstance(value, dict):
-        inner = ", ".join(f"{key}={label(entry)}" for key, entry in value.get("init_args", {}).items())
+        options = value.get("init_args")
+        inner = ", ".join(f"{key}={_label(v)}" for key, v in options.items()) if isinstance(options, dict) else ""
         if "class_path" in value:
-            return label(value["class_path"]) + (f"({inner})" if inner else "")
+            return _label(value["class_path"]) + (f"({inner})" if inner else "")
         return json.dumps(value, default=str)
     if value is None or isinstance(value, bool):
         return json.dumps(value)

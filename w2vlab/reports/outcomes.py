@@ -12,6 +12,9 @@ from w2vlab.reports.run import RunData
 EVALUATION = "evaluation/"
 """Begins the names of what `w2vlab evaluate` has measured."""
 
+EVALUATION_SETTING = "evaluation."
+"""Begins the names of what it was measured on."""
+
 PROBE, ABX, PNMI = "evaluation/probe", "evaluation/abx_within", "evaluation/pnmi"
 LOSS, ACCURACY, PERPLEXITY = "val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"
 
@@ -65,6 +68,9 @@ def of_evaluation(content: dict[str, Any]) -> dict[str, float]:
 
     They are the phone probe and the ABX error of the context, and the mutual information of phones with all codebooks'
     codes taken together.
+
+    Raises:
+        LookupError, TypeError, AttributeError, ValueError: The content is not that of an evaluation.
     """
     if not content:
         return {}
@@ -78,7 +84,10 @@ def of_evaluation(content: dict[str, Any]) -> dict[str, float]:
         "evaluation/abx_across": abx.get("across"),
         PNMI: unit.get("pnmi"),
     }
-    return {name: value for name, value in values.items() if value is not None}
+    for name, value in values.items():
+        if value is not None and not 0 <= value <= 1:  # a text cannot be compared: TypeError
+            raise ValueError(f"`{name}` must be between 0 and 1, but is {value}")
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def choose(runs: Sequence[RunData], names: Iterable[str] | None) -> list[Outcome]:

@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from w2vlab.comparable import depends_on_objective
 from w2vlab.reports.grouping import Group
 from w2vlab.reports.outcomes import ACCURACY, LOSS, PERPLEXITY, Outcome
 from w2vlab.reports.report import Report
 from w2vlab.reports.statistics import mean_of
+from w2vlab.wording import one_line
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 """Told apart by any eye (Okabe and Ito); a group keeps its colour, line and marker in all pictures."""
@@ -46,7 +48,7 @@ def draw_curves(report: Report) -> Figure:
     """Draws the validations over the updates: the mean of each group, and one standard deviation on both sides."""
     groups = [line.group for line in report.lines]
     second = _first_logged(groups, (ACCURACY, "val/wer", "val/cer", "val/per"))
-    panels = [(LOSS, "Validation loss" + (", not comparable between these groups" if report.unlike else ""))]
+    panels = [(LOSS, "Validation loss" + _warning(report, LOSS))]
     if second:
         panels.append(
             (second, "Accuracy among the candidates" if second == ACCURACY else f"{second[4:].upper()} in validation")
@@ -103,11 +105,11 @@ def draw_outcomes(report: Report) -> Figure:
             text = outcome.text(mean.mean) + ("" if mean.deviation is None else f" ± {outcome.text(mean.deviation)}")
             ends = max(*values, middle + spread, 0.0)
             axes.annotate(text, (ends, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
-        _finish(axes, outcome.label, grid="x")
+        _finish(axes, outcome.label + ("\nnot comparable" if _warning(report, outcome.metric) else ""), grid="x")
         axes.margins(x=0.25)
     if not report.outcomes:
         _finish(panels[0], "outcomes")
-    panels[0].set_yticks(range(len(groups)), [_shorten(group.name) for group in groups], fontsize=9)
+    panels[0].set_yticks(range(len(groups)), [_shown(group.name) for group in groups], fontsize=9)
     panels[0].set_ylim(len(groups) - 0.4, -0.6)  # the first group at the top, as in the table
     return figure
 
@@ -134,9 +136,14 @@ def draw_perplexity(report: Report) -> Figure:
         axes.set_xscale("log")
     _finish(axes, f"{outcome.label if outcome else 'outcome'} by codebook perplexity, a point a run")
     axes.set_xlabel("perplexity of the codes in the last validation")
-    axes.set_ylabel(outcome.label if outcome else "")
+    axes.set_ylabel(outcome.label.replace("$", r"\$") if outcome else "")
     _add_legend(figure, groups)
     return figure
+
+
+def _warning(report: Report, metric: str) -> str:
+    """Returns what a title says of a loss that groups cannot be compared by; else nothing."""
+    return ", not comparable between these groups" if report.unlike and depends_on_objective(metric) else ""
 
 
 def _values(group: Group, outcome: Outcome) -> list[float]:
@@ -149,7 +156,13 @@ def _first_logged(groups: Sequence[Group], metrics: Sequence[str]) -> str | None
 
 
 def _shorten(name: str) -> str:
+    name = one_line(name)
     return name if len(name) <= _SHORT_NAME else f"{name[: _SHORT_NAME - 1]}…"
+
+
+def _shown(name: str) -> str:
+    """Returns a name as Matplotlib shows it as it is: between two dollar signs it would read a formula."""
+    return _shorten(name).replace("$", r"\$")
 
 
 def _legend_columns(groups: Sequence[Group], width: float) -> int:
@@ -165,9 +178,9 @@ def _legend_height(groups: Sequence[Group], width: float) -> float:
 def _add_legend(figure: Figure, groups: Sequence[Group]) -> None:
     axes = figure.axes[0]
     handles = [
-        axes.plot(
-            [], [], label=f"{_shorten(group.name)} (n = {len(group.runs)})", linewidth=1.5, markersize=5, **style
-        )[0]
+        axes.plot([], [], label=f"{_shown(group.name)} (n = {len(group.runs)})", linewidth=1.5, markersize=5, **style)[
+            0
+        ]
         for group, style in zip(groups, _styles(groups), strict=True)
     ]
     columns = _legend_columns(groups, figure.get_figwidth())
@@ -175,7 +188,7 @@ def _add_legend(figure: Figure, groups: Sequence[Group]) -> None:
 
 
 def _finish(axes: Axes, title: str, grid: Literal["both", "x"] = "both") -> None:
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title.replace("$", r"\$"), fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(axis=grid, alpha=0.3)

@@ -11,6 +11,9 @@ from w2vlab.files import RUN_RECORD
 from w2vlab.reports.folders import in_sweep, is_run, read_folder, walk
 from w2vlab.reports.run import Found
 from w2vlab.reports.wandb_runs import SCHEME, read_files, read_server, run_files
+from w2vlab.wording import one_line
+
+_LONGEST_NAME = 200
 
 
 def read(places: Sequence[str], api: Any = None) -> Found:
@@ -66,14 +69,15 @@ def _only_once(found: Found) -> None:
 
 
 def _name(found: Found) -> None:
-    """Calls runs by what their folders do not have in common."""
+    """Calls runs by what their folders do not have in common, in names that can stand in a table."""
     paths = [run for run in found.runs if run.name == run.source and not run.source.startswith(SCHEME)]
     folders = [Path(run.source).absolute() for run in paths]
-    if not folders:
-        return
-    common = Path(os.path.commonpath([folder.parent for folder in folders]))
-    for run, folder in zip(paths, folders, strict=True):
-        run.name = str(folder.relative_to(common))
+    if folders:
+        common = Path(os.path.commonpath([folder.parent for folder in folders]))
+        for run, folder in zip(paths, folders, strict=True):
+            run.name = str(folder.relative_to(common))
+    for run in found.runs:
+        run.name = one_line(run.name, _LONGEST_NAME)
 
 
 def the_run(place: str) -> Path:

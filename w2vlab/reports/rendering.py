@@ -11,13 +11,14 @@ from datetime import timedelta
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from w2vlab.reports.grouping import ABSENT, short_keys
 from w2vlab.reports.outcomes import Outcome
 from w2vlab.reports.report import Line, Report
 from w2vlab.reports.run import Cost
 from w2vlab.reports.statistics import Difference, Mean
-from w2vlab.wording import count
+from w2vlab.wording import count, one_line
 
 BASELINE = "baseline"
 
@@ -41,11 +42,11 @@ class Cells:
 
 def cells_of(report: Report) -> Cells:
     """Writes out every cell."""
-    keys = short_keys(report.grouping.keys) or ["runs"]
+    keys = [one_line(key) for key in short_keys(report.grouping.keys)] or ["runs"]
     columns = [*keys, "seeds"]
     compares = len(report.lines) > 1
     for outcome in report.outcomes:
-        columns += [outcome.label, "difference"] if compares else [outcome.label]
+        columns += [one_line(outcome.label), "difference"] if compares else [one_line(outcome.label)]
     columns += ["time", "audio h", "updates", "peak GiB"]
     columns += ["published"] if report.published else []
     rows = [_row(report, line, index == report.baseline, compares) for index, line in enumerate(report.lines)]
@@ -107,25 +108,39 @@ def _legend(report: Report, compares: bool) -> list[str]:
 
 def print_terminal(cells: Cells, console: Console) -> None:
     """Prints the table for people."""
-    table = Table(*cells.columns, box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[cells.num_left :]:
-        column.justify = "right"
+    # As `Text`, because a string may hold markup of rich, or the name of an emoji between colons.
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for index, head in enumerate(cells.columns):
+        table.add_column(Text(head), justify="left" if index < cells.num_left else "right")
     for row in cells.rows:
-        table.add_row(*row)
-    console.print(table, highlight=False, markup=False)
+        table.add_row(*map(Text, row))
+    console.print(table, highlight=False)
     for note in cells.notes:
-        console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
+        console.print(Text(note), style="dim", soft_wrap=True)
 
 
 def markdown(cells: Cells) -> str:
     """Returns a table of Markdown, and the notes as a paragraph each."""
 
     def line(entries: Sequence[str]) -> str:
-        return "| " + " | ".join(entry.replace("|", "\\|") for entry in entries) + " |"
+        return "| " + " | ".join(markdown_text(entry).replace("`", r"\`") for entry in entries) + " |"
 
     rule = ["---" if index < cells.num_left else "---:" for index in range(len(cells.columns))]
-    lines = [line(cells.columns), line(rule), *map(line, cells.rows), ""]
-    return "\n".join([*lines, *(f"{note}\n" for note in cells.notes)])
+    lines = [line(cells.columns), "| " + " | ".join(rule) + " |", *map(line, cells.rows), ""]
+    return "\n".join([*lines, *(f"{_paragraph(note)}\n" for note in cells.notes)])
+
+
+def markdown_text(text: str) -> str:
+    """Escapes what Markdown reads as HTML, the end of a cell, emphasis, an image or a link; intervals stay readable."""
+    text = re.sub(r"([\\|*])", r"\\\1", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"\](?=\s*[(\[:])", r"\]", text).replace("![", r"!\[")
+
+
+def _paragraph(text: str) -> str:
+    """Returns a note that begins neither a heading nor a list, whatever name it begins with."""
+    text = re.sub(r"^([#+=~-])", r"\\\1", markdown_text(text.strip()))
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
 
 
 _ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -134,6 +149,10 @@ _ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",  # noqa: RUF001
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "…": r"\ldots{}",
 }
 
 
@@ -155,7 +174,9 @@ def latex(cells: Cells) -> str:
 
 
 def _latex_line(entries: Sequence[str]) -> str:
-    return " & ".join(latex_text(entry) for entry in entries) + r" \\"
+    line = " & ".join(latex_text(entry) for entry in entries) + r" \\"
+    # Behind the `\\` of the row before, a bracket would be an option of it, and a star a variant.
+    return f"{{}}{line}" if line[:1] in ("[", "*") else line
 
 
 def latex_text(text: str) -> str:
@@ -166,16 +187,16 @@ def latex_text(text: str) -> str:
 
 def csv_text(report: Report) -> str:
     """Returns numbers for programs: a row a group, unrounded and unscaled; what there is not is empty."""
-    heads = [*(report.grouping.keys or ["runs"]), "seeds"]
+    heads = [*(map(one_line, report.grouping.keys) if report.grouping.keys else ["runs"]), "seeds"]
     for outcome in report.outcomes:
         parts = ("mean", "deviation", "number", "difference", "low", "high")
         heads += [f"{outcome.metric}:{part}" for part in parts]
     heads += ["seconds", "audio_seconds", "updates", "peak_memory_gib", "published"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(heads)
+    writer.writerow(map(csv_cell, heads))
     for line in report.lines:
-        row: list[object] = [*(line.group.labels or ("all",)), len(line.group.runs)]
+        row: list[object] = [*map(csv_cell, line.group.labels or ("all",)), len(line.group.runs)]
         for mean, found in zip(line.means, line.differences, strict=True):
             row += [mean.mean if mean.number else None, mean.deviation, mean.number]
             row += [None] * 3 if found is None else [found.value, found.low, found.high]
@@ -183,3 +204,17 @@ def csv_text(report: Report) -> str:
         row += [cost.seconds, cost.audio_seconds, cost.updates, cost.peak_memory_gib, line.published]
         writer.writerow(row)
     return file.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """Returns a name as a spreadsheet takes it for text: what would be a formula has an apostrophe before it."""
+    is_formula = text[:1] in ("=", "+", "-", "@") and not _is_number(text)
+    return f"'{text}" if is_formula else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from w2vlab.comparable import depends_on_objective, text_of, unlike_objectives
 from w2vlab.registry import did_you_mean
 from w2vlab.reports.grouping import Group, Grouping, group, label
-from w2vlab.reports.outcomes import ACCURACY, EVALUATION, LOSS, Outcome, choose
+from w2vlab.reports.outcomes import EVALUATION, EVALUATION_SETTING, Outcome, choose
 from w2vlab.reports.published import PUBLISHED, Published, published
 from w2vlab.reports.run import Cost, Found, RunData
 from w2vlab.reports.statistics import Difference, Mean, difference, mean_of
+from w2vlab.wording import one_line
 
 _COSTS = ("seconds", "audio_seconds", "updates", "peak_memory_gib")
 
@@ -89,20 +91,27 @@ def make_report(
     outcomes = choose(found.runs, metrics)
     place = _baseline(grouping, baseline)
     paper = next((p for sweep in found.sweeps if (p := published(sweep.name, published_file))), None)
-    unlike = _unlike(grouping)
-    lines = _lines(grouping, outcomes, place, bool(unlike))
+    unlike, evaluated = _unlike(grouping), _unlike_evaluations(grouping)
+    lines = _lines(grouping, outcomes, place, _incomparable(outcomes, bool(unlike), bool(evaluated)))
     if paper is not None:
         for line in lines:
             line.published = paper.text(line.group.parameters or {})
         if not any(line.published for line in lines):
             paper = None
     if unlike:
-        shown = [outcome.metric for outcome in outcomes if outcome.metric in (LOSS, ACCURACY)]
+        shown = [outcome.metric for outcome in outcomes if depends_on_objective(outcome.metric)]
         if shown and len(lines) > 1:
             verb = "is no outcome" if len(shown) == 1 else "are no outcomes"
             notes.insert(
                 0, f"{' and '.join(shown)} {verb} that these groups can be compared by: they differ in {unlike}."
             )
+    if evaluated and len(lines) > 1 and any(outcome.metric.startswith(EVALUATION) for outcome in outcomes):
+        notes.append(f"The evaluations cannot be compared: they differ in their {', '.join(evaluated)}.")
+    notes += [
+        f"{place.name}: in no mean with the others of these parameters, because it differs from them: {place.apart}."
+        for place in grouping.groups
+        if place.apart
+    ]
     if grouping.also:
         notes.append(f"The groups differ also in: {', '.join(grouping.also)}.")
     notes += _not_numbers(found.runs, outcomes)
@@ -110,7 +119,7 @@ def make_report(
     notes += [f"{name}: no result ({why})." for name, _, why in found.missing]
     if found.problems:
         notes += [f"Files that could not be read as a whole: {len(found.problems)}.", *found.problems]
-    return Report(grouping, outcomes, lines, place, unlike, paper, notes)
+    return Report(grouping, outcomes, lines, place, unlike, paper, list(map(one_line, notes)))
 
 
 def _leave_out(found: Found) -> list[str]:
@@ -160,12 +169,21 @@ def _baseline(grouping: Grouping, name: str | None) -> int:
     )
 
 
-def _lines(grouping: Grouping, outcomes: Sequence[Outcome], baseline: int, unlike: bool) -> list[Line]:
+def _incomparable(outcomes: Sequence[Outcome], unlike: bool, evaluated: bool) -> set[str]:
+    """Returns the outcomes of which a difference between groups would mean nothing."""
+    return {
+        outcome.metric
+        for outcome in outcomes
+        if (unlike and depends_on_objective(outcome.metric)) or (evaluated and outcome.metric.startswith(EVALUATION))
+    }
+
+
+def _lines(grouping: Grouping, outcomes: Sequence[Outcome], baseline: int, incomparable: set[str]) -> list[Line]:
     means = [[mean_of(_finite(place, outcome)) for outcome in outcomes] for place in grouping.groups]
     lines = []
     for index, place in enumerate(grouping.groups):
         differences = [
-            None if index == baseline or (unlike and outcome.metric in (LOSS, ACCURACY)) else difference(own, other)
+            None if index == baseline or outcome.metric in incomparable else difference(own, other)
             for own, other, outcome in zip(means[index], means[baseline], outcomes, strict=True)
         ]
         lines.append(Line(place, means[index], differences, _mean_cost(place.runs)))
@@ -187,22 +205,16 @@ def _mean_cost(runs: Sequence[RunData]) -> Cost:
 
 def _unlike(grouping: Grouping) -> str:
     """Says in what groups differ that the meaning of their losses depends on; nothing where that is nothing."""
-    kinds: dict[str, set[str]] = {}
+    return unlike_objectives(run.options for place in grouping.groups for run in place.runs)
+
+
+def _unlike_evaluations(grouping: Grouping) -> list[str]:
+    """Returns what the evaluations of groups do not have in common; what one does not say is left out."""
+    known: dict[str, set[str]] = {}
     for run in (run for place in grouping.groups for run in place.runs):
-        entries = [run.options.get(f"model.quantizer.{name}", "") for name in ("num_codebooks", "codebook_size")]
-        negatives = {k: v for k, v in run.options.items() if k.startswith("model.loss.") and "negatives" in k}
-        penalties = run.options.get("model.penalties")
-        weights = {k: v for k, v in run.options.items() if k.startswith("model.penalties")}
-        for what, value in (
-            ("the model", run.options.get("model")),
-            ("the loss", run.options.get("model.loss")),
-            ("their negatives", sorted(negatives.items())),
-            ("the quantizer", run.options.get("model.quantizer")),
-            ("the number of code entries", entries),
-            ("the penalties", penalties if penalties is not None else sorted(weights.items(), key=str)),
-        ):
-            kinds.setdefault(what, set()).add(str(value))
-    return ", ".join(what for what, values in kinds.items() if len(values) > 1)
+        for name, value in run.measured_on.items():
+            known.setdefault(name.removeprefix(EVALUATION_SETTING), set()).add(text_of(value))
+    return [name for name, values in known.items() if len(values) > 1]
 
 
 def _not_numbers(runs: Sequence[RunData], outcomes: Sequence[Outcome]) -> list[str]:

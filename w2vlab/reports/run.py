@@ -13,6 +13,8 @@ SEED = "seed_everything"
 
 _COSTS = ("seconds", "audio_seconds")
 
+_LARGEST = 1e100
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -43,6 +45,7 @@ class RunData:
         validation: The same of the validations.
         cost: What it took.
         evaluation: Outcomes of `w2vlab evaluate`, in [0, 1]; empty where it has not been run.
+        measured_on: What these were measured on: checkpoint, corpus, test utterances, cells.
         finished: Whether it came to its end; None where nothing says so.
         ended: How it ended, or that it has not, in words; empty of a run that is finished.
         started: ISO time; empty where it is not known.
@@ -57,6 +60,7 @@ class RunData:
     validation: list[Row] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     evaluation: dict[str, float] = field(default_factory=dict)
+    measured_on: dict[str, Any] = field(default_factory=dict)
     finished: bool | None = None
     ended: str = ""
     started: str = ""
@@ -130,8 +134,13 @@ def in_order(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Row], list[Row]]:
         kept = validation if any(name.startswith("val/") for name in row) else train
         while kept and kept[-1]["update"] >= row["update"]:
             kept.pop()
-        kept.append({name: math.nan if value is None else value for name, value in row.items() if is_number(value)})
+        kept.append({name: _as_float(value) for name, value in row.items() if is_number(value)})
     return train, validation
+
+
+def _as_float(value: float | None) -> float:
+    """Returns a number of a log; NaN for what no float32 can be, whose squares would not even be float64."""
+    return math.nan if value is None or abs(value) > _LARGEST else value
 
 
 def is_number(value: Any) -> bool:

@@ -6,7 +6,6 @@ then blocks of 32 KiB with pieces of records, each behind a checksum (4 bytes), 
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.options import flat
+from w2vlab.plain_data import MEBIBYTE, parse_json
 from w2vlab.reports.run import Cost, Found, RunData, in_order, is_number
+from w2vlab.wording import one_line
 
 SCHEME = "wandb:"
 
 _BLOCK, _HEADER, _MAGIC = 32 * 1024, 7, b":W&B"
 _WHOLE, _LAST = 1, 4
+
+_MOST_BYTES = 1024 * MEBIBYTE
+_MOST_UPDATES, _HIGHEST_COST = 1e15, 1e12
 
 _STEP = "trainer/global_step"
 _PEAK_MEMORY = "train/throughput/peak_memory_gib"
@@ -47,8 +51,13 @@ def read_files(paths: Iterable[Path], known: set[str], found: Found) -> None:
         found: Takes the runs.
     """
     for path in paths:
-        if path.stem.removeprefix("run-") not in known:
+        if path.stem.removeprefix("run-") in known:
+            continue
+        try:
             _read_file(path, found)
+        except Exception as problem:  # of protobuf, of JSON, of numbers that are none: the file is not W&B's
+            text = f"{path} is damaged ({type(problem).__name__}: {problem}): skipped."
+            found.problems.append(one_line(text, 400))
 
 
 def _read_file(path: Path, found: Found) -> None:
@@ -59,11 +68,9 @@ def _read_file(path: Path, found: Found) -> None:
     config: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     code, started = None, ""
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        found.problems.append(f"{path} cannot be read ({problem}): skipped.")
-        return
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise ValueError(f"it has {size / MEBIBYTE:,.0f} MiB, and more than {_MOST_BYTES // MEBIBYTE} are not read")
+    data = path.read_bytes()
     damaged = False
     for content in _records(data):
         record = make_record()
@@ -73,20 +80,20 @@ def _read_file(path: Path, found: Found) -> None:
         record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
         if kind == "history":
-            rows.append({_key(item): json.loads(item.value_json) for item in record.history.item})
+            rows.append({_key(item): parse_json(item.value_json) for item in record.history.item})
         elif kind in ("run", "config"):
             update = record.run.config if kind == "run" else record.config
-            config.update({_key(item): json.loads(item.value_json) for item in update.update})
+            config.update({_key(item): parse_json(item.value_json) for item in update.update})
             if kind == "run":
                 started = datetime.fromtimestamp(record.run.start_time.seconds, UTC).isoformat()
         elif kind == "exit":
             code = record.exit.exit_code
     if not rows:
         what = "is damaged" if damaged else "has no metrics"
-        found.problems.append(f"{path} {what}: skipped.")
+        found.problems.append(one_line(f"{path} {what}: skipped."))
         return
     if damaged:
-        found.problems.append(f"{path} is damaged behind its first {len(rows)} rows, which are used.")
+        found.problems.append(one_line(f"{path} is damaged behind its first {len(rows)} rows, which are used."))
     run = _run(str(path.parent), config, rows, started)
     run.finished = code == 0
     run.ended = "" if run.finished else "running, or killed" if code is None else f"failed with status {code}"
@@ -98,7 +105,7 @@ def _records(data: bytes) -> Iterator[bytes | None]:
     if not data.startswith(_MAGIC):
         yield None
         return
-    position, whole = _HEADER, b""
+    position, parts = _HEADER, list[bytes]()
     while position + _HEADER <= len(data):
         room = _BLOCK - position % _BLOCK
         if room < _HEADER:  # too little for a piece: the next one begins with the next block
@@ -110,12 +117,12 @@ def _records(data: bytes) -> Iterator[bytes | None]:
         if len(part) < length or zlib.crc32(part, zlib.crc32(bytes([piece]))) != checksum:
             yield None
             return
-        whole += part
+        parts.append(part)
         position += length
         if piece in (_WHOLE, _LAST):
-            yield whole
-            whole = b""
-    if whole or position < len(data):
+            yield b"".join(parts)
+            parts = []
+    if parts or position < len(data):
         yield None
 
 
@@ -139,24 +146,29 @@ def read_server(address: str, found: Found, api: Any = None) -> None:
         raise ValueError(
             f"`RUN` must be {SCHEME}ENTITY/PROJECT, with /GROUP or /RUN behind it if wanted, but is {SCHEME}{address}."
         )
-    if api is None:
-        import wandb
-
-        api = wandb.Api()
     project = "/".join(pieces[:2])
     try:
+        if api is None:
+            import wandb
+
+            api = wandb.Api()
         runs = list(_ask(api, project, *pieces[2:]))
     except Exception as problem:  # of the network, of the account, of the server: each library below has its own
-        raise ValueError(f"{SCHEME}{address} cannot be read: {type(problem).__name__}: {problem}") from None
+        why = one_line(f"{type(problem).__name__}: {problem}", 400)
+        raise ValueError(f"{SCHEME}{address} cannot be read: {why}") from None
     if not runs:
         raise ValueError(f"{SCHEME}{address} has no runs.")
     for run in runs:
-        data = _run(
-            f"{SCHEME}{project}/{run.id}", dict(run.config), list(run.scan_history()), str(run.created_at or "")
-        )
-        data.name = run.name or run.id
+        source = f"{SCHEME}{project}/{run.id}"
+        try:
+            data = _run(source, dict(run.config), list(run.scan_history()), str(run.created_at or ""))
+        except Exception as problem:  # of this run's history: the others may be whole
+            text = f"{source} cannot be read ({type(problem).__name__}: {problem}): left out."
+            found.problems.append(one_line(text, 400))
+            continue
+        data.name = str(run.name or run.id)
         data.finished = run.state == "finished"
-        data.ended = "" if data.finished else str(run.state)
+        data.ended = "" if data.finished else one_line(str(run.state), 40)
         found.runs.append(data)
 
 
@@ -167,16 +179,28 @@ def _ask(api: Any, project: str, part: str | None = None) -> Iterable[Any]:
     return grouped or [api.run(f"{project}/{part}")]
 
 
+def _update(step: Any) -> float:
+    """Returns the number of an update; Lightning counts from 0.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(step, int | float) or isinstance(step, bool) or not -1 <= step <= _MOST_UPDATES:
+        raise ValueError(f"`{_STEP}` must be the number of an update, but is {step!r}")
+    return step + 1
+
+
 def _run(source: str, config: dict[str, Any], rows: Iterable[Mapping[str, Any]], started: str) -> RunData:
     kept, seconds = [], 0.0
     before_training = config.get("validate_first") is True
     for row in rows:
-        seconds = max(seconds, float(row.get("_runtime") or 0))
+        runtime = float(row.get("_runtime") or 0)
+        seconds = max(seconds, runtime if 0 <= runtime < _HIGHEST_COST else 0.0)
         values = {
             name: value for name, value in row.items() if name.startswith(("train/", "val/")) and is_number(value)
         }
         if values and row.get(_STEP) is not None:
-            update = row[_STEP] + 1  # Lightning counts from 0
+            update = _update(row[_STEP])
             if before_training and update == 1 and any(name.startswith("val/") for name in values):
                 before_training, update = False, 0
             kept.append({"update": update, **values})

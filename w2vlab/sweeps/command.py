@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.trial import CHECKPOINT, Trial, newest
@@ -21,7 +23,9 @@ def file_command(sweep: Sweep, trial: Trial) -> list[str]:
     # The agent's own functions, so that a file means the same here and there.
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-    arguments = create_sweep_command_args({"args": {name: {"value": v} for name, v in trial.parameters.items()}})
+    own = fit_options([sweep.program if word == "${program}" else word for word in sweep.command]) is not None
+    parameters = {name: _with_null(value) if own else value for name, value in trial.parameters.items()}
+    arguments = create_sweep_command_args({"args": {name: {"value": v} for name, v in parameters.items()}})
     macros = {
         "${program}": [sweep.program],
         "${interpreter}": ["python"],
@@ -34,6 +38,13 @@ def file_command(sweep: Sweep, trial: Trial) -> list[str]:
             raise ValueError(f"`command` must have the macros {', '.join(macros)}, but has {word}.")
         command += macros.get(word, [word])
     return command
+
+
+def _with_null(value: Any) -> Any:
+    """Returns a value such that its text is YAML: an agent would pass on Python's `None` for null."""
+    if value is None:
+        return "null"
+    return json.dumps(value) if isinstance(value, list | dict) and "null" in json.dumps(value) else value
 
 
 def fit_options(command: list[str]) -> list[str] | None:
@@ -75,12 +86,14 @@ def trial_environment(sweep: Sweep, trial: Trial, folder: Path, mode: str) -> Ma
         folder: Of the trial.
         mode: `online` or `offline`.
     """
+    # The same one in every attempt, but not in another folder, whose sweep may be of the same name, and not for a trial
+    # that is begun anew.
+    again = f"-{trial.repeats}" if trial.repeats else ""
     return {
         "WANDB_MODE": mode,
         "WANDB_RUN_GROUP": sweep.name,
         "WANDB_NAME": trial.name,
-        # The same one in every attempt, but not in another folder, whose sweep may be of the same name.
-        "WANDB_RUN_ID": f"{trial.name[-6:]}-{_digits(folder)}",
+        "WANDB_RUN_ID": f"{trial.name[-6:]}-{_digits(folder)}{again}",
         "WANDB_RESUME": "allow",
         # A process of its own for each run: that of a program which has called us would end with that program.
         "WANDB_SERVICE": "",

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 import yaml  # type: ignore[import-untyped]
 
+from w2vlab.plain_data import parse_yaml, read_text
 from w2vlab.registry import did_you_mean, known_names
 from w2vlab.sweeps.hyperband import Hyperband
 from w2vlab.sweeps.parameters import Parameter, read_parameter
@@ -128,11 +129,10 @@ def read_sweep(path: Path) -> Sweep:
 
 def _read_mapping(path: Path) -> tuple[dict[str, Any], str]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
+        text = read_text(path)
+        content = parse_yaml(text)
+    except (OSError, ValueError) as problem:
         raise ValueError(f"The sweep {path} cannot be read: {problem}.") from None
-    try:
-        content = yaml.safe_load(text)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""

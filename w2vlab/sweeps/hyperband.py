@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from w2vlab.registry import known_names
+from w2vlab.sweeps.parameters import as_number
 
 _KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 _MAX_BANDS = 100
@@ -45,6 +46,7 @@ class Hyperband:
         for key in content:
             if key not in _KEYS:
                 raise ValueError(f"Unknown key `early_terminate.{key}`. {known_names(key, _KEYS)}")
+        content = {key: as_number(value) for key, value in content.items()}
         eta = content.get("eta", 3)
         if not _is_number(eta) or eta <= 1:
             raise ValueError(f"`early_terminate.eta` must be above 1, but is {eta}.")
@@ -86,15 +88,15 @@ class Hyperband:
 def _bands(content: Mapping[str, Any], eta: float) -> tuple[int, ...]:
     if "max_iter" in content:
         most, steps = content["max_iter"], content.get("s")
-        if not isinstance(most, int | float) or not isinstance(steps, int | float):
+        if not _is_number(most) or not _is_number(steps):
             raise ValueError(f"`early_terminate` must have numbers as `max_iter` and `s`, but has {most} and {steps}.")
         bands = [int(most / eta**step) for step in range(1, int(steps) + 1)]
         return tuple(sorted({band for band in bands if band >= 1}))
     least = content.get("min_iter")
-    if not isinstance(least, int) or least < 1:
+    if not isinstance(least, int) or isinstance(least, bool) or least < 1:
         raise ValueError(f"`early_terminate.min_iter` must be a whole number of at least 1, but is {least}.")
     return tuple(sorted({int(least * eta**step) for step in range(_MAX_BANDS)}))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,10 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 """Distributions that a file may name, and the options that each one needs."""
 
 _CATEGORICAL = ("categorical", "categorical_w_probabilities")
+
+_NUMBERS = ("min", "max", "mu", "sigma", "a", "b", "q")
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 _OPTIONS = ("value", "values", "probabilities", "distribution", "min", "max", "mu", "sigma", "a", "b", "q")
 
@@ -119,15 +124,26 @@ def read_parameter(name: str, content: Any) -> Parameter:
         if key not in _OPTIONS:
             near = did_you_mean(str(key), _OPTIONS)
             raise ValueError(f"`{name}` must have the keys {', '.join(_OPTIONS)}, but has `{key}`.{near}")
-    kind = content.get("distribution") or _kind(content)
+    kind = content.get("distribution") or _kind({key: as_number(value) for key, value in content.items()})
     if kind not in _NEEDS:
         near = did_you_mean(str(kind), _NEEDS)
         raise ValueError(f"`{name}` must have `value`, `values`, or a known distribution, but has {content}.{near}")
     for option in _NEEDS[kind]:
         if option not in content:
             raise ValueError(f"`{name}` must have `{option}` for the distribution {kind}, but has {content}.")
+    content = {key: as_number(value) if key in _NUMBERS else value for key, value in content.items()}
+    if isinstance(content.get("probabilities"), list):
+        content["probabilities"] = list(map(as_number, content["probabilities"]))
     _check(name, kind, content)
     return Parameter(name, kind, content)
+
+
+def as_number(value: Any) -> Any:
+    """Returns the number that a text is, and anything else as it is.
+
+    YAML 1.1, which Python and Weights & Biases read, has no number in `1e-5`: it would have to be `1.0e-5`.
+    """
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def _kind(content: Mapping[str, Any]) -> str | None:
@@ -146,16 +162,27 @@ def _check(name: str, kind: str, content: Mapping[str, Any]) -> None:
         values, shares = content["values"], content.get("probabilities")
         if not isinstance(values, list) or not values:
             raise ValueError(f"`{name}` must have at least one of `values`, but has {values}: there would be no trial.")
-        if shares is not None and (len(shares) != len(values) or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0):
+        fits = isinstance(shares, list) and len(shares) == len(values) and all(map(_is_number, shares))
+        if shares is not None and not (fits and abs(sum(shares) - 1) <= 1e-6 and min(shares) >= 0):
             raise ValueError(f"`{name}` must have one of `probabilities` a value, which add up to 1, but has {shares}.")
         return
+    for option in _NUMBERS[2:]:
+        if option in content and not _is_number(content[option]):
+            raise ValueError(f"`{name}` must have a number as `{option}`, but has {content[option]}.")
+    for option in ("sigma", "a", "b", "q"):
+        if content.get(option, 1) <= 0:
+            raise ValueError(f"`{name}` must have `{option}` above 0, but has {content[option]}.")
     if "min" not in _NEEDS[kind]:
         return
     low, high = content["min"], content["max"]
-    number = int if kind == "int_uniform" else (int, float)
-    if not isinstance(low, number) or not isinstance(high, number):
+    whole = kind != "int_uniform" or (isinstance(low, int) and isinstance(high, int))
+    if not _is_number(low) or not _is_number(high) or not whole:
         raise ValueError(f"`{name}` must have numbers as `min` and `max`, but has {low} and {high}.")
     if low >= high:
         raise ValueError(f"`{name}` must have `min` below `max`, but has {low} and {high}.")
     if kind.endswith("_values") and low <= 0:
         raise ValueError(f"`{name}` must have `min` above 0 for {kind}, but has {low}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

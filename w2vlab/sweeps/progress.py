@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 from w2vlab.files import METRICS
 from w2vlab.registry import known_names
 from w2vlab.sweeps.trial import Trial, newest
+
+_LARGEST = 1e300  # JSON may have whole numbers beyond every float
 
 
 class TrialProgress:
@@ -32,19 +33,19 @@ class TrialProgress:
         path = newest(self._folder, METRICS)
         if path is None or path.stat().st_size == self._size:
             return
-        text = path.read_text(encoding="utf-8", errors="replace")
+        data = path.read_bytes()
         self._size = path.stat().st_size
         values: dict[int, float] = {}
-        for line in text.splitlines():
+        for line in data.split(b"\n"):
             try:
                 row = json.loads(line)
                 update = int(row["update"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue  # half a line: the run is writing it, or died of it
             self._trial.update = update
             self.names.update(row)
             value = row.get(self._metric)
-            if isinstance(value, int | float) and math.isfinite(value):
+            if isinstance(value, int | float) and abs(value) < _LARGEST:
                 # A run that went on from a checkpoint did some updates again.
                 values = {done: old for done, old in values.items() if done < update}
                 values[update] = value

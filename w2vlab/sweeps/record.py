@@ -8,12 +8,18 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from w2vlab.comparable import text_of
 from w2vlab.files import SWEEP_RECORD, write_whole
+from w2vlab.plain_data import MEBIBYTE, read_json
 from w2vlab.sweeps.file import Sweep
+from w2vlab.sweeps.plan import Plan
 from w2vlab.sweeps.trial import Trial, identity
+from w2vlab.wording import one_line
 
 FILE = "sweep.yaml"
+_MOST_BYTES = 256 * MEBIBYTE
 _LOCK = "sweep.lock"
 
 
@@ -21,13 +27,31 @@ def write_record(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
     """Writes the file as it was and the state of all trials; who reads meanwhile sees the old state or the new one."""
     (folder / FILE).write_text(sweep.text, encoding="utf-8")
     metric = None if sweep.metric is None else {"name": sweep.metric.name, "goal": sweep.metric.goal}
+    rows = [trial.as_dict() for trial in trials]
     content = {
         "name": sweep.name,
         "method": sweep.method,
         "metric": metric,
-        "trials": [trial.as_dict() for trial in trials],
+        "options": _take_common([row["ran"]["options"] for row in rows if row["ran"] is not None]),
+        "trials": rows,
     }
     write_whole(folder / SWEEP_RECORD, json.dumps(content, indent=1))
+
+
+def _take_common(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Takes out what all of some options have in common, and returns it: most of a hundred options are the same."""
+    if len(options) < 2:
+        return {}
+    first, *others = options
+    common = {
+        name: value
+        for name, value in first.items()
+        if all(name in other and text_of(other[name]) == text_of(value) for other in others)
+    }
+    for some in options:
+        for name in common:
+            del some[name]
+    return common
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -40,13 +64,19 @@ def read_trials(folder: Path) -> list[Trial]:
     if not path.exists():
         return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [Trial.from_dict(trial) for trial in content["trials"]]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+        content = read_json(path, _MOST_BYTES)
+        trials = [Trial.from_dict(trial) for trial in content["trials"]]
+        common = dict(content.get("options") or {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        why = one_line(f"{type(problem).__name__}: {problem}", 300)
         raise ValueError(
-            f"{path} must be the record of a sweep, but is not ({type(problem).__name__}: {problem}). Move it away to "
-            "begin the sweep anew: trials still go on from their checkpoints."
+            f"{path} must be the record of a sweep, but is not ({why}). Move it away to begin the sweep anew: trials "
+            "still go on from their checkpoints."
         ) from None
+    for trial in trials:
+        if trial.ran is not None:
+            trial.ran = Plan(trial.ran.command, {**common, **trial.ran.options})
+    return trials
 
 
 def with_earlier(trials: Sequence[Trial], earlier: Sequence[Trial]) -> list[Trial]:
@@ -59,7 +89,7 @@ def with_earlier(trials: Sequence[Trial], earlier: Sequence[Trial]) -> list[Tria
     merged = []
     for new in trials:
         trial = known.get(identity(new.parameters), new)
-        trial.updates, trial.failure = new.updates, None
+        trial.updates, trial.failure, trial.plan = new.updates, None, new.plan
         if trial.state == "failed":
             trial.state, trial.attempts = "waiting", 0
         merged.append(trial)

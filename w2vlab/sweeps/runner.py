@@ -144,6 +144,7 @@ class Runner:
                 if self._options.check is not None:
                     self._options.check(trial)
                 command = trial_command(self.sweep, trial, folder)
+                trial.ran = trial.plan or trial.ran
                 trial.state, trial.failure = "running", None
                 trial.attempts += 1
             environment = trial_environment(self.sweep, trial, folder, self._options.mode)

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from w2vlab.files import folder_name
+from w2vlab.sweeps.plan import Plan
+from w2vlab.wording import one_line
+
 State = Literal["waiting", "running", "finished", "stopped early", "failed"]
 
 LOG = "log.txt"
@@ -19,6 +23,7 @@ CHECKPOINT = "last.ckpt"
 """What a run goes on from, somewhere below the folder of its trial."""
 
 _LONGEST_NAME = 80
+_MOST_BYTES = 190
 
 
 @dataclass
@@ -37,6 +42,9 @@ class Trial:
         update: Updates that it has had.
         history: All values of the metric so far.
         evaluating: Whether it is being evaluated.
+        plan: What it is to be run with; None where that was not looked at.
+        ran: What it was run with; None of one that was never begun, and in records of earlier versions.
+        repeats: How often it was begun anew after it had ended.
     """
 
     name: str
@@ -50,6 +58,14 @@ class Trial:
     update: int = 0
     history: list[float] = field(default_factory=list)
     evaluating: bool = False
+    plan: Plan | None = None
+    ran: Plan | None = None
+    repeats: int = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything of it that what comes next would be added to."""
+        return self.ended or self.attempts > 0 or self.seconds > 0
 
     @property
     def ended(self) -> bool:
@@ -68,6 +84,8 @@ class Trial:
             "value": self.value,
             "update": self.update,
             "history": self.history,
+            "repeats": self.repeats,
+            "ran": None if self.ran is None else self.ran.as_dict(),
         }
 
     @staticmethod
@@ -86,8 +104,12 @@ class Trial:
             trial.failure, trial.value = content["failure"], content["value"]
             trial.update = int(content.get("update", 0))
             trial.history = [float(value) for value in content["history"]]
-        except (KeyError, TypeError) as problem:
+            trial.repeats, trial.ran = int(content.get("repeats", 0)), Plan.from_dict(content.get("ran"))
+            trial.value = None if trial.value is None else float(trial.value)
+        except (KeyError, TypeError, AttributeError, OverflowError) as problem:
             raise ValueError(f"{type(problem).__name__}: {problem}") from None
+        if folder_name(trial.name) != trial.name:
+            raise ValueError(f"`name` must be that of a folder, but is {trial.name!r}")
         if not trial.ended:
             trial.state = "waiting"
         return trial
@@ -135,7 +157,10 @@ def trial_name(parameters: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
     for name, value in varied.items():
         last = name.removesuffix(".class_path").rpartition(".")[2]
         words.append(in_words(value) if isinstance(value, str | dict) else f"{last}={value}")
-    readable = re.sub(r"[^\w=.+-]+", "_", "-".join(words))[:_LONGEST_NAME].strip("_-.")
+    readable = re.sub(r"[^\w=.+-]+", "_", "-".join(words))[:_LONGEST_NAME]
+    while len(readable.encode()) > _MOST_BYTES:  # the name of a folder ends there
+        readable = readable[:-1]
+    readable = readable.strip("_-.")
     digits = hashlib.sha256(identity(parameters).encode()).hexdigest()[:6]
     return f"{readable}-{digits}" if readable else digits
 
@@ -155,4 +180,4 @@ def why_it_failed(folder: Path, status: int) -> str:
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     how = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
     last = errors[-1] if errors else lines[-1] if lines else "it printed nothing"
-    return f"{how}: {last}"[:300]
+    return one_line(f"{how}: {last}", 300)

@@ -1,0 +1,225 @@
+"""Reading what one run has left in its folder, of which nothing can be taken for granted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from w2vlab.files import CONFIG, EVALUATION, METRICS, REPORT, RUN_RECORD
+from w2vlab.options import flat
+from w2vlab.plain_data import MEBIBYTE, read_json, read_yaml
+from w2vlab.reports.outcomes import EVALUATION_SETTING, of_evaluation
+from w2vlab.reports.run import Cost, Row, RunData, in_order
+from w2vlab.wording import one_line
+
+_PEAK_MEMORY = "train/throughput/peak_memory_gib"
+
+_MOST_OF_RECORDS = 64 * MEBIBYTE
+_MOST_OF_EVALUATIONS = 256 * MEBIBYTE
+_MOST_OF_METRICS = 256 * MEBIBYTE
+"""A row has one to two kilobytes, and a run seldom more than ten thousand of them."""
+
+_LONGEST_ROW = MEBIBYTE
+
+_MOST_UPDATES = 1e15
+_HIGHEST_COST = 1e12
+
+
+class Unreadable(Exception):
+    """A file cannot be read, or is not what it should be."""
+
+
+def read_run(folder: Path, problems: list[str]) -> RunData:
+    """Reads one run.
+
+    Args:
+        folder: Its folder.
+        problems: Takes what could not be read, as far as there is a run without it.
+
+    Raises:
+        Unreadable: Its configuration or all of its metrics cannot be read, or are not those of a run.
+    """
+    try:
+        return _read_run(folder, problems)
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, OSError) as problem:
+        raise Unreadable(one_line(f"{folder} is damaged ({type(problem).__name__}: {problem}).", 400)) from None
+
+
+def _read_run(folder: Path, problems: list[str]) -> RunData:
+    config = _config(folder / CONFIG)
+    record = optional(folder / RUN_RECORD, problems)
+    report = optional(folder / REPORT, problems, _MOST_OF_RECORDS)
+    if (folder / METRICS).is_file():
+        train, validation = in_order(_lines(folder / METRICS, problems))
+    elif "train" in report:
+        train, validation = in_order(_rows(report["train"]))[0], in_order(_rows(report["validation"]))[1]
+    else:
+        raise Unreadable(one_line(f"{folder} has no metrics."))
+    last, status = _last_start(record), record.get("status")
+    updates = max((rows[-1]["update"] for rows in (train, validation) if rows), default=0)
+    checkpoint = last.get("checkpoint")
+    evaluation, measured_on = _evaluation(folder, problems)
+    return RunData(
+        name=str(folder),
+        source=str(folder),
+        options=dict(flat("", config)),
+        train=train,
+        validation=validation,
+        cost=_cost(report, train, validation),
+        evaluation=evaluation,
+        measured_on=measured_on,
+        finished=None if status is None else status == "finished",
+        ended="" if status in (None, "finished") else f"{_in_words(str(status))}, update {updates:g}",
+        started=one_line(str(last.get("started", "")), 40),
+        continues=None if checkpoint is None else str(Path(last.get("folder", "."), checkpoint).parent.parent),
+    )
+
+
+def _last_start(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the record says of the last time that a run was begun or taken up again."""
+    continued = record.get("continued") or []
+    if not isinstance(continued, list) or not all(isinstance(start, dict) for start in continued):
+        raise ValueError(f"`continued` of its {RUN_RECORD} must be a list of mappings")
+    return continued[-1] if continued else record
+
+
+def _in_words(status: str) -> str:
+    return "running, or killed" if status == "running" else one_line(status, 40)
+
+
+def _cost(report: dict[str, Any], train: list[Row], validation: list[Row]) -> Cost:
+    names = [field.name for field in fields(Cost)]
+    if "cost" in report:
+        said = {name: report["cost"].get(name) for name in names}
+    else:
+        last: Row = max((rows[-1] for rows in (train, validation) if rows), key=lambda row: row["update"], default={})
+        peaks = [row[_PEAK_MEMORY] for row in train if _PEAK_MEMORY in row]
+        said = {
+            "seconds": last.get("seconds"),
+            "audio_seconds": last.get("audio_seconds"),
+            "updates": last.get("update"),
+            "peak_memory_gib": max(peaks, default=None),
+        }
+    for name, value in said.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _HIGHEST_COST
+        if value is not None and not is_number and not (isinstance(value, float) and math.isnan(value)):
+            raise ValueError(f"`cost.{name}` must be a number, but is {value!r}")
+    return Cost(**{name: None if value is None or math.isnan(value) else value for name, value in said.items()})
+
+
+def _evaluation(folder: Path, problems: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Returns the outcomes of the last checkpoint's evaluation, and on what they were measured.
+
+    They are of the newest evaluation where the last checkpoint has none.
+    """
+    paths = sorted((folder / "evaluation").glob(f"*/{EVALUATION}"), key=lambda path: path.stat().st_mtime)
+    paths.sort(key=lambda path: path.parent.name == "last")
+    for path in reversed(paths):
+        content = optional(path, problems, _MOST_OF_EVALUATIONS)
+        try:
+            if content:
+                return of_evaluation(content), {
+                    f"{EVALUATION_SETTING}checkpoint": path.parent.name,
+                    **_measured_on(content),
+                }
+        except (LookupError, TypeError, AttributeError, ValueError) as problem:
+            text = f"{path} is no evaluation ({type(problem).__name__}: {problem}): skipped."
+            problems.append(one_line(text, 400))
+    return {}, {}
+
+
+def _measured_on(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns what outcomes of two evaluations must have in common to be compared, as far as it is known."""
+    corpus = content.get("corpus") or {}
+    test = (corpus.get("split") or {}).get("test")
+    cells = {
+        f"{EVALUATION_SETTING}ABX cells {speakers}": len(task["cells"])
+        for speakers, task in (content.get("abx") or {}).items()
+    }
+    known = {
+        f"{EVALUATION_SETTING}corpus": corpus.get("name"),
+        f"{EVALUATION_SETTING}test utterances": None
+        if test is None
+        else sha256(json.dumps(test).encode()).hexdigest()[:6],
+        **cells,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = read_yaml(path)
+    except (OSError, ValueError) as problem:
+        raise Unreadable(one_line(f"{path} cannot be read ({problem}).", 400)) from None
+    if not isinstance(content, dict):
+        raise Unreadable(one_line(f"{path} holds no options."))
+    return content
+
+
+def optional(path: Path, problems: list[str], most_bytes: int = 16 * MEBIBYTE) -> dict[str, Any]:
+    """Returns a file of JSON; nothing where it is not there, and with a line in `problems` where it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        content = read_json(path, most_bytes)
+    except (OSError, ValueError) as problem:
+        problems.append(one_line(f"{path} cannot be read ({problem}): skipped.", 400))
+        return {}
+    if isinstance(content, dict):
+        return content
+    problems.append(one_line(f"{path} is not what it should be: skipped.", 400))
+    return {}
+
+
+def _rows(content: Any) -> Iterator[dict[str, Any]]:
+    if not isinstance(content, list):
+        raise ValueError(f"the rows of its {REPORT} must be a list")
+    for row in content:
+        yield _checked(row)
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    """Returns a row of metrics.
+
+    Raises:
+        ValueError: It has no update.
+    """
+    update = row.get("update") if isinstance(row, dict) else None
+    if not isinstance(update, int | float) or isinstance(update, bool) or not 0 <= update <= _MOST_UPDATES:
+        raise ValueError("a row of metrics must have the number of its update")
+    return row
+
+
+def _lines(path: Path, problems: list[str]) -> Iterable[dict[str, Any]]:
+    """Returns the rows of a log; one of which the end is missing is left out, and counted.
+
+    Raises:
+        Unreadable: It cannot be read, is too large, or none of its lines is a row.
+    """
+    rows, bad = [], 0
+    try:
+        if (size := path.stat().st_size) > _MOST_OF_METRICS:
+            raise ValueError(
+                f"it has {size / MEBIBYTE:,.0f} MiB, and more than {_MOST_OF_METRICS // MEBIBYTE} are not read"
+            )
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    if len(line) > _LONGEST_ROW:
+                        raise ValueError
+                    if line.strip():
+                        rows.append(_checked(json.loads(line)))
+                except (ValueError, RecursionError):
+                    bad += 1
+    except (OSError, ValueError) as problem:
+        raise Unreadable(one_line(f"{path} cannot be read ({problem}).", 400)) from None
+    if bad and not rows:
+        raise Unreadable(one_line(f"{path} has no row of metrics in {bad:,} lines."))
+    if bad:
+        problems.append(one_line(f"{path}: {bad} of {bad + len(rows)} lines are damaged: skipped."))
+    return rows
