@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 RUNS = "runs"
@@ -34,6 +35,29 @@ def cache_root(cache_dir: Path | None) -> Path:
     """Returns `cache_dir`, else the environment's `W2VLAB_CACHE`, else `~/.cache/w2vlab`."""
     chosen = cache_dir or os.environ.get("W2VLAB_CACHE") or "~/.cache/w2vlab"
     return Path(chosen).expanduser().absolute()
+
+
+def make_writable(folder: Path, option: str, instead: str | None = None) -> None:
+    """Creates `folder` and makes sure that files can be put there.
+
+    Args:
+        folder: The folder.
+        option: What names it.
+        instead: How to choose another; by default with that option.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Only a real file tells: permission bits say nothing to root or about a file system mounted read-only.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`{option}` must be writable, but {folder} is not ({error.strerror}); choose another with "
+            f"{instead or f'--{option}'}."
+        ) from None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -30,7 +30,10 @@ class RunCheckpoint(ModelCheckpoint):
     before it stays as `last-previous.ckpt`. There are no more than these two and the best ones (`save_top_k`): a run of
     weeks does not fill the disk.
 
-    A checkpoint that cannot be written is a warning; the ones before it stay whole, and the next save tries again.
+    A checkpoint that cannot be written is a warning; the ones before it stay whole, and the next save tries again. A
+    command whose last state could not be written ends without success.
+
+    A folder with the `last.ckpt` of another run is refused: that would become the previous one of this run.
 
     A run that goes on in another folder must surpass the best ones of the folder before, as long as they are there.
     They are not removed when it does, since other runs may go on from there too.
@@ -45,8 +48,9 @@ class RunCheckpoint(ModelCheckpoint):
         if every < 1:
             raise ValueError(f"`every` must be at least 1, but is {every}.")
         self.every = every
-        self.failure: str | None = None
-        """Why the last attempt to write a checkpoint failed; None if it did not."""
+        self.unsaved: str | None = None
+        """Why the last state could not be written at the last attempt; None if it could."""
+        self._failure: str | None = None  # of the last attempt to write any checkpoint
         self._last_update: int | None = None  # what `last.ckpt` would not be newer than
         self._in_step = False
         self._written = True
@@ -63,8 +67,26 @@ class RunCheckpoint(ModelCheckpoint):
                 f"`dirpath` must be a folder on a local or mounted disk, but is {self.dirpath}. Checkpoints are "
                 "written beside their place and then renamed: keep them on a disk, and copy the folder from there."
             )
+        if stage == TrainerFn.FITTING and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._refuse_another_run(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
+    def _refuse_another_run(self, trainer: Trainer) -> None:
+        last = Path(str(self.dirpath), LAST)
+        goes_on = trainer.ckpt_path is not None and Path(trainer.ckpt_path).absolute().parent == last.absolute().parent
+        if last.exists() and not goes_on and self.last_model_path != str(last):
+            raise ValueError(
+                f"`checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} is there. Go on "
+                f"from it with --ckpt_path={last}, take another folder, or move it away."
+            )
+
+    def what_is_there(self) -> str:
+        """Says which checkpoint a run can go on from."""
+        last = Path(str(self.dirpath), LAST)
+        if not last.exists():
+            return "no checkpoint was written"
+        return f"{last} is of update {self._last_update}"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clears up behind the run before, and notes where this one begins: there, there is nothing to save."""
@@ -142,6 +164,7 @@ class RunCheckpoint(ModelCheckpoint):
         if self._write(trainer, path, weights_only=False):
             self._last_update = trainer.global_step
             self.last_model_path = str(path)
+        self.unsaved = self._failure
 
     def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         before = {name: getattr(self, name) for name in _BEST if hasattr(self, name)}
@@ -170,5 +193,11 @@ class RunCheckpoint(ModelCheckpoint):
         trainer.save_checkpoint(path, weights_only)
         writer = trainer.strategy.checkpoint_io
         failure = writer.failure if isinstance(writer, AtomicCheckpointIO) else None
-        self.failure = trainer.strategy.broadcast(None if failure is None else str(failure))
-        return self.failure is None
+        self._failure = trainer.strategy.broadcast(None if failure is None else str(failure))
+        return self._failure is None
+
+
+def run_checkpoint(trainer: Trainer) -> RunCheckpoint | None:
+    """Returns what keeps the last state of a run, if something does."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
+    return next((callback for callback in callbacks if isinstance(callback, RunCheckpoint)), None)

@@ -196,7 +196,9 @@ def _paths(trainer: Trainer) -> dict[str, str]:
     paths = {}
     checkpoint = trainer.checkpoint_callback
     if isinstance(checkpoint, ModelCheckpoint):
-        paths["checkpoints"] = str(checkpoint.dirpath)
+        folder = str(checkpoint.dirpath)
+        written = "://" in folder or any(Path(folder).glob("*.ckpt"))
+        paths["checkpoints"] = folder if written else "no checkpoint was written"
     for folder in wandb_folders(trainer):
         paths["Weights & Biases"] = folder
     return paths

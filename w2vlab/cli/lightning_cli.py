@@ -22,9 +22,12 @@ from w2vlab.callbacks import (
     TrainingProgress,
     ValidateFirst,
 )
+from w2vlab.callbacks.checkpoint import run_checkpoint
 from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
+from w2vlab.cli.epochs import settle_epochs
+from w2vlab.cli.loggers import give_a_folder, guard
 from w2vlab.cli.memory import no_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
@@ -37,12 +40,13 @@ from w2vlab.cli.resume import (
     whole_checkpoint,
 )
 from w2vlab.cli.save_config import SaveRunConfig
-from w2vlab.cli.wandb_logger import guard
+from w2vlab.cli.wandb_server import follow_wandb_mode
 from w2vlab.data import SpeechDataModule
-from w2vlab.files import RUNS
+from w2vlab.files import RUNS, make_writable
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.resuming import validation_is_due
 from w2vlab.modules.trained import TrainedModule
+from w2vlab.types import RunError
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": RUNS,
@@ -173,9 +177,11 @@ class W2VLightningCLI(LightningCLI):
         config = self.config[self.subcommand]
         if _save_dir(config) == RUNS:
             config.trainer.logger.init_args.save_dir = config.trainer.default_root_dir
-        if config.trainer.logger:
+        follow_wandb_mode(config.trainer)
+        if config.trainer.logger or (self.subcommand == "fit" and not config.trainer.fast_dev_run):
             # Loggers look for a git repository around their folder, and complain if it is not there yet.
-            Path(config.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+            make_writable(Path(config.trainer.default_root_dir), "trainer.default_root_dir")
+        if config.trainer.logger:
             self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
         if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
             self.trainer_defaults["callbacks"].append(PartsSummary())
@@ -195,10 +201,13 @@ class W2VLightningCLI(LightningCLI):
             self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json"
         )
         self.model.run_config = json.loads(text)[self.subcommand]
+        if self.subcommand == "fit":
+            give_a_folder(self.trainer)
         guard(self.trainer.loggers)
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":
             settle_accumulation(self.trainer, self.datamodule)
+            settle_epochs(self.trainer, self.datamodule)
         self.datamodule.require(self.model.min_samples, self.model.looks_ahead, self.model.units)
         if self._saved_config is not None:
             report_differences(self._saved_config, self.model.run_config)
@@ -216,17 +225,30 @@ class W2VLightningCLI(LightningCLI):
             self._say_how_to_go_on("SIGINT")
             raise SystemExit(130) from None
         else:
-            self._say_what_failed()
             self._say_what_is_left()
+            self._fail_unless_saved()
 
     def _say_how_to_go_on(self, signal: str) -> None:
         self._say_what_failed()
         rank_zero_info(f"Interrupted by {signal} at update {self.trainer.global_step}. {self._way_on()}")
 
     def _say_what_failed(self) -> None:
-        checkpoint = self.trainer.checkpoint_callback
-        if isinstance(checkpoint, RunCheckpoint) and checkpoint.failure is not None:
-            rank_zero_info(f"The last checkpoint could not be written ({checkpoint.failure}): what is there is older.")
+        if (problem := self._what_is_not_saved()) is not None:
+            rank_zero_info(problem)
+
+    def _fail_unless_saved(self) -> None:
+        """Ends a run without success whose last state is not on the disk."""
+        if (problem := self._what_is_not_saved()) is not None:
+            raise RunError(problem)
+
+    def _what_is_not_saved(self) -> str | None:
+        checkpoint = run_checkpoint(self.trainer)
+        if checkpoint is None or checkpoint.unsaved is None:
+            return None
+        return (
+            f"The state at update {self.trainer.global_step} could not be written ({checkpoint.unsaved}): "
+            f"{checkpoint.what_is_there()}. Free space there, or take another disk with --trainer.default_root_dir."
+        )
 
     def _say_what_is_left(self) -> None:
         """Lightning does nothing at all where no update is left."""
@@ -236,8 +258,8 @@ class W2VLightningCLI(LightningCLI):
             rank_zero_info(f"The run was stopped in the validation behind its last update. Do it with: {command}")
 
     def _way_on(self) -> str:
-        checkpoint = self.trainer.checkpoint_callback
-        written = isinstance(checkpoint, RunCheckpoint) and checkpoint.last_model_path
+        checkpoint = run_checkpoint(self.trainer)
+        written = checkpoint is not None and checkpoint.last_model_path
         if not written and self.config[self.subcommand].ckpt_path is None:
             return "There is no checkpoint to go on from."
         return f"Go on with: {command_to_go_on(self._args)}"

@@ -116,6 +116,7 @@ class SpeechDataModule(LightningDataModule):
         self._whole_updates = False
         self._units: Units | None = None
         self._model_min_samples = 0
+        self._repeats = False
         self._place = (0, 0)  # epoch, micro-batches of it that are done, on all processes together
 
     @property
@@ -216,11 +217,24 @@ class SpeechDataModule(LightningDataModule):
             )
             _check("accumulate_grad_batches", self.accumulate, self.accumulate == needed, rule)
         sampler = self._sampler(self._train, self.seed, self.accumulate)
+        sampler.repeats = self._repeats
         sampler.move_to(*self._place)
         dataset = self._dataset(self._train, random=True)
         if self._whole_updates and self.accumulate > 1:
             return UpdateLoader(dataset, sampler, self.num_workers, self.accumulate)
         return ResilientLoader(dataset, sampler, self.num_workers)
+
+    def micro_batches_of_an_epoch(self) -> int:
+        """Counts those of this process in the first epoch, without reading audio; later epochs differ by a few."""
+        return sum(1 for _ in self._sampler(self._train, self.seed, self.accumulate))
+
+    def micro_batches_to_validate(self) -> int:
+        """Counts those of this process, without reading audio."""
+        return sum(1 for _ in self._sampler(self._val, None, accumulate=1))
+
+    def repeat_first_epoch(self) -> None:
+        """Makes all epochs the first one, with the same batches in the same order and the same crops, to overfit."""
+        self._repeats = True
 
     def val_dataloader(self) -> ResilientLoader:
         """Returns the loader of validation batches: always the same ones, cropped to their middles."""

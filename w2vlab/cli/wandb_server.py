@@ -1,0 +1,92 @@
+"""What the environment says of Weights & Biases, and whether its server can be used."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_info
+
+from w2vlab.types import Seconds
+
+_PATIENCE: Seconds = 10
+
+_MODES = {"online": False, "run": False, "shared": False, "offline": True, "dryrun": True, "disabled": None}
+"""Values of `WANDB_MODE`: whether it is offline; None for no run there at all."""
+
+
+def follow_wandb_mode(trainer: Namespace) -> None:
+    """Has the loggers of a run do what `WANDB_MODE` says, if it is set, whatever their option `offline`.
+
+    Args:
+        trainer: The trainer's options; changed in place.
+
+    Raises:
+        ValueError: The variable has no value that Weights & Biases knows.
+    """
+    mode = os.environ.get("WANDB_MODE", "")
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    chosen = [logger for logger in loggers if _is_wandb(logger)]
+    if not mode or not chosen:
+        return
+    if mode not in _MODES:
+        raise ValueError(f"`WANDB_MODE` must be online, offline or disabled, but is {mode}.")
+    offline = _MODES[mode]
+    if offline is None:
+        rank_zero_info("WANDB_MODE is disabled: no run in Weights & Biases.")
+        rest = [logger for logger in loggers if not _is_wandb(logger)]
+        trainer.logger = rest or False
+        return
+    for logger in chosen:
+        if bool(logger.init_args.get("offline")) != offline:
+            rank_zero_info(f"WANDB_MODE is {mode}: so is the run in Weights & Biases.")
+            logger.init_args.offline = offline
+
+
+def _is_wandb(logger: Any) -> bool:
+    return isinstance(logger, Namespace) and str(logger.get("class_path")).endswith("WandbLogger")
+
+
+def why_unreachable(settings: Any = None) -> str | None:
+    """Asks the server for anything, in seconds; `wandb.init` tries for 90 s.
+
+    Args:
+        settings: Those given to `wandb.init`, which count before those of the environment.
+
+    Returns:
+        Why it cannot be reached; None where it answers, or where only `wandb` knows how to talk to it.
+    """
+    import wandb
+
+    url = getattr(settings, "base_url", None) or wandb.setup().settings.base_url
+    if not str(url).startswith(("http://", "https://")):
+        return None
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE):
+            return None
+    except HTTPError:
+        return None  # it answers
+    except OSError as problem:
+        reason = getattr(problem, "reason", problem)
+        return None if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
+    except ValueError:
+        return None
+
+
+def problem_of_account(problem: Exception) -> str | None:
+    """Says what to do where the server refuses an account; None where it was anything else that failed."""
+    from wandb.errors import AuthenticationError, UsageError
+
+    if not isinstance(problem, AuthenticationError | UsageError) and not re.search(
+        r"\b40[134]\b|permission denied|not found", str(problem), re.IGNORECASE
+    ):
+        return None
+    return (
+        f"Weights & Biases refuses the run: {str(problem).strip().rstrip('.')}. Log in with `wandb login` or "
+        "WANDB_API_KEY, or log offline: --trainer.logger.init_args.offline=true, or WANDB_MODE=offline."
+    )
