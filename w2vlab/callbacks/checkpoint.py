@@ -67,19 +67,17 @@ class RunCheckpoint(ModelCheckpoint):
                 f"`dirpath` must be a folder on a local or mounted disk, but is {self.dirpath}. Checkpoints are "
                 "written beside their place and then renamed: keep them on a disk, and copy the folder from there."
             )
-        if stage == TrainerFn.FITTING and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._refuse_another_run(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
-    def _refuse_another_run(self, trainer: Trainer) -> None:
-        last = Path(str(self.dirpath), LAST)
-        goes_on = trainer.ckpt_path is not None and Path(trainer.ckpt_path).absolute().parent == last.absolute().parent
-        if last.exists() and not goes_on and self.last_model_path != str(last):
-            raise ValueError(
-                f"`checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} is there. Go on "
-                f"from it with --ckpt_path={last}, take another folder, or move it away."
-            )
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses to write over the checkpoints of another run.
+
+        Raises:
+            ValueError: They are in this run's folder.
+        """
+        if not (trainer.fast_dev_run or self.last_model_path):  # type: ignore[attr-defined]
+            refuse_another_run(Path(str(self.dirpath)), trainer.ckpt_path)
 
     def what_is_there(self) -> str:
         """Says which checkpoint a run can go on from."""
@@ -195,6 +193,21 @@ class RunCheckpoint(ModelCheckpoint):
         failure = writer.failure if isinstance(writer, AtomicCheckpointIO) else None
         self._failure = trainer.strategy.broadcast(None if failure is None else str(failure))
         return self._failure is None
+
+
+def refuse_another_run(folder: Path, ckpt_path: str | Path | None) -> None:
+    """Refuses a folder with a `last.ckpt`, unless the run goes on from a checkpoint there.
+
+    Raises:
+        ValueError: It is of another run.
+    """
+    last = folder / LAST
+    goes_on = ckpt_path is not None and Path(ckpt_path).absolute().parent == folder.absolute()
+    if last.exists() and not goes_on:
+        raise ValueError(
+            f"`checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} is there. Resume "
+            f"it with --ckpt_path={last}, take another folder, or move it away."
+        )
 
 
 def run_checkpoint(trainer: Trainer) -> RunCheckpoint | None:

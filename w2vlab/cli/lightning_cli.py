@@ -22,8 +22,9 @@ from w2vlab.callbacks import (
     TrainingProgress,
     ValidateFirst,
 )
-from w2vlab.callbacks.checkpoint import run_checkpoint
+from w2vlab.callbacks.checkpoint import refuse_another_run, run_checkpoint
 from w2vlab.callbacks.provenance import RunRecord
+from w2vlab.callbacks.run_folder import run_folder
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.epochs import settle_epochs
@@ -202,6 +203,7 @@ class W2VLightningCLI(LightningCLI):
         )
         self.model.run_config = json.loads(text)[self.subcommand]
         if self.subcommand == "fit":
+            self._refuse_another_run()
             give_a_folder(self.trainer)
         guard(self.trainer.loggers)
         self._watch.watch_start(self.trainer)
@@ -211,6 +213,15 @@ class W2VLightningCLI(LightningCLI):
         self.datamodule.require(self.model.min_samples, self.model.looks_ahead, self.model.units)
         if self._saved_config is not None:
             report_differences(self._saved_config, self.model.run_config)
+
+    def _refuse_another_run(self) -> None:
+        """Does so before anything of another run is written over; without a logger the folder is a new one."""
+        checkpoint = run_checkpoint(self.trainer)
+        if checkpoint is not None and not self.trainer.fast_dev_run:
+            folder = run_folder(self.trainer) / "checkpoints" if self.trainer.loggers else None
+            folder = folder if checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
+            if folder is not None:
+                refuse_another_run(folder, self.config[self.subcommand].ckpt_path)
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; where the run was stopped, says how to go on."""

@@ -68,17 +68,14 @@ class GuardedWandbLogger(WandbLogger):
         self._offline = True
 
     def _open(self) -> None:
-        """Begins the run; Lightning would leave the mode of this one to all that this process starts."""
-        if self._offline:
+        """Begins the run, offline by an argument; Lightning sets a variable that later runs of the process obey too."""
+        offline, self._offline = self._offline, False
+        if offline:
             self._wandb_init["mode"] = "offline"
-        before = os.environ.get("WANDB_MODE")
         try:
             _ = super().experiment
         finally:
-            if before is None:
-                os.environ.pop("WANDB_MODE", None)
-            else:
-                os.environ["WANDB_MODE"] = before
+            self._offline = offline
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs unless that fails."""

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
+from w2vlab.cli.doctor.accounts import login_of
 from w2vlab.types import Seconds
 
 _PATIENCE: Seconds = 10
@@ -59,12 +60,13 @@ def why_unreachable(settings: Any = None) -> str | None:
         settings: Those given to `wandb.init`, which count before those of the environment.
 
     Returns:
-        Why it cannot be reached; None where it answers, or where only `wandb` knows how to talk to it.
+        Why it cannot be reached; None where it answers, where only `wandb` knows how to talk to it, or where it would
+        refuse the run, because nobody is logged in.
     """
     import wandb
 
-    url = getattr(settings, "base_url", None) or wandb.setup().settings.base_url
-    if not str(url).startswith(("http://", "https://")):
+    url = str(getattr(settings, "base_url", None) or wandb.setup().settings.base_url)
+    if not url.startswith(("http://", "https://")) or login_of(os.environ, url) is None:
         return None
     try:
         with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE):

@@ -17,6 +17,9 @@ from lhotse.serialization import load_manifest_lazy
 from w2vlab.data.probing import EXTENSIONS
 from w2vlab.data.tally import Tally
 
+_FORMAT = "2"
+"""Of prepared manifests; to be changed with what is written to them, or with what a scan finds in the same files."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -65,7 +68,7 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
 
 def fingerprint(source: Path, entries: list[Entry]) -> str:
     """Returns a key that changes when an utterance, a file's size or its time of change does."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(_FORMAT.encode(), digest_size=16)
     manifest = () if source.is_dir() else (source,)
     digest.update(repr([_stat(path) for path in manifest]).encode())
     for entry in entries:

@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,11 +23,15 @@ from w2vlab.data.listing import Entry, fingerprint, list_entries, whole
 from w2vlab.data.probing import AudioInfo, UnusableAudioError, probe
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
+from w2vlab.data.utterances import BYTES
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.wording import count
 
 DURATION_TOLERANCE: Seconds = 0.025
 """How much shorter a file may be than a lhotse manifest says: such manifests round."""
+
+_KEPT: Seconds = 30 * 24 * 3600
+"""For how long a manifest of an earlier state of a corpus stays without use; a run may go on after a while."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,23 +54,34 @@ class Manifest:
     notes: Tally
 
 
-def read_manifest(source: Path, cache: Path) -> Manifest:
-    """Returns the prepared manifest of `source`.
+def read_manifest(source: Path, cache: Path, state: str | None = None) -> Manifest:
+    """Returns a prepared manifest of `source`.
+
+    Args:
+        source: The corpus.
+        cache: Where prepared manifests are.
+        state: The fingerprint of the one that is wanted; None for the one that was asked for last.
 
     Raises:
-        RuntimeError: It was never prepared.
+        RuntimeError: It was never prepared, or is no longer there.
     """
-    report = _folder(source, cache) / "report.json"
-    if not report.is_file():
+    folder = _folder(source, cache)
+    reports = list(folder.glob("report-*.json")) if state is None else [folder / f"report-{state}.json"]
+    report = max(filter(Path.is_file, reports), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if report is None:
         raise RuntimeError(f"{source} must be prepared before it is used, but is not; call `prepare_data()` first.")
     content = json.loads(report.read_text())
+    fingerprint = content["fingerprint"]
     return Manifest(
-        report.with_name("cuts.jsonl"), content["fingerprint"], Tally(**content["skipped"]), Tally(**content["notes"])
+        folder / f"cuts-{fingerprint}.jsonl", fingerprint, Tally(**content["skipped"]), Tally(**content["notes"])
     )
 
 
 def prepare_manifest(source: Path, cache: Path) -> Manifest:
     """Scans `source` and writes its manifest, unless one of the same files is there.
+
+    A manifest is never changed: its fingerprint is in its name, and a run reads the one that it began with. Those that
+    no run has read or begun with for 30 days are removed when there is a new one.
 
     Raises:
         ValueError: The corpus is malformed or holds nothing usable, or the cache is not writable.
@@ -73,8 +90,10 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
     entries = list_entries(source, skipped)
     state = fingerprint(source, entries)
     folder = _folder(source, cache)
-    report = folder / "report.json"
-    if not report.is_file() or json.loads(report.read_text())["fingerprint"] != state:
+    report = folder / f"report-{state}.json"
+    if report.is_file():
+        mark_as_used(report)
+    else:
         make_writable(folder)
         notes = Tally()
         cuts = _scan(entries, skipped, notes)
@@ -82,14 +101,14 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
             found = f"none of {len(entries)} can be used: {skipped}" if skipped else "there is no audio file"
             raise ValueError(f"`corpus` must hold at least one usable utterance, but in {source} {found}.")
         cuts.sort(key=lambda cut: position(cut.id))
-        # The report vouches for the cuts, so it goes first and comes last: an interrupted write is scanned again.
-        report.unlink(missing_ok=True)
-        _replace(folder / "cuts.jsonl", cuts)
+        # The report vouches for the cuts, so it comes last: an interrupted write is scanned again.
+        _replace(folder / f"cuts-{state}.jsonl", cuts)
         content = {"fingerprint": state, "skipped": asdict(skipped), "notes": asdict(notes)}
         temporary = folder / f".report-{os.getpid()}.json"
         temporary.write_text(json.dumps(content))
         temporary.replace(report)
-    manifest = read_manifest(source, cache)
+        _remove_unused(folder)
+    manifest = read_manifest(source, cache, state)
     if manifest.skipped:
         logger.warning("%s: left out %s: %s.", source, count(manifest.skipped.total, "utterance"), manifest.skipped)
     if manifest.notes:
@@ -106,6 +125,22 @@ def _replace(path: Path, cuts: Iterable[DataCut]) -> None:
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.jsonl")
     CutSet.from_cuts(cuts).to_file(temporary)
     temporary.replace(path)
+
+
+def mark_as_used(path: Path) -> None:
+    """Notes the time at a file of a manifest; a cache may be read-only."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes manifests of earlier states, with their reports; also those of earlier versions, `cuts.jsonl`."""
+    for cuts in folder.glob("cuts*.jsonl"):
+        files = [cuts, cuts.with_name(f"report{cuts.stem.removeprefix('cuts')}.json")]
+        with suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in files if path.exists()) > _KEPT:
+                for path in files:
+                    path.unlink(missing_ok=True)
 
 
 def _scan(entries: list[Entry], skipped: Tally, notes: Tally) -> list[DataCut]:
@@ -129,9 +164,14 @@ def _examine(entry: Entry) -> DataCut | str:
     """Returns the utterance as a cut, or the reason why it cannot be used."""
     try:
         infos = [probe(path) for path in entry.paths]
-        return _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
+        cut = _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
+        # A file that is replaced by another one of the same length has another size.
+        cut.custom = {**(cut.custom or {}), BYTES: [path.stat().st_size for path in entry.paths]}
+        return cut
     except UnusableAudioError as error:
         return str(error)
+    except FileNotFoundError:  # it was there a moment ago
+        return "missing"
 
 
 def _whole_file(entry: Entry, info: AudioInfo) -> DataCut:

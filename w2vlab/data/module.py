@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import prepare_manifest, read_manifest
+from w2vlab.data.same_data import CHOOSES, agreed, changes, check_that_processes_agree, refusal
 from w2vlab.data.sampling import EpochSampler
 from w2vlab.data.splitting import validation_limit
 from w2vlab.data.transcripts import read_transcripts
@@ -69,6 +70,8 @@ class SpeechDataModule(LightningDataModule):
             as that takes on the processes at hand. By default, the trainer's options decide.
         exclude: Utterances that are neither trained on nor validated on, so that they can test the model later: a file
             with one id a line, or `festvox-ru-test`, those that `w2vlab evaluate` tests on.
+        accept_changes: Whether a resumed run takes its corpus as it is now. Otherwise it has the utterances that it
+            began with as long as they are there unchanged, and is refused when they are not.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2; the defaults are those of its BASE model.
@@ -89,6 +92,7 @@ class SpeechDataModule(LightningDataModule):
         crop_to_shortest: bool = True,
         micro_batches: int | None = None,
         exclude: str | None = None,
+        accept_changes: bool = False,
     ) -> None:
         super().__init__()
         _check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
@@ -112,11 +116,13 @@ class SpeechDataModule(LightningDataModule):
         self.crop_to_shortest = crop_to_shortest
         self.micro_batches = micro_batches
         self.exclude = exclude
+        self.accept_changes = accept_changes
         self._excluded = exclusion(exclude)
         self._whole_updates = False
         self._units: Units | None = None
         self._model_min_samples = 0
         self._repeats = False
+        self._manifests: dict[str, str] = {}  # the fingerprint of each corpus
         self._place = (0, 0)  # epoch, micro-batches of it that are done, on all processes together
 
     @property
@@ -159,7 +165,7 @@ class SpeechDataModule(LightningDataModule):
             ValueError: A corpus cannot be had or used.
         """
         for corpus in filter(None, (self.corpus, self.validation)):
-            prepare_manifest(fetch(corpus, self.cache), self.cache)
+            self._manifests[corpus] = prepare_manifest(fetch(corpus, self.cache), self.cache).fingerprint
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the prepared manifests and splits the corpus.
@@ -167,7 +173,16 @@ class SpeechDataModule(LightningDataModule):
         Raises:
             RuntimeError: `prepare_data` was not called.
             ValueError: Too few utterances are long enough.
+            RunError: The processes of a run have different utterances.
         """
+        self._read(agreed(self._manifests))
+        check_that_processes_agree(self._digests())
+        if rank() == 0:
+            logger.info(self.summary())
+
+    def _read(self, manifests: Mapping[str, str]) -> None:
+        """Reads manifests, by their fingerprints where those are known, and splits the corpus."""
+        self._manifests = dict(manifests)
         self._remarks: list[str] = []
         whole = self._read_utterances(self.corpus)
         if self.validation is None:
@@ -177,8 +192,6 @@ class SpeechDataModule(LightningDataModule):
             self._train, self._val = whole, self._read_utterances(self.validation)
         if self.exclude is not None and not whole.num_excluded:
             logger.warning("`exclude` has no effect: %s has no utterance of %s.", self.corpus, self.exclude)
-        if rank() == 0:
-            logger.info(self.summary())
 
     def training_transcripts(self) -> Iterator[str]:
         """Yields the transcripts of the utterances to train on; to be called after `setup`."""
@@ -186,7 +199,8 @@ class SpeechDataModule(LightningDataModule):
 
     def _read_utterances(self, corpus: str) -> Utterances:
         source = locate(corpus, self.cache)
-        manifest = read_manifest(source, self.cache)
+        manifest = read_manifest(source, self.cache, self._manifests.get(corpus))
+        self._manifests[corpus] = manifest.fingerprint
         if self._units is None:
             utterances = Utterances(manifest.cuts, self.min_samples, self._excluded)
         else:
@@ -263,7 +277,11 @@ class SpeechDataModule(LightningDataModule):
         if self.trainer is not None:
             epoch, on_each = place_of(self.trainer).ahead
             micro_batches = on_each * world_size()
-        return {"epoch": epoch, "micro_batches": micro_batches, "update": self._update(), "order": self._order()}
+        place = {"epoch": epoch, "micro_batches": micro_batches, "update": self._update()}
+        return {**place, "order": self._order(), "data": self._digests(), "manifests": dict(self._manifests)}
+
+    def _digests(self) -> dict[str, str]:
+        return {"train": self._train.digest, "validation": self._val.digest}
 
     def _update(self) -> int:
         return world_size() * self.accumulate
@@ -279,7 +297,7 @@ class SpeechDataModule(LightningDataModule):
         them than before, it begins at a whole update, and computes some again.
 
         Raises:
-            ValueError: The state is of a version of w2vlab that made batches otherwise.
+            ValueError: The state is of a version of w2vlab that made batches otherwise, or the corpus has changed.
         """
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
@@ -288,6 +306,7 @@ class SpeechDataModule(LightningDataModule):
                 "`ckpt_path` must be a checkpoint of this version of w2vlab, but is of one whose batches were made "
                 "otherwise. Start anew, or validate it."
             )
+        self._keep_to(state_dict)
         now = self._order()
         changed = [
             f"{name} {now[name]} (the checkpoint had {before})"
@@ -309,6 +328,39 @@ class SpeechDataModule(LightningDataModule):
                 f", going on {count(done % size, 'micro-batch')} back" if done % size else "",
             )
         self._place = (state_dict["epoch"], done - done % size)
+
+    def _keep_to(self, state: dict[str, Any]) -> None:
+        """Goes back to the utterances that a run began with, where others have come to its corpus since.
+
+        Raises:
+            ValueError: They are not all there any more.
+        """
+        before, order = state.get("data"), state["order"]
+        chosen_anew = any(order.get(f"data.{name}") != getattr(self, name) for name in CHOOSES)
+        if before in (None, self._digests()) or chosen_anew:
+            return
+        corpora = " or ".join(filter(None, (self.corpus, self.validation)))
+        if self.accept_changes:
+            if rank() == 0:
+                logger.warning("Resuming with other data: %s has changed since the run began.", corpora)
+            return
+        train, val, manifests = self._train, self._val, self._manifests
+        try:
+            self._read(state["manifests"])
+        except RuntimeError:
+            raise ValueError(refusal(corpora, None)) from None
+        gone, new = (sum(pair) for pair in zip(changes(self._train, train), changes(self._val, val), strict=True))
+        if gone or self._digests() != before:
+            self._train, self._val, self._manifests = train, val, manifests
+            raise ValueError(refusal(corpora, gone or None))
+        if rank() == 0:
+            logger.warning(
+                "%s has changed since the run began, by %s: going on with what it began with, %s to train on. "
+                "--data.accept_changes=true takes what is there now.",
+                corpora,
+                count(new, "new utterance"),
+                count(len(self._train), "utterance"),
+            )
 
     def summary(self) -> str:
         """Returns a few lines on what a run uses and what was left out; to be called after `setup`."""

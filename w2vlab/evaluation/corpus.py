@@ -12,7 +12,7 @@ from lhotse.cut import Cut
 from w2vlab.data.alignments import Alignment, find_alignments
 from w2vlab.data.corpora import fetch, locate, resolve_name
 from w2vlab.data.held_out import HASH, Split, exclusion, read_split, split_by_hash
-from w2vlab.data.manifests import prepare_manifest, read_manifest
+from w2vlab.data.manifests import prepare_manifest
 from w2vlab.data.splitting import position, validation_limit
 from w2vlab.data.utterances import Utterances
 from w2vlab.types import SAMPLE_RATE, Seconds
@@ -85,8 +85,7 @@ def open_corpus(
         ValueError: The corpus or the split cannot be used, or labels do not fit the audio.
     """
     source = fetch(corpus, cache)
-    prepare_manifest(source, cache)
-    cuts = {cut.id: cut for cut in Utterances(read_manifest(source, cache).cuts, min_samples)}
+    cuts = {cut.id: cut for cut in Utterances(prepare_manifest(source, cache).cuts, min_samples)}
     alignments = {name: found for name, found in find_alignments(source).items() if name in cuts and len(found)}
     # Without labels all utterances can be looked at; with labels, those that have them.
     ids = alignments or cuts

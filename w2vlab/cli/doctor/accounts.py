@@ -24,7 +24,7 @@ def check_wandb(environment: Mapping[str, str] = os.environ) -> Finding:
     server = environment.get("WANDB_BASE_URL", _SERVER)
     mode = environment.get("WANDB_MODE")
     text = f"WANDB_MODE={mode}" if mode else "runs stay offline unless a logger asks for more"
-    source = _login(environment, server)
+    source = login_of(environment, server)
     text += f"; logged in ({source})" if source else "; not logged in"
     if names:
         text += f"; set: {', '.join(names)}"
@@ -35,7 +35,7 @@ def check_wandb(environment: Mapping[str, str] = os.environ) -> Finding:
     return ok("W&B", text)
 
 
-def _login(environment: Mapping[str, str], server: str) -> str | None:
+def login_of(environment: Mapping[str, str], server: str) -> str | None:
     """Says where a key is found; None where there is none."""
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if environment.get(name):

@@ -1,0 +1,79 @@
+"""A run has the data that it began with: on all of its processes, and when it goes on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from w2vlab.data.utterances import Utterances
+from w2vlab.distributed import is_distributed, world_size
+from w2vlab.types import RunError
+from w2vlab.wording import count
+
+CHOOSES = ("corpus", "validation", "validation_fraction", "exclude", "min_seconds", "max_seconds")
+"""The options that choose utterances: who changes one wants others."""
+
+
+def agreed(prepared: Mapping[str, str]) -> dict[str, str]:
+    """Returns the manifests of a run, on every process those of the one that has scanned for its machine.
+
+    What lies in the cache is no answer: another run may scan a corpus at the same moment.
+
+    Args:
+        prepared: The fingerprint of each corpus, of a process that has scanned; empty on others.
+    """
+    if not is_distributed():
+        return dict(prepared)
+    here = socket.gethostname()
+    all_of_them: list[Any] = [None] * world_size()
+    dist.all_gather_object(all_of_them, (here, dict(prepared)))
+    scanned = [(host, found) for host, found in all_of_them if found]
+    mine: Mapping[str, str] = prepared or next((found for host, found in scanned if host == here), {})
+    return dict(mine)
+
+
+def check_that_processes_agree(digests: Mapping[str, str]) -> None:
+    """Ends a run whose processes do not have the same utterances, such as those of a node with an older copy.
+
+    Raises:
+        RunError: They differ.
+    """
+    if not is_distributed():
+        return
+    all_of_them: list[Any] = [None] * world_size()
+    dist.all_gather_object(all_of_them, (socket.gethostname(), dict(digests)))
+    different = sorted({host for host, found in all_of_them if found != all_of_them[0][1]})
+    if different:
+        raise RunError(
+            f"`data.corpus` must be the same on all processes, but on {', '.join(different)} it is not what it is on "
+            f"{all_of_them[0][0]}. Copy the corpus anew, or read it from a disk that all nodes share."
+        )
+
+
+def changes(before: Utterances, now: Utterances) -> tuple[int, int]:
+    """Returns how many of the utterances of before are gone or changed, and how many are new or changed."""
+    gone = np.setdiff1d(before.keys, now.keys)
+    new = np.setdiff1d(now.keys, before.keys)
+    return len(gone), len(new)
+
+
+def refusal(corpora: str, gone: int | None) -> str:
+    """Says why a run does not go on.
+
+    Args:
+        corpora: What has changed.
+        gone: Utterances that are gone or changed; None where that cannot be said.
+    """
+    what = (
+        "the list of what it was is no longer in the cache"
+        if gone is None
+        else f"{count(gone, 'utterance')} of it {'is' if gone == 1 else 'are'} gone or changed"
+    )
+    return (
+        f"`data.corpus` must be what the run began with, but {corpora} has changed since, and {what}. Restore it, or "
+        "resume with what is there now: --data.accept_changes=true."
+    )
