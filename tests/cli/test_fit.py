@@ -92,7 +92,7 @@ def test_default_logger_is_offline_and_can_be_left_out(fit: Fit, capsys: pytest.
     assert logger["class_path"].endswith("WandbLogger")
     assert logger["init_args"]["offline"] is True
     assert fit("--trainer.max_steps=1", logger=["--trainer.logger=false"]) == 0
-    assert {path.name for path in Path("runs").iterdir()} == {
+    assert {path.name for path in RUN.iterdir()} == {
         *("checkpoints", "config.yaml", "metrics.jsonl", "report.json", "report.png", "run.json"),
     }
 
@@ -264,7 +264,7 @@ def test_control_c(tiny_config: Path, tmp_path: Path) -> None:
         # A process started in the background by a script ignores SIGINT, and so would this one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while run.poll() is None and not list(tmp_path.glob("runs/checkpoints/last.ckpt")):
+    while run.poll() is None and not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
         time.sleep(0.1)
     run.send_signal(signal.SIGINT)
     output, error = run.communicate()

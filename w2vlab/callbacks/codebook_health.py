@@ -18,6 +18,7 @@ from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.whole_model import keeps_whole_model
+from w2vlab.files import write_whole
 from w2vlab.functional.code_statistics import (
     changed_share,
     joint_perplexity,
@@ -216,7 +217,7 @@ class CodebookHealth(Callback):
                 "dead": [(row == 0).nonzero().flatten().tolist() for row in counts],
             },
         }
-        (folder / f"{PREFIX}.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        write_whole(folder / f"{PREFIX}.json", json.dumps(content, allow_nan=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(PREFIX, [str(picture)], step=trainer.global_step)

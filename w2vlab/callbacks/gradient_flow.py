@@ -16,6 +16,7 @@ from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.distributed import all_reduce_sum
+from w2vlab.files import write_whole
 from w2vlab.modules.pretraining import PretrainingModule
 
 _NAME = "gradient_flow"
@@ -100,7 +101,7 @@ class GradientFlow(Callback):
         with may_fail(f"{_NAME}.png"):
             picture.parent.mkdir(parents=True, exist_ok=True)
             draw_gradient_matrix(matrix, f"Which loss moves what: {parts}, update {update}").savefig(picture, dpi=120)
-            picture.with_suffix(".json").write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+            write_whole(picture.with_suffix(".json"), json.dumps(content, indent=1, allow_nan=False))
         for logger in trainer.loggers:
             logger.log_metrics(_scalars(matrix), step=update)
             if isinstance(logger, WandbLogger):

@@ -30,6 +30,7 @@ from w2vlab.callbacks.signatures import (
     diagnose,
 )
 from w2vlab.callbacks.whole_model import keeps_whole_model
+from w2vlab.files import write_whole
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.place import updates_of_run
 from w2vlab.wording import count
@@ -277,7 +278,7 @@ class CollapseWatchdog(Callback):
             with may_fail(_FILE):
                 folder = run_folder(trainer)
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / _FILE).write_text(json.dumps({"events": self.events}, indent=1), encoding="utf-8")
+                write_whole(folder / _FILE, json.dumps({"events": self.events}, indent=1))
 
 
 def _text(finding: Finding, advice: list[Cure], done: str) -> str:
