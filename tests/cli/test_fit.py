@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -249,6 +251,18 @@ def test_bug_keeps_its_traceback_and_the_last_state(fit: Fit) -> None:
 def test_problem_with_the_data_has_no_traceback(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--trainer.callbacks=tests.cli.test_fit.FailBeforeTraining") == 1
     assert "error: `batch_seconds` must be more.\n" in capsys.readouterr().err
+
+
+def test_a_run_whose_updates_are_all_skipped_is_no_success(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        loud = np.full(16_000 + 100 * number, 1e30, dtype=np.float32)
+        (tmp_path / "loud").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "loud" / f"u{number:02}.wav", loud * (-1) ** np.arange(len(loud)), 16_000, "FLOAT")
+    assert fit("--data.corpus=loud", "--trainer.max_steps=2") == 1
+    assert "error: No update was made: all 2 had a loss or gradient that is not finite" in capsys.readouterr().err
+    assert json.loads((RUN / "run.json").read_text())["status"] == "failed"
 
 
 def test_control_c(tiny_config: Path, tmp_path: Path) -> None:
