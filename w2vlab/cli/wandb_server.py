@@ -88,7 +88,8 @@ def problem_of_account(problem: Exception) -> str | None:
         r"\b40[134]\b|permission denied|not found", str(problem), re.IGNORECASE
     ):
         return None
+    reason = str(problem).strip().split(". ")[0].rstrip(".")  # what follows is advice
     return (
-        f"Weights & Biases refuses the run: {str(problem).strip().rstrip('.')}. Log in with `wandb login` or "
-        "WANDB_API_KEY, or log offline: --trainer.logger.init_args.offline=true, or WANDB_MODE=offline."
+        f"Weights & Biases refuses the run: {reason}. Log in with `wandb login` or WANDB_API_KEY, or log offline with "
+        "WANDB_MODE=offline."
     )
