@@ -98,6 +98,11 @@ def test_a_run_by_epochs_says_where_it_is(
     assert "`window` (50) is longer than the run (10 updates)" in caplog.text
 
 
+def test_validations_may_be_a_time_apart(fit: Fit) -> None:
+    assert fit("--data.micro_batches=1", "--trainer.val_check_interval=00:00:00:00", "--trainer.max_steps=2") == 0
+    assert validated() == [1, 2]
+
+
 def test_a_run_by_time_says_where_it_is(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--trainer.max_steps=-1", "--trainer.max_time=00:00:00:01") == 0
     lines = [line.split(",")[0].strip() for line in capsys.readouterr().out.splitlines() if ": loss" in line]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from w2vlab.cli.epochs import interval_of
 from w2vlab.data import SpeechDataModule
 from w2vlab.wording import W2VLabWarning, count, duration
 
@@ -52,8 +53,8 @@ def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> No
     trainer.accumulate_grad_batches = each
     if isinstance(trainer.limit_train_batches, int):
         trainer.limit_train_batches *= each
-    if isinstance(trainer.val_check_interval, int):
-        trainer.val_check_interval *= each
+    if isinstance(interval := interval_of(trainer), int):
+        trainer.val_check_interval = interval * each
     on = count(processes, "process")
     actual = each * processes
     if actual == wanted:

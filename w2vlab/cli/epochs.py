@@ -25,7 +25,7 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
         ValueError: An interval between validations is 0.
     """
     intervals = {
-        "val_check_interval": trainer.val_check_interval,
+        "val_check_interval": interval_of(trainer),
         "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
     }
     for name, interval in intervals.items():
@@ -39,8 +39,8 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
         # The trainer has set its limits of batches by it. Validations are counted over epochs, which may be one update.
         datamodule.repeat_first_epoch()
         trainer.overfit_batches = 0.0
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.check_val_every_n_epoch = None if _is_number(trainer.val_check_interval) else 1
+        if _is_number(interval_of(trainer)) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.check_val_every_n_epoch = None
     callbacks += [_SharesOfAnEpoch(datamodule), _NoValidation()]
 
 
@@ -59,7 +59,7 @@ class _SharesOfAnEpoch(pl.Callback):
         if _is_share(trainer.limit_val_batches):
             whole = self.datamodule.micro_batches_to_validate()
             trainer.limit_val_batches = max(1, int(whole * trainer.limit_val_batches))
-        limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+        limit, interval = trainer.limit_train_batches, interval_of(trainer)
         if not (_is_share(limit) or _is_share(interval)):
             return
         epoch = self.datamodule.micro_batches_of_an_epoch()
@@ -124,9 +124,8 @@ class _NoValidation(pl.Callback):
 
     def _interval(self, trainer: pl.Trainer) -> int | None:
         """Returns the updates between two validations; None where they are not counted in updates."""
-        interval = trainer.val_check_interval
-        timed = getattr(trainer, "_val_check_time_interval", None) is not None
-        if timed or not trainer.enable_validation or not _is_number(interval):
+        interval = interval_of(trainer)
+        if interval is None or not trainer.enable_validation or not _is_number(interval):
             return None
         return -(-int(interval) // trainer.accumulate_grad_batches)
 
@@ -134,6 +133,12 @@ class _NoValidation(pl.Callback):
         if not self.told:
             self.told = True
             rank_zero_warn(text, category=W2VLabWarning)
+
+
+def interval_of(trainer: pl.Trainer) -> int | float | None:
+    """Returns `val_check_interval`, batches or a share of the epoch; None where it is a time."""
+    timed = getattr(trainer, "_val_check_time_interval", None) is not None
+    return None if timed else trainer.val_check_interval
 
 
 def _is_share(value: Any) -> bool:

@@ -28,7 +28,7 @@ from w2vlab.callbacks.run_folder import run_folder
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.epochs import settle_epochs
-from w2vlab.cli.loggers import give_a_folder, guard
+from w2vlab.cli.loggers import give_a_folder, guard, has_given_folder
 from w2vlab.cli.memory import no_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
@@ -215,13 +215,15 @@ class W2VLightningCLI(LightningCLI):
             report_differences(self._saved_config, self.model.run_config)
 
     def _refuse_another_run(self) -> None:
-        """Does so before anything of another run is written over; without a logger the folder is a new one."""
+        """Does so before anything of another run is written over."""
         checkpoint = run_checkpoint(self.trainer)
-        if checkpoint is not None and not self.trainer.fast_dev_run:
-            folder = run_folder(self.trainer) / "checkpoints" if self.trainer.loggers else None
-            folder = folder if checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
-            if folder is not None:
-                refuse_another_run(folder, self.config[self.subcommand].ckpt_path)
+        if checkpoint is None or self.trainer.fast_dev_run:
+            return
+        ckpt_path = self.config[self.subcommand].ckpt_path
+        if checkpoint.dirpath is not None:
+            refuse_another_run(Path(str(checkpoint.dirpath)), ckpt_path)
+        elif has_given_folder(self.trainer):
+            refuse_another_run(run_folder(self.trainer) / "checkpoints", ckpt_path)
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; where the run was stopped, says how to go on."""

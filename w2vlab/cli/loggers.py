@@ -115,10 +115,10 @@ class OnlyAFolder(Logger):
 
     Args:
         save_dir: The folder of all runs.
-        version: The run's number; None for the first that is free.
+        version: The run's number or the name of its folder; None for the first number that is free.
     """
 
-    def __init__(self, save_dir: str, version: int | None = None) -> None:
+    def __init__(self, save_dir: str, version: int | str | None = None) -> None:
         super().__init__()
         self._save_dir = save_dir
         self._version = version
@@ -134,8 +134,8 @@ class OnlyAFolder(Logger):
         return self._save_dir
 
     @property
-    def version(self) -> int:
-        """The run's number; on the first process its folder is made, so that no other run has the same."""
+    def version(self) -> int | str:
+        """The run's number, or the name of its folder; on the first process its folder is made, so that no other run has the same."""
         if self._version is None:
             self._version = self._taken() if rank_zero_only.rank == 0 else 0
         return self._version
@@ -178,6 +178,14 @@ def guard(loggers: Iterable[Logger]) -> None:
             del logger._wandb_init["anonymous"]
         if type(logger) in _GUARDED:
             logger.__class__ = _GUARDED[type(logger)]  # type: ignore[assignment]
+
+
+def has_given_folder(trainer: Trainer) -> bool:
+    """Tells whether an option names the run's folder; else the logger chooses a new one when it is asked."""
+    if not trainer.loggers:
+        return False
+    first: Any = trainer.loggers[0]
+    return getattr(first, "_id" if isinstance(first, WandbLogger) else "_version", None) is not None
 
 
 def give_a_folder(trainer: Trainer) -> None:
