@@ -64,6 +64,9 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_a_line(
     told = "error: `trainer.default_root_dir` must be writable, but file/runs is not (Not a directory); choose another"
     assert f"{told} with --trainer.default_root_dir." in capsys.readouterr().err
 
+    assert fit("--checkpoint.dirpath=file/checkpoints") == 1
+    assert "error: `checkpoint.dirpath` must be writable, but file/checkpoints is not" in capsys.readouterr().err
+
     def read_only(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 

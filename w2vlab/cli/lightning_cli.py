@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,8 @@ class W2VLightningCLI(LightningCLI):
         follow_wandb_mode(config.trainer)
         if config.trainer.logger or (self.subcommand == "fit" and not config.trainer.fast_dev_run):
             # Loggers look for a git repository around their folder, and complain if it is not there yet.
-            make_writable(Path(config.trainer.default_root_dir), "trainer.default_root_dir")
+            for option, folder in _folders(config):
+                make_writable(Path(folder), option)
         if config.trainer.logger:
             self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
         if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
@@ -282,6 +284,16 @@ def _has_model_summary(config: Namespace) -> bool:
     """Tells whether a callback among the options shows the model already."""
     given = config.trainer.callbacks or []
     return any("ModelSummary" in str(getattr(callback, "class_path", "")) for callback in given)
+
+
+def _folders(config: Namespace) -> Iterator[tuple[str, str]]:
+    """Yields the folders that a run writes to, with the options that name them."""
+    folders = {
+        "trainer.default_root_dir": config.trainer.default_root_dir,
+        "trainer.logger.save_dir": _save_dir(config),
+        "checkpoint.dirpath": (config.get("checkpoint") or {}).get("dirpath"),
+    }
+    yield from ((option, str(folder)) for option, folder in folders.items() if folder and "://" not in str(folder))
 
 
 def _save_dir(config: Namespace) -> str | None:

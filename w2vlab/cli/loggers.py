@@ -135,7 +135,7 @@ class OnlyAFolder(Logger):
 
     @property
     def version(self) -> int | str:
-        """The run's number, or the name of its folder; on the first process its folder is made, so that no other run has the same."""
+        """The run's number, or the name of its folder, which the first process makes, so that no other run has it."""
         if self._version is None:
             self._version = self._taken() if rank_zero_only.rank == 0 else 0
         return self._version
