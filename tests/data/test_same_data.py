@@ -102,6 +102,7 @@ def test_a_resumed_run_goes_on_with_what_it_began_with(begun, ready_module, corp
     write_ramp(corpus / "new.wav", 0.3)
     module = resumed(ready_module(corpus), state)
     assert batches(module) == before
+    module.trainer = None
     assert module.state_dict()["manifests"] == state["manifests"]
     assert f"{corpus} has changed since the run began, by 1 new utterance: going on with what it began" in caplog.text
     assert "--data.accept_changes=true takes what is there now" in caplog.text
@@ -163,7 +164,7 @@ def test_processes_take_the_manifest_that_their_machine_has_scanned(monkeypatch)
     answers = [("a", {"c": "1"}), ("a", {}), ("b", {"c": "2"}), ("b", {})]
 
     def gather(into: list[Any], mine: Any) -> None:
-        into[:] = answers
+        into[:] = answers  # as it is by then
 
     monkeypatch.setattr(same_data, "is_distributed", lambda: True)
     monkeypatch.setattr(same_data, "world_size", lambda: 4)
@@ -171,5 +172,6 @@ def test_processes_take_the_manifest_that_their_machine_has_scanned(monkeypatch)
     monkeypatch.setattr(same_data.socket, "gethostname", lambda: "b")
     assert same_data.agreed({}) == {"c": "2"}
     assert same_data.agreed({"c": "2"}) == {"c": "2"}
+    answers = [("a", {"train": "1"}), ("a", {"train": "1"}), ("b", {"train": "2"}), ("b", {"train": "2"})]
     with pytest.raises(RunError, match=r"^`data.corpus` must be the same on all processes, but on b it is not"):
         same_data.check_that_processes_agree({"train": "2"})

@@ -91,9 +91,7 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
     state = fingerprint(source, entries)
     folder = _folder(source, cache)
     report = folder / f"report-{state}.json"
-    if report.is_file():
-        mark_as_used(report)
-    else:
+    if not report.is_file():
         make_writable(folder)
         notes = Tally()
         cuts = _scan(entries, skipped, notes)
@@ -108,6 +106,9 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         temporary.write_text(json.dumps(content))
         temporary.replace(report)
         _remove_unused(folder)
+    with suppress(OSError):  # a cache may be read-only
+        now = time.time_ns()  # finer than the time that the system gives to files
+        os.utime(report, ns=(now, now))
     manifest = read_manifest(source, cache, state)
     if manifest.skipped:
         logger.warning("%s: left out %s: %s.", source, count(manifest.skipped.total, "utterance"), manifest.skipped)
@@ -125,12 +126,6 @@ def _replace(path: Path, cuts: Iterable[DataCut]) -> None:
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.jsonl")
     CutSet.from_cuts(cuts).to_file(temporary)
     temporary.replace(path)
-
-
-def mark_as_used(path: Path) -> None:
-    """Notes the time at a file of a manifest; a cache may be read-only."""
-    with suppress(OSError):
-        os.utime(path)
 
 
 def _remove_unused(folder: Path) -> None:
