@@ -79,12 +79,16 @@ class RunCheckpoint(ModelCheckpoint):
         if not (trainer.fast_dev_run or self.last_model_path):  # type: ignore[attr-defined]
             refuse_another_run(Path(str(self.dirpath)), trainer.ckpt_path)
 
-    def what_is_there(self) -> str:
-        """Says which checkpoint a run can go on from."""
+    def what_is_lost(self, update: int) -> str | None:
+        """Says that the state of a run at its end, at `update`, is not on the disk; None where it is."""
+        if self.unsaved is None:
+            return None
         last = Path(str(self.dirpath), LAST)
-        if not last.exists():
-            return "no checkpoint was written"
-        return f"{last} is of update {self._last_update}"
+        there = f"{last} is of update {self._last_update}" if last.exists() else "no checkpoint was written"
+        return (
+            f"The state at update {update} could not be written ({self.unsaved}): {there}. Free space there, or take "
+            "another disk with --trainer.default_root_dir."
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clears up behind the run before, and notes where this one begins: there, there is nothing to save."""

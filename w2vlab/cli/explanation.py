@@ -268,8 +268,8 @@ def _update(
         audio_hours=None if updates is None else seconds * updates / 3600,
         may_end_before={
             f"trainer.{name}": str(value)
-            for name, value in (("max_epochs", trainer.max_epochs), ("max_time", trainer.max_time))
-            if value not in (None, -1)
+            for name in ("max_epochs", "max_time")
+            if (value := getattr(trainer, name, None)) not in (None, -1)
         },
     )
 

@@ -248,22 +248,17 @@ class W2VLightningCLI(LightningCLI):
         rank_zero_info(f"Interrupted by {signal} at update {self.trainer.global_step}. {self._way_on()}")
 
     def _say_what_failed(self) -> None:
-        if (problem := self._what_is_not_saved()) is not None:
+        if (problem := self._what_is_lost()) is not None:
             rank_zero_info(problem)
 
     def _fail_unless_saved(self) -> None:
         """Ends a run without success whose last state is not on the disk."""
-        if (problem := self._what_is_not_saved()) is not None:
+        if (problem := self._what_is_lost()) is not None:
             raise RunError(problem)
 
-    def _what_is_not_saved(self) -> str | None:
+    def _what_is_lost(self) -> str | None:
         checkpoint = run_checkpoint(self.trainer)
-        if checkpoint is None or checkpoint.unsaved is None:
-            return None
-        return (
-            f"The state at update {self.trainer.global_step} could not be written ({checkpoint.unsaved}): "
-            f"{checkpoint.what_is_there()}. Free space there, or take another disk with --trainer.default_root_dir."
-        )
+        return None if checkpoint is None else checkpoint.what_is_lost(self.trainer.global_step)
 
     def _say_what_is_left(self) -> None:
         """Lightning does nothing at all where no update is left."""
