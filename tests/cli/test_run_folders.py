@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
-from w2vlab.cli.loggers import OnlyAFolder
+from w2vlab.cli.loggers import OnlyAFolder, guard
 
 Fit = Callable[..., int]
 WITHOUT_LOGGER = ["--trainer.logger=false"]
@@ -38,10 +39,19 @@ def test_runs_without_a_logger_have_a_folder_each(fit: Fit, capsys: pytest.Captu
     assert f"checkpoints: {second / 'checkpoints'}" in capsys.readouterr().out
 
 
-def test_two_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have seen that there is none yet."""
+def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have seen that there is none yet."""
     monkeypatch.setattr(Path, "glob", lambda *_: iter(()))
-    assert [OnlyAFolder(str(tmp_path)).version for _ in range(3)] == [0, 1, 2]
+    monkeypatch.setattr(CSVLogger, "_get_next_version", lambda _: 0)
+    tables = [CSVLogger(tmp_path, name="w2vlab") for _ in range(2)]
+    guard(tables)
+    assert [logger.version for logger in (*tables, OnlyAFolder(str(tmp_path)), OnlyAFolder(str(tmp_path)))] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert tables[1].version == 1
 
 
 @pytest.mark.parametrize("where", ["--checkpoint.dirpath=shared", "--trainer.logger.version=7"])

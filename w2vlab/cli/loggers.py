@@ -34,6 +34,9 @@ class GuardedCSVLogger(CSVLogger):
         with may_fail("The table of the CSV logger"):
             super().log_metrics(metrics, step)
 
+    def _get_next_version(self) -> int:
+        return _taken(self.root_dir, super()._get_next_version())
+
     @rank_zero_only
     def save(self) -> None:
         """Writes unless that fails; then the file is as it was before."""
@@ -42,6 +45,24 @@ class GuardedCSVLogger(CSVLogger):
             if type(writer) is ExperimentWriter:
                 writer.__class__ = _WholeRows
             super().save()
+
+
+def _taken(root: str, number: int) -> int:
+    """Makes the folder of a run, with the next number where another run has just taken that one; returns its number.
+
+    Only the first process does: on others the number is not used.
+    """
+    if rank_zero_only.rank != 0 or "://" in root:
+        return number
+    runs = Path(root)
+    runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            (runs / f"version_{number}").mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return number
 
 
 class _WholeRows(ExperimentWriter):
@@ -88,6 +109,9 @@ class _WholeRows(ExperimentWriter):
 
 class GuardedTensorBoardLogger(TensorBoardLogger):
     """A `TensorBoardLogger` that warns once where it would end the run."""
+
+    def _get_next_version(self) -> int:
+        return _taken(self.root_dir, super()._get_next_version())
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Logs unless that fails."""
@@ -137,21 +161,10 @@ class OnlyAFolder(Logger):
     def version(self) -> int | str:
         """The run's number, or the name of its folder, which the first process makes, so that no other run has it."""
         if self._version is None:
-            self._version = self._taken() if rank_zero_only.rank == 0 else 0
+            runs = Path(self._save_dir, self.name)
+            numbers = (path.name.removeprefix("version_") for path in runs.glob("version_*"))
+            self._version = _taken(str(runs), max((int(text) + 1 for text in numbers if text.isdecimal()), default=0))
         return self._version
-
-    def _taken(self) -> int:
-        runs = Path(self._save_dir, self.name)
-        runs.mkdir(parents=True, exist_ok=True)
-        numbers = (path.name.removeprefix("version_") for path in runs.glob("version_*"))
-        number = max((int(text) + 1 for text in numbers if text.isdecimal()), default=0)
-        while True:
-            try:
-                (runs / f"version_{number}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return number
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Does nothing."""

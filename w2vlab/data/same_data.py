@@ -32,8 +32,8 @@ def agreed(prepared: Mapping[str, str]) -> dict[str, str]:
     all_of_them: list[Any] = [None] * world_size()
     dist.all_gather_object(all_of_them, (here, dict(prepared)))
     scanned = [(host, found) for host, found in all_of_them if found]
-    mine: Mapping[str, str] = prepared or next((found for host, found in scanned if host == here), {})
-    return dict(mine)
+    scanned.sort(key=lambda answer: answer[0] != here)  # where one machine scans for all, they share the cache
+    return dict(prepared or (scanned[0][1] if scanned else {}))
 
 
 def check_that_processes_agree(digests: Mapping[str, str]) -> None:
