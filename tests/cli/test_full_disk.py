@@ -8,14 +8,17 @@ import io
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from matplotlib.figure import Figure
 
 from w2vlab.callbacks import atomic_io, run_folder
+from w2vlab.callbacks.metric_log import MetricLog
 from w2vlab.cli.loggers import guard
 
 
@@ -127,3 +130,33 @@ def test_the_table_goes_on_where_space_comes_back(tmp_path: Path, no_space: set[
     assert [(row["step"], row["loss"]) for row in rows] == [(str(step), str(step / 2)) for step in range(8)]
     assert [row["other"] for row in rows] == [""] * 4 + ["1.0"] * 4
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_rows_of_metrics_come_when_there_is_space(tmp_path: Path, no_space: set[str]) -> None:
+    log = MetricLog()
+    log.begin(tmp_path, {"train": []}, resumed=False)
+    for update in range(1, 7):
+        no_space.clear()
+        if update in (2, 3, 6):
+            no_space.add("metrics.jsonl")
+        with suppress(OSError):
+            log.record("train", {"update": update})
+    rows = [json.loads(line)["update"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [1, 2, 3, 4, 5]
+
+
+def test_a_picture_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "picture.png"
+    run_folder.save_picture(Figure(), path, dpi=50)
+    before = path.read_bytes()
+    assert before.startswith(b"\x89PNG")
+
+    def half(self: Figure, path: Path, **_: Any) -> None:
+        path.write_bytes(b"half")
+        raise NO_SPACE
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(OSError, match="No space left"):
+        run_folder.save_picture(Figure(), path, dpi=50)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
-from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder, save_picture
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.distributed import all_reduce_sum
 from w2vlab.files import write_whole
@@ -100,7 +100,8 @@ class GradientFlow(Callback):
         content = {"update": update, **matrix.as_dict()}
         with may_fail(f"{_NAME}.png"):
             picture.parent.mkdir(parents=True, exist_ok=True)
-            draw_gradient_matrix(matrix, f"Which loss moves what: {parts}, update {update}").savefig(picture, dpi=120)
+            figure = draw_gradient_matrix(matrix, f"Which loss moves what: {parts}, update {update}")
+            save_picture(figure, picture, dpi=120)
             write_whole(picture.with_suffix(".json"), json.dumps(content, indent=1, allow_nan=False))
         for logger in trainer.loggers:
             logger.log_metrics(_scalars(matrix), step=update)
