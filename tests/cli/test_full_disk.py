@@ -134,7 +134,7 @@ def test_the_table_goes_on_where_space_comes_back(tmp_path: Path, no_space: set[
 
 def test_rows_of_metrics_come_when_there_is_space(tmp_path: Path, no_space: set[str]) -> None:
     log = MetricLog()
-    log.begin(tmp_path, {"train": []}, resumed=False)
+    log.begin(tmp_path, {"train": []}, None)
     for update in range(1, 7):
         no_space.clear()
         if update in (2, 3, 6):
