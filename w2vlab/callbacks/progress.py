@@ -86,11 +86,11 @@ class TrainingProgress(TQDMProgressBar):
         """Prints a line where epochs are what a run is counted in."""
         super().on_train_epoch_end(trainer, pl_module)
         if self._plain and _counts_epochs(trainer) and trainer.global_step > self._shown_update:
-            self._show(trainer, _Stage.of(trainer), trainer.fit_loop.epoch_progress.current.processed)
+            self._show(trainer, _Stage.of(trainer))
 
-    def _show(self, trainer: Trainer, stage: _Stage, epoch: int | None = None) -> None:
+    def _show(self, trainer: Trainer, stage: _Stage) -> None:
         self._stage, self._shown_update = stage, trainer.global_step
-        _print_line(f"{stage.name(trainer, epoch)}, update {trainer.global_step}", _values(trainer, _SHOWN))
+        _print_line(f"{stage.name(trainer)}, update {trainer.global_step}", _values(trainer, _SHOWN))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints a line, unless this tenth of the run had one; a validation before the first update always has."""
@@ -126,13 +126,13 @@ class _Stage:
             shares.append(min(1.0, elapsed / (elapsed + max(left, 0.0)) if elapsed else 0.0))
         return cls(int(10 * max(shares)), trainer.current_epoch if _counts_epochs(trainer) else 0)
 
-    def name(self, trainer: Trainer, epoch: int | None = None) -> str:
-        """Says it; `epoch`, from 1, is by default the one that is not done."""
+    def name(self, trainer: Trainer) -> str:
+        """Says it: the epoch from 1, which is done only when all that happens at its end is."""
         if not _counts_epochs(trainer):
             return f"{10 * self.tenths:3d} %"
         last = trainer.max_epochs
         of = f" of {last}" if last is not None and last >= 0 else ""
-        return f"epoch {self.epochs + 1 if epoch is None else epoch}{of}"
+        return f"epoch {self.epochs + 1}{of}"
 
 
 def _known_updates(trainer: Trainer) -> int | None:

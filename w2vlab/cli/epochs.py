@@ -34,14 +34,14 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
                 f"`trainer.{name}` must be above 0, but is {interval}. For a run without validation set "
                 "`trainer.limit_val_batches` to 0."
             )
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
-    if trainer.overfit_batches > 0:
+    options: Any = trainer  # much of it is set by its connectors, where it is not annotated
+    if options.overfit_batches > 0:
         # The trainer has set its limits of batches by it. Validations are counted over epochs, which may be one update.
         datamodule.repeat_first_epoch()
-        trainer.overfit_batches = 0.0
-        if _is_number(interval_of(trainer)) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        options.overfit_batches = 0.0
+        if _is_number(interval_of(trainer)) and not options.fast_dev_run:
             trainer.check_val_every_n_epoch = None
-    callbacks += [_SharesOfAnEpoch(datamodule), _NoValidation()]
+    options.callbacks += [_SharesOfAnEpoch(datamodule), _NoValidation()]
 
 
 class _SharesOfAnEpoch(pl.Callback):
@@ -59,7 +59,8 @@ class _SharesOfAnEpoch(pl.Callback):
         if _is_share(trainer.limit_val_batches):
             whole = self.datamodule.micro_batches_to_validate()
             trainer.limit_val_batches = max(1, int(whole * trainer.limit_val_batches))
-        limit, interval = trainer.limit_train_batches, interval_of(trainer)
+        limit: Any = trainer.limit_train_batches
+        interval: Any = interval_of(trainer)
         if not (_is_share(limit) or _is_share(interval)):
             return
         epoch = self.datamodule.micro_batches_of_an_epoch()
@@ -99,7 +100,7 @@ class _NoValidation(pl.Callback):
             interval is not None
             and trainer.check_val_every_n_epoch is not None
             and updates < interval
-            and trainer.fit_loop.epoch_progress.current.processed == 1
+            and trainer.current_epoch == 0
             and not cut_short
         ):
             self._tell(

@@ -219,7 +219,7 @@ class W2VLightningCLI(LightningCLI):
     def _refuse_another_run(self) -> None:
         """Does so before anything of another run is written over."""
         checkpoint = run_checkpoint(self.trainer)
-        if checkpoint is None or self.trainer.fast_dev_run:
+        if checkpoint is None or self.config[self.subcommand].trainer.fast_dev_run:
             return
         ckpt_path = self.config[self.subcommand].ckpt_path
         if checkpoint.dirpath is not None:

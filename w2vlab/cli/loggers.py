@@ -52,7 +52,7 @@ def _taken(root: str, number: int) -> int:
 
     Only the first process does: on others the number is not used.
     """
-    if rank_zero_only.rank != 0 or "://" in root:
+    if getattr(rank_zero_only, "rank", 0) != 0 or "://" in root:
         return number
     runs = Path(root)
     runs.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def guard(loggers: Iterable[Logger]) -> None:
             # Lightning hands it on although nobody has set it, and Weights & Biases warns of whoever sets it.
             del logger._wandb_init["anonymous"]
         if type(logger) in _GUARDED:
-            logger.__class__ = _GUARDED[type(logger)]  # type: ignore[assignment]
+            logger.__class__ = _GUARDED[type(logger)]
 
 
 def has_given_folder(trainer: Trainer) -> bool:
