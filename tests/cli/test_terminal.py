@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tests.processes import forked
 from w2vlab.cli.no_news import only_news
-from w2vlab.cli.wandb_logger import guard
+from w2vlab.cli.loggers import guard
 
 SOURCE_LINE = re.compile(r"\.py:\d+")
 
