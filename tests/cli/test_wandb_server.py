@@ -16,6 +16,7 @@ import wandb
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import WandbLogger
 
+from w2vlab.cli.evaluation_wandb import log_tables
 from w2vlab.cli.loggers import guard
 from w2vlab.cli.wandb_server import follow_wandb_mode, why_unreachable
 from w2vlab.types import RunError
@@ -148,3 +149,26 @@ def test_a_server_that_answers_is_reached(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert why_unreachable(wandb.Settings(base_url=refusing_server)) is None
     assert "Connection refused" in str(why_unreachable(wandb.Settings(base_url=closed_port)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked", "folders"),
+    [(None, None, 1), ("disabled", None, 0), ("disabled", "offline", 1), ("offline", "off", 0), ("onlin", None, 0)],
+)
+def test_evaluations_follow_the_variable_too(
+    mode: str | None, asked: str | None, folders: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode is not None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    log_tables({}, tmp_path, "none.png", asked, "evaluation")
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == folders
+
+
+def test_an_evaluation_is_logged_offline_where_the_server_cannot_be_reached(
+    tmp_path: Path, closed_port: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", closed_port)
+    assert log_tables({}, tmp_path, "none.png", "online", "evaluation").startswith("; Weights & Biases: ")
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+    assert "cannot be reached" in caplog.text

@@ -30,7 +30,7 @@ OPTIONS = """\
   --device D          auto (the default), cpu, or cuda.
   --batch_seconds S   Most audio in a batch (40).
   --cache_dir DIR     Where fetched corpora are, as for `w2vlab fit`.
-  --wandb MODE        offline (the default), online, or off.
+  --wandb MODE        offline, online, or off; by default what WANDB_MODE says, else offline.
 """
 
 
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch_seconds", type=at_least(1), default=40)
     parser.add_argument("--cache_dir", type=Path)
-    parser.add_argument("--wandb", choices=("offline", "online", "off"), default="offline")
+    parser.add_argument("--wandb", choices=("offline", "online", "off"))
     parser.add_argument("--folder", type=Path)
 
 

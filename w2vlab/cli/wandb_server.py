@@ -1,4 +1,4 @@
-"""What the environment says of Weights & Biases, and whether its server can be used."""
+"""Whether the server of Weights & Biases is to be used, and whether it can be."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
 from w2vlab.cli.doctor.accounts import login_of
+from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, mode_of_environment
 from w2vlab.types import Seconds
 
 _PATIENCE: Seconds = 10
-
-_MODES = {"online": False, "run": False, "shared": False, "offline": True, "dryrun": True, "disabled": None}
-"""Values of `WANDB_MODE`: whether it is offline; None for no run there at all."""
 
 
 def follow_wandb_mode(trainer: Namespace) -> None:
@@ -30,23 +28,19 @@ def follow_wandb_mode(trainer: Namespace) -> None:
     Raises:
         ValueError: The variable has no value that Weights & Biases knows.
     """
-    mode = os.environ.get("WANDB_MODE", "")
     loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     chosen = [logger for logger in loggers if _is_wandb(logger)]
-    if not mode or not chosen:
+    if not chosen or (mode := mode_of_environment()) is None:
         return
-    if mode not in _MODES:
-        raise ValueError(f"`WANDB_MODE` must be online, offline or disabled, but is {mode}.")
-    offline = _MODES[mode]
-    if offline is None:
+    if mode == DISABLED:
         rank_zero_info("WANDB_MODE is disabled: no run in Weights & Biases.")
         rest = [logger for logger in loggers if not _is_wandb(logger)]
         trainer.logger = rest or False
         return
     for logger in chosen:
-        if bool(logger.init_args.get("offline")) != offline:
+        if bool(logger.init_args.get("offline")) != (mode == OFFLINE):
             rank_zero_info(f"WANDB_MODE is {mode}: so is the run in Weights & Biases.")
-            logger.init_args.offline = offline
+            logger.init_args.offline = mode == OFFLINE
 
 
 def _is_wandb(logger: Any) -> bool:
