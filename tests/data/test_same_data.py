@@ -142,6 +142,25 @@ def test_without_the_list_of_what_was_there_a_changed_corpus_is_refused(begun, r
         resumed(ready_module(corpus), state)
 
 
+def test_other_ids_in_the_file_of_excluded_ones_are_told(ready_module, corpus, tmp_path):
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text("speaker0/u10.wav\n")
+    state = ready_module(corpus, exclude=str(excluded)).state_dict()
+    excluded.write_text("speaker0/u12.wav\n")
+    with pytest.raises(ValueError, match="or the ids that `data.exclude` names, are not what they were"):
+        resumed(ready_module(corpus, exclude=str(excluded)), state)
+
+
+def test_a_model_that_needs_longer_ones_is_named(begun, make_module, corpus, caplog):
+    state, _ = begun
+    module = make_module(corpus)
+    module.require(4800)
+    module.prepare_data()
+    module.setup()
+    resumed(module, state)
+    assert "Resuming with samples of the shortest utterance 4800 (the checkpoint had 1600)" in caplog.text
+
+
 def test_a_corpus_may_move(begun, ready_module, corpus, caplog):
     state, before = begun
     moved = corpus.with_name("moved")

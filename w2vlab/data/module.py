@@ -15,7 +15,7 @@ from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import prepare_manifest, read_manifest
-from w2vlab.data.same_data import CHOOSES, agreed, changes, check_that_processes_agree, refusal
+from w2vlab.data.same_data import CHOOSES, SHORTEST, agreed, changes, check_that_processes_agree, refusal
 from w2vlab.data.sampling import EpochSampler
 from w2vlab.data.splitting import validation_limit
 from w2vlab.data.transcripts import read_transcripts
@@ -288,7 +288,7 @@ class SpeechDataModule(LightningDataModule):
 
     def _order(self) -> dict[str, Any]:
         options = {f"data.{name}": getattr(self, name) for name in DECIDES_THE_ORDER}
-        return {**options, "utterances to train on": len(self._train)}
+        return {**options, SHORTEST: self.min_samples, "utterances to train on": len(self._train)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Makes the next training loader begin at the place that `state_dict` tells; to be called after `setup`.
@@ -336,7 +336,10 @@ class SpeechDataModule(LightningDataModule):
             ValueError: They are not all there any more.
         """
         before, order = state.get("data"), state["order"]
-        chosen_anew = any(order.get(f"data.{name}") != getattr(self, name) for name in CHOOSES)
+        now = self._order()
+        chosen_anew = any(
+            order.get(name, now[name]) != now[name] for name in (SHORTEST, *map("data.{}".format, CHOOSES))
+        )
         if before in (None, self._digests()) or chosen_anew:
             return
         corpora = " or ".join(filter(None, (self.corpus, self.validation)))
@@ -352,7 +355,7 @@ class SpeechDataModule(LightningDataModule):
         gone, new = (sum(pair) for pair in zip(changes(self._train, train), changes(self._val, val), strict=True))
         if gone or self._digests() != before:
             self._train, self._val, self._manifests = train, val, manifests
-            raise ValueError(refusal(corpora, gone or None))
+            raise ValueError(refusal(corpora, gone))
         if rank() == 0:
             logger.warning(
                 "%s has changed since the run began, by %s: going on with what it began with, %s to train on. "

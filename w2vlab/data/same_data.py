@@ -17,6 +17,9 @@ from w2vlab.wording import count
 CHOOSES = ("corpus", "validation", "validation_fraction", "exclude", "min_seconds", "max_seconds")
 """The options that choose utterances: who changes one wants others."""
 
+SHORTEST = "samples of the shortest utterance"
+"""What else chooses them: a model that needs longer ones."""
+
 
 def agreed(prepared: Mapping[str, str]) -> dict[str, str]:
     """Returns the manifests of a run, on every process those of the one that has scanned for its machine.
@@ -66,13 +69,14 @@ def refusal(corpora: str, gone: int | None) -> str:
 
     Args:
         corpora: What has changed.
-        gone: Utterances that are gone or changed; None where that cannot be said.
+        gone: Utterances that are gone or changed; 0 where all audio is there; None where that cannot be said.
     """
-    what = (
-        "the list of what it was is no longer in the cache"
-        if gone is None
-        else f"{count(gone, 'utterance')} of it {'is' if gone == 1 else 'are'} gone or changed"
-    )
+    if gone is None:
+        what = "the list of what it was is no longer in the cache"
+    elif gone:
+        what = f"{count(gone, 'utterance')} of it {'is' if gone == 1 else 'are'} gone or changed"
+    else:
+        what = "its transcripts, or the ids that `data.exclude` names, are not what they were"
     return (
         f"`data.corpus` must be what the run began with, but {corpora} has changed since, and {what}. Restore it, or "
         "resume with what is there now: --data.accept_changes=true."
