@@ -147,7 +147,7 @@ def test_other_ids_in_the_file_of_excluded_ones_are_told(ready_module, corpus, t
     excluded.write_text("speaker0/u10.wav\n")
     state = ready_module(corpus, exclude=str(excluded)).state_dict()
     excluded.write_text("speaker0/u12.wav\n")
-    with pytest.raises(ValueError, match="or the ids that `data.exclude` names, are not what they were"):
+    with pytest.raises(ValueError, match=r"or the ids that `data\.exclude` names, are not what they were"):
         resumed(ready_module(corpus, exclude=str(excluded)), state)
 
 

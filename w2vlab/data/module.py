@@ -337,9 +337,7 @@ class SpeechDataModule(LightningDataModule):
         """
         before, order = state.get("data"), state["order"]
         now = self._order()
-        chosen_anew = any(
-            order.get(name, now[name]) != now[name] for name in (SHORTEST, *map("data.{}".format, CHOOSES))
-        )
+        chosen_anew = any(order.get(name, now[name]) != now[name] for name in CHOOSES)
         if before in (None, self._digests()) or chosen_anew:
             return
         corpora = " or ".join(filter(None, (self.corpus, self.validation)))

@@ -14,11 +14,14 @@ from w2vlab.distributed import is_distributed, world_size
 from w2vlab.types import RunError
 from w2vlab.wording import count
 
-CHOOSES = ("corpus", "validation", "validation_fraction", "exclude", "min_seconds", "max_seconds")
-"""The options that choose utterances: who changes one wants others."""
-
 SHORTEST = "samples of the shortest utterance"
-"""What else chooses them: a model that needs longer ones."""
+"""What is recorded of a model's need of longer ones."""
+
+CHOOSES = (
+    *("data.corpus", "data.validation", "data.validation_fraction", "data.exclude"),
+    *("data.min_seconds", "data.max_seconds", SHORTEST),
+)
+"""What chooses utterances, of all that decides their order: who changes one wants others."""
 
 
 def agreed(prepared: Mapping[str, str]) -> dict[str, str]:
