@@ -15,7 +15,7 @@ from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import prepare_manifest, read_manifest
-from w2vlab.data.same_data import CHOOSES, SHORTEST, agreed, changes, check_that_processes_agree, refusal
+from w2vlab.data.same_data import CHOOSES, SHORTEST, Split, agreed, check_that_processes_agree, keep_to
 from w2vlab.data.sampling import EpochSampler
 from w2vlab.data.splitting import validation_limit
 from w2vlab.data.transcripts import read_transcripts
@@ -175,23 +175,27 @@ class SpeechDataModule(LightningDataModule):
             ValueError: Too few utterances are long enough.
             RunError: The processes of a run have different utterances.
         """
-        self._read(agreed(self._manifests))
-        check_that_processes_agree(self._digests())
+        self._use(self._read(agreed(self._manifests)))
+        check_that_processes_agree(self._split.digests)
         if rank() == 0:
             logger.info(self.summary())
 
-    def _read(self, manifests: Mapping[str, str]) -> None:
+    def _use(self, split: Split) -> None:
+        self._split, self._train, self._val = split, split.train, split.validation
+
+    def _read(self, manifests: Mapping[str, str]) -> Split:
         """Reads manifests, by their fingerprints where those are known, and splits the corpus."""
         self._manifests = dict(manifests)
         self._remarks: list[str] = []
         whole = self._read_utterances(self.corpus)
         if self.validation is None:
             limit = validation_limit(whole.positions, self.validation_fraction)
-            self._train, self._val = whole.between(limit, 1.0), whole.between(0.0, limit)
+            train, val = whole.between(limit, 1.0), whole.between(0.0, limit)
         else:
-            self._train, self._val = whole, self._read_utterances(self.validation)
+            train, val = whole, self._read_utterances(self.validation)
         if self.exclude is not None and not whole.num_excluded:
             logger.warning("`exclude` has no effect: %s has no utterance of %s.", self.corpus, self.exclude)
+        return Split(train, val, dict(self._manifests))
 
     def training_transcripts(self) -> Iterator[str]:
         """Yields the transcripts of the utterances to train on; to be called after `setup`."""
@@ -278,10 +282,7 @@ class SpeechDataModule(LightningDataModule):
             epoch, on_each = place_of(self.trainer).ahead
             micro_batches = on_each * world_size()
         place = {"epoch": epoch, "micro_batches": micro_batches, "update": self._update()}
-        return {**place, "order": self._order(), "data": self._digests(), "manifests": dict(self._manifests)}
-
-    def _digests(self) -> dict[str, str]:
-        return {"train": self._train.digest, "validation": self._val.digest}
+        return {**place, "order": self._order(), "data": self._split.digests, "manifests": self._split.manifests}
 
     def _update(self) -> int:
         return world_size() * self.accumulate
@@ -306,9 +307,12 @@ class SpeechDataModule(LightningDataModule):
                 "`ckpt_path` must be a checkpoint of this version of w2vlab, but is of one whose batches were made "
                 "otherwise. Start anew, or validate it."
             )
-        self._keep_to(state_dict)
+        chosen = self._order()
+        if all(state_dict["order"].get(name, chosen[name]) == chosen[name] for name in CHOOSES):
+            corpora = " or ".join(filter(None, (self.corpus, self.validation)))
+            self._use(keep_to(state_dict, self._split, self._read, corpora, self.accept_changes))
         now = self._order()
-        moved = state_dict.get("data") == self._digests()  # if anything, as all utterances are the same
+        moved = state_dict.get("data") == self._split.digests  # if anything, as all utterances are the same
         changed = [
             f"{name} {now[name]} (the checkpoint had {before})"
             for name, before in state_dict["order"].items()
@@ -329,40 +333,6 @@ class SpeechDataModule(LightningDataModule):
                 f", going on {count(done % size, 'micro-batch')} back" if done % size else "",
             )
         self._place = (state_dict["epoch"], done - done % size)
-
-    def _keep_to(self, state: dict[str, Any]) -> None:
-        """Goes back to the utterances that a run began with, where others have come to its corpus since.
-
-        Raises:
-            ValueError: They are not all there any more.
-        """
-        before, order = state.get("data"), state["order"]
-        now = self._order()
-        chosen_anew = any(order.get(name, now[name]) != now[name] for name in CHOOSES)
-        if before in (None, self._digests()) or chosen_anew:
-            return
-        corpora = " or ".join(filter(None, (self.corpus, self.validation)))
-        if self.accept_changes:
-            if rank() == 0:
-                logger.warning("Resuming with other data: %s has changed since the run began.", corpora)
-            return
-        train, val, manifests = self._train, self._val, self._manifests
-        try:
-            self._read(state["manifests"])
-        except RuntimeError:
-            raise ValueError(refusal(corpora, None)) from None
-        gone, new = (sum(pair) for pair in zip(changes(self._train, train), changes(self._val, val), strict=True))
-        if gone or self._digests() != before:
-            self._train, self._val, self._manifests = train, val, manifests
-            raise ValueError(refusal(corpora, gone))
-        if rank() == 0:
-            logger.warning(
-                "%s has changed since the run began, by %s: going on with what it began with, %s to train on. "
-                "--data.accept_changes=true takes what is there now.",
-                corpora,
-                count(new, "new utterance"),
-                count(len(self._train), "utterance"),
-            )
 
     def summary(self) -> str:
         """Returns a few lines on what a run uses and what was left out; to be called after `setup`."""

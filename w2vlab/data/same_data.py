@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch.distributed as dist
 
 from w2vlab.data.utterances import Utterances
-from w2vlab.distributed import is_distributed, world_size
+from w2vlab.distributed import is_distributed, rank, world_size
 from w2vlab.types import RunError
 from w2vlab.wording import count
+
+logger = logging.getLogger(__name__)
 
 SHORTEST = "samples of the shortest utterance"
 """What is recorded of a model's need of longer ones."""
@@ -22,6 +26,26 @@ CHOOSES = (
     *("data.min_seconds", "data.max_seconds", SHORTEST),
 )
 """What chooses utterances, of all that decides their order: who changes one wants others."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a run trains and validates on.
+
+    Attributes:
+        train: Utterances to train on.
+        validation: Those to validate on.
+        manifests: The fingerprint of the manifest of each corpus.
+    """
+
+    train: Utterances
+    validation: Utterances
+    manifests: dict[str, str]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What both are, the same wherever the corpora are."""
+        return {"train": self.train.digest, "validation": self.validation.digest}
 
 
 def agreed(prepared: Mapping[str, str]) -> dict[str, str]:
@@ -60,14 +84,56 @@ def check_that_processes_agree(digests: Mapping[str, str]) -> None:
         )
 
 
-def changes(before: Utterances, now: Utterances) -> tuple[int, int]:
-    """Returns how many of the utterances of before are gone or changed, and how many are new or changed."""
-    gone = np.setdiff1d(before.keys, now.keys)
-    new = np.setdiff1d(now.keys, before.keys)
-    return len(gone), len(new)
+def keep_to(
+    state: Mapping[str, Any], now: Split, read: Callable[[Mapping[str, str]], Split], corpora: str, accept: bool
+) -> Split:
+    """Goes back to the utterances that a run began with, where others have come to its corpus since.
+
+    Args:
+        state: What the checkpoint has of the data.
+        now: What is there now, by the same options.
+        read: Reads manifests by their fingerprints; raises a RuntimeError where one is not there.
+        corpora: What the run reads, in words.
+        accept: Whether it takes what is there now.
+
+    Returns:
+        What the run is to have.
+
+    Raises:
+        ValueError: What it began with is not all there any more.
+    """
+    before = state.get("data")
+    if before in (None, now.digests):
+        return now
+    if accept:
+        if rank() == 0:
+            logger.warning("Resuming with other data: %s has changed since the run began.", corpora)
+        return now
+    try:
+        then = read(state["manifests"])
+    except RuntimeError:
+        raise ValueError(_refusal(corpora, None)) from None
+    gone, new = _changes(then, now)
+    if gone or then.digests != before:
+        raise ValueError(_refusal(corpora, gone))
+    if rank() == 0:
+        logger.warning(
+            "%s has changed since the run began, by %s: going on with what it began with, %s to train on. "
+            "--data.accept_changes=true takes what is there now.",
+            corpora,
+            count(new, "new utterance"),
+            count(len(then.train), "utterance"),
+        )
+    return then
 
 
-def refusal(corpora: str, gone: int | None) -> str:
+def _changes(then: Split, now: Split) -> tuple[int, int]:
+    """Returns how many of the utterances of then are gone or changed, and how many are new or changed."""
+    before, after = (np.concatenate([split.train.keys, split.validation.keys]) for split in (then, now))
+    return len(np.setdiff1d(before, after)), len(np.setdiff1d(after, before))
+
+
+def _refusal(corpora: str, gone: int | None) -> str:
     """Says why a run does not go on.
 
     Args:
