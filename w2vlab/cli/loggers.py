@@ -29,7 +29,7 @@ class GuardedCSVLogger(CSVLogger):
         with may_fail("The table of the CSV logger"):
             super().log_hyperparams(params)
 
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Keeps a row for the file."""
         with may_fail("The table of the CSV logger"):
             super().log_metrics(metrics, step)
