@@ -12,8 +12,7 @@ from urllib.request import Request, urlopen
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
-from w2vlab.cli.doctor.accounts import login_of
-from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, mode_of_environment
+from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, login_of, mode_of_environment
 from w2vlab.types import Seconds
 
 _PATIENCE: Seconds = 10

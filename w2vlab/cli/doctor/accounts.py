@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from w2vlab.cli.doctor.finding import Finding, note, ok
+from w2vlab.cli.wandb_mode import login_of
 
 _SERVER = "https://api.wandb.ai"
 _MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
@@ -33,19 +31,3 @@ def check_wandb(environment: Mapping[str, str] = os.environ) -> Finding:
     if mode in ("online", "shared") and not source:
         return note("W&B", text, "For runs that go to the server: wandb login, or export WANDB_API_KEY=KEY")
     return ok("W&B", text)
-
-
-def login_of(environment: Mapping[str, str], server: str) -> str | None:
-    """Says where a key is found; None where there is none."""
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
-        if environment.get(name):
-            return name
-    named = environment.get("NETRC")
-    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
-        try:
-            if netrc.netrc(str(file)).authenticators(urlsplit(server).netloc):
-                return "netrc"
-        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue
-    return None
