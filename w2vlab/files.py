@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from pathlib import Path
 
 RUNS = "runs"
@@ -50,6 +51,29 @@ def folder_name(name: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9=+.-]+", "_", name)[:80].strip("_-.")
     digits = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return f"{readable}-{digits}" if readable else digits
+
+
+def make_writable(folder: Path, option: str, instead: str | None = None) -> None:
+    """Creates `folder` and makes sure that files can be put there.
+
+    Args:
+        folder: The folder.
+        option: What names it.
+        instead: How to choose another; by default with that option.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Only a real file tells: permission bits say nothing to root or about a file system mounted read-only.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`{option}` must be writable, but {folder} is not ({error.strerror}); choose another with "
+            f"{instead or f'--{option}'}."
+        ) from None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,22 @@ def validation_follows(trainer: Trainer) -> bool:
     """Tells at the end of a micro-batch whether a validation comes next."""
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def updates_of_run(trainer: Trainer) -> int | None:
+    """Returns the updates of a run, by its last one or by its epochs; None where neither says, as with `max_time`.
+
+    Epochs differ by a few micro-batches, so those of all of them are an estimate.
+    """
+    limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        batches = trainer.num_training_batches
+        if math.isinf(batches):
+            counting = getattr(trainer.datamodule, "micro_batches_of_an_epoch", None)  # type: ignore[attr-defined]
+            batches = math.inf if counting is None else counting()
+        if not math.isinf(batches):
+            limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
+    return min(limits, default=None)
 
 
 def validates_at(place: Place, total: int, trainer: Trainer) -> bool:

@@ -123,10 +123,10 @@ def test_progress_of_an_endless_run_is_a_line_an_epoch(tmp_path: Path, capsys: p
     run(tmp_path, -1, callbacks=[TrainingProgress(), stop], enable_checkpointing=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines if "validation" not in line] == [
-        f"epoch {n}, update {10 * n + 1}" for n in (1, 2, 3)
+        f"epoch {n}, update {10 * n}" for n in (1, 2, 3, 4)
     ]
     assert [line.split(":")[0] for line in lines if "validation" in line] == [
-        f"epoch {n}, update {10 * n + 10}, validation" for n in (0, 1, 2, 3)
+        f"epoch {n}, update {10 * n}, validation" for n in (1, 2, 3, 4)
     ]
 
 

@@ -130,7 +130,7 @@ def test_full_disk_does_not_end_a_run(tmp_path: Path, disk: set[str], caplog: py
     class Space(Callback):
         def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
             names = {path.name for path in (tmp_path / "checkpoints").glob("*")}
-            found[trainer.global_step] = names, checkpoint.failure
+            found[trainer.global_step] = names, checkpoint.unsaved
             disk.clear()
             if trainer.current_epoch in (1, 3):
                 disk.add("ckpt")

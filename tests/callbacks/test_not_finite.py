@@ -44,6 +44,20 @@ def test_too_many_in_a_row_end_the_run(caplog: pytest.LogCaptureFixture) -> None
     assert told == [1, 2, 4]
 
 
+def test_a_run_without_an_update_is_no_success() -> None:
+    """However short it is; one update that was made is enough."""
+    batches = noise()
+    for batch in batches:
+        batch.waveform[0, 100] = float("nan")
+    with pytest.raises(RunError) as ended:
+        run(batches, 3, NotFinite(max_in_a_row=10))
+    assert str(ended.value).startswith(
+        "No update was made: all 3 had a loss or gradient that is not finite, the last one with the utterances "
+        f"{', '.join(batches[2].ids)}. Lower the learning rate or lengthen its warm-up; "
+    )
+    assert len(run([*batches[:2], noise()[0]], 3, NotFinite(max_in_a_row=10)).losses) == 3
+
+
 def test_silence_is_finite() -> None:
     record = run(silence(), 3, NotFinite(max_in_a_row=1))
     assert record.metrics[-1]["train/skipped_updates"] == 0

@@ -253,9 +253,7 @@ def test_it_reads_once_an_update() -> None:
 )
 def test_windows_are_by_the_length_of_the_run(updates: int, window: int, patience: int) -> None:
     dog = CollapseWatchdog()
-    trainer: Any = SimpleNamespace(
-        estimated_stepping_batches=math.inf if updates < 0 else updates, is_global_zero=True, global_step=0
-    )
+    trainer: Any = SimpleNamespace(max_steps=updates, max_epochs=-1, is_global_zero=True, global_step=0)
     dog.on_train_start(trainer, None)  # type: ignore[arg-type]
     assert (dog._length * dog.every, dog._patience) == (window, patience)
 

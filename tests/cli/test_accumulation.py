@@ -78,10 +78,13 @@ def test_a_run_counts_updates(fit: Callable[..., int], caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(("interval", "warned"), [(100, True), (1, False)])
-def test_epochs_too_short_to_be_validated_are_told(interval: int, warned: bool, fit: Callable[..., int]) -> None:
+@pytest.mark.parametrize("data", [["--data.micro_batches=1"], []])
+def test_epochs_too_short_to_be_validated_are_told(
+    data: list[str], interval: int, warned: bool, fit: Callable[..., int]
+) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit("--data.micro_batches=1", f"--trainer.val_check_interval={interval}", "--trainer.max_steps=6")
+        fit(*data, f"--trainer.val_check_interval={interval}", "--trainer.max_steps=-1", "--trainer.max_epochs=2")
     told = [str(warning.message) for warning in caught if "there will be no validation" in str(warning.message)]
     assert len(told) == warned
     if warned:

@@ -43,7 +43,7 @@ def test_both_by_their_names(fit: Fit) -> None:
 
 def test_without_a_logger(fit: Fit) -> None:
     assert fit(*BOTH, logger=["--trainer.logger=false"]) == 0
-    assert Path("runs/codebook_health.json").is_file()
+    assert (RUN / "codebook_health.json").is_file()
 
 
 def test_fragments(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:

@@ -360,6 +360,15 @@ def test_an_open_end_shows_the_start_alone(explained):
     told = explained("--trainer.max_steps=-1", "--no_gradients")
     assert told["schedule_updates"] == [0]
     assert told["update"]["updates"] is None
+    assert told["update"]["may_end_before"] == {}
+
+
+def test_epochs_and_time_may_end_a_run(explained, capsys):
+    told = explained("--trainer.max_steps=-1", "--trainer.max_epochs=3", "--no_gradients")
+    assert (told["update"]["updates"], told["cost"]["run_flops"]) == (None, None)
+    assert told["update"]["may_end_before"] == {"trainer.max_epochs": "3"}
+    told = explained("--trainer.max_steps=100", "--trainer.max_time=00:01:00:00", "--no_gradients")
+    assert (told["update"]["updates"], told["update"]["may_end_before"]) == (100, {"trainer.max_time": "00:01:00:00"})
 
 
 def test_noise_reaches_what_a_batch_of_speech_reaches():

@@ -21,6 +21,7 @@ from w2vlab.modules import CTCFineTuning, TrainedModule
 
 ROOT = Path(__file__).parents[2]
 RUN_FOLDER = Path("finetuned/w2vlab/version_0")
+WITHOUT_LOGGER = Path("w2vlab/version_0")
 WORDS = ("one", "two", "three")
 
 
@@ -38,7 +39,7 @@ def spoken(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = {
         "class_path": "CTCFineTuning",
         "init_args": {
-            "checkpoint": str(folder / "pretraining" / "checkpoints" / "last.ckpt"),
+            "checkpoint": str(folder / "pretraining" / WITHOUT_LOGGER / "checkpoints" / "last.ckpt"),
             "masking": {"class_path": "ChannelMasking", "init_args": {"channel_length": 2}},
             "freeze_updates": 1,
             "scheduler": {"class_path": "TriStageSchedule", "init_args": {"total_updates": 10}},
@@ -162,7 +163,7 @@ def test_the_small_recipe_trains(
     """All of it but the size of the pretrained model, the corpus and the number of updates; with its picture."""
     monkeypatch.chdir(tmp_path)
     settings = {
-        "model.checkpoint": spoken / "pretraining" / "checkpoints" / "last.ckpt",
+        "model.checkpoint": spoken / "pretraining" / WITHOUT_LOGGER / "checkpoints" / "last.ckpt",
         "model.masking.channel_length": 2,
         "data.corpus": spoken / "corpus",
         "data.cache_dir": spoken / "cache",

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -92,7 +94,7 @@ def test_default_logger_is_offline_and_can_be_left_out(fit: Fit, capsys: pytest.
     assert logger["class_path"].endswith("WandbLogger")
     assert logger["init_args"]["offline"] is True
     assert fit("--trainer.max_steps=1", logger=["--trainer.logger=false"]) == 0
-    assert {path.name for path in Path("runs").iterdir()} == {
+    assert {path.name for path in RUN.iterdir()} == {
         *("checkpoints", "config.yaml", "metrics.jsonl", "report.json", "report.png", "run.json"),
     }
 
@@ -251,6 +253,18 @@ def test_problem_with_the_data_has_no_traceback(fit: Fit, capsys: pytest.Capture
     assert "error: `batch_seconds` must be more.\n" in capsys.readouterr().err
 
 
+def test_a_run_whose_updates_are_all_skipped_is_no_success(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        noise = np.random.default_rng(number).uniform(-1, 1, 16_000 + 100 * number)
+        (tmp_path / "loud").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "loud" / f"u{number:02}.wav", (3e38 * noise).astype(np.float32), 16_000, "FLOAT")
+    assert fit("--data.corpus=loud", "--trainer.max_steps=2") == 1
+    assert "error: No update was made: all 2 had a loss or gradient that is not finite" in capsys.readouterr().err
+    assert json.loads((RUN / "run.json").read_text())["status"] == "failed"
+
+
 def test_control_c(tiny_config: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "w2vlab", "fit", f"--config={tiny_config}", "--trainer.max_steps=100000"]
     run = subprocess.Popen(
@@ -264,7 +278,7 @@ def test_control_c(tiny_config: Path, tmp_path: Path) -> None:
         # A process started in the background by a script ignores SIGINT, and so would this one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while run.poll() is None and not list(tmp_path.glob("runs/checkpoints/last.ckpt")):
+    while run.poll() is None and not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
         time.sleep(0.1)
     run.send_signal(signal.SIGINT)
     output, error = run.communicate()

@@ -83,10 +83,9 @@ def test_every_row_has_its_cost(fit: Fit) -> None:
 def test_a_run_that_goes_on_adds_to_what_there_is(
     same_folder: bool, fit: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    logger = (
-        ["--trainer.logger=false"] if same_folder else ["--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"]
-    )
-    first, second = (Path("runs"),) * 2 if same_folder else (RUN, NEXT_RUN)
+    logger = ["--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"]
+    logger += ["--trainer.logger.version=0"] if same_folder else []
+    first, second = (RUN, RUN) if same_folder else (RUN, NEXT_RUN)
     every = "--trainer.log_every_n_steps=1"
     (tmp_path / "undisturbed").mkdir()
     (tmp_path / "disturbed").mkdir()
@@ -117,11 +116,11 @@ def test_a_bug_is_a_failure(fit: Fit) -> None:
     assert read_run(RUN)["finished"] is not None
 
 
-def test_a_new_run_in_the_same_folder_begins_anew(fit: Fit) -> None:
-    for _ in range(2):
+def test_a_new_run_of_the_same_command_begins_anew(fit: Fit) -> None:
+    for run in (RUN, NEXT_RUN):
         assert fit("--trainer.max_steps=2", logger=["--trainer.logger=false"]) == 0
-        assert len(rows(Path("runs"))) == 2
-        assert read_run(Path("runs"))["continued"] == []
+        assert len(rows(run)) == 2
+        assert read_run(run)["continued"] == []
 
 
 def test_validating_is_no_run(fit: Fit, tiny_config: Path) -> None:

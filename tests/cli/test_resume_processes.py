@@ -134,14 +134,16 @@ def test_processes_must_go_on_from_the_same_checkpoint(monkeypatch: Any) -> None
             SameCheckpoint(4).setup(trainer, None, "fit")
 
 
-def test_failed_checkpoint_is_told_at_the_end(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
+def test_a_stopped_run_tells_of_a_state_that_is_lost(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
     def write(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("w2vlab.callbacks.atomic_io.AtomicCheckpointIO._write", write)
-    assert fit("--trainer.max_steps=2") == 0
-    closing = "The last checkpoint could not be written ([Errno 28] No space left on device): what is there is older."
-    assert closing in caplog.messages
+    stop = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=2"]
+    assert fit("--trainer.max_steps=3", *stop) == 130
+    told = "The state at update 2 could not be written ([Errno 28] No space left on device): no checkpoint was written."
+    assert any(message.startswith(told) for message in caplog.messages)
+    assert any(message.endswith("There is no checkpoint to go on from.") for message in caplog.messages)
     assert not list(Path().rglob("*.ckpt*"))
 
 

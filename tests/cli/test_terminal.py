@@ -15,8 +15,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.text import Text
 
 from tests.processes import forked
+from w2vlab.cli.loggers import guard
 from w2vlab.cli.no_news import only_news
-from w2vlab.cli.wandb_logger import guard
 
 SOURCE_LINE = re.compile(r"\.py:\d+")
 

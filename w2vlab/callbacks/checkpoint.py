@@ -30,7 +30,10 @@ class RunCheckpoint(ModelCheckpoint):
     before it stays as `last-previous.ckpt`. There are no more than these two and the best ones (`save_top_k`): a run of
     weeks does not fill the disk.
 
-    A checkpoint that cannot be written is a warning; the ones before it stay whole, and the next save tries again.
+    A checkpoint that cannot be written is a warning; the ones before it stay whole, and the next save tries again. A
+    command whose last state could not be written ends without success.
+
+    A folder with the `last.ckpt` of another run is refused: that would become the previous one of this run.
 
     A run that goes on in another folder must surpass the best ones of the folder before, as long as they are there.
     They are not removed when it does, since other runs may go on from there too.
@@ -45,8 +48,9 @@ class RunCheckpoint(ModelCheckpoint):
         if every < 1:
             raise ValueError(f"`every` must be at least 1, but is {every}.")
         self.every = every
-        self.failure: str | None = None
-        """Why the last attempt to write a checkpoint failed; None if it did not."""
+        self.unsaved: str | None = None
+        """Why the last state could not be written at the last attempt; None if it could."""
+        self._failure: str | None = None  # of the last attempt to write any checkpoint
         self._last_update: int | None = None  # what `last.ckpt` would not be newer than
         self._in_step = False
         self._written = True
@@ -65,6 +69,26 @@ class RunCheckpoint(ModelCheckpoint):
             )
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses to write over the checkpoints of another run.
+
+        Raises:
+            ValueError: They are in this run's folder.
+        """
+        if not (trainer.fast_dev_run or self.last_model_path):  # type: ignore[attr-defined]
+            refuse_another_run(Path(str(self.dirpath)), trainer.ckpt_path)
+
+    def what_is_lost(self, update: int) -> str | None:
+        """Says that the state of a run at its end, at `update`, is not on the disk; None where it is."""
+        if self.unsaved is None:
+            return None
+        last = Path(str(self.dirpath), LAST)
+        there = f"{last} is of update {self._last_update}" if last.exists() else "no checkpoint was written"
+        return (
+            f"The state at update {update} could not be written ({self.unsaved}): {there}. Free space there, or take "
+            "another disk with --trainer.default_root_dir."
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clears up behind the run before, and notes where this one begins: there, there is nothing to save."""
@@ -142,6 +166,7 @@ class RunCheckpoint(ModelCheckpoint):
         if self._write(trainer, path, weights_only=False):
             self._last_update = trainer.global_step
             self.last_model_path = str(path)
+        self.unsaved = self._failure
 
     def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         before = {name: getattr(self, name) for name in _BEST if hasattr(self, name)}
@@ -172,5 +197,26 @@ class RunCheckpoint(ModelCheckpoint):
         trainer.save_checkpoint(path, weights_only)
         writer = trainer.strategy.checkpoint_io
         failure = writer.failure if isinstance(writer, AtomicCheckpointIO) else None
-        self.failure = trainer.strategy.broadcast(None if failure is None else str(failure))
-        return self.failure is None
+        self._failure = trainer.strategy.broadcast(None if failure is None else str(failure))
+        return self._failure is None
+
+
+def refuse_another_run(folder: Path, ckpt_path: str | Path | None) -> None:
+    """Refuses a folder with a `last.ckpt`, unless the run goes on from a checkpoint there.
+
+    Raises:
+        ValueError: It is of another run.
+    """
+    last = folder / LAST
+    goes_on = ckpt_path is not None and Path(ckpt_path).absolute().parent == folder.absolute()
+    if last.exists() and not goes_on:
+        raise ValueError(
+            f"`checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} is there. Resume "
+            f"it with --ckpt_path={last}, take another folder, or move it away."
+        )
+
+
+def run_checkpoint(trainer: Trainer) -> RunCheckpoint | None:
+    """Returns what keeps the last state of a run, if something does."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
+    return next((callback for callback in callbacks if isinstance(callback, RunCheckpoint)), None)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
-from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder, save_picture
 from w2vlab.callbacks.whole_model import keeps_whole_model
+from w2vlab.files import write_whole
 from w2vlab.functional.code_statistics import (
     changed_share,
     joint_perplexity,
@@ -204,7 +205,8 @@ class CodebookHealth(Callback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / f"{PREFIX}.png"
-        draw_codebook_health(HealthView(title, self.history, counts, codes, frame_seconds)).savefig(picture, dpi=100)
+        view = HealthView(title, self.history, counts, codes, frame_seconds)
+        save_picture(draw_codebook_health(view), picture, dpi=100)
         looks = [
             {name: value if math.isfinite(value) else None for name, value in row.items()} for row in self.history.rows
         ]
@@ -216,7 +218,7 @@ class CodebookHealth(Callback):
                 "dead": [(row == 0).nonzero().flatten().tolist() for row in counts],
             },
         }
-        (folder / f"{PREFIX}.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        write_whole(folder / f"{PREFIX}.json", json.dumps(content, allow_nan=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(PREFIX, [str(picture)], step=trainer.global_step)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
-from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder, save_picture
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.distributed import all_reduce_sum
+from w2vlab.files import write_whole
 from w2vlab.modules.pretraining import PretrainingModule
 
 _NAME = "gradient_flow"
@@ -99,8 +100,9 @@ class GradientFlow(Callback):
         content = {"update": update, **matrix.as_dict()}
         with may_fail(f"{_NAME}.png"):
             picture.parent.mkdir(parents=True, exist_ok=True)
-            draw_gradient_matrix(matrix, f"Which loss moves what: {parts}, update {update}").savefig(picture, dpi=120)
-            picture.with_suffix(".json").write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+            figure = draw_gradient_matrix(matrix, f"Which loss moves what: {parts}, update {update}")
+            save_picture(figure, picture, dpi=120)
+            write_whole(picture.with_suffix(".json"), json.dumps(content, indent=1, allow_nan=False))
         for logger in trainer.loggers:
             logger.log_metrics(_scalars(matrix), step=update)
             if isinstance(logger, WandbLogger):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ class MetricLog:
 
     Unlike the history in a checkpoint it keeps all of them. What is not finite is null, as JSON has no word for it.
     A run that goes on appends to the file of its folder; in a new folder it begins with the history of its checkpoint.
+    Rows that cannot be written, on a full disk, are written with the next ones when there is space again.
     What was recorded behind that checkpoint stays in the file and comes again: of two rows of one kind, training or
     validation, and one update the later one counts.
     """
@@ -23,6 +25,7 @@ class MetricLog:
     def __init__(self) -> None:
         self._path: Path | None = None
         self._last: dict[str, float] = {}
+        self._waiting = ""  # rows for which there was no space
 
     def begin(self, folder: Path, kinds: dict[str, list[dict[str, float]]], resumed: bool) -> None:
         """Opens the log of a run.
@@ -55,9 +58,18 @@ class MetricLog:
             self._append(_line(row))
 
     def _append(self, text: str) -> None:
+        """Writes, after what could not be written before; where that fails, no half line is left."""
         assert self._path is not None
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        self._waiting += text
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(self._waiting)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._path, size)
+            raise
+        self._waiting = ""
 
 
 def _ends_with_a_line(path: Path) -> bool:

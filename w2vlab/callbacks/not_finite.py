@@ -8,16 +8,23 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from w2vlab.modules.non_finite import SkippedUpdates
 from w2vlab.modules.trained import TrainedModule
 from w2vlab.types import RunError
 from w2vlab.wording import count
 
 logger = logging.getLogger(__name__)
 
+_CURES = (
+    "Lower the learning rate or lengthen its warm-up; with --trainer.precision=16-mixed take bf16-mixed or 32-true; "
+    "listen to these utterances"
+)
+
 
 class NotFinite(Callback):
     """Warns of updates that were skipped because a gradient or loss was not finite, and ends a run of nothing else.
 
+    A run in which all were skipped, however few, ends with an error, because its model is what it was at the start.
     Logs `train/skipped_updates`, all of the run so far since it was started or resumed. The 1st, 2nd, 4th, 8th, … is
     warned of, with the utterances that it was computed from.
 
@@ -34,10 +41,24 @@ class NotFinite(Callback):
             raise ValueError(f"`max_in_a_row` must be at least 1, but is {max_in_a_row}.")
         self.max_in_a_row = max_in_a_row
         self._told = 0
+        self._start = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the count anew."""
         self._told = 0
+        self._start = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends a run without success that has not changed its model.
+
+        Raises:
+            RunError: All updates since it was started or resumed were skipped.
+        """
+        skipped = cast(TrainedModule, pl_module).skipped
+        skipped.settle()
+        updates = trainer.global_step - self._start
+        if updates and skipped.total >= updates:
+            raise RunError(_none_was_made(updates, skipped))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,9 +78,8 @@ class NotFinite(Callback):
         if skipped.in_a_row >= self.max_in_a_row:
             raise RunError(
                 f"{count(skipped.in_a_row, 'update')} in a row had a loss or gradient that is not finite, the last one "
-                f"at update {trainer.global_step} with {_named(skipped.last_ids)}. Lower the learning rate or lengthen "
-                "its warm-up; with --trainer.precision=16-mixed take bf16-mixed or 32-true; listen to these "
-                "utterances. `not_finite.max_in_a_row` is how many are allowed."
+                f"at update {trainer.global_step} with {_named(skipped.last_ids)}. {_CURES}. "
+                "`not_finite.max_in_a_row` is how many are allowed."
             )
         # Told by the process that has the utterances, and of a gradient alone by the first.
         power_of_two = skipped.total & (skipped.total - 1) == 0
@@ -70,6 +90,13 @@ class NotFinite(Callback):
                 skipped.total,
                 _named(skipped.last_ids),
             )
+
+
+def _none_was_made(updates: int, skipped: SkippedUpdates) -> str:
+    return (
+        f"No update was made: all {updates} had a loss or gradient that is not finite, the last one with "
+        f"{_named(skipped.last_ids)}. {_CURES}."
+    )
 
 
 def _named(ids: tuple[str, ...]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -38,7 +39,8 @@ _VALIDATED = {
 class TrainingProgress(TQDMProgressBar):
     """Shows loss, accuracy or error rates, code perplexity and speed: a bar on a terminal, else ten plain lines a run.
 
-    Validations have lines of their own, as many at most. A run without a last update gets a line an epoch instead.
+    Validations have lines of their own, as many at most. A run that ends with its epochs, or has no end, gets a line an
+    epoch instead, because it is not known before how many updates they have.
 
     Args:
         refresh_rate: Updates of the bar are this many batches apart, because each waits for the device; 0 hides it.
@@ -46,8 +48,9 @@ class TrainingProgress(TQDMProgressBar):
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        self._stage = 0
-        self._validated_stage = -1
+        self._stage = _Stage(0, 0)
+        self._validated_stage: _Stage | None = None
+        self._shown_update = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Chooses between bar and lines."""
@@ -65,28 +68,90 @@ class TrainingProgress(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the bar, or notes how far a checkpoint was."""
         super().on_train_start(trainer, pl_module)
-        self._stage, _ = _stage(trainer)
-        self._validated_stage = self._stage if trainer.global_step else -1
+        self._stage = _Stage.of(trainer)
+        self._validated_stage = self._stage if trainer.global_step else None
+        self._shown_update = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Moves the bar, or prints a line when another tenth of the run is done."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        stage, name = _stage(trainer)
-        if self._plain and stage > self._stage:
-            self._stage = stage
-            _print_line(f"{name}, update {trainer.global_step}", _values(trainer, _SHOWN))
+        if self._plain:
+            stage = _Stage.of(trainer)
+            if stage.tenths > self._stage.tenths:
+                self._show(trainer, stage)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints a line where epochs are what a run is counted in."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._plain and _counts_epochs(trainer) and trainer.global_step > self._shown_update:
+            self._show(trainer, _Stage.of(trainer))
+
+    def _show(self, trainer: Trainer, stage: _Stage) -> None:
+        self._stage, self._shown_update = stage, trainer.global_step
+        _print_line(f"{stage.name(trainer)}, update {trainer.global_step}", _values(trainer, _SHOWN))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints a line, unless this tenth of the run had one; a validation before the first update always has."""
         super().on_validation_end(trainer, pl_module)
         if not self._plain or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        stage, name = _stage(trainer)
-        if stage > self._validated_stage:
+        stage = _Stage.of(trainer)
+        if self._validated_stage is None or stage != self._validated_stage:
             self._validated_stage = stage
-            _print_line(f"{name}, update {trainer.global_step}, validation", _values(trainer, _VALIDATED))
+            name = f"{stage.name(trainer)}, update {trainer.global_step}, validation"
+            _print_line(name, _values(trainer, _VALIDATED))
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """How far a run is.
+
+    Attributes:
+        tenths: Of its updates or its time that are done.
+        epochs: Those that are done, where they are what the run is counted in.
+    """
+
+    tenths: int
+    epochs: int
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> _Stage:
+        shares = [0.0]
+        if (updates := _known_updates(trainer)) is not None:
+            shares.append(trainer.global_step / updates if updates else 1.0)
+        if (timer := _timer(trainer)) is not None:
+            elapsed, left = timer.time_elapsed(), timer.time_remaining() or 0.0
+            shares.append(min(1.0, elapsed / (elapsed + max(left, 0.0)) if elapsed else 0.0))
+        return cls(int(10 * max(shares)), trainer.current_epoch if _counts_epochs(trainer) else 0)
+
+    def name(self, trainer: Trainer) -> str:
+        """Says it: the epoch from 1, which is done only when all that happens at its end is."""
+        if not _counts_epochs(trainer):
+            return f"{10 * self.tenths:3d} %"
+        last = trainer.max_epochs
+        of = f" of {last}" if last is not None and last >= 0 else ""
+        return f"epoch {self.epochs + 1}{of}"
+
+
+def _known_updates(trainer: Trainer) -> int | None:
+    """Returns the updates of the run, as far as they are limited by their number or by epochs of known length."""
+    updates = trainer.estimated_stepping_batches
+    return None if math.isinf(updates) or updates < 0 else int(updates)
+
+
+def _timer(trainer: Trainer) -> Timer | None:
+    """Returns what ends the run after a time, if something does."""
+    timers = (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
+    return next((timer for timer in timers if timer.time_remaining() is not None), None)
+
+
+def _counts_epochs(trainer: Trainer) -> bool:
+    """Tells whether epochs of unknown length are all that is known of the end, or not even their number is."""
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        return math.isinf(trainer.num_training_batches)
+    return trainer.max_steps < 0 and _timer(trainer) is None
 
 
 def _values(trainer: Trainer, shown: dict[str, str]) -> dict[str, str]:
@@ -96,15 +161,6 @@ def _values(trainer: Trainer, shown: dict[str, str]) -> dict[str, str]:
 
 def _print_line(start: str, values: dict[str, str]) -> None:
     print(f"{start}: {', '.join(f'{name} {value}' for name, value in values.items())}", flush=True)
-
-
-def _stage(trainer: Trainer) -> tuple[int, str]:
-    """Returns how many tenths of the run are done, or epochs where it has no end, and how to say it."""
-    updates = trainer.estimated_stepping_batches
-    if math.isinf(updates):
-        return trainer.current_epoch, f"epoch {trainer.current_epoch}"
-    tenths = int(10 * trainer.global_step / updates)
-    return tenths, f"{10 * tenths:3d} %"
 
 
 def _rounded(value: Tensor) -> str:

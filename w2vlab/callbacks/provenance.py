@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import w2vlab
+from w2vlab.callbacks.checkpoint import run_checkpoint
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.files import RUN_RECORD, write_whole
 from w2vlab.modules.trained import TrainedModule
@@ -67,8 +68,9 @@ class RunRecord(Callback):
         self._write(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes that the run came to its end."""
-        self._end(trainer, "finished")
+        """Notes that the run came to its end, and whether it has saved it."""
+        checkpoint = run_checkpoint(trainer)
+        self._end(trainer, "finished" if checkpoint is None or checkpoint.unsaved is None else "failed")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Notes what ended the run."""

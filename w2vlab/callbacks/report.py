@@ -19,7 +19,7 @@ from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.metric_log import MetricLog
 from w2vlab.callbacks.readings import guess_loss
 from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
-from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.run_folder import may_fail, run_folder, save_picture
 from w2vlab.callbacks.run_view import Finding, RunView
 from w2vlab.callbacks.summary import print_summary, summarize
 from w2vlab.files import REPORT, write_whole
@@ -170,7 +170,7 @@ class RunReport(Callback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / "report.png"
-        draw_run(view).savefig(picture, dpi=100)
+        save_picture(draw_run(view), picture, dpi=100)
         content = {
             "summary": summarize(view, self.cost.seconds),
             "cost": self.cost.total(trainer.global_step, self.train),
@@ -196,7 +196,9 @@ def _paths(trainer: Trainer) -> dict[str, str]:
     paths = {}
     checkpoint = trainer.checkpoint_callback
     if isinstance(checkpoint, ModelCheckpoint):
-        paths["checkpoints"] = str(checkpoint.dirpath)
+        folder = str(checkpoint.dirpath)
+        written = "://" in folder or any(Path(folder).glob("*.ckpt"))
+        paths["checkpoints"] = folder if written else "no checkpoint was written"
     for folder in wandb_folders(trainer):
         paths["Weights & Biases"] = folder
     return paths

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 _told: set[str] = set()
@@ -39,3 +44,19 @@ def may_fail(what: str) -> Iterator[None]:
         if what not in _told:
             _told.add(what)
             logger.warning("%s cannot be written: %s. The run goes on without.", what, problem)
+
+
+def save_picture(figure: Figure, path: Path, dpi: int) -> None:
+    """Saves a figure as a PNG such that the one before it stays whole where that fails.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        figure.savefig(unfinished, dpi=dpi, format="png")
+        os.replace(unfinished, path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise

@@ -30,7 +30,9 @@ from w2vlab.callbacks.signatures import (
     diagnose,
 )
 from w2vlab.callbacks.whole_model import keeps_whole_model
+from w2vlab.files import write_whole
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.place import updates_of_run
 from w2vlab.wording import count
 
 logger = logging.getLogger(__name__)
@@ -177,18 +179,19 @@ class CollapseWatchdog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Settles what depends on the length of the run."""
-        updates = trainer.estimated_stepping_batches
+        known = updates_of_run(trainer)
+        updates = math.inf if known is None else known
         window = self.window or int(min(max(updates / 100, 50, 2 * self.every), _LONGEST_WINDOW))
         self._length = max(2, window // self.every)
         self._patience = int(max(min(updates / 10, _LONGEST_PATIENCE), 2 * window))
         if self.patience is not None:
             self._patience = self.patience
         self._readings = deque(self._readings, maxlen=self._length)
-        if not math.isinf(updates) and updates < window and trainer.is_global_zero:
+        if known is not None and known < window and trainer.is_global_zero:
             logger.warning(
                 "CollapseWatchdog: `window` (%d) is longer than the run (%s), so little can be seen. Lower it.",
                 window,
-                count(int(updates), "update"),
+                count(known, "update"),
             )
         self._next_offer = trainer.global_step
         if window <= updates < self._patience and trainer.is_global_zero:
@@ -284,7 +287,7 @@ class CollapseWatchdog(Callback):
             with may_fail(_FILE):
                 folder = run_folder(trainer)
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / _FILE).write_text(json.dumps({"events": self.events}, indent=1), encoding="utf-8")
+                write_whole(folder / _FILE, json.dumps({"events": self.events}, indent=1))
 
 
 def _text(finding: Finding, advice: list[Cure], done: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from w2vlab.cli.epochs import interval_of
 from w2vlab.data import SpeechDataModule
 from w2vlab.wording import W2VLabWarning, count, duration
 
@@ -54,11 +53,8 @@ def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> No
     trainer.accumulate_grad_batches = each
     if isinstance(trainer.limit_train_batches, int):
         trainer.limit_train_batches *= each
-    if isinstance(trainer.val_check_interval, int):
-        trainer.val_check_interval *= each
-        if trainer.check_val_every_n_epoch is not None:
-            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
-            callbacks.append(_NoValidation(trainer.val_check_interval // each))
+    if isinstance(interval := interval_of(trainer), int):
+        trainer.val_check_interval = interval * each
     on = count(processes, "process")
     actual = each * processes
     if actual == wanted:
@@ -73,22 +69,3 @@ def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> No
         "Lower `data.batch_seconds` or change the number of processes to train with the batch that was asked for.",
         category=W2VLabWarning,
     )
-
-
-class _NoValidation(pl.Callback):
-    """Warns where epochs are too short to be validated; Lightning counts anew in each, and says nothing."""
-
-    def __init__(self, interval: int) -> None:
-        self.interval = interval
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Compares the first epoch, or what is left of it in a resumed run, with the interval."""
-        epoch: Any = trainer.fit_loop.epoch_loop  # its counters are annotated as less than they are
-        updates = epoch.batch_progress.current.processed // trainer.accumulate_grad_batches
-        cut_short = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if updates < self.interval and trainer.current_epoch == 0 and not cut_short:
-            rank_zero_warn(
-                f"`trainer.val_check_interval` is {count(self.interval, 'update')}, but an epoch has {updates}: there "
-                "will be no validation. Set `trainer.check_val_every_n_epoch` to null to count over epochs.",
-                category=W2VLabWarning,
-            )

@@ -37,7 +37,7 @@ OPTIONS = """\
   --cache_dir DIR     Where fetched corpora are, as for `w2vlab fit`.
   --parts MODULE      Modules of your own, with commas between, whose parts the checkpoint may name: it imports nothing
                       by itself.
-  --wandb MODE        offline (the default), online, or off.
+  --wandb MODE        offline, online, or off; by default what WANDB_MODE says, else offline.
 """
 
 
@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_seconds", type=at_least(1), default=40)
     parser.add_argument("--cache_dir", type=Path)
     parser.add_argument("--parts")
-    parser.add_argument("--wandb", choices=("offline", "online", "off"), default="offline")
+    parser.add_argument("--wandb", choices=("offline", "online", "off"))
     parser.add_argument("--folder", type=Path)
 
 

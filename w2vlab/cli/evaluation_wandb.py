@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, ONLINE, mode_of_environment
+from w2vlab.cli.wandb_server import why_unreachable
 from w2vlab.evaluation import Evaluation, table_rows
 
 _log = logging.getLogger(__name__)
@@ -30,33 +32,38 @@ _UNITS = (
 )
 
 
-def log_evaluation(evaluation: Evaluation, checkpoint: Path, folder: Path, mode: str) -> str:
+def log_evaluation(evaluation: Evaluation, checkpoint: Path, folder: Path, mode: str | None) -> str:
     """Logs the tables and the picture of one checkpoint as a run of its own; see `log_tables`."""
     return log_tables({str(checkpoint): evaluation}, folder, "evaluation.png", mode, "evaluation")
 
 
-def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, mode: str, job: str) -> str:
+def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, mode: str | None, job: str) -> str:
     """Logs evaluations as a run; where Weights & Biases fails that is a warning, for everything is in files already.
 
     Args:
         evaluations: By the names of their checkpoints.
         folder: Where the picture is, and where the files of an offline run go.
         picture: Its name in `folder`.
-        mode: `offline`, `online`, or `off`.
+        mode: `offline`, `online`, or `off`; None for what `WANDB_MODE` says, else offline.
         job: The kind of run.
 
     Returns:
         Where it is, to be put behind a sentence; nothing for `off`.
     """
-    if mode == "off":
-        return ""
     try:
+        mode = mode or mode_of_environment() or OFFLINE
+        if mode in ("off", DISABLED):
+            return ""
         import wandb
+
+        if mode == ONLINE and (why := why_unreachable()) is not None:
+            _log.warning("Weights & Biases cannot be reached (%s): the tables are logged offline.", why)
+            mode = OFFLINE
 
         run = wandb.init(
             project=PROJECT,
             dir=folder,
-            mode="offline" if mode == "offline" else "online",
+            mode="offline" if mode == OFFLINE else "online",
             job_type=job,
             config={"checkpoints": list(evaluations)},
             settings=wandb.Settings(silent=True),

@@ -129,9 +129,15 @@ def _masking(explanation: Explanation) -> dict[str, str]:
 def _update(explanation: Explanation) -> dict[str, str]:
     update = explanation.update
     utterances = count(update.utterances, "utterance")
-    run = "`trainer.max_steps` leaves the number of updates open"
+    ends = " or ".join(f"`{name}` {value}" for name, value in update.may_end_before.items())
+    run = (
+        f"ends by {ends}; give `trainer.max_steps` for its cost"
+        if ends
+        else "`trainer.max_steps` leaves the number of updates open"
+    )
     if update.updates is not None and update.audio_hours is not None:
         run = f"{count(update.updates, 'update')}, {duration(3600 * update.audio_hours)} of audio at most"
+        run += f"; {ends} may end it before" if ends else ""
     rounded = ""
     if update.audio_seconds != update.nominal_seconds:
         rounded = f" in place of {update.nominal_seconds:,.5g} s: micro-batches cannot be shared out evenly"

@@ -61,6 +61,7 @@ class Update:
         predictions: Predictions, in the mean over masks.
         updates: Updates of the run; None where `trainer.max_steps` leaves it open.
         audio_hours: Most audio of the run.
+        may_end_before: The options that end the run at a moment that depends on corpus or machine: epochs, or time.
     """
 
     processes: int
@@ -73,6 +74,7 @@ class Update:
     predictions: float
     updates: int | None
     audio_hours: float | None
+    may_end_before: dict[str, str]
 
 
 @dataclass
@@ -264,6 +266,11 @@ def _update(
         predictions=targets * utterances * flow.predictions_per_target,
         updates=updates,
         audio_hours=None if updates is None else seconds * updates / 3600,
+        may_end_before={
+            f"trainer.{name}": str(value)
+            for name in ("max_epochs", "max_time")
+            if (value := getattr(trainer, name, None)) not in (None, -1)
+        },
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ from w2vlab.callbacks import (
     TrainingProgress,
     ValidateFirst,
 )
+from w2vlab.callbacks.checkpoint import refuse_another_run, run_checkpoint
 from w2vlab.callbacks.provenance import RunRecord
+from w2vlab.callbacks.run_folder import run_folder
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.carried_over import carried_over
+from w2vlab.cli.epochs import settle_epochs
+from w2vlab.cli.loggers import give_a_folder, guard, has_given_folder
 from w2vlab.cli.memory import no_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
@@ -39,13 +44,14 @@ from w2vlab.cli.resume import (
     whole_checkpoint,
 )
 from w2vlab.cli.save_config import SaveRunConfig
-from w2vlab.cli.wandb_logger import guard
+from w2vlab.cli.wandb_server import follow_wandb_mode
 from w2vlab.data import SpeechDataModule
-from w2vlab.files import RUNS
+from w2vlab.files import RUNS, make_writable
 from w2vlab.modules.loading import read_checkpoint
 from w2vlab.modules.resuming import validation_is_due
 from w2vlab.modules.trained import TrainedModule
 from w2vlab.registry import import_parts
+from w2vlab.types import RunError
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": RUNS,
@@ -192,9 +198,12 @@ class W2VLightningCLI(LightningCLI):
             rank_zero_info(line)
         if _save_dir(config) == RUNS:
             config.trainer.logger.init_args.save_dir = config.trainer.default_root_dir
-        if config.trainer.logger:
+        follow_wandb_mode(config.trainer)
+        if config.trainer.logger or (self.subcommand == "fit" and not config.trainer.fast_dev_run):
             # Loggers look for a git repository around their folder, and complain if it is not there yet.
-            Path(config.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+            for option, folder in _folders(config):
+                make_writable(Path(folder), option)
+        if config.trainer.logger:
             self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
         if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
             self.trainer_defaults["callbacks"].append(PartsSummary())
@@ -214,13 +223,28 @@ class W2VLightningCLI(LightningCLI):
             self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json"
         )
         self.model.run_config = json.loads(text)[self.subcommand]
+        if self.subcommand == "fit":
+            self._refuse_another_run()
+            give_a_folder(self.trainer)
         guard(self.trainer.loggers)
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":
             settle_accumulation(self.trainer, self.datamodule)
+            settle_epochs(self.trainer, self.datamodule)
         self.datamodule.require(self.model.min_samples, self.model.looks_ahead, self.model.units)
         if self._saved_config is not None:
             report_differences(self._saved_config, self.model.run_config)
+
+    def _refuse_another_run(self) -> None:
+        """Does so before anything of another run is written over."""
+        checkpoint = run_checkpoint(self.trainer)
+        if checkpoint is None or self.config[self.subcommand].trainer.fast_dev_run:
+            return
+        ckpt_path = self.config[self.subcommand].ckpt_path
+        if checkpoint.dirpath is not None:
+            refuse_another_run(Path(str(checkpoint.dirpath)), ckpt_path)
+        elif has_given_folder(self.trainer):
+            refuse_another_run(run_folder(self.trainer) / "checkpoints", ckpt_path)
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; where the run was stopped, says how to go on."""
@@ -235,17 +259,25 @@ class W2VLightningCLI(LightningCLI):
             self._say_how_to_go_on("SIGINT")
             raise SystemExit(130) from None
         else:
-            self._say_what_failed()
             self._say_what_is_left()
+            self._fail_unless_saved()
 
     def _say_how_to_go_on(self, signal: str) -> None:
         self._say_what_failed()
         rank_zero_info(f"Interrupted by {signal} at update {self.trainer.global_step}. {self._way_on()}")
 
     def _say_what_failed(self) -> None:
-        checkpoint = self.trainer.checkpoint_callback
-        if isinstance(checkpoint, RunCheckpoint) and checkpoint.failure is not None:
-            rank_zero_info(f"The last checkpoint could not be written ({checkpoint.failure}): what is there is older.")
+        if (problem := self._what_is_lost()) is not None:
+            rank_zero_info(problem)
+
+    def _fail_unless_saved(self) -> None:
+        """Ends a run without success whose last state is not on the disk."""
+        if (problem := self._what_is_lost()) is not None:
+            raise RunError(problem)
+
+    def _what_is_lost(self) -> str | None:
+        checkpoint = run_checkpoint(self.trainer)
+        return None if checkpoint is None else checkpoint.what_is_lost(self.trainer.global_step)
 
     def _say_what_is_left(self) -> None:
         """Lightning does nothing at all where no update is left."""
@@ -255,8 +287,8 @@ class W2VLightningCLI(LightningCLI):
             rank_zero_info(f"The run was stopped in the validation behind its last update. Do it with: {command}")
 
     def _way_on(self) -> str:
-        checkpoint = self.trainer.checkpoint_callback
-        written = isinstance(checkpoint, RunCheckpoint) and checkpoint.last_model_path
+        checkpoint = run_checkpoint(self.trainer)
+        written = checkpoint is not None and checkpoint.last_model_path
         if not written and self.config[self.subcommand].ckpt_path is None:
             return "There is no checkpoint to go on from."
         return f"Go on with: {command_to_go_on(self._args)}"
@@ -266,6 +298,16 @@ def _has_model_summary(config: Namespace) -> bool:
     """Tells whether a callback among the options shows the model already."""
     given = config.trainer.callbacks or []
     return any("ModelSummary" in str(getattr(callback, "class_path", "")) for callback in given)
+
+
+def _folders(config: Namespace) -> Iterator[tuple[str, str]]:
+    """Yields the folders that a run writes to, with the options that name them."""
+    folders = {
+        "trainer.default_root_dir": config.trainer.default_root_dir,
+        "trainer.logger.save_dir": _save_dir(config),
+        "checkpoint.dirpath": (config.get("checkpoint") or {}).get("dirpath"),
+    }
+    yield from ((option, str(folder)) for option, folder in folders.items() if folder and "://" not in str(folder))
 
 
 def _save_dir(config: Namespace) -> str | None:

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from w2vlab import __version__
-from w2vlab.callbacks.run_folder import run_folder
-from w2vlab.files import CONFIG
+from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.files import CONFIG, write_whole
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -34,9 +34,10 @@ class SaveRunConfig(SaveConfigCallback):
         # What was parsed is valid, and to find that out again takes as long as to parse it.
         text = self.parser.dump(self.config, skip_none=False, skip_validation=True)
         plain = json.loads(self.parser.dump(self.config, skip_none=False, skip_validation=True, format="json"))
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
         header = f"# {shlex.join(self.command)}\n# w2vlab {__version__}\n"
-        (folder / CONFIG).write_text(header + text, encoding="utf-8")
+        with may_fail("The configuration of the run"):
+            folder = run_folder(trainer)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / CONFIG, header + text)
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)

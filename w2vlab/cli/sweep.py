@@ -20,6 +20,7 @@ from w2vlab.cli.problems import report_problem
 from w2vlab.cli.sweep_check import TrialCheck
 from w2vlab.cli.sweep_table import SweepView, print_again, print_plan, warn_of_losses
 from w2vlab.files import folder_name
+from w2vlab.cli.wandb_mode import OFFLINE, mode_of_environment
 from w2vlab.recipes import SWEEP_FOLDERS, file_named
 from w2vlab.sweeps import (
     Again,
@@ -66,7 +67,7 @@ Options:
   --drop TRIALS       Take these out of the sweep, or all that the file has no more: gone.
   --evaluate          Run `w2vlab evaluate` on the last checkpoint of each trial, with the options that follow:
                       --evaluate="--abx_cells 300 --layers context".
-  --wandb MODE        offline (the default) or online: one run a trial, in one group.
+  --wandb MODE        offline or online: one run a trial, in one group. By default what WANDB_MODE says, else offline.
   --ray ADDRESS       Run on a Ray cluster: auto, or its address (pip install 'w2vlab[sweep]'); the folder must be on
                       a disk that its nodes share. --cpus N (1) and --gpus X (0) say what a trial has.
   --dry-run           Show the trials and their commands, and begin none.
@@ -109,7 +110,8 @@ def run(options: list[str]) -> int:
             warn_of_losses(sweep, trials, console)
             machine = _machine(own, lock)
             evaluate = None if own.evaluate is None else [*shlex.split(own.evaluate), "--wandb=off"]
-            runner_options = RunnerOptions(own.retries, own.wandb, evaluate, check)
+            mode = own.wandb or mode_of_environment() or OFFLINE
+            runner_options = RunnerOptions(own.retries, mode, evaluate, check)
             runner = Runner(sweep, folder, trials, machine, runner_options, search, count or 0)
             return _run(runner, console, shlex.join(["w2vlab", "sweep", *options]))
     except (*USER_ERRORS, OSError) as problem:
@@ -218,7 +220,7 @@ def _parse(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeat", type=_names, default=[])
     parser.add_argument("--drop", type=_names, default=[])
     parser.add_argument("--evaluate", nargs="?", const="")
-    parser.add_argument("--wandb", choices=("offline", "online"), default="offline")
+    parser.add_argument("--wandb", choices=("offline", "online"))
     parser.add_argument("--ray")
     parser.add_argument("--cpus", type=at_least(1), default=1)
     parser.add_argument("--gpus", type=float, default=0)

@@ -68,7 +68,7 @@ class TrialCheck:
         except (ValueError, TypeError, RuntimeError, OSError) as found:
             problem = message_of(found)
         else:
-            trial.updates = config.trainer.max_steps
+            trial.updates = config.trainer.max_steps if config.trainer.max_steps >= 0 else None
             trial.plan = Plan.of_run(command, _plain_options(cli))
             return
         raise ValueError(f"The trial {trial.name} cannot be run: {problem}\nNo trial was begun.")

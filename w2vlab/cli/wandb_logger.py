@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
+
+from w2vlab.cli.wandb_server import problem_of_account, why_unreachable
+from w2vlab.types import RunError
 
 _log = logging.getLogger(__name__)
 
@@ -16,12 +21,61 @@ _log = logging.getLogger(__name__)
 class GuardedWandbLogger(WandbLogger):
     """A `WandbLogger` that warns once where it would end the run.
 
-    An unreachable server is no error here: Weights & Biases writes to its local files and tries again. Its process on
-    this machine may die, though, or its disk be full, and then every call raises. A run that cannot be begun there, for
-    want of an account for example, still fails: its first call is `experiment`, which is not guarded.
+    Where the server cannot be reached at the start, the run is an offline one, which `wandb sync` uploads later. From
+    then on an unreachable server is no error: Weights & Biases writes to its local files and tries again. Its process
+    on this machine may die, though, or its disk be full, and then every call raises. A run without an account there,
+    or with a wrong one, is refused in a line.
     """
 
     _failed = False  # of the class, because `guard` makes no new instance
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run there, begun when it is asked for the first time.
+
+        Raises:
+            RunError: The account is missing or wrong.
+        """
+        if self._experiment is None:
+            self._begin()
+        return super().experiment
+
+    def _begin(self) -> None:
+        if not self._offline:
+            why = why_unreachable(self._wandb_init.get("settings"))
+            if why is not None:
+                self._leave_online(why)
+        import wandb
+
+        try:
+            self._open()
+        except wandb.Error as problem:
+            if self._offline:
+                raise RunError(f"Weights & Biases cannot begin a run: {problem}") from problem
+            if (told := problem_of_account(problem)) is not None:
+                raise RunError(told) from problem
+            self._leave_online(str(problem))
+            self._open()
+
+    def _leave_online(self, why: str) -> None:
+        _log.warning(
+            "Weights & Biases cannot be reached (%s): the run is logged offline, below %s. Upload it later with "
+            "`wandb sync FOLDER`.",
+            why.strip().rstrip("."),
+            os.path.join(self._save_dir or ".", "wandb"),
+        )
+        self._offline = True
+
+    def _open(self) -> None:
+        """Begins the run, offline by an argument; Lightning sets a variable that later runs of the process obey too."""
+        offline, self._offline = self._offline, False
+        if offline:
+            self._wandb_init["mode"] = "offline"
+        try:
+            _ = super().experiment
+        finally:
+            self._offline = offline
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs unless that fails."""
@@ -57,6 +111,8 @@ class GuardedWandbLogger(WandbLogger):
     def _guarded(self) -> Iterator[None]:
         try:
             yield
+        except RunError:
+            raise
         except Exception as problem:  # whatever it is, it is not the training's
             if not self._failed:
                 self._failed = True
@@ -65,16 +121,3 @@ class GuardedWandbLogger(WandbLogger):
                     type(problem).__name__,
                     problem,
                 )
-
-
-def guard(loggers: Iterable[Logger]) -> None:
-    """Has every `WandbLogger` behave like a `GuardedWandbLogger`, whoever built it and under whichever name.
-
-    Someone's own subclass is left as it is.
-    """
-    for logger in loggers:
-        if isinstance(logger, WandbLogger) and logger._wandb_init.get("anonymous", True) is None:
-            # Lightning hands it on although nobody has set it, and Weights & Biases warns of whoever sets it.
-            del logger._wandb_init["anonymous"]
-        if type(logger) is WandbLogger:
-            logger.__class__ = GuardedWandbLogger

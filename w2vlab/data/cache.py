@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from w2vlab import files
 
 logger = logging.getLogger(__name__)
 
@@ -18,16 +19,7 @@ def make_writable(folder: Path) -> None:
     Raises:
         ValueError: They cannot.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Only a real file tells: permission bits say nothing to root or about a file system mounted read-only.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"`cache_dir` must be writable, but {folder} is not ({error.strerror}); "
-            "choose another with --data.cache_dir or W2VLAB_CACHE."
-        ) from None
+    files.make_writable(folder, "cache_dir", "--data.cache_dir or W2VLAB_CACHE")
 
 
 @contextmanager

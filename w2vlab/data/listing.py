@@ -18,7 +18,7 @@ from w2vlab.data.lines import read_lines
 from w2vlab.data.probing import EXTENSIONS, is_not_read
 from w2vlab.data.tally import Tally
 
-SCAN = b"w2vlab-scan-2"
+SCAN = b"w2vlab-scan-3"
 """Changes with what a scan finds in the same files, so that what an older one has found is not taken for it."""
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from w2vlab.data.listing import Entry, fingerprint, list_entries, whole
 from w2vlab.data.probing import EXTENSIONS, AudioInfo, probe
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
+from w2vlab.data.utterances import BYTES
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.wording import count
 
@@ -31,6 +34,8 @@ ROUNDING: Seconds = 0.025
 TOLERANCE: Seconds = 0.5
 """How much shorter audio may be than its manifest says to be used, as far as it goes; as lhotse has it."""
 
+_KEPT: Seconds = 30 * 24 * 3600
+"""For how long a manifest of an earlier state of a corpus stays without use; a run may go on after a while."""
 
 @dataclass(frozen=True)
 class Manifest:
@@ -50,23 +55,34 @@ class Manifest:
     notes: Tally
 
 
-def read_manifest(source: Path, cache: Path) -> Manifest:
-    """Returns the prepared manifest of `source`.
+def read_manifest(source: Path, cache: Path, state: str | None = None) -> Manifest:
+    """Returns a prepared manifest of `source`.
+
+    Args:
+        source: The corpus.
+        cache: Where prepared manifests are.
+        state: The fingerprint of the one that is wanted; None for the one that was asked for last.
 
     Raises:
-        RuntimeError: It was never prepared.
+        RuntimeError: It was never prepared, or is no longer there.
     """
-    report = _folder(source, cache) / "report.json"
-    if not report.is_file():
+    folder = _folder(source, cache)
+    reports = list(folder.glob("report-*.json")) if state is None else [folder / f"report-{state}.json"]
+    report = max(filter(Path.is_file, reports), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if report is None:
         raise RuntimeError(f"{source} must be prepared before it is used, but is not; call `prepare_data()` first.")
     content = json.loads(report.read_text())
+    fingerprint = content["fingerprint"]
     return Manifest(
-        report.with_name("cuts.jsonl"), content["fingerprint"], Tally(**content["skipped"]), Tally(**content["notes"])
+        folder / f"cuts-{fingerprint}.jsonl", fingerprint, Tally(**content["skipped"]), Tally(**content["notes"])
     )
 
 
 def prepare_manifest(source: Path, cache: Path) -> Manifest:
     """Scans `source` and writes its manifest, unless one of the same files is there.
+
+    A manifest is never changed: its fingerprint is in its name, and a run reads the one that it began with. Those that
+    no run has read or begun with for 30 days are removed when there is a new one.
 
     Raises:
         ValueError: The corpus is malformed or holds nothing usable, or the cache is not writable.
@@ -75,8 +91,8 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
     entries = list_entries(source, skipped)
     state = fingerprint(source, entries)
     folder = _folder(source, cache)
-    report = folder / "report.json"
-    if not report.is_file() or json.loads(report.read_text())["fingerprint"] != state:
+    report = folder / f"report-{state}.json"
+    if not report.is_file():
         make_writable(folder)
         notes = Tally()
         cuts = _scan(entries, skipped, notes)
@@ -85,14 +101,17 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
             found = f"none of {len(entries)} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
             raise ValueError(f"`corpus` must hold at least one usable utterance, but in {source} {found}.")
         cuts.sort(key=lambda cut: position(cut.id))
-        # The report vouches for the cuts, so it goes first and comes last: an interrupted write is scanned again.
-        report.unlink(missing_ok=True)
-        _replace(folder / "cuts.jsonl", cuts)
+        # The report vouches for the cuts, so it comes last: an interrupted write is scanned again.
+        _replace(folder / f"cuts-{state}.jsonl", cuts)
         content = {"fingerprint": state, "skipped": asdict(skipped), "notes": asdict(notes)}
         temporary = folder / f".report-{os.getpid()}.json"
         temporary.write_text(json.dumps(content))
         temporary.replace(report)
-    return read_manifest(source, cache)
+        _remove_unused(folder)
+    with suppress(OSError):  # a cache may be read-only
+        now = time.time_ns()  # finer than the time that the system gives to files
+        os.utime(report, ns=(now, now))
+    return read_manifest(source, cache, state)
 
 
 def remarks(corpus: str, left_out: Tally, notes: Tally) -> list[str]:
@@ -131,6 +150,16 @@ def _replace(path: Path, cuts: Iterable[DataCut]) -> None:
     temporary.replace(path)
 
 
+def _remove_unused(folder: Path) -> None:
+    """Removes manifests of earlier states, with their reports; also those of earlier versions, `cuts.jsonl`."""
+    for cuts in folder.glob("cuts*.jsonl"):
+        files = [cuts, cuts.with_name(f"report{cuts.stem.removeprefix('cuts')}.json")]
+        with suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in files if path.exists()) > _KEPT:
+                for path in files:
+                    path.unlink(missing_ok=True)
+
+
 def _scan(entries: list[Entry], skipped: Tally, notes: Tally) -> list[DataCut]:
     cuts = []
     # Opening a file waits for the disk or the network, so threads help.
@@ -157,9 +186,14 @@ def _examine(entry: Entry) -> tuple[DataCut, Seconds] | str:
         return entry.reason
     try:
         infos = [probe(path) for path in entry.paths]
-        return _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
+        cut, missing = _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
+        # A file that is replaced by another one of the same length has another size.
+        cut.custom = {**(cut.custom or {}), BYTES: [path.stat().st_size for path in entry.paths]}
+        return cut, missing
     except UnusableAudioError as error:
         return str(error)
+    except FileNotFoundError:  # it was there a moment ago
+        return "missing"
 
 
 def _whole_file(entry: Entry, info: AudioInfo) -> tuple[DataCut, Seconds]:

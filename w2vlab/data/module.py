@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import advice_to_cut, first_told, prepare_manifest, read_manifest, remarks
 from w2vlab.data.sampling import EpochSampler, default_num_buckets
+from w2vlab.data.same_data import CHOOSES, SHORTEST, Split, agreed, check_that_processes_agree, keep_to
 from w2vlab.data.splitting import validation_limit
 from w2vlab.data.transcripts import read_transcripts
 from w2vlab.data.updates import UpdateLoader
@@ -72,6 +73,8 @@ class SpeechDataModule(LightningDataModule):
             as that takes on the processes at hand. By default, the trainer's options decide.
         exclude: Utterances that are neither trained on nor validated on, so that they can test the model later: a file
             with one id a line, or `festvox-ru-test`, those that `w2vlab evaluate` tests on.
+        accept_changes: Whether a resumed run takes its corpus as it is now. Otherwise it has the utterances that it
+            began with as long as they are there unchanged, and is refused when they are not.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2; the defaults are those of its BASE model.
@@ -92,6 +95,7 @@ class SpeechDataModule(LightningDataModule):
         crop_to_shortest: bool = True,
         micro_batches: int | None = None,
         exclude: str | None = None,
+        accept_changes: bool = False,
     ) -> None:
         super().__init__()
         _check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
@@ -115,10 +119,13 @@ class SpeechDataModule(LightningDataModule):
         self.crop_to_shortest = crop_to_shortest
         self.micro_batches = micro_batches
         self.exclude = exclude
+        self.accept_changes = accept_changes
         self._excluded = exclusion(exclude)
         self._whole_updates = False
         self._units: Units | None = None
         self._model_min_samples = 0
+        self._repeats = False
+        self._manifests: dict[str, str] = {}  # the fingerprint of each corpus
         self._place = (0, 0)  # epoch, micro-batches of it that are done, on all processes together
 
     @property
@@ -161,7 +168,7 @@ class SpeechDataModule(LightningDataModule):
             ValueError: A corpus cannot be had or used.
         """
         for corpus in filter(None, (self.corpus, self.validation)):
-            prepare_manifest(fetch(corpus, self.cache), self.cache)
+            self._manifests[corpus] = prepare_manifest(fetch(corpus, self.cache), self.cache).fingerprint
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the prepared manifests and splits the corpus.
@@ -169,18 +176,29 @@ class SpeechDataModule(LightningDataModule):
         Raises:
             RuntimeError: `prepare_data` was not called.
             ValueError: Too few utterances are long enough.
+            RunError: The processes of a run have different utterances.
         """
+        self._use(self._read(agreed(self._manifests)))
+        check_that_processes_agree(self._split.digests)
+        if rank() == 0:
+            logger.info(self.summary())
+
+    def _use(self, split: Split) -> None:
+        self._split, self._train, self._val = split, split.train, split.validation
+
+    def _read(self, manifests: Mapping[str, str]) -> Split:
+        """Reads manifests, by their fingerprints where those are known, and splits the corpus."""
+        self._manifests = dict(manifests)
         self._remarks: list[str] = []
         whole = self._read_utterances(self.corpus)
         if self.validation is None:
             limit = validation_limit(whole.positions, self.validation_fraction)
-            self._train, self._val = whole.between(limit, 1.0), whole.between(0.0, limit)
+            train, val = whole.between(limit, 1.0), whole.between(0.0, limit)
         else:
-            self._train, self._val = whole, self._read_utterances(self.validation)
+            train, val = whole, self._read_utterances(self.validation)
         if self.exclude is not None and not whole.num_excluded:
             logger.warning("`exclude` has no effect: %s has no utterance of %s.", self.corpus, self.exclude)
-        if rank() == 0:
-            logger.info(self.summary())
+        return Split(train, val, dict(self._manifests))
 
     def training_transcripts(self) -> Iterator[str]:
         """Yields the transcripts of the utterances to train on; to be called after `setup`."""
@@ -188,7 +206,8 @@ class SpeechDataModule(LightningDataModule):
 
     def _read_utterances(self, corpus: str) -> Utterances:
         source = locate(corpus, self.cache)
-        manifest = read_manifest(source, self.cache)
+        manifest = read_manifest(source, self.cache, self._manifests.get(corpus))
+        self._manifests[corpus] = manifest.fingerprint
         if self._units is None:
             utterances = Utterances(manifest.cuts, self.min_samples, self._excluded)
         else:
@@ -218,11 +237,24 @@ class SpeechDataModule(LightningDataModule):
             )
             _check("accumulate_grad_batches", self.accumulate, self.accumulate == needed, rule)
         sampler = self._sampler(self._train, self.seed, self.accumulate)
+        sampler.repeats = self._repeats
         sampler.move_to(*self._place)
         dataset = self._dataset(self._train, random=True)
         if self._whole_updates and self.accumulate > 1:
             return UpdateLoader(dataset, sampler, self.num_workers, self.accumulate)
         return ResilientLoader(dataset, sampler, self.num_workers)
+
+    def micro_batches_of_an_epoch(self) -> int:
+        """Counts those of this process in the first epoch, without reading audio; later epochs differ by a few."""
+        return sum(1 for _ in self._sampler(self._train, self.seed, self.accumulate))
+
+    def micro_batches_to_validate(self) -> int:
+        """Counts those of this process, without reading audio."""
+        return sum(1 for _ in self._sampler(self._val, None, accumulate=1))
+
+    def repeat_first_epoch(self) -> None:
+        """Makes all epochs the first one, with the same batches in the same order and the same crops, to overfit."""
+        self._repeats = True
 
     def val_dataloader(self) -> ResilientLoader:
         """Returns the loader of validation batches: always the same ones, cropped to their middles."""
@@ -257,7 +289,8 @@ class SpeechDataModule(LightningDataModule):
         if self.trainer is not None:
             epoch, on_each = place_of(self.trainer).ahead
             micro_batches = on_each * world_size()
-        return {"epoch": epoch, "micro_batches": micro_batches, "update": self._update(), "order": self._order()}
+        place = {"epoch": epoch, "micro_batches": micro_batches, "update": self._update()}
+        return {**place, "order": self._order(), "data": self._split.digests, "manifests": self._split.manifests}
 
     def _update(self) -> int:
         return world_size() * self.accumulate
@@ -265,7 +298,7 @@ class SpeechDataModule(LightningDataModule):
     def _order(self) -> dict[str, Any]:
         options = {f"data.{name}": getattr(self, name) for name in DECIDES_THE_ORDER}
         options["data.num_buckets"] = self._num_buckets(self._train)  # the default depends on the corpus
-        return {**options, "utterances to train on": len(self._train)}
+        return {**options, SHORTEST: self.min_samples, "utterances to train on": len(self._train)}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -291,7 +324,7 @@ class SpeechDataModule(LightningDataModule):
         them than before, it begins at a whole update, and computes some again.
 
         Raises:
-            ValueError: The state is of a version of w2vlab that made batches otherwise.
+            ValueError: The state is of a version of w2vlab that made batches otherwise, or the corpus has changed.
         """
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
@@ -300,11 +333,16 @@ class SpeechDataModule(LightningDataModule):
                 "`ckpt_path` must be a checkpoint of this version of w2vlab, but is of one whose batches were made "
                 "otherwise. Start anew, or validate it."
             )
+        chosen = self._order()
+        if all(state_dict["order"].get(name, chosen[name]) == chosen[name] for name in CHOOSES):
+            corpora = " or ".join(filter(None, (self.corpus, self.validation)))
+            self._use(keep_to(state_dict, self._split, self._read, corpora, self.accept_changes))
         now = self._order()
+        moved = state_dict.get("data") == self._split.digests  # if anything, as all utterances are the same
         changed = [
             f"{name} {now[name]} (the checkpoint had {before})"
             for name, before in state_dict["order"].items()
-            if now[name] != before
+            if now[name] != before and not (moved and name in ("data.corpus", "data.validation"))
         ]
         if changed and rank() == 0:
             logger.warning(

@@ -56,6 +56,9 @@ class EpochSampler(Sampler[BatchPlan]):
         world_size: Number of processes.
         rank: This process.
         accumulate: Micro-batches of an update on each process.
+
+    Attributes:
+        repeats: Whether every epoch is the first one again.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class EpochSampler(Sampler[BatchPlan]):
         accumulate: int = 1,
     ) -> None:
         self.epoch = 0
+        self.repeats = False
         self.start = 0
         self._utterances = utterances
         self._batch_seconds = batch_seconds
@@ -129,7 +133,7 @@ class EpochSampler(Sampler[BatchPlan]):
             yield update + (replace(update[0], counted=False),) * (size - len(update))
 
     def _plans(self) -> Iterator[BatchPlan]:
-        epoch = self.epoch
+        epoch = 0 if self.repeats else self.epoch
         self._sampler.set_epoch(epoch)
         planned = (tuple(cut.whole for cut in cuts) for cuts in self._sampler)
         # A batch's substitute is the one before it; the first takes the second.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 
@@ -14,7 +17,10 @@ from lhotse.utils import compute_num_samples
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
 from w2vlab.data.transcripts import Transcripts
-from w2vlab.types import SAMPLE_RATE, Seconds
+from w2vlab.types import SAMPLE_RATE, RunError, Seconds
+
+BYTES = "bytes"
+"""Name of the sizes of an utterance's files, among what a cut of a prepared manifest has beside its audio."""
 
 
 class Utterances:
@@ -30,6 +36,7 @@ class Utterances:
     Attributes:
         positions: `splitting.position` of each.
         durations: Seconds of each.
+        keys: A hash of what each is: id, place in its recording, sizes of its files, transcript; not where it lies.
         left_out: Those that cannot be used, by reason.
         num_excluded: How many `excluded` left out.
         transcripts: What is said in each; None where nobody asked.
@@ -51,7 +58,7 @@ class Utterances:
         self._max_samples = max_samples
         self._excluded = excluded or _nothing
         self._first, self._last = 0.0, 1.0
-        positions, durations = [], []
+        positions, durations, keys = [], [], []
         for cut in CutSet.from_jsonl_lazy(manifest):
             if self._excluded(cut.id):
                 self.num_excluded += 1
@@ -60,6 +67,8 @@ class Utterances:
             else:
                 positions.append(position(cut.id))
                 durations.append(cut.duration)
+                keys.append(self._key(cut))
+        self.keys: npt.NDArray[np.uint64] = np.array(keys, dtype=np.uint64)
         self.positions: npt.NDArray[np.float64] = np.array(positions)
         self.durations: npt.NDArray[np.float64] = np.array(durations)
 
@@ -69,9 +78,22 @@ class Utterances:
         part._first, part._last = first, last
         inside = (self.positions >= first) & (self.positions < last)
         part.positions, part.durations = self.positions[inside], self.durations[inside]
+        part.keys = self.keys[inside]
         return part
 
     def __iter__(self) -> Iterator[Cut]:
+        """Yields them, in the order of the manifest.
+
+        Raises:
+            RunError: The manifest is gone.
+        """
+        if not self._manifest.is_file():
+            raise RunError(
+                f"The list of utterances {self._manifest} must stay as long as a run reads it, but is gone. Go on from "
+                "the last checkpoint; the corpus is then scanned again."
+            )
+        with suppress(OSError):  # in a cache that may be read-only; what is not used for long is removed
+            os.utime(self._manifest)
         for cut in CutSet.from_jsonl_lazy(self._manifest):
             inside = self._first <= position(cut.id) < self._last and not self._excluded(cut.id)
             if inside and self._reason_against(cut) is None:
@@ -86,6 +108,17 @@ class Utterances:
         if self.transcripts is not None and self.transcripts.of(cut.id) is None:
             return "without a transcript"
         return None
+
+    def _key(self, cut: Cut) -> int:
+        said = None if self.transcripts is None else self.transcripts.of(cut.id)
+        sizes = (getattr(cut, "custom", None) or {}).get(BYTES)
+        content = repr((cut.id, round(cut.start, 6), round(cut.duration, 6), sizes, said))
+        return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little")
+
+    @property
+    def digest(self) -> str:
+        """A hash of what all of them are, the same wherever the corpus is."""
+        return hashlib.blake2b(self.keys.tobytes(), digest_size=16).hexdigest()
 
     def spoken(self) -> Iterator[str]:
         """Yields the transcript of each, where there are transcripts."""

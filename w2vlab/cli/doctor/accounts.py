@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from w2vlab.cli.doctor.finding import Finding, note, ok
+from w2vlab.cli.wandb_mode import login_of
 
 _SERVER = "https://api.wandb.ai"
 _MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
@@ -24,7 +22,7 @@ def check_wandb(environment: Mapping[str, str] = os.environ) -> Finding:
     server = environment.get("WANDB_BASE_URL", _SERVER)
     mode = environment.get("WANDB_MODE")
     text = f"WANDB_MODE={mode}" if mode else "runs stay offline unless a logger asks for more"
-    source = _login(environment, server)
+    source = login_of(environment, server)
     text += f"; logged in ({source})" if source else "; not logged in"
     if names:
         text += f"; set: {', '.join(names)}"
@@ -33,19 +31,3 @@ def check_wandb(environment: Mapping[str, str] = os.environ) -> Finding:
     if mode in ("online", "shared") and not source:
         return note("W&B", text, "For runs that go to the server: wandb login, or export WANDB_API_KEY=KEY")
     return ok("W&B", text)
-
-
-def _login(environment: Mapping[str, str], server: str) -> str | None:
-    """Says where a key is found; None where there is none."""
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
-        if environment.get(name):
-            return name
-    named = environment.get("NETRC")
-    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
-        try:
-            if netrc.netrc(str(file)).authenticators(urlsplit(server).netloc):
-                return "netrc"
-        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue
-    return None

@@ -1,0 +1,196 @@
+"""A run has the utterances that it began with, whatever happens to its corpus, and when it goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch.callbacks import Callback
+
+from tests.data.conftest import write_ramp
+from tests.data.runs import SaveAfter, assert_same, fit
+from w2vlab.data import same_data
+from w2vlab.data.manifests import prepare_manifest, read_manifest
+from w2vlab.types import RunError
+
+
+class Disturb(Callback):
+    """Another run on the same corpus, which has grown, in the middle of this one."""
+
+    def __init__(self, corpus: Path, cache: Path) -> None:
+        self.corpus, self.cache = corpus, cache
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 2:
+            for number in range(10):
+                write_ramp(self.corpus / f"new{number}.wav", 0.3)
+            prepare_manifest(self.corpus, self.cache)
+
+
+def test_files_that_come_during_a_run_change_nothing_of_it(ready_module, corpus, cache, tmp_path):
+    whole = fit(ready_module(corpus), max_epochs=2)
+    disturbed = fit(ready_module(corpus), max_epochs=2, callbacks=[Disturb(corpus, cache), SaveAfter(tmp_path, ())])
+    assert len(list((corpus).glob("new*.wav"))) == 10
+    assert_same(disturbed.seen, whole.seen)
+    assert_same(disturbed.validated, whole.validated)
+
+
+def test_a_manifest_is_never_written_over(corpus, cache):
+    first = prepare_manifest(corpus, cache)
+    text = first.cuts.read_bytes()
+    write_ramp(corpus / "new.wav", 0.3)
+    second = prepare_manifest(corpus, cache)
+    assert first.fingerprint in first.cuts.name
+    assert second.fingerprint in second.cuts.name
+    assert first.cuts.read_bytes() == text
+    assert read_manifest(corpus, cache, first.fingerprint) == first
+    assert read_manifest(corpus, cache) == second
+    (corpus / "new.wav").unlink()
+    assert prepare_manifest(corpus, cache) == first
+    assert read_manifest(corpus, cache) == first  # the one that was asked for last
+
+
+def test_manifests_without_use_for_a_month_are_removed(corpus, cache, make_module):
+    unused = prepare_manifest(corpus, cache)
+    write_ramp(corpus / "one.wav", 0.3)
+    used = make_module(corpus)
+    used.prepare_data()
+    used.setup()
+    long_ago = time.time() - 31 * 24 * 3600
+    for path in (files := list(unused.cuts.parent.iterdir())):
+        os.utime(path, (long_ago, long_ago))
+    assert len(files) == 4
+    assert list(used.train_dataloader().sampler)  # an epoch is planned
+    write_ramp(corpus / "two.wav", 0.3)
+    prepare_manifest(corpus, cache)
+    assert not unused.cuts.exists()
+    assert len(list(unused.cuts.parent.glob("cuts-*.jsonl"))) == 2
+    assert list(used.train_dataloader().sampler)
+
+
+def test_a_manifest_that_is_gone_is_told_in_a_line(ready_module, corpus, cache):
+    module = ready_module(corpus)
+    shutil.rmtree(cache)
+    with pytest.raises(RunError, match=r"^The list of utterances .*cuts-\w+\.jsonl must stay as long as"):
+        list(module.train_dataloader().sampler)
+
+
+def resumed(module: Any, state: dict[str, Any]) -> Any:
+    module.trainer = SimpleNamespace(accumulate_grad_batches=1, state=SimpleNamespace(fn="fit"))
+    module.load_state_dict(state)
+    return module
+
+
+def batches(module: Any) -> list[tuple[str, ...]]:
+    return [tuple(cut.id for cut in plan.cuts) for plan in module.train_dataloader().sampler]
+
+
+@pytest.fixture
+def begun(ready_module, corpus):
+    """State and batches of a run on the corpus as it is at first."""
+    module = ready_module(corpus)
+    return module.state_dict(), batches(module)
+
+
+def test_a_resumed_run_goes_on_with_what_it_began_with(begun, ready_module, corpus, caplog):
+    state, before = begun
+    write_ramp(corpus / "new.wav", 0.3)
+    module = resumed(ready_module(corpus), state)
+    assert batches(module) == before
+    module.trainer = None
+    assert module.state_dict()["manifests"] == state["manifests"]
+    assert f"{corpus} has changed since the run began, by 1 new utterance: going on with what it began" in caplog.text
+    assert "--data.accept_changes=true takes what is there now" in caplog.text
+
+
+def test_changes_can_be_accepted(begun, ready_module, corpus, caplog):
+    state, _ = begun
+    write_ramp(corpus / "new.wav", 0.3)
+    module = resumed(ready_module(corpus, accept_changes=True), state)
+    assert any("new.wav" in ids for ids in batches(module))
+    assert f"Resuming with other data: {corpus} has changed since the run began." in caplog.text
+
+
+@pytest.mark.parametrize("change", ["gone", "other"])
+def test_a_run_whose_data_is_not_there_any_more_is_refused(begun, ready_module, corpus, change):
+    state, _ = begun
+    file = corpus / "speaker0" / "u10.wav"
+    file.unlink()
+    if change == "other":
+        write_ramp(file, 0.5)
+    message = (
+        rf"^`data.corpus` must be what the run began with, but {corpus} has changed since, and 1 utterance of it is "
+        r"gone or changed\. Restore it, or resume with what is there now: --data\.accept_changes=true\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        resumed(ready_module(corpus), state)
+    resumed(ready_module(corpus, accept_changes=True), state)
+
+
+def test_without_the_list_of_what_was_there_a_changed_corpus_is_refused(begun, ready_module, corpus, cache):
+    state, before = begun
+    shutil.rmtree(cache)
+    assert batches(resumed(ready_module(corpus), state)) == before  # nothing has changed
+    write_ramp(corpus / "new.wav", 0.3)
+    shutil.rmtree(cache)
+    with pytest.raises(ValueError, match="the list of what it was is no longer in the cache"):
+        resumed(ready_module(corpus), state)
+
+
+def test_other_ids_in_the_file_of_excluded_ones_are_told(ready_module, corpus, tmp_path):
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text("speaker0/u10.wav\n")
+    state = ready_module(corpus, exclude=str(excluded)).state_dict()
+    excluded.write_text("speaker0/u12.wav\n")
+    with pytest.raises(ValueError, match=r"or the ids that `data\.exclude` names, are not what they were"):
+        resumed(ready_module(corpus, exclude=str(excluded)), state)
+
+
+def test_a_model_that_needs_longer_ones_is_named(begun, make_module, corpus, caplog):
+    state, _ = begun
+    module = make_module(corpus)
+    module.require(4800)
+    module.prepare_data()
+    module.setup()
+    resumed(module, state)
+    assert "Resuming with samples of the shortest utterance 4800 (the checkpoint had 1600)" in caplog.text
+
+
+def test_a_corpus_may_move(begun, ready_module, corpus, caplog):
+    state, before = begun
+    moved = corpus.with_name("moved")
+    shutil.copytree(corpus, moved)  # with other times
+    module = resumed(ready_module(moved), state)
+    assert batches(module) == before
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+
+
+def test_who_chooses_other_utterances_gets_them(begun, ready_module, corpus, caplog):
+    state, _ = begun
+    write_ramp(corpus / "new.wav", 0.5)
+    module = resumed(ready_module(corpus, min_seconds=0.3), state)
+    assert any("new.wav" in ids for ids in batches(module))
+    assert "Resuming with data.min_seconds 0.3 (the checkpoint had 0.1)" in caplog.text
+
+
+def test_processes_take_the_manifest_that_their_machine_has_scanned(monkeypatch):
+    """Though the newest one in the cache may be of another run."""
+    answers = [("a", {"c": "1"}), ("a", {}), ("b", {"c": "2"}), ("b", {})]
+
+    def gather(into: list[Any], mine: Any) -> None:
+        into[:] = answers  # as it is by then
+
+    monkeypatch.setattr(same_data, "is_distributed", lambda: True)
+    monkeypatch.setattr(same_data, "world_size", lambda: 4)
+    monkeypatch.setattr(same_data.dist, "all_gather_object", gather)
+    monkeypatch.setattr(same_data.socket, "gethostname", lambda: "b")
+    assert same_data.agreed({}) == {"c": "2"}
+    assert same_data.agreed({"c": "2"}) == {"c": "2"}
+    answers = [("a", {"train": "1"}), ("a", {"train": "1"}), ("b", {"train": "2"}), ("b", {"train": "2"})]
+    with pytest.raises(RunError, match=r"^`data.corpus` must be the same on all processes, but on b it is not"):
+        same_data.check_that_processes_agree({"train": "2"})

@@ -1,0 +1,88 @@
+"""Whether the server of Weights & Biases is to be used, and whether it can be."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_info
+
+from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, login_of, mode_of_environment
+from w2vlab.types import Seconds
+
+_PATIENCE: Seconds = 10
+
+
+def follow_wandb_mode(trainer: Namespace) -> None:
+    """Has the loggers of a run do what `WANDB_MODE` says, if it is set, whatever their option `offline`.
+
+    Args:
+        trainer: The trainer's options; changed in place.
+
+    Raises:
+        ValueError: The variable has no value that Weights & Biases knows.
+    """
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    chosen = [logger for logger in loggers if _is_wandb(logger)]
+    if not chosen or (mode := mode_of_environment()) is None:
+        return
+    if mode == DISABLED:
+        rank_zero_info("WANDB_MODE is disabled: no run in Weights & Biases.")
+        rest = [logger for logger in loggers if not _is_wandb(logger)]
+        trainer.logger = rest or False
+        return
+    for logger in chosen:
+        if bool(logger.init_args.get("offline")) != (mode == OFFLINE):
+            rank_zero_info(f"WANDB_MODE is {mode}: so is the run in Weights & Biases.")
+            logger.init_args.offline = mode == OFFLINE
+
+
+def _is_wandb(logger: Any) -> bool:
+    return isinstance(logger, Namespace) and str(logger.get("class_path")).endswith("WandbLogger")
+
+
+def why_unreachable(settings: Any = None) -> str | None:
+    """Asks the server for anything, in seconds; `wandb.init` tries for 90 s.
+
+    Args:
+        settings: Those given to `wandb.init`, which count before those of the environment.
+
+    Returns:
+        Why it cannot be reached; None where it answers, where only `wandb` knows how to talk to it, or where it would
+        refuse the run, because nobody is logged in.
+    """
+    import wandb
+
+    url = str(getattr(settings, "base_url", None) or wandb.setup().settings.base_url)
+    if not url.startswith(("http://", "https://")) or login_of(os.environ, url) is None:
+        return None
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE):
+            return None
+    except HTTPError:
+        return None  # it answers
+    except OSError as problem:
+        reason = getattr(problem, "reason", problem)
+        return None if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
+    except ValueError:
+        return None
+
+
+def problem_of_account(problem: Exception) -> str | None:
+    """Says what to do where the server refuses an account; None where it was anything else that failed."""
+    from wandb.errors import AuthenticationError, UsageError
+
+    if not isinstance(problem, AuthenticationError | UsageError) and not re.search(
+        r"\b40[134]\b|permission denied|not found", str(problem), re.IGNORECASE
+    ):
+        return None
+    reason = str(problem).strip().split(". ")[0].rstrip(".")  # what follows is advice
+    return (
+        f"Weights & Biases refuses the run: {reason}. Log in with `wandb login` or WANDB_API_KEY, or log offline with "
+        "WANDB_MODE=offline."
+    )
