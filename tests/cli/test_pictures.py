@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from w2vlab.cli.comparison_picture import draw_comparison
 from w2vlab.cli.evaluation_picture import draw_evaluation
-from w2vlab.evaluation.bootstrap import Interval
 from w2vlab.evaluation.comparison import PNMI, PROBE, Compared
 from w2vlab.evaluation.evaluate import Evaluation
 from w2vlab.evaluation.measure import Measured, SourceResult
 from w2vlab.evaluation.unit_quality import UnitData
+from w2vlab.functional.interval import Interval
 
 
 def drawn(figure: Figure) -> list[Axes]:

@@ -19,8 +19,8 @@ from w2vlab.cli.fit import USER_ERRORS, messages_shown
 from w2vlab.cli.problems import report_problem
 from w2vlab.cli.sweep_check import TrialCheck
 from w2vlab.cli.sweep_table import SweepView, print_again, print_plan, warn_of_losses
-from w2vlab.files import folder_name
 from w2vlab.cli.wandb_mode import OFFLINE, mode_of_environment
+from w2vlab.files import folder_name
 from w2vlab.recipes import SWEEP_FOLDERS, file_named
 from w2vlab.sweeps import (
     Again,

@@ -37,6 +37,7 @@ TOLERANCE: Seconds = 0.5
 _KEPT: Seconds = 30 * 24 * 3600
 """For how long a manifest of an earlier state of a corpus stays without use; a run may go on after a while."""
 
+
 @dataclass(frozen=True)
 class Manifest:
     """A prepared corpus.

@@ -16,8 +16,8 @@ from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.held_out import exclusion
 from w2vlab.data.loader import ResilientLoader
 from w2vlab.data.manifests import advice_to_cut, first_told, prepare_manifest, read_manifest, remarks
-from w2vlab.data.sampling import EpochSampler, default_num_buckets
 from w2vlab.data.same_data import CHOOSES, SHORTEST, Split, agreed, check_that_processes_agree, keep_to
+from w2vlab.data.sampling import EpochSampler, default_num_buckets
 from w2vlab.data.splitting import validation_limit
 from w2vlab.data.transcripts import read_transcripts
 from w2vlab.data.updates import UpdateLoader
