@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 _MODULES = """
-numpy torch torch.distributed.tensor torch.utils.flop_counter torch._dynamo torch._inductor.compile_fx torchaudio
-lightning.pytorch.cli lightning.pytorch.loggers.wandb wandb matplotlib.pyplot matplotlib.backends.backend_agg
+wandb.sdk.launch.inputs.internal numpy torch torch.distributed.tensor torch.utils.flop_counter torch._dynamo
+torch._inductor.compile_fx torchaudio
+lightning.pytorch.cli lightning.pytorch.loggers.wandb matplotlib.pyplot matplotlib.backends.backend_agg PIL.Image
 soundfile vector_quantize_pytorch pytest hypothesis ipykernel.kernelapp
 w2vlab.cli.fit w2vlab.cli.evaluate w2vlab.cli.compare w2vlab.cli.sweep w2vlab.cli.report w2vlab.cli.explain
 w2vlab.cli.parts
 """
-"""What commands, workers and notebooks import; a module that is not installed is left out."""
+"""What commands, workers and notebooks import, in the order of `w2vlab fit`; what is not installed is left out."""
 
 HANDLERS = {number: signal.getsignal(number) for number in signal.valid_signals()}
 """Of an interpreter at its start; what is ignored is inherited."""

@@ -32,11 +32,12 @@ _DRAWING_SHARE = 0.03
 class RunReport(Callback):
     """Says at the end of a run what came out, and draws it.
 
-    After a validation, `report.png` and `report.json` in the run's folder are written anew (rarely, where validations
-    follow each other fast), and the picture and the usage of the codebooks go to Weights & Biases, if that is the
-    logger; so do a few transcripts beside what was recognised, where a model does that. At the end, also of an
-    interrupted run, a short table follows on the terminal. What `FinalProbe` measures at the end of a whole run, if the
-    run has one, is added when all that is written. A resumed run goes on with the history in its checkpoint.
+    After a validation, but for one before the first update, `report.png` and `report.json` in the run's folder are
+    written anew (rarely, where validations follow each other fast), and the picture goes to Weights & Biases, if that
+    is the logger; so do, after each validation, the usage of the codebooks and a few transcripts beside what was
+    recognised, where a model does that. At the end, also of an interrupted run, a short table follows on the terminal.
+    What `FinalProbe` measures at the end of a whole run, if the run has one, is added when all that is written. A
+    resumed run goes on with the history in its checkpoint.
     Every recorded row is appended to `metrics.jsonl` at once, with the time and the audio that it took to get there.
     """
 
@@ -108,8 +109,10 @@ class RunReport(Callback):
             view = self._view(trainer, pl_module)
             log_usage(trainer, view.code_counts)
             show_examples(cast(TrainedModule, pl_module).examples, wandb_loggers(trainer), trainer.global_step)
+            if trainer.global_step in (0, trainer.max_steps):  # one point is no curve; the last one is the report's
+                return
             start = time.monotonic()
-            if start >= self._next_drawing and trainer.global_step != trainer.max_steps:  # the last one is the report's
+            if start >= self._next_drawing:
                 with may_fail("The report"):
                     self._write(trainer, view)
                 end = time.monotonic()
