@@ -14,7 +14,15 @@ from w2vlab.reports.run import SEED, Found, RunData
 ABSENT = "–"  # noqa: RUF001
 """What an option says that a run does not have."""
 
-_IGNORED = ("ckpt_path", "trainer.default_root_dir", "data.cache_dir", "data.num_workers", "config", "validate_first")
+_IGNORED = (
+    "ckpt_path",
+    "new_run",
+    "trainer.default_root_dir",
+    "data.cache_dir",
+    "data.num_workers",
+    "config",
+    "validate_first",
+)
 _IGNORED_BELOW = ("trainer.logger", "checkpoint.", "progress.", "report.", "throughput.")
 
 
