@@ -220,7 +220,7 @@ def command_to_resume(args: list[str], checkpoint: Path, new_run: bool = False) 
     Args:
         args: Those that started the run, without the program's name.
         checkpoint: The file.
-        new_run: Whether a configuration file asks for a new run, which this would not be.
+        new_run: Whether their run was a new one; what resumes it is not.
     """
     words = [*without_options(args, "ckpt_path", "new_run"), f"--ckpt_path={checkpoint}"]
     return shlex.join(["w2vlab", *words, *(["--new_run=false"] if new_run else [])])

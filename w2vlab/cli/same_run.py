@@ -132,7 +132,9 @@ def _version_of(logger: Logger) -> str | None:
 
 def _continue(logger: Logger, folder: Path, update: int) -> None:
     if isinstance(logger, WandbLogger):
-        logger._id = logger._wandb_init["id"] = folder.name  # `resume="allow"` is Lightning's default
+        logger._id = logger._wandb_init["id"] = folder.name
+        if logger._wandb_init.get("resume") is None:  # whoever builds it from options sets that
+            logger._wandb_init["resume"] = "allow"
         return
     logger._version = folder.name  # type: ignore[attr-defined]
     if isinstance(logger, CSVLogger):

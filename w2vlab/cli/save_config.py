@@ -54,7 +54,7 @@ class SaveRunConfig(SaveConfigCallback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         header = f"# {shlex.join(self.command)}\n# w2vlab {__version__}\n"
-        if trainer.ckpt_path is not None:
+        if self.config["ckpt_path"] is not None:
             _keep(folder / CONFIG, text)
         write_whole(folder / CONFIG, header + text)
         for logger in trainer.loggers:
