@@ -21,10 +21,13 @@ def _keep(path: Path, text: str) -> None:
         before = path.read_text(encoding="utf-8")
     except OSError:
         return
-    options = "".join(line for line in before.splitlines(keepends=True) if not line.startswith("#"))
-    if options != text:
+    if _without_comments(before) != _without_comments(text):
         number = 1 + len(list(path.parent.glob(f"{path.stem}-*{path.suffix}")))
         write_whole(path.with_name(f"{path.stem}-{number}{path.suffix}"), before)
+
+
+def _without_comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 class SaveRunConfig(SaveConfigCallback):
