@@ -10,6 +10,7 @@ SEED = "seed_everything"
 
 _INCIDENTAL = (
     "ckpt_path",
+    "new_run",
     "trainer.default_root_dir",
     "data.cache_dir",
     "data.num_workers",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 RUNS = "runs"
@@ -31,6 +32,9 @@ EVALUATION = "evaluation.json"
 
 SWEEP_RECORD = "sweep.json"
 """The trials of a sweep and their states."""
+
+UNFINISHED = ".unfinished"
+"""What the name of a file has behind it until all of it is written."""
 
 
 def cache_root(cache_dir: Path | None) -> Path:
@@ -76,12 +80,29 @@ def make_writable(folder: Path, option: str, instead: str | None = None) -> None
         ) from None
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, newline: str | None = None) -> None:
     """Writes a file such that whoever reads it finds all of the new text or all of the old one.
 
+    Args:
+        path: Where.
+        text: What.
+        newline: What ends lines, as for `open`.
+
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written; nothing is left of the attempt.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline=newline)
+        os.replace(unfinished, path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes that were killed while they wrote a file have left in a folder."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        with suppress(OSError):
+            path.unlink()

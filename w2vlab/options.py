@@ -26,13 +26,19 @@ def flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from flat(key if name == "init_args" else f"{key}.{name}" if key else str(name), inner)
 
 
-def without_checkpoint(args: Iterable[str]) -> list[str]:
-    """Returns a command line without the checkpoint that it goes on from."""
+def without_options(args: Iterable[str], *names: str) -> list[str]:
+    """Returns a command line without the options of these names and their values."""
+    flags = [f"--{name}" for name in names]
     kept = []
     words = iter(args)
     for word in words:
-        if word == "--ckpt_path":
+        if word in flags:
             next(words, None)
-        elif not word.startswith("--ckpt_path="):
+        elif word.partition("=")[0] not in flags:
             kept.append(word)
     return kept
+
+
+def without_checkpoint(args: Iterable[str]) -> list[str]:
+    """Returns a command line without the checkpoint that it resumes from."""
+    return without_options(args, "ckpt_path", "new_run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -136,22 +137,22 @@ def test_validation_before_the_first_update_is_an_option(fit: Fit, capsys: pytes
     assert (before["update"], "val/loss/total" in before) == (0, True)
     assert [row for row in after if row["update"] <= 2] == [row for row in rows(RUN) if row["update"] <= 2]
     assert fit("--validate_first=true", "--ckpt_path=last") == 0
-    resumed = rows(Path("runs/w2vlab/version_2"))
+    resumed = rows(NEXT_RUN)
     assert [row["update"] for row in resumed if "val/loss/total" in row] == [0, 2, 4]
     for row, expected in zip(resumed[-2:], rows(RUN)[-2:], strict=True):  # of the last update and its validation
         assert row["update"] == 4
         assert row.items() <= expected.items()
 
 
-def test_last_goes_on_from_the_newest_run(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
+def test_last_resumes_the_newest_run(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     assert fit("--trainer.max_steps=3") == 0
     assert fit("--trainer.max_steps=6", "--ckpt_path=last", "--model.loss.logit_temperature=0.2") == 0
     differences = [record.message for record in caplog.records if record.name == "w2vlab.cli.resume"]
     assert differences == ["resuming with model.loss.logit_temperature 0.2, the checkpoint had 0.1"]
-    after = NEXT_RUN
-    report = json.loads((after / "report.json").read_text())
+    report = json.loads((RUN / "report.json").read_text())
     assert [row["update"] for row in report["train"]] == [2, 4, 6]
-    assert load(after / "checkpoints" / "last.ckpt")["global_step"] == 6
+    assert load(RUN / "checkpoints" / "last.ckpt")["global_step"] == 6
+    assert not NEXT_RUN.exists()
 
 
 def test_last_without_a_run_starts_from_the_beginning(fit: Fit) -> None:
@@ -222,7 +223,7 @@ class FailAfter(InterruptAfter):
             raise ValueError("a bug")
 
 
-def test_interrupted_run_says_how_to_go_on(
+def test_interrupted_run_says_how_to_resume(
     fit: Fit, tiny_config: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=3"]
@@ -230,16 +231,19 @@ def test_interrupted_run_says_how_to_go_on(
     assert load(RUN / "checkpoints" / "last.ckpt")["global_step"] == 3
     assert "update 3" in capsys.readouterr().out  # the report
     (message,) = [record.message for record in caplog.records if record.message.startswith("Interrupted")]
-    assert message.startswith(f"Interrupted by SIGINT at update 3. Go on with: w2vlab fit --config={tiny_config} ")
-    assert message.endswith(f"{callback[1]} --ckpt_path=last")
-    assert fit("--ckpt_path=last") == 0
-    assert load(NEXT_RUN / "checkpoints" / "last.ckpt")["global_step"] == 4
+    assert message.startswith(f"Interrupted by SIGINT at update 3. Resume with: w2vlab fit --config={tiny_config} ")
+    assert message.endswith(f"{callback[1]} --ckpt_path={RUN / 'checkpoints' / 'last.ckpt'}")
+    # Of two runs in one folder, each is resumed by the command that it has printed.
+    assert fit("--trainer.max_steps=2", "--model.quantizer.codebook_size=6") == 0
+    command = shlex.split(message.partition("Resume with: w2vlab ")[2])
+    assert main([word for word in command if "callbacks" not in word]) == 0
+    assert [load(run / "checkpoints" / "last.ckpt")["global_step"] for run in (RUN, NEXT_RUN)] == [4, 2]
 
 
 def test_interrupt_before_anything_is_done(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     callback = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=0"]
     assert fit(*callback, "--trainer.accumulate_grad_batches=2") == 130
-    assert "Interrupted by SIGINT at update 0. There is no checkpoint to go on from." in caplog.messages
+    assert "Interrupted by SIGINT at update 0. There is no checkpoint to resume from." in caplog.messages
 
 
 def test_bug_keeps_its_traceback_and_the_last_state(fit: Fit) -> None:
@@ -284,5 +288,5 @@ def test_control_c(tiny_config: Path, tmp_path: Path) -> None:
     output, error = run.communicate()
     assert run.returncode == 130, error
     assert "validation loss" in output
-    assert "--ckpt_path=last" in error
+    assert "--ckpt_path=runs/checkpoints/last.ckpt" in error
     assert "Traceback" not in error

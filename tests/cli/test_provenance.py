@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import w2vlab
 from w2vlab.callbacks import provenance
 from w2vlab.callbacks.metric_log import MetricLog
 from w2vlab.callbacks.stopping import Stopped
+from w2vlab.files import write_whole
 
 Fit = Callable[..., int]
 RUN, NEXT_RUN = Path("runs/w2vlab/version_0"), Path("runs/w2vlab/version_1")
@@ -80,12 +82,11 @@ def test_every_row_has_its_cost(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize("same_folder", [True, False])
-def test_a_run_that_goes_on_adds_to_what_there_is(
+def test_a_run_that_is_resumed_adds_to_what_there_is(
     same_folder: bool, fit: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     logger = ["--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"]
-    logger += ["--trainer.logger.version=0"] if same_folder else []
-    first, second = (RUN, RUN) if same_folder else (RUN, NEXT_RUN)
+    first, second = RUN, RUN if same_folder else NEXT_RUN
     every = "--trainer.log_every_n_steps=1"
     (tmp_path / "undisturbed").mkdir()
     (tmp_path / "disturbed").mkdir()
@@ -97,13 +98,15 @@ def test_a_run_that_goes_on_adds_to_what_there_is(
     assert fit(every, stop, logger=logger) == 128 + 15
     assert (read_run(first)["status"], len(rows(first))) == ("stopped", 4)
     begun = read_run(first)
-    assert fit(every, "--ckpt_path=last", logger=logger) == 0
+    new_run = [] if same_folder else ["--new_run=true"]
+    assert fit(every, *new_run, "--ckpt_path=last", logger=logger) == 0
     assert [numbers(row) for row in rows(second)] == [numbers(row) for row in whole]
+    assert read_run(first)["status"] == ("finished" if same_folder else "stopped")
     run = read_run(second)
     assert run["status"] == "finished"
     assert run["command"] == begun["command"]
     (later,) = run["continued"]
-    assert later.keys() == begun.keys() - {"continued", "finished", "status"}
+    assert later.keys() - {"changed"} == begun.keys() - {"continued", "finished", "status"}
     assert later["command"][-1] == "--ckpt_path=last"
     assert later["checkpoint"].endswith("checkpoints/last.ckpt")
 
@@ -135,21 +138,63 @@ def test_validating_is_no_run(fit: Fit, tiny_config: Path) -> None:
 
 def test_half_a_line_of_a_killed_process_spoils_no_other(tmp_path: Path) -> None:
     log = MetricLog()
-    log.begin(tmp_path, {"train": []}, resumed=False)
+    log.begin(tmp_path, {"train": []}, update=None)
     log.record("train", {"update": 1, "train/loss/total": float("nan")})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"update": 2, "tra')
     again = MetricLog()
-    again.begin(tmp_path, {"train": [{"update": 1}]}, resumed=True)
+    again.begin(tmp_path, {"train": [{"update": 1}]}, update=1)
     again.record("train", {"update": 1, "train/loss/total": 9.0})
     again.record("train", {"update": 2, "train/loss/total": 2.0})
     again.record("validation", {"update": 1, "val/loss/total": 3.0})
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
         '{"update": 1, "train/loss/total": null}',
-        '{"update": 2, "tra',
         '{"update": 2, "train/loss/total": 2.0}',
         '{"update": 1, "val/loss/total": 3.0}',
     ]
+
+
+def test_what_comes_again_is_in_the_log_once(tmp_path: Path) -> None:
+    """A killed run has logged more than its checkpoint knows, and a long one more than fits into it."""
+    log = MetricLog()
+    log.begin(tmp_path, {"train": []}, update=None)
+    for update in (1, 2, 3, 4):
+        log.record("train", {"update": update, "train/loss/total": float(update)})
+    log.record("validation", {"update": 2, "val/loss/total": 5.0})
+    whole = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    again = MetricLog()
+    again.begin(tmp_path, {"train": [{"update": 1}], "validation": []}, update=2)
+    again.record("validation", {"update": 2, "val/loss/total": 5.0})  # it was due, and is done once more
+    for update in (3, 4):
+        again.record("train", {"update": update, "train/loss/total": float(update)})
+    assert sorted((tmp_path / "metrics.jsonl").read_text().splitlines()) == sorted(whole)
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_options_of_earlier_starts_are_kept(fit: Fit) -> None:
+    """Those that were others; which checkpoint it was is no option."""
+    assert fit("--trainer.max_steps=2") == 0
+    assert fit("--trainer.max_steps=2", "--ckpt_path=last") == 0
+    assert fit("--trainer.max_steps=4", "--ckpt_path=last", "--model.optimizer.lr=0.01") == 0
+    configs = {path.name: yaml.safe_load(path.read_text()) for path in RUN.glob("config*.yaml")}
+    assert {name: config["trainer"]["max_steps"] for name, config in configs.items()} == {
+        "config.yaml": 4,
+        "config-1.yaml": 2,
+    }
+    assert all(config["ckpt_path"] is None for config in configs.values())
+    first, second = read_run(RUN)["continued"]
+    assert (first["changed"], second["changed"]) == ({}, {"model.optimizer.lr": [0.001, 0.01]})
+    assert second["root"] == str(Path("runs").absolute())
+
+
+def test_a_killed_write_leaves_nothing_for_good(fit: Fit) -> None:
+    assert fit("--trainer.max_steps=2") == 0
+    (RUN / "run.json.unfinished").write_text("{")
+    assert fit("--trainer.max_steps=3", "--ckpt_path=last") == 0
+    assert not list(Path("runs").rglob("*.unfinished"))
+    with pytest.raises(OSError, match="directory"):
+        write_whole(RUN / "checkpoints", "not over a folder")
+    assert not list(Path("runs").rglob("*.unfinished"))
 
 
 def git(folder: Path, *args: str) -> str:

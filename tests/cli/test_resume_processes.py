@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import os
 import shlex
 import signal
@@ -21,7 +22,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tests.processes import forked
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.main import main
-from w2vlab.cli.resume import SameCheckpoint
+from w2vlab.cli.resume import Start
+from w2vlab.cli.same_run import SameStart
 from w2vlab.types import RunError
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,12 @@ class SignalAfter(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step == self.update:
             os.killpg(0, self.number)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """Of `metrics.jsonl`, without what depends on the clock and on what was measured before."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: x for name, x in row.items() if "seconds" not in name and "throughput" not in name} for row in found]
 
 
 class StopInValidation(Callback):
@@ -80,7 +88,7 @@ def test_run_that_is_ended_and_killed_computes_what_an_undisturbed_one_does(
     ended = start(2, signal.SIGTERM)
     assert ended.returncode == 143, ended.stderr
     assert "There is no last.ckpt below runs: starting from the beginning." in ended.stderr
-    assert "Interrupted by SIGTERM at update 2. Go on with: w2vlab fit " in ended.stderr
+    assert "Interrupted by SIGTERM at update 2. Resume with: w2vlab fit " in ended.stderr
     assert "Traceback" not in ended.stderr
     killed = start(7, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
@@ -89,8 +97,9 @@ def test_run_that_is_ended_and_killed_computes_what_an_undisturbed_one_does(
 
     whole = losses(Path("whole/w2vlab/version_0"))
     assert len(set(whole.values())) == 9
-    assert list(losses(Path("runs/w2vlab/version_0")).items()) == list(whole.items())[:2]
-    assert list(losses(Path("runs/w2vlab/version_2")).items()) == list(whole.items())[6:]
+    assert list(losses(Path("runs/w2vlab/version_0")).items()) == list(whole.items())
+    assert rows(Path("runs/w2vlab/version_0")) == rows(Path("whole/w2vlab/version_0"))
+    assert [path.name for path in Path("runs/w2vlab").iterdir()] == ["version_0"]
 
 
 def test_signal_before_training_has_its_status_too(
@@ -121,17 +130,29 @@ def test_validation_that_cannot_be_made_up_for_is_told(fit: Callable[..., int], 
     assert not any(text.startswith("The run was stopped in the validation") for text in caplog.messages)
 
 
-def test_processes_must_go_on_from_the_same_checkpoint(monkeypatch: Any) -> None:
+def test_processes_must_resume_from_the_same_checkpoint(monkeypatch: Any) -> None:
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
-    SameCheckpoint(4).setup(trainer, None, "fit")
-    monkeypatch.setattr("w2vlab.cli.resume.is_distributed", lambda: True)
-    for others, differ in (([4, 4], False), ([-1, -1], True)):
+
+    def found(run: str, update: int = 4) -> SameStart:
+        callback = SameStart()
+        path = Path("disk", run, "checkpoints", "last.ckpt")
+        callback.start = Start(path, update, path.parent.parent, None, validation_is_due=False, is_newest=True)
+        return callback
+
+    found("one").setup(trainer, None, "fit")
+    monkeypatch.setattr("w2vlab.cli.same_run.is_distributed", lambda: True)
+    for other, differ in (
+        (found("one"), ""),
+        (SameStart(), "update 4 on 0; the beginning on 1, 2"),
+        (found("two"), "update 4 on 0; update 4 of another run on 1, 2"),
+    ):
+        places = torch.tensor(other._place())
         monkeypatch.setattr(
-            "w2vlab.cli.resume.all_gather", lambda own, others=others: torch.stack([own, *map(torch.tensor, others)])
+            "w2vlab.cli.same_run.all_gather", lambda own, places=places: torch.stack([own, places, places])
         )
-        message = r"from: update 4 on 0; the beginning on 1, 2\. The folder .* all nodes share"
+        message = rf"from: {differ}\. The folder .* all nodes share"
         with pytest.raises(RunError, match=message) if differ else nullcontext():
-            SameCheckpoint(4).setup(trainer, None, "fit")
+            found("one").setup(trainer, None, "fit")
 
 
 def test_a_stopped_run_tells_of_a_state_that_is_lost(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
@@ -150,12 +171,18 @@ def test_a_stopped_run_tells_of_a_state_that_is_lost(fit: Callable[..., int], mo
 def test_conflict_with_the_checkpoint_is_named(fit: Callable[..., int], capsys: Any, caplog: Any) -> None:
     assert fit("--trainer.max_steps=2") == 0
     changes = ["--data.batch_seconds=6", "--data.num_workers=1", "--model.optimizer.lr=0.01"]
+    changes += ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1"]
     assert fit("--trainer.max_steps=3", "--ckpt_path=last", *changes) == 0
     named = [record.message for record in caplog.records if record.name == "w2vlab.cli.resume"]
     assert named == [
         "resuming with data.batch_seconds 6.0, the checkpoint had 5.0",
         "resuming with model.optimizer.lr 0.01, the checkpoint had 0.001",
+        "resuming with trainer.gradient_clip_val 1, the checkpoint had None",
+        "resuming with trainer.precision bf16-mixed, the checkpoint had 32-true",
     ]
+    start = json.loads(Path("runs/w2vlab/version_0/run.json").read_text())["continued"][-1]
+    assert start["changed"]["trainer.precision"] == ["32-true", "bf16-mixed"]
+    assert start["changed"].keys() == {line.split()[2] for line in named}
     for change, problem in (
         ("--model.optimizer=torch.optim.SGD", "`model.optimizer` must be torch.optim.adamw.AdamW"),
         ("--model.quantizer.codebook_size=6", "quantizer.codebook"),

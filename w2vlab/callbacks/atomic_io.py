@@ -12,9 +12,8 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from w2vlab.files import UNFINISHED
 from w2vlab.modules.loading import LAST, previous_of
-
-_UNFINISHED = ".unfinished"
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
-        unfinished = path.with_name(path.name + _UNFINISHED)
+        unfinished = path.with_name(path.name + UNFINISHED)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(checkpoint, unfinished)
@@ -97,17 +96,10 @@ class _Remembering:
         self._file.flush()
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes what processes that were killed within a save have left in a folder of checkpoints."""
-    for path in folder.glob(f"*{_UNFINISHED}"):
-        with suppress(OSError):
-            path.unlink()
-
-
 def _keep(path: Path) -> None:
     """Gives a file a second name, so that there is one of that name at every moment."""
     previous = previous_of(path)
-    second = path.with_name(previous.name + _UNFINISHED)
+    second = path.with_name(previous.name + UNFINISHED)
     second.unlink(missing_ok=True)
     try:
         os.link(path, second)

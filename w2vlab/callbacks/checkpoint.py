@@ -13,12 +13,24 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from w2vlab.callbacks.atomic_io import AtomicCheckpointIO, remove_unfinished
+from w2vlab.callbacks.atomic_io import AtomicCheckpointIO
+from w2vlab.callbacks.run_folder import may_fail
 from w2vlab.callbacks.stopping import StoppedAtOnce
+from w2vlab.files import remove_unfinished
 from w2vlab.modules.loading import LAST
 from w2vlab.place import validation_follows
 
 _BEST = ("best_k_models", "kth_best_model_path", "kth_value", "best_model_path", "best_model_score", "current_score")
+
+
+def checkpoint_to_resume(trainer: Trainer) -> Path | None:
+    """Returns what the run would be resumed from if it ended now; None where it would begin anew."""
+    callback = trainer.checkpoint_callback
+    if isinstance(callback, RunCheckpoint) and callback.last_model_path:
+        last = Path(callback.last_model_path)
+        if last.parent == Path(str(callback.dirpath)):  # else it is that of the run before
+            return last
+    return None if trainer.ckpt_path is None else Path(trainer.ckpt_path)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -162,6 +174,10 @@ class RunCheckpoint(ModelCheckpoint):
         saves = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if not saves or self._last_update in (None, trainer.global_step):
             return
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:  # rows that it still holds would not be computed again
+                with may_fail("The table of a logger"):
+                    logger.save()
         path = Path(str(self.dirpath), LAST)
         if self._write(trainer, path, weights_only=False):
             self._last_update = trainer.global_step

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from w2vlab.callbacks.checkpoint import checkpoint_to_resume
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.run_view import Finding
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 PREFIX = "final_probe"
 """Of everything that is logged."""
-
-_REPEAT = "The run itself is finished and saved; the same command with --ckpt_path=last measures again."
 
 
 class FinalProbe(Callback):
@@ -142,13 +141,13 @@ class FinalProbe(Callback):
             return self._finding
         self._looked = True
         if any(isinstance(other, GracefulStop) and other.received for other in trainer.callbacks):  # type: ignore[attr-defined]
-            print(f"Phone probe: left out, because the run was asked to stop. {_REPEAT}", flush=True)
+            print(f"Phone probe: left out, because the run was asked to stop. {_how_to_repeat(trainer)}", flush=True)
             return None
         try:
             with handling(_interrupt):
                 why_not = self._measure(trainer, cast(PretrainingModule, module))
         except _InterruptedError as interrupt:
-            why_not = f"stopped by {interrupt}. {_REPEAT}"
+            why_not = f"stopped by {interrupt}. {_how_to_repeat(trainer)}"
         except (ValueError, OSError, RuntimeError) as problem:  # such as memory that is not there
             why_not = f"not done: {problem}"
         if why_not is not None:
@@ -243,3 +242,9 @@ def _signature(module: torch.nn.Module) -> list[float]:
 def _same(one: list[float], other: list[float]) -> bool:
     """Tells whether two signatures are those of the same weights, however many threads have added them up."""
     return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-7) for a, b in zip(one, other, strict=True))
+
+
+def _how_to_repeat(trainer: Trainer) -> str:
+    checkpoint = checkpoint_to_resume(trainer)
+    again = "" if checkpoint is None else f"; the same command with --ckpt_path={checkpoint} measures again"
+    return f"The run itself is finished and saved{again}."

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from w2vlab.files import METRICS
+from w2vlab.files import METRICS, write_whole
 
 
 class MetricLog:
     """Appends rows of metrics to a file, a line of JSON each.
 
     Unlike the history in a checkpoint it keeps all of them. What is not finite is null, as JSON has no word for it.
-    A run that goes on appends to the file of its folder; in a new folder it begins with the history of its checkpoint.
-    Rows that cannot be written, on a full disk, are written with the next ones when there is space again.
-    What was recorded behind that checkpoint stays in the file and comes again: of two rows of one kind, training or
-    validation, and one update the later one counts.
+    A run that resumes in its folder appends to the file there. What was recorded behind its checkpoint is taken out,
+    because it comes again. In a new folder the file begins with the history of the checkpoint. Rows that cannot be
+    written, on a full disk, are written with the next ones when there is space again.
     """
 
     def __init__(self) -> None:
@@ -27,25 +27,41 @@ class MetricLog:
         self._last: dict[str, float] = {}
         self._waiting = ""  # rows for which there was no space
 
-    def begin(self, folder: Path, kinds: dict[str, list[dict[str, float]]], resumed: bool) -> None:
+    def begin(self, folder: Path, kinds: dict[str, list[dict[str, float]]], update: int | None) -> None:
         """Opens the log of a run.
 
         Args:
             folder: The run's.
             kinds: What the checkpoint has, by the kind of the rows; nothing of a new run.
-            resumed: Whether the run goes on from a checkpoint; else what is in the folder is of another run.
+            update: Of the checkpoint of this folder's run that is resumed; None where what is in the folder is of
+                another run.
 
         Raises:
             OSError: It cannot be written.
         """
         self._path = folder / METRICS
         self._last = {kind: rows[-1]["update"] for kind, rows in kinds.items() if rows}
-        if not resumed or not self._path.is_file():
+        if update is None or not self._path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             rows = (row for rows in kinds.values() for row in rows)
-            self._path.write_text("".join(map(_line, sorted(rows, key=lambda row: row["update"]))), encoding="utf-8")
-        elif not _ends_with_a_line(self._path):  # a killed process may have left half of one
-            self._append("\n")
+            write_whole(self._path, "".join(map(_line, sorted(rows, key=lambda row: row["update"]))))
+        else:
+            self._take_back(self._path, update)
+
+    def _take_back(self, path: Path, update: int) -> None:
+        """Takes out what comes again, and the half line that a killed process may have left."""
+        kept = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                done = row["update"] + 0
+            except (ValueError, TypeError, KeyError):
+                continue
+            if done <= update:
+                kept.append(line + "\n")
+                kind = kind_of(row)
+                self._last[kind] = max(self._last.get(kind, -1), done)
+        write_whole(path, "".join(kept))
 
     def record(self, kind: str, row: dict[str, float]) -> None:
         """Appends a row, unless one of its kind and update is there.
@@ -72,11 +88,9 @@ class MetricLog:
         self._waiting = ""
 
 
-def _ends_with_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read() in (b"\n", b"")
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Tells a row of a validation from one of training."""
+    return "validation" if any(name.startswith("val/") for name in row) else "train"
 
 
 def _line(row: dict[str, float]) -> str:

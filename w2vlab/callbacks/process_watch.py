@@ -6,6 +6,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -33,10 +35,10 @@ class ProcessWatch(Callback):
     the others `GRACE` seconds to end with one of their own, and then they end too. Exit status 1.
 
     Args:
-        way_on: Told at such an end: how to go on.
+        way_on: Printed at such an end: how to resume.
     """
 
-    def __init__(self, way_on: str = "") -> None:
+    def __init__(self, way_on: str | Callable[[], str] = "") -> None:
         super().__init__()
         self._way_on = way_on
         self._links: ProcessLinks | None = None
@@ -130,8 +132,11 @@ class ProcessWatch(Callback):
         if not _end_begun.acquire(blocking=False):
             return
         if not quiet:  # process 0 says it for all
+            way_on = ""
+            with suppress(Exception):  # whatever it is, this process ends
+                way_on = self._way_on if isinstance(self._way_on, str) else self._way_on()
             # Straight to the file: another thread may hold the lock of the stream.
-            os.write(2, f"\nerror: {reason} The other processes end too. {self._way_on}".rstrip().encode() + b"\n")
+            os.write(2, f"\nerror: {reason} The other processes end too. {way_on}".rstrip().encode() + b"\n")
         os._exit(1)
 
 

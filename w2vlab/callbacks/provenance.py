@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import w2vlab
 from w2vlab.callbacks.checkpoint import run_checkpoint
 from w2vlab.callbacks.run_folder import may_fail, run_folder
-from w2vlab.files import RUN_RECORD, write_whole
+from w2vlab.files import RUN_RECORD, remove_unfinished, write_whole
 from w2vlab.modules.trained import TrainedModule
 from w2vlab.plain_data import read_json
 
@@ -31,16 +31,22 @@ _PACKAGES = ("torch", "torchaudio", "lightning", "wandb")
 class RunRecord(Callback):
     """Writes `run.json` to the run's folder: command, code, versions, machine, and how the run ended.
 
-    A run that goes on from a checkpoint of a run that has such a file takes that over and adds itself, in the same
+    A run that resumes from a checkpoint of a run that has such a file takes that over and adds itself, in the same
     folder or another one. A process that is killed leaves the status `running`.
 
     Args:
         command: The command line, the program's name first.
+
+    Attributes:
+        resumed: The folder of the run that wrote the checkpoint; None where there is none.
+        changed: Options that were others in the checkpoint: what each was, and what it is.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self._content: dict[str, Any] | None = None
+        self.resumed: Path | None = None
+        self.changed: dict[str, list[Any]] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes who runs what, where and since when."""
@@ -50,6 +56,7 @@ class RunRecord(Callback):
         start = {
             "command": self._command,
             "folder": os.getcwd(),
+            "root": os.path.abspath(trainer.default_root_dir),
             "seed": (cast(TrainedModule, pl_module).run_config or {}).get("seed_everything"),
             "git": git_state(),
             "versions": versions(),
@@ -59,12 +66,15 @@ class RunRecord(Callback):
             "started": _now(),
             "checkpoint": None if checkpoint is None else str(checkpoint),
         }
-        before = None if checkpoint is None else _run_of(Path(checkpoint))
+        if checkpoint is not None:
+            start["changed"] = self.changed
+        before = None if checkpoint is None else _record_of(self.resumed or Path(checkpoint).parent.parent)
         if before is None:
             content = {**start, "continued": []}
         else:
             content = {**before, "continued": [*before["continued"], start]}
         self._content = {**content, "finished": None, "status": "running"}
+        remove_unfinished(run_folder(trainer))
         self._write(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -134,10 +144,10 @@ def device_name(device: torch.device) -> str:
     return f"cpu, {cores} cores"
 
 
-def _run_of(checkpoint: Path) -> dict[str, Any] | None:
-    """Returns what the run that wrote a checkpoint says of itself; None where there is nothing that can be read."""
+def _record_of(folder: Path) -> dict[str, Any] | None:
+    """Returns what the run in a folder says of itself; None where there is nothing that can be read."""
     try:
-        content = read_json(checkpoint.parent.parent / RUN_RECORD)
+        content = read_json(folder / RUN_RECORD)
     except (OSError, ValueError):
         return None
     whole = isinstance(content, dict) and isinstance(content.get("continued"), list) and "command" in content

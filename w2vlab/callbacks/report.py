@@ -19,7 +19,7 @@ from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.metric_log import MetricLog
 from w2vlab.callbacks.readings import guess_loss
 from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
-from w2vlab.callbacks.run_folder import may_fail, run_folder, save_picture
+from w2vlab.callbacks.run_folder import continues, may_fail, run_folder, save_picture
 from w2vlab.callbacks.run_view import Finding, RunView
 from w2vlab.callbacks.summary import print_summary, summarize
 from w2vlab.files import REPORT, write_whole
@@ -37,7 +37,7 @@ class RunReport(Callback):
     is the logger; so do, after each validation, the usage of the codebooks and a few transcripts beside what was
     recognised, where a model does that. At the end, also of an interrupted run, a short table follows on the terminal.
     What `FinalProbe` measures at the end of a whole run, if the run has one, is added when all that is written. A
-    resumed run goes on with the history in its checkpoint.
+    resumed run continues the history in its checkpoint.
     Every recorded row is appended to `metrics.jsonl` at once, with the time and the audio that it took to get there.
     """
 
@@ -50,6 +50,7 @@ class RunReport(Callback):
         self._next_drawing = 0.0
         self._ended = False
         self._paths: dict[str, str] = {}
+        self._folder: str | None = None  # of the run; of the one that wrote the checkpoint, until training begins
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the history, for the checkpoint."""
@@ -57,6 +58,7 @@ class RunReport(Callback):
             "train": self.train.state_dict(),
             "validation": self.validation.state_dict(),
             **self.cost.state_dict(),
+            "folder": self._folder,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -64,6 +66,7 @@ class RunReport(Callback):
         self.train.load_state_dict(state_dict["train"])
         self.validation.load_state_dict(state_dict["validation"])
         self.cost.load_state_dict(state_dict)
+        self._folder = state_dict.get("folder")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -74,8 +77,11 @@ class RunReport(Callback):
         self.cost.begin(trainer.global_step)
         if trainer.is_global_zero and not _is_trial(trainer):
             kinds = {"train": self.train.rows, "validation": self.validation.rows}
+            update = trainer.global_step if continues(trainer, self._folder) else None
+            folder = run_folder(trainer)
+            self._folder = str(folder.absolute())
             with may_fail("The file of all metrics"):
-                self._log.begin(run_folder(trainer), kinds, resumed=trainer.ckpt_path is not None)
+                self._log.begin(folder, kinds, update)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -31,6 +31,19 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(first.save_dir or trainer.default_root_dir, str(first.name), version)
 
 
+def continues(trainer: Trainer, recorded: str | None) -> bool:
+    """Tells whether a run keeps its files in the folder of the run that wrote the checkpoint that it resumes from.
+
+    Args:
+        trainer: The trainer of the process that logs.
+        recorded: The folder that the checkpoint has of the run that wrote it; None where it has none.
+    """
+    if trainer.ckpt_path is None:
+        return False
+    folders = [Path(trainer.ckpt_path).parent.parent, *([] if recorded is None else [Path(recorded)])]
+    return run_folder(trainer).resolve() in [folder.resolve() for folder in folders]
+
+
 @contextmanager
 def may_fail(what: str) -> Iterator[None]:
     """Has a run go on where something that only tells of it cannot be written, on a full disk for example.

@@ -24,7 +24,7 @@ from w2vlab.callbacks import (
     TrainingProgress,
     ValidateFirst,
 )
-from w2vlab.callbacks.checkpoint import refuse_another_run, run_checkpoint
+from w2vlab.callbacks.checkpoint import checkpoint_to_resume, refuse_another_run, run_checkpoint
 from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.run_folder import run_folder
 from w2vlab.callbacks.stopping import Stopped
@@ -36,19 +36,13 @@ from w2vlab.cli.memory import no_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
 from w2vlab.cli.recipe_arguments import with_recipe_paths
-from w2vlab.cli.resume import (
-    SameCheckpoint,
-    command_to_go_on,
-    newest_last_checkpoint,
-    report_differences,
-    whole_checkpoint,
-)
+from w2vlab.cli.resume import Start, command_to_resume, differences, find_start
+from w2vlab.cli.run_roots import RunRoots
+from w2vlab.cli.same_run import SameStart, continue_run
 from w2vlab.cli.save_config import SaveRunConfig
 from w2vlab.cli.wandb_server import follow_wandb_mode
 from w2vlab.data import SpeechDataModule
 from w2vlab.files import RUNS, make_writable
-from w2vlab.modules.loading import read_checkpoint
-from w2vlab.modules.resuming import validation_is_due
 from w2vlab.modules.trained import TrainedModule
 from w2vlab.registry import import_parts
 from w2vlab.types import RunError
@@ -87,12 +81,12 @@ class W2VLightningCLI(LightningCLI):
     def __init__(self, args: list[str], phase: Callback) -> None:
         self._args = args
         self._parsers: list[LightningArgumentParser] = []
-        self._saved_config: dict[str, Any] | None = None
-        self._start = SameCheckpoint(None)
-        self._validation_is_due = False
-        way_on = f"Go on with: {command_to_go_on(args)}" if args[:1] == ["fit"] else "Run the command again."
-        self._watch = ProcessWatch(way_on)
+        self._start: Start | None = None
+        self._same_start = SameStart()
+        self._watch = ProcessWatch(self._way_on)
+        self._derived: list[tuple[Namespace, str]] = []
         command = ["w2vlab", *args]
+        self._record = RunRecord(command)
         super().__init__(
             TrainedModule,
             SpeechDataModule,
@@ -101,7 +95,7 @@ class W2VLightningCLI(LightningCLI):
             save_config_kwargs={"command": command},
             trainer_defaults={
                 **TRAINER_DEFAULTS,
-                "callbacks": [phase, self._watch, self._start, GracefulStop(), RunRecord(command)],
+                "callbacks": [phase, self._watch, self._same_start, GracefulStop(), self._record],
             },
             parser_class=RunParser,
             parser_kwargs={"prog": "w2vlab"},
@@ -133,6 +127,13 @@ class W2VLightningCLI(LightningCLI):
             default=False,
             help="Whether to validate before the first update too, in place of the sanity check; logged at update 0.",
         )
+        parser.add_argument(
+            "--new_run",
+            type=bool,
+            default=False,
+            help="Whether a run that resumes is a new one, with a folder and an id of its own, and the run that wrote "
+            "the checkpoint stays as it is. A run with another root folder or logger is a new one in any case.",
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the callbacks that every run has, and hands the seed on."""
@@ -147,18 +148,12 @@ class W2VLightningCLI(LightningCLI):
         self._parsers.append(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses, then finds and checks the checkpoint to go on from."""
+        """Parses, then finds the checkpoint to resume from."""
         self.config = self._parsed(parser)
         config = self.config[self.config.subcommand]
-        if config.ckpt_path == "last":
-            config.ckpt_path = self._last_checkpoint(config)
-        elif config.ckpt_path is not None:
-            config.ckpt_path = str(whole_checkpoint(config.ckpt_path))
-        if config.ckpt_path is not None:
-            checkpoint = read_checkpoint(config.ckpt_path, check=False)
-            self._saved_config = checkpoint.get("w2vlab_config")
-            self._start.update = checkpoint.get("global_step", 0)
-            self._validation_is_due = validation_is_due(checkpoint)
+        start = find_start(config.ckpt_path, _roots(config), training=self.config.subcommand == "fit")
+        config.ckpt_path = None if start is None else str(start.checkpoint)
+        self._start = self._same_start.start = start
 
     def _parse_ckpt_path(self) -> None:
         """Takes no options from a checkpoint; Lightning would import what its hyper-parameters name."""
@@ -179,26 +174,16 @@ class W2VLightningCLI(LightningCLI):
     def _carried_over(self, config: Namespace) -> list[str]:
         return carried_over(with_recipe_paths(self._args), config)
 
-    def _last_checkpoint(self, config: Namespace) -> str | None:
-        folders = {config.trainer.default_root_dir, _save_dir(config) or config.trainer.default_root_dir}
-        newest = newest_last_checkpoint(Path(folder) for folder in folders)
-        if newest is not None:
-            rank_zero_info(f"Going on from {newest}.")
-            return str(newest)
-        where = " or ".join(sorted(map(str, folders)))
-        if self.config.subcommand != "fit":
-            raise FileNotFoundError(f"`ckpt_path` is 'last', but there is no last.ckpt below {where}.")
-        rank_zero_info(f"There is no last.ckpt below {where}: starting from the beginning.")
-        return None
-
     def before_instantiate_classes(self) -> None:
         """Settles what follows from other options."""
         config = self.config[self.subcommand]
         for line in self._carried_over(config):
             rank_zero_info(line)
-        if _save_dir(config) == RUNS:
-            config.trainer.logger.init_args.save_dir = config.trainer.default_root_dir
         follow_wandb_mode(config.trainer)
+        for logger in _loggers(config):
+            if _follows_root(logger):
+                self._derived.append((logger.init_args, logger.init_args.save_dir))
+                logger.init_args.save_dir = config.trainer.default_root_dir
         if config.trainer.logger or (self.subcommand == "fit" and not config.trainer.fast_dev_run):
             # Loggers look for a git repository around their folder, and complain if it is not there yet.
             for option, folder in _folders(config):
@@ -219,21 +204,27 @@ class W2VLightningCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Lets the parts know of each other, and says what a checkpoint had different."""
+        for options, save_dir in self._derived:
+            options.save_dir = save_dir  # what is saved is what was asked for, which follows another root folder too
         text = self.parser.dump(
             self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json"
         )
         self.model.run_config = json.loads(text)[self.subcommand]
         if self.subcommand == "fit":
-            self._refuse_another_run()
             give_a_folder(self.trainer)
         guard(self.trainer.loggers)
+        if self.subcommand == "fit":
+            if self._start is not None:
+                self._record.resumed = self._start.folder
+                continue_run(self.trainer, self._start, new_run=self.config.fit.new_run)
+            self._refuse_another_run()
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":
             settle_accumulation(self.trainer, self.datamodule)
             settle_epochs(self.trainer, self.datamodule)
         self.datamodule.require(self.model.min_samples, self.model.looks_ahead, self.model.units)
-        if self._saved_config is not None:
-            report_differences(self._saved_config, self.model.run_config)
+        if self._start is not None and self._start.config is not None:
+            self._record.changed = differences(self._start.config, self.model.run_config)
 
     def _refuse_another_run(self) -> None:
         """Does so before anything of another run is written over."""
@@ -247,22 +238,22 @@ class W2VLightningCLI(LightningCLI):
             refuse_another_run(run_folder(self.trainer) / "checkpoints", ckpt_path)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; where the run was stopped, says how to go on."""
+        """Trains; where the run was stopped, says how to resume it."""
         try:
             self.trainer.fit(**kwargs)
         except Stopped as stop:
-            self._say_how_to_go_on(stop.signal.name)
+            self._say_how_to_resume(stop.signal.name)
             raise SystemExit(stop.status) from None
         except SystemExit:
             if not self.trainer.interrupted:
                 raise
-            self._say_how_to_go_on("SIGINT")
+            self._say_how_to_resume("SIGINT")
             raise SystemExit(130) from None
         else:
             self._say_what_is_left()
             self._fail_unless_saved()
 
-    def _say_how_to_go_on(self, signal: str) -> None:
+    def _say_how_to_resume(self, signal: str) -> None:
         self._say_what_failed()
         rank_zero_info(f"Interrupted by {signal} at update {self.trainer.global_step}. {self._way_on()}")
 
@@ -281,17 +272,25 @@ class W2VLightningCLI(LightningCLI):
 
     def _say_what_is_left(self) -> None:
         """Lightning does nothing at all where no update is left."""
-        start, last = self._start.update, self.trainer.max_steps
-        if self._validation_is_due and self.trainer.enable_validation and start is not None and 0 <= last <= start:
-            command = command_to_go_on(["validate", *self._args[1:]])
+        start, last = self._start, self.trainer.max_steps
+        if (
+            start is not None
+            and start.validation_is_due
+            and self.trainer.enable_validation
+            and 0 <= last <= start.update
+        ):
+            command = command_to_resume(["validate", *self._args[1:]], start.checkpoint)
             rank_zero_info(f"The run was stopped in the validation behind its last update. Do it with: {command}")
 
     def _way_on(self) -> str:
-        checkpoint = run_checkpoint(self.trainer)
-        written = checkpoint is not None and checkpoint.last_model_path
-        if not written and self.config[self.subcommand].ckpt_path is None:
-            return "There is no checkpoint to go on from."
-        return f"Go on with: {command_to_go_on(self._args)}"
+        if self._args[:1] != ["fit"]:
+            return "Run the command again."
+        trainer = getattr(self, "trainer", None)  # none yet, if a process dies early
+        start = None if self._start is None else self._start.checkpoint
+        checkpoint = start if trainer is None else checkpoint_to_resume(trainer) or start
+        if checkpoint is None:
+            return "There is no checkpoint to resume from."
+        return f"Resume with: {command_to_resume(self._args, checkpoint, self.config.fit.new_run)}"
 
 
 def _has_model_summary(config: Namespace) -> bool:
@@ -302,15 +301,28 @@ def _has_model_summary(config: Namespace) -> bool:
 
 def _folders(config: Namespace) -> Iterator[tuple[str, str]]:
     """Yields the folders that a run writes to, with the options that name them."""
-    folders = {
-        "trainer.default_root_dir": config.trainer.default_root_dir,
-        "trainer.logger.save_dir": _save_dir(config),
-        "checkpoint.dirpath": (config.get("checkpoint") or {}).get("dirpath"),
-    }
-    yield from ((option, str(folder)) for option, folder in folders.items() if folder and "://" not in str(folder))
+    folders = [
+        ("trainer.default_root_dir", config.trainer.default_root_dir),
+        *(("trainer.logger.save_dir", (logger.get("init_args") or {}).get("save_dir")) for logger in _loggers(config)),
+        ("checkpoint.dirpath", (config.get("checkpoint") or {}).get("dirpath")),
+    ]
+    yield from ((option, str(folder)) for option, folder in folders if folder and "://" not in str(folder))
 
 
-def _save_dir(config: Namespace) -> str | None:
-    """Returns the folder of the logger, if there is one logger and it has one."""
-    logger = config.trainer.logger
-    return logger.get("init_args", {}).get("save_dir") if isinstance(logger, Namespace) else None
+def _loggers(config: Namespace) -> list[Namespace]:
+    """Returns the options of the loggers."""
+    loggers = config.trainer.logger
+    return [logger for logger in (loggers if isinstance(loggers, list) else [loggers]) if isinstance(logger, Namespace)]
+
+
+def _follows_root(logger: Namespace) -> bool:
+    return (logger.get("init_args") or {}).get("save_dir") == RUNS
+
+
+def _roots(config: Namespace) -> RunRoots:
+    """Returns where the run is going to keep its files."""
+    root = Path(config.trainer.default_root_dir)
+    first = next(iter(_loggers(config)), None)
+    save_dir = None if first is None or _follows_root(first) else (first.get("init_args") or {}).get("save_dir")
+    dirpath = config.checkpoint.dirpath
+    return RunRoots(root, root if save_dir is None else Path(save_dir), None if dirpath is None else Path(dirpath))

@@ -1,70 +1,181 @@
-"""Finding the checkpoint to go on from, and saying where it differs from the run at hand."""
+"""The one place that decides which checkpoint a run resumes from, and says so."""
 
 from __future__ import annotations
 
 import logging
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from w2vlab.distributed import all_gather, is_distributed
-from w2vlab.modules.loading import LAST, damage_of, damaged, previous_of
-from w2vlab.options import flat, without_checkpoint
-from w2vlab.types import RunError
+from w2vlab.cli.run_roots import RunRoots
+from w2vlab.files import RUN_RECORD
+from w2vlab.modules.loading import LAST, PREVIOUS, previous_of, read_checkpoint, unreadable, why_unusable
+from w2vlab.modules.resuming import validation_is_due
+from w2vlab.options import flat, without_options
+from w2vlab.wording import count
 
 _MAY_DIFFER = ("data.num_workers", "data.cache_dir")
+
+_OF_THE_TRAINER = (
+    "precision",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "accumulate_grad_batches",
+    "limit_train_batches",
+    "overfit_batches",
+    "sync_batchnorm",
+    "deterministic",
+)
+"""Options of the trainer that numbers depend on."""
+
+_PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
+"""What Lightning calls its precisions, by what else it takes for them."""
 
 _log = logging.getLogger(__name__)
 
 
-def newest_last_checkpoint(folders: Iterable[Path]) -> Path | None:
-    """Returns the whole `last.ckpt` written most recently anywhere below `folders`; None where there is none.
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins that resumes.
 
-    Where it is damaged, the one before it is taken, with a warning.
+    Attributes:
+        checkpoint: The file, which was read as a whole.
+        update: Updates that are done.
+        folder: Of the run that wrote it; None where that is not known.
+        config: That run's options; None where the checkpoint has none.
+        validation_is_due: Whether that run ended before or within the validation at this place.
+        is_newest: Whether the run has no usable checkpoint that is further.
     """
-    runs: dict[Path, list[Path]] = {}
-    for folder in folders:
-        for name in (LAST, previous_of(LAST).name):
-            for path in folder.rglob(name):
-                runs.setdefault(path.parent, []).append(path)
-    newest_first = sorted(runs.values(), key=lambda paths: paths[0].stat().st_mtime, reverse=True)
-    for paths in newest_first:
-        whole = _first_whole(paths)
-        if whole is not None:
-            return whole
-        _warn("%s is damaged: looking for an older one.", paths[0])
-    return None
+
+    checkpoint: Path
+    update: int
+    folder: Path | None
+    config: dict[str, Any] | None
+    validation_is_due: bool
+    is_newest: bool
 
 
-def whole_checkpoint(path: str | Path) -> Path:
-    """Returns `path`, or the checkpoint that it replaced if that one alone is whole, with a warning.
+def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start | None:
+    """Decides which checkpoint a run resumes from, and says which one and why.
+
+    `last` is the newest run of this run's own root folder, never one outside of it or of a root folder inside it. Of
+    that run it is `last.ckpt`; where that cannot be used, the one before it, else the newest of the others. A run that
+    has checkpoints, but none that can be used, is an error: to start from the beginning would pass off a new model as
+    the old one. A path is that file, and for a `last.ckpt` that cannot be used the same ones in its folder.
+
+    Args:
+        ckpt_path: As typed: `last`, a path, or None to start from the beginning.
+        roots: Where the run keeps its files.
+        training: Whether training is to be resumed; to validate, the weights are enough.
 
     Raises:
-        ValueError: Neither is whole.
+        ValueError: No checkpoint that may be meant can be used.
+        FileNotFoundError: There is none to validate.
     """
-    path, previous = Path(path), previous_of(path)
-    whole = path if not path.is_file() else _first_whole([path, previous])
-    if whole is None:
-        raise damaged(path, damage_of(path) or "")
-    return whole
+    if ckpt_path is None:
+        return None
+    found = ""
+    if ckpt_path == "last":
+        folders, others = roots.checkpoint_folders()
+        if not folders:
+            _begin(roots, others, training)
+            return None
+        checkpoint = _usable(_newest_first(folders[0]), training)
+        found = f", of the newest of {count(len(folders), 'run')} below {roots}" if len(folders) > 1 else ""
+    else:
+        checkpoint = _named(Path(ckpt_path), training)
+    start = _start(checkpoint)
+    rank_zero_info(f"Resuming from {checkpoint} (update {start.update}){found}.")
+    return start
 
 
-def _first_whole(paths: Iterable[Path]) -> Path | None:
-    """Returns the first that is whole, with a warning of those that are not; None, without one, where none is."""
-    damages: list[str] = []
-    for path in filter(Path.is_file, paths):
-        damage = damage_of(path)
-        if damage is None:
-            for text in damages:
-                _warn("%s Going on from the one before it, %s.", text, path)
+def _begin(roots: RunRoots, others: list[Path], training: bool) -> None:
+    text = f"There is no {LAST} below {roots}"
+    if others:
+        text += f" but of runs with a root folder of their own ({', '.join(map(str, others[:3]))})"
+    if not training:
+        raise FileNotFoundError(f"`ckpt_path` is 'last', but t{text[1:]}.")
+    rank_zero_info(f"{text}: starting from the beginning.")
+
+
+def _named(path: Path, training: bool) -> Path:
+    """Returns the checkpoint that was named or, of a last one that cannot be used, what stands in for it."""
+    last = path.name == LAST
+    if not (path.is_file() or (last and previous_of(path).is_file())):
+        hint = "" if path.exists() else ", which does not exist"
+        raise ValueError(f"`ckpt_path` must be 'last' or a checkpoint file, but is {path}{hint}.")
+    if last:
+        return _usable(_newest_first(path.parent), training)
+    if why := why_unusable(path, training):
+        raise unreadable(path, why)
+    return path
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a run, the one to resume from first.
+
+    A folder that is not a run's may hold other models beside the last one.
+    """
+    last = [path for path in (folder / LAST, previous_of(folder / LAST)) if path.exists() or path.is_symlink()]
+    of_a_run = (folder.parent / RUN_RECORD).is_file()
+    others = [path for path in folder.glob("*.ckpt") if of_a_run and path not in last and path.is_file()]
+    return last + others
+
+
+def _usable(paths: list[Path], training: bool) -> Path:
+    """Returns the first that can be used of the last ones, else the one with the most updates.
+
+    Raises:
+        ValueError: None can be used.
+    """
+    problems: list[str] = []
+    others: list[tuple[int, float, Path]] = []
+    for path in paths:
+        why = why_unusable(path, training)
+        if why is not None:
+            problems.append(f"{path} is {why}")
+        elif path.stem.removesuffix(PREVIOUS) == Path(LAST).stem:
+            _say_what_stands_in(problems, path)
             return path
-        damages.append(f"{path} is damaged ({damage}).")
-    return None
+        else:
+            others.append((_update_of(path), path.stat().st_mtime, path))
+    if others:
+        path = max(others)[2]
+        _say_what_stands_in(problems, path)
+        return path
+    raise ValueError(
+        f"`ckpt_path` must be a checkpoint that can be used, but of this run none can: {'; '.join(problems)}. Name one "
+        "of another run by its file, or leave --ckpt_path out to start from the beginning."
+    )
+
+
+def _say_what_stands_in(problems: list[str], path: Path) -> None:
+    if problems:
+        _warn("%s. Using %s in its place.", "; ".join(problems), path)
+
+
+def _update_of(path: Path) -> int:
+    return int(read_checkpoint(path, check=False).get("global_step", 0))
+
+
+def _start(path: Path) -> Start:
+    checkpoint = read_checkpoint(path, check=False)
+    update = int(checkpoint.get("global_step", 0))
+    last = path.with_name(LAST)
+    is_newest = path == last or not last.exists() or why_unusable(last) is not None or _update_of(last) <= update
+    config = checkpoint.get("w2vlab_config")
+    return Start(path, update, _run_of(path, checkpoint), config, validation_is_due(checkpoint), is_newest)
+
+
+def _run_of(path: Path, checkpoint: dict[str, Any]) -> Path | None:
+    """Returns the folder of the run that wrote a checkpoint: the one around it, or the one that is written in it."""
+    recorded = ((checkpoint.get("callbacks") or {}).get("RunReport") or {}).get("folder")
+    places = [path.parent.parent, *([Path(recorded)] if isinstance(recorded, str) else [])]
+    return next((place for place in places if (place / RUN_RECORD).is_file()), None)
 
 
 @rank_zero_only
@@ -72,57 +183,44 @@ def _warn(text: str, *values: object) -> None:
     _log.warning(text, *values)
 
 
-class SameCheckpoint(Callback):
-    """Ends a run whose processes would not begin at the same place: each looks for the last checkpoint by itself.
+def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, list[Any]]:
+    """Names every option that numbers depend on and that is not what it was in the checkpoint, with a warning.
 
-    Args:
-        update: The update that this process goes on from; None where it begins anew.
-    """
-
-    def __init__(self, update: int | None) -> None:
-        self.update = update
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compares the processes, before any of them waits for what another one does not do.
-
-        Raises:
-            RunError: They differ.
-        """
-        if not is_distributed():
-            return
-        own = torch.tensor(-1 if self.update is None else self.update, device=trainer.strategy.root_device)
-        processes: dict[int, list[int]] = {}
-        for process, update in enumerate(all_gather(own).tolist()):
-            processes.setdefault(update, []).append(process)
-        if len(processes) > 1:
-            found = "; ".join(
-                f"{'the beginning' if update < 0 else f'update {update}'} on {', '.join(map(str, those))}"
-                for update, those in processes.items()
-            )
-            raise RunError(
-                f"`ckpt_path` must be the same checkpoint on all processes, but they would go on from: {found}. The "
-                "folder of the run must be on a disk that all nodes share: set `trainer.default_root_dir` to one."
-            )
-
-
-def report_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Warns of every option of the model (with its optimiser) and the data that is not what it was in the checkpoint.
-
-    The options at hand are the ones that count, as everywhere; nothing is taken over from the checkpoint.
+    These are the options of the model (with its optimiser), of the data, and some of the trainer. The options at hand
+    are the ones that count, as everywhere; nothing is taken over from the checkpoint.
 
     Args:
         saved: The checkpoint's config.
         current: This run's.
+
+    Returns:
+        What each was, and what it is now.
     """
-    before, now = (
-        {key: value for part in ("model", "data") for key, value in flat(part, config.get(part, {}))}
-        for config in (saved, current)
-    )
+    before, now = (dict(_compared(config)) for config in (saved, current))
+    changed: dict[str, list[Any]] = {}
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in _MAY_DIFFER:
+            changed[key] = [before.get(key), now.get(key)]
             _warn("resuming with %s %s, the checkpoint had %s", key, now.get(key), before.get(key))
+    return changed
 
 
-def command_to_go_on(args: list[str]) -> str:
-    """Returns the command line that goes on with the run that `args`, without the program's name, started."""
-    return shlex.join(["w2vlab", *without_checkpoint(args), "--ckpt_path=last"])
+def _compared(config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    for part in ("model", "data"):
+        yield from flat(part, config.get(part, {}))
+    trainer = config.get("trainer") or {}
+    for name in _OF_THE_TRAINER:
+        value = trainer.get(name)
+        yield f"trainer.{name}", _PRECISIONS.get(str(value), value) if name == "precision" else value
+
+
+def command_to_resume(args: list[str], checkpoint: Path, new_run: bool = False) -> str:
+    """Returns the command line that resumes a run from a checkpoint, by its name.
+
+    Args:
+        args: Those that started the run, without the program's name.
+        checkpoint: The file.
+        new_run: Whether their run was a new one; what resumes it is not.
+    """
+    words = [*without_options(args, "ckpt_path", "new_run"), f"--ckpt_path={checkpoint}"]
+    return shlex.join(["w2vlab", *words, *(["--new_run=false"] if new_run else [])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
@@ -14,10 +15,27 @@ from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.files import CONFIG, write_whole
 
 
+def _keep(path: Path, text: str) -> None:
+    """Keeps the options of the starts before this one, if they were others: `config-1.yaml` is the first."""
+    try:
+        before = path.read_text(encoding="utf-8")
+    except OSError:
+        return
+    if _without_comments(before) != _without_comments(text):
+        number = 1 + len(list(path.parent.glob(f"{path.stem}-*{path.suffix}")))
+        write_whole(path.with_name(f"{path.stem}-{number}{path.suffix}"), before)
+
+
+def _without_comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
 class SaveRunConfig(SaveConfigCallback):
     """Writes the whole configuration to the run's folder and to the logger.
 
     Lightning's own callback writes to a folder that all runs of a logger may share, and then refuses the second run.
+    A run that resumes with other options keeps those of before beside it. Which checkpoint it was is in `run.json`, and
+    not among the options: the same ones begin a new run.
 
     Args:
         parser: The parser of the command.
@@ -32,12 +50,16 @@ class SaveRunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Saves to `config.yaml` and as the run's hyper-parameters; called on one process only."""
         # What was parsed is valid, and to find that out again takes as long as to parse it.
-        text = self.parser.dump(self.config, skip_none=False, skip_validation=True)
-        plain = json.loads(self.parser.dump(self.config, skip_none=False, skip_validation=True, format="json"))
+        config = self.config.clone()
+        config["ckpt_path"], config["new_run"] = None, False
+        text = self.parser.dump(config, skip_none=False, skip_validation=True)
+        plain = json.loads(self.parser.dump(config, skip_none=False, skip_validation=True, format="json"))
         header = f"# {shlex.join(self.command)}\n# w2vlab {__version__}\n"
         with may_fail("The configuration of the run"):
             folder = run_folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)
+            if self.config["ckpt_path"] is not None:
+                _keep(folder / CONFIG, text)
             write_whole(folder / CONFIG, header + text)
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)

@@ -147,7 +147,7 @@ def _leave_out(found: Found) -> list[str]:
 
 
 def _same_run(one: RunData, other: RunData) -> bool:
-    may_differ = ("ckpt_path", "trainer.max_steps")
+    may_differ = ("ckpt_path", "new_run", "trainer.max_steps")
     first, second = (
         {k: v for k, v in run.options.items() if k not in may_differ and not k.startswith("trainer.logger")}
         for run in (one, other)

@@ -1,0 +1,166 @@
+"""A run that resumes continues where it was: in the same folder, and as the same run of Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import warnings
+from pathlib import Path
+from zlib import crc32
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from w2vlab.cli.loggers import OnlyAFolder
+from w2vlab.cli.resume import Start
+from w2vlab.distributed import all_gather, is_distributed
+from w2vlab.files import write_whole
+from w2vlab.types import RunError
+
+_ASIDE = ".before"
+"""What a table is called while its logger is made, which would delete it."""
+
+
+class SameStart(Callback):
+    """Ends a run whose processes would not begin at the same place: each looks for its checkpoint by itself.
+
+    Attributes:
+        start: What this process resumes from; None where it begins anew.
+    """
+
+    def __init__(self) -> None:
+        self.start: Start | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compares the processes, before any of them waits for what another one does not do.
+
+        Raises:
+            RunError: They differ.
+        """
+        if not is_distributed():
+            return
+        device = trainer.strategy.root_device
+        processes: dict[tuple[int, int], list[int]] = {}
+        for process, place in enumerate(all_gather(torch.tensor(self._place(), device=device)).tolist()):
+            processes.setdefault(tuple(place), []).append(process)
+        if len(processes) > 1:
+            found = "; ".join(
+                f"{self._in_words(*place)} on {', '.join(map(str, those))}" for place, those in processes.items()
+            )
+            raise RunError(
+                f"`ckpt_path` must be the same checkpoint on all processes, but they would resume from: {found}. The "
+                "folder of the run must be on a disk that all nodes share: set `trainer.default_root_dir` to one."
+            )
+
+    def _in_words(self, update: int, name: int) -> str:
+        if update < 0:
+            return "the beginning"
+        if self.start is None or update != self.start.update or [update, name] == self._place():
+            return f"update {update}"
+        return f"update {update} of another run"
+
+    def _place(self) -> list[int]:
+        """Returns the update, and a checksum of the names of run and file, whose disk may be mounted elsewhere."""
+        if self.start is None:
+            return [-1, 0]
+        return [self.start.update, crc32("/".join(self.start.checkpoint.absolute().parts[-3:]).encode())]
+
+
+def continue_run(trainer: Trainer, start: Start, new_run: bool) -> bool:
+    """Has the loggers of a run that resumes continue the run that wrote its checkpoint, and says which run it is.
+
+    It is the same run where its logger keeps runs in the folder in which that one lies. It is a new run where
+    `default_root_dir`, the logger or its project are others, where the logger has been given an id of its own, where
+    `new_run` asks for it, and behind a checkpoint that is not the run's newest: what came after it must not be lost.
+
+    Args:
+        trainer: The trainer, none of whose loggers has begun.
+        start: What the run resumes from.
+        new_run: Whether it is to be a run of its own in any case.
+
+    Returns:
+        Whether it is the same run.
+    """
+    folder, loggers = start.folder, trainer.loggers
+    if folder is None or not loggers:
+        return False
+    first = loggers[0]
+    same = _keeps_runs_in(first, trainer, folder.parent) and _version_of(first) in (None, folder.name)
+    if same and not new_run and start.is_newest:
+        _continue(first, folder, start.update)
+        rank_zero_info(f"The run continues in {folder}; --new_run=true would give it a folder of its own.")
+        return True
+    why = ""
+    if same and not new_run:
+        why = f": {start.checkpoint.name} is behind the newest checkpoint there"
+    rank_zero_info(f"It is a new run, and {folder} stays as it is{why}.")
+    return False
+
+
+def _keeps_runs_in(logger: Logger, trainer: Trainer, folder: Path) -> bool:
+    if not isinstance(logger, CSVLogger | TensorBoardLogger | WandbLogger | OnlyAFolder):
+        return False  # nothing is known of how it would continue a run
+    place = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
+    return place.resolve() == folder.resolve()
+
+
+def _version_of(logger: Logger) -> str | None:
+    """Returns what the options call the run; None where the logger chooses. To ask the logger would have it choose."""
+    if isinstance(logger, WandbLogger):
+        return logger._id or os.environ.get("WANDB_RUN_ID") or None
+    version: int | str | None = logger._version  # type: ignore[attr-defined]
+    return f"version_{version}" if isinstance(version, int) else version
+
+
+def _continue(logger: Logger, folder: Path, update: int) -> None:
+    if isinstance(logger, WandbLogger):
+        logger._id = logger._wandb_init["id"] = folder.name
+        if logger._wandb_init.get("resume") is None:  # whoever builds it from options sets that
+            logger._wandb_init["resume"] = "allow"
+        return
+    logger._version = folder.name  # type: ignore[attr-defined]
+    if isinstance(logger, CSVLogger):
+        _keep_table(logger, folder / "metrics.csv", update)
+    elif isinstance(logger, TensorBoardLogger):
+        logger._kwargs.setdefault("purge_step", update)  # what comes from there on is logged once more
+
+
+@rank_zero_only
+def _keep_table(logger: CSVLogger, path: Path, update: int) -> None:
+    """Makes the writer of a table that is there, up to the checkpoint; Lightning would delete it.
+
+    A row's step counts from 0, so that of the checkpoint's last update is one less than its number.
+    """
+    aside = path.with_name(path.name + _ASIDE)
+    if path.is_file():
+        os.replace(path, aside)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*exists and is not empty")
+        writer = logger.experiment
+    if not aside.is_file():
+        return
+    whole_lines = (
+        aside.read_bytes().rpartition(b"\n")[0].decode(errors="replace")
+    )  # a killed process may leave half of one
+    reader = csv.DictReader(io.StringIO(whole_lines, newline=""))
+    names = list(reader.fieldnames or ())
+    rows = [row for row in reader if _step(row) < update]
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, names)
+    table.writeheader()
+    table.writerows(rows)
+    if rows:
+        write_whole(path, text.getvalue(), newline="")
+        writer.metrics_keys = names
+    aside.unlink()
+
+
+def _step(row: dict[str, str]) -> float:
+    """Returns the step of a row; of one that is damaged, one behind all others."""
+    try:
+        return int(row["step"])
+    except (KeyError, TypeError, ValueError):
+        return float("inf")
