@@ -288,5 +288,5 @@ def test_control_c(tiny_config: Path, tmp_path: Path) -> None:
     output, error = run.communicate()
     assert run.returncode == 130, error
     assert "validation loss" in output
-    assert "--ckpt_path=runs/checkpoints/last.ckpt" in error
+    assert "--ckpt_path=runs/w2vlab/version_0/checkpoints/last.ckpt" in error
     assert "Traceback" not in error

@@ -92,23 +92,29 @@ def test_the_command_of_a_new_run_resumes_that_one(fit: Fit, caplog: pytest.LogC
         assert (config["new_run"], config["ckpt_path"]) == (False, None)
 
 
-def test_without_a_logger_the_root_folder_is_the_run(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_logger_a_run_has_a_numbered_folder_and_continues_there(fit: Fit) -> None:
     logger = ["--trainer.logger=false"]
     assert fit("--trainer.max_steps=2", logger=logger) == 0
-    assert fit("--trainer.max_steps=3", "--ckpt_path=last", "--new_run=true", logger=logger) == 1
-    assert "error: `new_run` must be false where the run has no logger" in capsys.readouterr().err
     assert fit("--trainer.max_steps=3", "--ckpt_path=last", logger=logger) == 0
-    assert len(json.loads(Path("runs/run.json").read_text())["continued"]) == 1
+    assert [path.name for path in LOGS.iterdir()] == [RUN.name]
+    record = (RUN / "run.json").read_text()
+    assert len(json.loads(record)["continued"]) == 1
+    assert fit("--trainer.max_steps=4", "--ckpt_path=last", "--new_run=true", logger=logger) == 0
+    assert (RUN / "run.json").read_text() == record
+    assert (NEXT_RUN / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_a_log_of_another_run_is_not_taken_for_its_own(fit: Fit) -> None:
     logger = ["--trainer.logger=false"]
     assert fit("--trainer.max_steps=2", logger=logger) == 0
-    assert fit("--trainer.max_steps=4", "--trainer.default_root_dir=other", logger=logger) == 0
-    assert fit("--trainer.default_root_dir=other", "--ckpt_path=runs/checkpoints/last.ckpt", logger=logger) == 0
-    rows = [json.loads(line)["update"] for line in Path("other/metrics.jsonl").read_text().splitlines()]
-    assert rows == [2, 2, 4, 4]
-    assert len(json.loads(Path("other/run.json").read_text())["continued"]) == 1
+    other = "--trainer.default_root_dir=other"
+    assert fit("--trainer.max_steps=4", other, logger=logger) == 0
+    assert fit(other, f"--ckpt_path={RUN}/checkpoints/last.ckpt", logger=logger) == 0
+    for number, updates in enumerate([[2, 2, 4, 4], [2, 2, 4, 4]]):
+        log = Path("other", "w2vlab", f"version_{number}", "metrics.jsonl")
+        assert [json.loads(line)["update"] for line in log.read_text().splitlines()] == updates
+    record = json.loads((log.parent / "run.json").read_text())
+    assert len(record["continued"]) == 1
 
 
 def test_last_looks_where_the_run_writes(fit: Fit, tiny_config: Path, caplog: pytest.LogCaptureFixture) -> None:

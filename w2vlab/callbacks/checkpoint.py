@@ -25,8 +25,8 @@ _BEST = ("best_k_models", "kth_best_model_path", "kth_value", "best_model_path",
 
 def checkpoint_to_resume(trainer: Trainer) -> Path | None:
     """Returns what the run would be resumed from if it ended now; None where it would begin anew."""
-    callback = trainer.checkpoint_callback
-    if isinstance(callback, RunCheckpoint) and callback.last_model_path:
+    callback = run_checkpoint(trainer)
+    if callback is not None and callback.last_model_path:
         last = Path(callback.last_model_path)
         if last.parent == Path(str(callback.dirpath)):  # else it is that of the run before
             return last
