@@ -29,7 +29,7 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
         "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
     }
     for name, interval in intervals.items():
-        if interval is not None and interval <= 0:
+        if interval is not None and interval <= 0 < trainer.limit_val_batches:
             raise ValueError(
                 f"`trainer.{name}` must be above 0, but is {interval}. For a run without validation set "
                 "`trainer.limit_val_batches` to 0."

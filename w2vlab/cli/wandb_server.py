@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -64,8 +65,8 @@ def why_unreachable(settings: Any = None) -> str | None:
     try:
         with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE):
             return None
-    except HTTPError:
-        return None  # it answers
+    except (HTTPError, HTTPException):
+        return None  # it answers, whatever it says
     except OSError as problem:
         reason = getattr(problem, "reason", problem)
         return None if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
