@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from tests.contracts.tiny import factory
@@ -53,6 +54,26 @@ def test_the_training_is_the_same_with_and_without(
     assert losses == expected
     assert len(set(losses)) == 4 * accumulate
     assert all(torch.equal(weights[name], unchanged[name]) for name in unchanged)
+
+
+class HasPicture(Callback):
+    """Notes at which updates batches begin with a picture there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: dict[int, bool] = {}
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        self.seen[trainer.global_step] = (self.folder / "report.png").exists()
+
+
+def test_a_picture_waits_for_something_to_compare(tmp_path: Path, no_drawing: None) -> None:
+    """The first update does not wait for a picture with one point, and the validation after it is drawn."""
+    look, log = HasPicture(tmp_path / "run" / "1"), CSVLogger(tmp_path, name="run", version="1")
+    options: dict[str, Any] = {"check_val_every_n_epoch": None, "val_check_interval": 2, "logger": log}
+    callbacks = [ValidateFirst(), RunReport(), look]
+    fit(build(MaskedPrediction), Data.train(1), 4, validation=Data.validation, callbacks=callbacks, **options)
+    assert look.seen == {0: False, 1: False, 2: True, 3: True}
 
 
 def test_it_is_a_whole_validation_of_the_weights_as_they_were_drawn(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from w2vlab.cli.memory import no_collection, objects_kept
 
 UNUSED = (
@@ -35,7 +37,7 @@ class FirstUpdate(Callback):
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 1:
             with open("modules.json", "w") as file:
-                json.dump(sorted(sys.modules), file)
+                json.dump(list(sys.modules), file)
 '''
 
 
@@ -52,10 +54,28 @@ def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_use(tiny
     (tmp_path / "first_update.py").write_text(FIRST_UPDATE)
     run = fit(tiny_config, tmp_path, "--trainer.callbacks+=first_update.FirstUpdate")
     assert run.returncode == 0, run.stderr
-    imported = set(json.loads((tmp_path / "modules.json").read_text()))
+    in_order = json.loads((tmp_path / "modules.json").read_text())
+    assert in_order.index("wandb.sdk.launch") < in_order.index("torch")  # behind it, five times as long
+    imported = set(in_order)
     assert {"torch", "lightning.pytorch", "wandb"} <= imported  # or the list below says nothing
     assert [name for name in UNUSED if name in imported] == []
     assert list(tmp_path.glob("runs/w2vlab/*/report.png"))
+
+
+@pytest.mark.parametrize(
+    ("options", "imported"),
+    [
+        (["--config=quickstart"], True),
+        (["--config=quickstart", "--trainer.logger=false"], False),
+        (["--config=quickstart", "--trainer.logger", "configs/logger/csv.yaml"], False),
+        (["--config=quickstart", "--print_config"], False),
+        (["--help"], False),
+    ],
+)
+def test_weights_and_biases_is_imported_where_it_is_the_logger(options: list[str], imported: bool) -> None:
+    code = "import sys; from w2vlab.cli.main import _import_logger; _import_logger(sys.argv[1:])"
+    look = f"{code}; assert ('wandb' in sys.modules) is {imported}; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", look, *options]).returncode == 0
 
 
 def test_collection_of_garbage_is_as_it_was_before() -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.contracts.tiny import audio_batch, build_model, factory
 from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, TransformerContext
+from w2vlab.contexts.positions import correlate
 from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FuturePredictionLoss
 from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.modules.flops import _recurrence_at_once, count_flops, fit_flops, size_terms
-from w2vlab.modules.without_values import Overridden, skeleton
+from w2vlab.modules.flops import (
+    _FORMULAS,
+    StepFlops,
+    _as_defined,
+    _recurrence_at_once,
+    count_flops,
+    fit_flops,
+    size_terms,
+)
+from w2vlab.modules.without_values import Overridden, _fused_attention, all_layers, skeleton
 from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer
-from w2vlab.types import AudioBatch, Mask
+from w2vlab.types import AudioBatch, Mask, RandomAddress
 
 
 class EveryOther(NoMasking):
@@ -29,6 +39,18 @@ class EveryOther(NoMasking):
         frames = (torch.arange(length) % 2 == 0).expand(len(num_frames), -1)
         targets = torch.arange(0, length, 2).expand(len(num_frames), -1)
         return Mask(frames, targets, (targets.shape[1],) * len(num_frames))
+
+
+def counted_in_a_real_step(model: PretrainingModule, batch_size: int, num_samples: int) -> int:
+    """Operations of a step with values, which for tiny sizes is computed faster than one without."""
+    batch = silence(batch_size, num_samples)
+    # As the operations are defined: not as a CPU computes the convolution of the positions, nor dropout of attention.
+    others = {correlate: _as_defined, F.scaled_dot_product_attention: _fused_attention}
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    with all_layers(model, checkpointing=False), Overridden(others), counter:
+        terms = model.objective_terms(model(batch, RandomAddress(model.seed, 0, batch.ids)))
+        torch.stack(list(terms.values())).sum().backward()
+    return int(counter.get_total_flops())
 
 
 def silence(batch_size: int, num_samples: int) -> AudioBatch:
@@ -49,16 +71,31 @@ MODELS = {
 }
 
 
+def model_of(name: str) -> PretrainingModule:
+    model: PretrainingModule = MODELS[name]()
+    if name == "frozen encoder":
+        model.encoder.requires_grad_(False)
+    return model
+
+
+@cache
+def fitted_to(name: str) -> StepFlops:
+    """What follows from the sizes that are counted, which takes seconds."""
+    return fit_flops(skeleton(model_of(name)))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_operations_of_other_sizes(name: str) -> None:
     """A frame of the tiny encoder is 10 samples; these are none of the sizes that are counted."""
-    model = MODELS[name]()
-    if name == "frozen encoder":
-        model.encoder.requires_grad_(False)
-    fitted = fit_flops(skeleton(model))
+    model, fitted = model_of(name), fitted_to(name)
     for size in ((1, 907), (5, 2200), (20, 700)):
-        counted = count_flops(skeleton(model), *size)
+        counted = counted_in_a_real_step(model, *size)
         assert fitted.of(size_terms(model, silence(*size))) == pytest.approx(counted, rel=0.02)
+
+
+def test_without_values_the_operations_are_those_of_a_real_step() -> None:
+    model = MODELS["transformer"]()
+    assert count_flops(skeleton(model), 2, 907) == counted_in_a_real_step(model, 2, 907)
 
 
 def test_masks_that_are_drawn_at_the_widths_of_base() -> None:
@@ -89,8 +126,8 @@ def test_positions_count_as_the_convolution_that_they_are() -> None:
 
 
 def test_sums_of_terms_are_sums_of_operations() -> None:
-    model = MODELS["negatives of the whole batch"]()
-    fitted = fit_flops(skeleton(model))
+    name = "negatives of the whole batch"
+    model, fitted = model_of(name), fitted_to(name)
     terms = [size_terms(model, silence(*size)) for size in ((1, 907), (3, 1500))]
     assert fitted.of(terms[0] + terms[1]) == pytest.approx(fitted.of(terms[0]) + fitted.of(terms[1]))
 
@@ -100,18 +137,26 @@ def test_padding_counts() -> None:
     assert size_terms(model, audio_batch((500, 300))).tolist() == size_terms(model, silence(2, 500)).tolist()
 
 
-@pytest.mark.parametrize("dropped", [(True, False, False, True), (False,) * 4, (True,) * 4])
-def test_layers_that_an_update_leaves_out(dropped: tuple[bool, ...]) -> None:
-    """Whatever was drawn when the model was copied."""
+@pytest.fixture(scope="module")
+def leaving_out() -> tuple[PretrainingModule, StepFlops]:
+    """A model that leaves layers out, and what was counted of a copy of it."""
     context = factory(TransformerContext, num_layers=4, layer_drop=0.5)
     model = build_model(MaskedPrediction, context=context, masking=EveryOther)
     model.set_update(3)
-    fitted = fit_flops(skeleton(model))
-    model.context.layers.dropped = dropped
+    return model, fit_flops(skeleton(model))
+
+
+@pytest.mark.parametrize("dropped", [(True, False, False, True), (False,) * 4, (True,) * 4])
+def test_layers_that_an_update_leaves_out(
+    dropped: tuple[bool, ...], leaving_out: tuple[PretrainingModule, StepFlops]
+) -> None:
+    """Whatever was drawn when the model was copied."""
+    model, fitted = leaving_out
+    model.train().context.layers.dropped = dropped
     smaller = build_model(
         MaskedPrediction, context=factory(TransformerContext, num_layers=4 - sum(dropped)), masking=EveryOther
     )
-    counted = count_flops(smaller, 3, 1500)
+    counted = counted_in_a_real_step(smaller, 3, 1500)
     assert fitted.of(size_terms(model, silence(3, 1500))) == pytest.approx(counted, rel=0.01)
     # In evaluation nothing is left out.
     whole = fitted.of(size_terms(model.eval(), silence(3, 1500)))

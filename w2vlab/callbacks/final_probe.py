@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from w2vlab.callbacks.checkpoint import checkpoint_to_resume
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
+from w2vlab.callbacks.probe_sizes import check_sizes
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.run_view import Finding
 from w2vlab.callbacks.stopping import GracefulStop, handling
@@ -65,11 +66,7 @@ class FinalProbe(Callback):
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__()
-        for name, number, least in (("num_train", num_train, 2), ("num_test", num_test, 1)):
-            if number < least:
-                raise ValueError(f"`{name}` must be at least {least}, but is {number}.")
-        if batch_seconds <= 0:
-            raise ValueError(f"`batch_seconds` must be positive, but is {batch_seconds}.")
+        check_sizes(num_train, num_test, batch_seconds)
         self.corpus = corpus
         self.num_train = num_train
         self.num_test = num_test

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.pretraining_only import refuse_other_modules
+from w2vlab.callbacks.probe_sizes import check_sizes
 from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.data.held_out import HASH
 from w2vlab.evaluation.corpus import open_corpus
@@ -62,11 +63,9 @@ class OnlineProbe(Callback):
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__()
-        for name, number, least in (("every", every, 1), ("num_train", num_train, 2), ("num_test", num_test, 1)):
-            if number < least:
-                raise ValueError(f"`{name}` must be at least {least}, but is {number}.")
-        if batch_seconds <= 0:
-            raise ValueError(f"`batch_seconds` must be positive, but is {batch_seconds}.")
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1, but is {every}.")
+        check_sizes(num_train, num_test, batch_seconds)
         self.every = every
         self.corpus = corpus
         self.layer = layer
