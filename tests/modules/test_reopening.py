@@ -106,7 +106,7 @@ def make_gumbel(input_dim: int) -> GumbelQuantizer:
     return GumbelQuantizer(input_dim, num_codebooks=2, codebook_size=5, output_dim=8)
 
 
-def test_what_has_no_name_is_told_once_and_given_again(tmp_path: Path) -> None:
+def test_what_has_no_name_is_warned_of_once_and_can_be_given(tmp_path: Path) -> None:
     class Local(IdentityQuantizer):
         """Of which another run would make another one."""
 

@@ -235,7 +235,7 @@ def test_a_checkpoint_to_resume_names_no_options(
     assert "`corpus`" in capsys.readouterr().err  # which comes after
 
 
-def test_training_goes_on_without_what_it_names(sent: Callable[[Change], str]) -> None:
+def test_training_resumes_without_what_it_names(sent: Callable[[Change], str]) -> None:
     def change(content: Content) -> None:
         option("quantizer", FUNCTION)(content)
         content["hyper_parameters"] = LIGHTNING

@@ -29,7 +29,7 @@ from w2vlab.registry import FAMILIES, import_path, load_parts
 Schedule = (LRScheduler, ReduceLROnPlateau)
 
 _OF_FUNCTIONS = ("LambdaLR", "MultiplicativeLR")
-"""Schedules that are told a function, which no checkpoint can hold."""
+"""Schedules that take a function, which no checkpoint can hold."""
 
 
 def find(name: str, base: type, owner: type) -> type | None:
