@@ -138,6 +138,19 @@ def test_the_class_is_the_one_in_the_checkpoint(tmp_path: Path) -> None:
         MaskedPrediction.load_from_checkpoint(path)
 
 
+def test_a_local_class_is_opened_by_itself(tmp_path: Path) -> None:
+    class Local(MaskedPrediction):
+        """A model as somebody may try one out."""
+
+    path = save(build_model(MaskedPrediction), tmp_path / "model.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["w2vlab_config"]["model"]["class_path"] = f"{Local.__module__}.{Local.__qualname__}"
+    torch.save(content, path)
+    assert type(Local.load_from_checkpoint(path)) is Local
+    with pytest.raises(ValueError, match=r"`model` of .* must be given, as in ITS_CLASS\.load_from_checkpoint\(…\)"):
+        PretrainingModule.load_from_checkpoint(path)
+
+
 def test_options_count_in_place_of_saved_ones(tmp_path: Path) -> None:
     path = save(build_model(MaskedPrediction), tmp_path / "model.ckpt")
     model = PretrainingModule.load_from_checkpoint(path, feature_dropout=0.25, masking=factory(SpanMasking, length=2))
