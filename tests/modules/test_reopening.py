@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
 from tests.contracts.tiny import build_model, factory
 from tests.modules.foreign import Plain, Rounding
 from tests.modules.test_runs import save
 from tests.modules.training import make_batches
+from w2vlab.cli.parsed import ParsedOptions, build_pretraining
 from w2vlab.evaluation import load_model
 from w2vlab.evaluation.evaluate import random_twin
 from w2vlab.losses import FeaturePenalty
 from w2vlab.masking import ChannelMasking, SpanMasking
-from w2vlab.modules import CTCFineTuning, FuturePrediction, MaskedPrediction, PretrainingModule
+from w2vlab.modules import CTCFineTuning, FuturePrediction, MaskedPrediction, PretrainingModule, saved
 from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 from w2vlab.types import RandomAddress
 from w2vlab.wording import W2VLabWarning
@@ -87,6 +90,32 @@ def test_what_is_recorded_is_what_a_command_saves(tmp_path: Path) -> None:
     assert "input_dim" not in quantizer["init_args"]
     assert recorded["init_args"]["context"]["class_path"] == "w2vlab.contexts.ConvContext"
     assert recorded["init_args"]["seed"] == 1
+
+
+@pytest.mark.parametrize("recipe", ["wav2vec2_base", "vq_wav2vec_kmeans"])
+def test_what_a_command_saves_is_built_as_the_command_builds_it(recipe: str) -> None:
+    cli = ParsedOptions(["fit", f"--config={recipe}", "--data.corpus=none"], Callback())
+    text = cli.parser.dump(cli.config, skip_none=False, skip_validation=True, format="json")
+    plain = json.loads(text)["fit"]["model"]
+    filled = saved.completed(plain, PretrainingModule, "here", leave_out=("optimizer", "scheduler"))
+    assert not filled["init_args"].keys() & {"optimizer", "scheduler"}
+    with torch.device("meta"):
+        expected = build_pretraining(cli.config.fit.model)
+        for config in (plain, filled):
+            model = saved.build_model(config, PretrainingModule, "here")
+            assert str(model) == str(expected)
+            assert options_of(model) == options_of(expected)
+
+
+def options_of(model: nn.Module) -> dict[str, str]:
+    """Everything that its modules keep as plain values."""
+    kept = (bool, int, float, str, list, tuple, type(None))
+    return {
+        f"{name}.{option}": repr(value)
+        for name, module in model.named_modules()
+        for option, value in vars(module).items()
+        if isinstance(value, kept) and not option.startswith("_")
+    }
 
 
 def test_is_trained_further(tmp_path: Path) -> None:
