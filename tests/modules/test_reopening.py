@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
 from tests.contracts.tiny import build_model, factory
 from tests.modules.foreign import Plain, Rounding
 from tests.modules.test_runs import save
 from tests.modules.training import make_batches
+from w2vlab.cli.parsed import ParsedOptions, build_pretraining
 from w2vlab.evaluation import load_model
 from w2vlab.evaluation.evaluate import random_twin
 from w2vlab.losses import FeaturePenalty
 from w2vlab.masking import ChannelMasking, SpanMasking
-from w2vlab.modules import CTCFineTuning, FuturePrediction, MaskedPrediction, PretrainingModule
+from w2vlab.modules import CTCFineTuning, FuturePrediction, MaskedPrediction, PretrainingModule, saved
 from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 from w2vlab.types import RandomAddress
 from w2vlab.wording import W2VLabWarning
@@ -89,6 +92,32 @@ def test_what_is_recorded_is_what_a_command_saves(tmp_path: Path) -> None:
     assert recorded["init_args"]["seed"] == 1
 
 
+@pytest.mark.parametrize("recipe", ["wav2vec2_base", "vq_wav2vec_kmeans"])
+def test_what_a_command_saves_is_built_as_the_command_builds_it(recipe: str) -> None:
+    cli = ParsedOptions(["fit", f"--config={recipe}", "--data.corpus=none"], Callback())
+    text = cli.parser.dump(cli.config, skip_none=False, skip_validation=True, format="json")
+    plain = json.loads(text)["fit"]["model"]
+    filled = saved.completed(plain, PretrainingModule, "here", leave_out=("optimizer", "scheduler"))
+    assert not filled["init_args"].keys() & {"optimizer", "scheduler"}
+    with torch.device("meta"):
+        expected = build_pretraining(cli.config.fit.model)
+        for config in (plain, filled):
+            model = saved.build_model(config, PretrainingModule, "here")
+            assert str(model) == str(expected)
+            assert options_of(model) == options_of(expected)
+
+
+def options_of(model: nn.Module) -> dict[str, str]:
+    """Everything that its modules keep as plain values."""
+    kept = (bool, int, float, str, list, tuple, type(None))
+    return {
+        f"{name}.{option}": repr(value)
+        for name, module in model.named_modules()
+        for option, value in vars(module).items()
+        if isinstance(value, kept) and not option.startswith("_")
+    }
+
+
 def test_is_trained_further(tmp_path: Path) -> None:
     path = save(build_model(MaskedPrediction, quantizer=Rounding), tmp_path / "model.ckpt")
     model = CTCFineTuning(str(path))
@@ -106,7 +135,7 @@ def make_gumbel(input_dim: int) -> GumbelQuantizer:
     return GumbelQuantizer(input_dim, num_codebooks=2, codebook_size=5, output_dim=8)
 
 
-def test_what_has_no_name_is_told_once_and_given_again(tmp_path: Path) -> None:
+def test_what_has_no_name_is_warned_of_once_and_can_be_given(tmp_path: Path) -> None:
     class Local(IdentityQuantizer):
         """Of which another run would make another one."""
 
@@ -136,6 +165,19 @@ def test_the_class_is_the_one_in_the_checkpoint(tmp_path: Path) -> None:
         ValueError, match=r"`model` of .* must be a MaskedPrediction .* w2vlab.modules.FuturePrediction"
     ):
         MaskedPrediction.load_from_checkpoint(path)
+
+
+def test_a_local_class_is_opened_by_itself(tmp_path: Path) -> None:
+    class Local(MaskedPrediction):
+        """A model as somebody may try one out."""
+
+    path = save(build_model(MaskedPrediction), tmp_path / "model.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["w2vlab_config"]["model"]["class_path"] = f"{Local.__module__}.{Local.__qualname__}"
+    torch.save(content, path)
+    assert type(Local.load_from_checkpoint(path)) is Local
+    with pytest.raises(ValueError, match=r"`model` of .* must be given, as in ITS_CLASS\.load_from_checkpoint\(…\)"):
+        PretrainingModule.load_from_checkpoint(path)
 
 
 def test_options_count_in_place_of_saved_ones(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ class RunCheckpoint(ModelCheckpoint):
                     logger.after_save_checkpoint(proxy(self))
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        # The name may come from the checkpoint that the run goes on from, and so from anybody.
+        # The name may come from the checkpoint that the run resumes from, and so from anybody.
         ours = Path(filepath).resolve().parent == Path(str(self.dirpath)).resolve() and filepath.endswith(".ckpt")
         if self._written and ours:  # else nothing has taken its place
             super()._remove_checkpoint(trainer, filepath)

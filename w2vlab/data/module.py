@@ -314,7 +314,7 @@ class SpeechDataModule(LightningDataModule):
         """
         raise ValueError(
             f"`SpeechDataModule` must be built from its options, not from {checkpoint_path}: options never come from a "
-            "checkpoint. `Trainer.fit(…, ckpt_path=…)` goes on at the place that it holds."
+            "checkpoint. `Trainer.fit(…, ckpt_path=…)` resumes at the place that it holds."
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from w2vlab.registry import FAMILIES, import_path, load_parts
 Schedule = (LRScheduler, ReduceLROnPlateau)
 
 _OF_FUNCTIONS = ("LambdaLR", "MultiplicativeLR")
-"""Schedules that are told a function, which no checkpoint can hold."""
+"""Schedules that take a function, which no checkpoint can hold."""
 
 
 def find(name: str, base: type, owner: type) -> type | None:
@@ -50,6 +50,8 @@ def find(name: str, base: type, owner: type) -> type | None:
 
 
 def _find(name: str, base: type, owner: type) -> type | None:
+    if name in (import_path(base), f"{base.__module__}.{base.__qualname__}") and not inspect.isabstract(base):
+        return base  # which whoever opens the checkpoint has in hand
     if issubclass(base, (Optimizer, *Schedule)):
         found = optimisers_and_schedules().get(name)
     else:

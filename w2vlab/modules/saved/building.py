@@ -29,6 +29,7 @@ from w2vlab.modules.saved.constructors import (
     slots,
     takes_any_name,
 )
+from w2vlab.modules.saved.plain import shown
 from w2vlab.modules.saved.recording import default_of, record
 from w2vlab.registry import FAMILIES, known_names, part_classes
 
@@ -134,7 +135,7 @@ class _Builder:
         known = arguments_of(cls)
         found: dict[str, Any] = {}
         for name, value in saved.items():
-            inner = f"{place}.{name}"
+            inner = f"{place}.{shown(name)}"
             if name not in known and takes_any_name(cls):
                 known[name] = Argument(UNTYPED, REQUIRED)
             if name not in known:
@@ -153,7 +154,8 @@ class _Builder:
             return cls(**arguments)
         except Exception as problem:  # a constructor may fail in any way at what it is given
             kind = "" if isinstance(problem, ValueError) else f"{type(problem).__name__}: "
-            raise ValueError(f"`{place}` of {self._source} cannot be built: {kind}{problem}") from problem
+            why = shown(" ".join(str(problem).split()), 1000)
+            raise ValueError(f"`{place}` of {self._source} cannot be built: {kind}{why}") from problem
 
     def _value(self, value: Any, hint: Any, place: str, owner: type) -> Any:
         kinds = list(slots(hint))
@@ -162,13 +164,13 @@ class _Builder:
         if isinstance(value, str) and kinds and not _fits_as_text(value, hint):
             return self._part({"class_path": value}, kinds, place, owner)
         if isinstance(value, dict):
-            value = {n: self._value(v, element_hint(hint, n), f"{place}.{n}", owner) for n, v in value.items()}
+            value = {n: self._value(v, element_hint(hint, n), f"{place}.{shown(n)}", owner) for n, v in value.items()}
         elif isinstance(value, list | tuple):
             value = [self._value(v, element_hint(hint, n), f"{place}.{n}", owner) for n, v in enumerate(value)]
         try:
             return fitted(value, hint)
         except Misfit:
-            raise ValueError(f"`{place}` of {self._source} must be {rule_of(hint)}, but is {_shown(value)}.") from None
+            raise ValueError(f"`{place}` of {self._source} must be {rule_of(hint)}, but is {shown(value)}.") from None
 
     def _part(self, node: dict[str, Any], kinds: list[Slot], place: str, owner: type) -> Any:
         refusal: ValueError | None = None
@@ -183,7 +185,7 @@ class _Builder:
                 return self.call(cls, arguments, place)
             return partial(cls, **arguments) if arguments else cls
         raise refusal or ValueError(
-            f"`{place}` of {self._source} must be plain data, but is {_shown(node['class_path'])}."
+            f"`{place}` of {self._source} must be plain data, but is {shown(node['class_path'])}."
         )
 
     def _for_training(self, value: Any, argument: Argument, place: str, owner: type) -> Any:
@@ -193,11 +195,13 @@ class _Builder:
             return _Unavailable(f"{problem} Without it there is nothing to train with: set it in the model.")
 
     def _refuse(self, name: str, slot: Slot, place: str) -> NoReturn:
-        where, what = f"`{place}` of {self._source}", _shown(name)
+        where, what = f"`{place}` of {self._source}", shown(name)
         if "<" in name:
+            _, _, part = place.partition(".")
+            how = f"load_from_checkpoint(…, {part.split('.')[0]}=…)" if part else "ITS_CLASS.load_from_checkpoint(…)"
             raise ValueError(
-                f"{where} must be given, as in load_from_checkpoint(…, {place.split('.')[1]}=…): {what} is a function "
-                "or a local class, of which a checkpoint holds no more than the name."
+                f"{where} must be given, as in {how}: {what} is a function or a local class, of which a checkpoint "
+                "holds no more than the name."
             )
         if issubclass(slot.base, (Optimizer, *Schedule)):
             raise ValueError(f"{where} must be a class of torch.optim or w2vlab.optim, but is {what}.")
@@ -254,8 +258,3 @@ def _fits_as_text(value: str, hint: Any) -> bool:
     if any(slot.base is object for slot in slots(hint)):
         return True  # untyped: a text is a text
     return _fits(value, hint)
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -53,3 +53,9 @@ class _Copier:
             f"{self._where} must be plain data, but holds a value of type {type(value).__name__}: w2vlab has not "
             "written it."
         )
+
+
+def shown(value: Any, longest: int = 100) -> str:
+    """Returns what stands in a checkpoint for a line on a terminal, where it must hide and break nothing."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"

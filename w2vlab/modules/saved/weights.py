@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from w2vlab.modules.saved.plain import shown
+
 _NAMED = 3
 """Tensors that an error names."""
 
@@ -27,7 +29,7 @@ def load_weights(model: nn.Module, saved: Any, source: object, strict: bool = Tr
         raise ValueError(f"`state_dict` of {source} must have a tensor for each name, but has not.")
     own = model.state_dict()
     different = [
-        f"{name} ({_shape(own, name)}; the checkpoint: {_shape(saved, name)})"
+        f"{shown(name)} ({_shape(own, name)}; the checkpoint: {_shape(saved, name)})"
         for name in dict.fromkeys([*own, *saved])
         if _shape(own, name) != _shape(saved, name) and (strict or (name in own and name in saved))
     ]
