@@ -7,6 +7,8 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from w2vlab.types import Seconds
+
 UNKNOWN = (1 << 36) - 1
 """Samples that are announced for a FLAC of unknown length, for libFLAC to decode to the end: the most it can have."""
 
@@ -105,6 +107,11 @@ class Mp3:
     def is_cut_off(self) -> bool:
         """Whether audio is missing that the index announces."""
         return self.announced is not None and self.stop - self.start < self.announced
+
+    def may_last(self, seconds: Seconds) -> bool:
+        """Tells whether so much audio can be in so many bytes, at 8 to 320 kbit/s and some more: indices break too."""
+        audio = (self.announced or 0) - _MAX_MP3_FRAME  # the index is a frame of its own
+        return audio * 8 <= 650_000 * seconds and 7_000 * seconds <= 8 * (self.announced or 0)
 
     def with_index(self, file: BinaryIO, rate: int, channels: int) -> Spliced:
         """Returns the file with an index, in a frame of silence, and another frame of silence, in front of it.
