@@ -157,7 +157,8 @@ def _examine(entry: Entry) -> tuple[DataCut, Seconds] | str:
         return entry.reason
     try:
         infos = [probe(path) for path in entry.paths]
-        return _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
+        cut, missing = _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
+        return cut, missing
     except UnusableAudioError as error:
         return str(error)
 
