@@ -70,9 +70,9 @@ class AudioFile:
             with self._messages():
                 self._decoder = self._open(num_samples)
         except (soundfile.SoundFileError, OSError) as problem:
-            reason = FLAC_IN_OGG if containers.is_flac_in_ogg(self._file) else "unreadable"
+            is_flac = isinstance(problem, soundfile.SoundFileError) and containers.is_flac_in_ogg(self._file)
             self._close()
-            raise UnusableAudioError(reason) from problem
+            raise UnusableAudioError(FLAC_IN_OGG if is_flac else "unreadable") from problem
         except BaseException:
             self._close()
             raise
@@ -128,7 +128,7 @@ class AudioFile:
             return "damaged" if self._mp3.has_length and not self._mp3.may_last(seconds) else None
         if self.format.startswith("WAV") and not containers.wav_is_whole(self._file, self.size):
             return "truncated"
-        # What libsndfile has to seek in is looked at; a file of plain samples was measured when it was opened.
+        # A decoder cannot seek to a last sample that is missing; of plain samples, libsndfile has counted those there are.
         return None if not self.num_samples or self._has_last_sample() else "truncated"
 
     def _has_last_sample(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import soundfile
+
 from w2vlab.data.audio_files import AudioFile, UnusableAudioError
 from w2vlab.types import Hertz
 
@@ -56,12 +58,19 @@ def probe(path: Path) -> AudioInfo:
     except UnusableAudioError as error:
         named = is_not_read(path) if str(error) == "unreadable" else None
         raise UnusableAudioError(named or str(error)) from error
-    with file:
-        if not RATES[0] <= file.sampling_rate <= RATES[1]:
-            raise UnusableAudioError(f"with a sampling rate outside {RATES[0]} to {RATES[1]} Hz")
-        if fault := file.fault():
-            raise UnusableAudioError(fault)
-        num_samples = file.count() if file.num_samples is None else file.num_samples
-        if num_samples <= 0:
-            raise UnusableAudioError("without samples")
-        return AudioInfo(file.sampling_rate, num_samples, file.num_channels)
+    try:
+        with file:
+            return _look(file)
+    except (soundfile.SoundFileError, OSError) as error:  # of a disk or a network, too
+        raise UnusableAudioError("unreadable") from error
+
+
+def _look(file: AudioFile) -> AudioInfo:
+    if not RATES[0] <= file.sampling_rate <= RATES[1]:
+        raise UnusableAudioError(f"with a sampling rate outside {RATES[0]} to {RATES[1]} Hz")
+    if fault := file.fault():
+        raise UnusableAudioError(fault)
+    num_samples = file.count() if file.num_samples is None else file.num_samples
+    if num_samples <= 0:
+        raise UnusableAudioError("without samples")
+    return AudioInfo(file.sampling_rate, num_samples, file.num_channels)
