@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -164,12 +165,14 @@ def ogg_fault(file: BinaryIO, size: int) -> str | None:
     libsndfile plays what is there, and the first of streams that were joined.
     """
     first = read_at(file, 0, 18)[14:]
-    tail = read_at(file, size - 2 * _MAX_OGG_PAGE, 2 * _MAX_OGG_PAGE)
-    place = tail.rfind(b"OggS")
-    page = tail[place:]
-    if place < 0 or len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]) or not page[5] & 4:
+    start = max(0, size - 2 * _MAX_OGG_PAGE)
+    tail = read_at(file, start, size - start)
+    pages = [match.start() for match in re.finditer(rb"OggS\0", tail)]
+    page = tail[pages[-1] :] if pages else b""
+    if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]) or not page[5] & 4:
         return "truncated"
-    return None if page[14:18] == first else "several streams in one Ogg file, not read: write one each"
+    begins = any(tail[place + 5] & 2 for place in pages if start + place)
+    return "several streams in one Ogg file, not read: write one each" if begins or page[14:18] != first else None
 
 
 def is_flac_in_ogg(file: BinaryIO) -> bool:
