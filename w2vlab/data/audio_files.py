@@ -126,7 +126,7 @@ class AudioFile:
                 return "truncated"
             seconds = (self.num_samples or 0) / self.sampling_rate
             return "damaged" if self._mp3.has_length and not self._mp3.may_last(seconds) else None
-        if self.format.startswith("WAV") and not containers.wav_is_whole(self._file, self.size):
+        if self.format in ("WAV", "WAVEX", "RF64") and not containers.wav_is_whole(self._file, self.size):
             return "truncated"
         # A decoder cannot seek to a last sample that is missing; plain samples libsndfile has counted.
         return None if not self.num_samples or self._has_last_sample() else "truncated"
