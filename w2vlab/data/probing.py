@@ -12,7 +12,10 @@ from w2vlab.types import Hertz
 
 EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
-_OTHERS = "3gp aac ac3 aif aiff alac amr ape au caf g722 gsm m4a m4b mka mkv mov mp2 mp4 mpc oga ra sph spx w64 webm wma wv"  # codespell:ignore caf
+_OTHERS = (
+    "3gp aac ac3 aif aiff alac amr ape au caf g722 gsm m4a m4b mka mkv mov "  # codespell:ignore caf
+    "mp2 mp4 mpc oga ra sph spx w64 webm wma wv"
+)
 OTHER_EXTENSIONS = frozenset(f".{ending}" for ending in _OTHERS.split())
 """Of audio that is not read."""
 
