@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from tests.data.conftest import write_ramp
+from tests.data.sounds import speech_like
 from w2vlab.data.probing import AudioInfo, UnusableAudioError, probe
 
 
@@ -58,3 +59,47 @@ def test_wav_with_other_chunks_or_unknown_length_is_whole(tmp_path):
     assert probe(tmp_path / "pipe.wav") == whole
     (tmp_path / "short.wav").write_bytes((tmp_path / "chunk.wav").read_bytes()[:-100])
     assert reason(tmp_path / "short.wav") == "truncated"
+
+
+@pytest.mark.parametrize("rate", [1, 3999, 384_001, 2_000_000_000])
+def test_rates_that_are_mistakes(tmp_path, rate):
+    content = bytearray(write_ramp(tmp_path / "a.wav", 0.5).read_bytes())
+    content[24:28] = struct.pack("<I", rate)
+    (tmp_path / "a.wav").write_bytes(content)
+    assert reason(tmp_path / "a.wav") == "with a sampling rate outside 4000 to 384000 Hz"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_a_truncated_ogg(tmp_path, share):
+    path = write_ramp(tmp_path / "a.ogg", 9.0)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert reason(path) == "truncated"
+    path.write_bytes(content[: content.rfind(b"OggS")])  # between two pages
+    assert reason(path) == "truncated"
+
+
+def test_ogg_files_that_were_joined(tmp_path):
+    content = write_ramp(tmp_path / "a.ogg", 1.0).read_bytes()
+    (tmp_path / "two.ogg").write_bytes(content + write_ramp(tmp_path / "b.ogg", 1.0).read_bytes())
+    assert reason(tmp_path / "two.ogg") == "several streams in one Ogg file, not read: write one each"
+
+
+def test_wav_of_64_bits_that_was_cut_off(tmp_path):
+    audio, rate = soundfile.read(write_ramp(tmp_path / "a.wav", 0.5))
+    soundfile.write(tmp_path / "b.wav", audio, rate, format="RF64")
+    content = (tmp_path / "b.wav").read_bytes()
+    assert probe(tmp_path / "b.wav") == AudioInfo(16_000, 8000, 1)
+    (tmp_path / "b.wav").write_bytes(content[:-1000])
+    assert reason(tmp_path / "b.wav") == "truncated"
+
+
+def test_an_index_of_an_mp3_that_cannot_be_right(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, speech_like(9.0, 16_000), 16_000, compression_level=0.6)
+    content = bytearray(path.read_bytes())
+    place = max(content.find(b"Xing"), content.find(b"Info")) + 8
+    for frames in (10, 20_000):
+        content[place : place + 4] = struct.pack(">I", frames)
+        path.write_bytes(content)
+        assert reason(path) == "damaged"

@@ -64,13 +64,15 @@ class AudioFile:
             self.size = self._file.seek(0, os.SEEK_END)
             if not self.size:
                 raise UnusableAudioError("empty")
-            self._may_be_mp3 = containers.read_at(self._file, 0, 3)[:2] in _MP3_STARTS
+            self._mp3: containers.Mp3 | None = None
+            if containers.read_at(self._file, 0, 2) in _MP3_STARTS:
+                self._mp3 = containers.find_mp3(self._file, self.size)
             with self._messages():
                 self._decoder = self._open(num_samples)
         except (soundfile.SoundFileError, OSError) as problem:
-            reason = FLAC_IN_OGG if containers.is_flac_in_ogg(self._file) else "unreadable"
+            is_flac = isinstance(problem, soundfile.SoundFileError) and containers.is_flac_in_ogg(self._file)
             self._close()
-            raise UnusableAudioError(reason) from problem
+            raise UnusableAudioError(FLAC_IN_OGG if is_flac else "unreadable") from problem
         except BaseException:
             self._close()
             raise
@@ -105,11 +107,8 @@ class AudioFile:
         if not decoder.seekable():
             decoder.close()
             raise UnusableAudioError(f"{decoder.subtype}, not read: convert with `ffmpeg -i X -c:a pcm_s16le Y.wav`")
-        if decoder.format != "MP3":
-            self.num_samples = decoder.frames
-            return decoder
-        mp3 = containers.find_mp3(self._file, self.size)
-        if mp3.has_length:
+        mp3 = self._mp3
+        if mp3 is None or decoder.format != "MP3" or mp3.has_length:
             self.num_samples = decoder.frames
         elif decoder.subtype == "MPEG_LAYER_III":
             frame = containers.mp3_frame_samples(decoder.samplerate)
@@ -122,11 +121,14 @@ class AudioFile:
         """Returns why not all of the audio is there, as far as that can be seen without decoding it; else None."""
         if self.format == "OGG":
             return containers.ogg_fault(self._file, self.size)
-        if self.format == "MP3":
-            return "truncated" if containers.find_mp3(self._file, self.size).is_cut_off else None
-        if self.format.startswith("WAV") and not containers.wav_is_whole(self._file, self.size):
+        if self._mp3 is not None and self.format == "MP3":
+            if self._mp3.is_cut_off:
+                return "truncated"
+            seconds = (self.num_samples or 0) / self.sampling_rate
+            return "damaged" if self._mp3.has_length and not self._mp3.may_last(seconds) else None
+        if self.format in ("WAV", "WAVEX", "RF64") and not containers.wav_is_whole(self._file, self.size):
             return "truncated"
-        # What libsndfile has to seek in is looked at; a file of plain samples was measured when it was opened.
+        # A decoder cannot seek to a last sample that is missing; plain samples libsndfile has counted.
         return None if not self.num_samples or self._has_last_sample() else "truncated"
 
     def _has_last_sample(self) -> bool:
@@ -145,6 +147,8 @@ class AudioFile:
         if self.format != "MP3":
             return self._search_end()
         total = 0
+        for place in range(0, self.size, _BLOCK):  # from the disk, before others have to wait
+            containers.read_at(self._file, place, _BLOCK)
         try:
             with self._messages():
                 while found := len(self._decoder.read(frames=_BLOCK, dtype="int16", always_2d=True)):
@@ -202,12 +206,14 @@ class AudioFile:
         return audio[len(audio) - length :]
 
     def _decode(self, first: int, stop: int) -> npt.NDArray[np.float32]:
+        if self._decoder.frames < stop:
+            raise UnusableAudioError("shorter than when it was scanned")
         try:
             with self._messages() as messages:
                 if first:
                     self._decoder.seek(first)
                 audio: Any = self._decoder.read(frames=stop - first, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as problem:
+        except (soundfile.SoundFileError, ValueError) as problem:  # the latter where it has lost its place
             raise UnusableAudioError("damaged") from problem
         # Both decoders leave out what they cannot make sense of, and what follows is early by that.
         log = self._decoder.extra_info if self.format == "OGG" else ""
@@ -225,7 +231,7 @@ class AudioFile:
         Much of it is about the frames that a seek lands on, which are not used.
         """
         messages: list[str] = []
-        if not self._may_be_mp3:
+        if self._mp3 is None:
             yield messages
             return
         with _STANDARD_ERROR, tempfile.TemporaryFile() as collected:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
+
+from w2vlab.types import Seconds
 
 UNKNOWN = (1 << 36) - 1
 """Samples that are announced for a FLAC of unknown length, for libFLAC to decode to the end: the most it can have."""
@@ -106,6 +109,11 @@ class Mp3:
         """Whether audio is missing that the index announces."""
         return self.announced is not None and self.stop - self.start < self.announced
 
+    def may_last(self, seconds: Seconds) -> bool:
+        """Tells whether so much audio can be in so many bytes, at 8 to 320 kbit/s and some more: indices break too."""
+        audio = (self.announced or 0) - _MAX_MP3_FRAME  # the index is a frame of its own
+        return audio * 8 <= 650_000 * seconds and 7_000 * seconds <= 8 * (self.announced or 0)
+
     def with_index(self, file: BinaryIO, rate: int, channels: int) -> Spliced:
         """Returns the file with an index, in a frame of silence, and another frame of silence, in front of it.
 
@@ -157,12 +165,14 @@ def ogg_fault(file: BinaryIO, size: int) -> str | None:
     libsndfile plays what is there, and the first of streams that were joined.
     """
     first = read_at(file, 0, 18)[14:]
-    tail = read_at(file, size - 2 * _MAX_OGG_PAGE, 2 * _MAX_OGG_PAGE)
-    place = tail.rfind(b"OggS")
-    page = tail[place:]
-    if place < 0 or len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]) or not page[5] & 4:
+    start = max(0, size - 2 * _MAX_OGG_PAGE)
+    tail = read_at(file, start, size - start)
+    pages = [match.start() for match in re.finditer(rb"OggS\0", tail)]
+    page = tail[pages[-1] :] if pages else b""
+    if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]) or not page[5] & 4:
         return "truncated"
-    return None if page[14:18] == first else "several streams in one Ogg file, not read: write one each"
+    begins = any(tail[place + 5] & 2 for place in pages if start + place)
+    return "several streams in one Ogg file, not read: write one each" if begins or page[14:18] != first else None
 
 
 def is_flac_in_ogg(file: BinaryIO) -> bool:

@@ -18,7 +18,7 @@ from w2vlab.data.lines import read_lines
 from w2vlab.data.probing import EXTENSIONS, is_not_read
 from w2vlab.data.tally import Tally
 
-SCAN = b"w2vlab-scan-3"
+SCAN = b"w2vlab-scan-4"
 """Changes with what a scan finds in the same files, so that what an older one has found is not taken for it."""
 
 
@@ -71,7 +71,7 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
 
 def fingerprint(source: Path, entries: list[Entry]) -> str:
     """Returns a key that changes when an utterance, a file's size or its time of change does."""
-    digest = hashlib.blake2b(digest_size=16, person=SCAN)
+    digest = hashlib.blake2b(_FORMAT.encode(), digest_size=16)
     manifest = () if source.is_dir() else (source,)
     digest.update(repr([_stat(path) for path in manifest]).encode())
     for entry in entries:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import soundfile
+
 from w2vlab.data.audio_files import AudioFile, UnusableAudioError
 from w2vlab.types import Hertz
 
 EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
 _OTHERS = (
-    "3gp aac ac3 aif aiff alac amr ape au caf g722 gsm m4a m4b mka mkv mov mp2 mp4 mpc oga ra sph spx w64 webm wma wv"
+    "3gp aac ac3 aif aiff alac amr ape au caf g722 gsm m4a m4b mka mkv mov "  # codespell:ignore caf
+    "mp2 mp4 mpc oga ra sph spx w64 webm wma wv"
 )
 OTHER_EXTENSIONS = frozenset(f".{ending}" for ending in _OTHERS.split())
 """Of audio that is not read."""
@@ -56,12 +59,19 @@ def probe(path: Path) -> AudioInfo:
     except UnusableAudioError as error:
         named = is_not_read(path) if str(error) == "unreadable" else None
         raise UnusableAudioError(named or str(error)) from error
-    with file:
-        if not RATES[0] <= file.sampling_rate <= RATES[1]:
-            raise UnusableAudioError(f"with a sampling rate outside {RATES[0]} to {RATES[1]} Hz")
-        if fault := file.fault():
-            raise UnusableAudioError(fault)
-        num_samples = file.count() if file.num_samples is None else file.num_samples
-        if num_samples <= 0:
-            raise UnusableAudioError("without samples")
-        return AudioInfo(file.sampling_rate, num_samples, file.num_channels)
+    try:
+        with file:
+            return _look(file)
+    except (soundfile.SoundFileError, OSError) as error:  # of a disk or a network, too
+        raise UnusableAudioError("unreadable") from error
+
+
+def _look(file: AudioFile) -> AudioInfo:
+    if not RATES[0] <= file.sampling_rate <= RATES[1]:
+        raise UnusableAudioError(f"with a sampling rate outside {RATES[0]} to {RATES[1]} Hz")
+    if fault := file.fault():
+        raise UnusableAudioError(fault)
+    num_samples = file.count() if file.num_samples is None else file.num_samples
+    if num_samples <= 0:
+        raise UnusableAudioError("without samples")
+    return AudioInfo(file.sampling_rate, num_samples, file.num_channels)
