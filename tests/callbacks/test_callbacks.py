@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,3 +146,11 @@ def test_run_folder_is_the_one_that_holds_the_checkpoints(logger: bool, tmp_path
     table = CSVLogger(tmp_path, name="some") if logger else False
     trainer = run(tmp_path, 1, logger=table, callbacks=[checkpoint()])
     assert (run_folder(trainer) / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(("name", "version"), [("../../x", "1"), ("/x", "1"), ("a", "../../../x"), ("a", "/x")])
+def test_a_logger_s_name_is_no_way_out_of_its_folder(name: str, version: str, tmp_path: Path) -> None:
+    logger = SimpleNamespace(name=name, version=version, save_dir=str(tmp_path))
+    trainer: Any = SimpleNamespace(loggers=[logger], default_root_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=r"`trainer.logger` must have a name and a version below its `save_dir`"):
+        run_folder(trainer)

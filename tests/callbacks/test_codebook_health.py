@@ -285,7 +285,9 @@ def test_every_mark_is_seen_whole(values: list[float], changed: list[float]) -> 
     figure = draw_codebook_health(with_values(values, changed))
     figure.savefig(io.BytesIO())
     marks = 0
-    for axes in figure.axes[2:6]:
+    series = [axes for axes in panels(figure).values() if axes.get_xlabel() == "update"]
+    assert len(series) == 4
+    for axes in series:
         box = axes.get_window_extent()
         for line in axes.lines:
             radius = line.get_markersize() / 2 * figure.dpi / 72

@@ -67,6 +67,8 @@ def test_a_split_from_a_file(tmp_path: Path) -> None:
     [
         (None, "`split` must be hash or a JSON file .* is not .FileNotFoundError"),
         ("{", "`split` must be hash or a JSON file .* is not .JSONDecodeError"),
+        ("[" * 5000, "`split` must be hash or a JSON file .* is not .ValueError: it is nested deeper than 64 levels"),
+        ('{"train": [["a"]], "test": [{}]}', "`split` must be hash or a JSON file .* ids of utterances must be text"),
         ('{"train": ["a"]}', "`split` must be hash or a JSON file .* is not .KeyError"),
         ('{"train": ["a"], "test": ["z"]}', "`split` must name utterances of the corpus, but 1 are not: z"),
         ('{"train": ["a"], "test": ["a"]}', "`split` must name utterances in both lists, and none in both"),

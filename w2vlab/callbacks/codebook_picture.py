@@ -119,8 +119,6 @@ def _draw_series(axes: Axes, view: HealthView, names: tuple[str, ...], title: st
                 axes.plot(updates, values, markersize=4, label=f"codebook {index + 1}{kind}", **style)
     axes.set_xlabel("update")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if len(view.history.rows) == 1:  # numbers around a single update would only be in the way
-        axes.set_xticks([view.history.rows[0]["update"]])
     if axes.has_data():
         axes.legend(fontsize=8, frameon=False)
     else:

@@ -23,12 +23,18 @@ def run_folder(trainer: Trainer) -> Path:
 
     With a logger it is `<save_dir>/<name>/<version>`, the rule by which Lightning places checkpoints; without one, the
     trainer's root folder. Only the process that logs knows the version.
+
+    Raises:
+        ValueError: The logger's name or version is a way out of its folder.
     """
     if not trainer.loggers:
         return Path(trainer.default_root_dir)
     first = trainer.loggers[0]
     version = first.version if isinstance(first.version, str) else f"version_{first.version}"
-    return Path(first.save_dir or trainer.default_root_dir, str(first.name), version)
+    below = Path(str(first.name), version)
+    if below.is_absolute() or ".." in below.parts:
+        raise ValueError(f"`trainer.logger` must have a name and a version below its `save_dir`, but has {below}.")
+    return Path(first.save_dir or trainer.default_root_dir, below)
 
 
 def continues(trainer: Trainer, recorded: str | None) -> bool:

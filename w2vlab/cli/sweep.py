@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -135,7 +135,8 @@ def _trials(
     check(search.next(earlier))
     trials = with_earlier([], [trial for trial in earlier if trial.ended])
     for trial in trials:
-        check(trial)
+        with suppress(ValueError):  # it was run all the same
+            check(trial)
     return trials, look_again(folder, trials, trials, own.repeat, own.drop), search
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from w2vlab.data.lines import read_lines
 from w2vlab.data.splitting import held_out_position
+from w2vlab.plain_data import read_json
 
 TEST_FRACTION = 0.1
 """Share of the utterances of a corpus that an evaluation may test on."""
@@ -70,8 +70,10 @@ def read_split(path: Path, ids: Iterable[str]) -> Split:
         ValueError: It is none, or does not fit the utterances of the corpus.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         train, test = tuple(content["train"]), tuple(content["test"])
+        if not all(isinstance(name, str) for name in (*train, *test)):
+            raise ValueError("the ids of utterances must be text")
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ValueError(
             f"`split` must be {HASH} or a JSON file with the lists `train` and `test`, but {path} is not "

@@ -92,7 +92,7 @@ def the_run(place: str) -> Path:
     if len(recorded) == 1:
         return recorded[0]
     if len(recorded) > 1:
-        some = ", ".join(map(str, recorded[:8])) + (", …" if len(recorded) > 8 else "")
+        some = ", ".join(one_line(str(folder)) for folder in recorded[:8]) + (", …" if len(recorded) > 8 else "")
         raise ValueError(f"`repeat` must be one run, but {place} has {len(recorded)}: {some}.")
     why = f", which is a run without {RUN_RECORD}: its config.yaml has its options" if folders else ""
     raise ValueError(f"`repeat` must be the folder of a run with {RUN_RECORD}, but is {place}{why}.")

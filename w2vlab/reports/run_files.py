@@ -24,6 +24,8 @@ _MOST_OF_EVALUATIONS = 256 * MEBIBYTE
 _MOST_OF_METRICS = 256 * MEBIBYTE
 """A row has one to two kilobytes, and a run seldom more than ten thousand of them."""
 
+_MOST_ROWS = 1_000_000
+
 _LONGEST_ROW = MEBIBYTE
 
 _MOST_UPDATES = 1e15
@@ -214,6 +216,8 @@ def _lines(path: Path, problems: list[str]) -> Iterable[dict[str, Any]]:
                         raise ValueError
                     if line.strip():
                         rows.append(_checked(json.loads(line)))
+                        if len(rows) > _MOST_ROWS:
+                            raise OSError(f"it has more than {_MOST_ROWS:,} rows")
                 except (ValueError, RecursionError):
                     bad += 1
     except (OSError, ValueError) as problem:
