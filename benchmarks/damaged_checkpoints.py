@@ -2,9 +2,9 @@
 
 python -m benchmarks.damaged_checkpoints --flips 3000 --blocks 500 --cuts 200
 
-recognised: the checkpoint before it is used. harmless: the file itself is used, and every number and name in it is as it
-was. wrongly accepted: it is used and differs, or code in it has run. error: the decision ends in one, although the one
-before it is whole. stuck: it takes longer than `--patience`.
+Recognised: the checkpoint before it is used. Harmless: the file itself is used, and every number and name in it is as
+it was. Wrongly accepted: it is used and differs, or code in it has run. Error: the decision ends in one, although the
+checkpoint before it is whole. Stuck: it takes longer than `--patience`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the counts go as JSON")
     options = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # thousands of warnings
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -84,6 +83,7 @@ def tally(last: Path, damages: Iterator[Damage], patience: int) -> Counter[str]:
     previous = last.with_name("last-previous.ckpt")
     root = last.parents[3]
     found: Counter[str] = Counter()
+    logging.disable()  # thousands of warnings
     for damage in damages:
         damage(last)
         outcome = _outcome(last, previous, expected, RunRoots(root, root), patience)
@@ -92,6 +92,7 @@ def tally(last: Path, damages: Iterator[Damage], patience: int) -> Counter[str]:
             print(f"{outcome}: {getattr(damage, '__name__', damage)}", flush=True)
         _remove(last)
         last.write_bytes(whole)
+    logging.disable(logging.NOTSET)
     return found
 
 

@@ -192,7 +192,7 @@ class W2VLightningCLI(LightningCLI):
             self._record.changed = differences(self._start.config, self.model.run_config)
         if self._start is not None and self.subcommand == "fit":
             self._record.resumed = self._start.folder
-            continue_run(self.trainer, self._start, new_run=self.config.fit.new_run)
+            continue_run(self.trainer, self._start, self.config.fit.new_run, self._record.lock)
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; where the run was stopped, says how to resume it."""

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def _read_run(folder: Path, problems: list[str]) -> RunData:
         train=train,
         validation=validation,
         cost=_cost(report, train, validation),
-        evaluation=_evaluation(folder, problems),
+        evaluation=_evaluation(folder, problems, str(last.get("started", ""))),
         finished=None if status is None else status == "finished",
         ended="" if status in (None, "finished") else f"{_in_words(status)}, update {updates:g}",
         started=str(last.get("started", "")),
@@ -126,16 +127,31 @@ def _cost(report: dict[str, Any], train: list[Row], validation: list[Row]) -> Co
     return Cost(last.get("seconds"), last.get("audio_seconds"), last.get("update"), max(peaks, default=None))
 
 
-def _evaluation(folder: Path, problems: list[str]) -> dict[str, float]:
-    """Returns the outcomes of the last checkpoint's evaluation; of the newest one where that has none."""
+def _evaluation(folder: Path, problems: list[str], started: str) -> dict[str, float]:
+    """Returns the outcomes of the last checkpoint's evaluation; of the newest one where that has none.
+
+    An evaluation from before the run was resumed is of another state under the same name, and is left out.
+    """
     paths = sorted((folder / "evaluation").glob(f"*/{EVALUATION}"), key=lambda path: path.stat().st_mtime)
     paths.sort(key=lambda path: path.parent.name == "last")
     for path in reversed(paths):
+        if _is_outdated(path, folder / "checkpoints" / f"{path.parent.name}.ckpt", started):
+            problems.append(f"{path} is of the run before it was resumed: skipped. `w2vlab evaluate` makes it anew.")
+            continue
         try:
             return of_evaluation(_optional(path, problems))
         except (KeyError, TypeError, AttributeError) as problem:
             problems.append(f"{path} is no evaluation ({type(problem).__name__}: {problem}): skipped.")
     return {}
+
+
+def _is_outdated(evaluation: Path, checkpoint: Path, started: str) -> bool:
+    """Tells whether a checkpoint was written anew, by a start of the run after its evaluation."""
+    try:
+        made, written = evaluation.stat().st_mtime, checkpoint.stat().st_mtime
+        return made < min(written, datetime.fromisoformat(started).timestamp())
+    except (OSError, ValueError):
+        return False
 
 
 def _read_sweep(folder: Path, found: Found) -> None:
