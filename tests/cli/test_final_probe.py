@@ -68,7 +68,7 @@ def test_the_network_before_training_is_that_of_the_seed(
     assert before["accuracy"]["value"] == probe.accuracy
     assert config["seed_everything"] == 5
     # Without what was noted at the first update, nobody can be sure of the weights, and none are claimed.
-    assert found(Path("runs/w2vlab/version_2"))["before_training"] is None
+    assert found(Path("runs/w2vlab/version_1"))["before_training"] is None
 
 
 def test_control_c_while_it_measures_leaves_a_finished_run(
