@@ -89,7 +89,7 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
         ValueError: The run is still running, or a new one is asked for where it would have the same folder.
     """
     folder, loggers = start.folder, trainer.loggers
-    if folder is None:
+    if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves nothing behind
         return False
     if not loggers:
         return _continue_without_logger(folder, Path(trainer.default_root_dir), new_run)
