@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,7 +89,10 @@ class Run:
 
     def __init__(self, folder: Path, config: Path, *options: str, processes: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f"output-{len(list(folder.glob('output-*')))}.txt"
+        number = len(list(folder.glob("output-*")))
+        self.log = folder / f"output-{number}.txt"
+        for table in _tables(folder):  # a run that resumes takes out of its table what it computes again
+            shutil.copyfile(table, folder / f"{table.parent.name}-{number}.csv")
         command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--ckpt_path=last", *options]
         command += [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
         with self.log.open("w") as output:
@@ -179,13 +184,29 @@ def run_undisturbed(folder: Path, config: Path, *options: str, processes: int = 
 def losses(folder: Path) -> list[tuple[int, float]]:
     """Returns update and loss of every update that was computed in `folder`, also of those that were done again."""
     found = []
-    for table in sorted(folder.glob("runs/log/version_*/metrics.csv")):
-        for row in csv.DictReader(table.open()):
+    starts = sorted(folder.glob("output-*.txt"), key=lambda path: int(path.stem.partition("-")[2]))
+    for number, output in enumerate(starts):
+        resumed = re.search(r"^Resuming from .* \(update (\d+)\)", output.read_text(errors="replace"), re.MULTILINE)
+        first = int(resumed[1]) if resumed else 0
+        for table in _tables(folder):
+            before, after = (folder / f"{table.parent.name}-{start}.csv" for start in (number, number + 1))
+            after = after if after.is_file() else table
+            if not (before.is_file() and before.read_bytes() == after.read_bytes()):
+                found += [(update, loss) for update, loss in _rows(after) if update >= first]
+    return found
+
+
+def _tables(folder: Path) -> list[Path]:
+    return sorted(folder.glob("runs/log/version_*/metrics.csv"))
+
+
+def _rows(table: Path) -> Iterator[tuple[int, float]]:
+    with table.open() as file:
+        for row in csv.DictReader(file):
             try:
-                found.append((int(row["step"]), float(row["train/loss/total"])))
+                yield int(row["step"]), float(row["train/loss/total"])
             except (KeyError, ValueError, TypeError):
                 continue  # of a validation, or cut off by the kill
-    return found
 
 
 def furthest(folder: Path) -> int:

@@ -89,8 +89,7 @@ def test_a_run_is_resumed_exactly(finetune: Callable[..., int], caplog: pytest.L
     assert finetune("--ckpt_path=last") == 0
     assert not [record.message for record in caplog.records if record.message.startswith("resuming with")]
     whole, resumed = (
-        load(Path(folder, "w2vlab", version, "checkpoints", "last.ckpt"))
-        for folder, version in (("whole", "version_0"), ("finetuned", "version_1"))
+        load(Path(folder, "w2vlab", "version_0", "checkpoints", "last.ckpt")) for folder in ("whole", "finetuned")
     )
     assert whole["global_step"] == resumed["global_step"] == 4
     assert whole["w2vlab_vocabulary"] == resumed["w2vlab_vocabulary"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 import wandb
 import yaml
 
+from w2vlab.callbacks.run_lock import RunLock
 from w2vlab.cli.main import main
 
 Fit = Callable[..., int]
@@ -194,3 +197,27 @@ def test_an_id_that_was_given_counts(fit: Fit, monkeypatch: pytest.MonkeyPatch) 
     assert fit("--trainer.max_steps=2", "--ckpt_path=last", logger=[]) == 0
     assert update_of(LOGS / "mine" / "checkpoints" / "last.ckpt") == 2
     assert len(list(LOGS.iterdir())) == 2
+
+
+def test_a_run_that_still_runs_is_not_continued(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    """By another process; what it leaves when it is killed is no hindrance."""
+    assert fit("--trainer.max_steps=2") == 0
+    before = (RUN / "metrics.csv").read_bytes()
+    ready, end = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        RunLock().take(RUN)
+        os.write(ready[1], b"1")
+        os.read(end[0], 1)
+        os._exit(0)  # as if killed
+    try:
+        os.read(ready[0], 1)
+        assert fit("--trainer.max_steps=3", "--ckpt_path=last") == 1
+        assert f"but process {child} on {socket.gethostname()} still writes to {RUN}." in capsys.readouterr().err
+        assert (RUN / "metrics.csv").read_bytes() == before
+    finally:
+        os.write(end[1], b"1")
+        os.waitpid(child, 0)
+    assert (RUN / "run.lock").exists()
+    assert fit("--trainer.max_steps=3", "--ckpt_path=last") == 0
+    assert not (RUN / "run.lock").exists()

@@ -64,6 +64,13 @@ def compress(path: Path) -> None:
     path.write_bytes(data)
 
 
+def call_it_a_folder(path: Path) -> None:
+    """One bit, which passes all checksums, and of which PyTorch makes tensors of whatever is in memory."""
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 38] |= 0x10
+    path.write_bytes(data)
+
+
 def rename_entry(path: Path) -> None:
     """Passes all checksums, and PyTorch finds no pickle."""
     path.write_bytes(path.read_bytes().replace(b"data.pkl", b"data.pkm"))
@@ -112,6 +119,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut": (cut, "damaged: its table of contents.* truncated"),
     "encrypted": (encrypt, "damaged: the entry of .* is wrong"),
     "compressed": (compress, "damaged: the entry of .* is wrong"),
+    "entry that is a folder": (call_it_a_folder, "damaged: the entry of .* is wrong"),
     "no pickle": (rename_entry, "damaged: .*data.pkl"),
     "broken pickle": (lambda path: rewrite(path, lambda data: data[:40] + b"\xff" + data[41:]), "damaged: "),
     "empty": (lambda path: path.write_bytes(b""), "damaged: it is not in the zip format"),

@@ -46,7 +46,8 @@ def test_a_killed_process_ends_the_run_and_the_next_one_goes_on(
         assert run.ends() is not None, run.output()
         assert run.process.returncode == 1
         assert "Process 1 of the run died" in run.message()
-        assert f"Go on with: w2vlab fit --config={config}" in run.message()
+        assert f"Resume with: w2vlab fit --config={config}" in run.message()
+        assert run.message().endswith(" --ckpt_path=runs/log/version_0/checkpoints/last.ckpt")
     with Run(folder, config, *options, processes=2) as run:
         assert run.ends(600) is not None, run.output()
         assert run.process.returncode == 0, run.output()

@@ -41,7 +41,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> ProcessWatch:
     monkeypatch.setattr(process_watch, "_NEWS", 0.01)
     monkeypatch.setattr(os, "_exit", leave)
     strategy = SimpleNamespace(cluster_environment=SimpleNamespace(main_address="here"), broadcast=None)
-    started = ProcessWatch("Go on with: w2vlab fit")
+    started = ProcessWatch(lambda: "Resume with: w2vlab fit")
     started.setup(SimpleNamespace(world_size=3, global_rank=1, strategy=strategy), None, "fit")
     return started
 
@@ -53,7 +53,7 @@ def test_a_death_ends_the_others(watch: ProcessWatch, capfd: Any, process: int, 
         watch._heard(process, DIED)
     error = capfd.readouterr().err
     assert (f"error: Process {process} of the run died" in error) is says
-    assert ("Go on with: w2vlab fit\n" in error) is says
+    assert ("Resume with: w2vlab fit\n" in error) is says
 
 
 def test_an_error_of_another_process_ends_this_one_after_a_while(watch: ProcessWatch, capfd: Any) -> None:

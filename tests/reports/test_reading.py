@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +277,18 @@ def test_runs_that_cannot_be_repeated(tmp_path: Path) -> None:
     write_run(tmp_path / "b", config(), rows(2.0))
     with pytest.raises(ValueError, match=r"`repeat` must be one run, but .* has 2: .*a, .*b\."):
         the_run(str(tmp_path))
+
+
+def test_an_evaluation_from_before_a_resume_is_left_out(tmp_path: Path) -> None:
+    """`last` is another state by then; one that was resumed and did nothing is the same."""
+    run = write_run(tmp_path, config(), rows(2.0), (0.6, 0.1, 0.4), started="2026-01-01T00:00:00+00:00")
+    evaluation, checkpoint = run / "evaluation" / "last" / "evaluation.json", run / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    start = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    for evaluated, written, outdated in ((-10, 10, True), (-10, -20, False), (20, 10, False)):
+        os.utime(evaluation, (start + evaluated,) * 2)
+        os.utime(checkpoint, (start + written,) * 2)
+        found = read([str(tmp_path)])
+        assert any("is of the run before it was resumed" in problem for problem in found.problems) == outdated
+        assert bool(found.runs[0].evaluation) != outdated

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import w2vlab
 from w2vlab.callbacks.checkpoint import run_checkpoint
 from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.run_lock import RunLock
 from w2vlab.files import RUN_RECORD, remove_unfinished, write_whole
 from w2vlab.modules.trained import TrainedModule
 from w2vlab.plain_data import read_json
@@ -38,6 +39,7 @@ class RunRecord(Callback):
         command: The command line, the program's name first.
 
     Attributes:
+        lock: Of the run's folder; taken by the process that logs.
         resumed: The folder of the run that wrote the checkpoint; None where there is none.
         changed: Options that were others in the checkpoint: what each was, and what it is.
     """
@@ -45,6 +47,7 @@ class RunRecord(Callback):
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self._content: dict[str, Any] | None = None
+        self.lock = RunLock()
         self.resumed: Path | None = None
         self.changed: dict[str, list[Any]] = {}
 
@@ -52,6 +55,7 @@ class RunRecord(Callback):
         """Writes who runs what, where and since when."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        self.lock.take(run_folder(trainer))
         checkpoint = trainer.ckpt_path
         start = {
             "command": self._command,
@@ -86,6 +90,11 @@ class RunRecord(Callback):
         """Notes what ended the run."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._end(trainer, "stopped" if isinstance(exception, KeyboardInterrupt | SIGTERMException) else "failed")
+        self.lock.release()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Has other processes continue the run."""
+        self.lock.release()
 
     def _end(self, trainer: Trainer, status: str) -> None:
         if self._content is not None and self._content["finished"] is None:

@@ -216,7 +216,7 @@ class W2VLightningCLI(LightningCLI):
         if self.subcommand == "fit":
             if self._start is not None:
                 self._record.resumed = self._start.folder
-                continue_run(self.trainer, self._start, new_run=self.config.fit.new_run)
+                continue_run(self.trainer, self._start, self.config.fit.new_run, self._record.lock)
             self._refuse_another_run()
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":

@@ -89,7 +89,7 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
     else:
         checkpoint = _named(Path(ckpt_path), training)
     start = _start(checkpoint)
-    rank_zero_info(f"Resuming from {checkpoint} (update {start.update}){found}.")
+    rank_zero_info(f"{'Resuming from' if training else 'Validating'} {checkpoint} (update {start.update}){found}.")
     return start
 
 

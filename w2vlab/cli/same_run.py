@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from w2vlab.cli.loggers import OnlyAFolder
+from w2vlab.callbacks.run_lock import RunLock
 from w2vlab.cli.resume import Start
 from w2vlab.distributed import all_gather, is_distributed
 from w2vlab.files import write_whole
@@ -69,7 +69,7 @@ class SameStart(Callback):
         return [self.start.update, crc32("/".join(self.start.checkpoint.absolute().parts[-3:]).encode())]
 
 
-def continue_run(trainer: Trainer, start: Start, new_run: bool) -> bool:
+def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -> bool:
     """Has the loggers of a run that resumes continue the run that wrote its checkpoint, and says which run it is.
 
     It is the same run where its logger keeps runs in the folder in which that one lies. It is a new run where
@@ -80,16 +80,22 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool) -> bool:
         trainer: The trainer, none of whose loggers has begun.
         start: What the run resumes from.
         new_run: Whether it is to be a run of its own in any case.
+        lock: Takes the folder, on the process that logs.
 
     Returns:
         Whether it is the same run.
+
+    Raises:
+        ValueError: The run is still running, or a new one is asked for where it would have the same folder.
     """
     folder, loggers = start.folder, trainer.loggers
-    if folder is None or not loggers:
+    if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves nothing behind
         return False
     first = loggers[0]
     same = _keeps_runs_in(first, trainer, folder.parent) and _version_of(first) in (None, folder.name)
     if same and not new_run and start.is_newest:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            lock.take(folder)
         _continue(first, folder, start.update)
         rank_zero_info(f"The run continues in {folder}; --new_run=true would give it a folder of its own.")
         return True
@@ -101,7 +107,7 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool) -> bool:
 
 
 def _keeps_runs_in(logger: Logger, trainer: Trainer, folder: Path) -> bool:
-    if not isinstance(logger, CSVLogger | TensorBoardLogger | WandbLogger | OnlyAFolder):
+    if not isinstance(logger, WandbLogger) and not hasattr(logger, "_version"):
         return False  # nothing is known of how it would continue a run
     place = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
     return place.resolve() == folder.resolve()
@@ -111,7 +117,7 @@ def _version_of(logger: Logger) -> str | None:
     """Returns what the options call the run; None where the logger chooses. To ask the logger would have it choose."""
     if isinstance(logger, WandbLogger):
         return logger._id or os.environ.get("WANDB_RUN_ID") or None
-    version: int | str | None = logger._version  # type: ignore[attr-defined]
+    version: int | str | None = logger._version  # type: ignore[attr-defined]  # as Lightning's call it
     return f"version_{version}" if isinstance(version, int) else version
 
 

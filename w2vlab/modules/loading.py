@@ -32,6 +32,9 @@ _LOOKED_AT, _PICKLES = 1 << 20, 5
 _ENCRYPTED = 1
 """The bit of a zip entry's flags by which it would need a password."""
 
+_FOLDER = 0x10
+"""The bit of a zip entry's attributes by which it is a folder."""
+
 
 def read_checkpoint(
     path: str | Path, map_location: Any = "cpu", *, check: bool = True, name: str = "ckpt_path"
@@ -75,8 +78,7 @@ def damage_of(path: str | Path) -> str | None:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as file:
             for entry in file.infolist():
-                stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
-                if not stored or entry.flag_bits & _ENCRYPTED or entry.header_offset + entry.file_size > size:
+                if not _is_stored(entry) or entry.header_offset + entry.file_size > size:
                     return f"the entry of {entry.filename} in its table is wrong"
             bad = file.testzip()
     except zipfile.BadZipFile as error:
@@ -85,6 +87,13 @@ def damage_of(path: str | Path) -> str | None:
     except Exception as error:  # whatever a damaged table leads to: zlib.error, RuntimeError, struct.error, …
         return _in_a_line(error)
     return None if bad is None else f"the checksum of {bad} is wrong"
+
+
+def _is_stored(entry: zipfile.ZipInfo) -> bool:
+    """Tells whether an entry is such as PyTorch writes. Of a folder it would return whatever is in memory."""
+    folder = entry.external_attr & _FOLDER or entry.is_dir()
+    whole = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+    return whole and not folder and not entry.flag_bits & _ENCRYPTED
 
 
 def why_unusable(path: str | Path, training: bool = True) -> str | None:

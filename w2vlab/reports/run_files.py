@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def _read_run(folder: Path, problems: list[str]) -> RunData:
     last, status = _last_start(record), record.get("status")
     updates = max((rows[-1]["update"] for rows in (train, validation) if rows), default=0)
     checkpoint = last.get("checkpoint")
-    evaluation, measured_on = _evaluation(folder, problems)
+    started = one_line(str(last.get("started", "")), 40)
+    evaluation, measured_on = _evaluation(folder, problems, started)
     return RunData(
         name=str(folder),
         source=str(folder),
@@ -77,7 +79,7 @@ def _read_run(folder: Path, problems: list[str]) -> RunData:
         measured_on=measured_on,
         finished=None if status is None else status == "finished",
         ended="" if status in (None, "finished") else f"{_in_words(str(status))}, update {updates:g}",
-        started=one_line(str(last.get("started", "")), 40),
+        started=started,
         continues=None if checkpoint is None else str(Path(last.get("folder", "."), checkpoint).parent.parent),
     )
 
@@ -114,14 +116,19 @@ def _cost(report: dict[str, Any], train: list[Row], validation: list[Row]) -> Co
     return Cost(**{name: None if value is None or math.isnan(value) else value for name, value in said.items()})
 
 
-def _evaluation(folder: Path, problems: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
+def _evaluation(folder: Path, problems: list[str], started: str) -> tuple[dict[str, float], dict[str, Any]]:
     """Returns the outcomes of the last checkpoint's evaluation, and on what they were measured.
 
-    They are of the newest evaluation where the last checkpoint has none.
+    They are of the newest evaluation where the last checkpoint has none. An evaluation from before the run was resumed
+    is of another state under the same name, and is left out.
     """
     paths = sorted((folder / "evaluation").glob(f"*/{EVALUATION}"), key=lambda path: path.stat().st_mtime)
     paths.sort(key=lambda path: path.parent.name == "last")
     for path in reversed(paths):
+        if _is_outdated(path, folder / "checkpoints" / f"{path.parent.name}.ckpt", started):
+            text = f"{path} is of the run before it was resumed: skipped. `w2vlab evaluate` makes it anew."
+            problems.append(one_line(text, 400))
+            continue
         content = optional(path, problems, _MOST_OF_EVALUATIONS)
         try:
             if content:
@@ -133,6 +140,15 @@ def _evaluation(folder: Path, problems: list[str]) -> tuple[dict[str, float], di
             text = f"{path} is no evaluation ({type(problem).__name__}: {problem}): skipped."
             problems.append(one_line(text, 400))
     return {}, {}
+
+
+def _is_outdated(evaluation: Path, checkpoint: Path, started: str) -> bool:
+    """Tells whether a checkpoint was written anew, by a start of the run after its evaluation."""
+    try:
+        made, written = evaluation.stat().st_mtime, checkpoint.stat().st_mtime
+        return made < min(written, datetime.fromisoformat(started).timestamp())
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 def _measured_on(content: dict[str, Any]) -> dict[str, Any]:

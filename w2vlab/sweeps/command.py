@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.sweeps.file import Sweep
-from w2vlab.sweeps.trial import CHECKPOINT, Trial, newest
+from w2vlab.sweeps.trial import Trial, newest
 
 
 def file_command(sweep: Sweep, trial: Trial) -> list[str]:
@@ -61,9 +61,8 @@ def trial_command(sweep: Sweep, trial: Trial, folder: Path) -> list[str]:
     if options is None:
         found = shutil.which(command[0])
         return [found or command[0], *command[1:]]
-    # Not `last`: that may be another run's, of a logger that has a folder of its own.
-    checkpoint = newest(folder, CHECKPOINT)
-    way_on = [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
+    # `fit` decides which one, and whether it is whole. Where there is none, a checkpoint in the sweep's file counts.
+    way_on = [] if newest(folder, "*.ckpt") is None else ["--ckpt_path=last"]
     return [*own_program(), "fit", *options, f"--trainer.default_root_dir={folder}", *way_on]
 
 
