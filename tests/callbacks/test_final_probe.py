@@ -23,10 +23,10 @@ from w2vlab.callbacks import FinalProbe, GracefulStop, RunReport
 from w2vlab.callbacks.final_probe import _same, _signature
 from w2vlab.callbacks.final_probe_text import finding
 from w2vlab.callbacks.stopping import Stopped
-from w2vlab.evaluation.bootstrap import Interval
 from w2vlab.evaluation.corpus import Seen
 from w2vlab.evaluation.gain import Best, Gain
 from w2vlab.evaluation.probe import ProbeResult
+from w2vlab.functional.interval import Interval
 from w2vlab.modules import FuturePrediction, MaskedPrediction
 from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer
 
@@ -239,7 +239,7 @@ def test_an_interval_is_asked_and_not_the_figure() -> None:
 
 
 def test_a_few_utterances_cannot_rule_out_chance() -> None:
-    """Resamples of one utterance are all the same, which is no certainty."""
+    """Utterances on which a probe happens to do equally well are no certainty."""
     rows = finding(Gain(best(0.58), best(0.49), best(0.7)), 7, Seen(True)).rows
     assert rows["before training"].endswith(
         "the network is at +9.0 points; 7 utterances are too few to rule out chance"

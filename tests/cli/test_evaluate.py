@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,13 +12,16 @@ import pytest
 import torch
 import wandb
 import yaml
+from rich.console import Console
 
 from tests import wandb_files
 from tests.cli.conftest import RUN
 from tests.evaluation.conftest import write_labelled
 from w2vlab.cli.compare import short_names
+from w2vlab.cli.evaluation_options import ProgressReporter
 from w2vlab.cli.evaluation_picture import phone_shares
 from w2vlab.cli.main import main
+from w2vlab.evaluation.comparison import PNMI
 from w2vlab.evaluation.unit_quality import UnitData
 
 
@@ -49,6 +53,7 @@ def test_table_and_files(checkpoint: Path, options: list[str], capsys: pytest.Ca
     assert main(["evaluate", str(checkpoint), *options]) == 0
     printed = capsys.readouterr().out
     lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
+    assert "ABX within speakers: 20 of " in printed
     assert {"latents", "layer 0", "layer 1", "context", "quantized", "codes", "MFCC (control)"} <= set(lines)
     header = next(line for line in printed.splitlines() if line.startswith("representation"))
     assert header.count("random network %") == 2
@@ -72,16 +77,54 @@ def test_table_and_files(checkpoint: Path, options: list[str], capsys: pytest.Ca
     assert second["table"][0]["abx"] == rows["layer 1"]["abx"]
 
 
+def test_all_cells_of_the_test_utterances_by_default(
+    checkpoint: Path, options: list[str], tmp_path: Path, capsys
+) -> None:
+    corpus = [option for option in options if not option.startswith("--abx_cells")]
+    results = []
+    for name, more in (("default", []), ("all", ["--abx_cells=all"]), ("none", ["--abx_cells=0"])):
+        folder = ["--layers=1", f"--folder={tmp_path / name}"]
+        assert main(["evaluate", str(checkpoint), *corpus, *folder, *more]) == 0
+        results.append(json.loads((tmp_path / name / "evaluation.json").read_text()))
+    by_default, everything, none = results
+    assert by_default["abx"] == everything["abx"]
+    assert len(by_default["abx"]["within"]["cells"]) == by_default["abx"]["within"]["num_possible"]
+    assert by_default["table"] == everything["table"]
+    assert none["abx"] == {}
+    assert "(cells): " in capsys.readouterr().err
+
+
+def test_long_stages_have_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("w2vlab.cli.evaluation_options._SECONDS_BETWEEN_LINES", -1)
+    log = io.StringIO()
+    with ProgressReporter(Console(file=log), "one: ").stage("ABX (cells)", 3000) as advance:
+        advance(1000)
+        advance(1500)
+        advance(500)
+    lines = [line for line in log.getvalue().splitlines() if line]
+    assert lines[:2] == ["one: ABX (cells): 1,000 of 3,000", "one: ABX (cells): 2,500 of 3,000"]
+    assert len(lines) == 3
+
+
 def test_comparison(checkpoint: Path, options: list[str], tmp_path: Path, capsys) -> None:
     copy = shutil.copy(checkpoint, tmp_path / "copy.ckpt")
     folder = tmp_path / "out"
-    assert main(["compare", str(checkpoint), str(copy), *options, "--layers=context,codes", f"--folder={folder}"]) == 0
+    names = [f"u{number:02}.wav" for number in range(12)]
+    (tmp_path / "split.json").write_text(json.dumps({"train": names[:6], "test": names[6:]}))
+    more = ["--layers=context,codes", f"--folder={folder}", f"--split={tmp_path / 'split.json'}"]
+    assert main(["compare", str(checkpoint), str(copy), *options, *more]) == 0
     content = json.loads((folder / "comparison.json").read_text())
     names = list(content["checkpoints"])
     assert len(names) == 2
     same = [c for c in content["compared"] if c["checkpoint"] == names[1]]
-    assert {c["measure"] for c in same} == {"phone probe", "ABX within", "PNMI"}
+    assert {c["measure"] for c in same} == {"phone probe", "ABX within", PNMI}
     assert all(set(c["difference"].values()) == {0.0} for c in same)
+    for compared in content["compared"]:
+        for interval in filter(None, (compared["interval"], compared["difference"])):
+            assert interval["low"] <= interval["value"] <= interval["high"]
+    units = [source["units"][0] for source in content["evaluations"][names[0]]["sources"].values() if source["units"]]
+    pnmi = [c["interval"]["value"] for c in content["compared"] if c["measure"] == PNMI]
+    assert pnmi[0] == units[0]["pnmi_corrected"] <= units[0]["pnmi"]
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "+0.0 [+0.0, +0.0]" in printed
@@ -134,6 +177,11 @@ BAD: list[tuple[Call, int, str]] = [
     (lambda c: [str(c), "--corpus=nowhere"], 1, "`corpus` must be an existing path or one of festvox-ru"),
     (lambda c: [str(c), "--split=nowhere"], 1, "`split` must be hash or a JSON file"),
     (lambda c: [str(c), "--num_test=0"], 2, "argument --num_test: must be a whole number of at least 1, but is 0."),
+    (
+        lambda c: [str(c), "--abx_cells=some"],
+        2,
+        "argument --abx_cells: must be all or a whole number of at least 0, but is some",
+    ),
     (lambda c: [str(c), "--device=tpu"], 2, "argument --device: invalid choice: 'tpu'"),
 ]
 

@@ -16,7 +16,7 @@ from tests.evaluation.conftest import make_model, write_labelled
 from w2vlab.data.splitting import position
 from w2vlab.encoders import LogMelEncoder
 from w2vlab.evaluation import as_dict, evaluate, make_tasks, open_corpus, table_rows
-from w2vlab.evaluation.comparison import compare
+from w2vlab.evaluation.comparison import PNMI, compare
 from w2vlab.evaluation.corpus import seen_in_pretraining
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import IdentityQuantizer
@@ -146,7 +146,7 @@ def test_a_comparison_is_paired(corpus, shared_cache, model) -> None:
         for name, m in (("one", model), ("same", model), ("other", other))
     }
     compared = {(c.measure, c.representation, c.checkpoint): c for c in compare(found)}
-    assert {measure for measure, _, _ in compared} == {"phone probe", "ABX within", "PNMI"}
+    assert {measure for measure, _, _ in compared} == {"phone probe", "ABX within", PNMI}
     for (_, _, checkpoint), entry in compared.items():
         assert entry.interval.low <= entry.interval.value <= entry.interval.high
         if checkpoint == "one":

@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from w2vlab.data.alignments import Alignment
-from w2vlab.evaluation.abx import make_task
-from w2vlab.evaluation.bootstrap import of_abx, of_pnmi, of_probe
 from w2vlab.evaluation.frames import FrameGrid
+from w2vlab.evaluation.intervals import of_probe
 from w2vlab.evaluation.probe import Examples, phone_rows, run_probe
-from w2vlab.evaluation.results import abx_mean
 from w2vlab.evaluation.unit_quality import UnitData, frame_phones, measure_units
 
 GRID = FrameGrid(320, 400)
@@ -128,25 +126,10 @@ def test_intervals_hold_their_figure_and_narrow_with_more_utterances() -> None:
     assert wide.low <= wide.value <= wide.high
     assert narrow.low < few.accuracy + 0.2
     assert narrow.high - narrow.low < (wide.high - wide.low)
-    pnmi = of_pnmi(unit_data(noise=0.3))
-    assert pnmi.value == pytest.approx(measure_units(unit_data(noise=0.3), 50)[0].pnmi)
-    assert pnmi.interval.low < pnmi.interval.high
-    assert abs(np.mean(pnmi.values) - pnmi.value) < 0.1
 
 
-def test_pairs_take_away_what_resamples_have_in_common() -> None:
+def test_pairs_take_away_what_they_have_in_common() -> None:
     train = examples([f"a{n}" for n in range(6)], 0.6, 0)
     test = examples([f"b{n}" for n in range(10)], 0.6, 1)
     probe = of_probe(run_probe(train, test, 3))
     assert (probe.minus(probe).low, probe.minus(probe).value, probe.minus(probe).high) == (0, 0, 0)
-
-
-def test_interval_of_abx() -> None:
-    draw = np.random.default_rng(0)
-    phones = tuple(draw.choice(["a", "b", "c"], 60).tolist())
-    ends = np.arange(1, 61) / 10
-    task = make_task({"u": Alignment(phones, ends - 0.1, ends)})
-    errors = draw.random(len(task.cells)).tolist()
-    found = of_abx(task, errors)
-    assert found.value == pytest.approx(abx_mean(task, errors))
-    assert found.interval.low < found.value < found.interval.high

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from w2vlab.functional.abx import StagedMean, abx_error
+from w2vlab.functional.abx import StagedMean, abx_error, triples_of
 from w2vlab.functional.dtw import angular_distances, dtw
 
 
@@ -80,6 +81,28 @@ def test_error_is_that_of_a_loop(same: bool) -> None:
     assert found == pytest.approx(literal_abx(a, b, distance, same, x))
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_triples_are_those_of_a_loop(same: bool) -> None:
+    distance = np.random.default_rng(1).integers(0, 4, (9, 9)) / 4
+    a, b, x = [0, 1, 2], [3, 4, 5, 6], [0, 1, 2] if same else [7, 8]
+    to_same, to_other = (torch.tensor(distance[np.ix_(x, side)]) for side in (a, b))
+    found = triples_of(to_same, to_other, same, 10**6)
+    expected = {
+        (k, i, j): 0.5
+        if distance[x[k], a[i]] == distance[x[k], b[j]]
+        else float(distance[x[k], a[i]] > distance[x[k], b[j]])
+        for k, i, j in itertools.product(range(len(x)), range(len(a)), range(len(b)))
+        if not same or k != i
+    }
+    places = zip(found.x.tolist(), found.a.tolist(), found.b.tolist(), strict=True)
+    assert dict(zip(places, found.wrong.tolist(), strict=True)) == expected
+    assert len(found.wrong) == len(expected)
+    some = triples_of(to_same, to_other, same, 10)
+    assert len(some.wrong) == 10
+    for *place, wrong in zip(some.x.tolist(), some.a.tolist(), some.b.tolist(), some.wrong.tolist(), strict=True):
+        assert expected[tuple(place)] == wrong
+
+
 def test_one_item_makes_no_triple() -> None:
     with pytest.raises(ValueError, match="there is no triple"):
         abx_error(torch.zeros(1, 1), torch.zeros(1, 2), same_items=True)
@@ -92,3 +115,9 @@ def test_cells_are_averaged_in_stages() -> None:
     assert mean(errors) == pytest.approx(((0.2 + 0.6) / 2 + 0.8) / 2)
     assert mean(errors, [2, 1, 1, 0]) == pytest.approx(((0.5 / 3) + 0.6) / 2)
     assert math.isnan(mean(errors, [0, 0, 0, 0]))
+
+
+def test_a_pair_of_phones_is_one_stage() -> None:
+    """Three pairs of phones count alike, however many others a phone has."""
+    keys = [(("a", "b"), "s"), (("a", "c"), "s"), (("b", "a"), "s")]
+    assert StagedMean(keys)([0.0, 0.0, 0.6]) == pytest.approx(0.2)

@@ -39,7 +39,7 @@ class FinalProbe(Callback):
     """Names phones with a linear classifier of the network's best layer, when the run has come to its end.
 
     Beside it stand the same network before training, by its own best layer, and cepstra (MFCC), each with an interval
-    over resampled test utterances. The table at the end of the run says in words which is better, and whether that is
+    over test utterances. The table at the end of the run says in words which is better, and whether that is
     beyond the interval; `report.png` has bars, `final_probe.json` everything.
 
     Layers are chosen on utterances that the classifier learns from, not on those it is tested on. Leave these out of

@@ -9,16 +9,16 @@ from dataclasses import asdict
 from typing import Any
 
 from w2vlab.callbacks.run_view import Bar, Finding
-from w2vlab.evaluation.bootstrap import Interval
 from w2vlab.evaluation.corpus import Seen
 from w2vlab.evaluation.gain import Best, Gain
 from w2vlab.evaluation.layers import CONTEXT, LATENTS
 from w2vlab.evaluation.measure import Advance
+from w2vlab.functional.interval import Interval
 
 _BEFORE, _MFCC = "before training", "MFCC"
 
 _FEW = 8
-"""Test utterances below which their resamples say nothing of chance."""
+"""Test utterances below which their spread says little of chance."""
 
 
 def finding(gain: Gain, num_test: int, seen: Seen) -> Finding:
@@ -29,17 +29,17 @@ def finding(gain: Gain, num_test: int, seen: Seen) -> Finding:
         num_test: Utterances that it was found on.
         seen: What the pretraining had of them.
     """
-    trained = gain.trained.resampled.interval
+    trained = gain.trained.jackknifed.interval
     rows = {"phones named": f"{_share(trained)} by {_called(gain.trained)}, its best on held-out training utterances"}
     bars = [_bar(_short(gain.trained), trained)]
     if gain.before is not None and gain.over_before is not None:
-        interval = gain.before.resampled.interval
+        interval = gain.before.jackknifed.interval
         words = _too_few(gain.over_before, num_test) if num_test < _FEW else _learned(gain.over_before)
         rows[_BEFORE] = f"{_share(interval)} by {_called(gain.before)}: {words}"
         bars.append(_bar(f"{_BEFORE},\n{_called(gain.before)}", interval))
     else:
         rows[_BEFORE] = "not known, so nobody can tell what training has added"
-    interval = gain.mfcc.resampled.interval
+    interval = gain.mfcc.jackknifed.interval
     words = _too_few(gain.over_mfcc, num_test) if num_test < _FEW else _beside_mfcc(gain.over_mfcc)
     rows[_MFCC] = f"{_share(interval)}: {words}"
     bars.append(_bar(_MFCC, interval))
@@ -118,7 +118,7 @@ def as_plain(gain: Gain) -> dict[str, Any]:
 def _plain_best(best: Best) -> dict[str, Any]:
     return {
         "representation": best.representation,
-        "accuracy": asdict(best.resampled.interval),
+        "accuracy": asdict(best.jackknifed.interval),
         "held_out": dict(best.held_out),
         "probe": asdict(best.probe),
     }

@@ -24,9 +24,9 @@ from w2vlab.cli.evaluation_wandb import log_tables
 from w2vlab.cli.fit import USER_ERRORS, messages_shown
 from w2vlab.cli.problems import report_problem
 from w2vlab.evaluation import Evaluation, as_dict, evaluate, load_model, make_tasks, open_corpus
-from w2vlab.evaluation.bootstrap import Interval
 from w2vlab.evaluation.comparison import Compared, compare
 from w2vlab.files import cache_root
+from w2vlab.functional.interval import Interval
 from w2vlab.registry import load_parts
 from w2vlab.wording import count
 
@@ -34,8 +34,10 @@ _HELP = f"""\
 Usage: w2vlab compare CHECKPOINT CHECKPOINT… [OPTIONS]
 
 Measures checkpoints as `w2vlab evaluate` does, on the same utterances and cells, and says how far figures and their
-differences from those of the first checkpoint could be off: 95 % of 1000 resamples of test utterances (probe, PNMI) or
-of cells (ABX). Weights that another seed or run would have given are not in that.
+differences from those of the first checkpoint could be off because of the test utterances: 95 % intervals of the
+jackknife, which leaves out one after another, and for ABX of subsampling, which divides them into parts. Weights that
+another seed or run would have given are not in that. PNMI is corrected for its bias, so that models with different
+numbers of codes can be compared.
 
   w2vlab compare runs/w2vlab/ONE/checkpoints/last.ckpt runs/w2vlab/TWO/checkpoints/last.ckpt
 
@@ -122,7 +124,7 @@ def print_comparison(compared: Sequence[Compared], evaluations: dict[str, Evalua
     first = next(iter(evaluations))
     corpus = evaluations[first].corpus
     console.print(
-        f"{count(len(corpus.split.test), 'utterance')} of {corpus.name}; in brackets 95 % of the resamples",
+        f"{count(len(corpus.split.test), 'utterance')} of {corpus.name}; in brackets 95 % intervals over utterances",
         style="bold",
     )
     for name, evaluation in evaluations.items():

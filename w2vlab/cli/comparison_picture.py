@@ -19,7 +19,7 @@ def draw_comparison(compared: Sequence[Compared], checkpoints: Sequence[str]) ->
     """Draws every figure with its interval, a panel for each kind; before training is hollow."""
     kinds = [kind for kind in (PROBE, "ABX within", "ABX across", PNMI) if any(c.measure == kind for c in compared)]
     figure = Figure(figsize=(6 * len(kinds), 5.5), layout="constrained")
-    titles = {PROBE: "Phone probe: accuracy (%)", PNMI: "PNMI of the codes (%)"}
+    titles = {PROBE: "Phone probe: accuracy (%)", PNMI: "PNMI of the codes, corrected (%)"}
     panels = figure.subplots(1, len(kinds), squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=True):
         _draw(axes, [entry for entry in compared if entry.measure == kind], checkpoints)

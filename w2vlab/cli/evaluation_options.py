@@ -13,6 +13,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+_SECONDS_BETWEEN_LINES = 60
+"""In a log, where a stage takes longer."""
+
 OPTIONS = """\
   --corpus NAME       Labelled speech: festvox-ru (the default; fetched once), a folder of audio with .lab files, or a
                       lhotse manifest of cuts with the alignment `phone`. Without labels, what codes alone tell is
@@ -24,9 +27,11 @@ OPTIONS = """\
                       command leaves one.
   --num_train N       Most utterances to learn from under hash (150).
   --num_test N        Most utterances to measure on under hash (50).
-  --abx_cells N       Most cells of the ABX task, drawn evenly (1500); 0 leaves it out.
-  --abx_utterances W  Where they are drawn from: test (the default), or all labelled utterances.
-  --seed N            Of what is drawn (0).
+  --abx_cells N       Cells of the ABX task: all (the default), or at most N, drawn evenly among pairs of phones, then
+                      among the cells of each, which leaves the error's expected value as it is; 0 leaves ABX out.
+  --abx_utterances W  Where cells come from: test (the default), or all labelled utterances, which can take minutes
+                      for each representation.
+  --seed N            Of the draw of cells (0); nothing else is drawn.
   --device D          auto (the default), cpu, or cuda.
   --batch_seconds S   Most audio in a batch (40).
   --cache_dir DIR     Where fetched corpora are, as for `w2vlab fit`.
@@ -41,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="hash")
     parser.add_argument("--num_train", type=at_least(2), default=150)
     parser.add_argument("--num_test", type=at_least(1), default=50)
-    parser.add_argument("--abx_cells", type=at_least(0), default=1500)
+    parser.add_argument("--abx_cells", type=all_or_at_least(0), default=None)
     parser.add_argument("--abx_utterances", choices=("test", "all"), default="test")
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -71,6 +76,19 @@ def at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
+def all_or_at_least(least: int) -> Callable[[str], int | None]:
+    """Returns what reads an option that is `all`, which becomes None, or a whole number of at least `least`."""
+
+    def parse(text: str) -> int | None:
+        if text == "all":
+            return None
+        with suppress(argparse.ArgumentTypeError):
+            return at_least(least)(text)
+        raise argparse.ArgumentTypeError(f"must be all or a whole number of at least {least}, but is {text}.")
+
+    return parse
+
+
 def device_named(name: str) -> torch.device:
     """Returns the device that `auto`, `cpu` or `cuda` stands for on this machine.
 
@@ -92,7 +110,7 @@ def result_folder(checkpoint: Path) -> Path:
 
 @dataclass
 class ProgressReporter:
-    """Shows stages as bars on a terminal, and as a line each in a log.
+    """Shows stages as bars on a terminal, and in a log as a line each, with more of them in stages that take minutes.
 
     Attributes:
         console: Where.
@@ -105,15 +123,24 @@ class ProgressReporter:
     @contextmanager
     def stage(self, name: str, total: float) -> Iterator[Callable[[float], None]]:
         """Shows one stage until it is done."""
-        start = time.perf_counter()
+        start = told = time.perf_counter()
+        done = 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(self.prefix + name, total=total)
 
             def advance(steps: float) -> None:
+                nonlocal done, told
                 progress.update(task, advance=steps)
+                done += steps
+                now = time.perf_counter()
+                if not self.console.is_terminal and now - told > _SECONDS_BETWEEN_LINES and done < total:
+                    told = now
+                    self._print(f"{name}: {done:,.0f} of {total:,.0f}")
 
             yield advance
         if not self.console.is_terminal:
-            took = time.perf_counter() - start
-            self.console.print(f"{self.prefix}{name}: {took:.1f} s", highlight=False, soft_wrap=True)
+            self._print(f"{name}: {time.perf_counter() - start:.1f} s")
+
+    def _print(self, text: str) -> None:
+        self.console.print(self.prefix + text, highlight=False, soft_wrap=True)

@@ -100,6 +100,7 @@ def _units(evaluation: Evaluation) -> Table:
         "phone purity %",
         "code purity %",
         "PNMI %",
+        "corrected %",
         "shuffled %",
         "bit/s",
         "of changes",
@@ -115,10 +116,11 @@ def _units(evaluation: Evaluation) -> Table:
 
 def unit_cells(unit: UnitQuality) -> list[str]:
     """Returns a unit's row of text."""
+    pnmi = unit.pnmi, unit.pnmi_corrected, unit.pnmi_shuffled
     return [
         unit.name,
         f"{unit.num_used} of {unit.num_codes}" if unit.name != "joint" else f"{unit.num_used}",
-        *(percent(value) for value in (unit.phone_purity, unit.cluster_purity, unit.pnmi, unit.pnmi_shuffled)),
+        *(percent(value) for value in (unit.phone_purity, unit.cluster_purity, *pnmi)),
         *(f"{bits:.0f}" for bits in (unit.bits.frames, unit.bits.runs, unit.bits.runs_with_lengths)),
         f"{unit.run_frames:.2f}",
     ]

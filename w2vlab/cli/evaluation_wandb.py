@@ -26,6 +26,7 @@ _UNITS = (
     "pnmi",
     "pnmi_shuffled",
     "bits_a_second",
+    "pnmi_corrected",
 )
 
 
@@ -95,7 +96,7 @@ def _units(evaluations: dict[str, Evaluation]) -> list[Sequence[Any]]:
     for checkpoint, evaluation in evaluations.items():
         for source in evaluation.sources:
             for unit in source.units:
-                shares = (unit.phone_purity, unit.cluster_purity, unit.pnmi, unit.pnmi_shuffled)
-                known = [None if share is None or math.isnan(share) else share for share in shares]
-                rows.append([checkpoint, source.name, unit.name, unit.num_used, *known, unit.bits.frames])
+                shares = (unit.phone_purity, unit.cluster_purity, unit.pnmi, unit.pnmi_shuffled, unit.pnmi_corrected)
+                *known, corrected = (None if share is None or math.isnan(share) else share for share in shares)
+                rows.append([checkpoint, source.name, unit.name, unit.num_used, *known, unit.bits.frames, corrected])
     return rows

@@ -1,29 +1,22 @@
-"""The ABX task on triphones: which items make its cells, and how far apart they are under some representation."""
+"""The ABX task on triphones: which items make its cells."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from w2vlab.data.alignments import Alignment
-from w2vlab.functional.abx import abx_error
-from w2vlab.functional.dtw import angular_distances, dtw
+from w2vlab.functional.staged_draw import draw_in_stages
 from w2vlab.types import Seconds
 
 SILENCES = frozenset({"pau", "sil", "sp", "spn", "SIL", "h#", "<eps>", ""})
 """Names of pauses: they are context of a phone, but no phone that is compared with others."""
 
 Speakers = Literal["within", "across"]
-
-_MAX_NUMBERS = 16_000_000
-"""In the padded frames, and in the padded distances, of the pairs that are compared at once."""
 
 _T = TypeVar("_T")
 
@@ -70,9 +63,9 @@ class Cell:
     x: tuple[Item, ...]
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What the errors are averaged by: the pair of phones, and in it the speaker of A and B."""
-        return self.phone, self.other, self.speaker
+    def key(self) -> tuple[tuple[str, str], str]:
+        """What the errors are averaged by: the pair of phones, in this order, and in it the speaker of A and B."""
+        return (self.phone, self.other), self.speaker
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,8 @@ class AbxTask:
 
     Attributes:
         speakers: Whether X is of the same speaker as A and B.
-        cells: Those that were drawn.
-        num_possible: Those that there are.
+        cells: All cells, or those that were drawn; those of a neighbourhood lie side by side.
+        num_possible: Cells that there are.
     """
 
     speakers: Speakers
@@ -98,33 +91,42 @@ class AbxTask:
 def make_task(
     alignments: Mapping[str, Alignment],
     speakers: Speakers = "within",
-    max_cells: int = 1500,
-    max_items: int = 10,
-    max_speakers_x: int = 5,
+    max_cells: int | None = None,
+    max_items: int | None = None,
+    max_speakers_x: int | None = None,
     seed: int = 0,
     ends_on: Literal["triphone", "phone"] = "triphone",
 ) -> AbxTask:
-    """Makes the cells of a corpus, and draws some of them.
+    """Makes the cells of a corpus: all of them and nothing drawn, unless a limit is given.
 
     Within a speaker, a cell is a phone, another one, the two phones around them and a speaker who has said the first at
     least twice and the second at least once between the two. Across, X is said by somebody else. Pauses are neighbours,
     and no phones of their own.
 
+    Where `max_cells` is fewer than there are, they are drawn in the stages in which their errors are averaged, pairs of
+    phones first, so that the expected value of the average is that of all cells (`functional.staged_draw`). If all
+    cells were drawn alike, rare pairs would be missing.
+
     Args:
         alignments: The phones of each utterance, by its id.
         speakers: `within` or `across`.
-        max_cells: Most cells, drawn evenly.
-        max_items: Most items of a phone in a cell, drawn evenly; 10 in Libri-Light.
-        max_speakers_x: Across: with how many other speakers' X each A is compared at most; 5 in Libri-Light.
+        max_cells: Most cells; None for all.
+        max_items: Most items of a phone in a cell, drawn evenly; None for all. Libri-Light has 10.
+        max_speakers_x: Across: with how many other speakers' X each A is compared at most, drawn evenly; None for all.
+            Libri-Light has 5.
         seed: Of all draws.
         ends_on: Whether an item reaches over its neighbours, as in ZeroSpeech and Libri-Light, or is the phone alone.
+
+    Reference:
+        Cells and their average: Libri-Light, arXiv:1912.07875, and ZeroSpeech 2021, arXiv:2011.11588.
     """
     contexts = _items_by_context(alignments, ends_on)
     possible = list(_within(contexts) if speakers == "within" else _across(contexts, max_speakers_x, seed))
     draw = np.random.default_rng(seed)
     chosen = list(range(len(possible)))
-    if len(possible) > max_cells:
-        chosen = sorted(draw.choice(len(possible), max_cells, replace=False).tolist())
+    if max_cells is not None and len(possible) > max_cells:
+        stages = [((phone, other), speaker) for _, speaker, _, phone, other in possible]
+        chosen = draw_in_stages(stages, max_cells, draw)
     cells = []
     for index in chosen:
         context, speaker, speaker_x, phone, other = possible[index]
@@ -163,7 +165,7 @@ def _within(contexts: _Contexts) -> Iterable[_Key]:
                     yield from ((context, speaker, speaker, phone, other) for other in sorted(phones) if other != phone)
 
 
-def _across(contexts: _Contexts, max_speakers_x: int, seed: int) -> Iterable[_Key]:
+def _across(contexts: _Contexts, max_speakers_x: int | None, seed: int) -> Iterable[_Key]:
     draw = np.random.default_rng((seed, 1))
     for context in sorted(contexts):
         by_speaker = contexts[context]
@@ -176,72 +178,7 @@ def _across(contexts: _Contexts, max_speakers_x: int, seed: int) -> Iterable[_Ke
                             yield context, speaker, speaker_x, phone, other
 
 
-def _some(items: Sequence[_T], most: int, draw: np.random.Generator) -> tuple[_T, ...]:
-    if len(items) <= most:
+def _some(items: Sequence[_T], most: int | None, draw: np.random.Generator) -> tuple[_T, ...]:
+    if most is None or len(items) <= most:
         return tuple(items)
     return tuple(items[index] for index in sorted(draw.choice(len(items), most, replace=False).tolist()))
-
-
-def measure(
-    task: AbxTask,
-    frames: Callable[[Item], Tensor],
-    device: torch.device | str = "cpu",
-    advance: Callable[[int], None] = lambda pairs: None,
-) -> list[float]:
-    """Returns the error of each cell of `task`, in [0, 1]; 0.5 is chance.
-
-    Items are compared by the angles between their frames along the cheapest alignment (`functional.dtw`). All pairs of
-    all cells are computed together, those of similar lengths at a time.
-
-    Args:
-        task: What to compare.
-        frames: Gives the frames `(T, D)` of an item, at least one.
-        device: Where to compute.
-        advance: Is told of every so many pairs that are done.
-    """
-    items = sorted(task.items, key=lambda item: (item.utterance, item.start, item.end))
-    number = {item: index for index, item in enumerate(items)}
-    pairs: dict[tuple[int, int], int] = {}
-    for cell in task.cells:
-        for x in cell.x:
-            for y in (*cell.a, *cell.b):
-                pairs.setdefault((number[x], number[y]), len(pairs))
-    sequences = [frames(item) for item in items]
-    distances = _pair_distances(sequences, list(pairs), torch.device(device), advance)
-
-    def table(xs: Sequence[Item], ys: Sequence[Item]) -> Tensor:
-        return distances[torch.tensor([[pairs[number[x], number[y]] for y in ys] for x in xs])]
-
-    within = task.speakers == "within"
-    return [abx_error(table(cell.x, cell.a), table(cell.x, cell.b), same_items=within) for cell in task.cells]
-
-
-def _pair_distances(
-    sequences: Sequence[Tensor],
-    pairs: Sequence[tuple[int, int]],
-    device: torch.device,
-    advance: Callable[[int], None],
-) -> Tensor:
-    result = torch.zeros(len(pairs))
-    lengths = [len(sequence) for sequence in sequences]
-    order = sorted(range(len(pairs)), key=lambda p: (max(lengths[i] for i in pairs[p]), lengths[pairs[p][0]]))
-    for chunk in _chunks(order, [max(lengths[i] for i in pair) for pair in pairs], sequences[0].shape[1]):
-        first, second = ([pairs[p][side] for p in chunk] for side in (0, 1))
-        x, y = (pad_sequence([sequences[i] for i in side], batch_first=True).to(device) for side in (first, second))
-        distances = angular_distances(x, y)  # (P, N, M)
-        found = dtw(distances, [lengths[i] for i in first], [lengths[i] for i in second])
-        result[torch.tensor(chunk)] = found.float().cpu()
-        advance(len(chunk))
-    return result
-
-
-def _chunks(order: Sequence[int], longest: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Cuts `order`, by ascending length, into parts that fit the memory."""
-    chunk: list[int] = []
-    for pair in order:
-        if chunk and (len(chunk) + 1) * longest[pair] * max(width, longest[pair]) > _MAX_NUMBERS:
-            yield chunk
-            chunk = []
-        chunk.append(pair)
-    if chunk:
-        yield chunk

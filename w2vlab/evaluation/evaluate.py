@@ -95,19 +95,19 @@ def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> Pretraining
 
 
 def make_tasks(
-    corpus: EvaluationCorpus, max_cells: int = 1500, whole_corpus: bool = False, seed: int = 0
+    corpus: EvaluationCorpus, max_cells: int | None = None, whole_corpus: bool = False, seed: int = 0
 ) -> tuple[AbxTask, ...]:
     """Makes the ABX tasks that a corpus allows: within its speakers, and across where there are several.
 
     Args:
         corpus: The utterances; without phones there is no task.
-        max_cells: Most cells of a task, drawn evenly; 0 for no task.
+        max_cells: Most cells of a task, drawn as `make_task` does; None for all of them, 0 for no task.
         whole_corpus: Take all utterances that have labels, not the test utterances alone.
-        seed: Of the draws.
+        seed: Of the draw, where there are more cells than that.
     """
     ids = corpus.alignments if whole_corpus else set(corpus.split.test)
     alignments = {name: found for name, found in corpus.alignments.items() if name in ids}
-    if not max_cells:
+    if max_cells == 0:
         return ()
     tasks = [make_task(alignments, "within", max_cells, seed=seed)]
     if len({alignment.speaker for alignment in alignments.values()}) > 1:

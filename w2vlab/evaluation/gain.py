@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from w2vlab.evaluation.bootstrap import Interval, Resampled, of_probe
 from w2vlab.evaluation.corpus import EvaluationCorpus
 from w2vlab.evaluation.extraction import Extractor, ModelFeatures, read_batches
+from w2vlab.evaluation.intervals import of_probe
 from w2vlab.evaluation.layers import CODES, QUANTIZED, available
 from w2vlab.evaluation.measure import Reporter, Silent
 from w2vlab.evaluation.mfcc import MfccFeatures
 from w2vlab.evaluation.probe import Examples, ProbeResult, held_out_split, phone_rows, run_probe
+from w2vlab.functional.interval import Interval
+from w2vlab.functional.jackknife import Jackknifed
 from w2vlab.functional.logistic import fit_logistic
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import Seconds
@@ -44,8 +46,8 @@ class Best:
     held_out: Mapping[str, float]
 
     @property
-    def resampled(self) -> Resampled:
-        """Its accuracy over resampled test utterances, the same ones for all."""
+    def jackknifed(self) -> Jackknifed:
+        """Its accuracy without each of the test utterances, which are the same for all."""
         return of_probe(self.probe)
 
 
@@ -65,13 +67,13 @@ class Gain:
 
     @property
     def over_before(self) -> Interval | None:
-        """How much more the trained network names, utterances resampled in pairs; None without the untrained one."""
-        return None if self.before is None else self.trained.resampled.minus(self.before.resampled)
+        """How much more the trained network names, utterances left out in pairs; None without the untrained one."""
+        return None if self.before is None else self.trained.jackknifed.minus(self.before.jackknifed)
 
     @property
     def over_mfcc(self) -> Interval:
         """The same beside cepstra."""
-        return self.trained.resampled.minus(self.mfcc.resampled)
+        return self.trained.jackknifed.minus(self.mfcc.jackknifed)
 
 
 def measure_gain(

@@ -10,9 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from w2vlab.evaluation import abx
+from w2vlab.evaluation.abx import AbxTask, Item
+from w2vlab.evaluation.abx_errors import AbxErrors, measure
 from w2vlab.evaluation.corpus import SHIFT_SECONDS, EvaluationCorpus
 from w2vlab.evaluation.extraction import Extractor, Features, as_vectors, read_batches
+from w2vlab.evaluation.frame_store import FrameStore
 from w2vlab.evaluation.layers import CODES
 from w2vlab.evaluation.probe import Examples, ProbeResult, phone_rows, run_probe
 from w2vlab.evaluation.unit_quality import UnitData, UnitQuality, frame_phones, measure_units
@@ -61,14 +63,14 @@ class Measured:
         dim: Its width.
         probe: The phone probe.
         shifted: The same where each frame lies 0.3 s behind its phone: what is known without hearing it.
-        abx: Errors of the cells of each task, by `within` or `across`.
+        abx: Errors of each task, by `within` or `across`.
     """
 
     name: str
     dim: int
     probe: ProbeResult | None = None
     shifted: ProbeResult | None = None
-    abx: dict[str, list[float]] = field(default_factory=dict)
+    abx: dict[str, AbxErrors] = field(default_factory=dict)
 
 
 @dataclass
@@ -95,7 +97,7 @@ class _Kept:
     """What is left of the features when the audio is done with."""
 
     examples: dict[tuple[str, str], Examples]  # by "train" or "test" or those shifted, and representation
-    whole: dict[str, Features]  # of utterances with items of ABX
+    whole: FrameStore  # of utterances with items of ABX
     codes: dict[str, Tensor]
     phones: dict[str, Tensor]
     dims: dict[str, int]
@@ -105,7 +107,7 @@ def measure_source(
     name: str,
     extractor: Extractor,
     corpus: EvaluationCorpus,
-    tasks: Sequence[abx.AbxTask],
+    tasks: Sequence[AbxTask],
     settings: Settings,
     reporter: Reporter | None = None,
     probed: Sequence[str] | None = None,
@@ -141,10 +143,10 @@ def measure_source(
                 advance(1)
     for task in tasks:
         chosen = [key for key in measured if compared is None or key in compared]
-        with reporter.stage(f"{name}: ABX {task.speakers} speakers", len(chosen)) as advance:
+        cells = len(task.cells) * len(chosen)
+        with reporter.stage(f"{name}: ABX {task.speakers} speakers (cells)", cells) as advance:
             for key in chosen:
-                measured[key].abx[task.speakers] = _abx(kept, key, extractor, task, settings)
-                advance(1)
+                measured[key].abx[task.speakers] = _abx(kept, key, extractor, task, settings, advance)
     data, units = None, []
     if kept.codes:
         data = UnitData(kept.codes, kept.phones, settings.codebook_size, len(corpus.phones))
@@ -156,11 +158,11 @@ def _extract(
     name: str,
     extractor: Extractor,
     corpus: EvaluationCorpus,
-    tasks: Sequence[abx.AbxTask],
+    tasks: Sequence[AbxTask],
     settings: Settings,
     reporter: Reporter,
 ) -> _Kept:
-    kept = _Kept({}, {}, {}, {}, {})
+    kept = _Kept({}, FrameStore(), {}, {}, {})
     compared = {item.utterance for task in tasks for item in task.items}
     train, test = set(corpus.split.train), set(corpus.split.test)
     wanted = sorted((train if corpus.alignments else set()) | test | compared)
@@ -175,7 +177,7 @@ def _extract(
                 if utterance in test and CODES in features:
                     _keep_codes(kept, utterance, features[CODES], extractor, corpus)
                 if utterance in compared:
-                    kept.whole[utterance] = features
+                    kept.whole.add(utterance, features)
             advance(seconds)
     if missing := sorted(set(wanted) - seen):
         raise ValueError(
@@ -211,9 +213,9 @@ def _probe(kept: _Kept, key: str, kind: str, corpus: EvaluationCorpus, settings:
     return run_probe(train, test, len(corpus.phones), settings.device)
 
 
-def _abx(kept: _Kept, key: str, extractor: Extractor, task: abx.AbxTask, settings: Settings) -> list[float]:
-    def frames(item: abx.Item) -> Tensor:
-        whole = kept.whole[item.utterance][key]
+def _abx(kept: _Kept, key: str, extractor: Extractor, task: AbxTask, settings: Settings, advance: Advance) -> AbxErrors:
+    def frames(item: Item) -> Tensor:
+        whole = kept.whole.get(item.utterance, key)
         return as_vectors(whole[extractor.grid.between(item.start, item.end, len(whole))], settings.codebook_size)
 
-    return abx.measure(task, frames, torch.device(settings.device))
+    return measure(task, frames, torch.device(settings.device), advance)

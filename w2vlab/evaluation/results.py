@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from w2vlab.data.held_out import Split
 from w2vlab.evaluation.abx import AbxTask
+from w2vlab.evaluation.abx_errors import AbxErrors
 from w2vlab.evaluation.evaluate import Evaluation
 from w2vlab.evaluation.measure import Measured, SourceResult
 from w2vlab.evaluation.probe import ProbeResult
-from w2vlab.functional.abx import StagedMean
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,6 @@ class Row:
     abx_random: dict[str, float]
 
 
-def abx_mean(task: AbxTask, errors: Sequence[float], weights: Any = None) -> float:
-    """Averages the errors of cells over neighbourhoods, then speakers, then pairs of phones."""
-    return StagedMean([cell.key for cell in task.cells])(errors, weights)
-
-
 def table_rows(evaluation: Evaluation) -> list[Row]:
     """Returns the rows of the model's representations and, last, of cepstra."""
     controls = {m.name: m for m in evaluation.random.representations} if evaluation.random else {}
@@ -61,8 +55,8 @@ def table_rows(evaluation: Evaluation) -> list[Row]:
 
 
 def _row(evaluation: Evaluation, measured: Measured, control: Measured | None) -> Row:
-    def means(errors: dict[str, list[float]]) -> dict[str, float]:
-        return {t.speakers: abx_mean(t, errors[t.speakers]) for t in evaluation.tasks if t.speakers in errors}
+    def means(found: dict[str, AbxErrors]) -> dict[str, float]:
+        return {name: errors.value for name, errors in found.items()}
 
     return Row(
         measured.name,
@@ -119,8 +113,8 @@ def _source(source: SourceResult) -> dict[str, Any]:
                 "dim": m.dim,
                 "probe": None if m.probe is None else asdict(m.probe),
                 "shifted": None if m.shifted is None else asdict(m.shifted),
-                "abx_errors": m.abx,
-                "abx_mean_over_cells": {name: sum(errors) / len(errors) for name, errors in m.abx.items()},
+                "abx_errors": {name: found.errors.tolist() for name, found in m.abx.items()},
+                "abx_mean_over_cells": {name: float(found.errors.mean()) for name, found in m.abx.items()},
             }
             for m in source.representations
         ],

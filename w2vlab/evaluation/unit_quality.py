@@ -11,6 +11,8 @@ from torch import Tensor
 from w2vlab.data.alignments import Alignment
 from w2vlab.evaluation.frames import FrameGrid
 from w2vlab.functional.code_statistics import mean_run_length
+from w2vlab.functional.information import jackknifed_pnmi
+from w2vlab.functional.jackknife import Jackknifed
 from w2vlab.functional.units import (
     BitRate,
     bit_rate,
@@ -39,6 +41,8 @@ class UnitQuality:
         cluster_purity: See `functional.units`.
         pnmi: See `functional.units`.
         pnmi_shuffled: PNMI of the same codes in random order: what so many codes get from so few frames for nothing.
+        pnmi_corrected: PNMI without the part that so few frames add (`functional.jackknife`), for comparisons between
+            different numbers of codes.
     """
 
     name: str
@@ -50,6 +54,7 @@ class UnitQuality:
     cluster_purity: float | None = None
     pnmi: float | None = None
     pnmi_shuffled: float | None = None
+    pnmi_corrected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ def measure_units(data: UnitData, frames_per_second: float) -> list[UnitQuality]
                 "cluster_purity": cluster_purity(counts),
                 "pnmi": phone_normalized_mutual_information(counts),
                 "pnmi_shuffled": _shuffled_pnmi(data, codes, num_codes),
+                "pnmi_corrected": without_each(data, codes).corrected().value,
             }
         used = len(torch.unique(torch.cat(sequences)))
         runs = mean_run_length([sequence[:, None] for sequence in sequences])[0]
@@ -116,6 +122,12 @@ def count_phones(data: UnitData, codes: Mapping[str, Tensor], num_codes: int) ->
     """Returns in how many frames each code stands with each phone, `(V, P)`."""
     numbers, phones = _all_labelled(data, codes)
     return cooccurrence(numbers, phones, num_codes, data.num_phones)
+
+
+def without_each(data: UnitData, codes: Mapping[str, Tensor]) -> Jackknifed:
+    """Returns the PNMI of numbered codes `(T,)`, and what it is without each utterance."""
+    pairs = [data.labelled(name, codes[name]) for name in sorted(codes)]
+    return jackknifed_pnmi([(numbers.numpy(), phones.numpy()) for numbers, phones in pairs])
 
 
 def _shuffled_pnmi(data: UnitData, codes: Mapping[str, Tensor], num_codes: int) -> float:

@@ -75,7 +75,7 @@ def phone_normalized_mutual_information(counts: Tensor) -> float:
     phones, codes = _entropy(joint.sum(dim=0)), _entropy(joint.sum(dim=1))
     if phones <= 0:
         return math.nan
-    return max(0.0, (phones + codes - _entropy(joint.flatten())) / phones)
+    return min(1.0, max(0.0, (phones + codes - _entropy(joint.flatten())) / phones))
 
 
 def joint_codes(sequences: Sequence[Tensor]) -> tuple[list[Tensor], int]:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mpmath
-
-CONFIDENCE = 0.95
+from w2vlab.functional.student import t_quantile
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ def mean_of(values: Sequence[float]) -> Mean:
     mean = math.fsum(values) / number if number else math.nan
     if number < 2:
         return Mean(number, mean, None)
-    return Mean(number, mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (number - 1)))
+    # No squares: those of very large or small values are no floats any more.
+    return Mean(number, mean, math.hypot(*(value - mean for value in values)) / math.sqrt(number - 1))
 
 
 def difference(group: Mean, baseline: Mean) -> Difference | None:
@@ -59,6 +58,9 @@ def difference(group: Mean, baseline: Mean) -> Difference | None:
 
     The interval is `d ± t(0.975, ν) s` with `s² = s₁²/n₁ + s₂²/n₂` and Welch's degrees of freedom
     `ν = s⁴ / ((s₁²/n₁)²/(n₁-1) + (s₂²/n₂)²/(n₂-1))`.
+
+    Of normal outcomes about 95 % of such intervals hold the true difference; of two values beside five whose deviation
+    is a third of theirs, 88 %: with two seeds on a side, it is the number of seeds that is missing.
 
     Args:
         group: What is compared.
@@ -76,34 +78,12 @@ def difference(group: Mean, baseline: Mean) -> Difference | None:
     value = group.mean - baseline.mean
     if group.deviation is None or baseline.deviation is None:
         return Difference(value, None, None)
-    parts = [
-        side**2 / number for side, number in ((group.deviation, group.number), (baseline.deviation, baseline.number))
-    ]
-    variance = sum(parts)
-    if variance == 0:
+    sides = ((group.deviation, group.number), (baseline.deviation, baseline.number))
+    errors = [deviation / math.sqrt(number) for deviation, number in sides]
+    error = math.hypot(*errors)
+    if error == 0:
         return Difference(value, value, value)
-    # Shares of the variance, because its square may be too small for a float.
-    shares = [part / variance for part in parts]
-    freedom = 1 / sum(s**2 / (n - 1) for s, n in zip(shares, (group.number, baseline.number), strict=True))
-    margin = _quantile(freedom) * math.sqrt(variance)
+    freedom = 1 / sum((part / error) ** 4 / (number - 1) for part, (_, number) in zip(errors, sides, strict=True))
+    least = min(group.number, baseline.number) - 1  # what it is in exact numbers
+    margin = t_quantile(max(least, freedom)) * error
     return Difference(value, value - margin, value + margin)
-
-
-def _quantile(freedom: float) -> float:
-    """Returns how far from 0 Student's t stays with probability `CONFIDENCE`.
-
-    It is between 1.96 and 12.71, as there is one degree of freedom at the least. SciPy has this function, but where
-    SciPy is installed, torchmetrics loads a large part of it into every run.
-
-    Args:
-        freedom: Degrees of freedom.
-
-    Reference:
-        Abramowitz and Stegun 1964, Handbook of Mathematical Functions, 26.7.1: the probability is an incomplete beta
-        function.
-    """
-
-    def missing(t: float) -> float:
-        return float(mpmath.betainc(0.5, freedom / 2, 0, t**2 / (freedom + t**2), regularized=True)) - CONFIDENCE
-
-    return float(mpmath.findroot(missing, (1.9, 13.0), solver="anderson"))
