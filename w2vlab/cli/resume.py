@@ -15,6 +15,7 @@ from w2vlab.cli.run_roots import RunRoots
 from w2vlab.files import RUN_RECORD
 from w2vlab.modules.loading import LAST, PREVIOUS, previous_of, read_checkpoint, unreadable, why_unusable
 from w2vlab.modules.resuming import validation_is_due
+from w2vlab.modules.saved import saved_config
 from w2vlab.options import flat, without_options
 from w2vlab.wording import count
 
@@ -167,7 +168,7 @@ def _start(path: Path) -> Start:
     update = int(checkpoint.get("global_step", 0))
     last = path.with_name(LAST)
     is_newest = path == last or not last.exists() or why_unusable(last) is not None or _update_of(last) <= update
-    config = checkpoint.get("w2vlab_config")
+    config = saved_config(checkpoint, path)
     return Start(path, update, _run_of(path, checkpoint), config, validation_is_due(checkpoint), is_newest)
 
 

@@ -71,7 +71,7 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
 
 def fingerprint(source: Path, entries: list[Entry]) -> str:
     """Returns a key that changes when an utterance, a file's size or its time of change does."""
-    digest = hashlib.blake2b(_FORMAT.encode(), digest_size=16)
+    digest = hashlib.blake2b(digest_size=16, person=SCAN)
     manifest = () if source.is_dir() else (source,)
     digest.update(repr([_stat(path) for path in manifest]).encode())
     for entry in entries:

@@ -148,7 +148,7 @@ def _distances(
     )  # (P, 2)
     distances = _pair_distances(sequences, pairs, torch.device(device))
     counts = [int(neighbourhood.wanted.sum()) for neighbourhood in neighbourhoods]
-    for neighbourhood, part in zip(neighbourhoods, distances.split(counts), strict=True):
+    for neighbourhood, part in zip(neighbourhoods, torch.split(distances, counts), strict=True):
         table = torch.zeros(neighbourhood.wanted.shape)
         table[neighbourhood.wanted] = part
         for x, a, b in neighbourhood.sides:

@@ -122,8 +122,9 @@ class StagedMean:
             values = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
             counts = (totals > 0).astype(np.float64)
         numbers = counts.sum(axis=1)
-        means = np.full(len(values), np.nan)
-        return np.divide((values * counts).sum(axis=1), numbers, out=means, where=numbers > 0)
+        means: Floats = np.full(len(values), np.nan)
+        np.divide((values * counts).sum(axis=1), numbers, out=means, where=numbers > 0)
+        return means
 
 
 def sums_of_groups(values: Floats, groups: Ints, number: int | None = None) -> Floats:
@@ -140,4 +141,4 @@ def sums_of_groups(values: Floats, groups: Ints, number: int | None = None) -> F
     number = int(groups.max(initial=-1)) + 1 if number is None else number
     places = np.arange(len(values))[:, None] * number + groups
     sums = np.bincount(places.ravel(), values.ravel(), len(values) * number)
-    return np.asarray(sums).reshape(len(values), number)
+    return sums.astype(np.float64, copy=False).reshape(len(values), number)

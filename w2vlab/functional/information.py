@@ -25,9 +25,8 @@ def jackknifed_pnmi(utterances: Sequence[tuple[Ints, Ints]]) -> Jackknifed:
     counts = np.bincount(pair, minlength=len(pairs)).astype(np.float64)
 
     def figure(counts: Floats) -> float:
-        joint, of_codes, of_phones = (
-            _entropy(c) for c in (counts, np.bincount(code, counts), np.bincount(phone, counts))
-        )
+        joint = _entropy(counts)
+        of_codes, of_phones = (_entropy(np.bincount(side, counts).astype(np.float64)) for side in (code, phone))
         share = (of_codes + of_phones - joint) / of_phones if of_phones > 0 else 0.0
         return min(1.0, max(0.0, share))  # but for rounding
 
