@@ -50,10 +50,11 @@ def _options_of(config: Namespace, slot: str) -> Mapping[str, Any]:
     found: Any = config
     for name in slot.split("."):
         inner = found.get("init_args") or found
-        found = inner.get(name) if name in inner else Namespace()
+        found = inner.get(name) if name in inner else None
         if not isinstance(found, dict | Namespace):
             return {}
-    return vars(found.get("init_args") or Namespace())
+    options = found.get("init_args")
+    return {} if options is None else vars(options) if isinstance(options, Namespace) else options
 
 
 def _settings(args: Sequence[str]) -> Iterator[tuple[str, Any]]:

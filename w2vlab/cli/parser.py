@@ -68,7 +68,9 @@ class RunParser(LightningArgumentParser):
         sys.stderr.write(f"error: {explain(message)}\n")
         self.exit(2)
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:
+    def parse_args(  # type: ignore[override]  # jsonargparse itself takes more than argparse
+        self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any
+    ) -> Namespace:
         """Parses, and remembers what was typed for the parsers of the parts."""
         before = _typed.set(_typed.get() or tuple(args or ()))
         try:
@@ -77,7 +79,7 @@ class RunParser(LightningArgumentParser):
         finally:
             _typed.reset(before)
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Returns the help; that of a part has its options as they are typed.
 
         The parser of a part knows the slot alone (`quantizer`), not where it is (`model.quantizer`).
@@ -93,7 +95,7 @@ class RunParser(LightningArgumentParser):
                     new + option.removeprefix(old) if option.startswith(old) else option
                     for option in action.option_strings
                 ]
-        text: str = super().format_help()
+        text: str = super().format_help(*args, **kwargs)
         return text
 
     def _known_options(self, name: str) -> str:

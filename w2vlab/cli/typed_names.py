@@ -27,7 +27,9 @@ def typed_message(problems: Sequence[BaseException]) -> str:
     if not re.search(r"`\w+`", message):
         return message
     calls = [call for problem in problems for call in _calls(problem)]
-    config = next(filter(None, (_config_of(value) for call in calls for value in call.values())), Namespace())
+    config = next(filter(None, (_config_of(value) for call in calls for value in call.values())), None)
+    if config is None:
+        return message
     for call in reversed([call for call in calls if "self" in call]):  # from the inside out
         # Of several slots with parts of one class, the one whose options the constructor was called with.
         slots = sorted(_slots_of(type(call["self"]), config), key=lambda slot: -_num_equal(slot[1], call))
