@@ -84,15 +84,17 @@ def tally(last: Path, damages: Iterator[Damage], patience: int) -> Counter[str]:
     root = last.parents[3]
     found: Counter[str] = Counter()
     logging.disable()  # thousands of warnings
-    for damage in damages:
-        damage(last)
-        outcome = _outcome(last, previous, expected, RunRoots(root, root), patience)
-        found[outcome] += 1
-        if outcome not in ("recognised", "harmless"):
-            print(f"{outcome}: {getattr(damage, '__name__', damage)}", flush=True)
-        _remove(last)
-        last.write_bytes(whole)
-    logging.disable(logging.NOTSET)
+    try:
+        for damage in damages:
+            damage(last)
+            outcome = _outcome(last, previous, expected, RunRoots(root, root), patience)
+            found[outcome] += 1
+            if outcome not in ("recognised", "harmless"):
+                print(f"{outcome}: {getattr(damage, '__name__', damage)}", flush=True)
+            _remove(last)
+            last.write_bytes(whole)
+    finally:
+        logging.disable(logging.NOTSET)
     return found
 
 
