@@ -73,7 +73,7 @@ def make_checkpoints(root: Path) -> Path:
     return last
 
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 def tally(last: Path, damages: Iterator[Damage], patience: int) -> Counter[str]:
@@ -84,15 +84,17 @@ def tally(last: Path, damages: Iterator[Damage], patience: int) -> Counter[str]:
     root = last.parents[3]
     found: Counter[str] = Counter()
     logging.disable()  # thousands of warnings
-    for damage in damages:
-        damage(last)
-        outcome = _outcome(last, previous, expected, RunRoots(root, root), patience)
-        found[outcome] += 1
-        if outcome not in ("recognised", "harmless"):
-            print(f"{outcome}: {getattr(damage, '__name__', damage)}", flush=True)
-        _remove(last)
-        last.write_bytes(whole)
-    logging.disable(logging.NOTSET)
+    try:
+        for damage in damages:
+            damage(last)
+            outcome = _outcome(last, previous, expected, RunRoots(root, root), patience)
+            found[outcome] += 1
+            if outcome not in ("recognised", "harmless"):
+                print(f"{outcome}: {getattr(damage, '__name__', damage)}", flush=True)
+            _remove(last)
+            last.write_bytes(whole)
+    finally:
+        logging.disable(logging.NOTSET)
     return found
 
 
@@ -195,20 +197,20 @@ def foreign(last: Path) -> Iterator[Damage]:
         with zipfile.ZipFile(path, "w", compression) as file:
             file.writestr("archive/data.pkl", content)
 
-    yield lambda path: path.write_text("a text\n" * 1000) and None
-    yield lambda path: path.write_bytes(os.urandom(100_000)) and None
-    yield lambda path: path.write_bytes(bytes(100_000)) and None
-    yield lambda path: path.write_text(json.dumps({"state_dict": {}, "global_step": 9})) and None
-    yield lambda path: path.write_bytes(pickle.dumps({"state_dict": {}})) and None
-    yield lambda path: path.write_bytes(pickle.dumps(_MakesFolder(path.with_name("made")))) and None
+    yield lambda path: path.write_text("a text\n" * 1000)
+    yield lambda path: path.write_bytes(os.urandom(100_000))
+    yield lambda path: path.write_bytes(bytes(100_000))
+    yield lambda path: path.write_text(json.dumps({"state_dict": {}, "global_step": 9}))
+    yield lambda path: path.write_bytes(pickle.dumps({"state_dict": {}}))
+    yield lambda path: path.write_bytes(pickle.dumps(_MakesFolder(path.with_name("made"))))
     yield lambda path: torch.save([1, 2, 3], path)
     yield lambda path: torch.save({"state_dict": {"weight": torch.zeros(3)}}, path)
     yield lambda path: torch.save({"state_dict": _MakesFolder(path.with_name("made"))}, path)
     yield lambda path: torch.save({"state_dict": {}}, path, _use_new_zipfile_serialization=False)
     yield lambda path: zipped(path, zipfile.ZIP_DEFLATED, bytes(500_000_000))  # would unpack to half a gigabyte
     yield lambda path: zipped(path, zipfile.ZIP_STORED, b"no pickle")
-    yield lambda path: path.write_bytes(b"\x1f\x8b" + whole) and None
-    yield lambda path: path.write_bytes(whole + whole) and None
+    yield lambda path: path.write_bytes(b"\x1f\x8b" + whole)
+    yield lambda path: path.write_bytes(whole + whole)
 
 
 class _MakesFolder:

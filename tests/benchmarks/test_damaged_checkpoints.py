@@ -21,7 +21,7 @@ def test_damage_is_recognised_or_harmless(
         (folder / "run.json").write_text(json.dumps({"root": str(root / "run" / "runs"), "continued": []}))
         content: dict[str, Any] = {"loops": {}, "optimizer_states": [], "lr_schedulers": []}
         for update, name in enumerate(("last-previous", "last")):
-            state = {"state_dict": {"weight": torch.full((300,), update)}, "global_step": update, **content}
+            state = {"state_dict": {"weight": torch.full((3000,), update)}, "global_step": update, **content}
             torch.save({**state, "pytorch-lightning_version": "2"}, folder / "checkpoints" / f"{name}.ckpt")
         return folder / "checkpoints" / "last.ckpt"
 
