@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from matplotlib.axes import Axes
 
 _BELOW, _ABOVE = 0.04, 0.08
@@ -21,7 +22,7 @@ def from_zero(axes: Axes, top: float | None = None) -> None:
         top: The largest value that there can be; None for the largest that is drawn.
     """
     if top is None:
-        values = [float(value) for line in axes.lines for value in line.get_ydata()]  # type: ignore[union-attr]
-        top = max(filter(math.isfinite, values), default=0.0)
+        values = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
+        top = max((float(value) for line in values for value in line if math.isfinite(value)), default=0.0)
     top = top if top > 0 else 1.0
     axes.set_ylim(-_BELOW * top, (1 + _ABOVE) * top)

@@ -207,7 +207,9 @@ def _checked(row: Any) -> dict[str, Any]:
     Raises:
         ValueError: It has no update.
     """
-    update = row.get("update") if isinstance(row, dict) else None
+    if not isinstance(row, dict):
+        raise ValueError("a row of metrics must be a mapping")
+    update = row.get("update")
     if not isinstance(update, int | float) or isinstance(update, bool) or not 0 <= update <= _MOST_UPDATES:
         raise ValueError("a row of metrics must have the number of its update")
     return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from w2vlab.registry import known_names
 from w2vlab.sweeps.parameters import as_number
@@ -98,5 +98,5 @@ def _bands(content: Mapping[str, Any], eta: float) -> tuple[int, ...]:
     return tuple(sorted({int(least * eta**step) for step in range(_MAX_BANDS)}))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
