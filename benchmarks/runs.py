@@ -190,8 +190,8 @@ def losses(folder: Path) -> list[tuple[int, float]]:
         first = int(resumed[1]) if resumed else 0
         for table in _tables(folder):
             before, after = (folder / f"{table.parent.name}-{start}.csv" for start in (number, number + 1))
-            after = after if after.is_file() else table
-            if not (before.is_file() and before.read_bytes() == after.read_bytes()):
+            after = table if number == len(starts) - 1 else after
+            if after.is_file() and not (before.is_file() and before.read_bytes() == after.read_bytes()):
                 found += [(update, loss) for update, loss in _rows(after) if update >= first]
     return found
 
