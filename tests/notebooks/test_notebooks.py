@@ -71,13 +71,13 @@ def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("notebook_*.png")), ids=lambda path: path.stem)
-def test_a_picture_of_the_readme_is_the_notebooks(picture: Path) -> None:
+def test_a_picture_of_the_docs_is_the_notebooks(picture: Path) -> None:
     number = picture.stem.split("_")[1]
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     outputs = [output for cell in code_cells(nbformat.read(path, as_version=4)) for output in cell.outputs]
     shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert picture.read_bytes() in [base64.b64decode(image) for image in shown]
-    assert f"docs/{picture.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"]({picture.name})" in (ROOT / "docs" / "understanding.md").read_text(encoding="utf-8")
 
 
 @notebooks
