@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 from zlib import crc32
@@ -75,6 +76,7 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
     It is the same run where its logger keeps runs in the folder in which that one lies. It is a new run where
     `default_root_dir`, the logger or its project are others, where the logger has been given an id of its own, where
     `new_run` asks for it, and behind a checkpoint that is not the run's newest: what came after it must not be lost.
+    So it is in Weights & Biases where another logger has numbered the run: other folders have that number, too.
 
     Args:
         trainer: The trainer, none of whose loggers has begun.
@@ -92,7 +94,8 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
     if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves nothing behind
         return False
     first = loggers[0]
-    same = _keeps_runs_in(first, trainer, folder.parent) and _version_of(first) in (None, folder.name)
+    ids = {folder.name} if _is_a_number(first, folder) else {None, folder.name}
+    same = _keeps_runs_in(first, trainer, folder.parent) and _version_of(first) in ids
     if same and not new_run and start.is_newest:
         if getattr(rank_zero_only, "rank", 0) == 0:
             lock.take(folder)
@@ -111,6 +114,11 @@ def _keeps_runs_in(logger: Logger, trainer: Trainer, folder: Path) -> bool:
         return False  # nothing is known of how it would continue a run
     place = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
     return place.resolve() == folder.resolve()
+
+
+def _is_a_number(logger: Logger, folder: Path) -> bool:
+    """Tells whether another logger, or none, has numbered a run that Weights & Biases would continue."""
+    return isinstance(logger, WandbLogger) and re.fullmatch(r"version_\d+", folder.name) is not None
 
 
 def _version_of(logger: Logger) -> str | None:
