@@ -82,6 +82,20 @@ def test_a_run_may_be_another_one(how: str, fit: Fit, caplog: pytest.LogCaptureF
         assert f"The run continues in {folder}; --new_run=true would give it a folder of its own." in caplog.messages
 
 
+@pytest.mark.parametrize("named", ["--trainer.logger.version=exp", "--checkpoint.dirpath=there"])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_new_run_is_refused_in_the_place_of_the_old_one(
+    named: str, older: bool, fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(*EVERY, "--trainer.max_steps=3", named) == 0
+    last = next(Path().rglob("last.ckpt"))
+    before = {path: path.read_bytes() for path in Path().rglob("*.ckpt")}
+    how = [f"--ckpt_path={last.with_name('update-2.ckpt')}"] if older else [f"--ckpt_path={last}", "--new_run=true"]
+    assert fit(*EVERY, named, *how) == 1
+    assert "must be another" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().rglob("*.ckpt")} == before
+
+
 def test_the_command_of_a_new_run_resumes_that_one(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     stop = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=3"]
     assert fit("--trainer.max_steps=2") == 0

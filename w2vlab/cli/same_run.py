@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from w2vlab.callbacks.checkpoint import run_checkpoint
 from w2vlab.callbacks.run_lock import RunLock
 from w2vlab.cli.resume import Start
 from w2vlab.distributed import all_gather, is_distributed
@@ -102,11 +103,28 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
         _continue(first, folder, start.update)
         rank_zero_info(f"The run continues in {folder}; --new_run=true would give it a folder of its own.")
         return True
+    _refuse_the_same_place(trainer, start, folder if same and _version_of(first) else None, new_run)
     why = ""
     if same and not new_run:
         why = f": {start.checkpoint.name} is behind the newest checkpoint there"
     rank_zero_info(f"It is a new run, and {folder} stays as it is{why}.")
     return False
+
+
+def _refuse_the_same_place(trainer: Trainer, start: Start, named: Path | None, new_run: bool) -> None:
+    """Refuses a new run whose options name a place of the run that is to stay as it is."""
+    if named is not None:
+        raise ValueError(
+            f"The logger's `version` (`id` of Weights & Biases) must be another for a new run, but is {named.name}: "
+            f"{named} would be written over. Change it, or leave it out."
+        )
+    checkpoint = run_checkpoint(trainer)
+    there = None if checkpoint is None or checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
+    if (new_run or not start.is_newest) and there is not None and there.resolve() == start.checkpoint.parent.resolve():
+        raise ValueError(
+            f"`checkpoint.dirpath` must be another folder for a new run, but is {there}, whose checkpoints would be "
+            "written over. Change it, or leave it out."
+        )
 
 
 def _keeps_runs_in(logger: Logger, trainer: Trainer, folder: Path) -> bool:
