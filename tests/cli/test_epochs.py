@@ -98,6 +98,15 @@ def test_a_run_by_epochs_says_where_it_is(
     assert "`window` (50) is longer than the run (10 updates)" in caplog.text
 
 
+def test_a_resumed_run_by_epochs_says_where_it_is(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    by_epochs = ["--trainer.max_steps=-1", "--trainer.val_check_interval=1.0"]
+    assert fit(*by_epochs, "--trainer.max_epochs=1") == 0
+    capsys.readouterr()
+    assert fit(*by_epochs, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if ": loss" in line]
+    assert lines == ["epoch 2 of 2, update 10, validation", "epoch 2 of 2, update 10"]
+
+
 def test_validations_may_be_a_time_apart(fit: Fit) -> None:
     assert fit("--data.micro_batches=1", "--trainer.val_check_interval=00:00:00:00", "--trainer.max_steps=2") == 0
     assert validated() == [1, 2]

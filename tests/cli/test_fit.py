@@ -240,6 +240,13 @@ def test_interrupted_run_says_how_to_resume(
     assert [load(run / "checkpoints" / "last.ckpt")["global_step"] for run in (RUN, NEXT_RUN)] == [4, 2]
 
 
+def test_interrupt_before_the_first_checkpoint_writes_one(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=1"]
+    assert fit(*callback) == 130
+    assert load(RUN / "checkpoints" / "last.ckpt")["global_step"] == 1
+    assert "no checkpoint was written" not in capsys.readouterr().out
+
+
 def test_interrupt_before_anything_is_done(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     callback = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=0"]
     assert fit(*callback, "--trainer.accumulate_grad_batches=2") == 130

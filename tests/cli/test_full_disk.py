@@ -96,6 +96,15 @@ def test_a_run_whose_last_state_is_lost_is_no_success(
     assert (torch.load(folder / "last.ckpt", weights_only=True))["global_step"] == 2
 
 
+def test_the_best_state_is_named_where_there_is_no_other(
+    fit: Callable[..., int], no_space: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_space.add("last")
+    assert fit() == 1
+    (best,) = Path("runs/w2vlab/version_0/checkpoints").glob("*.ckpt")
+    assert f"No space left on device): there is no more than the best one, {best}. Free" in capsys.readouterr().err
+
+
 def test_what_tells_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str], caplog: Any) -> None:
     """Training goes on, and its checkpoints are there."""
     told = {

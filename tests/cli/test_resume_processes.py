@@ -171,7 +171,7 @@ def test_a_stopped_run_tells_of_a_state_that_is_lost(fit: Callable[..., int], mo
 def test_conflict_with_the_checkpoint_is_named(fit: Callable[..., int], capsys: Any, caplog: Any) -> None:
     assert fit("--trainer.max_steps=2") == 0
     changes = ["--data.batch_seconds=6", "--data.num_workers=1", "--model.optimizer.lr=0.01"]
-    changes += ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1"]
+    changes += ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1", "--data.accept_changes=true"]
     assert fit("--trainer.max_steps=3", "--ckpt_path=last", *changes) == 0
     named = [record.message for record in caplog.records if record.name == "w2vlab.cli.resume"]
     assert named == [

@@ -38,10 +38,11 @@ def table(folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def test_the_table_of_a_resumed_run_is_that_of_an_undisturbed_one(fit: Fit) -> None:
-    """Stopped behind update 3; the last rows of the table are of updates that the checkpoint does not have."""
+@pytest.mark.parametrize("stop", [2, 3])
+def test_the_table_of_a_resumed_run_is_that_of_an_undisturbed_one(fit: Fit, stop: int) -> None:
+    """Stopped behind a validation or not; the table's last rows are of updates that the checkpoint does not have."""
     assert fit(*EVERY, "--trainer.default_root_dir=whole") == 0
-    assert fit(*EVERY, "--trainer.max_steps=3") == 0
+    assert fit(*EVERY, f"--trainer.max_steps={stop}") == 0
     path = RUN / "metrics.csv"
     names = next(csv.reader(path.open()))
     row = ",".join("3" if name == "step" else "9.0" for name in names)
@@ -81,6 +82,20 @@ def test_a_run_may_be_another_one(how: str, fit: Fit, caplog: pytest.LogCaptureF
         assert f"The run continues in {folder}; --new_run=true would give it a folder of its own." in caplog.messages
 
 
+@pytest.mark.parametrize("named", ["--trainer.logger.version=exp", "--checkpoint.dirpath=there"])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_new_run_is_refused_in_the_place_of_the_old_one(
+    named: str, older: bool, fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(*EVERY, "--trainer.max_steps=3", named) == 0
+    last = next(Path().rglob("last.ckpt"))
+    before = {path: path.read_bytes() for path in Path().rglob("*.ckpt")}
+    how = [f"--ckpt_path={last.with_name('update-2.ckpt')}"] if older else [f"--ckpt_path={last}", "--new_run=true"]
+    assert fit(*EVERY, named, *how) == 1
+    assert "must be another" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().rglob("*.ckpt")} == before
+
+
 def test_the_command_of_a_new_run_resumes_that_one(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     stop = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=3"]
     assert fit("--trainer.max_steps=2") == 0
@@ -105,6 +120,18 @@ def test_without_a_logger_a_run_has_a_numbered_folder_and_continues_there(fit: F
     assert fit("--trainer.max_steps=4", "--ckpt_path=last", "--new_run=true", logger=logger) == 0
     assert (RUN / "run.json").read_text() == record
     assert (NEXT_RUN / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_number_is_no_id_of_weights_and_biases(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of other folders have the same number, and would be taken for the same run."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert fit("--trainer.max_steps=2", logger=[]) == 0
+    monkeypatch.delenv("WANDB_MODE")
+    assert fit("--trainer.max_steps=3", "--ckpt_path=last", logger=[]) == 0
+    (folder,) = set(LOGS.iterdir()) - {RUN}
+    assert "version" not in folder.name
+    assert update_of(folder / "checkpoints" / "last.ckpt") == 3
+    assert update_of(RUN / "checkpoints" / "last.ckpt") == 2
 
 
 def test_a_log_of_another_run_is_not_taken_for_its_own(fit: Fit) -> None:

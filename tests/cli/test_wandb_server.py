@@ -106,6 +106,12 @@ def test_a_disabled_run_has_its_files(fit: Callable[..., int], monkeypatch: pyte
     assert (Path("runs/w2vlab/version_0/checkpoints") / "last.ckpt").is_file()
 
 
+def test_an_empty_variable_is_none(fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "")
+    assert fit("--trainer.max_steps=1", logger=[]) == 0
+    assert len(list(Path("runs/wandb").glob("offline-run-*"))) == 1
+
+
 def test_another_mode_is_refused(
     fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

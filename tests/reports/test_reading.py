@@ -225,6 +225,14 @@ def test_a_trial_is_repeated_outside_of_its_sweep(option: list[str], tmp_path: P
     assert command_of(run).splitlines()[-1] == f"{start}runs/repeats/s-t1-2"
 
 
+@pytest.mark.parametrize("logs", ["--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir"])
+def test_a_repetition_logs_below_its_own_root_folder(logs: str, tmp_path: Path) -> None:
+    words = [f"{logs}=here", "--trainer.logger=CSVLogger", logs, "there", "--checkpoint.dirpath=here", "--data.seed=2"]
+    run = write_run(tmp_path / "a", config(), rows(2.0), command=["w2vlab", "fit", *words])
+    line = command_of(run).splitlines()[-1]
+    assert f"w2vlab fit --trainer.logger=CSVLogger --data.seed=2 {logs}=runs --trainer.default_root_dir=runs/" in line
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -96,7 +96,12 @@ class RunCheckpoint(ModelCheckpoint):
         if self.unsaved is None:
             return None
         last = Path(str(self.dirpath), LAST)
-        there = f"{last} is of update {self._last_update}" if last.exists() else "no checkpoint was written"
+        if last.exists():
+            there = f"{last} is of update {self._last_update}"
+        elif Path(self.best_model_path).is_file():
+            there = f"there is no more than the best one, {self.best_model_path}"
+        else:
+            there = "no checkpoint was written"
         return (
             f"The state at update {update} could not be written ({self.unsaved}): {there}. Free space there, or take "
             "another disk with --trainer.default_root_dir."

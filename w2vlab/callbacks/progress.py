@@ -69,7 +69,7 @@ class TrainingProgress(TQDMProgressBar):
         """Opens the bar, or notes how far a checkpoint was."""
         super().on_train_start(trainer, pl_module)
         self._stage = _Stage.of(trainer)
-        self._validated_stage = self._stage if trainer.global_step else None
+        self._validated_stage = self._stage if trainer.global_step and not _counts_epochs(trainer) else None
         self._shown_update = trainer.global_step
 
     def on_train_batch_end(

@@ -28,6 +28,8 @@ from w2vlab.modules.trained import TrainedModule
 _DRAWING_SHARE = 0.03
 """Most of a run's time that pictures between its validations may take."""
 
+_NO_CHECKPOINT = "no checkpoint was written"
+
 
 class RunReport(Callback):
     """Says at the end of a run what came out, and draws it.
@@ -148,7 +150,10 @@ class RunReport(Callback):
         stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.state.fn == TrainerFn.FITTING
         if stopped and trainer.is_global_zero:
             view = self._view(trainer, pl_module)
-            print_summary(view.title, summarize(view, self.cost.seconds), self._publish(trainer, view))
+            paths = self._publish(trainer, view)
+            if paths.get("checkpoints") == _NO_CHECKPOINT:
+                del paths["checkpoints"]  # the last state is saved only now
+            print_summary(view.title, summarize(view, self.cost.seconds), paths)
 
     def _publish(self, trainer: Trainer, view: RunView) -> dict[str, str]:
         """Writes the report; returns where everything of the run is."""
@@ -207,7 +212,7 @@ def _paths(trainer: Trainer) -> dict[str, str]:
     if isinstance(checkpoint, ModelCheckpoint):
         folder = str(checkpoint.dirpath)
         written = "://" in folder or any(Path(folder).glob("*.ckpt"))
-        paths["checkpoints"] = folder if written else "no checkpoint was written"
+        paths["checkpoints"] = folder if written else _NO_CHECKPOINT
     for folder in wandb_folders(trainer):
         paths["Weights & Biases"] = folder
     return paths

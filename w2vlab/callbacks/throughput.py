@@ -80,6 +80,7 @@ class ThroughputMonitor(Callback):
         self._rate = 0.0
         self._update = 0
         self._waited: Seconds = 0.0
+        self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copies the model without its values, while it is whole: the strategy may shard it."""
@@ -91,12 +92,22 @@ class ThroughputMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         self._update = trainer.global_step
+        self._validated = False
         self._newly_waited(trainer)
         self._meter.restart()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts it anew: a validation is no training."""
-        self._meter.restart()
+        """Notes it: a validation is no training, nor is what other callbacks save and draw behind it."""
+        self._validated = True
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: AudioBatch, batch_idx: int
+    ) -> None:
+        """Starts the clock anew behind a validation."""
+        if self._validated:
+            self._validated = False
+            self._newly_waited(trainer)
+            self._meter.restart()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: AudioBatch, batch_idx: int

@@ -10,7 +10,6 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -35,6 +34,7 @@ from w2vlab.cli.loggers import give_a_folder, guard, has_given_folder
 from w2vlab.cli.memory import no_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
+from w2vlab.cli.rate_monitor import RateMonitor
 from w2vlab.cli.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resume import Start, command_to_resume, differences, find_start
 from w2vlab.cli.run_roots import RunRoots
@@ -189,7 +189,7 @@ class W2VLightningCLI(LightningCLI):
             for option, folder in _folders(config):
                 make_writable(Path(folder), option)
         if config.trainer.logger:
-            self.trainer_defaults["callbacks"].append(LearningRateMonitor(logging_interval="step"))
+            self.trainer_defaults["callbacks"].append(RateMonitor(logging_interval="step"))
         if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
             self.trainer_defaults["callbacks"].append(PartsSummary())
         if self.subcommand == "fit" and config.validate_first:

@@ -19,7 +19,7 @@ from w2vlab.modules.saved import saved_config
 from w2vlab.options import flat, without_options
 from w2vlab.wording import count
 
-_MAY_DIFFER = ("data.num_workers", "data.cache_dir")
+_MAY_DIFFER = ("data.num_workers", "data.cache_dir", "data.accept_changes")
 
 _OF_THE_TRAINER = (
     "precision",

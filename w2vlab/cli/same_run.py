@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 from zlib import crc32
@@ -14,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from w2vlab.callbacks.checkpoint import run_checkpoint
 from w2vlab.callbacks.run_lock import RunLock
 from w2vlab.cli.resume import Start
 from w2vlab.distributed import all_gather, is_distributed
@@ -75,6 +77,7 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
     It is the same run where its logger keeps runs in the folder in which that one lies. It is a new run where
     `default_root_dir`, the logger or its project are others, where the logger has been given an id of its own, where
     `new_run` asks for it, and behind a checkpoint that is not the run's newest: what came after it must not be lost.
+    So it is in Weights & Biases where another logger has numbered the run: other folders have that number, too.
 
     Args:
         trainer: The trainer, none of whose loggers has begun.
@@ -92,13 +95,15 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
     if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves nothing behind
         return False
     first = loggers[0]
-    same = _keeps_runs_in(first, trainer, folder.parent) and _version_of(first) in (None, folder.name)
+    ids = {folder.name} if _is_a_number(first, folder) else {None, folder.name}
+    same = _keeps_runs_in(first, trainer, folder.parent) and _version_of(first) in ids
     if same and not new_run and start.is_newest:
         if getattr(rank_zero_only, "rank", 0) == 0:
             lock.take(folder)
         _continue(first, folder, start.update)
         rank_zero_info(f"The run continues in {folder}; --new_run=true would give it a folder of its own.")
         return True
+    _refuse_the_same_place(trainer, start, folder if same and _version_of(first) else None, new_run)
     why = ""
     if same and not new_run:
         why = f": {start.checkpoint.name} is behind the newest checkpoint there"
@@ -106,11 +111,32 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
     return False
 
 
+def _refuse_the_same_place(trainer: Trainer, start: Start, named: Path | None, new_run: bool) -> None:
+    """Refuses a new run whose options name a place of the run that is to stay as it is."""
+    if named is not None:
+        raise ValueError(
+            f"The logger's `version` (`id` of Weights & Biases) must be another for a new run, but is {named.name}: "
+            f"{named} would be written over. Change it, or leave it out."
+        )
+    checkpoint = run_checkpoint(trainer)
+    there = None if checkpoint is None or checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
+    if (new_run or not start.is_newest) and there is not None and there.resolve() == start.checkpoint.parent.resolve():
+        raise ValueError(
+            f"`checkpoint.dirpath` must be another folder for a new run, but is {there}, whose checkpoints would be "
+            "written over. Change it, or leave it out."
+        )
+
+
 def _keeps_runs_in(logger: Logger, trainer: Trainer, folder: Path) -> bool:
     if not isinstance(logger, WandbLogger) and not hasattr(logger, "_version"):
         return False  # nothing is known of how it would continue a run
     place = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
     return place.resolve() == folder.resolve()
+
+
+def _is_a_number(logger: Logger, folder: Path) -> bool:
+    """Tells whether another logger, or none, has numbered a run that Weights & Biases would continue."""
+    return isinstance(logger, WandbLogger) and re.fullmatch(r"version_\d+", folder.name) is not None
 
 
 def _version_of(logger: Logger) -> str | None:

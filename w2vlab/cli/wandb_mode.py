@@ -21,7 +21,9 @@ def mode_of_environment() -> str | None:
         ValueError: It has no value that Weights & Biases knows.
     """
     mode = os.environ.get("WANDB_MODE", "")
-    if mode and mode not in _MODES:
+    if not mode:
+        os.environ.pop("WANDB_MODE", None)  # set to nothing, as scripts unset a variable, `wandb` refuses it
+    elif mode not in _MODES:
         raise ValueError(f"`WANDB_MODE` must be online, offline or disabled, but is {mode}.")
     return _MODES.get(mode)
 

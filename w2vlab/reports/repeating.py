@@ -16,6 +16,9 @@ REPEATS = "repeats"
 
 _ROOT = "--trainer.default_root_dir"
 
+_LOGS = ("--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir")
+_CHECKPOINTS = "--checkpoint.dirpath"
+
 
 def command_of(folder: Path) -> str:
     """Returns lines for a shell that repeat a run from its beginning, started where it was.
@@ -47,7 +50,11 @@ def command_of(folder: Path) -> str:
         known = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
         raise ValueError(one_line(f"{path} is damaged ({type(problem).__name__}: {problem}).", 400)) from None
-    options = _without(_ROOT, without_checkpoint(words[2:]))
+    options = _without(_CHECKPOINTS, _without(_ROOT, without_checkpoint(words[2:])))
+    for option in _LOGS:
+        others = _without(option, options)
+        if others != options:
+            options = [*others, f"{option}={RUNS}"]  # which follows the root folder; some loggers must have one
     command = ["w2vlab", "fit", *options, f"{_ROOT}={_elsewhere(Path(place), _name(folder))}"]
     line = f"cd {shlex.quote(place)} && WANDB_MODE=offline {shlex.join(command)}"
     return "\n".join([f"# {one_line(code)}", f"# {one_line(known)}", line, ""])

@@ -1,0 +1,20 @@
+"""The learning rate in the log, at the update that it is of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+
+
+class RateMonitor(LearningRateMonitor):
+    """A `LearningRateMonitor` that logs at the right update where a run resumes behind a validation.
+
+    There Lightning has counted an update too many, which `RunCheckpoint` mends only behind all other callbacks.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Logs."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        super().on_train_batch_start(trainer, *args, **kwargs)
