@@ -59,7 +59,8 @@ def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
 
     The squared distance is expanded, so memory is `(…, G, V)`; subtracting directly would take d times that. Expanded,
     it is a difference of large numbers where vectors and entries lie far from zero, so the mean entry is taken off
-    both first.
+    both first. Among entries that are equally near up to rounding, such as two that were placed at the same frame, it is
+    the first, whatever the order in which their coordinates were added up.
 
     Args:
         vectors: Shape `(…, G, d)`.
@@ -74,8 +75,12 @@ def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
         center = entries.mean(dim=1)  # (G or 1, d)
         vectors = vectors - center
         entries = (entries - center[:, None]).expand(vectors.shape[-2], -1, -1)
-        distance = entries.square().sum(-1) - 2 * torch.einsum("...gd,gvd->...gv", vectors, entries)
-        return distance.argmin(dim=-1)
+        squares = entries.square().sum(-1)  # (G, V)
+        distance = squares - 2 * torch.einsum("...gd,gvd->...gv", vectors, entries)
+        longest = squares.amax(-1).sqrt()  # (G,)
+        rounding = 4 * torch.finfo(distance.dtype).eps * longest * (longest + 2 * vectors.norm(dim=-1))  # (..., G)
+        nearest = distance <= (distance.amin(dim=-1) + rounding)[..., None]
+        return nearest.to(torch.uint8).argmax(dim=-1)
 
 
 def count_codes(codes: Tensor, codebook_size: int, padding_mask: Tensor | None = None) -> Tensor:
