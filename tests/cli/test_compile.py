@@ -60,7 +60,7 @@ def test_explain_does_not_compile(tiny_config: Path, capsys: pytest.CaptureFixtu
     ("flag", "message"),
     [
         ("mode=fast", "`trainer.callbacks.mode` must be one of 'default', 'max-autotune-no-cudagraphs', but is fast."),
-        ("parts=[encodr]", "`parts` must name parts of the model, "),
+        ("parts=[encodr]", "`trainer.callbacks.parts` must name parts of the model, "),
     ],
 )
 def test_mistakes_are_named(flag: str, message: str, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:

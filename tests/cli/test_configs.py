@@ -233,7 +233,8 @@ def test_a_run_by_name_can_be_repeated_from_anywhere(
     line = capsys.readouterr().out.splitlines()[-1]
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
-    words = shlex.split(line.partition("&& ")[2])
+    mode, *words = shlex.split(line.partition("&& ")[2])
+    assert mode == "WANDB_MODE=offline"
     assert main([*words[1:], "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["quantizer"]["class_path"].endswith(
         "EMAQuantizer"

@@ -164,7 +164,7 @@ def test_a_stopped_run_tells_of_a_state_that_is_lost(fit: Callable[..., int], mo
     assert fit("--trainer.max_steps=3", *stop) == 130
     told = "The state at update 2 could not be written ([Errno 28] No space left on device): no checkpoint was written."
     assert any(message.startswith(told) for message in caplog.messages)
-    assert any(message.endswith("There is no checkpoint to go on from.") for message in caplog.messages)
+    assert any(message.endswith("There is no checkpoint to resume from.") for message in caplog.messages)
     assert not list(Path().rglob("*.ckpt*"))
 
 

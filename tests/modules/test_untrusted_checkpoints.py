@@ -234,7 +234,7 @@ def test_a_checkpoint_to_resume_names_no_options(
     path = sent(whole("hyper_parameters", {**LIGHTNING, "_class_path": CLASS}))
     options = ["--model=MaskedPrediction", "--data.corpus=none", "--trainer.logger=false", f"--ckpt_path={path}"]
     assert main(["validate", *options]) == 1
-    assert "`corpus`" in capsys.readouterr().err  # which comes after
+    assert "`data.corpus`" in capsys.readouterr().err  # which comes after
 
 
 def test_training_resumes_without_what_it_names(sent: Callable[[Change], str]) -> None:
