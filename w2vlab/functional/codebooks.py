@@ -79,7 +79,7 @@ def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
         distance = squares - 2 * torch.einsum("...gd,gvd->...gv", vectors, entries)
         longest = squares.amax(-1).sqrt()  # (G,)
         rounding = 4 * torch.finfo(distance.dtype).eps * longest * (longest + 2 * vectors.norm(dim=-1))  # (..., G)
-        nearest = distance <= (distance.amin(dim=-1) + rounding)[..., None]
+        nearest: Tensor = distance <= (distance.amin(dim=-1) + rounding)[..., None]
         return nearest.to(torch.uint8).argmax(dim=-1)
 
 
