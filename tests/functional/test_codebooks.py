@@ -54,6 +54,17 @@ def test_nearest_entry_of_an_entry_is_itself() -> None:
     assert torch.equal(codes, torch.arange(30)[:, None].expand(-1, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_entries_that_rounding_tells_apart_it_is_the_first(dtype):
+    """Two entries at one place differ by the order in which frames were summed up: that must not decide."""
+    entries = torch.randn(1, 5, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    entries[0, 4] = entries[0, 2] * (1 - torch.finfo(dtype).eps)
+    vectors = entries[0, [2, 4]][:, None] + 0.1
+    assert nearest_entries(vectors, entries).flatten().tolist() == [2, 2]
+    entries[0, 4] = entries[0, 2] + 1e-3
+    assert nearest_entries(entries[0, [2, 4]][:, None], entries).flatten().tolist() == [2, 4]
+
+
 @pytest.mark.parametrize("num_tables", [1, 3])
 def test_lookup_and_selection_read_the_same(num_tables: int) -> None:
     entries = torch.randn(num_tables, 7, 4)

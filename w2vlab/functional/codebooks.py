@@ -59,8 +59,8 @@ def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
 
     The squared distance is expanded, so memory is `(…, G, V)`; subtracting directly would take d times that. Expanded,
     it is a difference of large numbers where vectors and entries lie far from zero, so the mean entry is taken off
-    both first. Among entries that are equally near up to rounding, such as two that were placed at the same frame, it is
-    the first, whatever the order in which their coordinates were added up.
+    both first. Among entries that are equally near up to rounding, such as two that were placed at the same frame, it
+    is the first, whatever the order in which their coordinates were added up.
 
     Args:
         vectors: Shape `(…, G, d)`.
