@@ -61,7 +61,7 @@ def test_of_entries_that_rounding_tells_apart_it_is_the_first(dtype):
     entries[0, 4] = entries[0, 2] * (1 - torch.finfo(dtype).eps)
     vectors = entries[0, [2, 4]][:, None] + 0.1
     assert nearest_entries(vectors, entries).flatten().tolist() == [2, 2]
-    entries[0, 4] = entries[0, 2] + 1e-3
+    entries[0, 4] = entries[0, 2] + 1e-2
     assert nearest_entries(entries[0, [2, 4]][:, None], entries).flatten().tolist() == [2, 4]
 
 
