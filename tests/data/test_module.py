@@ -116,6 +116,13 @@ def test_long_recordings_are_told_with_what_an_epoch_hears_and_with_a_command_th
     assert sum(sum(batch.num_samples) for batch in module.train_dataloader()) > 0.97 * 4 * 9 * 16_000
 
 
+def test_utterances_a_little_longer_than_a_window_are_not_advised_to_be_cut(ready_module, tmp_path):
+    for name in "abcd":
+        write_ramp(tmp_path / "corpus" / f"{name}.wav", 1.0)
+    (extent,) = ready_module(tmp_path / "corpus", validation_fraction=0.25).summary().splitlines()
+    assert "of which an epoch hears" in extent
+
+
 def test_setup_only_reads(make_module, corpus):
     with pytest.raises(RuntimeError, match=r"call `prepare_data\(\)` first"):
         make_module(corpus).setup()

@@ -218,7 +218,7 @@ class SpeechDataModule(LightningDataModule):
             raise ValueError(f"{corpus} must hold an utterance that {rule}, but has {utterances.left_out}.")
         first_told(manifest)  # here, and not again by what is evaluated within the run
         self._remarks += remarks(corpus, manifest.skipped + utterances.left_out, manifest.notes)
-        if 2 * utterances.seconds_in(self.max_seconds) < utterances.seconds:
+        if 4 * utterances.seconds_in(self.max_seconds) < utterances.seconds:
             self._remarks.append(advice_to_cut(corpus, manifest.cuts, self.max_seconds))
         if utterances.num_excluded:
             self._remarks.append(f"of {corpus}, excluded: {utterances.num_excluded} of {self.exclude}")
