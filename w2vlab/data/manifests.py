@@ -135,8 +135,8 @@ def advice_to_cut(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
     """Returns how to have all of long recordings heard."""
     cut = f'CutSet.from_file("{cuts}").cut_into_windows({max_seconds:g}).to_file("windows.jsonl.gz")'
     return (
-        f"of {corpus}, an epoch hears less than a quarter: one window of `max_seconds` of each long recording. To hear all, "
-        f"cut them: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
+        f"of {corpus}, an epoch hears less than a quarter: one window of `max_seconds` of each long recording. "
+        f"To hear all, cut them: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
     )
 
 
