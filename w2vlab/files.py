@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 RUNS = "runs"
@@ -80,6 +81,26 @@ def make_writable(folder: Path, option: str, instead: str | None = None) -> None
         ) from None
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the place to write a file to, and renames it when all is written: the file before it is whole until then.
+
+    Args:
+        path: What is replaced.
+
+    Raises:
+        OSError: It cannot be written; nothing is left of the attempt.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
 def write_whole(path: Path, text: str, newline: str | None = None) -> None:
     """Writes a file such that whoever reads it finds all of the new text or all of the old one.
 
@@ -91,14 +112,8 @@ def write_whole(path: Path, text: str, newline: str | None = None) -> None:
     Raises:
         OSError: It cannot be written; nothing is left of the attempt.
     """
-    unfinished = path.with_name(path.name + UNFINISHED)
-    try:
+    with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline=newline)
-        os.replace(unfinished, path)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
 
 
 def remove_unfinished(folder: Path) -> None:

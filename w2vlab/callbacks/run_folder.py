@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
+
+from w2vlab.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,11 +72,5 @@ def save_picture(figure: Figure, path: Path, dpi: int) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
+    with replacing(path) as unfinished:
         figure.savefig(unfinished, dpi=dpi, format="png")
-        os.replace(unfinished, path)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise

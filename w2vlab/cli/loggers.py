@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.callbacks.run_folder import may_fail
 from w2vlab.cli.wandb_logger import GuardedWandbLogger
+from w2vlab.files import replacing
 
 
 class GuardedCSVLogger(CSVLogger):
@@ -93,18 +94,12 @@ class _WholeRows(ExperimentWriter):
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = Path(self.metrics_file_path)
-        unfinished = path.with_name(path.name + ".unfinished")
-        try:
+        with replacing(path) as unfinished:
             with path.open(newline="") as old, unfinished.open("w", newline="") as new:
                 writer = csv.DictWriter(new, fieldnames=fieldnames)
                 writer.writeheader()
                 writer.writerows(csv.DictReader(old))
             self._size = unfinished.stat().st_size
-            unfinished.replace(path)
-        except OSError:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
 
 
 class GuardedTensorBoardLogger(TensorBoardLogger):

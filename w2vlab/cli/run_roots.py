@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from w2vlab.files import CONFIG, RUN_RECORD
 from w2vlab.modules.loading import LAST, previous_of
+from w2vlab.plain_data import read_json, read_yaml
 
 
 @dataclass(frozen=True)
@@ -80,15 +78,14 @@ def _written(folder: Path) -> float:
 def recorded_root(run: Path) -> Path | None:
     """Returns the root folder that a run says it has been given; None where nothing does that can be read."""
     try:
-        record = json.loads((run / RUN_RECORD).read_text(encoding="utf-8"))
+        record = read_json(run / RUN_RECORD)
         start: dict[str, Any] = record["continued"][-1] if record.get("continued") else record
         root = start["root"] if "root" in start else Path(start["folder"], _configured_root(run / CONFIG))
         return Path(root).resolve()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
 def _configured_root(path: Path) -> str:
     """Returns the root folder in a configuration, of a run whose record does not have it."""
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return str(yaml.load(path.read_text(encoding="utf-8"), loader)["trainer"]["default_root_dir"])
+    return str(read_yaml(path)["trainer"]["default_root_dir"])

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from w2vlab.files import RUN_RECORD, RUNS, SWEEP_RECORD, folder_name
-from w2vlab.options import without_checkpoint
+from w2vlab.options import without_checkpoint, without_options
 from w2vlab.plain_data import read_json
 from w2vlab.wording import one_line
 
 REPEATS = "repeats"
 """The folder below `runs/` that repeated runs go to."""
 
-_ROOT = "--trainer.default_root_dir"
+_ROOT = "trainer.default_root_dir"
 
-_LOGS = ("--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir")
-_CHECKPOINTS = "--checkpoint.dirpath"
+_LOGS = ("trainer.logger.save_dir", "trainer.logger.init_args.save_dir")
 
 
 def command_of(folder: Path) -> str:
@@ -50,12 +48,12 @@ def command_of(folder: Path) -> str:
         known = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
         raise ValueError(one_line(f"{path} is damaged ({type(problem).__name__}: {problem}).", 400)) from None
-    options = _without(_CHECKPOINTS, _without(_ROOT, without_checkpoint(words[2:])))
+    options = without_options(without_checkpoint(words[2:]), _ROOT, "checkpoint.dirpath")
     for option in _LOGS:
-        others = _without(option, options)
+        others = without_options(options, option)
         if others != options:
-            options = [*others, f"{option}={RUNS}"]  # which follows the root folder; some loggers must have one
-    command = ["w2vlab", "fit", *options, f"{_ROOT}={_elsewhere(Path(place), _name(folder))}"]
+            options = [*others, f"--{option}={RUNS}"]  # which follows the root folder; some loggers must have one
+    command = ["w2vlab", "fit", *options, f"--{_ROOT}={_elsewhere(Path(place), _name(folder))}"]
     line = f"cd {shlex.quote(place)} && WANDB_MODE=offline {shlex.join(command)}"
     return "\n".join([f"# {one_line(code)}", f"# {one_line(known)}", line, ""])
 
@@ -76,13 +74,3 @@ def _elsewhere(place: Path, name: str) -> Path:
         number += 1
         root = Path(RUNS, REPEATS, f"{name}-{number}")
     return root
-
-
-def _without(option: str, words: Sequence[str]) -> list[str]:
-    """Returns a command line without an option and its value."""
-    kept, skip = [], False
-    for word in words:
-        if not skip and word != option and not word.startswith(f"{option}="):
-            kept.append(word)
-        skip = word == option and not skip
-    return kept
