@@ -77,3 +77,15 @@ def fit(
     logger = ["--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"]
     yield lambda *args, logger=logger: main(["fit", f"--config={tiny_config}", *logger, *args])
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
+def _own_wandb_process() -> Iterator[None]:
+    """What writes W&B's files is a process of its own, which stays in the folder of the first run that needed it."""
+    import wandb
+
+    wandb.finish()
+    wandb.teardown()
+    yield
+    wandb.finish()
+    wandb.teardown()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,15 +129,6 @@ def test_comparison(checkpoint: Path, options: list[str], tmp_path: Path, capsys
     printed = capsys.readouterr().out
     assert "+0.0 [+0.0, +0.0]" in printed
     assert f"{names[0]}, before training" in printed
-
-
-@pytest.fixture
-def _own_wandb_process() -> Iterator[None]:
-    wandb.finish()
-    wandb.teardown()
-    yield
-    wandb.finish()
-    wandb.teardown()
 
 
 @pytest.mark.usefixtures("_own_wandb_process")

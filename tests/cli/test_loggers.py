@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,6 @@ from tests import wandb_files
 
 Fit = Callable[..., int]
 FRAGMENTS = Path(__file__).parents[2] / "configs" / "logger"
-
-
-@pytest.fixture
-def _own_wandb_process() -> Iterator[None]:
-    """What writes the files is a process of its own, which stays in the folder of the first run that needed it."""
-    wandb.finish()
-    wandb.teardown()
-    yield
-    wandb.finish()
-    wandb.teardown()
 
 
 @pytest.mark.usefixtures("_own_wandb_process")

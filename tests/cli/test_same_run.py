@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +186,6 @@ def test_every_logger_follows_the_root_folder(fit: Fit) -> None:
     )
     assert {path.name for path in Path("other").iterdir()} == {"a", "b"}
     assert not Path("runs").exists()
-
-
-@pytest.fixture
-def _own_wandb_process() -> Iterator[None]:
-    wandb.finish()
-    wandb.teardown()
-    yield
-    wandb.finish()
-    wandb.teardown()
 
 
 @pytest.mark.usefixtures("_own_wandb_process")
