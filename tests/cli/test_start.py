@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from w2vlab.cli.resume import find_start
-from w2vlab.cli.run_roots import RunRoots
+from w2vlab.cli.run_roots import RunRoots, recorded_root
 from w2vlab.modules.loading import why_unusable
 
 STATE: dict[str, Any] = {"loops": {}, "optimizer_states": [], "lr_schedulers": [], "pytorch-lightning_version": "2.6"}
@@ -259,3 +259,10 @@ def test_it_says_how_many_runs_there_were(tmp_path: Path, caplog: pytest.LogCapt
     assert (
         f"Resuming from {folder / 'last.ckpt'} (update 2), of the newest of 2 runs below {tmp_path}." in caplog.messages
     )
+
+
+@pytest.mark.parametrize("record", ["[" * 100_000, "{", '{"continued": 3}', '{"root": 3}'])
+def test_a_record_that_cannot_be_read_names_no_root_folder(record: str, tmp_path: Path) -> None:
+    """It may be of anybody's run below the root folder, and must not end the search for this one's."""
+    (tmp_path / "run.json").write_text(record)
+    assert recorded_root(tmp_path) is None
