@@ -12,6 +12,7 @@ from w2vlab.evaluation.layers import available, choose, layer_modules
 from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction
 from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer
+from w2vlab.wording import W2VLabWarning
 
 HIDDEN = ("layer 0", "layer 1", "layer 2")
 BATCH = audio_batch((800, 700, 430))
@@ -47,6 +48,10 @@ def test_representations_of_every_context(cls: type, context: type, hidden: tupl
 def test_continuous_targets_have_no_codes() -> None:
     model = build_model(MaskedPrediction, quantizer=factory(IdentityQuantizer))
     assert available(model) == ("latents", *HIDDEN, "context")
+    with pytest.warns(W2VLabWarning, match=r"`layers` has codes, .*IdentityQuantizer .*: not evaluated"):
+        assert choose(model, "context,codes") == ("context",)
+    with pytest.raises(ValueError, match=r"but has codes: IdentityQuantizer has no codebooks\.$"):
+        choose(model, "codes")
 
 
 @pytest.mark.parametrize("cls", [MaskedPrediction, FuturePrediction])

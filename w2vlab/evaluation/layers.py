@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from w2vlab.contexts.conv import CausalConvBlock
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.interfaces import ContextNetwork
 from w2vlab.modules.objective import Objective
+from w2vlab.wording import W2VLabWarning
 
 LATENTS = "latents"
 CONTEXT = "context"
@@ -53,6 +55,9 @@ def choose(module: Objective, layers: str) -> tuple[str, ...]:
         module: The model.
         layers: `all`, or numbers of layers and names, separated by commas: `0,3,context,codes`.
 
+    A model without codebooks has no `quantized` and no `codes`. Beside other layers they are left out with a warning,
+    so that one list of layers evaluates every trial of a sweep over quantizers.
+
     Raises:
         ValueError: It asks for nothing, or for something that the model does not have.
     """
@@ -63,9 +68,19 @@ def choose(module: Objective, layers: str) -> tuple[str, ...]:
     wanted = set()
     for name in filter(None, (part.strip() for part in layers.split(","))):
         full = layer_name(int(name)) if name.lstrip("-").isdecimal() else name
-        if full not in known:
+        if full not in (*known, QUANTIZED, CODES):
             raise ValueError(f"{rule} has {name}.")
         wanted.add(full)
+    missing = [name for name in (QUANTIZED, CODES) if name in wanted and name not in known]
+    if wanted and wanted.issubset(missing):
+        raise ValueError(f"{rule} has {missing[0]}: {type(module.quantizer).__name__} has no codebooks.")
+    if missing:
+        warnings.warn(
+            f"`layers` has {' and '.join(missing)}, which this model does not have "
+            f"({type(module.quantizer).__name__} has no codebooks): not evaluated.",
+            category=W2VLabWarning,
+            stacklevel=2,
+        )
     if not wanted:
         raise ValueError(f"{rule} is empty.")
     return tuple(name for name in known if name in wanted)
