@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from w2vlab.types import LossOutput, Mask, PredictionTask, PretrainOutput, QuantizerOutput, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, Mask, Negatives, PretrainOutput, QuantizerOutput, TargetSpec
 from w2vlab.vocabulary import Vocabulary
 
 
@@ -139,7 +139,7 @@ class Quantizer(nn.Module, ABC):
     @property
     def spec(self) -> TargetSpec:
         """What a prediction loss is built from."""
-        return TargetSpec(self.output_dim, self.num_codebooks, self.codebook_size)
+        return TargetSpec(dim=self.output_dim, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size)
 
     @abstractmethod
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
@@ -183,7 +183,7 @@ class PredictionLoss(nn.Module, ABC):
         name: What its value is called in the logs, as in `train/loss/<name>`.
         teaches_targets: Whether its gradient reaches the quantized vectors. Where it does not, they must still be in
             its graph, because DDP waits for a gradient of every parameter.
-        uses_every_frame: Whether it needs `PredictionTask.everywhere`.
+        uses_every_frame: Whether it needs `LossInputs.all_frames`.
     """
 
     name: ClassVar[str]
@@ -191,21 +191,40 @@ class PredictionLoss(nn.Module, ABC):
     uses_every_frame: bool = False
 
     def min_frames(self, first_ahead: int) -> int:
-        """Returns the fewest valid frames an utterance needs; `first_ahead` as in `PredictionTask`."""
+        """Returns the fewest valid frames an utterance needs; `first_ahead` as in `LossInputs`."""
         return 1
 
-    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
-        """Returns how many predictions each utterance gives, before any is made; what `LossOutput.counts` will be.
+    def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns how many predictions each utterance gives, before any is made, as in `LossOutput.num_predictions`.
 
         Args:
-            num_valid: Frames of each utterance that count, B integers.
-            first_ahead: As in `PredictionTask`.
+            num_targets: Frames of each utterance that count, B integers.
+            first_ahead: As in `LossInputs`.
         """
-        return tuple(max(0, frames - first_ahead) for frames in num_valid)
+        return tuple(max(0, frames - first_ahead) for frames in num_targets)
 
     @abstractmethod
-    def forward(self, task: PredictionTask) -> LossOutput:
+    def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed loss of all predictions with their counts."""
+
+
+class NegativeSampler(nn.Module, ABC):
+    """Draws the distractors among which a contrastive loss identifies the true target.
+
+    Attributes:
+        num_negatives: Distractors K of each prediction.
+        purpose: Names the random numbers of this sampler, which are `inputs.address.generators(self.purpose)`.
+            `CombinedNegatives` changes it if two of its samplers have the same.
+        uses_every_frame: Whether the sampler needs `LossInputs.all_frames`.
+    """
+
+    num_negatives: int
+    purpose: str = "negatives"
+    uses_every_frame: bool = False
+
+    @abstractmethod
+    def forward(self, inputs: LossInputs) -> Negatives:
+        """Draws the distractors of each frame to predict, on the host and without reading from the device."""
 
 
 class Penalty(nn.Module, ABC):
@@ -249,7 +268,7 @@ class UpdatePenalty(Penalty):
 
     def forward(self, output: PretrainOutput) -> Tensor:
         """Returns the unweighted value `()` of one micro-batch alone."""
-        statistics = self.statistics(output.targets, output.target_padding)
+        statistics = self.statistics(output.targets, output.target_padding_mask)
         return output.context.new_zeros(()) if statistics is None else self.evaluate(statistics)
 
 
@@ -274,5 +293,6 @@ ContextFactory = Callable[[int], ContextNetwork]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
 PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
+NegativeSamplerFactory = Callable[[TargetSpec], NegativeSampler]
 PenaltyFactory = Callable[[], Penalty]
 DecoderFactory = Callable[[Vocabulary], Decoder]

@@ -48,6 +48,7 @@ FAMILIES: dict[str, Family] = {
         Family("quantizer", "quantizers", "w2vlab.interfaces.Quantizer", "w2vlab.quantizers"),
         Family("masking", "maskings", "w2vlab.interfaces.Masking", "w2vlab.masking"),
         Family("loss", "losses", "w2vlab.interfaces.PredictionLoss", "w2vlab.losses"),
+        Family("negatives", "negatives", "w2vlab.interfaces.NegativeSampler", "w2vlab.negatives"),
         Family("penalty", "penalties", "w2vlab.interfaces.Penalty", "w2vlab.losses"),
         Family("decoder", "decoders", "w2vlab.interfaces.Decoder", "w2vlab.decoders"),
     )

@@ -35,7 +35,7 @@ def forward(model: PretrainingModule) -> tuple[dict[str, torch.Tensor], int]:
     """The terms of a step on three utterances, one of them padded, and the number of predictions."""
     dtype = next(model.parameters()).dtype
     output = model(audio_batch((400, 310, 400)).to(dtype), address(3))
-    return model.objective_terms(output), sum(output.prediction.counts)
+    return model.objective_terms(output), sum(output.prediction.num_predictions)
 
 
 def matrix_of(model: PretrainingModule) -> GradientMatrix:

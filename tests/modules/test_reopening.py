@@ -62,7 +62,7 @@ def test_is_opened_as_it_was_built(parts: dict[str, Any], tmp_path: Path) -> Non
         assert opened.run_config == torch.load(path, weights_only=True)["w2vlab_config"]
         assert str(opened) == str(model)
         (batch,) = make_batches(1, 1, 2)
-        address = RandomAddress(1, 0, batch.ids)
+        address = RandomAddress(seed=1, update=0, ids=batch.ids)
         one, other = (m.eval()(batch, address).prediction.total for m in (model, opened))
         assert torch.equal(one, other)
     if parts.get("optimizer") is None or isinstance(parts["optimizer"], partial):

@@ -33,7 +33,13 @@ def fingerprint(vectors: Tensor) -> Tensor:
 
 
 def contrastive_logits(
-    predictions: Tensor, candidates: Tensor, positives: Tensor, negatives: Tensor, identity: Tensor, temperature: float
+    predictions: Tensor,
+    candidates: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    identity: Tensor,
+    temperature: float,
+    utterances: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scores each prediction against its target (index 0) and its negatives by cosine similarity.
 
@@ -48,6 +54,8 @@ def contrastive_logits(
         negatives: Which candidates each frame's negatives are, shape `(B, M, K)`.
         identity: Fingerprints of the candidates before their projection, shape `(B, N)`.
         temperature: kappa, by which similarities are divided.
+        utterances: Of which row each negative is a candidate, shape `(B, M, K)`; None for the prediction's own. If
+            given, all pairs of the batch are scored, so memory is `(B, M, B, N)`.
 
     Returns:
         Logits `(B, M, 1 + K)` in float32 or wider, and which negatives were excluded, `(B, M, K)`.
@@ -55,6 +63,17 @@ def contrastive_logits(
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 3.2, Equation 3.
     """
+    batch, num_predictions = positives.shape
+    if utterances is not None:
+        # Score the batch as a single row: candidate n of row b becomes candidate b * N + n.
+        num_candidates = candidates.shape[1]
+        first = num_candidates * torch.arange(batch, device=candidates.device)[:, None]  # (B, 1)
+        positives, negatives = (
+            (positives + first).view(1, -1),
+            (negatives + num_candidates * utterances).flatten(0, 1)[None],
+        )
+        predictions, candidates = predictions.flatten(0, 1)[None], candidates.flatten(0, 1)[None]
+        identity = identity.view(1, -1)
     with torch.autocast(predictions.device.type, enabled=False):
         queries = F.normalize(at_least_float32(predictions), dim=-1)
         keys = F.normalize(at_least_float32(candidates), dim=-1)
@@ -62,7 +81,8 @@ def contrastive_logits(
     positive = similarity.gather(2, positives[..., None])  # (B, M, 1)
     excluded = identity.gather(1, negatives.flatten(1)).view_as(negatives) == identity.gather(1, positives)[..., None]
     negative = similarity.gather(2, negatives).masked_fill(excluded, -torch.inf)  # (B, M, K)
-    return torch.cat([positive, negative], dim=-1), excluded
+    logits = torch.cat([positive, negative], dim=-1)
+    return logits.view(batch, num_predictions, -1), excluded.view(batch, num_predictions, -1)
 
 
 def count_correct(logits: Tensor, valid: Tensor | None) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from w2vlab.types import Everywhere, PredictionTask
+from w2vlab.types import AllFrames, LossInputs
+
+NegativesFrom = Literal["targets", "anywhere"]
 
 Generators = Sequence[np.random.Generator]
 """One source of randomness an utterance."""
@@ -130,23 +133,49 @@ def draw_codewords(
     return torch.from_numpy(codes), torch.from_numpy(picks)
 
 
-def draw_for_task(
-    task: PredictionTask, num_negatives: int, everywhere: Everywhere | None = None, purpose: str = "negatives"
+def draw_from_own_utterance(
+    inputs: LossInputs, num_negatives: int, all_frames: AllFrames | None = None, purpose: str = "negatives"
 ) -> Tensor:
-    """Draws negatives of a task's frames from their own utterances, and moves them to the device.
+    """Draws the negatives of each frame to predict from its own utterance, and moves them to the device.
 
     Args:
-        task: What to predict.
+        inputs: What to predict.
         num_negatives: Negatives K of each frame.
-        everywhere: All frames, to draw among them; None draws among the task's own.
-        purpose: Keeps the draws of different kinds of negatives apart.
+        all_frames: Draws among these; None draws among the frames to predict.
+        purpose: Names the random numbers, so that different kinds of negatives are drawn independently.
 
     Returns:
-        Indices `(B, N, K)` into each utterance's frames, those of `everywhere` where it is given.
+        Indices `(B, N, K)` into each utterance's frames: those of `all_frames` if given, or those to predict.
     """
-    size, device = task.context.shape[1], task.context.device
-    generators = task.address.generators(purpose)
-    num_candidates = task.num_valid if everywhere is None else everywhere.num_frames
-    own = torch.arange(size, device=device) if everywhere is None else everywhere.positions
-    ranks = draw_ranks(task.num_valid, num_candidates, size, num_negatives, generators)
+    size, device = inputs.context.shape[1], inputs.context.device
+    generators = inputs.address.generators(purpose)
+    num_candidates = inputs.num_targets if all_frames is None else all_frames.num_frames
+    own = torch.arange(size, device=device) if all_frames is None else all_frames.positions
+    ranks = draw_ranks(inputs.num_targets, num_candidates, size, num_negatives, generators)
     return skip_own(ranks.to(device, non_blocking=True), own)
+
+
+def index_candidates(inputs: LossInputs, indices: Tensor, utterances: Tensor | None = None) -> Tensor:
+    """Turns indices `(B, M, K)` into the frames to predict into indices into `inputs.candidates`.
+
+    Args:
+        inputs: What to predict.
+        indices: Which frame to predict.
+        utterances: Of which utterance, shape `(B, M, K)`; None for the row's own.
+    """
+    if inputs.all_frames is None:
+        return indices
+    if utterances is None:
+        utterances = torch.arange(len(indices), device=indices.device)[:, None, None]
+    return inputs.all_frames.positions[utterances, indices]
+
+
+def check_num_negatives(num_negatives: int) -> int:
+    """Returns the number of negatives of a sampler.
+
+    Raises:
+        ValueError: It is below 1.
+    """
+    if num_negatives < 1:
+        raise ValueError(f"`num_negatives` must be at least 1, but is {num_negatives}.")
+    return num_negatives

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, TargetSpec
 from w2vlab.wording import W2VLabWarning
 
 
@@ -57,7 +57,7 @@ class CodePredictionLoss(PredictionLoss):
         self.code_scores = nn.Linear(context_dim, targets.num_codebooks * targets.codebook_size)
 
     def frames_ahead(self, first_ahead: int) -> int:
-        """Returns the frames from a context to the frame whose codes it names; `first_ahead` as in `PredictionTask`."""
+        """Returns the frames from a context to the frame whose codes it names; `first_ahead` as in `LossInputs`."""
         if self.offset is None:
             return first_ahead
         if first_ahead == 0:
@@ -74,26 +74,26 @@ class CodePredictionLoss(PredictionLoss):
         """Returns the fewest frames in which one prediction fits."""
         return self.frames_ahead(first_ahead) + 1
 
-    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+    def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
         """Returns the codes to name of each utterance."""
         ahead = self.frames_ahead(first_ahead)
-        return tuple(max(0, frames - ahead) * self.num_codebooks for frames in num_valid)
+        return tuple(max(0, frames - ahead) * self.num_codebooks for frames in num_targets)
 
     def score(self, context: Tensor) -> Tensor:
         """Returns the logits `(B, N, G, V)` of every entry of every codebook."""
         scores = self.code_scores(context)  # (B, N, G * V)
         return at_least_float32(scores.unflatten(-1, (self.num_codebooks, self.codebook_size)))
 
-    def forward(self, task: PredictionTask) -> LossOutput:
+    def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed cross-entropy over all frames and codebooks, in nats.
 
         Raises:
             ValueError: No utterance is longer than the offset.
         """
-        ahead = self.frames_ahead(task.first_ahead)
-        remaining = frames_with_target(task.num_valid, ahead)
-        codes = task.targets.codes[:, ahead:]  # (B, N - ahead, G)
-        logits = self.score(task.context[:, : codes.shape[1]])  # (B, N - ahead, G, V)
+        ahead = self.frames_ahead(inputs.first_ahead)
+        remaining = frames_with_target(inputs.num_targets, ahead)
+        codes = inputs.targets.codes[:, ahead:]  # (B, N - ahead, G)
+        logits = self.score(inputs.context[:, : codes.shape[1]])  # (B, N - ahead, G, V)
         with torch.autocast(logits.device.type, enabled=False):
             losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view_as(codes)
         correct = logits.argmax(dim=-1) == codes
@@ -102,10 +102,10 @@ class CodePredictionLoss(PredictionLoss):
             losses = losses.masked_fill(padding[..., None], 0.0)
             correct = correct & ~padding[..., None]
         # The sum of no element: it puts the vectors into the graph with gradient zero, whatever their values are.
-        connection = task.targets.quantized[:, :0].sum()
+        connection = inputs.targets.quantized[:, :0].sum()
         return LossOutput(
             total=losses.sum() + connection,
-            counts=self.num_predictions(task.num_valid, task.first_ahead),
+            num_predictions=self.num_predictions(inputs.num_targets, inputs.first_ahead),
             num_correct=correct.sum(),
             num_candidates=self.codebook_size,
         )

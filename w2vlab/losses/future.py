@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.contrastive import count_correct, fingerprint
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
-from w2vlab.functional.negatives import draw_for_task
+from w2vlab.functional.negatives import draw_from_own_utterance
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, TargetSpec
 from w2vlab.wording import W2VLabWarning
 
 Objective = Literal["logistic", "infonce"]
@@ -90,15 +90,15 @@ class FuturePredictionLoss(PredictionLoss):
         """Returns the fewest frames in which one prediction fits."""
         return max(2, self.first_step(first_ahead) + 1)
 
-    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+    def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
         """Returns how many steps fit, over all frames of each utterance."""
         first = self.first_step(first_ahead)
         steps = range(first, first + self.num_steps)
-        return tuple(sum(max(0, frames - ahead) for ahead in steps) for frames in num_valid)
+        return tuple(sum(max(0, frames - ahead) for ahead in steps) for frames in num_targets)
 
-    def draw_negatives(self, task: PredictionTask) -> Tensor:
+    def draw_negatives(self, inputs: LossInputs) -> Tensor:
         """Draws the indices `(B, T, K)` of each target frame's negatives."""
-        return draw_for_task(task, self.num_negatives)
+        return draw_from_own_utterance(inputs, self.num_negatives)
 
     def predict(self, context: Tensor) -> Tensor:
         """Maps contexts `(B, T, D)` to what each one predicts for each step, `(B, T, steps, E)`."""
@@ -108,13 +108,13 @@ class FuturePredictionLoss(PredictionLoss):
         assert self.step_projection.bias is not None, "it has one"
         return predictions + self.step_projection.bias
 
-    def score(self, task: PredictionTask, negatives: Tensor) -> list[Tensor]:
+    def score(self, inputs: LossInputs, negatives: Tensor) -> list[Tensor]:
         """Returns one tensor of logits a step, `(B, T - ahead, 1 + K)`, true target first, for as many as fit."""
-        targets = task.targets.quantized  # (B, T, E)
+        targets = inputs.targets.quantized  # (B, T, E)
         batch, length, width = targets.shape
-        first = self.first_step(task.first_ahead)
+        first = self.first_step(inputs.first_ahead)
         steps = range(first, min(first + self.num_steps, length))
-        predictions = self.predict(task.context)  # (B, T, steps, E)
+        predictions = self.predict(inputs.context)  # (B, T, steps, E)
         # Side by side with the frames that they are about; nothing predicts the first ones.
         about = torch.stack(
             [F.pad(predictions[:, : length - ahead, step], (0, 0, ahead, 0)) for step, ahead in enumerate(steps)], dim=2
@@ -127,23 +127,23 @@ class FuturePredictionLoss(PredictionLoss):
             logits = about @ candidates.transpose(2, 3)  # (B, T, steps, 1 + K)
         return [logits[:, ahead:, step] for step, ahead in enumerate(steps)]
 
-    def forward(self, task: PredictionTask) -> LossOutput:
+    def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed loss over all steps and frames that fit, in nats.
 
         Raises:
             ValueError: No utterance is longer than the offset.
         """
-        first = self.first_step(task.first_ahead)
-        frames_with_target(task.num_valid, first)  # or it raises
-        total = task.context.new_zeros((), dtype=torch.float32)
-        num_correct = torch.zeros((), dtype=torch.int64, device=task.context.device)
-        counts = self.num_predictions(task.num_valid, task.first_ahead)
-        negatives = self.draw_negatives(task)  # (B, T, K)
-        identity = fingerprint(task.targets.quantized)  # (B, T)
+        first = self.first_step(inputs.first_ahead)
+        frames_with_target(inputs.num_targets, first)  # or it raises
+        total = inputs.context.new_zeros((), dtype=torch.float32)
+        num_correct = torch.zeros((), dtype=torch.int64, device=inputs.context.device)
+        counts = self.num_predictions(inputs.num_targets, inputs.first_ahead)
+        negatives = self.draw_negatives(inputs)  # (B, T, K)
+        identity = fingerprint(inputs.targets.quantized)  # (B, T)
         equal = identity.gather(1, negatives.flatten(1)).view_as(negatives) == identity[..., None]  # (B, T, K)
-        for step, logits in enumerate(self.score(task, negatives)):
+        for step, logits in enumerate(self.score(inputs, negatives)):
             ahead = first + step
-            remaining = [max(0, frames - ahead) for frames in task.num_valid]
+            remaining = [max(0, frames - ahead) for frames in inputs.num_targets]
             padding = make_padding_mask(remaining, logits.shape[1], logits.device)
             losses = self._losses(logits)  # (B, T - ahead)
             total = total + (losses if padding is None else losses.masked_fill(padding, 0.0)).sum()
@@ -153,8 +153,14 @@ class FuturePredictionLoss(PredictionLoss):
             judged = torch.cat([logits[..., :1], distinct], dim=-1)
             telling = ~equal[:, ahead:].all(dim=-1)
             num_correct = num_correct + count_correct(judged, telling if padding is None else telling & ~padding)
-        shares = {"equal_negatives": (equal.sum(), sum(task.num_valid) * self.num_negatives)}
-        return LossOutput(total, counts, num_correct, 1 + self.num_negatives, shares)
+        shares = {"equal_negatives": (equal.sum(), sum(inputs.num_targets) * self.num_negatives)}
+        return LossOutput(
+            total=total,
+            num_predictions=counts,
+            num_correct=num_correct,
+            num_candidates=1 + self.num_negatives,
+            shares=shares,
+        )
 
     def _losses(self, logits: Tensor) -> Tensor:
         """Turns logits `(…, 1 + K)`, true target first, into losses `(…)`."""

@@ -25,4 +25,6 @@ class NoMasking(Masking):
         longest = max(num_frames)
         everywhere = torch.arange(longest).expand(len(num_frames), -1)
         filling = everywhere >= torch.tensor(list(num_frames))[:, None]
-        return Mask(torch.zeros_like(filling), everywhere.masked_fill(filling, 0), tuple(num_frames))
+        return Mask(
+            frames=torch.zeros_like(filling), targets=everywhere.masked_fill(filling, 0), num_targets=tuple(num_frames)
+        )

@@ -73,7 +73,7 @@ class EMAQuantizer(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             commitment = (at_least_float32(latents) - at_least_float32(chosen)).square().mean(dim=-1)
         quantized = straight_through(chosen.to(latents.dtype), latents)
-        return QuantizerOutput(quantized, codes, losses={"commitment": self.gamma * commitment})
+        return QuantizerOutput(quantized=quantized, codes=codes, losses={"commitment": self.gamma * commitment})
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

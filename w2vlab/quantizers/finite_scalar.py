@@ -69,7 +69,7 @@ class FiniteScalarQuantizer(Quantizer, Compilable):
         projected = self.project_out(rounded)
         # The same numbers as the codes', bit by bit: products of other shapes may round differently.
         quantized = straight_through(self.lookup(codes).to(projected.dtype), projected)
-        return QuantizerOutput(quantized, codes)
+        return QuantizerOutput(quantized=quantized, codes=codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

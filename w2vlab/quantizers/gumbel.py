@@ -165,7 +165,9 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
             probabilities = scores.softmax(dim=-1)
             if not self.training:
                 codes = scores.argmax(dim=-1)
-                return QuantizerOutput(self.lookup(codes).to(latents.dtype), codes, probabilities)
+                return QuantizerOutput(
+                    quantized=self.lookup(codes).to(latents.dtype), codes=codes, probabilities=probabilities
+                )
             # The noise has no gradient: it is a constant in the backward pass.
             noisy = scores + self.draw_noise(scores) if self.adds_noise else scores
             codes = noisy.argmax(dim=-1)  # (B, N, G)
@@ -173,7 +175,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
             if self.hard:
                 soft = straight_through(F.one_hot(codes, self.codebook_size).to(soft.dtype), soft)
             quantized = select_entries(soft, at_least_float32(self.entries))  # (B, N, E)
-        return QuantizerOutput(quantized.to(latents.dtype), codes, probabilities)
+        return QuantizerOutput(quantized=quantized.to(latents.dtype), codes=codes, probabilities=probabilities)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

@@ -77,7 +77,7 @@ class KMeansQuantizer(Quantizer, Compilable):
             codebook = (entry - encoded.detach()).square().mean(dim=-1)
             commitment = (encoded - entry.detach()).square().mean(dim=-1)
         quantized = straight_through(chosen.to(projected.dtype), projected)
-        return QuantizerOutput(quantized, codes, losses={"kmeans": codebook + self.gamma * commitment})
+        return QuantizerOutput(quantized=quantized, codes=codes, losses={"kmeans": codebook + self.gamma * commitment})
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

@@ -69,7 +69,7 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
             directions = F.normalize(projected, dim=-1)  # (B, N, G, d)
             codes = nearest_entries(directions, self.entries)  # of unit vectors, the nearest has the highest cosine
             quantized = straight_through(self.lookup(codes).to(directions.dtype), directions.flatten(-2))
-        return QuantizerOutput(quantized.to(latents.dtype), codes)
+        return QuantizerOutput(quantized=quantized.to(latents.dtype), codes=codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

@@ -91,7 +91,7 @@ class ResidualQuantizer(Quantizer):
         commitment = torch.stack(errors).mean(dim=0)
         chosen = torch.cat(codes, dim=-1)  # (B, N, G)
         quantized = straight_through(self.lookup(chosen).to(latents.dtype), latents)
-        return QuantizerOutput(quantized, chosen, losses={"commitment": self.gamma * commitment})
+        return QuantizerOutput(quantized=quantized, codes=chosen, losses={"commitment": self.gamma * commitment})
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`: the sum of one entry of each codebook."""
