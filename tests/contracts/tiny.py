@@ -61,6 +61,7 @@ SUPPLIED: dict[str, dict[str, Any]] = {
     "context": {"input_dim": WIDTH},
     "quantizer": {"input_dim": WIDTH},
     "loss": {"context_dim": WIDTH, "targets": SPEC},
+    "negatives": {"targets": SPEC},
     "decoder": {"vocabulary": Vocabulary.of("characters", ["ab ba"])},
 }
 """The arguments that a module supplies, by family; the other families have none."""

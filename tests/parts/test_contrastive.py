@@ -87,25 +87,18 @@ def project(loss: ContrastiveLoss, vector: Tensor) -> Tensor:
 
 
 def materialised(loss: ContrastiveLoss, inputs: LossInputs) -> tuple[Tensor, int, int]:
-    """Equation 3 with every negative's own vector: the summed loss, the correct predictions, the negatives left out."""
-    all_frames = inputs.all_frames if loss.uses_every_frame else None
-    frames = inputs.targets.quantized if all_frames is None else all_frames.targets.quantized
-    size = frames.shape[1]
-    own = loss.draw_negatives(inputs) if loss.num_negatives else None
-    other = loss.draw_other_negatives(inputs, size) if loss.num_other_negatives else None
-    pool, picks = loss.draw_codewords(inputs) if loss.num_codebook_negatives else (None, None)
+    """Equation 3 with every negative's own vector: the summed loss, the correct predictions, the excluded negatives."""
+    drawn, frames = loss.negatives(inputs), inputs.candidates
     total, correct, excluded = torch.zeros((), dtype=torch.float64), 0, 0
     for row, num_targets in enumerate(inputs.num_targets):
         for frame in range(inputs.first_ahead, num_targets):
             target = inputs.targets.quantized[row, frame]
             negatives: list[Tensor] = []
-            if own is not None:
-                negatives += [frames[row, index] for index in own[row, frame]]
-            if other is not None:
-                negatives += [frames[index // size, index % size] for index in other[row, frame]]
-            if pool is not None:
-                negatives += [inputs.lookup(pool[row, index]) for index in picks[row, frame]]
-            assert len(negatives) == loss.num_all_negatives
+            for number, index in enumerate(drawn.indices[row, frame].tolist()):
+                utterance = row if drawn.utterances is None else drawn.utterances[row, frame, number]
+                further = index - frames.shape[1]
+                negatives.append(frames[utterance, index] if further < 0 else drawn.vectors[utterance, further])
+            assert len(negatives) == loss.negatives.num_negatives
             kept = [negative for negative in negatives if not torch.equal(negative, target)]
             excluded += len(negatives) - len(kept)
             prediction = loss.context_projection(inputs.context[row, frame - inputs.first_ahead])
@@ -136,7 +129,7 @@ def test_every_mode_is_the_materialised_formula(mode: dict[str, Any], target_pro
     assert output.num_correct == correct
     assert output.num_predictions == NUM_TARGETS
     num_negatives = output.num_candidates - 1
-    assert num_negatives == loss.num_all_negatives
+    assert num_negatives == loss.negatives.num_negatives
     assert output.share("excluded_negatives") == pytest.approx(excluded / (sum(NUM_TARGETS) * num_negatives))
     pairs = zip(gradients(toy, loss, output.total), gradients(toy, loss, total), strict=True)
     for ours, expected in pairs:
@@ -177,7 +170,7 @@ def test_equal_logits_give_the_logarithm_of_the_candidates(mode: dict[str, Any])
     torch.nn.init.zeros_(loss.target_projection.weight)  # every candidate looks the same, but is not the same
     output = loss(toy.inputs)
     assert output.share("excluded_negatives") == 0
-    assert_close(output.total.item() / sum(NUM_TARGETS), math.log(1 + loss.num_all_negatives))
+    assert_close(output.total.item() / sum(NUM_TARGETS), math.log(1 + loss.negatives.num_negatives))
 
 
 @modes
@@ -226,7 +219,7 @@ def test_no_mode_waits_for_the_device(mode: dict[str, Any]) -> None:
 def test_b4_anywhere_excludes_the_frame_and_not_its_rank_among_the_targets() -> None:
     """fairseq's `negatives_from_everywhere` excludes a frame's rank among the hidden ones, not its index."""
     toy, loss = Toy(), loss_of({"num_negatives": 300, "negatives_from": "anywhere"})
-    negatives, positions = loss.draw_negatives(toy.inputs), toy.inputs.all_frames.positions
+    negatives, positions = loss.negatives(toy.inputs).indices, toy.inputs.all_frames.positions
     for row, num_targets in enumerate(NUM_TARGETS):
         for rank in range(num_targets):
             others = set(range(NUM_FRAMES[row])) - {int(positions[row, rank])}
@@ -238,10 +231,10 @@ def test_b4_anywhere_excludes_the_frame_and_not_its_rank_among_the_targets() -> 
 @pytest.mark.parametrize("negatives_from", ["targets", "anywhere"])
 def test_a_batch_of_one_draws_from_its_own_other_frames(negatives_from: str) -> None:
     toy, loss = Toy(rows=1), loss_of({"num_negatives": 0, "num_other_negatives": 50, "negatives_from": negatives_from})
-    indices = loss.draw_other_negatives(toy.inputs, row_size=99)[0]
-    own = toy.inputs.all_frames.positions[0] if negatives_from == "anywhere" else torch.arange(NUM_TARGETS[0])
-    assert (indices != own[:, None]).all()
-    assert (indices < (NUM_FRAMES[0] if negatives_from == "anywhere" else NUM_TARGETS[0])).all()
+    indices = loss.negatives(toy.inputs).indices[0]
+    positions = toy.inputs.positions[0]
+    assert (indices != positions[:, None]).all()
+    assert torch.isin(indices, torch.arange(NUM_FRAMES[0]) if negatives_from == "anywhere" else positions).all()
     total, _, _ = materialised(loss, toy.inputs)
     assert_close(loss(toy.inputs).total, total, rtol=1e-10, atol=0)
 
@@ -273,8 +266,8 @@ def test_negatives_of_one_place_do_not_change_those_of_another() -> None:
 def test_without_all_frames_every_frame_is_a_target() -> None:
     """Under FuturePrediction the targets are all frames already."""
     toy = Toy()
-    expected = loss_of({"num_negatives": 4})(toy.inputs)
     toy.inputs.all_frames = None
+    expected = loss_of({"num_negatives": 4})(toy.inputs)
     assert torch.equal(loss_of({"num_negatives": 4, "negatives_from": "anywhere"})(toy.inputs).total, expected.total)
 
 
@@ -301,11 +294,11 @@ def test_refused(arguments: dict[str, int], message: str) -> None:
 
 
 def test_codewords_need_codebooks() -> None:
-    with pytest.raises(ValueError, match="`quantizer` must have codebooks for `num_codebook_negatives`"):
+    with pytest.raises(ValueError, match="`quantizer` must have codebooks to draw codewords from"):
         ContrastiveLoss(4, TargetSpec(dim=6, num_codebooks=0, codebook_size=0), num_codebook_negatives=1)
     toy = Toy()
     toy.inputs.lookup = None
-    with pytest.raises(ValueError, match="`lookup` must be given with `num_codebook_negatives`"):
+    with pytest.raises(ValueError, match="`lookup` must be given for CodebookNegatives"):
         loss_of({"num_codebook_negatives": 1})(toy.inputs)
 
 

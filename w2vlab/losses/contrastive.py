@@ -45,6 +45,10 @@ class ContrastiveLoss(PredictionLoss):
         negatives: Builds the sampler of the distractors. None builds the one that the three numbers and
             `negatives_from` describe; they keep their defaults if a sampler is given.
 
+    Attributes:
+        negatives: The sampler of the distractors.
+        num_negatives: The option; None if a sampler was given.
+
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 3.2, Equation 3; variants in Table 13.
     """
@@ -80,6 +84,7 @@ class ContrastiveLoss(PredictionLoss):
         else:
             _check_defaults(shorthands)
             self.negatives = negatives(targets)
+        self.num_negatives = num_negatives if negatives is None else None
         self.uses_every_frame = self.negatives.uses_every_frame
         self.logit_temperature = logit_temperature
         self.pair_scores = PairScores(logit_temperature)
@@ -94,21 +99,23 @@ class ContrastiveLoss(PredictionLoss):
     def score(self, inputs: LossInputs) -> tuple[Tensor, Tensor]:
         """Returns the logits `(B, M, 1 + K)`, true target first, and which distractors equal it `(B, M, K)`.
 
-        Where contexts have seen their own frame, M is smaller by `first_ahead`: the last ones have no target.
+        If contexts see their own frame, M is smaller by `first_ahead`, because the last contexts have no target.
         """
-        ahead = inputs.first_ahead
         drawn = self.negatives(inputs)
         candidates = inputs.candidates  # (B, N, E)
         if drawn.vectors is not None:
             candidates = torch.cat([candidates, drawn.vectors.to(candidates.dtype)], dim=1)  # (B, N + R, E)
-        num_predictions = inputs.context.shape[1] - ahead
+        ahead = inputs.first_ahead
+        predictions = self.context_projection(inputs.context[:, : inputs.context.shape[1] - ahead])  # (B, M, P)
+        keys = self.target_head(self.target_projection(candidates))  # (B, N + R, P)
+        utterances = None if drawn.utterances is None else drawn.utterances[:, ahead:]
         return self.pair_scores(
-            self.context_projection(inputs.context[:, :num_predictions]),  # (B, M, P)
-            self.target_head(self.target_projection(candidates)),  # (B, N + R, P)
-            inputs.positions[:, ahead:],  # (B, M)
-            drawn.indices[:, ahead:],  # (B, M, K)
+            predictions,
+            keys,
+            inputs.positions[:, ahead:],
+            drawn.indices[:, ahead:],
             fingerprint(candidates),
-            None if drawn.utterances is None else drawn.utterances[:, ahead:],
+            utterances,
         )
 
     def forward(self, inputs: LossInputs) -> LossOutput:
