@@ -63,7 +63,7 @@ class RandomAddress:
 
     Attributes:
         seed: The seed of the run.
-        update: Optimizer updates done before this one.
+        update: Optimiser updates done before this one.
         ids: Utterances of the batch.
         stream: Separates the draws of training, validation and other uses.
     """

@@ -20,9 +20,10 @@ from tests.modules.training import make_batches
 from w2vlab.cli.parsed import ParsedOptions, build_pretraining
 from w2vlab.evaluation import load_model
 from w2vlab.evaluation.evaluate import random_twin
-from w2vlab.losses import FeaturePenalty
+from w2vlab.losses import ContrastiveLoss, FeaturePenalty
 from w2vlab.masking import ChannelMasking, SpanMasking
 from w2vlab.modules import CTCFineTuning, FuturePrediction, MaskedPrediction, PretrainingModule, saved
+from w2vlab.negatives import CodebookNegatives, CombinedNegatives, SameUtteranceNegatives
 from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 from w2vlab.types import RandomAddress
 from w2vlab.wording import W2VLabWarning
@@ -38,6 +39,15 @@ BUILT: dict[str, Any] = {
     "numbers of NumPy": {
         "quantizer": partial(KMeansQuantizer, codebook_size=np.int64(7)),
         "feature_dropout": np.float32(0),
+    },
+    "parts in a list": {
+        "loss": partial(
+            ContrastiveLoss,
+            projection_dim=6,
+            negatives=partial(
+                CombinedNegatives, samplers=[partial(SameUtteranceNegatives, num_negatives=3), CodebookNegatives]
+            ),
+        )
     },
     "penalties": {"penalties": {"feature": partial(FeaturePenalty, weight=2.0)}},
     "a part without types": {"quantizer": partial(Rounding, digits=2)},

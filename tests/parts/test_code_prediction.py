@@ -97,7 +97,7 @@ def test_an_utterance_shorter_than_the_offset_counts_nothing_in_its_batch() -> N
 
 
 def test_offset_has_no_effect_on_hidden_frames_and_says_so() -> None:
-    with pytest.warns(UserWarning, match="`offset` has no effect where frames are hidden"):
+    with pytest.warns(UserWarning, match="`offset` has no effect if frames are masked"):
         assert loss_of(3).min_frames(0) == 1
     with pytest.warns(UserWarning, match="`offset` has no effect"):
         output = loss_of(3)(inputs_of(0))

@@ -92,7 +92,7 @@ def test_gradient_of_future_prediction_is_that_of_its_differences(objective: str
 
 
 def test_balance_has_no_effect_on_infonce_and_says_so() -> None:
-    with pytest.warns(UserWarning, match="`balanced_classes` has no effect where `objective` is infonce"):
+    with pytest.warns(UserWarning, match="`balanced_classes` has no effect if `objective` is infonce"):
         FuturePredictionLoss(
             4, TargetSpec(dim=5, num_codebooks=0, codebook_size=0), objective="infonce", balanced_classes=True
         )

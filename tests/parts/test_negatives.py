@@ -179,17 +179,18 @@ def test_draws_are_those_of_runs_before_there_were_samplers(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "default", "value"),
     [
-        ({"num_negatives": 50}, "`num_negatives` must be left out if `negatives` is given, but is 50"),
-        ({"num_other_negatives": 5}, "`num_other_negatives` must be left out if `negatives` is given, but is 5"),
-        ({"num_codebook_negatives": 5}, "`num_codebook_negatives` must be left out if `negatives` is given, but is 5"),
-        ({"negatives_from": "anywhere"}, "`negatives_from` must be left out if `negatives` is given, but is anywhere"),
+        ("num_negatives", 100, 50),
+        ("num_other_negatives", 0, 5),
+        ("num_codebook_negatives", 0, 5),
+        ("negatives_from", "targets", "anywhere"),
     ],
 )
-def test_a_shorthand_beside_a_sampler_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_a_shorthand_beside_a_sampler_is_refused(name: str, default: Any, value: Any) -> None:
+    message = f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the options"
     with pytest.raises(ValueError, match=message):
-        loss_of({"negatives": SameUtteranceNegatives}, **arguments)
+        loss_of({"negatives": SameUtteranceNegatives}, **{name: value})
 
 
 def test_the_number_of_the_shorthand_is_no_option_beside_a_sampler() -> None:

@@ -22,13 +22,13 @@ def draw_ranks(
 ) -> Tensor:
     """Draws which of the *other* candidates a frame's negatives are, numbered from 0 without the frame's own.
 
-    Uniform with replacement. `skip_own` turns ranks into indices; apart, because where a frame stands among the
-    candidates may be known on the device only.
+    Uniform with replacement. `skip_own` turns ranks into indices; it is a separate function because the positions of
+    frames among the candidates may be known on the device only.
 
     Args:
         num_frames: Frames of each utterance that need negatives, B integers.
         num_candidates: Candidates of each utterance, the frame's own target among them, B integers.
-        size: Frames M of the result's second axis; rows with fewer are filled with zeros.
+        size: Frames M of the result's second axis; rows with fewer are padded with zeros.
         num_negatives: Negatives K of each frame.
         generators: One source of randomness an utterance.
 
@@ -36,7 +36,7 @@ def draw_ranks(
         int64 in `[0, num_candidates[b] - 1)`, shape `(B, M, K)`.
 
     Raises:
-        ValueError: An utterance has a single candidate and so nothing to tell it from.
+        ValueError: An utterance has a single candidate, so that there is no distractor.
     """
     ranks = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)
     rows = zip(num_frames, num_candidates, generators, strict=True)
@@ -51,10 +51,9 @@ def draw_ranks(
 
 
 def skip_own(ranks: Tensor, own: Tensor) -> Tensor:
-    """Turns ranks among the other candidates into indices among all: those from the frame's own place on move up.
+    """Turns ranks among the other candidates into indices among all: ranks from the frame's own on move up by 1.
 
-    A frame is never its own negative, on whatever axis the draws are laid out (fairseq's wav2vec 1.0 excludes one frame
-    and uses the draw for another).
+    A frame is never its own negative. (fairseq's wav2vec 1.0 excludes one frame and uses the draw for another.)
 
     Args:
         ranks: Shape `(B, M, K)`.
@@ -81,8 +80,8 @@ def draw_from_other_utterances(
     Args:
         num_frames: Frames of each utterance that need negatives, B integers.
         num_candidates: Candidates of each utterance, B integers; B is at least 2 and none is 0.
-        size: Frames M of the result's second axis; rows with fewer are filled with zeros.
-        row_size: Candidates of a row with its filling, by which rows lie apart in the result's indices.
+        size: Frames M of the result's second axis; rows with fewer are padded with zeros.
+        row_size: Candidates of a row including padding, the distance between rows in the result's indices.
         num_negatives: Negatives K of each frame.
         generators: One source of randomness an utterance.
 
@@ -110,20 +109,20 @@ def draw_codewords(
 ) -> tuple[Tensor, Tensor]:
     """Draws a pool of codewords for each utterance, and for each of its frames some of that pool.
 
-    Every combination of entries is as likely as any other, whether or not the quantizer ever chose it. The pool has as
-    many codewords as the utterance has frames: frames share codewords, so that all pairs are scored at once.
+    Every combination of entries is equally likely, whether or not the quantizer ever chose it. The pool has as many
+    codewords as the utterance has frames, which share them, so that all pairs are scored at once.
 
     Args:
         num_frames: Frames of each utterance that need negatives, B integers.
-        size: Frames M of the results' second axis; rows with fewer are filled with zeros.
+        size: Frames M of the results' second axis; rows with fewer are padded with zeros.
         num_negatives: Negatives K of each frame.
         num_codebooks: Codebooks G.
         codebook_size: Entries V of each codebook.
         generators: One source of randomness an utterance.
 
     Returns:
-        The codes of the pool, int64 of shape `(B, M, G)`, and which of it are a frame's negatives, int64 of shape
-        `(B, M, K)`.
+        The codes of the pool, int64 of shape `(B, M, G)`, and the indices of each frame's negatives into it, int64 of
+        shape `(B, M, K)`.
     """
     codes = np.zeros((len(num_frames), size, num_codebooks), dtype=np.int64)
     picks = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The loss of HuBERT and BEST-RQ: name the codes of what is hidden."""
+"""The loss of HuBERT and BEST-RQ: classify the codes of masked frames."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from w2vlab.wording import W2VLabWarning
 
 
 class CodePredictionLoss(PredictionLoss):
-    """Names the codes of a frame by one softmax over the entries of each codebook (cross-entropy).
+    """Predicts the codes of a frame by a softmax over the entries of each codebook (cross-entropy).
 
-    The codes are constants, so the quantizer learns nothing from this loss; and where the latents that it quantizes do
-    learn, nothing here keeps them from becoming easy to name. HuBERT and BEST-RQ take codes of something that does not
-    learn. In training the codes are those that the quantizer sampled, noise included. Each codebook of each frame is
-    one prediction: the loss starts near ln V.
+    The codes are constants, so that the quantizer has no gradient from this loss. If the latents that it quantizes are
+    trained, nothing in this loss keeps them from collapsing to codes that are easy to predict; HuBERT and BEST-RQ
+    quantize features that are not trained. In training the codes are those that the quantizer sampled, including its
+    noise. Each codebook of each frame is one prediction, so that the loss starts near ln V.
 
-    Under `MaskedPrediction` a context names the codes of its own hidden frame. Under `FuturePrediction` contexts see
-    their own frame, so they name the codes of the frame `offset` ahead.
+    Under `MaskedPrediction` a context predicts the codes of its own masked frame. Under `FuturePrediction` contexts see
+    their own frame, so that they predict the codes of the frame `offset` ahead.
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
         targets: What the targets are; supplied by the module, not by YAML.
-        offset: Frames from a context to the frame whose codes it names, where it has seen its own; None takes the
-            nearest frame that shares no audio with the context's own frame.
+        offset: Frames from a context to the frame whose codes it predicts, if contexts see their own frame; None takes
+            the nearest frame that shares no audio with the context's own frame.
 
     Reference:
         Hsu et al. 2021, arXiv:2106.07447, Equation 1; Chiu et al. 2022, arXiv:2202.01855, Section 3, whose linear
@@ -57,13 +57,13 @@ class CodePredictionLoss(PredictionLoss):
         self.code_scores = nn.Linear(context_dim, targets.num_codebooks * targets.codebook_size)
 
     def frames_ahead(self, first_ahead: int) -> int:
-        """Returns the frames from a context to the frame whose codes it names; `first_ahead` as in `LossInputs`."""
+        """Returns the frames from a context to the frame whose codes it predicts."""
         if self.offset is None:
             return first_ahead
         if first_ahead == 0:
-            # Hidden frames stand next to each other without being neighbours, so there is no frame some way ahead.
+            # The masked frames are not contiguous in time, so that `offset` masked frames ahead is no fixed distance.
             warnings.warn(
-                "`offset` has no effect where frames are hidden: a context names its own.",
+                "`offset` has no effect if frames are masked: a context predicts the codes of its own frame.",
                 category=W2VLabWarning,
                 stacklevel=2,
             )
@@ -75,7 +75,7 @@ class CodePredictionLoss(PredictionLoss):
         return self.frames_ahead(first_ahead) + 1
 
     def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
-        """Returns the codes to name of each utterance."""
+        """Returns the predicted codes of each utterance."""
         ahead = self.frames_ahead(first_ahead)
         return tuple(max(0, frames - ahead) * self.num_codebooks for frames in num_targets)
 
@@ -101,7 +101,7 @@ class CodePredictionLoss(PredictionLoss):
         if padding is not None:
             losses = losses.masked_fill(padding[..., None], 0.0)
             correct = correct & ~padding[..., None]
-        # The sum of no element: it puts the vectors into the graph with gradient zero, whatever their values are.
+        # An empty sum puts the vectors into the graph with gradient zero, even if they are not finite.
         connection = inputs.targets.quantized[:, :0].sum()
         return LossOutput(
             total=losses.sum() + connection,

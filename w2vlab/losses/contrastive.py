@@ -181,8 +181,9 @@ def _check_defaults(shorthands: dict[str, Any]) -> None:
     """Refuses numbers of negatives beside a sampler, which has numbers of its own."""
     parameters = inspect.signature(ContrastiveLoss).parameters
     for name, value in shorthands.items():
-        if value != parameters[name].default:
+        default = parameters[name].default
+        if value != default:
             raise ValueError(
-                f"`{name}` must be left out if `negatives` is given, but is {value}. Set it in the sampler, such as "
-                "`negatives.num_negatives`."
+                f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the options of "
+                "the sampler, such as `negatives.num_negatives`."
             )

@@ -29,7 +29,7 @@ class IdentityQuantizer(Quantizer):
         return QuantizerOutput(quantized=latents, codes=latents.new_zeros((*latents.shape[:-1], 0)).long())
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Raises: there is nothing to look up.
+        """Raises, because there is no codebook.
 
         Raises:
             RuntimeError: Always.
