@@ -55,7 +55,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartInfo:
     """A part as `w2vlab parts` lists it.
 
@@ -169,10 +169,7 @@ def parts(family: str) -> list[PartInfo]:
         ValueError: Two parts have the same short name, or the family does not exist.
     """
     name = family_named(family).name
-    return [
-        PartInfo(cls.__name__, name, *read_docstring(cls.__doc__), import_path(cls))
-        for cls in part_classes(name).values()
-    ]
+    return [part_info(cls.__name__, name, cls.__doc__, import_path(cls)) for cls in part_classes(name).values()]
 
 
 def suggest(name: str, family: str) -> str:
@@ -180,8 +177,8 @@ def suggest(name: str, family: str) -> str:
     return f"Unknown {family} '{name}'. {known_names(name, part_classes(family))}"
 
 
-def read_docstring(docstring: str | None) -> tuple[str, str]:
-    """Returns the first line of a docstring and its `Reference:` section on one line."""
+def part_info(name: str, family: str, docstring: str | None, path: str) -> PartInfo:
+    """Describes a part by the first line of its docstring and its `Reference:` section."""
     lines = inspect.cleandoc(docstring or "").splitlines()
     summary = lines[0] if lines else ""
     reference: list[str] = []
@@ -190,7 +187,7 @@ def read_docstring(docstring: str | None) -> tuple[str, str]:
             if not line.startswith(" "):
                 break
             reference.append(line.strip())
-    return summary, " ".join(reference)
+    return PartInfo(name=name, family=family, summary=summary, reference=" ".join(reference), import_path=path)
 
 
 def import_path(cls: type) -> str:
