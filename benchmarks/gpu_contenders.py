@@ -58,12 +58,12 @@ def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dt
         torch.manual_seed(update)
         model.set_update(update)
         with autocast(dtype, device):
-            output = model(batch, RandomAddress(1, update, batch.ids))
+            output = model(batch, RandomAddress(seed=1, update=update, ids=batch.ids))
             terms = model.objective_terms(output)
             torch.stack(list(terms.values())).sum().backward()
         with torch.no_grad():
             Sums(device).add({**sum_up(output, terms, model.quantizer.codebook_size), **masked_share(output)})
-        targets = sum(output.prediction.counts)
+        targets = sum(output.prediction.num_predictions)
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, 1 / targets)
         skip_unless(torch.nn.utils.get_total_norm(gradients).isfinite(), optimizer)
@@ -103,5 +103,9 @@ def varied(batch: AudioBatch, count: int) -> list[AudioBatch]:
         waveform = batch.waveform[:1, :samples].repeat(rows, 1)
         for row, length in enumerate(lengths):
             waveform[row, length:] = 0
-        found.append(AudioBatch(waveform, lengths, tuple(f"varied-{number}-{row}" for row in range(rows))))
+        found.append(
+            AudioBatch(
+                waveform=waveform, num_samples=lengths, ids=tuple(f"varied-{number}-{row}" for row in range(rows))
+            )
+        )
     return found

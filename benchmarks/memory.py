@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from benchmarks.side_by_side import answer, machine, take_turns, write_json
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.quantizers import GumbelQuantizer, KMeansQuantizer
-from w2vlab.types import PredictionTask, QuantizerOutput, RandomAddress, TargetSpec
+from w2vlab.types import LossInputs, QuantizerOutput, RandomAddress, TargetSpec
 
 Step = Callable[[], None]
 
@@ -36,19 +36,30 @@ SIZES = {  # utterances, frames to predict, all frames, width of contexts, of la
 def contrastive(size: str, materialised: bool) -> Step:
     """The loss of wav2vec 2.0 over quantized targets."""
     batch, masked, _, context_dim, _, dim, _, num_negatives = SIZES[size]
-    loss = ContrastiveLoss(context_dim, TargetSpec(dim, 2, 320), projection_dim=dim, num_negatives=num_negatives)
+    loss = ContrastiveLoss(
+        context_dim,
+        TargetSpec(dim=dim, num_codebooks=2, codebook_size=320),
+        projection_dim=dim,
+        num_negatives=num_negatives,
+    )
     context = torch.randn(batch, masked, context_dim, requires_grad=True)
     quantized = torch.randn(batch, masked, dim, requires_grad=True)
     ids = tuple(map(str, range(batch)))
     codes = torch.zeros(batch, masked, 2, dtype=torch.int64)
-    task = PredictionTask(context, QuantizerOutput(quantized, codes), (masked,) * batch, RandomAddress(1, 0, ids), 0)
+    inputs = LossInputs(
+        context=context,
+        targets=QuantizerOutput(quantized=quantized, codes=codes),
+        num_targets=(masked,) * batch,
+        address=RandomAddress(seed=1, update=0, ids=ids),
+        first_ahead=0,
+    )
 
     def ours() -> None:
-        loss(task).total.backward()
+        loss(inputs).total.backward()
 
     def theirs() -> None:
         predictions, targets = loss.context_projection(context), loss.target_projection(quantized)
-        picks = loss.draw_negatives(task)  # (B, M, K)
+        picks = loss.negatives(inputs).indices  # (B, M, K)
         negatives = targets.gather(1, picks.flatten(1)[..., None].expand(-1, -1, dim))
         negatives = negatives.view(*picks.shape, dim).permute(2, 0, 1, 3)  # (K, B, M, P)
         candidates = torch.cat([targets[None], negatives])

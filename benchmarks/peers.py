@@ -121,7 +121,11 @@ def audio(batch_size: int, seconds: float) -> AudioBatch:
     """Returns noise of the loudness of speech, all utterances equally long."""
     num_samples = int(seconds * SAMPLE_RATE)
     waveform = 0.1 * torch.randn(batch_size, num_samples, generator=torch.Generator().manual_seed(0))
-    return AudioBatch(waveform, (num_samples,) * batch_size, tuple(f"utterance-{row}" for row in range(batch_size)))
+    return AudioBatch(
+        waveform=waveform,
+        num_samples=(num_samples,) * batch_size,
+        ids=tuple(f"utterance-{row}" for row in range(batch_size)),
+    )
 
 
 def transformers_inputs(model: Any, waveform: Tensor) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from w2vlab.contexts import ConvContext
 from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import MaskedPrediction
-from w2vlab.types import PredictionTask, QuantizerOutput, RandomAddress, TargetSpec
+from w2vlab.types import LossInputs, QuantizerOutput, RandomAddress, TargetSpec
 
 Step = Callable[[], None]
 
@@ -47,7 +47,7 @@ def training_step(batch_size: int, seconds: float, tiny: bool) -> Step:
     batch = peers.audio(batch_size, seconds)
 
     def step() -> None:
-        output = model(batch, RandomAddress(1, 0, batch.ids))
+        output = model(batch, RandomAddress(seed=1, update=0, ids=batch.ids))
         torch.stack(list(model.objective_terms(output).values())).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -58,12 +58,25 @@ def training_step(batch_size: int, seconds: float, tiny: bool) -> Step:
 def loss_step(num_negatives: int, tiny: bool) -> Step:
     """Returns forward and backward pass of the contrastive loss."""
     batch, masked, _, context_dim, _, dim, _, _ = memory.SIZES["tiny" if tiny else "published"]
-    loss = ContrastiveLoss(context_dim, TargetSpec(dim, 2, 320), projection_dim=dim, num_negatives=num_negatives)
+    loss = ContrastiveLoss(
+        context_dim,
+        TargetSpec(dim=dim, num_codebooks=2, codebook_size=320),
+        projection_dim=dim,
+        num_negatives=num_negatives,
+    )
     context = torch.randn(batch, masked, context_dim, requires_grad=True)
-    targets = QuantizerOutput(torch.randn(batch, masked, dim), torch.zeros(batch, masked, 2, dtype=torch.int64))
+    targets = QuantizerOutput(
+        quantized=torch.randn(batch, masked, dim), codes=torch.zeros(batch, masked, 2, dtype=torch.int64)
+    )
     ids = tuple(map(str, range(batch)))
-    task = PredictionTask(context, targets, (masked,) * batch, RandomAddress(1, 0, ids), 0)
-    return lambda: loss(task).total.backward()
+    inputs = LossInputs(
+        context=context,
+        targets=targets,
+        num_targets=(masked,) * batch,
+        address=RandomAddress(seed=1, update=0, ids=ids),
+        first_ahead=0,
+    )
+    return lambda: loss(inputs).total.backward()
 
 
 def curve(steps: dict[float, Step], rounds: int) -> dict[float, float]:

@@ -13,7 +13,7 @@ from w2vlab.types import QuantizerOutput
 
 
 def output_of(codes: torch.Tensor, probabilities: torch.Tensor | None = None) -> QuantizerOutput:
-    return QuantizerOutput(torch.zeros(*codes.shape[:2], 1), codes, probabilities)
+    return QuantizerOutput(quantized=torch.zeros(*codes.shape[:2], 1), codes=codes, probabilities=probabilities)
 
 
 def test_statistics_at_their_ends() -> None:

@@ -120,7 +120,7 @@ def test_warmup_must_end_before_the_run(schedule: type[UpdateSchedule]) -> None:
 
 
 def test_three_stages_must_fit() -> None:
-    with pytest.raises(ValueError, match=r"leave a rest for the decay, but are 0\.5 and 0\.5"):
+    with pytest.raises(ValueError, match=r"sum to less than 1, but are 0\.5 and 0\.5"):
         make(TriStageSchedule, 1.0, warmup_share=0.5, hold_share=0.5)
     with pytest.raises(ValueError, match="`end_factor` must be above 0 and at most 1, but is 0"):
         make(TriStageSchedule, 1.0, end_factor=0.0)

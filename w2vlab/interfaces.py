@@ -1,8 +1,8 @@
 """The families of parts. Subclassing one of these classes is all the registration there is.
 
-A part whose widths follow from its neighbours takes them as its first arguments; the module that assembles the parts
-supplies them, so YAML never repeats a width. Modules therefore receive parts as factories (the `…Factory` aliases):
-in YAML a class name with its other arguments, in Python the class itself or a `functools.partial` of it.
+A part whose widths follow from its neighbours takes them as its first arguments. The module that assembles the parts
+supplies them, so that YAML never repeats a width. Modules therefore receive parts as factories (the `…Factory`
+aliases): in YAML a class name with its other arguments, in Python the class itself or a `functools.partial` of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from w2vlab.types import LossOutput, Mask, PredictionTask, PretrainOutput, QuantizerOutput, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, Mask, Negatives, PretrainOutput, QuantizerOutput, TargetSpec
 from w2vlab.vocabulary import Vocabulary
 
 
@@ -25,48 +25,50 @@ class StepDependent(ABC):
     def set_update(self, update: int, seed: int = 0) -> None:
         """Moves to the state that belongs to `update` optimiser updates done.
 
-        Nothing may be counted here: the module calls it with the trainer's own count, so a resumed run continues where
-        it was and gradient accumulation changes nothing.
+        The state must follow from `update` alone and not from the number of calls: the module passes the trainer's
+        count, so that a resumed run continues at the same state and gradient accumulation changes nothing.
 
         Args:
             update: Optimiser updates done.
-            seed: The run's, for what is drawn once an update and alike on all processes.
+            seed: The seed of the run, for draws that are made once an update and are equal on all processes.
         """
 
     @abstractmethod
     def scheduled_values(self, update: int) -> dict[str, float]:
-        """Returns what changes with the updates, by its name in the logs, as it is after `update` of them."""
+        """Returns the scheduled values after `update` updates, by their names in the logs."""
 
 
 class LearnsByStatistics(ABC):
-    """Something that learns from what it saw during an update and not by gradient, such as moving averages.
+    """Something that learns from statistics of an update and not by gradient, such as moving averages.
 
-    Its `forward` in training may collect, but change nothing: an update has as many forwards as micro-batches. What is
-    collected must not be a registered buffer, because DDP overwrites buffers with those of the first process.
+    In training, `forward` may collect statistics but must not change the state, because an update has as many forward
+    passes as micro-batches. The statistics must not be a registered buffer, because DDP overwrites buffers with those
+    of the first process.
     """
 
     @abstractmethod
     def finish_update(self, update: int, skipped: Tensor | None = None) -> None:
-        """Learns from everything collected on all processes since the last call.
+        """Learns from the statistics of all processes since the last call.
 
         The module calls it on every process, once an update, after the last backward pass.
 
         Args:
             update: Optimiser updates done before this one.
-            skipped: True, shape `()` and on the device, where the update must leave no trace; None for false.
+            skipped: True, shape `()` and on the device, if the update is skipped and must not change the state; None
+                for false.
         """
 
     @abstractmethod
     def forget_update(self) -> None:
-        """Throws away what was collected since the last call of `finish_update`."""
+        """Discards the statistics since the last call of `finish_update`."""
 
 
 class Compilable:
     """A module that `torch.compile` can take in one piece, once for batches of all lengths.
 
-    Whoever subclasses it promises that `forward` takes and returns tensors, and None in place of one, and that nothing
-    else of what it reads differs from batch to batch: no lengths and no draws of the host, which belong to the caller.
-    `CompileModel` compiles each such module that is not inside another one. What is no subclass is left as it is.
+    The `forward` of a subclass takes and returns only tensors or None, and reads nothing else that differs from batch
+    to batch: lengths and draws on the host are made by the caller. `CompileModel` compiles each such module that is not
+    inside another one, and leaves other modules as they are.
     """
 
 
@@ -98,8 +100,8 @@ class ContextNetwork(nn.Module, ABC):
     Attributes:
         model_dim: Width of the frames that `forward` takes; masked frames are replaced at this width.
         output_dim: Width D of the contexts.
-        causal: Whether a context is computed from its own and earlier frames only; statistics over the whole utterance
-            that a published norm takes are no breach.
+        causal: Whether a context is computed from its own and earlier frames only. Norms of published models that take
+            statistics over the whole utterance are allowed.
     """
 
     model_dim: int
@@ -107,7 +109,7 @@ class ContextNetwork(nn.Module, ABC):
     causal: ClassVar[bool] = False
 
     def project(self, latents: Tensor) -> Tensor:
-        """Brings latents `(B, T, C)` to the width `model_dim` at which frames are masked; by default as they are."""
+        """Brings latents `(B, T, C)` to the width `model_dim` at which frames are masked; unchanged by default."""
         return latents
 
     @abstractmethod
@@ -116,7 +118,7 @@ class ContextNetwork(nn.Module, ABC):
 
         Args:
             frames: Shape `(B, T, model_dim)`.
-            padding_mask: True on padding, shape `(B, T)`; None where there is none.
+            padding_mask: True on padding, shape `(B, T)`; None without padding.
 
         Returns:
             Contexts, shape `(B, T, D)`.
@@ -128,7 +130,7 @@ class Quantizer(nn.Module, ABC):
 
     Attributes:
         output_dim: Width E of the quantized vectors.
-        num_codebooks: Codebooks G; 0 where vectors stay continuous.
+        num_codebooks: Codebooks G; 0 for continuous vectors.
         codebook_size: Entries V of each codebook.
     """
 
@@ -138,16 +140,16 @@ class Quantizer(nn.Module, ABC):
 
     @property
     def spec(self) -> TargetSpec:
-        """What a prediction loss is built from."""
-        return TargetSpec(self.output_dim, self.num_codebooks, self.codebook_size)
+        """The description of the targets that a prediction loss is built from."""
+        return TargetSpec(dim=self.output_dim, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size)
 
     @abstractmethod
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
-        """Quantizes latents `(B, N, C)`; `padding_mask` `(B, N)` is True on frames that must not count."""
+        """Quantizes latents `(B, N, C)`; `padding_mask` `(B, N)` is True on padding."""
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
-        """Returns the vectors `(…, E)` that `codes` `(…, G)` stand for.
+        """Returns the vectors `(…, E)` of `codes` `(…, G)`.
 
         Raises:
             RuntimeError: The quantizer has no codebook.
@@ -155,7 +157,7 @@ class Quantizer(nn.Module, ABC):
 
 
 class Masking(nn.Module, ABC):
-    """Chooses which frames are hidden from the context network and which are to be predicted."""
+    """Chooses which frames are masked, that is, hidden from the context network, and which are predicted."""
 
     @abstractmethod
     def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator], num_channels: int) -> Mask:
@@ -164,7 +166,7 @@ class Masking(nn.Module, ABC):
         Args:
             num_frames: Frames of each utterance, B integers.
             generators: One source of randomness an utterance.
-            num_channels: Width D of a frame, for strategies that hide channels.
+            num_channels: Width D of a frame, for strategies that mask channels.
 
         Raises:
             ValueError: An utterance is too short to be masked.
@@ -172,18 +174,18 @@ class Masking(nn.Module, ABC):
 
     @property
     def min_frames(self) -> int:
-        """The fewest frames an utterance needs; the data layer leaves shorter ones out."""
+        """The fewest frames an utterance needs; the data layer skips shorter utterances."""
         return 1
 
 
 class PredictionLoss(nn.Module, ABC):
-    """Scores how well contexts tell their targets.
+    """Scores how well contexts predict their targets.
 
     Attributes:
-        name: What its value is called in the logs, as in `train/loss/<name>`.
-        teaches_targets: Whether its gradient reaches the quantized vectors. Where it does not, they must still be in
-            its graph, because DDP waits for a gradient of every parameter.
-        uses_every_frame: Whether it needs `PredictionTask.everywhere`.
+        name: The name of its value in the logs, as in `train/loss/<name>`.
+        teaches_targets: Whether its gradient reaches the quantized vectors. If not, the vectors must still be in the
+            graph of the loss, because DDP waits for a gradient of every parameter.
+        uses_every_frame: Whether it needs `LossInputs.all_frames`.
     """
 
     name: ClassVar[str]
@@ -191,25 +193,44 @@ class PredictionLoss(nn.Module, ABC):
     uses_every_frame: bool = False
 
     def min_frames(self, first_ahead: int) -> int:
-        """Returns the fewest valid frames an utterance needs; `first_ahead` as in `PredictionTask`."""
+        """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
         return 1
 
-    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
-        """Returns how many predictions each utterance gives, before any is made; what `LossOutput.counts` will be.
+    def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns the predictions of each utterance, `LossOutput.num_predictions`, before the forward pass.
 
         Args:
-            num_valid: Frames of each utterance that count, B integers.
-            first_ahead: As in `PredictionTask`.
+            num_targets: Targets of each utterance, B integers.
+            first_ahead: As in `LossInputs`.
         """
-        return tuple(max(0, frames - first_ahead) for frames in num_valid)
+        return tuple(max(0, frames - first_ahead) for frames in num_targets)
 
     @abstractmethod
-    def forward(self, task: PredictionTask) -> LossOutput:
-        """Returns the summed loss of all predictions with their counts."""
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """Returns the summed loss of all predictions with their number."""
+
+
+class NegativeSampler(nn.Module, ABC):
+    """Draws the distractors among which a contrastive loss identifies the true target.
+
+    Attributes:
+        num_negatives: Distractors K of each prediction.
+        purpose: Names the random numbers of this sampler, which are `inputs.address.generators(self.purpose)`.
+            `CombinedNegatives` changes it if two of its samplers have the same.
+        uses_every_frame: Whether the sampler needs `LossInputs.all_frames`.
+    """
+
+    num_negatives: int
+    purpose: str = "negatives"
+    uses_every_frame: bool = False
+
+    @abstractmethod
+    def forward(self, inputs: LossInputs) -> Negatives:
+        """Draws the distractors of each frame to predict, on the host and without reading from the device."""
 
 
 class Penalty(nn.Module, ABC):
-    """Optional pressure added to the prediction loss.
+    """An optional regularisation term that is added to the prediction loss.
 
     Attributes:
         weight: Factor of the value in the objective.
@@ -223,33 +244,33 @@ class Penalty(nn.Module, ABC):
 
 
 class UpdatePenalty(Penalty):
-    """A penalty of sums over frames that is itself no such sum, as a perplexity is one of a mean assignment.
+    """A penalty that is a nonlinear function of sums over frames, such as the perplexity of a mean assignment.
 
-    Its value depends on which frames are taken together: those of the whole update, on all processes and in all
-    micro-batches, unless `whole_update` is False. The module adds the statistics up before the first backward pass.
+    Its value depends on the frames that are summed: those of the global batch, that is, of all processes and
+    micro-batches, unless `whole_update` is False. The module sums the statistics before the first backward pass.
 
     Attributes:
-        whole_update: Whether the frames of a whole update are taken together, or those of each micro-batch.
+        whole_update: Whether statistics are summed over the global batch, or over each micro-batch.
     """
 
     whole_update: bool
 
     @abstractmethod
     def statistics(self, targets: QuantizerOutput, padding_mask: Tensor | None) -> Tensor | None:
-        """Returns what is added up over frames, of any shape; None where these targets give nothing to penalise.
+        """Returns the statistics, summed over frames, of any shape; None if the targets have none.
 
         Args:
             targets: The quantizer's output at the frames to predict.
-            padding_mask: True on frames that do not count, shape `(B, N)`; None where all do.
+            padding_mask: True on padding, shape `(B, N)`; None without padding.
         """
 
     @abstractmethod
     def evaluate(self, statistics: Tensor) -> Tensor:
-        """Returns the unweighted value `()` of statistics that were added up."""
+        """Returns the unweighted value `()` of summed statistics."""
 
     def forward(self, output: PretrainOutput) -> Tensor:
         """Returns the unweighted value `()` of one micro-batch alone."""
-        statistics = self.statistics(output.targets, output.target_padding)
+        statistics = self.statistics(output.targets, output.target_padding_mask)
         return output.context.new_zeros(()) if statistics is None else self.evaluate(statistics)
 
 
@@ -265,7 +286,7 @@ class Decoder(ABC):
             num_frames: Frames of each utterance, B integers.
 
         Returns:
-            The transcript of each utterance, as `Vocabulary` has it.
+            The transcript of each utterance, in units of the `Vocabulary`.
         """
 
 
@@ -274,5 +295,6 @@ ContextFactory = Callable[[int], ContextNetwork]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
 PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
+NegativeSamplerFactory = Callable[[TargetSpec], NegativeSampler]
 PenaltyFactory = Callable[[], Penalty]
 DecoderFactory = Callable[[Vocabulary], Decoder]

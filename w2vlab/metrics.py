@@ -1,4 +1,4 @@
-"""What is measured of codebooks and of speed, the same for every quantizer."""
+"""Metrics of codebooks and of speed, the same for every quantizer."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class CodebookMeter(Metric):
         """Adds the codes of one batch.
 
         Args:
-            output: What a quantizer returned.
-            padding_mask: True on frames that do not count, shape `(B, N)`.
+            output: The output of a quantizer.
+            padding_mask: True on padding, shape `(B, N)`.
             counted: False for a batch that another process counts.
         """
         self.has_probabilities = output.probabilities is not None
@@ -51,12 +51,12 @@ class CodebookMeter(Metric):
             self.probabilities += sum_probabilities(output.probabilities.detach(), padding_mask)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns `codebook_statistics` of everything counted."""
+        """Returns the `codebook_statistics` of all batches."""
         return codebook_statistics(self.counts, self.probabilities if self.has_probabilities else None)
 
 
 def codebook_statistics(counts: Tensor, probabilities: Tensor | None) -> dict[str, Tensor]:
-    """Measures how much of the codebooks is used.
+    """Measures perplexity and usage of codebooks.
 
     Args:
         counts: How often each entry was chosen, shape `(G, V)`.
@@ -82,14 +82,14 @@ def _normalise(counts: Tensor) -> Tensor:
 
 
 class RateMeter:
-    """What one process gets through in a second, over its last whole updates.
+    """The throughput of a process, over its last whole updates.
 
-    The parts of an update do not take equally long: the first micro-batch looks at all of them where penalties need
-    that, the last one moves the weights. The first update after a start has what a start takes; it counts only until
-    there is another.
+    Rates are taken over whole updates, because micro-batches do not take equally long: the first one computes the
+    statistics of update penalties, and the last one steps the optimiser. The first update after a start includes the
+    start-up; it is dropped as soon as there is a second one.
 
     Args:
-        window: Micro-batches that the rates are taken over, at least: as many as whole updates have.
+        window: The fewest micro-batches that rates are taken over, rounded up to whole updates.
     """
 
     def __init__(self, window: int = 20) -> None:
@@ -98,19 +98,19 @@ class RateMeter:
         self.restart()
 
     def restart(self) -> None:
-        """Starts counting now, leaving out whatever was not training."""
+        """Starts counting now, so that time outside of training is left out."""
         self._marks.clear()
         self._done = _Mark(0.0, 0, np.zeros(1))
         self._starting = True
         self.end_update()
 
     def add(self, *amounts: float) -> None:
-        """Counts a finished micro-batch: as many amounts, in one order, as ever since the last start."""
+        """Counts a finished micro-batch; the amounts keep their number and order until the next `restart`."""
         done = self._done
         self._done = _Mark(0.0, done.micro_batches + 1, done.amounts + np.array(amounts))
 
     def end_update(self) -> None:
-        """Ends an update behind the last micro-batch."""
+        """Ends an update after its last micro-batch."""
         self._marks.append(replace(self._done, time=time.perf_counter()))
         if self._starting and len(self._marks) == 3:
             self._starting = False
@@ -126,7 +126,7 @@ class RateMeter:
 
 @dataclass(frozen=True)
 class _Mark:
-    """Everything that was done until a time."""
+    """The work done until a time."""
 
     time: float
     micro_batches: int
@@ -136,26 +136,26 @@ class _Mark:
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Measures the floating-point operations a second of one product of square matrices, in about 0.2 s.
 
-    It is what the device is good for where nothing else is in the way, with the threads, the clock and the libraries at
-    hand, and so less than its data sheet says. The fastest product counts: whatever
-    else the machine does meanwhile can only slow one down. A GPU is waited for, and lends 0.25 GiB.
+    This is the peak rate that the device reaches with its threads, clock and libraries, and so less than its data sheet
+    says. The fastest of several products counts, because other processes can only slow one down. On a GPU this
+    synchronizes and allocates 0.25 GiB.
 
     Args:
         device: The device.
         dtype: Of the matrices.
     """
-    # Random, because a GPU is faster with zeros; of a generator of their own, to consume nobody's randomness.
+    # Random, because a GPU is faster with zeros; from a separate generator, so that other draws do not change.
     generator = torch.Generator(device).manual_seed(0)
     size, matrix = _SMALLEST, torch.empty(0)
     seconds, spent, tries = 0.0, 0.0, _TRIES
     while spent < _MEASURING_SECONDS:
-        # Small products are slow, so it is a large one; but not on a device that is slow. That is not told from one
-        # product, which may have waited for another process.
+        # Small products do not reach the peak rate, so the size is doubled until one takes long enough. Several tries
+        # decide that, because a single product may have waited for another process.
         small = seconds < _PRODUCT_SECONDS and (2 * size) ** 2 * dtype.itemsize <= _MATRIX_BYTES
         if small and tries >= _TRIES:
             size, seconds, tries = 2 * size, math.inf, 0
             matrix = torch.randn(size, size, dtype=dtype, device=device, generator=generator)
-            torch.mm(matrix, matrix)  # the first one takes longer
+            torch.mm(matrix, matrix)  # warm-up
         start = _now(device)
         torch.mm(matrix, matrix)
         elapsed = _now(device) - start

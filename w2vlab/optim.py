@@ -1,7 +1,7 @@
-"""The optimiser of wav2vec 2.0, and learning-rate schedules as functions of the update count.
+"""The optimisers of wav2vec and wav2vec 2.0, and learning-rate schedules as functions of the update count.
 
-Each schedule is a PyTorch scheduler stepped once an update. The published recipes are run with AdamW, whose decoupled
-weight decay is what fairseq's `adam` does.
+Each schedule is a PyTorch scheduler stepped once an update. The published recipes use AdamW here, because fairseq's
+`adam` has decoupled weight decay.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 class Wav2Vec2AdamW(AdamW):
     """AdamW in wav2vec 2.0's settings.
 
-    A class of its own, because a default that is a function cannot be written to a saved configuration.
+    A class and not a function with these defaults, because a saved configuration can only name classes.
 
     Args:
         params: Supplied by the module, not by YAML.
@@ -27,9 +27,9 @@ class Wav2Vec2AdamW(AdamW):
         betas: Decay of the averages of gradient and square.
         eps: Added to the denominator.
         weight_decay: Decoupled weight decay.
-        fused: Whether one kernel does all of an update, in a fraction of the time: on a CPU it goes through memory once
-            in place of ten times, and on a GPU nobody waits to learn whether an update is skipped. None says yes,
-            unless gradients are scaled (16-mixed).
+        fused: Whether a single kernel computes the update, which is several times faster: on a CPU it reads memory once
+            instead of ten times, and on a GPU skipping an update needs no synchronization. None is true, unless
+            gradients are scaled (16-mixed).
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2, and its released configuration.
@@ -48,7 +48,7 @@ class Wav2Vec2AdamW(AdamW):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused is not False)
 
     def leave_fused(self) -> None:
-        """Goes on without the fused kernel."""
+        """Continues without the fused kernel."""
         self.defaults["fused"] = False
         for group in self.param_groups:
             group["fused"] = False
@@ -56,14 +56,14 @@ class Wav2Vec2AdamW(AdamW):
 
 
 class UpdateSchedule(LRScheduler, ABC):
-    """A learning rate that is a factor of the optimiser's own, computed from the update count alone."""
+    """A schedule that multiplies the optimiser's learning rate by a factor, a function of the update count."""
 
     @abstractmethod
     def factor(self, update: int) -> float:
         """Returns the factor of the learning rate after `update` updates."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the update count alone, so that a schedule changed in YAML holds for a resumed run."""
+        """Returns only the update count, so that a schedule that is changed in YAML applies to a resumed run."""
         return {"last_epoch": self.last_epoch}
 
     def get_lr(self) -> list[float | Tensor]:
@@ -80,7 +80,7 @@ class PolynomialSchedule(UpdateSchedule):
         total_updates: Updates until the end of the decay.
         end_factor: Factor of the learning rate at the end.
         power: 1 decays linearly.
-        last_epoch: Updates done; -1 starts anew.
+        last_epoch: Updates done; -1 for a new run.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2.
@@ -103,7 +103,7 @@ class PolynomialSchedule(UpdateSchedule):
         super().__init__(optimizer, last_epoch)
 
     def factor(self, update: int) -> float:
-        """Returns the factor of the learning rate after `update` updates; the first update is not wasted on zero."""
+        """Returns the factor of the learning rate after `update` updates; that of the first update is not zero."""
         if update <= self.warmup_updates:
             return max(update, 1) / max(self.warmup_updates, 1)
         remaining = 1 - (update - self.warmup_updates) / (self.total_updates - self.warmup_updates)
@@ -117,10 +117,10 @@ class TriStageSchedule(UpdateSchedule):
         optimizer: Supplied by the module, not by YAML.
         total_updates: Updates of all three stages.
         warmup_share: Share of the updates in the first stage.
-        hold_share: Share of the updates in the second stage; the third has the rest.
+        hold_share: Share of the updates in the second stage; the rest is the third stage.
         start_factor: Factor of the learning rate at the start.
         end_factor: Factor at the end.
-        last_epoch: Updates done; -1 starts anew.
+        last_epoch: Updates done; -1 for a new run.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.3, which says the decay is linear; the released code decays
@@ -139,7 +139,7 @@ class TriStageSchedule(UpdateSchedule):
     ) -> None:
         if not 0 <= warmup_share <= warmup_share + hold_share < 1:
             raise ValueError(
-                "`warmup_share` and `hold_share` must be at least 0 and leave a rest for the decay, but are "
+                "`warmup_share` and `hold_share` must be at least 0 and sum to less than 1, but are "
                 f"{warmup_share} and {hold_share}."
             )
         if not 0 < end_factor <= 1:
@@ -169,7 +169,7 @@ class CosineSchedule(UpdateSchedule):
         total_updates: Updates until the end of the decay.
         start_factor: Factor of the learning rate at the start.
         end_factor: Factor at the end.
-        last_epoch: Updates done; -1 starts anew.
+        last_epoch: Updates done; -1 for a new run.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862, Section 3.2.
@@ -216,7 +216,7 @@ class FineTuningAdamW(Wav2Vec2AdamW):
         betas: Decay of the averages of gradient and square.
         eps: Added to the denominator.
         weight_decay: Decoupled weight decay.
-        fused: Whether one kernel does all of an update; as in `Wav2Vec2AdamW`.
+        fused: Whether a single kernel computes the update; as in `Wav2Vec2AdamW`.
 
     Reference:
         The released configuration of Baevski et al. 2020, arXiv:2006.11477, `base_100h`.

@@ -1,4 +1,4 @@
-"""Options of a run as they are typed."""
+"""Options of a run by the names that are typed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yields the leaves of a nested config with keys as they are typed: `model.quantizer.codebook_size`.
 
     Args:
-        key: Where `value` stands in the config; empty for the whole of it.
-        value: A part of the config as plain data. A list is a leaf, and so is a mapping without an entry: no penalties
-            at all are not the default ones.
+        key: The key of `value` in the config; empty for the whole config.
+        value: A part of the config as plain data. Lists and empty mappings are leaves: an empty mapping of penalties
+            differs from the default.
     """
     if not isinstance(value, dict) or (key and not value):
         yield key, value
@@ -21,7 +21,7 @@ def flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         if name == "class_path":
             yield key, inner
         elif name == "init_args" and inner == {}:
-            continue  # the class says it all
+            continue  # the class is all of it
         else:
             yield from flat(key if name == "init_args" else f"{key}.{name}" if key else str(name), inner)
 

@@ -1,8 +1,8 @@
-"""A read-only view of the parts there are; jsonargparse builds them.
+"""A read-only view of the available parts; jsonargparse builds them.
 
-Subclassing a family's base class is all the registration there is. This file knows the families, imports the packages
-that hold parts (installed third-party ones too), lists what is there and explains an unknown name. It imports nothing
-heavy by itself, so that `w2vlab parts` can use it without PyTorch.
+Subclassing a family's base class is all the registration there is. This module defines the families, imports the
+packages of parts (including those of installed plugins), lists the parts and explains an unknown name. It does not
+import PyTorch, so that `w2vlab parts` starts quickly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 from w2vlab.wording import W2VLabWarning
 
 ENTRY_POINT_GROUP = "w2vlab.parts"
-"""A package that names a module in this group has the module's parts found by short name."""
+"""The entry-point group of plugins: parts of a module that is listed in it are found by their short names."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Family:
 
     Attributes:
         name: Singular, as in YAML and messages.
-        plural: As users also type it.
+        plural: Plural, which `w2vlab parts` takes as well.
         base: Import path of the base class.
         package: Package that holds the built-in parts.
     """
@@ -48,15 +48,16 @@ FAMILIES: dict[str, Family] = {
         Family("quantizer", "quantizers", "w2vlab.interfaces.Quantizer", "w2vlab.quantizers"),
         Family("masking", "maskings", "w2vlab.interfaces.Masking", "w2vlab.masking"),
         Family("loss", "losses", "w2vlab.interfaces.PredictionLoss", "w2vlab.losses"),
+        Family("negatives", "negatives", "w2vlab.interfaces.NegativeSampler", "w2vlab.negatives"),
         Family("penalty", "penalties", "w2vlab.interfaces.Penalty", "w2vlab.losses"),
         Family("decoder", "decoders", "w2vlab.interfaces.Decoder", "w2vlab.decoders"),
     )
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartInfo:
-    """What a listing says about one part.
+    """A part as `w2vlab parts` lists it.
 
     Attributes:
         name: Short name, as YAML and flags take it.
@@ -77,7 +78,7 @@ def family_named(name: str) -> Family:
     """Finds a family by its singular or plural name.
 
     Raises:
-        ValueError: There is no such family.
+        ValueError: The family does not exist.
     """
     for family in FAMILIES.values():
         if name in (family.name, family.plural):
@@ -86,23 +87,22 @@ def family_named(name: str) -> Family:
 
 
 def known_names(name: str, known: Iterable[str]) -> str:
-    """Says which names are known and which of them `name` was probably meant to be."""
+    """Returns the known names, and the one that `name` is probably a misspelling of."""
     known = list(known)
     return f"Known: {', '.join(known)}.{did_you_mean(name, known)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns `" Did you mean X?"` for the known name nearest to `name`, or nothing where none is near."""
+    """Returns `" Did you mean X?"` for the known name nearest to `name`, or an empty string if none is near."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f" Did you mean {by_lower[near[0]]}?" if near else ""
 
 
 def load_parts() -> None:
-    """Imports every package that holds parts, so that short names resolve.
+    """Imports every package of parts, so that short names resolve.
 
-    A third-party package that cannot be imported is named in a warning and left out: a run that does not use it must
-    not fail because of it.
+    A plugin that cannot be imported causes a warning and is skipped, because a run that does not use it must not fail.
 
     Raises:
         ValueError: Two parts of one family have the same short name.
@@ -112,7 +112,7 @@ def load_parts() -> None:
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             entry_point.load()
-        except Exception as problem:  # whatever a foreign module does on import is not this run's fault
+        except Exception as problem:  # importing a plugin can fail in any way
             warnings.warn(
                 f"The parts of the plugin '{entry_point.name}' ({entry_point.value}) are not available: importing it "
                 f"failed with {type(problem).__name__}: {problem}",
@@ -124,18 +124,18 @@ def load_parts() -> None:
 
 
 def import_parts(modules: str | None) -> None:
-    """Imports modules of somebody's own that hold parts, so that a checkpoint may name them.
+    """Imports the user's own modules of parts, so that a checkpoint may name these parts.
 
     Args:
-        modules: Their names with commas between, as a user has typed them; None for none.
+        modules: Names of modules, separated by commas, as the user typed them; None for no modules.
 
     Raises:
-        ValueError: One cannot be imported.
+        ValueError: A module cannot be imported.
     """
     for name in filter(None, (modules or "").split(",")):
         try:
             importlib.import_module(name.strip())
-        except Exception as problem:  # whatever a foreign module does on import
+        except Exception as problem:  # importing a foreign module can fail in any way
             raise ValueError(
                 f"`parts` must be modules that can be imported, but {name.strip()} cannot: "
                 f"{type(problem).__name__}: {problem}."
@@ -143,10 +143,10 @@ def import_parts(modules: str | None) -> None:
 
 
 def part_classes(family: str) -> dict[str, type]:
-    """Returns the concrete classes of a family that are imported, by short name in alphabetical order.
+    """Returns the imported concrete classes of a family by short name, in alphabetical order.
 
     Raises:
-        ValueError: Two classes have the same short name, or there is no such family.
+        ValueError: Two classes have the same short name, or the family does not exist.
     """
     module, _, base = family_named(family).base.rpartition(".")
     found: dict[str, type] = {}
@@ -157,7 +157,7 @@ def part_classes(family: str) -> dict[str, type]:
         if other is not cls:
             raise ValueError(
                 f"Two parts of the family '{family}' are called '{cls.__name__}': {import_path(other)} and "
-                f"{import_path(cls)}. Rename one, so that the short name says which is meant."
+                f"{import_path(cls)}. Rename one, so that short names are unique."
             )
     return dict(sorted(found.items()))
 
@@ -166,22 +166,19 @@ def parts(family: str) -> list[PartInfo]:
     """Lists the imported parts of a family in alphabetical order.
 
     Raises:
-        ValueError: Two parts have the same short name, or there is no such family.
+        ValueError: Two parts have the same short name, or the family does not exist.
     """
     name = family_named(family).name
-    return [
-        PartInfo(cls.__name__, name, *read_docstring(cls.__doc__), import_path(cls))
-        for cls in part_classes(name).values()
-    ]
+    return [part_info(cls.__name__, name, cls.__doc__, import_path(cls)) for cls in part_classes(name).values()]
 
 
 def suggest(name: str, family: str) -> str:
-    """Explains that no part of `family` is called `name`, and what it was probably meant to be."""
+    """Returns the error message for an unknown part `name` of `family`, with the most similar known name."""
     return f"Unknown {family} '{name}'. {known_names(name, part_classes(family))}"
 
 
-def read_docstring(docstring: str | None) -> tuple[str, str]:
-    """Returns the first line of a docstring and its `Reference:` section on one line."""
+def part_info(name: str, family: str, docstring: str | None, path: str) -> PartInfo:
+    """Describes a part by the first line of its docstring and its `Reference:` section."""
     lines = inspect.cleandoc(docstring or "").splitlines()
     summary = lines[0] if lines else ""
     reference: list[str] = []
@@ -190,11 +187,11 @@ def read_docstring(docstring: str | None) -> tuple[str, str]:
             if not line.startswith(" "):
                 break
             reference.append(line.strip())
-    return summary, " ".join(reference)
+    return PartInfo(name=name, family=family, summary=summary, reference=" ".join(reference), import_path=path)
 
 
 def import_path(cls: type) -> str:
-    """Returns the shortest path that `cls` can be imported from, which is the one that saved configs hold."""
+    """Returns the shortest path that `cls` can be imported from; saved configurations hold this path."""
     pieces = cls.__module__.split(".")
     for depth in range(1, len(pieces) + 1):
         module = ".".join(pieces[:depth])
@@ -211,7 +208,7 @@ def _subclasses(base: type) -> Iterator[type]:
 
 
 def _is_public(cls: type) -> bool:
-    """Leaves out what jsonargparse cannot name (local and private classes) and what tests define for themselves."""
+    """Returns False for classes that jsonargparse cannot name (local and private ones) and for classes of tests."""
     if "<locals>" in cls.__qualname__ or "._" in f".{import_path(cls)}":
         return False
     return not any(piece in ("tests", "conftest") or piece.startswith("test_") for piece in cls.__module__.split("."))

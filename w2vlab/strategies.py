@@ -1,4 +1,4 @@
-"""Training of models that do not fit a device: parameters, gradients and optimiser state in shards."""
+"""Training of models that do not fit on a device: parameters, gradients and optimiser state are sharded."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ _STEPS = ("training_step", "validation_step")
 class ShardedStrategy(DDPStrategy):
     """Fully sharded data parallelism (FSDP2), on CUDA and on the CPU.
 
-    Each process holds a part of every parameter, of its gradient and of the optimiser's state. The whole parameters of
-    a layer are there while it is computed; those outside the layers are there for the whole step. Buffers are not
+    Each process holds a shard of every parameter, of its gradient and of the optimiser's state. The parameters of a
+    layer are gathered while it is computed; those outside the layers are gathered for the whole step. Buffers are not
     sharded.
 
-    Results and checkpoints are those of `ddp`: a checkpoint holds whole tensors, and is read with or without sharding.
-    It is gathered one tensor at a time, on the host of the first process. Precision is autocast's, with the float32
-    islands of the parts; parameters are kept and exchanged in float32.
+    Results and checkpoints equal those of `ddp`: a checkpoint holds whole tensors and can be loaded with or without
+    sharding. It is gathered tensor by tensor in the host memory of the first process. Precision is autocast's, with the
+    float32 islands of the parts; parameters are stored and all-gathered in float32.
 
-    Lightning's `ModelParallelStrategy` has the model shard itself, writes folders, and does not run on a CPU.
+    Lightning's `ModelParallelStrategy` requires the model to shard itself, writes checkpoints as folders, and does not
+    run on a CPU.
 
     Reference:
         Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277.
     """
 
     shards_weights = True
-    """For callbacks that would need all weights on every process."""
+    """Callbacks that need all weights on every process check this."""
 
     def __init__(self) -> None:
-        super().__init__()  # whose options are about copies of the model
+        super().__init__()  # the options of DDP do not apply
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Shards the model, and builds the optimiser on the shards."""
@@ -54,7 +55,7 @@ class ShardedStrategy(DDPStrategy):
         self.accelerator.setup(trainer)
         self.model = self.precision_plugin.convert_module(self.model)
         self.model_to_device()
-        if not isinstance(self.model, FSDPModule):  # it is in the second call of a trainer
+        if not isinstance(self.model, FSDPModule):  # it is one in the second call of a trainer
             _sync_module_states(self.model)
             self._shard(self.model)
         fitting = trainer.state.fn == TrainerFn.FITTING
@@ -71,12 +72,12 @@ class ShardedStrategy(DDPStrategy):
                 for layer in module:
                     fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        for name in _STEPS:  # what Lightning calls; parameters are whole inside
+        for name in _STEPS:  # the methods that Lightning calls; they see whole parameters
             register_fsdp_forward_method(model, name)
 
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
-        """Keeps gradients whole and to each process until the last micro-batch of an update."""
+        """Accumulates whole gradients without reduction until the last micro-batch of an update."""
         assert isinstance(self.model, FSDPModule)
         self.model.set_requires_gradient_sync(False)
         try:
@@ -127,5 +128,5 @@ def _sharded_like(reference: Any, value: Any) -> Any:
     if not isinstance(reference, DTensor) or not isinstance(value, Tensor) or value.shape != reference.shape:
         return value
     whole = value.to(reference.device)
-    # Every process has read the whole tensor: there is nothing to send.
+    # Every process has loaded the whole tensor, so that nothing has to be sent.
     return distribute_tensor(whole, reference.device_mesh, reference.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""The units that transcripts are told in."""
+"""The vocabulary of transcripts: characters or phones."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Literal
 Units = Literal["characters", "phones"]
 
 BLANK = "<blank>"
-"""The entry that stands for no unit; always the first."""
+"""The blank of CTC; always the first entry."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The units that a model tells apart.
+    """The output units of a recognition model.
 
     A transcript is a string: of characters, with one space between words, or of phones, with a space between each two.
 
     Attributes:
-        units: What an entry is.
+        units: Whether entries are characters or phones.
         entries: The blank, then the units in the order of their code points.
     """
 
@@ -32,7 +32,7 @@ class Vocabulary:
         """Collects the units of `transcripts`.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There are no units in them.
         """
         found = {unit for transcript in transcripts for unit in split(transcript, units)}
         if not found - {" "}:
@@ -44,14 +44,14 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, plain: Any) -> Vocabulary:
-        """Returns what `as_dict` was made of.
+        """Returns the vocabulary that `as_dict` was called on.
 
         Raises:
-            ValueError: It is no vocabulary.
+            ValueError: `plain` is not a vocabulary.
         """
         entries = plain.get("entries") if isinstance(plain, dict) else None
         if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
-            raise ValueError("A vocabulary must have `units` and a list of `entries`, but has not.")
+            raise ValueError("A vocabulary must have `units` and a list of `entries`, but does not.")
         return cls(plain.get("units", ""), tuple(entries))
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,12 +62,12 @@ class Vocabulary:
         return len(self.entries)
 
     def encode(self, transcript: str) -> tuple[int, ...]:
-        """Returns the numbers of the units of `transcript`, without those that are no entry."""
+        """Returns the indices of the units of `transcript`; units without an entry are skipped."""
         numbers = self._numbers
         return tuple(numbers[unit] for unit in split(transcript, self.units) if unit in numbers)
 
     def unknown(self, transcript: str) -> set[str]:
-        """Returns the units of `transcript` that are no entry."""
+        """Returns the units of `transcript` without an entry."""
         return set(split(transcript, self.units)) - self._numbers.keys()
 
     @cached_property
@@ -75,7 +75,7 @@ class Vocabulary:
         return {entry: number for number, entry in enumerate(self.entries)}
 
     def decode(self, numbers: Sequence[int]) -> str:
-        """Returns the transcript that `numbers`, without blanks, stand for."""
+        """Returns the transcript of indices `numbers`, which have no blanks."""
         units = [self.entries[number] for number in numbers]
         return " ".join("".join(units).split()) if self.units == "characters" else " ".join(units)
 

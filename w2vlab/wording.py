@@ -1,4 +1,4 @@
-"""How counts and durations are written, and the warnings that need no source line."""
+"""Counts and durations in words, and warnings that are shown without a source line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class W2VLabWarning(UserWarning):
-    """Something about a run that its user can change, said in full; where in the code that was noticed is no help."""
+    """A warning about a setting that the user can change; it is shown without a source line."""
 
 
 def count(number: int, noun: str) -> str:
@@ -29,8 +29,8 @@ def duration(seconds: float) -> str:
 def warnings_in_a_line() -> Iterator[None]:
     """Shows each `W2VLabWarning` once, as a line; other warnings as before.
 
-    Python tells warnings apart by the line of code that they come from, so one that is noticed in the sanity check and
-    in training would be shown twice.
+    Python shows a warning once for each line of code that raises it, so that one that is raised in the sanity check
+    and in training would be shown twice.
     """
     before, shown = warnings.formatwarning, set[str]()
 
@@ -52,13 +52,13 @@ def warnings_in_a_line() -> Iterator[None]:
 
 
 def one_line(text: str, most: int | None = None) -> str:
-    r"""Returns a text that can do nothing to what it is printed in: what is not printable is written as its escape.
+    r"""Returns a text that is safe to print in one line: characters that are not printable are escaped.
 
     The name of a run or a line of a log may hold newlines, which break a table, escape codes, which move the cursor
     or hide text, or marks that turn the direction of writing.
 
     Args:
-        text: Of whatever origin.
+        text: Text from any source.
         most: Characters to keep; None for all of them.
     """
     if not text.isprintable():

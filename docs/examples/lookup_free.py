@@ -60,7 +60,9 @@ class LookupFreeQuantizer(Quantizer):
             commitment = self.gamma * (scalars - signs).square().mean(dim=-1)  # (B, N)
             kept = straight_through(signs, scalars)
         codes = (bits.unflatten(-1, (self.num_codebooks, self.num_bits)) * self._powers(bits)).sum(dim=-1)  # (B, N, G)
-        return QuantizerOutput(self.project_out(kept.to(latents.dtype)), codes, losses={"commitment": commitment})
+        return QuantizerOutput(
+            quantized=self.project_out(kept.to(latents.dtype)), codes=codes, losses={"commitment": commitment}
+        )
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

@@ -10,9 +10,9 @@ from torch import nn
 
 from w2vlab.functional.contrastive import contrastive_logits, count_correct, fingerprint
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
-from w2vlab.functional.negatives import draw_for_task
+from w2vlab.functional.negatives import draw_from_own_utterance
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, TargetSpec
 
 
 class RankingLoss(PredictionLoss):
@@ -55,21 +55,21 @@ class RankingLoss(PredictionLoss):
         """Returns the frames up to the first target, and no fewer than that and a distractor."""
         return max(2, first_ahead + 1)
 
-    def forward(self, task: PredictionTask) -> LossOutput:
+    def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed loss over all frames that count.
 
         Raises:
             ValueError: No utterance has a distractor, or a frame far enough ahead.
         """
-        ahead = task.first_ahead  # 0 where frames are hidden; else how far a target is from its context
-        remaining = frames_with_target(task.num_valid, ahead)
-        quantized = task.targets.quantized  # (B, N, E)
+        ahead = inputs.first_ahead  # 0 where frames are hidden; else how far a target is from its context
+        remaining = frames_with_target(inputs.num_targets, ahead)
+        quantized = inputs.targets.quantized  # (B, N, E)
         own = torch.arange(quantized.shape[1], device=quantized.device).expand(quantized.shape[:2])  # (B, N)
         logits, _ = contrastive_logits(
-            self.context_projection(task.context[:, : quantized.shape[1] - ahead]),
+            self.context_projection(inputs.context[:, : quantized.shape[1] - ahead]),
             self.target_projection(quantized),
             own[:, ahead:],
-            draw_for_task(task, self.num_negatives)[:, ahead:],  # addressed by seed, update and utterance
+            draw_from_own_utterance(inputs, self.num_negatives)[:, ahead:],  # addressed by seed, update and utterance
             fingerprint(quantized),
             self.logit_temperature,
         )  # (B, N - ahead, 1 + K), the true target first; one that is the target's equal is minus infinity
@@ -79,7 +79,7 @@ class RankingLoss(PredictionLoss):
             losses = losses.masked_fill(padding, 0.0)
         return LossOutput(
             total=losses.sum(),  # a sum with its counts: the mean is taken over the whole update
-            counts=remaining,
+            num_predictions=remaining,
             num_correct=count_correct(logits, None if padding is None else ~padding),
             num_candidates=1 + self.num_negatives,
         )

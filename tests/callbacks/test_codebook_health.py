@@ -231,7 +231,7 @@ def view(groups: int, looks: int = 3, size: int = 6) -> HealthView:
         history.record(100 * look, {f"{group + 1}/{name}": 0.5 for group in range(groups) for name in names})
     codes = torch.arange(50 * groups).view(50, groups) % (size - 1)  # one entry is dead
     counts = torch.stack([torch.bincount(codes[:, group], minlength=size) for group in range(groups)]).float()
-    return HealthView("A title", history, counts, codes, 0.02)
+    return HealthView(title="A title", history=history, counts=counts, codes=codes, frame_seconds=0.02)
 
 
 def panels(figure: Figure) -> dict[str, Any]:

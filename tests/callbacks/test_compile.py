@@ -217,7 +217,7 @@ class CountingQuantizer(IdentityQuantizer, Compilable):
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
         factor = float(len(self.batches)) + 1.0
         output = super().forward(latents * factor, padding_mask)
-        return QuantizerOutput(output.quantized / factor, output.codes)
+        return QuantizerOutput(quantized=output.quantized / factor, codes=output.codes)
 
 
 def test_compiling_on_and_on_is_warned_of_once(

@@ -35,7 +35,7 @@ def forward(model: PretrainingModule) -> tuple[dict[str, torch.Tensor], int]:
     """The terms of a step on three utterances, one of them padded, and the number of predictions."""
     dtype = next(model.parameters()).dtype
     output = model(audio_batch((400, 310, 400)).to(dtype), address(3))
-    return model.objective_terms(output), sum(output.prediction.counts)
+    return model.objective_terms(output), sum(output.prediction.num_predictions)
 
 
 def matrix_of(model: PretrainingModule) -> GradientMatrix:
@@ -219,7 +219,9 @@ def test_names_do_not_overlap(terms: int) -> None:
     names = ("contrastive", "a_rather_long_penalty", "another_long_penalty", "kmeans")[:terms]
     parts = ("encoder", "loss.context_projection")
     norms = torch.ones(terms, 2, dtype=torch.float64)
-    figure = draw_gradient_matrix(GradientMatrix(names, parts, norms, norms, terms * norms[0]), "A title " * 8)
+    figure = draw_gradient_matrix(
+        GradientMatrix(terms=names, parts=parts, norms=norms, cosines=norms, total=terms * norms[0]), "A title " * 8
+    )
     figure.savefig(io.BytesIO())
     inside = figure.bbox
     for axes in figure.axes:

@@ -33,7 +33,15 @@ def run_view(codebooks: bool) -> RunView:
         values = {"loss/total": loss, "accuracy": 0.5, **(codes if codebooks else {})}
         validation.record(update, {f"val/{name}": value for name, value in values.items()})
     counts = torch.tensor([[5.0, 0, 3, 2, 1, 1, 1, 1], [9.0, 1, 0, 0, 0, 0, 0, 0]]) if codebooks else None
-    return RunView("A title", train, validation, 5, counts, 16 if codebooks else 0, guess_loss=math.log(5))
+    return RunView(
+        title="A title",
+        train=train,
+        validation=validation,
+        num_candidates=5,
+        code_counts=counts,
+        num_codes=16 if codebooks else 0,
+        guess_loss=math.log(5),
+    )
 
 
 FINDING = Finding(
@@ -143,7 +151,16 @@ def test_what_is_not_finite_is_no_mark() -> None:
     train, validation = MetricHistory(), MetricHistory()
     train.record(10, {"train/loss/total": math.nan, "train/accuracy": 0.2, "learning_rate": 1e-4})
     validation.record(10, {"val/loss/total": math.inf})
-    figure = draw_run(RunView("Diverged", train, validation, 5, torch.zeros(2, 8), 16))
+    figure = draw_run(
+        RunView(
+            title="Diverged",
+            train=train,
+            validation=validation,
+            num_candidates=5,
+            code_counts=torch.zeros(2, 8),
+            num_codes=16,
+        )
+    )
     figure.savefig(io.BytesIO())
     assert titles(figure) == ["Accuracy among the candidates", "Schedules"]
 
@@ -185,7 +202,16 @@ def test_labels_do_not_overlap(codebooks: bool, panels: int) -> None:
 
 
 def test_empty_run_can_be_drawn() -> None:
-    figure = draw_run(RunView("Nothing", MetricHistory(), MetricHistory(), None, None, 0))
+    figure = draw_run(
+        RunView(
+            title="Nothing",
+            train=MetricHistory(),
+            validation=MetricHistory(),
+            num_candidates=None,
+            code_counts=None,
+            num_codes=0,
+        )
+    )
     figure.savefig(io.BytesIO())
     assert not figure.axes
     assert [text.get_text() for text in figure.texts if text.get_text() != "Nothing"] == ["nothing recorded"]
@@ -228,7 +254,15 @@ def recognition_view(*rates: str, course: Sequence[tuple[int, float]] = ((10, 0.
         train.record(update, {"train/loss/total": 200 * rate, "learning_rate": 1e-4})
         validation.record(update, {"val/loss/total": 100 * rate, **{f"val/{name}": rate for name in rates}})
     named = {name: {"wer": "word", "cer": "character", "per": "phone"}[name] for name in rates}
-    return RunView("A title", train, validation, None, None, 0, named)
+    return RunView(
+        title="A title",
+        train=train,
+        validation=validation,
+        num_candidates=None,
+        code_counts=None,
+        num_codes=0,
+        error_rates=named,
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,22 @@ def tones(batches: int = 16, size: int = 4) -> list[AudioBatch]:
         frequency = pitches[order].repeat_interleave(100, dim=1)  # (B, S)
         waveform = 0.5 * torch.sin(2 * torch.pi * frequency * torch.arange(SAMPLES))
         waveform += 0.02 * torch.randn(waveform.shape, generator=generator)
-        made.append(AudioBatch(waveform, (SAMPLES,) * size, tuple(f"tones-{index}-{row}" for row in range(size))))
+        made.append(
+            AudioBatch(
+                waveform=waveform,
+                num_samples=(SAMPLES,) * size,
+                ids=tuple(f"tones-{index}-{row}" for row in range(size)),
+            )
+        )
     return made
 
 
 def silence(batches: int = 8, size: int = 4) -> list[AudioBatch]:
     """Nothing at all."""
-    return [AudioBatch(0 * batch.waveform, batch.num_samples, batch.ids) for batch in noise(batches, size)]
+    return [
+        AudioBatch(waveform=0 * batch.waveform, num_samples=batch.num_samples, ids=batch.ids)
+        for batch in noise(batches, size)
+    ]
 
 
 def damaged(which: Sequence[int] = (3,)) -> list[AudioBatch]:

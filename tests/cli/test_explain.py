@@ -266,7 +266,7 @@ class FirstQuarter(NoMasking):
         targets = torch.arange(size // 8).expand(len(num_frames), -1)
         channels = torch.zeros(len(num_frames), num_channels, dtype=torch.bool)
         channels[:, 0] = True
-        return Mask(frames, targets, (size // 8,) * len(num_frames), channels)
+        return Mask(frames=frames, targets=targets, num_targets=(size // 8,) * len(num_frames), channels=channels)
 
 
 def test_masks_are_counted():

@@ -32,7 +32,7 @@ WITH_CODEBOOKS = [cls for cls in classes("quantizer") if build(cls).num_codebook
 def needs_codebooks(loss: type) -> bool:
     """Whether a loss refuses continuous targets."""
     try:
-        factory(loss)(WIDTH, TargetSpec(WIDTH, 0, 0))
+        factory(loss)(WIDTH, TargetSpec(dim=WIDTH, num_codebooks=0, codebook_size=0))
     except ValueError as error:
         return "must have codebooks" in str(error)
     return False
@@ -145,7 +145,7 @@ def test_fifty_updates_on_one_batch_lower_the_prediction_loss(model: type, quant
         torch.manual_seed(0)
         built.set_update(update)
         output = built(audio_batch((420, 300, 360)), address(3))
-        count = sum(output.prediction.counts)
+        count = sum(output.prediction.num_predictions)
         optimizer.zero_grad()
         (torch.stack(list(built.objective_terms(output).values())).sum() / count).backward()
         for part in built.modules():

@@ -34,9 +34,9 @@ def pretrain_output(lengths: tuple[int, ...] = LENGTHS, dtype: torch.dtype = tor
         features=features,
         num_frames=lengths,
         context=torch.zeros(*shape, WIDTH, dtype=dtype),
-        targets=QuantizerOutput(features, probabilities.argmax(-1), probabilities),
-        target_padding=padding if padding.any() else None,
-        prediction=LossOutput(zero, lengths, zero, 2),
+        targets=QuantizerOutput(quantized=features, codes=probabilities.argmax(-1), probabilities=probabilities),
+        target_padding_mask=padding if padding.any() else None,
+        prediction=LossOutput(total=zero, num_predictions=lengths, num_correct=zero, num_candidates=2),
     )
 
 
@@ -44,10 +44,17 @@ def trimmed(output: PretrainOutput, row: int) -> PretrainOutput:
     length = output.num_frames[row]
     part = slice(row, row + 1), slice(length)
     targets = QuantizerOutput(
-        output.targets.quantized[part], output.targets.codes[part], output.targets.probabilities[part]
+        quantized=output.targets.quantized[part],
+        codes=output.targets.codes[part],
+        probabilities=output.targets.probabilities[part],
     )
     return PretrainOutput(
-        output.features[part], (length,), output.context[part], targets, None, LossOutput(torch.zeros(()), (1,), 0, 2)
+        features=output.features[part],
+        num_frames=(length,),
+        context=output.context[part],
+        targets=targets,
+        target_padding_mask=None,
+        prediction=LossOutput(total=torch.zeros(()), num_predictions=(1,), num_correct=0, num_candidates=2),
     )
 
 
@@ -76,7 +83,7 @@ def test_penalty_ignores_padding(cls: type) -> None:
         else:  # of the whole batch: changing what is in the padding must change nothing
             before = value.item()
             with torch.no_grad():
-                whole.targets.probabilities[whole.target_padding] = 0.5
+                whole.targets.probabilities[whole.target_padding_mask] = 0.5
             assert penalty(whole).item() == before
 
 
@@ -88,14 +95,22 @@ def test_statistics_of_a_whole_update_add_up(cls: type) -> None:
     """Utterance by utterance or all at once: the same value and the same gradient, up to rounding."""
     penalty = build(cls).double()
     output = pretrain_output(dtype=torch.float64)
-    statistics = penalty.statistics(output.targets, output.target_padding)
+    statistics = penalty.statistics(output.targets, output.target_padding_mask)
     parts = [trimmed(output, row) for row in range(len(LENGTHS))]
-    alone = [penalty.statistics(part.targets, part.target_padding) for part in parts]
+    alone = [penalty.statistics(part.targets, part.target_padding_mask) for part in parts]
     assert_close(sum(alone), statistics)
     assert_close(penalty.evaluate(statistics), penalty(output))
 
     whole = WholeUpdate(torch.tensor(float(sum(LENGTHS))), {"it": statistics.detach()})
-    counted = [replace(part, prediction=LossOutput(torch.zeros(()), part.num_frames, 0, 2)) for part in parts]
+    counted = [
+        replace(
+            part,
+            prediction=LossOutput(
+                total=torch.zeros(()), num_predictions=part.num_frames, num_correct=0, num_candidates=2
+            ),
+        )
+        for part in parts
+    ]
     terms = sum(whole.term("it", penalty, part) for part in counted)
     expected = penalty.weight * sum(LENGTHS) * penalty(output)
     assert_close(terms, expected)
@@ -113,8 +128,8 @@ def test_penalty_pulls_at_something_and_never_at_padding(cls: type) -> None:
     assert gradients
     for gradient in gradients:
         assert gradient.isfinite().all()
-        assert gradient[~output.target_padding].abs().sum() > 0
-        assert (gradient[output.target_padding] == 0).all()
+        assert gradient[~output.target_padding_mask].abs().sum() > 0
+        assert (gradient[output.target_padding_mask] == 0).all()
 
 
 @penalties

@@ -61,6 +61,7 @@ SUPPLIED: dict[str, dict[str, Any]] = {
     "context": {"input_dim": WIDTH},
     "quantizer": {"input_dim": WIDTH},
     "loss": {"context_dim": WIDTH, "targets": SPEC},
+    "negatives": {"targets": SPEC},
     "decoder": {"vocabulary": Vocabulary.of("characters", ["ab ba"])},
 }
 """The arguments that a module supplies, by family; the other families have none."""
@@ -120,11 +121,15 @@ def audio_batch(num_samples: tuple[int, ...], first: int = 0) -> AudioBatch:
     for row, samples in enumerate(num_samples):
         generator = torch.Generator().manual_seed(first + row)
         waveform[row, :samples] = 0.3 * torch.randn(samples, generator=generator)
-    return AudioBatch(waveform, num_samples, tuple(f"utterance-{first + row}" for row in range(len(num_samples))))
+    return AudioBatch(
+        waveform=waveform,
+        num_samples=num_samples,
+        ids=tuple(f"utterance-{first + row}" for row in range(len(num_samples))),
+    )
 
 
 def address(batch_size: int, update: int = 0, first: int = 0) -> RandomAddress:
-    return RandomAddress(7, update, tuple(f"utterance-{first + row}" for row in range(batch_size)))
+    return RandomAddress(seed=7, update=update, ids=tuple(f"utterance-{first + row}" for row in range(batch_size)))
 
 
 def padding_mask(lengths: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ ADDRESS = RandomAddress(seed=1, update=2, ids=("a", "b", "c"))
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=8), st.integers(1, 10_000), st.booleans(), st.booleans())
 def test_windows_lie_inside_and_are_as_long_as_promised(sizes, max_samples, crop_to_shortest, random):
-    address = RandomAddress(0, 0, tuple(map(str, range(len(sizes))))) if random else None
+    address = RandomAddress(seed=0, update=0, ids=tuple(map(str, range(len(sizes))))) if random else None
     windows = choose_windows(sizes, max_samples, crop_to_shortest, address)
     for window, size in zip(windows, sizes, strict=True):
         assert 0 <= window.start <= size - window.length
@@ -23,12 +23,15 @@ def test_draws_belong_to_the_utterance_the_epoch_and_the_seed():
     windows = choose_windows(sizes, 100, True, ADDRESS)
     turned = RandomAddress(seed=1, update=2, ids=("c", "b", "a"))
     assert choose_windows(sizes[::-1], 100, True, turned) == windows[::-1]
-    for other in (RandomAddress(1, 3, ADDRESS.ids), RandomAddress(2, 2, ADDRESS.ids)):
+    for other in (RandomAddress(seed=1, update=3, ids=ADDRESS.ids), RandomAddress(seed=2, update=2, ids=ADDRESS.ids)):
         assert all(x != y for x, y in zip(choose_windows(sizes, 100, True, other), windows, strict=True))
 
 
 def test_every_start_is_drawn_evenly():
-    starts = [choose_windows([13], 10, True, RandomAddress(0, epoch, ("a",)))[0].start for epoch in range(2000)]
+    starts = [
+        choose_windows([13], 10, True, RandomAddress(seed=0, update=epoch, ids=("a",)))[0].start
+        for epoch in range(2000)
+    ]
     assert {start: 400 < starts.count(start) < 600 for start in set(starts)} == dict.fromkeys(range(4), True)
 
 

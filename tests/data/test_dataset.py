@@ -30,7 +30,9 @@ def cuts(tmp_path):
 def test_reads_exactly_the_windows_that_the_address_gives(cuts):
     for epoch in range(3):
         batch = read(cuts, epoch=epoch)
-        windows = choose_windows([4800, 6400, 8000], 4000, True, RandomAddress(0, epoch, ("u0", "u1", "u2")))
+        windows = choose_windows(
+            [4800, 6400, 8000], 4000, True, RandomAddress(seed=0, update=epoch, ids=("u0", "u1", "u2"))
+        )
         assert batch.ids == ("u0", "u1", "u2")
         assert (batch.num_samples, batch.waveform.shape) == ((4000,) * 3, (3, 4000))
         for row, window in zip(batch.waveform, windows, strict=True):

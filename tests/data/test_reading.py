@@ -70,7 +70,7 @@ def test_random_crops_of_an_mp3(tmp_path, cache):
     starts = set()
     for epoch in range(20):
         waveform = dataset.read([cut], epoch).waveform[0].numpy()
-        address = RandomAddress(0, epoch, ("a.mp3",), stream="train")
+        address = RandomAddress(seed=0, update=epoch, ids=("a.mp3",), stream="train")
         (window,) = choose_windows([len(whole)], 16_000, True, address)
         np.testing.assert_allclose(waveform, whole[window.start :][:16_000], rtol=0, atol=2e-7)
         starts.add(window.start)

@@ -112,7 +112,17 @@ def test_pairs_of_phones_count_alike() -> None:
     item = Item("u", 0.0, 1.0)
 
     def cell(phone: str, other: str) -> Cell:
-        return Cell(phone, other, "pau", "pau", "s", "s", (item, item), (item,), (item, item))
+        return Cell(
+            phone=phone,
+            other=other,
+            before="pau",
+            after="pau",
+            speaker="s",
+            speaker_x="s",
+            a=(item, item),
+            b=(item,),
+            x=(item, item),
+        )
 
     task = AbxTask("within", (cell("a", "b"), cell("a", "c"), cell("b", "a")), 3)
     assert StagedMean([cell.key for cell in task.cells])([0.0, 0.0, 0.6]) == pytest.approx(0.2)

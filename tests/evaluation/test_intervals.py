@@ -37,7 +37,12 @@ def make_probes(draw: np.random.Generator, utterances: int) -> tuple[ProbeResult
 
     def probe(gain: float) -> ProbeResult:
         correct = draw.binomial(total, 1 / (1 + np.exp(-ease - gain)))
-        return ProbeResult(dict(zip(ids, correct, strict=True)), dict(zip(ids, total, strict=True)), 0.1, 1.0)
+        return ProbeResult(
+            correct=dict(zip(ids, correct, strict=True)),
+            total=dict(zip(ids, total, strict=True)),
+            majority=0.1,
+            penalty=1.0,
+        )
 
     return probe(0.0), probe(BETTER)
 
@@ -59,7 +64,7 @@ def test_intervals_of_accuracies_hold_the_truth(utterances: int) -> None:
 @given(data=st.lists(st.integers(0, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1))
 def test_accuracy_lies_in_its_interval(data: list[tuple[int, int]]) -> None:
     correct, total = ({f"u{i}": pair[side] for i, pair in enumerate([*data, (1, 1)])} for side in (0, 1))
-    probe = of_probe(ProbeResult(correct, total, 0.1, 1.0))
+    probe = of_probe(ProbeResult(correct=correct, total=total, majority=0.1, penalty=1.0))
     assert probe.value == sum(correct.values()) / sum(total.values())
     assert 0 <= probe.interval.low <= probe.value <= probe.interval.high <= 1
 
@@ -106,7 +111,7 @@ def test_pnmi_lies_in_its_interval(seed: int, utterances: int, codes: int, phone
     tuples = {name: torch.from_numpy(draw.integers(0, codes, (8, 2))) for name in ids}
     spoken = {name: torch.from_numpy(draw.integers(-1, phones, 8)) for name in ids}
     spoken[ids[0]][0] = 0
-    data = UnitData(tuples, spoken, codes, phones)
+    data = UnitData(codes=tuples, phones=spoken, codebook_size=codes, num_phones=phones)
     figure, joint = of_pnmi(data), measure_units(data, 50)[0]
     if (torch.cat(list(spoken.values())) > 0).any():
         assert figure.value == pytest.approx(joint.pnmi, abs=1e-9)

@@ -84,7 +84,7 @@ def unit_data(noise: float = 0.0, utterances: int = 6) -> UnitData:
         codes[f"u{number}"] = torch.from_numpy(np.stack([code // 2, code % 2], axis=1))
         spoken[-2:] = -1
         phones[f"u{number}"] = torch.from_numpy(spoken)
-    return UnitData(codes, phones, 2, 4)
+    return UnitData(codes=codes, phones=phones, codebook_size=2, num_phones=4)
 
 
 def test_codes_that_are_phones() -> None:
@@ -113,7 +113,7 @@ def test_joint_codes_are_counted_in_a_loop() -> None:
 
 def test_without_phones_there_are_bits_and_runs() -> None:
     data = unit_data()
-    joint = measure_units(UnitData(data.codes, {}, 2, 0), 50)[0]
+    joint = measure_units(UnitData(codes=data.codes, phones={}, codebook_size=2, num_phones=0), 50)[0]
     assert (joint.pnmi, joint.phone_purity, joint.cluster_purity, joint.pnmi_shuffled) == (None,) * 4
     assert joint.bits.frames > 0
     assert joint.run_frames > 3

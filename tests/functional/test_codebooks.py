@@ -114,9 +114,13 @@ def diversity(probabilities: torch.Tensor) -> float:
         features=torch.zeros(rows, frames, 1),
         num_frames=(frames,) * rows,
         context=torch.zeros(rows, frames, 1),
-        targets=QuantizerOutput(torch.zeros(rows, frames, 1), probabilities.argmax(-1), probabilities),
-        target_padding=None,
-        prediction=LossOutput(torch.zeros(()), (frames,) * rows, torch.zeros(()), 2),
+        targets=QuantizerOutput(
+            quantized=torch.zeros(rows, frames, 1), codes=probabilities.argmax(-1), probabilities=probabilities
+        ),
+        target_padding_mask=None,
+        prediction=LossOutput(
+            total=torch.zeros(()), num_predictions=(frames,) * rows, num_correct=torch.zeros(()), num_candidates=2
+        ),
     )
     return float(DiversityPenalty()(output))
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from w2vlab.functional.contrastive import contrastive_logits, count_correct, fingerprint
 from w2vlab.losses import ContrastiveLoss
-from w2vlab.types import PredictionTask, QuantizerOutput, RandomAddress, TargetSpec
+from w2vlab.types import LossInputs, QuantizerOutput, RandomAddress, TargetSpec
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
@@ -106,15 +106,15 @@ def test_worked_example(dtype: torch.dtype, rtol: float) -> None:
     assert_close(loss_of(logits)[0, 0].double(), torch.tensor(4.9068650660314756e-05).double(), rtol=rtol, atol=0)
 
 
-def task_of(context: Tensor, quantized: Tensor) -> PredictionTask:
+def task_of(context: Tensor, quantized: Tensor) -> LossInputs:
     rows, frames = quantized.shape[:2]
-    targets = QuantizerOutput(quantized, torch.zeros(rows, frames, 0, dtype=torch.int64))
-    address = RandomAddress(1, 0, tuple(str(row) for row in range(rows)))
-    return PredictionTask(context, targets, (frames,) * rows, address, 0)
+    targets = QuantizerOutput(quantized=quantized, codes=torch.zeros(rows, frames, 0, dtype=torch.int64))
+    address = RandomAddress(seed=1, update=0, ids=tuple(str(row) for row in range(rows)))
+    return LossInputs(context=context, targets=targets, num_targets=(frames,) * rows, address=address, first_ahead=0)
 
 
 def test_equal_logits_give_the_logarithm_of_the_candidates() -> None:
-    loss = ContrastiveLoss(4, TargetSpec(4, 0, 0), 6, num_negatives=100)
+    loss = ContrastiveLoss(4, TargetSpec(dim=4, num_codebooks=0, codebook_size=0), 6, num_negatives=100)
     torch.nn.init.zeros_(loss.target_projection.weight)  # every target looks the same, but is not the same
     output = loss(task_of(torch.randn(2, 9, 4), torch.randn(2, 9, 4)))
     assert_close(output.total / 18, torch.tensor(math.log(101)))
@@ -123,7 +123,7 @@ def test_equal_logits_give_the_logarithm_of_the_candidates() -> None:
 
 
 def test_full_collapse_of_the_targets_leaves_nothing_to_tell_apart() -> None:
-    loss = ContrastiveLoss(4, TargetSpec(4, 0, 0), 6, num_negatives=10)
+    loss = ContrastiveLoss(4, TargetSpec(dim=4, num_codebooks=0, codebook_size=0), 6, num_negatives=10)
     context = torch.randn(2, 9, 4, requires_grad=True)
     output = loss(task_of(context, torch.randn(4).expand(2, 9, 4)))
     assert output.total == 0

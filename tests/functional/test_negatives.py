@@ -27,7 +27,7 @@ batches = st.lists(counts, min_size=2, max_size=6)
 
 
 def generators_of(rows: int, update: int = 0, first: int = 0) -> list[np.random.Generator]:
-    address = RandomAddress(3, update, tuple(f"u{first + row}" for row in range(rows)))
+    address = RandomAddress(seed=3, update=update, ids=tuple(f"u{first + row}" for row in range(rows)))
     return address.generators("negatives")
 
 

@@ -16,7 +16,7 @@ from w2vlab.functional.lengths import group_norm_over_time
 from w2vlab.functional.precision import ISLANDS
 from w2vlab.losses import CodePredictionLoss, DiversityPenalty, FeaturePenalty, FuturePredictionLoss
 from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer, KMeansQuantizer
-from w2vlab.types import LossOutput, PredictionTask, PretrainOutput, QuantizerOutput, RandomAddress
+from w2vlab.types import LossInputs, LossOutput, PretrainOutput, QuantizerOutput, RandomAddress
 
 B, N, WIDTH = 2, 9, 10
 
@@ -61,9 +61,15 @@ def cosine_logits(x: Tensor) -> list[Tensor]:
     return list(contrastive_logits(x, x.flip(1), own, negatives, own, 0.1))
 
 
-def task(x: Tensor) -> PredictionTask:
+def loss_inputs(x: Tensor) -> LossInputs:
     codes = torch.arange(B * N * 2).view(B, N, 2) % 5
-    return PredictionTask(x, QuantizerOutput(x, codes), (N, N), RandomAddress(1, 0, ("a", "b")), 1)
+    return LossInputs(
+        context=x,
+        targets=QuantizerOutput(quantized=x, codes=codes),
+        num_targets=(N, N),
+        address=RandomAddress(seed=1, update=0, ids=("a", "b")),
+        first_ahead=1,
+    )
 
 
 def prediction_losses(x: Tensor) -> list[Tensor]:
@@ -71,12 +77,21 @@ def prediction_losses(x: Tensor) -> list[Tensor]:
     future.predict = lambda context: context[:, :, None]  # which may be in half precision
     code = CodePredictionLoss(WIDTH, SPEC)
     code.code_scores = nn.Identity()
-    return [future(task(x)).total, code(task(x)).total]
+    return [future(loss_inputs(x)).total, code(loss_inputs(x)).total]
 
 
 def output_of(x: Tensor, probabilities: Tensor) -> PretrainOutput:
-    targets = QuantizerOutput(x, torch.zeros(B, N, 1, dtype=torch.long), probabilities)
-    return PretrainOutput(x, (N, N), x, targets, None, LossOutput(torch.zeros(()), (N, N), torch.zeros(()), 2))
+    targets = QuantizerOutput(quantized=x, codes=torch.zeros(B, N, 1, dtype=torch.long), probabilities=probabilities)
+    return PretrainOutput(
+        features=x,
+        num_frames=(N, N),
+        context=x,
+        targets=targets,
+        target_padding_mask=None,
+        prediction=LossOutput(
+            total=torch.zeros(()), num_predictions=(N, N), num_correct=torch.zeros(()), num_candidates=2
+        ),
+    )
 
 
 CASES: dict[str, Callable[[Tensor], list[Tensor]]] = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from w2vlab.functional.contrastive import contrastive_logits, fingerprint
 from w2vlab.losses import ContrastiveLoss
-from w2vlab.types import Everywhere, PredictionTask, QuantizerOutput, RandomAddress, TargetSpec
+from w2vlab.types import AllFrames, LossInputs, QuantizerOutput, RandomAddress, TargetSpec
 
 PREDICTION = (-0.83483301, -0.16904167, 0.52390721)
 CANDIDATES = (
@@ -58,28 +58,37 @@ def test_loss_of_unit_vectors_to_its_last_digits() -> None:
 
 def test_loss_from_the_part() -> None:
     """The same number out of `ContrastiveLoss`, once its two projections change nothing."""
-    loss = ContrastiveLoss(3, TargetSpec(3, 0, 0), 3, 5, logit_temperature=0.07, negatives_from="anywhere").double()
+    loss = ContrastiveLoss(
+        3, TargetSpec(dim=3, num_codebooks=0, codebook_size=0), 3, 5, logit_temperature=0.07, negatives_from="anywhere"
+    ).double()
     for projection in (loss.context_projection, loss.target_projection):
         nn.init.eye_(projection.weight)
         nn.init.zeros_(projection.bias)
     vectors = torch.tensor([CANDIDATES], dtype=torch.float64)
-    every_frame = QuantizerOutput(vectors, torch.zeros(1, 6, 0, dtype=torch.int64))
+    every_frame = QuantizerOutput(quantized=vectors, codes=torch.zeros(1, 6, 0, dtype=torch.int64))
     first = torch.zeros(1, 1, dtype=torch.int64)
 
-    def task(update: int) -> PredictionTask:
+    def loss_inputs(update: int) -> LossInputs:
         context = torch.tensor([[PREDICTION]], dtype=torch.float64)
-        address = RandomAddress(1, update, ("example",))
-        return PredictionTask(
-            context, every_frame.at(first), (1,), address, 0, everywhere=Everywhere(every_frame, (6,), first)
+        address = RandomAddress(seed=1, update=update, ids=("example",))
+        return LossInputs(
+            context=context,
+            targets=every_frame.at(first),
+            num_targets=(1,),
+            address=address,
+            first_ahead=0,
+            all_frames=AllFrames(targets=every_frame, num_frames=(6,), positions=first),
         )
 
     # Negatives are drawn with replacement; one draw in 26 has each of the five distractors once.
     update = next(
-        n for n in range(1000) if loss.draw_negatives(task(n)).flatten().sort().values.tolist() == [*range(1, 6)]
+        n
+        for n in range(1000)
+        if loss.negatives(loss_inputs(n)).indices.flatten().sort().values.tolist() == [*range(1, 6)]
     )
-    output = loss(task(update))
+    output = loss(loss_inputs(update))
     assert output.total.item() == pytest.approx(LOSS, abs=1e-7, rel=0)
     assert output.num_correct == 1
     # A draw that has one of them twice is another loss.
-    repeated = next(n for n in range(1000) if len(loss.draw_negatives(task(n)).unique()) == 2)
-    assert not math.isclose(loss(task(repeated)).total.item(), LOSS, abs_tol=1e-7)
+    repeated = next(n for n in range(1000) if len(loss.negatives(loss_inputs(n)).indices.unique()) == 2)
+    assert not math.isclose(loss(loss_inputs(repeated)).total.item(), LOSS, abs_tol=1e-7)

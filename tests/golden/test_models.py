@@ -14,12 +14,12 @@ from tests.golden.reference import TOLERANCE, Reference, assert_gradients, load
 from tests.golden.test_quantizers import GivenNoise
 from w2vlab.contexts import ConvContext, TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder
-from w2vlab.interfaces import Masking
+from w2vlab.interfaces import Masking, NegativeSampler
 from w2vlab.losses import ContrastiveLoss, FeaturePenalty, FuturePredictionLoss
 from w2vlab.losses.penalties import DiversityPenalty
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import IdentityQuantizer, KMeansQuantizer
-from w2vlab.types import AudioBatch, Mask, PredictionTask, RandomAddress
+from w2vlab.types import AudioBatch, LossInputs, Mask, Negatives, RandomAddress, TargetSpec
 
 
 class GivenMask(Masking):
@@ -31,18 +31,19 @@ class GivenMask(Masking):
 
     def forward(self, num_frames, generators, num_channels) -> Mask:
         targets = self.mask.nonzero()[:, 1].view(len(self.mask), -1)
-        return Mask(self.mask, targets, (targets.shape[1],) * len(targets))
+        return Mask(frames=self.mask, targets=targets, num_targets=(targets.shape[1],) * len(targets))
 
 
-class GivenNegatives(ContrastiveLoss):
+class GivenNegatives(NegativeSampler):
     """Uses recorded negatives."""
 
-    def __init__(self, context_dim: int, target_dim: int, negatives: Tensor, **kwargs) -> None:
-        super().__init__(context_dim, target_dim, **kwargs)
-        self.negatives = negatives
+    def __init__(self, targets: TargetSpec, negatives: Tensor) -> None:
+        super().__init__()
+        self.recorded = negatives
+        self.num_negatives = negatives.shape[-1]
 
-    def draw_negatives(self, task: PredictionTask) -> Tensor:
-        return self.negatives
+    def forward(self, inputs: LossInputs) -> Negatives:
+        return Negatives(indices=self.recorded)
 
 
 class GivenFutureNegatives(FuturePredictionLoss):
@@ -52,7 +53,7 @@ class GivenFutureNegatives(FuturePredictionLoss):
         super().__init__(context_dim, target_dim, **kwargs)
         self.negatives = negatives
 
-    def draw_negatives(self, task: PredictionTask) -> Tensor:
+    def draw_negatives(self, inputs: LossInputs) -> Tensor:
         return self.negatives
 
 
@@ -61,7 +62,7 @@ def audio_batch(reference: Reference) -> AudioBatch:
     lengths = [wav.shape[1]] * len(wav)
     if "wav_padding_mask" in reference.tensors:
         lengths = (~reference["wav_padding_mask"]).sum(1).tolist()
-    return AudioBatch(wav, tuple(lengths), tuple(str(row) for row in range(len(wav))))
+    return AudioBatch(waveform=wav, num_samples=tuple(lengths), ids=tuple(str(row) for row in range(len(wav))))
 
 
 def gumbel_factory(reference: Reference, **arguments):
@@ -126,7 +127,7 @@ def build_wav2vec2(reference: Reference) -> MaskedPrediction:
         quantizer=quantizer,
         masking=partial(GivenMask, mask),
         loss=partial(
-            GivenNegatives, negatives=negatives, projection_dim=config["final_dim"], num_negatives=num_negatives
+            ContrastiveLoss, projection_dim=config["final_dim"], negatives=partial(GivenNegatives, negatives=negatives)
         ),
         penalties={
             "diversity": partial(DiversityPenalty, weight=diversity_weight),
@@ -149,15 +150,15 @@ def test_wav2vec2(name: str) -> None:
     recorded: dict[str, Tensor] = {}
     score = model.loss.score
 
-    def record(task: PredictionTask) -> tuple[Tensor, Tensor]:
-        recorded["logits"], excluded = score(task)
+    def record(inputs: LossInputs) -> tuple[Tensor, Tensor]:
+        recorded["logits"], excluded = score(inputs)
         return recorded["logits"], excluded
 
     model.loss.score = record
-    output = model(batch, RandomAddress(1, 0, batch.ids))
+    output = model(batch, RandomAddress(seed=1, update=0, ids=batch.ids))
     assert_close(recorded["logits"].permute(2, 0, 1), reference["logits"], **TOLERANCE)
     assert_close(output.prediction.total, reference["contrastive_loss_sum"], **TOLERANCE)
-    assert sum(output.prediction.counts) == reference.config["sample_size"]
+    assert sum(output.prediction.num_predictions) == reference.config["sample_size"]
     assert output.prediction.num_correct == reference["num_correct"]
 
     terms = model.objective_terms(output)
@@ -189,7 +190,7 @@ def build_wav2vec(reference: Reference) -> FuturePrediction:
     wav, num_negatives = reference["wav"], config["num_negatives"]
     rows, frames = len(wav), reference["features"].shape[2]
     # The order of the files: the k-th negative of frame t is column k * T + t, and the column's own exclusion reads the
-    # column as t * K + k (the published defect; see `draw_negatives`, which does not have it).
+    # column as t * K + k (the published defect; see `skip_own`, which does not have it).
     draw = reference["negative_draw_low0_high_Tminus1"]
     columns = torch.arange(draw.shape[1])
     index = draw + (draw >= columns // num_negatives)
@@ -250,12 +251,12 @@ def test_wav2vec(name: str) -> None:
     recorded: list[Tensor] = []
     score = model.loss.score
 
-    def record(task: PredictionTask, negatives: Tensor) -> list[Tensor]:
-        recorded.extend(score(task, negatives))
+    def record(inputs: LossInputs, negatives: Tensor) -> list[Tensor]:
+        recorded.extend(score(inputs, negatives))
         return recorded
 
     model.loss.score = record
-    output = model(batch, RandomAddress(1, 0, batch.ids))
+    output = model(batch, RandomAddress(seed=1, update=0, ids=batch.ids))
     assert_close(output.features.transpose(1, 2), reference["features"], **TOLERANCE)
     # fairseq lays logits out by step, then candidate, utterance and frame, or (InfoNCE) frame, utterance, candidate.
     if reference.config["infonce"]:
@@ -265,7 +266,7 @@ def test_wav2vec(name: str) -> None:
         logits = torch.cat([step.permute(2, 0, 1).flatten() for step in recorded])
         assert_close(logits, reference["logits"], **TOLERANCE)
     assert_close(output.prediction.total, reference["contrastive_loss_sum"], **TOLERANCE)
-    assert sum(output.prediction.counts) == reference.config["sample_size"]
+    assert sum(output.prediction.num_predictions) == reference.config["sample_size"]
     if "kmeans_loss" in reference.tensors:
         assert_close(output.targets.losses["kmeans"].mean(), reference["kmeans_loss"], **TOLERANCE)
 

@@ -30,8 +30,15 @@ def hard_perplexity(output: QuantizerOutput, codebook_size: int) -> torch.Tensor
 def pretrain_output(targets: QuantizerOutput) -> PretrainOutput:
     rows = targets.codes.shape[0]
     zero = torch.zeros(())
-    prediction = LossOutput(zero, (1,) * rows, zero, 2)
-    return PretrainOutput(torch.zeros(rows, 1, 1), (1,) * rows, torch.zeros(rows, 1, 1), targets, None, prediction)
+    prediction = LossOutput(total=zero, num_predictions=(1,) * rows, num_correct=zero, num_candidates=2)
+    return PretrainOutput(
+        features=torch.zeros(rows, 1, 1),
+        num_frames=(1,) * rows,
+        context=torch.zeros(rows, 1, 1),
+        targets=targets,
+        target_padding_mask=None,
+        prediction=prediction,
+    )
 
 
 def parameters(reference: Reference, prefix: str) -> dict[str, torch.Tensor]:

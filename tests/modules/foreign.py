@@ -22,7 +22,7 @@ class Rounding(Quantizer):
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
         kept = self.squash(self.projection(latents))
         rounded = kept + (kept.round(decimals=self.digits) - kept).detach()
-        return QuantizerOutput(rounded, latents.new_zeros((*latents.shape[:-1], 0)).long())
+        return QuantizerOutput(quantized=rounded, codes=latents.new_zeros((*latents.shape[:-1], 0)).long())
 
     def lookup(self, codes: Tensor) -> Tensor:
         raise RuntimeError("There is no codebook.")

@@ -20,7 +20,7 @@ from w2vlab.types import RandomAddress
 def runs(model: PretrainingModule, num_samples: int, update: int) -> bool:
     batch = audio_batch((num_samples,))
     try:
-        model(batch, RandomAddress(1, update, batch.ids))
+        model(batch, RandomAddress(seed=1, update=update, ids=batch.ids))
     except ValueError:
         return False
     return True

@@ -222,7 +222,7 @@ def test_codes_are_those_of_evaluation(make: Callable) -> None:
     model, batch = make("codes", masking=NoMasking), spoken_batch(2)
     trainer = fit(model, [batch], 1)
     assert not any("temperature" in name for name in trainer.callback_metrics)
-    address = RandomAddress(1, 0, batch.ids)
+    address = RandomAddress(seed=1, update=0, ids=batch.ids)
     model.train()
     assert torch.equal(model(batch, address).log_probabilities, model(batch, address).log_probabilities)
 
@@ -230,12 +230,12 @@ def test_codes_are_those_of_evaluation(make: Callable) -> None:
 def test_masks_are_drawn_in_training_only(make: Callable) -> None:
     model, unmasked, batch = make(), make(masking=NoMasking), spoken_batch(3)
     model.train()
-    seen = [model(batch, RandomAddress(1, update, batch.ids)).log_probabilities for update in (0, 0, 1)]
+    seen = [model(batch, RandomAddress(seed=1, update=update, ids=batch.ids)).log_probabilities for update in (0, 0, 1)]
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
     plain = model.eval()(batch).log_probabilities
     assert not torch.equal(seen[0], plain)
-    address = RandomAddress(1, 0, batch.ids)
+    address = RandomAddress(seed=1, update=0, ids=batch.ids)
     assert torch.equal(unmasked(batch, address).log_probabilities, plain)
     losses = [make_trainer(1).validate(each, loader([batch]), verbose=False) for each in (model, unmasked)]
     assert losses[0] == losses[1]
@@ -359,7 +359,7 @@ def test_two_utterances_are_learned_by_heart(make: Callable) -> None:
     """Tones for letters, from new weights: WER and CER reach 0."""
     said = ("abc ba", "cab ac")
     waveform = torch.stack([tones(transcript) for transcript in said])
-    batch = AudioBatch(waveform, (480, 480), ("one", "two"), transcripts=said)
+    batch = AudioBatch(waveform=waveform, num_samples=(480, 480), ids=("one", "two"), transcripts=said)
     model = make(
         vocabulary=Vocabulary.of("characters", said),
         reinitialise=True,

@@ -38,7 +38,7 @@ class EveryOther(NoMasking):
         (length,) = set(num_frames)
         frames = (torch.arange(length) % 2 == 0).expand(len(num_frames), -1)
         targets = torch.arange(0, length, 2).expand(len(num_frames), -1)
-        return Mask(frames, targets, (targets.shape[1],) * len(num_frames))
+        return Mask(frames=frames, targets=targets, num_targets=(targets.shape[1],) * len(num_frames))
 
 
 def counted_in_a_real_step(model: PretrainingModule, batch_size: int, num_samples: int) -> int:
@@ -48,14 +48,14 @@ def counted_in_a_real_step(model: PretrainingModule, batch_size: int, num_sample
     others = {correlate: _as_defined, F.scaled_dot_product_attention: _fused_attention}
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     with all_layers(model, checkpointing=False), Overridden(others), counter:
-        terms = model.objective_terms(model(batch, RandomAddress(model.seed, 0, batch.ids)))
+        terms = model.objective_terms(model(batch, RandomAddress(seed=model.seed, update=0, ids=batch.ids)))
         torch.stack(list(terms.values())).sum().backward()
     return int(counter.get_total_flops())
 
 
 def silence(batch_size: int, num_samples: int) -> AudioBatch:
     ids = tuple(f"utterance-{number}" for number in range(batch_size))
-    return AudioBatch(torch.zeros(batch_size, num_samples), (num_samples,) * batch_size, ids)
+    return AudioBatch(waveform=torch.zeros(batch_size, num_samples), num_samples=(num_samples,) * batch_size, ids=ids)
 
 
 MODELS = {

@@ -87,7 +87,7 @@ def test_losses_of_the_quantizer_of_the_inputs_count() -> None:
     terms = model.objective_terms(output)
     losses = output.inputs.losses["kmeans"]
     means = torch.stack([losses[row, :frames].mean() for row, frames in enumerate(output.num_frames)])
-    expected = (means * torch.tensor(output.prediction.counts)).sum()
+    expected = (means * torch.tensor(output.prediction.num_predictions)).sum()
     assert_close(terms["input_kmeans"], expected)
 
 

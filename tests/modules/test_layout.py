@@ -99,7 +99,7 @@ def test_looking_ahead_draws_the_noise_of_the_step() -> None:
         def on_before_backward(self, trainer, pl_module, loss) -> None:
             output = pl_module.step.output
             penalty = pl_module.penalties["diversity"]
-            seen.append(penalty.statistics(output.targets, output.target_padding).detach())
+            seen.append(penalty.statistics(output.targets, output.target_padding_mask).detach())
             ahead.append(pl_module._whole.statistics["diversity"])
 
     fit(model, batches, updates=1, accumulate=3, callbacks=[Watch()])
@@ -111,7 +111,7 @@ def test_masks_differ_in_their_number_of_targets() -> None:
     """The premise of the test above."""
     model = make_model(MaskedPrediction, IdentityQuantizer)
     output = model(make_batches(1, 1, 8)[0], address(8))
-    assert len(set(output.prediction.counts)) > 1
+    assert len(set(output.prediction.num_predictions)) > 1
 
 
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
@@ -128,7 +128,7 @@ def test_gradient_is_that_of_the_mean_over_predictions(cls: type[PretrainingModu
             spot = address(len(batch), update)
             output = by_hand(batch, type(spot)(by_hand.seed, update, batch.ids))
             total = total + sum(by_hand.objective_terms(output).values())
-            predictions += sum(output.prediction.counts)
+            predictions += sum(output.prediction.num_predictions)
         optimizer.zero_grad()
         (total / predictions).backward()
         norm = torch.nn.utils.get_total_norm([p.grad for p in by_hand.parameters()])

@@ -20,9 +20,10 @@ from tests.modules.training import make_batches
 from w2vlab.cli.parsed import ParsedOptions, build_pretraining
 from w2vlab.evaluation import load_model
 from w2vlab.evaluation.evaluate import random_twin
-from w2vlab.losses import FeaturePenalty
+from w2vlab.losses import ContrastiveLoss, FeaturePenalty
 from w2vlab.masking import ChannelMasking, SpanMasking
 from w2vlab.modules import CTCFineTuning, FuturePrediction, MaskedPrediction, PretrainingModule, saved
+from w2vlab.negatives import CodebookNegatives, CombinedNegatives, SameUtteranceNegatives
 from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 from w2vlab.types import RandomAddress
 from w2vlab.wording import W2VLabWarning
@@ -38,6 +39,15 @@ BUILT: dict[str, Any] = {
     "numbers of NumPy": {
         "quantizer": partial(KMeansQuantizer, codebook_size=np.int64(7)),
         "feature_dropout": np.float32(0),
+    },
+    "parts in a list": {
+        "loss": partial(
+            ContrastiveLoss,
+            projection_dim=6,
+            negatives=partial(
+                CombinedNegatives, samplers=[partial(SameUtteranceNegatives, num_negatives=3), CodebookNegatives]
+            ),
+        )
     },
     "penalties": {"penalties": {"feature": partial(FeaturePenalty, weight=2.0)}},
     "a part without types": {"quantizer": partial(Rounding, digits=2)},
@@ -62,7 +72,7 @@ def test_is_opened_as_it_was_built(parts: dict[str, Any], tmp_path: Path) -> Non
         assert opened.run_config == torch.load(path, weights_only=True)["w2vlab_config"]
         assert str(opened) == str(model)
         (batch,) = make_batches(1, 1, 2)
-        address = RandomAddress(1, 0, batch.ids)
+        address = RandomAddress(seed=1, update=0, ids=batch.ids)
         one, other = (m.eval()(batch, address).prediction.total for m in (model, opened))
         assert torch.equal(one, other)
     if parts.get("optimizer") is None or isinstance(parts["optimizer"], partial):

@@ -176,8 +176,8 @@ def test_validations_of_a_run_draw_the_same(cls: type[PretrainingModule]) -> Non
     assert second
     assert second == third
     with torch.no_grad():
-        training = model.eval()(batches[0], RandomAddress(model.seed, 0, batches[0].ids)).prediction
-    assert second[f"val/loss/{model.loss.name}"] != pytest.approx(float(training.total) / sum(training.counts))
+        training = model.eval()(batches[0], RandomAddress(seed=model.seed, update=0, ids=batches[0].ids)).prediction
+    assert second[f"val/loss/{model.loss.name}"] != pytest.approx(float(training.total) / sum(training.num_predictions))
 
 
 CODEBOOK = {"codebook/perplexity_hard", "codebook/perplexity_soft", "codebook/usage", "codebook/num_used"}

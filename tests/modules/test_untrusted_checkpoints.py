@@ -95,6 +95,9 @@ PARTS = {
     "with options of other names": option("quantizer", {"class_path": FUNCTION, "dict_kwargs": {"x": 1}}),
     "in a mapping": option("penalties", {"a": FUNCTION}),
     "in a part": option("masking", {"class_path": "ChannelMasking", "init_args": {"frames": FUNCTION}}),
+    "in a list of parts": option(
+        "loss.negatives", {"class_path": "CombinedNegatives", "init_args": {"samplers": [{"class_path": FUNCTION}]}}
+    ),
     "YAML in a text": option("masking", f"{{class_path: {FUNCTION}}}"),
     "a class path in a class path": option("quantizer", {"class_path": {"class_path": FUNCTION}}),
     "a part where a number belongs": option("feature_dropout", {"class_path": FUNCTION}),

@@ -104,5 +104,5 @@ def test_channels_that_cannot_be(arguments: dict[str, Any], message: str) -> Non
 
 def test_too_few_channels_are_refused() -> None:
     masking = ChannelMasking(channel_probability=1.0)
-    with pytest.raises(ValueError, match=r"at least 65 channels to hide 1 spans of `channel_length` 64, but has 64"):
+    with pytest.raises(ValueError, match=r"at least 65 channels to mask 1 spans of `channel_length` 64, but has 64"):
         draw(masking, (40,), 0, 64)

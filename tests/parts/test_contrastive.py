@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from tests.contracts.test_losses import NothingRead
 from w2vlab.losses import ContrastiveLoss
-from w2vlab.types import Everywhere, PredictionTask, QuantizerOutput, RandomAddress, TargetSpec
+from w2vlab.types import AllFrames, LossInputs, QuantizerOutput, RandomAddress, TargetSpec
 
 SPEC = TargetSpec(dim=6, num_codebooks=2, codebook_size=3)
 NUM_FRAMES, NUM_TARGETS = (11, 8, 9), (7, 4, 5)
@@ -37,7 +37,7 @@ modes = pytest.mark.parametrize("mode", SOURCES.values(), ids=SOURCES)
 
 
 class Toy:
-    """A task whose targets are codewords, with everything a mode may ask for; each tensor that learns is a leaf."""
+    """Inputs whose targets are codewords, with everything a mode may ask for; each tensor that learns is a leaf."""
 
     def __init__(self, rows: int = 3, distinct: bool = False) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -53,16 +53,16 @@ class Toy:
         for row in range(rows):
             chosen = torch.randperm(num_frames[row], generator=generator)[: num_targets[row]]
             positions[row, : num_targets[row]] = chosen.sort().values
-        everywhere = QuantizerOutput(self.vectors, codes)
+        all_frames = QuantizerOutput(quantized=self.vectors, codes=codes)
         self.context = torch.randn(rows, most, 4, generator=generator, dtype=torch.float64).requires_grad_()
-        self.task = PredictionTask(
-            self.context,
-            everywhere.at(positions),
-            num_targets,
-            RandomAddress(1, 0, ("a", "b", "c")[:rows]),
-            0,
-            self.lookup,
-            Everywhere(everywhere, num_frames, positions),
+        self.inputs = LossInputs(
+            context=self.context,
+            targets=all_frames.at(positions),
+            num_targets=num_targets,
+            address=RandomAddress(seed=1, update=0, ids=("a", "b", "c")[:rows]),
+            first_ahead=0,
+            lookup=self.lookup,
+            all_frames=AllFrames(targets=all_frames, num_frames=num_frames, positions=positions),
         )
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -86,29 +86,22 @@ def project(loss: ContrastiveLoss, vector: Tensor) -> Tensor:
     return value / (1 + torch.exp(-gate))
 
 
-def materialised(loss: ContrastiveLoss, task: PredictionTask) -> tuple[Tensor, int, int]:
-    """Equation 3 with every negative's own vector: the summed loss, the correct predictions, the negatives left out."""
-    everywhere = task.everywhere if loss.uses_every_frame else None
-    frames = task.targets.quantized if everywhere is None else everywhere.targets.quantized
-    size = frames.shape[1]
-    own = loss.draw_negatives(task) if loss.num_negatives else None
-    other = loss.draw_other_negatives(task, size) if loss.num_other_negatives else None
-    pool, picks = loss.draw_codewords(task) if loss.num_codebook_negatives else (None, None)
+def materialised(loss: ContrastiveLoss, inputs: LossInputs) -> tuple[Tensor, int, int]:
+    """Equation 3 with every negative's own vector: the summed loss, the correct predictions, the excluded negatives."""
+    drawn, frames = loss.negatives(inputs), inputs.candidates
     total, correct, excluded = torch.zeros((), dtype=torch.float64), 0, 0
-    for row, num_targets in enumerate(task.num_valid):
-        for frame in range(task.first_ahead, num_targets):
-            target = task.targets.quantized[row, frame]
+    for row, num_targets in enumerate(inputs.num_targets):
+        for frame in range(inputs.first_ahead, num_targets):
+            target = inputs.targets.quantized[row, frame]
             negatives: list[Tensor] = []
-            if own is not None:
-                negatives += [frames[row, index] for index in own[row, frame]]
-            if other is not None:
-                negatives += [frames[index // size, index % size] for index in other[row, frame]]
-            if pool is not None:
-                negatives += [task.lookup(pool[row, index]) for index in picks[row, frame]]
-            assert len(negatives) == loss.num_all_negatives
+            for number, index in enumerate(drawn.indices[row, frame].tolist()):
+                utterance = row if drawn.utterances is None else drawn.utterances[row, frame, number]
+                further = index - frames.shape[1]
+                negatives.append(frames[utterance, index] if further < 0 else drawn.vectors[utterance, further])
+            assert len(negatives) == loss.negatives.num_negatives
             kept = [negative for negative in negatives if not torch.equal(negative, target)]
             excluded += len(negatives) - len(kept)
-            prediction = loss.context_projection(task.context[row, frame - task.first_ahead])
+            prediction = loss.context_projection(inputs.context[row, frame - inputs.first_ahead])
             scores = []
             for candidate in (target, *kept):
                 key = project(loss, candidate)
@@ -129,14 +122,14 @@ def gradients(toy: Toy, loss: ContrastiveLoss, total: Tensor) -> list[Tensor]:
 @modes
 def test_every_mode_is_the_materialised_formula(mode: dict[str, Any], target_projection: str) -> None:
     toy, loss = Toy(), loss_of(mode, target_projection=target_projection)
-    total, correct, excluded = materialised(loss, toy.task)
-    output = loss(toy.task)
+    total, correct, excluded = materialised(loss, toy.inputs)
+    output = loss(toy.inputs)
     assert excluded > 0
     assert_close(output.total, total, rtol=1e-10, atol=1e-12)
     assert output.num_correct == correct
-    assert output.counts == NUM_TARGETS
+    assert output.num_predictions == NUM_TARGETS
     num_negatives = output.num_candidates - 1
-    assert num_negatives == loss.num_all_negatives
+    assert num_negatives == loss.negatives.num_negatives
     assert output.share("excluded_negatives") == pytest.approx(excluded / (sum(NUM_TARGETS) * num_negatives))
     pairs = zip(gradients(toy, loss, output.total), gradients(toy, loss, total), strict=True)
     for ours, expected in pairs:
@@ -146,12 +139,12 @@ def test_every_mode_is_the_materialised_formula(mode: dict[str, Any], target_pro
 @pytest.mark.parametrize("mode", [mode for mode in SOURCES.values() if "negatives_from" not in mode], ids=str)
 def test_a_context_that_has_seen_its_frame_is_asked_for_one_ahead(mode: dict[str, Any]) -> None:
     toy, loss = Toy(), loss_of(mode)
-    toy.task.first_ahead, toy.task.everywhere = 4, None  # of 7, 4 and 5 frames
-    total, correct, _ = materialised(loss, toy.task)
-    output = loss(toy.task)
+    toy.inputs.first_ahead, toy.inputs.all_frames = 4, None  # of 7, 4 and 5 frames
+    total, correct, _ = materialised(loss, toy.inputs)
+    output = loss(toy.inputs)
     assert_close(output.total, total, rtol=1e-10, atol=1e-12)
     assert output.num_correct == correct
-    assert output.counts == (3, 0, 1)
+    assert output.num_predictions == (3, 0, 1)
 
 
 @modes
@@ -162,11 +155,11 @@ def test_gradient_of_every_mode_is_that_of_its_differences(mode: dict[str, Any])
     def total(context: Tensor, vectors: Tensor, entries: Tensor) -> Tensor:
         copy = Toy(distinct=True)
         copy.entries = entries
-        everywhere = QuantizerOutput(vectors, copy.task.everywhere.targets.codes)
-        positions = copy.task.everywhere.positions
-        copy.task.context, copy.task.targets = context, everywhere.at(positions)
-        copy.task.everywhere = Everywhere(everywhere, NUM_FRAMES, positions)
-        return loss(copy.task).total
+        all_frames = QuantizerOutput(quantized=vectors, codes=copy.inputs.all_frames.targets.codes)
+        positions = copy.inputs.all_frames.positions
+        copy.inputs.context, copy.inputs.targets = context, all_frames.at(positions)
+        copy.inputs.all_frames = AllFrames(targets=all_frames, num_frames=NUM_FRAMES, positions=positions)
+        return loss(copy.inputs).total
 
     assert torch.autograd.gradcheck(total, (toy.context, toy.vectors, toy.entries))
 
@@ -175,9 +168,9 @@ def test_gradient_of_every_mode_is_that_of_its_differences(mode: dict[str, Any])
 def test_equal_logits_give_the_logarithm_of_the_candidates(mode: dict[str, Any]) -> None:
     toy, loss = Toy(distinct=True), loss_of(mode)
     torch.nn.init.zeros_(loss.target_projection.weight)  # every candidate looks the same, but is not the same
-    output = loss(toy.task)
+    output = loss(toy.inputs)
     assert output.share("excluded_negatives") == 0
-    assert_close(output.total.item() / sum(NUM_TARGETS), math.log(1 + loss.num_all_negatives))
+    assert_close(output.total.item() / sum(NUM_TARGETS), math.log(1 + loss.negatives.num_negatives))
 
 
 @modes
@@ -186,11 +179,13 @@ def test_full_collapse_leaves_nothing_to_tell_apart(mode: dict[str, Any]) -> Non
     toy, loss = Toy(), loss_of(mode)
     word = torch.randn(3, dtype=torch.float64)
     toy.entries = word.expand(2, 3, 3)
-    everywhere = QuantizerOutput(toy.lookup(toy.task.everywhere.targets.codes), toy.task.everywhere.targets.codes)
-    positions = toy.task.everywhere.positions
-    toy.task.everywhere = Everywhere(everywhere, NUM_FRAMES, positions)
-    toy.task.targets = everywhere.at(positions)
-    output = loss(toy.task)
+    all_frames = QuantizerOutput(
+        quantized=toy.lookup(toy.inputs.all_frames.targets.codes), codes=toy.inputs.all_frames.targets.codes
+    )
+    positions = toy.inputs.all_frames.positions
+    toy.inputs.all_frames = AllFrames(targets=all_frames, num_frames=NUM_FRAMES, positions=positions)
+    toy.inputs.targets = all_frames.at(positions)
+    output = loss(toy.inputs)
     assert output.total == 0
     assert output.share("excluded_negatives") == 1
     assert output.num_correct == sum(NUM_TARGETS)
@@ -201,30 +196,30 @@ def test_full_collapse_leaves_nothing_to_tell_apart(mode: dict[str, Any]) -> Non
 
 @modes
 def test_padding_is_never_a_candidate(mode: dict[str, Any]) -> None:
-    expected = loss_of(mode)(Toy().task)
+    expected = loss_of(mode)(Toy().inputs)
     toy = Toy()
     with torch.no_grad():
         for row, frames in enumerate(NUM_FRAMES):
             toy.vectors[row, frames:] = 100.0
             toy.context[row, NUM_TARGETS[row] :] = 100.0
-    quantized = toy.task.targets.quantized.detach().clone()
+    quantized = toy.inputs.targets.quantized.detach().clone()
     for row, frames in enumerate(NUM_TARGETS):
         quantized[row, frames:] = 100.0
-    toy.task.targets.quantized = quantized
-    assert_close(loss_of(mode)(toy.task).total, expected.total, rtol=1e-12, atol=0)
+    toy.inputs.targets.quantized = quantized
+    assert_close(loss_of(mode)(toy.inputs).total, expected.total, rtol=1e-12, atol=0)
 
 
 @modes
 def test_no_mode_waits_for_the_device(mode: dict[str, Any]) -> None:
     toy, loss = Toy(), loss_of(mode)
     with NothingRead():
-        loss(toy.task).total.backward()
+        loss(toy.inputs).total.backward()
 
 
 def test_b4_anywhere_excludes_the_frame_and_not_its_rank_among_the_targets() -> None:
     """fairseq's `negatives_from_everywhere` excludes a frame's rank among the hidden ones, not its index."""
     toy, loss = Toy(), loss_of({"num_negatives": 300, "negatives_from": "anywhere"})
-    negatives, positions = loss.draw_negatives(toy.task), toy.task.everywhere.positions
+    negatives, positions = loss.negatives(toy.inputs).indices, toy.inputs.all_frames.positions
     for row, num_targets in enumerate(NUM_TARGETS):
         for rank in range(num_targets):
             others = set(range(NUM_FRAMES[row])) - {int(positions[row, rank])}
@@ -236,12 +231,12 @@ def test_b4_anywhere_excludes_the_frame_and_not_its_rank_among_the_targets() -> 
 @pytest.mark.parametrize("negatives_from", ["targets", "anywhere"])
 def test_a_batch_of_one_draws_from_its_own_other_frames(negatives_from: str) -> None:
     toy, loss = Toy(rows=1), loss_of({"num_negatives": 0, "num_other_negatives": 50, "negatives_from": negatives_from})
-    indices = loss.draw_other_negatives(toy.task, row_size=99)[0]
-    own = toy.task.everywhere.positions[0] if negatives_from == "anywhere" else torch.arange(NUM_TARGETS[0])
-    assert (indices != own[:, None]).all()
-    assert (indices < (NUM_FRAMES[0] if negatives_from == "anywhere" else NUM_TARGETS[0])).all()
-    total, _, _ = materialised(loss, toy.task)
-    assert_close(loss(toy.task).total, total, rtol=1e-10, atol=0)
+    indices = loss.negatives(toy.inputs).indices[0]
+    positions = toy.inputs.positions[0]
+    assert (indices != positions[:, None]).all()
+    assert torch.isin(indices, torch.arange(NUM_FRAMES[0]) if negatives_from == "anywhere" else positions).all()
+    total, _, _ = materialised(loss, toy.inputs)
+    assert_close(loss(toy.inputs).total, total, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -251,15 +246,17 @@ def test_each_place_has_random_numbers_of_its_own(rows: int, monkeypatch: pytest
     monkeypatch.setattr(
         RandomAddress, "generators", lambda self, purpose: purposes.append(purpose) or generators(self, purpose)
     )
-    loss_of(SOURCES["all anywhere"])(Toy(rows).task)
+    loss_of(SOURCES["all anywhere"])(Toy(rows).inputs)
     assert sorted(purposes) == ["codewords", "negatives", "other_negatives"]
 
 
 def test_negatives_of_one_place_do_not_change_those_of_another() -> None:
-    own, _ = loss_of({"num_negatives": 3}).score(Toy().task)
-    codewords, _ = loss_of({"num_negatives": 0, "num_codebook_negatives": 4}).score(Toy().task)
-    other, _ = loss_of({"num_negatives": 0, "num_other_negatives": 2}).score(Toy().task)
-    together, _ = loss_of({"num_negatives": 3, "num_codebook_negatives": 4, "num_other_negatives": 2}).score(Toy().task)
+    own, _ = loss_of({"num_negatives": 3}).score(Toy().inputs)
+    codewords, _ = loss_of({"num_negatives": 0, "num_codebook_negatives": 4}).score(Toy().inputs)
+    other, _ = loss_of({"num_negatives": 0, "num_other_negatives": 2}).score(Toy().inputs)
+    together, _ = loss_of({"num_negatives": 3, "num_codebook_negatives": 4, "num_other_negatives": 2}).score(
+        Toy().inputs
+    )
     for row, num_targets in enumerate(NUM_TARGETS):
         valid = row, slice(num_targets)
         expected = torch.cat([own[valid], codewords[valid][:, 1:], other[valid][:, 1:]], dim=-1)
@@ -269,9 +266,9 @@ def test_negatives_of_one_place_do_not_change_those_of_another() -> None:
 def test_without_all_frames_every_frame_is_a_target() -> None:
     """Under FuturePrediction the targets are all frames already."""
     toy = Toy()
-    expected = loss_of({"num_negatives": 4})(toy.task)
-    toy.task.everywhere = None
-    assert torch.equal(loss_of({"num_negatives": 4, "negatives_from": "anywhere"})(toy.task).total, expected.total)
+    toy.inputs.all_frames = None
+    expected = loss_of({"num_negatives": 4})(toy.inputs)
+    assert torch.equal(loss_of({"num_negatives": 4, "negatives_from": "anywhere"})(toy.inputs).total, expected.total)
 
 
 def test_published_names_of_the_parameters() -> None:
@@ -297,12 +294,12 @@ def test_refused(arguments: dict[str, int], message: str) -> None:
 
 
 def test_codewords_need_codebooks() -> None:
-    with pytest.raises(ValueError, match="`quantizer` must have codebooks for `num_codebook_negatives`"):
-        ContrastiveLoss(4, TargetSpec(6, 0, 0), num_codebook_negatives=1)
+    with pytest.raises(ValueError, match="`quantizer` must have codebooks to draw codewords from"):
+        ContrastiveLoss(4, TargetSpec(dim=6, num_codebooks=0, codebook_size=0), num_codebook_negatives=1)
     toy = Toy()
-    toy.task.lookup = None
-    with pytest.raises(ValueError, match="`lookup` must be given with `num_codebook_negatives`"):
-        loss_of({"num_codebook_negatives": 1})(toy.task)
+    toy.inputs.lookup = None
+    with pytest.raises(ValueError, match="`lookup` must be given for CodebookNegatives"):
+        loss_of({"num_codebook_negatives": 1})(toy.inputs)
 
 
 def test_a_place_that_no_negative_comes_from_has_no_effect_and_says_so() -> None:

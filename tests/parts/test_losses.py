@@ -12,31 +12,39 @@ from torch.testing import assert_close
 
 from w2vlab.losses import DiversityPenalty, FeaturePenalty, FuturePredictionLoss
 from w2vlab.quantizers import GumbelQuantizer
-from w2vlab.types import LossOutput, PredictionTask, PretrainOutput, QuantizerOutput, RandomAddress, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, PretrainOutput, QuantizerOutput, RandomAddress, TargetSpec
 
 
 def future_loss(objective: str = "logistic", balanced: bool = False, num_steps: int = 3) -> FuturePredictionLoss:
-    loss = FuturePredictionLoss(4, TargetSpec(5, 0, 0), num_steps, 3, objective, balanced_classes=balanced)
+    loss = FuturePredictionLoss(
+        4, TargetSpec(dim=5, num_codebooks=0, codebook_size=0), num_steps, 3, objective, balanced_classes=balanced
+    )
     return loss.double()
 
 
-def future_task(lengths: tuple[int, ...] = (9, 6)) -> PredictionTask:
+def future_inputs(lengths: tuple[int, ...] = (9, 6)) -> LossInputs:
     size = rows, frames = len(lengths), max(lengths)
     context, targets = (torch.randn(*size, width, dtype=torch.float64, requires_grad=True) for width in (4, 5))
-    quantized = QuantizerOutput(targets, torch.zeros(rows, frames, 0, dtype=torch.int64))
-    return PredictionTask(context, quantized, lengths, RandomAddress(1, 0, ("a", "b")[:rows]), 2)
+    quantized = QuantizerOutput(quantized=targets, codes=torch.zeros(rows, frames, 0, dtype=torch.int64))
+    return LossInputs(
+        context=context,
+        targets=quantized,
+        num_targets=lengths,
+        address=RandomAddress(seed=1, update=0, ids=("a", "b")[:rows]),
+        first_ahead=2,
+    )
 
 
 @pytest.mark.parametrize(("objective", "balanced"), [("logistic", False), ("logistic", True), ("infonce", False)])
 def test_future_prediction_is_the_published_sum(objective: str, balanced: bool) -> None:
     """Equation 2 of wav2vec, one step, frame and candidate at a time, with negatives weighted 1 or 1/K."""
     torch.manual_seed(0)
-    lengths, overlap, steps = (9, 6), 2, 3  # the overlap is the task's `first_ahead`
+    lengths, overlap, steps = (9, 6), 2, 3  # the overlap is the inputs' `first_ahead`
     loss = future_loss(objective, balanced, num_steps=steps)
-    task = future_task(lengths)
-    context, targets = task.context.detach(), task.targets.quantized.detach()
-    output = loss(task)
-    negatives = loss.draw_negatives(task).numpy()
+    inputs = future_inputs(lengths)
+    context, targets = inputs.context.detach(), inputs.targets.quantized.detach()
+    output = loss(inputs)
+    negatives = loss.draw_negatives(inputs).numpy()
     weight, bias = loss.step_projection.weight.detach().numpy(), loss.step_projection.bias.detach().numpy()
 
     total, counts, correct = 0.0, [0, 0], 0
@@ -55,7 +63,7 @@ def test_future_prediction_is_the_published_sum(objective: str, balanced: bool) 
                 counts[row] += 1
                 correct += int(np.argmax(scores) == 0)
     assert_close(output.total, torch.tensor(total, dtype=torch.float64), rtol=1e-9, atol=0)
-    assert output.counts == tuple(counts)
+    assert output.num_predictions == tuple(counts)
     assert output.num_correct == correct
 
 
@@ -67,46 +75,66 @@ def test_a_context_that_tells_nothing(objective: str, balanced: bool, expected: 
     loss = future_loss(objective, balanced)
     for parameter in loss.parameters():
         torch.nn.init.zeros_(parameter)
-    output = loss(future_task())
-    assert output.total.item() / sum(output.counts) == pytest.approx(expected)
+    output = loss(future_inputs())
+    assert output.total.item() / sum(output.num_predictions) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("objective", "balanced"), [("logistic", False), ("logistic", True), ("infonce", False)])
 def test_gradient_of_future_prediction_is_that_of_its_differences(objective: str, balanced: bool) -> None:
     torch.manual_seed(0)
-    loss, task = future_loss(objective, balanced), future_task((6, 4))
+    loss, inputs = future_loss(objective, balanced), future_inputs((6, 4))
 
     def total(context: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-        task.context, task.targets.quantized = context, quantized
-        return loss(task).total
+        inputs.context, inputs.targets.quantized = context, quantized
+        return loss(inputs).total
 
-    assert torch.autograd.gradcheck(total, (task.context, task.targets.quantized))
+    assert torch.autograd.gradcheck(total, (inputs.context, inputs.targets.quantized))
 
 
 def test_balance_has_no_effect_on_infonce_and_says_so() -> None:
-    with pytest.warns(UserWarning, match="`balanced_classes` has no effect where `objective` is infonce"):
-        FuturePredictionLoss(4, TargetSpec(5, 0, 0), objective="infonce", balanced_classes=True)
+    with pytest.warns(UserWarning, match="`balanced_classes` has no effect if `objective` is infonce"):
+        FuturePredictionLoss(
+            4, TargetSpec(dim=5, num_codebooks=0, codebook_size=0), objective="infonce", balanced_classes=True
+        )
 
 
 def test_an_utterance_shorter_than_the_offset_counts_nothing_in_its_batch() -> None:
-    loss = FuturePredictionLoss(4, TargetSpec(4, 0, 0), num_steps=3, num_negatives=2, offset=5)
+    loss = FuturePredictionLoss(
+        4, TargetSpec(dim=4, num_codebooks=0, codebook_size=0), num_steps=3, num_negatives=2, offset=5
+    )
     vectors = torch.randn(2, 9, 4)
-    targets = QuantizerOutput(vectors, torch.zeros(2, 9, 0, dtype=torch.int64))
-    output = loss(PredictionTask(vectors, targets, (9, 4), RandomAddress(1, 0, ("a", "b")), 1))
-    assert output.counts == (4 + 3 + 2, 0)
+    targets = QuantizerOutput(quantized=vectors, codes=torch.zeros(2, 9, 0, dtype=torch.int64))
+    output = loss(
+        LossInputs(
+            context=vectors,
+            targets=targets,
+            num_targets=(9, 4),
+            address=RandomAddress(seed=1, update=0, ids=("a", "b")),
+            first_ahead=1,
+        )
+    )
+    assert output.num_predictions == (4 + 3 + 2, 0)
 
 
 @pytest.mark.parametrize("codes", [[0] * 40, [0] * 39 + [1]])
 def test_a_collapsed_codebook_has_no_accuracy_in_future_prediction(codes: list[int]) -> None:
     """Equal candidates score the same but for rounding; without care that counted a third of them as correct."""
     torch.manual_seed(0)
-    loss = FuturePredictionLoss(8, TargetSpec(8, 0, 0), num_steps=4, num_negatives=5)
+    loss = FuturePredictionLoss(8, TargetSpec(dim=8, num_codebooks=0, codebook_size=0), num_steps=4, num_negatives=5)
     targets = torch.randn(2, 8)[codes].expand(3, -1, -1).contiguous()
-    quantized = QuantizerOutput(targets, torch.tensor(codes).expand(3, -1)[..., None])
-    output = loss(PredictionTask(torch.randn(3, 40, 8), quantized, (40,) * 3, RandomAddress(1, 0, ("a", "b", "c")), 2))
+    quantized = QuantizerOutput(quantized=targets, codes=torch.tensor(codes).expand(3, -1)[..., None])
+    output = loss(
+        LossInputs(
+            context=torch.randn(3, 40, 8),
+            targets=quantized,
+            num_targets=(40,) * 3,
+            address=RandomAddress(seed=1, update=0, ids=("a", "b", "c")),
+            first_ahead=2,
+        )
+    )
     # Only where the odd frame out is a candidate is there anything to tell apart.
     odd = sum(codes)
-    assert output.num_correct <= odd * sum(output.counts) * 0.25
+    assert output.num_correct <= odd * sum(output.num_predictions) * 0.25
     assert output.share("equal_negatives") == pytest.approx(1 - 2 * odd / 40, abs=0.03)
 
 
@@ -124,21 +152,37 @@ def test_published_temperatures() -> None:
 
 def output_with(features: torch.Tensor, num_frames: tuple[int, ...], targets: QuantizerOutput) -> PretrainOutput:
     zero = torch.zeros(())
-    return PretrainOutput(features, num_frames, features, targets, None, LossOutput(zero, num_frames, zero, 2))
+    return PretrainOutput(
+        features=features,
+        num_frames=num_frames,
+        context=features,
+        targets=targets,
+        target_padding_mask=None,
+        prediction=LossOutput(total=zero, num_predictions=num_frames, num_correct=zero, num_candidates=2),
+    )
 
 
 def test_feature_penalty_with_and_without_padding() -> None:
     features = torch.tensor([[[1.0, 3.0], [2.0, 2.0]], [[2.0, 0.0], [8.0, 8.0]]])
-    output = output_with(features, (2, 1), QuantizerOutput(features, torch.zeros(2, 2, 0, dtype=torch.int64)))
+    output = output_with(
+        features, (2, 1), QuantizerOutput(quantized=features, codes=torch.zeros(2, 2, 0, dtype=torch.int64))
+    )
     assert torch.equal(FeaturePenalty()(output), torch.tensor([4.5, 2.0]))
     assert torch.equal(FeaturePenalty(include_padding=True)(output), torch.tensor([4.5, 33.0]))
 
 
 def test_a_penalty_of_features_that_nothing_made_says_that_it_has_no_effect() -> None:
     """As with LogMelEncoder, which has nothing to learn."""
-    loss = LossOutput(torch.zeros(()), (1,), torch.zeros(()), 2)
-    targets = QuantizerOutput(torch.zeros(1, 2, 3), torch.zeros(1, 2, 0, dtype=torch.int64))
-    output = PretrainOutput(torch.ones(1, 2, 3), (2,), torch.zeros(1, 2, 3), targets, None, loss)
+    loss = LossOutput(total=torch.zeros(()), num_predictions=(1,), num_correct=torch.zeros(()), num_candidates=2)
+    targets = QuantizerOutput(quantized=torch.zeros(1, 2, 3), codes=torch.zeros(1, 2, 0, dtype=torch.int64))
+    output = PretrainOutput(
+        features=torch.ones(1, 2, 3),
+        num_frames=(2,),
+        context=torch.zeros(1, 2, 3),
+        targets=targets,
+        target_padding_mask=None,
+        prediction=loss,
+    )
     with pytest.warns(UserWarning, match="FeaturePenalty has no effect: the encoder has nothing to learn"):
         FeaturePenalty()(output)
     output.features.requires_grad_()
@@ -151,6 +195,8 @@ def test_a_penalty_of_features_that_nothing_made_says_that_it_has_no_effect() ->
 
 def test_diversity_without_probabilities_is_zero_and_says_so() -> None:
     features = torch.zeros(1, 2, 3)
-    output = output_with(features, (2,), QuantizerOutput(features, torch.zeros(1, 2, 1, dtype=torch.int64)))
+    output = output_with(
+        features, (2,), QuantizerOutput(quantized=features, codes=torch.zeros(1, 2, 1, dtype=torch.int64))
+    )
     with pytest.warns(UserWarning, match="DiversityPenalty has no effect"):
         assert DiversityPenalty()(output) == 0

@@ -131,7 +131,7 @@ def test_activation_of_a_deep_projection(activation: str) -> None:
 
 
 def test_activation_without_effect_warns() -> None:
-    with pytest.warns(UserWarning, match="`projection_activation` has no effect where `projection_depth` is 1"):
+    with pytest.warns(UserWarning, match="`projection_activation` has no effect if `projection_depth` is 1"):
         GumbelQuantizer(8, projection_activation="relu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

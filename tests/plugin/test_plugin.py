@@ -66,6 +66,44 @@ def test_short_name_builds_it(installed: Path) -> None:
     assert "num_codebooks: 3" in run.stdout
 
 
+USE_THE_SAMPLER = """
+from functools import partial
+import torch
+from tests.contracts.test_losses import make_inputs
+from tests.contracts.tiny import SPEC, WIDTH
+from w2vlab.losses import ContrastiveLoss
+from w2vlab_demo_plugin import NearbyNegatives
+
+loss, inputs = ContrastiveLoss(WIDTH, SPEC, negatives=partial(NearbyNegatives, num_negatives=4, reach=2)), make_inputs()
+indices = loss.negatives(inputs).indices
+for row, frames in enumerate(inputs.num_targets):
+    distance = (indices[row, :frames] - torch.arange(frames)[:, None]).abs()
+    assert distance.min() == 1 and distance.max() == 2 and indices[row].max() < frames
+output = loss(inputs)
+output.total.backward()
+assert output.num_candidates == 5 and inputs.context.grad.abs().sum() > 0
+print("used")
+"""
+
+
+def test_a_negative_sampler_of_a_plugin_is_a_part_like_any_other(installed: Path) -> None:
+    model = "fit", "--model=MaskedPrediction", "--data.corpus=none", "--print_config"
+    run = w2vlab(*model, "--model.loss.negatives=NearbyNegatives", "--model.loss.negatives.reach=3", path=installed)
+    assert run.returncode == 0, run.stderr
+    assert "class_path: w2vlab_demo_plugin.NearbyNegatives" in run.stdout
+    assert "reach: 3" in run.stdout
+    refused = w2vlab(*model, "--model.loss.negatives=NerbyNegatives", path=installed)
+    assert refused.returncode == 2
+    assert "Unknown negatives 'NerbyNegatives'. Known: CodebookNegatives, " in refused.stderr
+    assert refused.stderr.strip().endswith("Did you mean NearbyNegatives?")
+
+
+def test_a_negative_sampler_of_a_plugin_draws_for_the_loss(installed: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{REPOSITORY}"}
+    used = forked.run([sys.executable, "-c", USE_THE_SAMPLER], env=environment, capture_output=True, text=True)
+    assert (used.returncode, used.stdout) == (0, "used\n"), used.stderr
+
+
 def test_full_path_needs_no_installation_and_another_plugin_that_is_broken_does_not_matter(
     installed: Path, tmp_path: Path
 ) -> None:

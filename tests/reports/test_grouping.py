@@ -11,7 +11,7 @@ from w2vlab.reports.run import Found, RunData, Sweep
 
 
 def run(name: str, options: Any, parameters: dict[str, Any] | None = None) -> RunData:
-    return RunData(name, name, dict(flat("", options)), parameters=parameters)
+    return RunData(name=name, source=name, options=dict(flat("", options)), parameters=parameters)
 
 
 def names(found: Found, by: list[str] | None = None) -> dict[str, list[str]]:

@@ -205,7 +205,7 @@ class CodebookHealth(Callback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / f"{PREFIX}.png"
-        view = HealthView(title, self.history, counts, codes, frame_seconds)
+        view = HealthView(title=title, history=self.history, counts=counts, codes=codes, frame_seconds=frame_seconds)
         save_picture(draw_codebook_health(view), picture, dpi=100)
         looks = [
             {name: value if math.isfinite(value) else None for name, value in row.items()} for row in self.history.rows

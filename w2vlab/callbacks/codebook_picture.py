@@ -28,7 +28,7 @@ _MAX_RASTER = 32
 """Codebooks in the raster of codes over time."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class HealthView:
     """What the picture shows.
 

@@ -86,7 +86,7 @@ class GradientFlow(Callback):
         step = module.step
         assert step is not None, "the module keeps the step"
         # Every process computes: the gradients are summed over all of them.
-        count = torch.full((), float(sum(step.output.prediction.counts)), device=module.device)
+        count = torch.full((), float(sum(step.output.prediction.num_predictions)), device=module.device)
         self.matrix = gradient_matrix(module, step.terms, max(1, round(all_reduce_sum(count).item())))
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._publish(trainer, module, self.matrix)

@@ -172,7 +172,7 @@ class OnlineProbe(Callback):
         probe = run_probe(sides["train"], sides["test"], len(phones), module.device, _PENALTIES)
         values = {"accuracy": probe.accuracy}
         if size:
-            data = UnitData(codes, spoken, size, len(phones))
+            data = UnitData(codes=codes, phones=spoken, codebook_size=size, num_phones=len(phones))
             joint = measure_units(data, features.grid.frames_per_second)[0]
             assert joint.pnmi is not None, "there are phones"
             values["pnmi"] = joint.pnmi

@@ -42,7 +42,7 @@ class Finding:
     rows: Mapping[str, str]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RunView:
     """What the picture and the summary show.
 

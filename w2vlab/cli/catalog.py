@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from w2vlab.registry import ENTRY_POINT_GROUP, FAMILIES, PartInfo, family_named, read_docstring
+from w2vlab.registry import ENTRY_POINT_GROUP, FAMILIES, PartInfo, family_named, part_info
 
 _ABSTRACT = "abstractmethod"
 
@@ -54,7 +54,7 @@ class Catalog:
         name = family_named(family).name
         base = FAMILIES[name].base.rpartition(".")[2]
         found = [
-            PartInfo(short, name, *read_docstring(ast.get_docstring(cls.node)), self._import_path(cls))
+            part_info(short, name, ast.get_docstring(cls.node), self._import_path(cls))
             for short, definitions in self.classes.items()
             for cls in definitions
             if short != base and base in self._ancestors(cls) and not self._abstract_methods(cls)

@@ -17,7 +17,7 @@ _BYTES = 4
 """Of a parameter and of its gradient: mixed precision keeps both in float32."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Memory:
     """What a device has to hold, in bytes, without workspace of kernels and of communication.
 
@@ -89,7 +89,13 @@ def count_cost(
     parameters = sum(p.numel() for p in model.parameters()) * _BYTES // shards
     gradients = sum(p.numel() for p in model.parameters() if p.requires_grad) * _BYTES // shards
     optimizer //= shards
-    memory = Memory(parameters, gradients, optimizer, activations, parameters + gradients + optimizer + activations)
+    memory = Memory(
+        parameters=parameters,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        total=parameters + gradients + optimizer + activations,
+    )
     return Cost(flops, None if updates is None else flops * updates, memory)
 
 

@@ -80,13 +80,15 @@ def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> F
 @torch.no_grad()
 def _follow(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, num_samples: int) -> Flow:
     ids = tuple(f"utterance-{number}" for number in range(batch_size))
-    batch = AudioBatch(torch.zeros(batch_size, num_samples), (num_samples,) * batch_size, ids)
+    batch = AudioBatch(waveform=torch.zeros(batch_size, num_samples), num_samples=(num_samples,) * batch_size, ids=ids)
     with _recorded(model) as steps:
-        output: PretrainOutput = functional_call(model, state, (batch, RandomAddress(model.seed, 0, ids)))
+        output: PretrainOutput = functional_call(
+            model, state, (batch, RandomAddress(seed=model.seed, update=0, ids=ids))
+        )
     terms = model.objective_terms(output)
     steps.append(FlowStep("objective", {}, {name: tuple(term.shape) for name, term in terms.items()}))
     num_targets = sum(output.num_frames if output.mask is None else output.mask.num_targets)
-    predictions = sum(output.prediction.counts) / num_targets
+    predictions = sum(output.prediction.num_predictions) / num_targets
     return Flow(steps, _sizes(model, batch, output), num_targets / batch_size, predictions)
 
 

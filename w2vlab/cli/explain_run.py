@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from w2vlab.interfaces import Masking, StepDependent
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import UpdateSchedule
-from w2vlab.types import Everywhere, LossOutput, PredictionTask, QuantizerOutput, RandomAddress
+from w2vlab.types import AllFrames, LossInputs, LossOutput, QuantizerOutput, RandomAddress
 
 _MIN_DRAWS, _MIN_UTTERANCES = 20, 500
 
@@ -54,7 +54,7 @@ def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: i
     ids = tuple(f"utterance-{number}" for number in range(num_utterances))
     hidden, predicted, channels = [], [], []
     for update in range(num_draws):
-        generators = RandomAddress(model.seed, update, ids).generators("mask")
+        generators = RandomAddress(seed=model.seed, update=update, ids=ids).generators("mask")
         mask = masking((num_frames,) * num_utterances, generators, model.context.model_dim)
         hidden.append(mask.frames.double().mean())
         predicted.append(sum(mask.num_targets) / (num_utterances * num_frames))
@@ -87,17 +87,25 @@ def blind_loss(model: PretrainingModule) -> float | None:
     context = torch.randn(2, num_frames, model.context.output_dim, generator=generator)
     vectors = torch.randn(2, num_frames, spec.dim, generator=generator)
     codes = torch.randint(max(spec.codebook_size, 1), (2, num_frames, spec.num_codebooks), generator=generator)
-    targets, lengths = QuantizerOutput(vectors, codes), (num_frames, num_frames)
-    everywhere = None
+    targets, lengths = QuantizerOutput(quantized=vectors, codes=codes), (num_frames, num_frames)
+    all_frames = None
     if loss.uses_every_frame:
-        everywhere = Everywhere(targets, lengths, torch.arange(num_frames).expand(2, -1))
-    address = RandomAddress(model.seed, 0, ("first", "second"))
+        all_frames = AllFrames(targets=targets, num_frames=lengths, positions=torch.arange(num_frames).expand(2, -1))
+    address = RandomAddress(seed=model.seed, update=0, ids=("first", "second"))
     lookup = model.quantizer.lookup if spec.num_codebooks else None
-    task = PredictionTask(context, targets, lengths, address, model.frame_overlap, lookup, everywhere)
+    inputs = LossInputs(
+        context=context,
+        targets=targets,
+        num_targets=lengths,
+        address=address,
+        first_ahead=model.frame_overlap,
+        lookup=lookup,
+        all_frames=all_frames,
+    )
     with torch.no_grad():
         zeros = {name: torch.zeros_like(parameter) for name, parameter in loss.named_parameters()}
-        output: LossOutput = functional_call(loss, zeros, (task,))
-    return output.total.item() / sum(output.counts)
+        output: LossOutput = functional_call(loss, zeros, (inputs,))
+    return output.total.item() / sum(output.num_predictions)
 
 
 def scheduled_values(model: PretrainingModule, updates: Sequence[int]) -> dict[str, list[float | None]]:

@@ -218,12 +218,12 @@ def _measure_step(model: PretrainingModule) -> tuple[GradientMatrix, dict[str, f
     ids = tuple(f"utterance-{number}" for number in range(_BATCH_SIZE))
     generator = torch.Generator().manual_seed(model.seed)
     waveform = 0.1 * torch.randn(_BATCH_SIZE, num_samples, generator=generator)
-    batch = AudioBatch(waveform, (num_samples,) * _BATCH_SIZE, ids)
+    batch = AudioBatch(waveform=waveform, num_samples=(num_samples,) * _BATCH_SIZE, ids=ids)
     model.train()
     model.set_update(0)
-    output = model(batch, RandomAddress(model.seed, 0, ids))
+    output = model(batch, RandomAddress(seed=model.seed, update=0, ids=ids))
     terms = model.objective_terms(output)
-    count = max(sum(output.prediction.counts), 1)
+    count = max(sum(output.prediction.num_predictions), 1)
     matrix = gradient_matrix(model, terms, count)
     values = {name: term.item() / count for name, term in terms.items()}
     return matrix, {name: value if math.isfinite(value) else None for name, value in values.items()}

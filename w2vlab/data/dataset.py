@@ -72,7 +72,7 @@ class SpeechDataset(Dataset[AudioBatch]):
     def read(self, cuts: Sequence[Cut], epoch: int = 0) -> AudioBatch | None:
         """Reads the windows of `cuts`; None where none of them can be read."""
         ids = tuple(cut.id for cut in cuts)
-        address = RandomAddress(self.seed, epoch, ids, stream="train") if self.random else None
+        address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
         read = [self._read(cut, window) for cut, window in zip(cuts, windows, strict=True)]
@@ -85,7 +85,7 @@ class SpeechDataset(Dataset[AudioBatch]):
             row[: len(audio)] = torch.from_numpy(audio)
         names = tuple(name for name, _ in usable)
         said = None if self.transcripts is None else tuple(self.transcripts.of(name) or "" for name in names)
-        return AudioBatch(waveform, lengths, names, transcripts=said)
+        return AudioBatch(waveform=waveform, num_samples=lengths, ids=names, transcripts=said)
 
     def _read(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
         try:

@@ -1,4 +1,4 @@
-"""Decoders: from scores over a vocabulary to transcripts."""
+"""Decoders: scores over a vocabulary to transcripts."""
 
 from w2vlab.decoders.beam import BeamDecoder
 from w2vlab.decoders.greedy import GreedyDecoder

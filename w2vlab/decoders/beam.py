@@ -17,35 +17,35 @@ if TYPE_CHECKING:
     from torchaudio.models.decoder import CTCHypothesis
 
 BETWEEN_WORDS = "|"
-"""How lexica and language models write the space between words."""
+"""The space between words in lexica and language models."""
 
 _IMPOSSIBLE = -1e4
-"""A log-probability far below any threshold, and finite: sums of it are taken."""
+"""A log-probability below any threshold; finite, because it is summed."""
 
 
 class BeamDecoder(Decoder):
-    """Searches for the best transcript under the model and, where there is one, a language model.
+    """Searches for the best transcript under the model and, optionally, a language model.
 
-    It computes on the CPU, through torchaudio and Flashlight Text, which reads KenLM models by itself:
-    `pip install 'w2vlab[decode]'`. The defaults are torchaudio's.
+    It runs on the CPU with torchaudio and Flashlight Text, which reads KenLM models (`pip install 'w2vlab[decode]'`).
+    The defaults are torchaudio's.
 
-    With a lexicon, the end of an utterance ends its last word. Flashlight knows a word by the `|` behind it, which no
-    transcript has at its end: a model is trained to end with the word, and that word would be lost.
+    With a lexicon, the end of an utterance ends its last word. Flashlight recognizes a word by the `|` after it, but
+    transcripts do not end with one, so that the last word of each utterance would be lost.
 
     Args:
         vocabulary: The model's; supplied by the module, not by YAML.
         lexicon: A file that lists all words that may be said: on each line a word and its spelling in units, with
-            spaces between them; spellings in characters end with `|`, the space between words. None for any sequence of
-            units.
-        language_model: A KenLM model, `.arpa` or `.bin`, of words where there is a lexicon, of units (`|` for the
-            space) where there is none; None for none.
+            spaces between them; spellings in characters end with `|`, the space between words. None allows any sequence
+            of units.
+        language_model: A KenLM model, `.arpa` or `.bin`: of words with a lexicon, of units (`|` for the space) without
+            one. None for no language model.
         language_model_weight: Factor of the language model's scores.
         word_score: Added for each word of the lexicon.
-        beam_size: Hypotheses that are kept at each frame.
+        beam_size: Hypotheses kept at each frame.
         beam_size_units: Units tried at each frame; None for all.
-        beam_threshold: Hypotheses that are worse than the best one by more, in nats, are dropped.
-        add_up: Add up the probabilities of all alignments of a transcript that the beam has kept; otherwise the best
-            one counts. Flashlight alone keeps apart those that differ in spaces, or in how they end.
+        beam_threshold: Hypotheses are dropped if they are worse than the best one by more than this, in nats.
+        add_up: Sum the probabilities of all alignments of a transcript in the beam; otherwise the best one counts.
+            Flashlight by itself does not merge alignments that differ in spaces or in their end.
 
     Raises:
         ValueError: A file is missing, or the lexicon is malformed.
@@ -73,7 +73,7 @@ class BeamDecoder(Decoder):
             raise ValueError(f"`beam_size_units` must be at least 1, but is {beam_size_units}.")
         for name, path in (("lexicon", lexicon), ("language_model", language_model)):
             if path is not None and not Path(path).is_file():
-                raise ValueError(f"`{name}` must be a file, but {path} is none.")
+                raise ValueError(f"`{name}` must be a file, but {path} is not.")
         tokens = [BETWEEN_WORDS if entry == " " else entry for entry in vocabulary.entries]
         if lexicon is not None:
             _check_lexicon(Path(lexicon), set(tokens))
@@ -81,14 +81,14 @@ class BeamDecoder(Decoder):
         self.has_lexicon = lexicon is not None
         spaces = self.has_lexicon and BETWEEN_WORDS in tokens
         self._space = tokens.index(BETWEEN_WORDS) if spaces else None
-        import torchaudio  # noqa: F401  # one that is broken is not for want of Flashlight Text
+        import torchaudio  # noqa: F401  # a broken torchaudio must not be reported as missing Flashlight Text
 
         try:
             from torchaudio.models.decoder import ctc_decoder
         except (ImportError, RuntimeError):  # torchaudio raises the latter
             raise RuntimeError(
                 "`decoder` must not be BeamDecoder without Flashlight Text, which is not installed: "
-                "pip install 'w2vlab[decode]', or take GreedyDecoder."
+                "pip install 'w2vlab[decode]', or use GreedyDecoder."
             ) from None
         self._search = ctc_decoder(
             lexicon=lexicon,
@@ -100,9 +100,9 @@ class BeamDecoder(Decoder):
             lm_weight=language_model_weight,
             word_score=word_score,
             log_add=add_up,
-            nbest=beam_size if add_up else 1,  # all that is to be added up
+            nbest=beam_size if add_up else 1,  # all that are summed
             blank_token=BLANK,
-            # Flashlight begins and ends with silence; without a space among the units, the blank has to do.
+            # Flashlight starts and ends with silence; without a space among the units, the blank is used.
             sil_token=BETWEEN_WORDS if BETWEEN_WORDS in tokens else BLANK,
         )
 
@@ -112,7 +112,7 @@ class BeamDecoder(Decoder):
         found = []
         for utterance, frames in zip(scores, num_frames, strict=True):
             (hypotheses,) = self._search(self._ended(utterance[:frames])[None].contiguous())
-            by_transcript: dict[str, list[float]] = {"": []}  # where no word of the lexicon fits
+            by_transcript: dict[str, list[float]] = {"": []}  # if no word of the lexicon fits
             for hypothesis in hypotheses:
                 by_transcript.setdefault(self._transcript(hypothesis), []).append(hypothesis.score)
             found.append(max(by_transcript, key=lambda transcript: np.logaddexp.reduce(by_transcript[transcript])))
@@ -124,9 +124,9 @@ class BeamDecoder(Decoder):
         return self.vocabulary.decode(hypothesis.tokens.tolist())
 
     def _ended(self, scores: Tensor) -> Tensor:
-        """Returns scores `(T, V)` with a frame behind them that ends a word of the lexicon, `(T + 1, V)`.
+        """Appends a frame that ends a word of the lexicon to scores `(T, V)`, and returns `(T + 1, V)`.
 
-        Behind a word that has ended it is one more frame of the same space.
+        If the last word has ended already, the frame repeats its space.
         """
         if self._space is None:
             return scores
@@ -136,10 +136,10 @@ class BeamDecoder(Decoder):
 
 
 def _check_lexicon(path: Path, units: set[str]) -> None:
-    """Flashlight takes a spelling in unknown units for a word that is never said.
+    """Checks the spellings of a lexicon, because Flashlight silently never finds words with unknown units.
 
     Raises:
-        ValueError: A line is none of a lexicon for these units.
+        ValueError: A line is malformed, or has unknown units.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

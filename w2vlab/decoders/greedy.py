@@ -12,7 +12,7 @@ from w2vlab.vocabulary import Vocabulary
 
 
 class GreedyDecoder(Decoder):
-    """Takes the most likely entry of each frame, and asks no language model.
+    """Takes the most likely entry of each frame, without a language model.
 
     Args:
         vocabulary: The model's; supplied by the module, not by YAML.

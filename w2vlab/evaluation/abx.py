@@ -36,7 +36,7 @@ class Item:
     end: Seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """All triples (A, B, X) of two phones in the same neighbourhood.
 
@@ -133,7 +133,20 @@ def make_task(
         by_speaker = contexts[context]
         a, b = (_some(by_speaker[speaker][name], max_items, draw) for name in (phone, other))
         x = a if speakers == "within" else _some(by_speaker[speaker_x][phone], max_items, draw)
-        cells.append(Cell(phone, other, *context, speaker, speaker_x, a, b, x))
+        before, after = context
+        cells.append(
+            Cell(
+                phone=phone,
+                other=other,
+                before=before,
+                after=after,
+                speaker=speaker,
+                speaker_x=speaker_x,
+                a=a,
+                b=b,
+                x=x,
+            )
+        )
     return AbxTask(speakers, tuple(cells), len(possible))
 
 

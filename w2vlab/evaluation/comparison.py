@@ -17,7 +17,7 @@ PROBE, PNMI = "phone probe", "PNMI, corrected"
 Figure = Jackknifed | Subsampled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """One figure of one checkpoint.
 
@@ -59,7 +59,15 @@ def compare(evaluations: Mapping[str, Evaluation]) -> list[Compared]:
         reference = values.get(first)
         for name, value in values.items():
             difference = None if reference is None or name == first else _minus(value, reference)
-            compared.append(Compared(measure, representation, name, value.interval, difference))
+            compared.append(
+                Compared(
+                    measure=measure,
+                    representation=representation,
+                    checkpoint=name,
+                    interval=value.interval,
+                    difference=difference,
+                )
+            )
     return compared
 
 

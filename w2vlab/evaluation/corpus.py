@@ -25,7 +25,7 @@ SHIFT_SECONDS: Seconds = 0.3
 """Between a phone and the frame that it is not about, in the control: further than phones of the same word reach."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EvaluationCorpus:
     """Utterances to learn a probe from and to measure on.
 
@@ -98,7 +98,9 @@ def open_corpus(
     # Without labels all utterances can be looked at; with labels, those that have them.
     ids = alignments or cuts
     chosen = split_by_hash(ids, num_train, num_test) if split == HASH else read_split(Path(split), ids)
-    return EvaluationCorpus(resolve_name(corpus, cache), source, cuts, alignments, chosen)
+    return EvaluationCorpus(
+        name=resolve_name(corpus, cache), source=source, cuts=cuts, alignments=alignments, split=chosen
+    )
 
 
 @dataclass(frozen=True)

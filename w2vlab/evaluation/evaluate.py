@@ -27,7 +27,7 @@ TWIN_SEED = 0
 """Of the weights of the random network, whatever seed the run had."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Evaluation:
     """What a checkpoint came to.
 
@@ -159,7 +159,9 @@ def evaluate(
     if corpus.alignments and mfcc is None:
         mfcc = measure_mfcc(corpus, tasks, settings, clock)
     seen = seen_in_pretraining(module.run_config, corpus, cache)
-    return Evaluation(model, random, mfcc, corpus, tasks, seen, clock.seconds)
+    return Evaluation(
+        model=model, random=random, mfcc=mfcc, corpus=corpus, tasks=tasks, seen=seen, seconds=clock.seconds
+    )
 
 
 def measure_mfcc(

@@ -54,7 +54,7 @@ class Settings:
     codebook_size: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Measured:
     """What one representation came to.
 
@@ -73,7 +73,7 @@ class Measured:
     abx: dict[str, AbxErrors] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SourceResult:
     """What a model, or a control, came to.
 
@@ -92,7 +92,7 @@ class SourceResult:
     frames_per_second: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Kept:
     """What is left of the features when the audio is done with."""
 
@@ -132,7 +132,7 @@ def measure_source(
     """
     reporter = reporter or Silent()
     kept = _extract(name, extractor, corpus, tasks, settings, reporter)
-    measured = {key: Measured(key, dim) for key, dim in kept.dims.items()}
+    measured = {key: Measured(name=key, dim=dim) for key, dim in kept.dims.items()}
     if corpus.alignments:
         chosen = [key for key in measured if probed is None or key in probed]
         with reporter.stage(f"{name}: phone probes", len(chosen)) as advance:
@@ -149,9 +149,17 @@ def measure_source(
                 measured[key].abx[task.speakers] = _abx(kept, key, extractor, task, settings, advance)
     data, units = None, []
     if kept.codes:
-        data = UnitData(kept.codes, kept.phones, settings.codebook_size, len(corpus.phones))
+        data = UnitData(
+            codes=kept.codes, phones=kept.phones, codebook_size=settings.codebook_size, num_phones=len(corpus.phones)
+        )
         units = measure_units(data, extractor.grid.frames_per_second)
-    return SourceResult(name, list(measured.values()), units, data, extractor.grid.frames_per_second)
+    return SourceResult(
+        name=name,
+        representations=list(measured.values()),
+        units=units,
+        unit_data=data,
+        frames_per_second=extractor.grid.frames_per_second,
+    )
 
 
 def _extract(
@@ -162,7 +170,7 @@ def _extract(
     settings: Settings,
     reporter: Reporter,
 ) -> _Kept:
-    kept = _Kept({}, FrameStore(), {}, {}, {})
+    kept = _Kept(examples={}, whole=FrameStore(), codes={}, phones={}, dims={})
     compared = {item.utterance for task in tasks for item in task.items}
     train, test = set(corpus.split.train), set(corpus.split.test)
     wanted = sorted((train if corpus.alignments else set()) | test | compared)

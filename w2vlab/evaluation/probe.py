@@ -83,7 +83,7 @@ class Examples:
         return features.to(device), labels.to(device)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeResult:
     """What a probe came to.
 
@@ -134,7 +134,7 @@ def run_probe(
         total[name] = len(expected)
     most_frequent = torch.bincount(torch.cat(list(train.labels.values())), minlength=num_phones).argmax()
     majority = (torch.cat(list(test.labels.values())) == most_frequent).float().mean()
-    return ProbeResult(correct, total, float(majority), penalty)
+    return ProbeResult(correct=correct, total=total, majority=float(majority), penalty=penalty)
 
 
 def held_out_split(train: Examples) -> tuple[Examples, Examples]:

@@ -14,7 +14,7 @@ from w2vlab.evaluation.measure import Measured, SourceResult
 from w2vlab.evaluation.probe import ProbeResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One representation beside its controls; None where something was not measured.
 
@@ -44,11 +44,11 @@ def table_rows(evaluation: Evaluation) -> list[Row]:
     if evaluation.mfcc is not None:
         found = evaluation.mfcc.representations
         joined = Measured(
-            "MFCC (control)",
-            max(m.dim for m in found),
-            next((m.probe for m in found if m.probe), None),
-            next((m.shifted for m in found if m.shifted), None),
-            next((m.abx for m in found if m.abx), {}),
+            name="MFCC (control)",
+            dim=max(m.dim for m in found),
+            probe=next((m.probe for m in found if m.probe), None),
+            shifted=next((m.shifted for m in found if m.shifted), None),
+            abx=next((m.abx for m in found if m.abx), {}),
         )
         rows.append(_row(evaluation, joined, None))
     return rows
@@ -59,13 +59,13 @@ def _row(evaluation: Evaluation, measured: Measured, control: Measured | None) -
         return {name: errors.value for name, errors in found.items()}
 
     return Row(
-        measured.name,
-        measured.dim,
-        _accuracy(measured.probe),
-        _accuracy(measured.shifted),
-        _accuracy(control.probe) if control else None,
-        means(measured.abx),
-        means(control.abx) if control else {},
+        name=measured.name,
+        dim=measured.dim,
+        accuracy=_accuracy(measured.probe),
+        accuracy_shifted=_accuracy(measured.shifted),
+        accuracy_random=_accuracy(control.probe) if control else None,
+        abx=means(measured.abx),
+        abx_random=means(control.abx) if control else {},
     )
 
 

@@ -27,7 +27,7 @@ JOINT = "joint"
 """The name of the tuples of all codebooks, beside `codebook 1` and so on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnitQuality:
     """Measurements of one codebook, or of the tuples of all.
 
@@ -57,7 +57,7 @@ class UnitQuality:
     pnmi_corrected: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnitData:
     """Codes of the test utterances, and what is spoken in them.
 
@@ -114,7 +114,16 @@ def measure_units(data: UnitData, frames_per_second: float) -> list[UnitQuality]
             }
         used = len(torch.unique(torch.cat(sequences)))
         runs = mean_run_length([sequence[:, None] for sequence in sequences])[0]
-        measured.append(UnitQuality(name, num_codes, used, bit_rate(sequences, frames_per_second), runs, **known))
+        measured.append(
+            UnitQuality(
+                name=name,
+                num_codes=num_codes,
+                num_used=used,
+                bits=bit_rate(sequences, frames_per_second),
+                run_frames=runs,
+                **known,
+            )
+        )
     return measured
 
 

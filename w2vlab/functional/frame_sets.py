@@ -47,4 +47,4 @@ def make_mask(hidden: Sequence[Frames], targets: Sequence[Frames], num_frames: S
     for row, (to_hide, to_predict) in enumerate(zip(hidden, targets, strict=True)):
         indices[row, : len(to_predict)] = torch.from_numpy(to_predict)
         frames[row, torch.from_numpy(to_hide)] = True
-    return Mask(frames, indices, num_targets)
+    return Mask(frames=frames, targets=indices, num_targets=num_targets)

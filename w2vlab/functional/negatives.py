@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from w2vlab.types import Everywhere, PredictionTask
+from w2vlab.types import AllFrames, LossInputs
+
+NegativesFrom = Literal["targets", "anywhere"]
 
 Generators = Sequence[np.random.Generator]
 """One source of randomness an utterance."""
@@ -19,13 +22,13 @@ def draw_ranks(
 ) -> Tensor:
     """Draws which of the *other* candidates a frame's negatives are, numbered from 0 without the frame's own.
 
-    Uniform with replacement. `skip_own` turns ranks into indices; apart, because where a frame stands among the
-    candidates may be known on the device only.
+    Uniform with replacement. `skip_own` turns ranks into indices; it is a separate function because the positions of
+    frames among the candidates may be known on the device only.
 
     Args:
         num_frames: Frames of each utterance that need negatives, B integers.
         num_candidates: Candidates of each utterance, the frame's own target among them, B integers.
-        size: Frames M of the result's second axis; rows with fewer are filled with zeros.
+        size: Frames M of the result's second axis; rows with fewer are padded with zeros.
         num_negatives: Negatives K of each frame.
         generators: One source of randomness an utterance.
 
@@ -33,7 +36,7 @@ def draw_ranks(
         int64 in `[0, num_candidates[b] - 1)`, shape `(B, M, K)`.
 
     Raises:
-        ValueError: An utterance has a single candidate and so nothing to tell it from.
+        ValueError: An utterance has a single candidate, so that there is no distractor.
     """
     ranks = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)
     rows = zip(num_frames, num_candidates, generators, strict=True)
@@ -48,10 +51,9 @@ def draw_ranks(
 
 
 def skip_own(ranks: Tensor, own: Tensor) -> Tensor:
-    """Turns ranks among the other candidates into indices among all: those from the frame's own place on move up.
+    """Turns ranks among the other candidates into indices among all: ranks from the frame's own on move up by 1.
 
-    A frame is never its own negative, on whatever axis the draws are laid out (fairseq's wav2vec 1.0 excludes one frame
-    and uses the draw for another).
+    A frame is never its own negative. (fairseq's wav2vec 1.0 excludes one frame and uses the draw for another.)
 
     Args:
         ranks: Shape `(B, M, K)`.
@@ -78,8 +80,8 @@ def draw_from_other_utterances(
     Args:
         num_frames: Frames of each utterance that need negatives, B integers.
         num_candidates: Candidates of each utterance, B integers; B is at least 2 and none is 0.
-        size: Frames M of the result's second axis; rows with fewer are filled with zeros.
-        row_size: Candidates of a row with its filling, by which rows lie apart in the result's indices.
+        size: Frames M of the result's second axis; rows with fewer are padded with zeros.
+        row_size: Candidates of a row including padding, the distance between rows in the result's indices.
         num_negatives: Negatives K of each frame.
         generators: One source of randomness an utterance.
 
@@ -107,20 +109,20 @@ def draw_codewords(
 ) -> tuple[Tensor, Tensor]:
     """Draws a pool of codewords for each utterance, and for each of its frames some of that pool.
 
-    Every combination of entries is as likely as any other, whether or not the quantizer ever chose it. The pool has as
-    many codewords as the utterance has frames: frames share codewords, so that all pairs are scored at once.
+    Every combination of entries is equally likely, whether or not the quantizer ever chose it. The pool has as many
+    codewords as the utterance has frames, which share them, so that all pairs are scored at once.
 
     Args:
         num_frames: Frames of each utterance that need negatives, B integers.
-        size: Frames M of the results' second axis; rows with fewer are filled with zeros.
+        size: Frames M of the results' second axis; rows with fewer are padded with zeros.
         num_negatives: Negatives K of each frame.
         num_codebooks: Codebooks G.
         codebook_size: Entries V of each codebook.
         generators: One source of randomness an utterance.
 
     Returns:
-        The codes of the pool, int64 of shape `(B, M, G)`, and which of it are a frame's negatives, int64 of shape
-        `(B, M, K)`.
+        The codes of the pool, int64 of shape `(B, M, G)`, and the indices of each frame's negatives into it, int64 of
+        shape `(B, M, K)`.
     """
     codes = np.zeros((len(num_frames), size, num_codebooks), dtype=np.int64)
     picks = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)
@@ -130,23 +132,49 @@ def draw_codewords(
     return torch.from_numpy(codes), torch.from_numpy(picks)
 
 
-def draw_for_task(
-    task: PredictionTask, num_negatives: int, everywhere: Everywhere | None = None, purpose: str = "negatives"
+def draw_from_own_utterance(
+    inputs: LossInputs, num_negatives: int, all_frames: AllFrames | None = None, purpose: str = "negatives"
 ) -> Tensor:
-    """Draws negatives of a task's frames from their own utterances, and moves them to the device.
+    """Draws the negatives of each frame to predict from its own utterance, and moves them to the device.
 
     Args:
-        task: What to predict.
+        inputs: What to predict.
         num_negatives: Negatives K of each frame.
-        everywhere: All frames, to draw among them; None draws among the task's own.
-        purpose: Keeps the draws of different kinds of negatives apart.
+        all_frames: Draws among these; None draws among the frames to predict.
+        purpose: Names the random numbers, so that different kinds of negatives are drawn independently.
 
     Returns:
-        Indices `(B, N, K)` into each utterance's frames, those of `everywhere` where it is given.
+        Indices `(B, N, K)` into each utterance's frames: those of `all_frames` if given, or those to predict.
     """
-    size, device = task.context.shape[1], task.context.device
-    generators = task.address.generators(purpose)
-    num_candidates = task.num_valid if everywhere is None else everywhere.num_frames
-    own = torch.arange(size, device=device) if everywhere is None else everywhere.positions
-    ranks = draw_ranks(task.num_valid, num_candidates, size, num_negatives, generators)
+    size, device = inputs.context.shape[1], inputs.context.device
+    generators = inputs.address.generators(purpose)
+    num_candidates = inputs.num_targets if all_frames is None else all_frames.num_frames
+    own = torch.arange(size, device=device) if all_frames is None else all_frames.positions
+    ranks = draw_ranks(inputs.num_targets, num_candidates, size, num_negatives, generators)
     return skip_own(ranks.to(device, non_blocking=True), own)
+
+
+def index_candidates(inputs: LossInputs, indices: Tensor, utterances: Tensor | None = None) -> Tensor:
+    """Turns indices `(B, M, K)` into the frames to predict into indices into `inputs.candidates`.
+
+    Args:
+        inputs: What to predict.
+        indices: Which frame to predict.
+        utterances: Of which utterance, shape `(B, M, K)`; None for the row's own.
+    """
+    if inputs.all_frames is None:
+        return indices
+    if utterances is None:
+        utterances = torch.arange(len(indices), device=indices.device)[:, None, None]
+    return inputs.all_frames.positions[utterances, indices]
+
+
+def check_num_negatives(num_negatives: int) -> int:
+    """Returns the number of negatives of a sampler.
+
+    Raises:
+        ValueError: It is below 1.
+    """
+    if num_negatives < 1:
+        raise ValueError(f"`num_negatives` must be at least 1, but is {num_negatives}.")
+    return num_negatives

@@ -1,4 +1,4 @@
-"""The loss of HuBERT and BEST-RQ: name the codes of what is hidden."""
+"""The loss of HuBERT and BEST-RQ: classify the codes of masked frames."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torch import Tensor, nn
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossOutput, PredictionTask, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, TargetSpec
 from w2vlab.wording import W2VLabWarning
 
 
 class CodePredictionLoss(PredictionLoss):
-    """Names the codes of a frame by one softmax over the entries of each codebook (cross-entropy).
+    """Predicts the codes of a frame by a softmax over the entries of each codebook (cross-entropy).
 
-    The codes are constants, so the quantizer learns nothing from this loss; and where the latents that it quantizes do
-    learn, nothing here keeps them from becoming easy to name. HuBERT and BEST-RQ take codes of something that does not
-    learn. In training the codes are those that the quantizer sampled, noise included. Each codebook of each frame is
-    one prediction: the loss starts near ln V.
+    The codes are constants, so that the quantizer has no gradient from this loss. If the latents that it quantizes are
+    trained, nothing in this loss keeps them from collapsing to codes that are easy to predict; HuBERT and BEST-RQ
+    quantize features that are not trained. In training the codes are those that the quantizer sampled, including its
+    noise. Each codebook of each frame is one prediction, so that the loss starts near ln V.
 
-    Under `MaskedPrediction` a context names the codes of its own hidden frame. Under `FuturePrediction` contexts see
-    their own frame, so they name the codes of the frame `offset` ahead.
+    Under `MaskedPrediction` a context predicts the codes of its own masked frame. Under `FuturePrediction` contexts see
+    their own frame, so that they predict the codes of the frame `offset` ahead.
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
         targets: What the targets are; supplied by the module, not by YAML.
-        offset: Frames from a context to the frame whose codes it names, where it has seen its own; None takes the
-            nearest frame that shares no audio with the context's own frame.
+        offset: Frames from a context to the frame whose codes it predicts, if contexts see their own frame; None takes
+            the nearest frame that shares no audio with the context's own frame.
 
     Reference:
         Hsu et al. 2021, arXiv:2106.07447, Equation 1; Chiu et al. 2022, arXiv:2202.01855, Section 3, whose linear
@@ -57,13 +57,13 @@ class CodePredictionLoss(PredictionLoss):
         self.code_scores = nn.Linear(context_dim, targets.num_codebooks * targets.codebook_size)
 
     def frames_ahead(self, first_ahead: int) -> int:
-        """Returns the frames from a context to the frame whose codes it names; `first_ahead` as in `PredictionTask`."""
+        """Returns the frames from a context to the frame whose codes it predicts."""
         if self.offset is None:
             return first_ahead
         if first_ahead == 0:
-            # Hidden frames stand next to each other without being neighbours, so there is no frame some way ahead.
+            # The masked frames are not contiguous in time, so that `offset` masked frames ahead is no fixed distance.
             warnings.warn(
-                "`offset` has no effect where frames are hidden: a context names its own.",
+                "`offset` has no effect if frames are masked: a context predicts the codes of its own frame.",
                 category=W2VLabWarning,
                 stacklevel=2,
             )
@@ -74,26 +74,26 @@ class CodePredictionLoss(PredictionLoss):
         """Returns the fewest frames in which one prediction fits."""
         return self.frames_ahead(first_ahead) + 1
 
-    def num_predictions(self, num_valid: Sequence[int], first_ahead: int) -> tuple[int, ...]:
-        """Returns the codes to name of each utterance."""
+    def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns the predicted codes of each utterance."""
         ahead = self.frames_ahead(first_ahead)
-        return tuple(max(0, frames - ahead) * self.num_codebooks for frames in num_valid)
+        return tuple(max(0, frames - ahead) * self.num_codebooks for frames in num_targets)
 
     def score(self, context: Tensor) -> Tensor:
         """Returns the logits `(B, N, G, V)` of every entry of every codebook."""
         scores = self.code_scores(context)  # (B, N, G * V)
         return at_least_float32(scores.unflatten(-1, (self.num_codebooks, self.codebook_size)))
 
-    def forward(self, task: PredictionTask) -> LossOutput:
+    def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed cross-entropy over all frames and codebooks, in nats.
 
         Raises:
             ValueError: No utterance is longer than the offset.
         """
-        ahead = self.frames_ahead(task.first_ahead)
-        remaining = frames_with_target(task.num_valid, ahead)
-        codes = task.targets.codes[:, ahead:]  # (B, N - ahead, G)
-        logits = self.score(task.context[:, : codes.shape[1]])  # (B, N - ahead, G, V)
+        ahead = self.frames_ahead(inputs.first_ahead)
+        remaining = frames_with_target(inputs.num_targets, ahead)
+        codes = inputs.targets.codes[:, ahead:]  # (B, N - ahead, G)
+        logits = self.score(inputs.context[:, : codes.shape[1]])  # (B, N - ahead, G, V)
         with torch.autocast(logits.device.type, enabled=False):
             losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view_as(codes)
         correct = logits.argmax(dim=-1) == codes
@@ -101,11 +101,11 @@ class CodePredictionLoss(PredictionLoss):
         if padding is not None:
             losses = losses.masked_fill(padding[..., None], 0.0)
             correct = correct & ~padding[..., None]
-        # The sum of no element: it puts the vectors into the graph with gradient zero, whatever their values are.
-        connection = task.targets.quantized[:, :0].sum()
+        # An empty sum puts the vectors into the graph with gradient zero, even if they are not finite.
+        connection = inputs.targets.quantized[:, :0].sum()
         return LossOutput(
             total=losses.sum() + connection,
-            counts=self.num_predictions(task.num_valid, task.first_ahead),
+            num_predictions=self.num_predictions(inputs.num_targets, inputs.first_ahead),
             num_correct=correct.sum(),
             num_candidates=self.codebook_size,
         )

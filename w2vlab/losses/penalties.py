@@ -1,4 +1,4 @@
-"""Optional pressure on the codebooks and on the latents."""
+"""Optional penalties on the codebooks and on the latents."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def _check_weight(weight: float) -> float:
 
 
 class DiversityPenalty(UpdatePenalty):
-    """Pushes a quantizer to use all entries of its codebooks alike.
+    """Rewards a quantizer that uses all entries of its codebooks equally often.
 
     `(G V - perplexity) / (G V)`, with the perplexity of the soft assignment averaged over the frames to predict:
-    softmax without noise, without temperature. It reaches the scores and what is before them; the sampled entries take
-    no part. On a quantizer without probabilities it is zero and says so once.
+    softmax without noise, without temperature. Its gradient reaches the scores and the encoder, but not the sampled
+    entries. With a quantizer without probabilities it is zero, and a warning says so once.
 
     Args:
         weight: alpha, its factor in the objective.
-        whole_update: Average over all frames of an update, so that it is the same however these are laid out over
-            processes and micro-batches; with accumulation this takes one more forward pass of encoder and quantizer,
-            without gradient. False averages over each micro-batch, as published (there, over each GPU).
+        whole_update: Average over the global batch, so that the value does not depend on the number of processes and
+            micro-batches; with gradient accumulation this takes another forward pass of encoder and quantizer, without
+            gradient. False averages over each micro-batch, as published (there, over each GPU).
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Equation 4; scaled as in the released code.
@@ -46,10 +46,10 @@ class DiversityPenalty(UpdatePenalty):
     def statistics(self, targets: QuantizerOutput, padding_mask: Tensor | None) -> Tensor | None:
         """Returns the summed soft assignments, `(G, V)`."""
         if targets.probabilities is None:
-            # Python shows a warning from the same place once.
+            # Python shows a warning of the same line once.
             warnings.warn(
-                "DiversityPenalty has no effect: this quantizer has no probabilities to spread. Take it out of "
-                "`model.penalties`, or use a quantizer that has (GumbelQuantizer).",
+                "DiversityPenalty has no effect: this quantizer has no probabilities. Remove it from "
+                "`model.penalties`, or use a quantizer that has them (GumbelQuantizer).",
                 category=W2VLabWarning,
                 stacklevel=2,
             )
@@ -58,22 +58,22 @@ class DiversityPenalty(UpdatePenalty):
 
     def evaluate(self, statistics: Tensor) -> Tensor:
         """Returns the penalty of summed assignments `(G, V)`: `()`, in [0, 1)."""
-        distribution = statistics / statistics[:1].sum()  # every codebook counts the same frames
+        distribution = statistics / statistics[:1].sum()  # all codebooks count the same frames
         return (statistics.numel() - perplexity(distribution).sum()) / statistics.numel()
 
 
 class FeaturePenalty(Penalty):
-    """Keeps the encoder's output small: the mean of its squares before any normalisation.
+    """Keeps the encoder's output small: the mean square of the features before any normalisation.
 
     As published it is taken after the gradient multiplier, so with the defaults (10 and 0.1) its weight in the encoder
     is 1.
 
     Args:
         weight: Its factor in the objective.
-        include_padding: Count padded frames too, as fairseq does.
+        include_padding: Include padded frames, as fairseq does.
 
     Reference:
-        Released code of Baevski et al. 2020, arXiv:2006.11477 (`features_pen`); the paper does not name it.
+        Released code of Baevski et al. 2020, arXiv:2006.11477 (`features_pen`); the paper does not mention it.
     """
 
     def __init__(self, weight: float = 10.0, include_padding: bool = False) -> None:
@@ -85,7 +85,7 @@ class FeaturePenalty(Penalty):
         """Returns the mean square of each utterance's latents, `(B,)`."""
         if torch.is_grad_enabled() and not output.features.requires_grad:
             warnings.warn(
-                "FeaturePenalty has no effect: the encoder has nothing to learn. Take it out of `model.penalties`.",
+                "FeaturePenalty has no effect: the encoder is not trained. Remove it from `model.penalties`.",
                 category=W2VLabWarning,
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""Masking strategies: which frames are hidden and predicted."""
+"""Masking strategies: which frames are masked and predicted."""
 
 from w2vlab.masking.channel import ChannelMasking
 from w2vlab.masking.none import NoMasking

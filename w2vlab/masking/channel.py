@@ -20,22 +20,22 @@ from w2vlab.wording import W2VLabWarning
 
 
 class ChannelMasking(Masking):
-    """Sets random spans of channels to zero in all frames of an utterance, beside what another masking hides.
+    """Zeroes random spans of channels in all frames of an utterance, in addition to a masking of frames.
 
-    The frames hidden and predicted are those that `frames` alone would draw. `NoMasking` there leaves channels alone.
-    Pretraining as published does without; the defaults are those of fine-tuning.
+    The masked and predicted frames are those that `frames` draws. With `NoMasking` there, only channels are masked.
+    Published pretraining does not mask channels; the defaults are those of fine-tuning.
 
     Args:
-        frames: What hides frames.
+        frames: The masking of frames.
         channel_probability: Number of spans times `channel_length` over the channels, fairseq's `mask_channel_prob`,
-            rounded up or down at random for each utterance. Spans may overlap, so 0.5 hides 40 % of 768 channels, and
-            34 % in a batch of five whose numbers are equal.
+            rounded up or down at random for each utterance. Because spans may overlap, 0.5 masks 40 % of 768 channels,
+            and 34 % in a batch of five with `equalize_channels`.
         channel_length: Channels of a span, fairseq's `mask_channel_length`.
         min_channel_spans: The fewest spans of an utterance.
-        equalize_channels: Show channels again at random until all utterances of a batch lose the same number, as
-            fairseq does. Otherwise what an utterance loses does not depend on the batch it is in.
-        before: Set channels to zero before frames are replaced, so that a hidden frame keeps its whole embedding;
-            fairseq's `mask_channel_before`. Otherwise hidden frames lose the channels, too.
+        equalize_channels: Unmask channels at random until all utterances of a batch have the same number of masked
+            channels, as fairseq does. Otherwise the mask of an utterance does not depend on its batch.
+        before: Zero channels before masked frames are replaced, so that these keep their whole embedding; fairseq's
+            `mask_channel_before`. Otherwise masked frames lose the channels as well.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, fine-tuning; 0.5 and 64 as in the released code's configurations.
@@ -65,7 +65,9 @@ class ChannelMasking(Masking):
             raise ValueError("`frames` must be a masking of frames, but is a ChannelMasking.")
         if before and isinstance(self.frames, NoMasking):
             warnings.warn(
-                "`before` has no effect: `frames` is NoMasking, which hides none.", category=W2VLabWarning, stacklevel=2
+                "`before` has no effect: `frames` is NoMasking.",
+                category=W2VLabWarning,
+                stacklevel=2,
             )
         self.channel_probability = channel_probability
         self.channel_length = channel_length
@@ -79,12 +81,14 @@ class ChannelMasking(Masking):
         return self.frames.min_frames
 
     def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator], num_channels: int) -> Mask:
-        """Draws which frames are hidden, then which channels are set to zero.
+        """Draws the masked frames, then the masked channels.
 
         Raises:
             ValueError: An utterance is too short, or there are too few channels for their spans.
         """
-        mask: Mask = self.frames(num_frames, generators, num_channels)  # first, so that it is what it would be alone
+        mask: Mask = self.frames(
+            num_frames, generators, num_channels
+        )  # first, so that its draws are those without channels
         return replace(mask, channels=self._draw_channels(num_channels, generators), channels_first=self.before)
 
     def _draw_channels(self, num_channels: int, generators: Sequence[np.random.Generator]) -> Tensor:
@@ -94,7 +98,7 @@ class ChannelMasking(Masking):
             num_spans = max(num_spans, self.min_channel_spans)
             if num_channels < length + num_spans:
                 raise ValueError(
-                    f"A frame must have at least {length + num_spans} channels to hide {num_spans} spans of "
+                    f"A frame must have at least {length + num_spans} channels to mask {num_spans} spans of "
                     f"`channel_length` {length}, but has {num_channels}. Lower `masking.channel_length`."
                 )
             starts = draw_span_starts(np.full(num_spans, length), num_channels, generator)

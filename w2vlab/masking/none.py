@@ -1,4 +1,4 @@
-"""Masking nothing."""
+"""No masking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from w2vlab.types import Mask
 
 
 class NoMasking(Masking):
-    """Hides nothing and predicts every frame: the control that shows what masking is for.
+    """Masks no frame and predicts every frame: the control experiment to masking.
 
     A model that sees its targets can copy them, so its accuracy is an upper bound and its contexts learn little.
 
@@ -21,8 +21,12 @@ class NoMasking(Masking):
     """
 
     def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator], num_channels: int) -> Mask:
-        """Returns a mask that is False everywhere, with all frames as targets."""
+        """Returns a mask that is False on all frames, with all frames as targets."""
         longest = max(num_frames)
-        everywhere = torch.arange(longest).expand(len(num_frames), -1)
-        filling = everywhere >= torch.tensor(list(num_frames))[:, None]
-        return Mask(torch.zeros_like(filling), everywhere.masked_fill(filling, 0), tuple(num_frames))
+        frames = torch.arange(longest).expand(len(num_frames), -1)  # (B, T)
+        padding_mask = frames >= torch.tensor(list(num_frames))[:, None]
+        return Mask(
+            frames=torch.zeros_like(padding_mask),
+            targets=frames.masked_fill(padding_mask, 0),
+            num_targets=tuple(num_frames),
+        )

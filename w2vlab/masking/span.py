@@ -30,46 +30,46 @@ _ALMOST_ONE = 1 - 1e-9
 
 
 class SpanMasking(Masking):
-    """Hides random spans of frames; the hidden frames are the targets.
+    """Masks random spans of frames; the masked frames are the targets.
 
-    The defaults are fairseq's meaning of a probability and a length. Other implementations mean something else by the
-    same names: each option says whose it is, and `configs/masking/` holds fairseq's, Hugging Face's, fairseq2's and
-    SpeechBrain's. At least one frame of an utterance stays visible in any case.
+    The defaults follow fairseq's definition of a probability and a length. Other implementations define the same names
+    differently: each option says which implementation it follows, and `configs/masking/` has the masking of fairseq,
+    Hugging Face, fairseq2 and SpeechBrain. At least one frame of an utterance always stays visible.
 
     Args:
-        probability: Number of spans times `length` over the frames, fairseq's `mask_prob`: 0.65 hides 49 % of an
+        probability: Number of spans times `length` over the frames, fairseq's `mask_prob`: 0.65 masks 49 % of an
             utterance of 781 frames, because spans overlap; it may be above 1.
-        length: Frames of a span; see `length_distribution` where they vary.
-        min_spans: The fewest spans of an utterance. Hugging Face has fewer in utterances too short for them, which are
-            refused here, and fairseq2 refuses where its number would be lower.
-        equalize: How the utterances of a batch come to the same number of hidden frames. `fewest`: frames are shown
-            again at random down to the smallest number (fairseq, fairseq2), so the hidden share falls with the size of
-            the batch. `most`: single frames are hidden up to the greatest number, as far as an utterance has them
-            (fairseq's `add_masks`). `exact`: single frames are hidden until they are as many as all spans are long
-            together, overlaps made up for (SpeechBrain); equal where the numbers of spans are. `none`: not
-            at all (Hugging Face).
-        rounding: How the number of spans becomes an integer. `utterance`: up or down at random, one draw an utterance,
-            so that the expectation is exact (fairseq). `batch`: the same with one draw for the batch (Hugging Face,
-            SpeechBrain). `down`: the whole spans in all frames but one, without a draw (fairseq2).
-        count_from: Whose frames make the number of spans: each `utterance`'s (fairseq, Hugging Face), or those of the
-            `shortest` of the batch for all (fairseq2, SpeechBrain).
+        length: Frames of a span, or their mean; see `length_distribution`.
+        min_spans: The fewest spans of an utterance. Utterances that are too short for them raise an error; Hugging Face
+            masks fewer spans there, and fairseq2 raises if the drawn number is lower.
+        equalize: How all utterances of a batch get the same number of masked frames. `fewest`: frames are unmasked at
+            random down to the smallest number (fairseq, fairseq2), so that larger batches have a smaller masked share.
+            `most`: single frames are masked up to the greatest number, if the utterance is long enough (fairseq's
+            `add_masks`). `exact`: single frames are masked until their number is the sum of the spans' lengths, which
+            compensates for overlaps (SpeechBrain); equal if the numbers of spans are. `none`: no equal numbers
+            (Hugging Face).
+        rounding: How the number of spans is rounded. `utterance`: up or down at random, one draw an utterance, so that
+            the expectation is exact (fairseq). `batch`: the same with one draw for the batch (Hugging Face,
+            SpeechBrain). `down`: down, over one frame less, without a draw (fairseq2).
+        count_from: Frames that the number of spans is computed from: those of each `utterance` (fairseq, Hugging Face),
+            or those of the `shortest` utterance of the batch for all of them (fairseq2, SpeechBrain).
         extra_spans: Spans added after rounding; 1 in SpeechBrain.
-        length_distribution: How lengths vary, fairseq's `mask_selection`. `static`: not. `uniform`: integers from
+        length_distribution: How lengths vary, fairseq's `mask_selection`. `static`: constant. `uniform`: integers from
             `length_spread` to `2 * length`. `normal`: of mean `length` and standard deviation `length_spread`, rounded.
-            `poisson`: of mean `length`. None is below 1. The paper's uniform(1,31) and uniform(10,30) are both `length`
-            15, with a spread of 1 and 10: the released code's greatest length is even, so 31 is the bound above it.
+            `poisson`: of mean `length`. Lengths are at least 1. The paper's uniform(1,31) and uniform(10,30) are both
+            `length` 15, with a spread of 1 and 10: in the released code 31 is exclusive.
             Other implementations have `static` only.
         length_spread: fairseq's `mask_other`; see `length_distribution`.
-        overlap: Whether spans may overlap; fairseq's `no_mask_overlap`, inverted. Without overlap spans are laid out
-            the longest first, and spans for which there is no place are left out; never fewer than `min_spans`.
+        overlap: Whether spans may overlap; fairseq's `no_mask_overlap`, inverted. Without overlap the longest spans are
+            placed first, and spans that do not fit are dropped, except for `min_spans` of them.
         min_space: Visible frames between two spans that do not overlap (fairseq).
-        replacement: Let spans begin at the same frame (fairseq2).
-        last_start: Let a span also begin where it ends with the utterance (Hugging Face, fairseq2). The
-            spans of fairseq and SpeechBrain never reach the last frame, unless their lengths vary.
-        frame_dropout: Share of the hidden frames that is shown again at random, after `equalize`; fairseq's
+        replacement: Whether several spans may start at the same frame (fairseq2).
+        last_start: Whether a span may end with the utterance's last frame (Hugging Face, fairseq2). The spans of
+            fairseq and SpeechBrain never reach the last frame, unless their lengths vary.
+        frame_dropout: Share of the masked frames that is unmasked at random, after `equalize`; fairseq's
             `mask_dropout`.
-        edge_frames: Predict only frames at most so far from a visible one; all hidden ones if None. Targets are then
-            thinned out at random to the smallest number of the batch, unless `equalize` is `none`.
+        edge_frames: Predict only masked frames at most this far from a visible one; None predicts all masked frames.
+            Targets are then dropped at random to the smallest number of the batch, unless `equalize` is `none`.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 3.1 (p = 0.065 there is `probability / length` here); the
@@ -101,7 +101,7 @@ class SpanMasking(Masking):
         check_choice("length_distribution", length_distribution, LengthDistribution)
         if length < 1:
             raise ValueError(f"`length` must be at least 1, but is {length}.")
-        if not 0 < probability < length:  # or every frame would begin a span
+        if not 0 < probability < length:  # else every frame would start a span
             raise ValueError(f"`probability` must be above 0 and below `length` ({length}), but is {probability}.")
         if min_spans < 1:
             raise ValueError(f"`min_spans` must be at least 1, but is {min_spans}.")
@@ -136,7 +136,7 @@ class SpanMasking(Masking):
 
     @property
     def min_frames(self) -> int:
-        """The fewest frames in which every number of spans that can be drawn finds its places."""
+        """The fewest frames in which every number of spans that can be drawn fits."""
         frames = self._frames_for(self.min_spans)
         while frames < self._frames_for(self._num_spans(frames, _ALMOST_ONE)):
             frames += 1
@@ -180,13 +180,13 @@ class SpanMasking(Masking):
         return max(self.min_spans, int(self.probability * num_frames / self.length + draw) + self.extra_spans)
 
     def _frames_for(self, num_spans: int) -> int:
-        """Returns the fewest frames with places for `num_spans` spans of `length`, however the draws fall."""
+        """Returns the fewest frames in which `num_spans` spans of `length` fit for all draws."""
         num_places = 1 if self.replacement else num_spans
         if not self.overlap:
-            # Wherever a span lies, it takes so many starts away from the next one. Spans beyond `min_spans` may be
-            # left out.
+            # A span at the worst position takes this many starts away from the next one. Spans beyond `min_spans` may
+            # be dropped.
             num_places = 1 + (self.min_spans - 1) * (2 * (self.length + self.min_space) - 1)
-        return self.length + max(num_places - self.last_start, 1)  # more than one span, or nothing could stay visible
+        return self.length + max(num_places - self.last_start, 1)  # longer than one span, so that a frame stays visible
 
     def _draw_lengths(self, num_spans: int, num_frames: int, generator: np.random.Generator) -> Frames:
         needed = self._frames_for(num_spans)
@@ -197,7 +197,7 @@ class SpanMasking(Masking):
             )
         lengths = draw_span_lengths(num_spans, self.length_distribution, self.length, self.length_spread, generator)
         if not self.overlap:
-            # As long as the first `min_spans` certainly fit: `_frames_for` solved for the length.
+            # The greatest length of which `min_spans` fit for all draws: `_frames_for` solved for the length.
             others = self.min_spans - 1
             longest = (num_frames - 1 + self.last_start - others * (2 * self.min_space - 1)) // (2 * others + 1)
             lengths = np.minimum(lengths, min(longest, num_frames - 1))
@@ -219,7 +219,7 @@ class SpanMasking(Masking):
         num_frames: Sequence[int],
         generators: Sequence[np.random.Generator],
     ) -> list[Frames]:
-        """Brings the hidden frames of the batch to the same number; `sizes` are the sums of the spans' lengths."""
+        """Gives all utterances the same number of masked frames; `sizes` are the sums of the spans' lengths."""
         counts = [len(row) for row in rows]
         if self.equalize == "fewest":
             return [thin_out(row, min(counts), generator) for row, generator in zip(rows, generators, strict=True)]
@@ -230,18 +230,18 @@ class SpanMasking(Masking):
         return [fill_up(*arguments) for arguments in zip(rows, sizes, num_frames, generators, strict=True)]
 
     def _drop(self, row: Frames, generator: np.random.Generator) -> Frames:
-        """Shows frames again, but never all of them."""
+        """Unmasks frames at random, but never all of them."""
         return thin_out(row, max(len(row) - round(self.frame_dropout * len(row)), 1), generator)
 
 
 def _check_lengths(distribution: LengthDistribution, length: int, spread: float) -> None:
     if distribution == "uniform" and not (1 <= spread <= 2 * length and spread == int(spread)):
         raise ValueError(
-            "`length_spread` must be the shortest length, an integer from 1 to twice `length`, where "
+            "`length_spread` must be the shortest length, an integer from 1 to twice `length`, if "
             f"`length_distribution` is uniform, but is {spread}."
         )
     if distribution == "normal" and spread <= 0:
-        raise ValueError(f"`length_spread` must be above 0 where `length_distribution` is normal, but is {spread}.")
+        raise ValueError(f"`length_spread` must be above 0 if `length_distribution` is normal, but is {spread}.")
     if distribution in ("static", "poisson") and spread != 0:
         warnings.warn(
             f"`length_spread` has no effect: `length_distribution` is {distribution}.",

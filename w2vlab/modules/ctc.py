@@ -149,7 +149,9 @@ class CTCFineTuning(Recognizer):
         if self._micro_batch == 0:
             self.set_update(update)
         self._seed_noise(self._micro_batch)
-        values = self._losses_of(self(batch, RandomAddress(self.seed, update, batch.ids)), batch, warn=True)
+        values = self._losses_of(
+            self(batch, RandomAddress(seed=self.seed, update=update, ids=batch.ids)), batch, warn=True
+        )
         total: Tensor = values["total"]
         self.note_step(batch, {**values, "total": total.detach()}, total.detach())
         return total

@@ -41,4 +41,9 @@ class Frontend(nn.Module):
 def make_encoding(encoder: FeatureEncoder, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
     """Returns what `encoder` made of a batch, `features` and from them `latents` `(B, T, C)`, with its padding."""
     num_frames = tuple(encoder.num_frames(samples) for samples in batch.num_samples)
-    return Encoding(features, latents, num_frames, make_padding_mask(num_frames, latents.shape[1], latents.device))
+    return Encoding(
+        features=features,
+        latents=latents,
+        num_frames=num_frames,
+        padding_mask=make_padding_mask(num_frames, latents.shape[1], latents.device),
+    )

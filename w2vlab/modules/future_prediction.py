@@ -23,7 +23,7 @@ from w2vlab.quantizers import IdentityQuantizer
 from w2vlab.types import (
     AudioBatch,
     Encoding,
-    PredictionTask,
+    LossInputs,
     Prepared,
     PretrainOutput,
     QuantizerOutput,
@@ -106,7 +106,12 @@ class FuturePrediction(PretrainingModule):
         """Encodes a batch and quantizes every frame; nothing is drawn at `address`."""
         encoding = self.encode(batch)
         targets = self.quantizer(encoding.latents, encoding.padding_mask)
-        return Prepared(encoding, targets, encoding.padding_mask, encoding.num_frames)
+        return Prepared(
+            encoding=encoding,
+            targets=targets,
+            target_padding_mask=encoding.padding_mask,
+            num_targets=encoding.num_frames,
+        )
 
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
         """Computes one batch.
@@ -120,7 +125,7 @@ class FuturePrediction(PretrainingModule):
         """
         # Encode, and quantize every frame.
         prepared = self.prepare(batch, address)
-        targets, padding_mask, num_frames = prepared.targets, prepared.padding_mask, prepared.num_valid
+        targets, padding_mask, num_frames = prepared.targets, prepared.target_padding_mask, prepared.num_targets
 
         # Summarise the past of each frame.
         frames = self.context.project(self.feature_dropout(targets.quantized))
@@ -128,6 +133,20 @@ class FuturePrediction(PretrainingModule):
 
         # Tell the frames ahead from distractors.
         prediction = self.loss(
-            PredictionTask(context, targets, num_frames, address, self.first_ahead, self.quantizer.lookup)
+            LossInputs(
+                context=context,
+                targets=targets,
+                num_targets=num_frames,
+                address=address,
+                first_ahead=self.first_ahead,
+                lookup=self.quantizer.lookup,
+            )
         )
-        return PretrainOutput(prepared.encoding.features, num_frames, context, targets, padding_mask, prediction)
+        return PretrainOutput(
+            features=prepared.encoding.features,
+            num_frames=num_frames,
+            context=context,
+            targets=targets,
+            target_padding_mask=padding_mask,
+            prediction=prediction,
+        )

@@ -30,10 +30,10 @@ from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers import GumbelQuantizer
 from w2vlab.types import (
+    AllFrames,
     AudioBatch,
     Encoding,
-    Everywhere,
-    PredictionTask,
+    LossInputs,
     Prepared,
     PretrainOutput,
     QuantizerOutput,
@@ -195,13 +195,22 @@ class MaskedPrediction(PretrainingModule):
         # Quantize what will be hidden, as it is before; or every frame, to find negatives anywhere.
         padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
         latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
-        everywhere = None
+        all_frames = None
         if self.loss.uses_every_frame:
-            everywhere = Everywhere(self.quantizer(latents, encoding.padding_mask), num_frames, mask.targets)
-            targets = everywhere.targets.at(mask.targets)
+            all_frames = AllFrames(
+                targets=self.quantizer(latents, encoding.padding_mask), num_frames=num_frames, positions=mask.targets
+            )
+            targets = all_frames.targets.at(mask.targets)
         else:
             targets = self.quantizer(gather_frames(latents, mask.targets), padding_mask)  # (B, M, E)
-        return Prepared(encoding, targets, padding_mask, mask.num_targets, mask, everywhere)
+        return Prepared(
+            encoding=encoding,
+            targets=targets,
+            target_padding_mask=padding_mask,
+            num_targets=mask.num_targets,
+            mask=mask,
+            all_frames=all_frames,
+        )
 
     def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
         """Computes one batch.
@@ -227,18 +236,27 @@ class MaskedPrediction(PretrainingModule):
         context = self.context(frames, encoding.padding_mask)  # (B, T, D)
 
         # Tell each true target from distractors.
-        task = PredictionTask(
-            gather_frames(context, mask.targets),  # (B, M, D)
-            targets,
-            prepared.num_valid,
-            address,
-            self.first_ahead,
-            self.quantizer.lookup,
-            prepared.everywhere,
+        loss_inputs = LossInputs(
+            context=gather_frames(context, mask.targets),  # (B, M, D)
+            targets=targets,
+            num_targets=prepared.num_targets,
+            address=address,
+            first_ahead=self.first_ahead,
+            lookup=self.quantizer.lookup,
+            all_frames=prepared.all_frames,
         )
-        prediction = self.loss(task)
+        prediction = self.loss(loss_inputs)
         features, num_frames = encoding.features, encoding.num_frames
-        return PretrainOutput(features, num_frames, context, targets, prepared.padding_mask, prediction, mask, inputs)
+        return PretrainOutput(
+            features=features,
+            num_frames=num_frames,
+            context=context,
+            targets=targets,
+            target_padding_mask=prepared.target_padding_mask,
+            prediction=prediction,
+            mask=mask,
+            inputs=inputs,
+        )
 
     def _target_latents(self, latents: Tensor, batch: AudioBatch) -> Tensor:
         if self.target_encoder is not None:

@@ -76,7 +76,7 @@ class Objective(TrainedModule):
     @property
     @abstractmethod
     def first_ahead(self) -> int:
-        """Frames from a context to the nearest target that it cannot have seen, as in `PredictionTask`."""
+        """Frames from a context to the nearest target that it cannot have seen, as in `LossInputs`."""
 
     @property
     @abstractmethod
@@ -105,11 +105,11 @@ class Objective(TrainedModule):
             output: What `forward` returned.
             whole: Sums over the update that the batch belongs to; None where the batch is all of it.
         """
-        counts = torch.tensor(output.prediction.counts, dtype=torch.float32)
+        counts = torch.tensor(output.prediction.num_predictions, dtype=torch.float32)
         counts = counts.to(output.context.device, non_blocking=True)  # (B,)
         terms = {self.loss.name: output.prediction.total}
         for name, values in output.targets.losses.items():
-            terms[name] = (mean_per_utterance(values, output.target_padding) * counts).sum()
+            terms[name] = (mean_per_utterance(values, output.target_padding_mask) * counts).sum()
         if output.inputs is not None:
             padding = make_padding_mask(output.num_frames, output.features.shape[1], output.features.device)
             for name, values in output.inputs.losses.items():

@@ -89,7 +89,7 @@ class PretrainingModule(Objective):
             self.set_update(update)
             self._whole = self._look_ahead(batch)
         self._seed_noise(self._micro_batch)
-        output = self(batch, RandomAddress(self.seed, update, batch.ids))
+        output = self(batch, RandomAddress(seed=self.seed, update=update, ids=batch.ids))
         terms = self.objective_terms(output, self._whole or self._sum_over_processes(output))
         if self.keep_step:
             self.step = TrainingStep(batch, output, terms)
@@ -117,12 +117,12 @@ class PretrainingModule(Objective):
             # The same noise as in the forward pass that trains, which begins in the same way.
             self._seed_noise(number)
             batch = batch.to(self.device, non_blocking=True)
-            prepared = self.prepare(batch, RandomAddress(self.seed, self.global_step, batch.ids))
+            prepared = self.prepare(batch, RandomAddress(seed=self.seed, update=self.global_step, ids=batch.ids))
             statistics = statistics_of(penalties, prepared)
             if not statistics:
                 self._looks_in_vain = True
                 break
-            predictions = sum(self.loss.num_predictions(prepared.num_valid, self.first_ahead))
+            predictions = sum(self.loss.num_predictions(prepared.num_targets, self.first_ahead))
             sums.add({PREDICTIONS: predictions, **statistics})
         for learner in self._learners():
             learner.forget_update()  # it will see the same again
@@ -135,7 +135,7 @@ class PretrainingModule(Objective):
         if not statistics:
             return None
         sums = Sums(self.device)
-        sums.add({PREDICTIONS: sum(output.prediction.counts), **statistics})
+        sums.add({PREDICTIONS: sum(output.prediction.num_predictions), **statistics})
         return WholeUpdate.of(sums)
 
     def _note(self, batch: AudioBatch, output: PretrainOutput, terms: dict[str, Tensor], total: Tensor) -> None:
@@ -175,7 +175,7 @@ class PretrainingModule(Objective):
 
     def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
         """Adds one batch to the counts; its masks and negatives are the same in every validation."""
-        output = self(batch, RandomAddress(self.seed, 0, batch.ids, stream="validation"))
+        output = self(batch, RandomAddress(seed=self.seed, update=0, ids=batch.ids, stream="validation"))
         self.num_candidates = output.prediction.num_candidates
         terms = self.objective_terms(output)
         joint = statistics_of(whole_update_penalties(self.penalties), output)
@@ -183,7 +183,7 @@ class PretrainingModule(Objective):
         values |= {_JOINT + name: statistics for name, statistics in joint.items()}
         self._validation.add(values, batch.counted)
         if self._codebook is not None:
-            self._codebook.update(output.targets, output.target_padding, batch.counted)
+            self._codebook.update(output.targets, output.target_padding_mask, batch.counted)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over all validation batches of all processes."""

@@ -69,8 +69,11 @@ def sum_up(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_size: i
         terms: The weighted terms of the objective, summed over predictions, `()` each.
         codebook_size: Entries V of a codebook; 0 where codes are not counted.
     """
-    prediction, targets, padding = output.prediction, output.targets, output.target_padding
-    values: dict[str, Tensor | float] = {PREDICTIONS: sum(prediction.counts), "correct": prediction.num_correct}
+    prediction, targets, padding = output.prediction, output.targets, output.target_padding_mask
+    values: dict[str, Tensor | float] = {
+        PREDICTIONS: sum(prediction.num_predictions),
+        "correct": prediction.num_correct,
+    }
     values |= {_TERM + name: term for name, term in terms.items()}
     for name, (part, whole) in prediction.shares.items():
         values |= {_PART + name: part, _WHOLE + name: whole}

@@ -37,12 +37,12 @@ class WholeUpdate:
         Over all micro-batches the values add up to the number of predictions times the penalty, and so do the
         gradients: each micro-batch sends back what its own frames contribute to the sum, the others held fixed.
         """
-        own = penalty.statistics(output.targets, output.target_padding)
+        own = penalty.statistics(output.targets, output.target_padding_mask)
         assert own is not None, "a quantizer has probabilities always or never"
         total = self.statistics[name].to(own.dtype)
         value = penalty.evaluate(total + (own - own.detach()))
         slope = self.predictions.to(value.dtype) * (value - value.detach())
-        return penalty.weight * (sum(output.prediction.counts) * value.detach() + slope)
+        return penalty.weight * (sum(output.prediction.num_predictions) * value.detach() + slope)
 
 
 def whole_update_penalties(penalties: nn.ModuleDict) -> dict[str, UpdatePenalty]:
@@ -53,7 +53,7 @@ def whole_update_penalties(penalties: nn.ModuleDict) -> dict[str, UpdatePenalty]
 
 def statistics_of(penalties: Mapping[str, UpdatePenalty], prepared: Prepared | PretrainOutput) -> dict[str, Tensor]:
     """Returns the statistics of one micro-batch, without gradient, for those penalties that have any."""
-    padding = prepared.padding_mask if isinstance(prepared, Prepared) else prepared.target_padding
+    padding_mask = prepared.target_padding_mask
     with torch.no_grad():
-        found = {name: penalty.statistics(prepared.targets, padding) for name, penalty in penalties.items()}
+        found = {name: penalty.statistics(prepared.targets, padding_mask) for name, penalty in penalties.items()}
     return {name: statistics for name, statistics in found.items() if statistics is not None}

@@ -51,9 +51,9 @@ def objective_without_values(model: Objective, state: dict[str, Tensor], batch_s
         num_samples: Samples S of each.
     """
     ids = tuple(f"utterance-{number}" for number in range(batch_size))
-    batch = AudioBatch(torch.zeros(batch_size, num_samples), (num_samples,) * batch_size, ids)
+    batch = AudioBatch(waveform=torch.zeros(batch_size, num_samples), num_samples=(num_samples,) * batch_size, ids=ids)
     with Overridden({F.scaled_dot_product_attention: _fused_attention}):
-        output = functional_call(model, state, (batch, RandomAddress(model.seed, 0, ids)))
+        output = functional_call(model, state, (batch, RandomAddress(seed=model.seed, update=0, ids=ids)))
         return torch.stack(list(model.objective_terms(output).values())).sum()
 
 

@@ -16,20 +16,20 @@ from w2vlab.types import QuantizerOutput
 class EMAQuantizer(Quantizer):
     """k-means by moving averages: each entry follows the latents that choose it, and dead entries are revived.
 
-    What is computed from the quantized vectors teaches the latents as if nothing had been quantized. Codebooks have no
-    gradient and no loss: once an update each entry moves to the moving average of its latents on all processes and in
-    all micro-batches. The first update places all entries at latents. There are no learnable parameters.
+    The gradient of the quantized vectors is copied to the latents (straight-through). Codebooks have no gradient and no
+    loss: once an update each entry moves to the moving average of its latents over all processes and micro-batches. The
+    first update initializes all entries with latents. There are no learnable parameters.
 
     Args:
         input_dim: Width C of the latents, which is also the width E of the quantized vectors; supplied by the module,
             not by YAML.
         num_codebooks: Codebooks G; each one quantizes its own part of a latent.
         codebook_size: Entries V of each codebook.
-        decay: Share of a moving average that an update leaves in place. At 0.99 an entry forgets in about 100 updates.
-        gamma: Weight of the commitment loss, which draws latents to their entries: a mean over the width.
-        revive_below: An entry is moved to a latent of this update when its moving count falls below this share of the
-            average entry's; 0 for never. SoundStream's threshold is a number of latents (2), and so depends on the
-            batch; this one does not. Unused, an entry falls below 0.03 within 350 updates at a decay of 0.99.
+        decay: Decay of the moving averages in an update. At 0.99 they extend over about 100 updates.
+        gamma: Weight of the commitment loss, which pulls latents towards their entries: a mean over the width.
+        revive_below: An entry is moved to a latent of the current update if its moving count falls below this share of
+            the average entry's; 0 for never. SoundStream's threshold is a number of latents (2), which depends on the
+            batch size; this one does not. An unused entry falls below 0.03 within 350 updates at a decay of 0.99.
         eps: Added to every count before it divides (Laplace smoothing).
 
     Reference:
@@ -73,7 +73,7 @@ class EMAQuantizer(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             commitment = (at_least_float32(latents) - at_least_float32(chosen)).square().mean(dim=-1)
         quantized = straight_through(chosen.to(latents.dtype), latents)
-        return QuantizerOutput(quantized, codes, losses={"commitment": self.gamma * commitment})
+        return QuantizerOutput(quantized=quantized, codes=codes, losses={"commitment": self.gamma * commitment})
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

@@ -15,7 +15,7 @@ from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
 
 KEY_CYCLES = 100.0
-"""How often a candidate's key goes up and down where the latent's direction changes by one standard deviation."""
+"""Periods of a candidate's key over a change of the latent's direction by one standard deviation."""
 
 
 class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
@@ -25,20 +25,20 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
 
         count <- decay * count + (1 - decay) * n        sum <- decay * sum + (1 - decay) * m        entry = sum / count
 
-    An entry that too few latents choose is *revived*: it moves to a latent of this update and counts as if chosen as
-    often as the average entry. In the first update all entries are placed so; one that finds no latent left waits for
-    the next update. Until then entries are random.
+    An entry that too few latents choose is *revived*: it moves to a latent of the current update, with the moving count
+    of the average entry. The first update initializes all entries this way; if there are fewer latents than entries,
+    the rest stays random until the next update.
 
-    Which latents are offered is decided by a key that each one has by itself: pseudo-random, another one every
-    update, and the same however the batch is laid out over processes and micro-batches. The key is continuous, because
-    the same latent differs by rounding between layouts.
+    The latents with the highest keys are used. A key is a pseudo-random function of the latent that changes with every
+    update, so that it does not depend on the layout of the batch over processes and micro-batches. It is continuous,
+    because the same latent differs by rounding between layouts.
 
     Args:
         num_codebooks: Codebooks G.
         codebook_size: Entries V of each codebook.
         dim: Width d of an entry.
-        decay: Share of a moving average that an update leaves in place.
-        revive_below: An entry is revived when its moving count falls below this share of the average entry's; 0 for
+        decay: Decay of the moving averages in an update.
+        revive_below: An entry is revived if its moving count falls below this share of the average entry's; 0 for
             never.
         eps: Added to every count before it divides (Laplace smoothing).
     """
@@ -67,26 +67,27 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
         self.register_buffer("sums", torch.zeros(*shape, dim))
         self.register_buffer("initialized", torch.zeros(shape, dtype=torch.bool))
         self._address = 0, 0
-        # What this process saw since the last update; no buffers, or DDP would overwrite them with the first process's.
+        # Statistics of this process since the last update; not buffers, because DDP would overwrite these with those of
+        # the first process.
         self._counts: Tensor | None = None
         self._sums: Tensor | None = None
         self._candidates: Tensor | None = None
 
     def set_update(self, update: int, seed: int = 0) -> None:
-        """Decides which latents may replace entries that nobody chooses."""
+        """Seeds the keys of the latents that may replace dead entries."""
         self._address = seed, update
 
     def scheduled_values(self, update: int) -> dict[str, float]:
-        """Returns nothing: what changes with the updates is a random choice."""
+        """Returns nothing, because only random draws depend on the update."""
         return {}
 
     def forward(self, vectors: Tensor, padding_mask: Tensor | None = None, ready: Tensor | None = None) -> Tensor:
-        """Finds the nearest entries; in training, remembers what `finish_update` learns from.
+        """Finds the nearest entries; in training, collects the statistics for `finish_update`.
 
         Args:
             vectors: Shape `(B, N, G, d)`.
-            padding_mask: True on frames to learn nothing from, shape `(B, N)`.
-            ready: False, shape `()`, while no entry must be placed at these vectors; None for true.
+            padding_mask: True on padding, shape `(B, N)`.
+            ready: False, shape `()`, while entries must not be initialized with these vectors; None for true.
 
         Returns:
             Codes, shape `(B, N, G)`.
@@ -115,21 +116,23 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
         """Returns a key in [0, 1] for each of the vectors `(B, N, G, d)`, uniform over latents: `(B, N, G)`."""
         drawn = np.random.default_rng(self._address).standard_normal(self.entries.shape[::2], dtype=np.float32)
         direction = torch.from_numpy(drawn).to(vectors.device, vectors.dtype, non_blocking=True)  # (G, d)
-        # Direction and logarithm of the length, so that a key is as random for latents of any scale.
+        # From direction and logarithm of the length, so that keys are equally random for latents of any scale.
         length = vectors.norm(dim=-1).clamp(min=torch.finfo(vectors.dtype).tiny)
         phase = KEY_CYCLES * ((vectors * direction).sum(dim=-1) / length + length.log())
-        keys: Tensor = (2 * (phase - phase.floor()) - 1).abs()  # a triangle wave: unlike the fraction, it never jumps
+        keys: Tensor = (
+            2 * (phase - phase.floor()) - 1
+        ).abs()  # a triangle wave, because the fraction is not continuous
         return keys
 
     def finish_update(self, update: int, skipped: Tensor | None = None) -> None:
-        """Moves the entries by everything seen on all processes since the last call.
+        """Updates the entries with the statistics of all processes since the last call.
 
         Args:
             update: Optimiser updates done before this one.
-            skipped: True, shape `()`, where the entries must stay; None for false.
+            skipped: True, shape `()`, if the update is skipped and must not change the entries; None for false.
         """
         if self._counts is None or self._sums is None or self._candidates is None:
-            return  # nothing was seen: the codebook is in evaluation
+            return  # in evaluation there are no statistics
         with torch.no_grad():
             counts, sums = all_reduce_sum(self._counts), all_reduce_sum(self._sums)
             candidates = all_gather(self._candidates).transpose(0, 1).flatten(1, 2)  # (G, processes * V, d + 1)
@@ -141,24 +144,24 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
         self.forget_update()
 
     def forget_update(self) -> None:
-        """Throws away what was seen since the last update."""
+        """Discards the statistics since the last update."""
         self._counts = self._sums = self._candidates = None
 
     def _state(self) -> tuple[Tensor, ...]:
         return self.entries, self.counts, self.sums, self.initialized
 
     def _learn(self, seen: Tensor, summed: Tensor, candidates: Tensor) -> None:
-        """Does one update with counts `(G, V)`, sums `(G, V, d)` and candidates `(G, V, d + 1)`, best first.
+        """Computes an update from counts `(G, V)`, sums `(G, V, d)` and candidates `(G, V, d + 1)`, highest key first.
 
-        Choices are made by `torch.where`: a branch would have to wait for the device.
+        It branches by `torch.where`, because an `if` would wait for the device.
         """
         size = seen.shape[1]
-        # An entry's statistics begin when it was placed: what chose a random one says nothing.
+        # Statistics of an entry start when it is initialized; those of a random entry are discarded.
         counts = torch.where(self.initialized, self.decay * self.counts + (1 - self.decay) * seen, 0.0)
         sums = torch.where(self.initialized[..., None], self.decay * self.sums + (1 - self.decay) * summed, 0.0)
 
         dead = ~self.initialized | (counts < self.revive_below * counts.mean(dim=1, keepdim=True))
-        rank = (dead.cumsum(dim=1) - 1).clamp(min=0)  # the n-th dead entry is offered the n-th candidate
+        rank = (dead.cumsum(dim=1) - 1).clamp(min=0)  # the n-th dead entry gets the n-th candidate
         offered = candidates.gather(1, rank[..., None].expand_as(candidates))
         revived = dead & (offered[..., -1] >= 0)
         average = seen.sum(dim=1, keepdim=True) / size  # (G, 1)
@@ -176,7 +179,7 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
 def _highest_keys(candidates: Tensor, count: int) -> Tensor:
     """Keeps the `count` candidates of `(G, M, d + 1)` with the highest keys, which are their last component.
 
-    They come in the order of their keys. Where there are fewer, the rest have a key of minus infinity.
+    They are sorted by key, highest first. If there are fewer, the rest is padded with keys of minus infinity.
     """
     missing = count - candidates.shape[1]
     if missing > 0:

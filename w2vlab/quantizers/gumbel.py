@@ -22,12 +22,12 @@ Activation = Literal["gelu", "relu"]
 
 
 class GumbelQuantizer(Quantizer, StepDependent, Compilable):
-    """Chooses one entry of each codebook by the arg max of noisy scores; gradients take the soft path.
+    """Chooses an entry of each codebook by the arg max of noisy scores, with the gradient of their softmax.
 
-    Forward, in training: scores plus fresh Gumbel noise, arg max, and the entry itself. Backward: the noise is a
-    constant, the arg max is replaced by the softmax of the noisy scores over the temperature, so whatever is computed
-    from the quantized vectors teaches the scores (through the softmax) and the chosen entries (directly). There is no
-    codebook loss and no commitment loss. In evaluation there is no noise.
+    Forward, in training: the entry at the arg max of the scores plus Gumbel noise. Backward: the noise is a constant
+    and the arg max is replaced by the softmax of the noisy scores over the temperature, so that the gradient of the
+    quantized vectors reaches the scores (through the softmax) and the chosen entries (directly). A codebook loss and a
+    commitment loss are not needed. In evaluation no noise is added.
 
     Args:
         input_dim: Width C of the latents; supplied by the module, not by YAML.
@@ -36,20 +36,20 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         output_dim: Width E of the quantized vectors, all codebooks together (fairseq: `latent_dim`).
         shared_codebook: All groups read the same entries (fairseq: `combine_groups`).
         projection_depth: Layers of the network that computes the scores; 1 is a single matrix.
-        projection_factor: Its inner width over C, where the depth is above 1.
+        projection_factor: Its inner width as a multiple of C, if the depth is above 1.
         temperature_start: Temperature of the first update.
-        temperature_end: Its floor.
-        temperature_decay: Its factor an update; for exponential annealing only.
-        annealing: How the temperature falls. vq-wav2vec's paper says linearly; its released code, like wav2vec 2.0's,
-            is exponential.
+        temperature_end: The lowest temperature.
+        temperature_decay: Factor of the temperature in each update; for exponential annealing only.
+        annealing: How the temperature decays. vq-wav2vec's paper says linearly; its released code, like wav2vec 2.0's,
+            decays exponentially.
         annealing_updates: Updates from `temperature_start` to `temperature_end`; for linear annealing only. The default
             is vq-wav2vec's: the first 70 % of 400,000.
-        hard: Give the chosen entries themselves. Without, training sees the mixture of all entries by their soft
-            probabilities; evaluation always takes one.
-        noise: Add Gumbel noise in training. Without, wav2vec 2.0's word error rate was 8.73 in place of 7.97
+        hard: Return the chosen entries. False returns the mean of all entries weighted by their soft probabilities in
+            training; evaluation always returns the chosen entry.
+        noise: Add Gumbel noise in training. Without noise the word error rate of wav2vec 2.0 is 8.73 instead of 7.97
             (Table 13).
-        projection_activation: Between the layers of a projection deeper than 1. vq-wav2vec's paper says ReLU, its
-            released code has GELU.
+        projection_activation: Activation between the layers if `projection_depth` is above 1. vq-wav2vec's paper says
+            ReLU, its released code has GELU.
 
     Reference:
         Jang et al. 2016, arXiv:1611.01144; Baevski et al. 2019, arXiv:1910.05453, Section 3.1; Baevski et al. 2020,
@@ -97,7 +97,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         check_choice("projection_activation", projection_activation, Activation)
         if projection_activation != "gelu" and projection_depth == 1:
             warnings.warn(
-                "`projection_activation` has no effect where `projection_depth` is 1.",
+                "`projection_activation` has no effect if `projection_depth` is 1.",
                 category=W2VLabWarning,
                 stacklevel=2,
             )
@@ -165,7 +165,9 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
             probabilities = scores.softmax(dim=-1)
             if not self.training:
                 codes = scores.argmax(dim=-1)
-                return QuantizerOutput(self.lookup(codes).to(latents.dtype), codes, probabilities)
+                return QuantizerOutput(
+                    quantized=self.lookup(codes).to(latents.dtype), codes=codes, probabilities=probabilities
+                )
             # The noise has no gradient: it is a constant in the backward pass.
             noisy = scores + self.draw_noise(scores) if self.adds_noise else scores
             codes = noisy.argmax(dim=-1)  # (B, N, G)
@@ -173,7 +175,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
             if self.hard:
                 soft = straight_through(F.one_hot(codes, self.codebook_size).to(soft.dtype), soft)
             quantized = select_entries(soft, at_least_float32(self.entries))  # (B, N, E)
-        return QuantizerOutput(quantized.to(latents.dtype), codes, probabilities)
+        return QuantizerOutput(quantized=quantized.to(latents.dtype), codes=codes, probabilities=probabilities)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

@@ -26,10 +26,10 @@ class IdentityQuantizer(Quantizer):
 
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
         """Returns `latents` `(B, N, C)` as `quantized`, with no codes: `(B, N, 0)`."""
-        return QuantizerOutput(latents, latents.new_zeros((*latents.shape[:-1], 0)).long())
+        return QuantizerOutput(quantized=latents, codes=latents.new_zeros((*latents.shape[:-1], 0)).long())
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Raises: there is nothing to look up.
+        """Raises, because there is no codebook.
 
         Raises:
             RuntimeError: Always.

@@ -16,9 +16,9 @@ from w2vlab.types import QuantizerOutput
 class KMeansQuantizer(Quantizer, Compilable):
     """Chooses the nearest entry of each codebook; the gradient is copied past the choice.
 
-    What is computed from the quantized vectors teaches the latents as if nothing had been quantized, and the codebook
-    not at all. The codebook learns from its own loss alone, which draws each chosen entry to its latent; the
-    commitment loss, `gamma` times as strong, draws the latent to its entry.
+    The gradient of the quantized vectors is copied to the latents (straight-through) and does not reach the codebook.
+    The codebook is trained by its own loss alone, which pulls each chosen entry towards its latent; the commitment
+    loss, weighted by `gamma`, pulls the latent towards its entry.
 
     Args:
         input_dim: Width C of the latents, which is also the width E of the quantized vectors; supplied by the module,
@@ -60,7 +60,7 @@ class KMeansQuantizer(Quantizer, Compilable):
 
         Args:
             latents: Shape `(B, N, C)`.
-            padding_mask: True on padding, shape `(B, N)`; it stays out of the normalisation over time.
+            padding_mask: True on padding, shape `(B, N)`; it is excluded from the normalisation over time.
 
         Returns:
             `quantized` `(B, N, C)`, `codes` `(B, N, G)` and the loss `kmeans` `(B, N)`.
@@ -77,7 +77,7 @@ class KMeansQuantizer(Quantizer, Compilable):
             codebook = (entry - encoded.detach()).square().mean(dim=-1)
             commitment = (encoded - entry.detach()).square().mean(dim=-1)
         quantized = straight_through(chosen.to(projected.dtype), projected)
-        return QuantizerOutput(quantized, codes, losses={"kmeans": codebook + self.gamma * commitment})
+        return QuantizerOutput(quantized=quantized, codes=codes, losses={"kmeans": codebook + self.gamma * commitment})
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

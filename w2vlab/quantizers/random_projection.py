@@ -14,17 +14,17 @@ from w2vlab.types import QuantizerOutput
 
 
 class RandomProjectionQuantizer(Quantizer, Compilable):
-    """A random projection and random unit entries, neither ever trained: the entry with the highest cosine is chosen.
+    """Chooses the entry with the highest cosine after a random projection; projection and entries are never trained.
 
-    Frames are first normalised to zero mean and unit variance, without which few entries would be used. The paper
-    takes the statistics of the data; here a frame's own are taken, so no frame depends on another.
+    Frames are first normalised to zero mean and unit variance, because few entries would be used otherwise. The paper
+    uses statistics of the data; here each frame is normalised by its own, so that frames do not depend on each other.
 
     The quantized vectors are the chosen unit entries. Their gradient is copied to the projected, normalised latents
-    and passes through the frozen projection, so that the quantizer can also stand under losses that compare vectors.
+    and passes through the frozen projection, so that the quantizer can also be used with losses that compare vectors.
 
     Args:
         input_dim: Width C of the latents; supplied by the module, not by YAML.
-        num_codebooks: Codebooks G, each with a projection of its own; the paper has one.
+        num_codebooks: Codebooks G, each with its own projection; the paper has one.
         codebook_size: Entries V of each codebook.
         code_dim: Width of an entry; the quantized width E is G times it.
 
@@ -49,7 +49,7 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
             [nn.init.xavier_uniform_(torch.empty(code_dim, input_dim)) for _ in range(num_codebooks)]
         )
         entries = F.normalize(torch.randn(num_codebooks, codebook_size, code_dim), dim=-1)
-        # Buffers: they belong to the checkpoint, because codes mean nothing without them, and no optimiser sees them.
+        # Buffers, so that they are saved in checkpoints, without which the codes are meaningless, but are not trained.
         self.register_buffer("projection", projection)  # (G, d, C)
         self.register_buffer("entries", entries)  # (G, V, d)
 
@@ -69,7 +69,7 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
             directions = F.normalize(projected, dim=-1)  # (B, N, G, d)
             codes = nearest_entries(directions, self.entries)  # of unit vectors, the nearest has the highest cosine
             quantized = straight_through(self.lookup(codes).to(directions.dtype), directions.flatten(-2))
-        return QuantizerOutput(quantized.to(latents.dtype), codes)
+        return QuantizerOutput(quantized=quantized.to(latents.dtype), codes=codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`."""

@@ -16,23 +16,23 @@ from w2vlab.types import QuantizerOutput
 
 
 class ResidualQuantizer(Quantizer):
-    """Codebooks one after the other, each quantizing what the ones before it left of the latent.
+    """A sequence of codebooks, each of which quantizes the residual of the previous ones.
 
     The quantized vector is the sum of the chosen entries, so codebooks are in order of importance. Each one is a
     codebook of `EMAQuantizer`, on the full width: it learns by moving averages, and dead entries are revived. A
-    codebook is placed one update after the one before it, because what a random codebook leaves is not what it will
-    have to quantize.
+    codebook is initialized one update after the previous one, because the residuals of a random codebook differ from
+    those that it will quantize.
 
     Args:
         input_dim: Width C of the latents, which is also the width E of the quantized vectors; supplied by the module,
             not by YAML.
-        num_codebooks: Codebooks G, one after the other.
+        num_codebooks: Codebooks G in sequence.
         codebook_size: Entries V of each codebook.
-        decay: Share of a moving average that an update leaves in place.
-        gamma: Weight of the commitment loss, which draws what is left of a latent to each codebook's entry: a mean
-            over the width and over the codebooks.
-        revive_below: An entry is moved to a latent of this update when its moving count falls below this share of the
-            average entry's; 0 for never.
+        decay: Decay of the moving averages in an update.
+        gamma: Weight of the commitment loss, which pulls each residual towards its entry: a mean over the width and
+            over the codebooks.
+        revive_below: An entry is moved to a latent of the current update if its moving count falls below this share of
+            the average entry's; 0 for never.
         eps: Added to every count before it divides (Laplace smoothing).
 
     Reference:
@@ -81,17 +81,17 @@ class ResidualQuantizer(Quantizer):
         errors: list[Tensor] = []
         ready: Tensor | None = None
         with torch.autocast(latents.device.type, enabled=False):
-            left = at_least_float32(latents)
+            residual = at_least_float32(latents)
             for stage in self.codebooks:
-                code = stage(left[:, :, None], padding_mask, ready)  # (B, N, 1)
-                left = left - at_least_float32(stage.entries[0, code[..., 0]])  # (B, N, C)
+                code = stage(residual[:, :, None], padding_mask, ready)  # (B, N, 1)
+                residual = residual - at_least_float32(stage.entries[0, code[..., 0]])  # (B, N, C)
                 codes.append(code)
-                errors.append(left.square().mean(dim=-1))
+                errors.append(residual.square().mean(dim=-1))
                 ready = stage.initialized.all()
         commitment = torch.stack(errors).mean(dim=0)
         chosen = torch.cat(codes, dim=-1)  # (B, N, G)
         quantized = straight_through(self.lookup(chosen).to(latents.dtype), latents)
-        return QuantizerOutput(quantized, chosen, losses={"commitment": self.gamma * commitment})
+        return QuantizerOutput(quantized=quantized, codes=chosen, losses={"commitment": self.gamma * commitment})
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the vectors `(…, E)` of `codes` `(…, G)`: the sum of one entry of each codebook."""

@@ -39,7 +39,7 @@ class Line:
     published: str = ""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Report:
     """What is shown.
 
@@ -119,7 +119,15 @@ def make_report(
     notes += [f"{name}: no result ({why})." for name, _, why in found.missing]
     if found.problems:
         notes += [f"Files that could not be read as a whole: {len(found.problems)}.", *found.problems]
-    return Report(grouping, outcomes, lines, place, unlike, paper, list(map(one_line, notes)))
+    return Report(
+        grouping=grouping,
+        outcomes=outcomes,
+        lines=lines,
+        baseline=place,
+        unlike=unlike,
+        published=paper,
+        notes=list(map(one_line, notes)),
+    )
 
 
 def _leave_out(found: Found) -> list[str]:

@@ -33,7 +33,7 @@ class Cost:
     peak_memory_gib: float | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RunData:
     """One run.
 

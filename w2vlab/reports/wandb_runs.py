@@ -209,11 +209,11 @@ def _run(source: str, config: dict[str, Any], rows: Iterable[Mapping[str, Any]],
     peaks = [row[_PEAK_MEMORY] for row in train if _PEAK_MEMORY in row]
     updates = max((rows[-1]["update"] for rows in (train, validation) if rows), default=None)
     return RunData(
-        source,
-        source,
-        options,
-        train,
-        validation,
-        Cost(seconds, None, updates, max(peaks, default=None)),
+        name=source,
+        source=source,
+        options=options,
+        train=train,
+        validation=validation,
+        cost=Cost(seconds, None, updates, max(peaks, default=None)),
         started=started,
     )

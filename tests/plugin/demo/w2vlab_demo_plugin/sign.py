@@ -32,7 +32,7 @@ class SignQuantizer(Quantizer):
         kept = latents[..., : self.num_codebooks]
         codes = (kept > 0).long()
         # Straight through: the value is the sign, the gradient the latent's.
-        return QuantizerOutput(self.lookup(codes) + kept - kept.detach(), codes)
+        return QuantizerOutput(quantized=self.lookup(codes) + kept - kept.detach(), codes=codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns -1 for 0 and 1 for 1."""

@@ -1,0 +1,57 @@
+"""Distractors that are random codewords."""
+
+from __future__ import annotations
+
+from w2vlab.functional.negatives import check_num_negatives, draw_codewords
+from w2vlab.interfaces import NegativeSampler
+from w2vlab.types import LossInputs, Negatives, TargetSpec
+
+
+class CodebookNegatives(NegativeSampler):
+    """Draws distractors among random codewords; each combination of entries is equally likely, used or not.
+
+    The frames of an utterance share a pool of as many codewords as there are frames; fairseq (`codebook_negatives`)
+    draws new ones for each frame. The distractors train the codebook if the quantizer's `lookup` has a gradient.
+
+    Args:
+        targets: What the targets are; supplied by the loss, not by YAML.
+        num_negatives: Distractors K of each prediction.
+
+    Reference:
+        Baevski et al. 2020, arXiv:2006.11477, Table 13 ("50 from same utterance, 50 from codebook").
+    """
+
+    purpose = "codewords"
+
+    def __init__(self, targets: TargetSpec, num_negatives: int = 100) -> None:
+        super().__init__()
+        self.num_negatives = check_num_negatives(num_negatives)
+        if targets.num_codebooks == 0:
+            raise ValueError(
+                "`quantizer` must have codebooks to draw codewords from (CodebookNegatives, `num_codebook_negatives`), "
+                "but its targets are continuous (IdentityQuantizer). Use another quantizer, or other negatives."
+            )
+        self._targets = targets
+
+    def forward(self, inputs: LossInputs) -> Negatives:
+        """Draws a pool of codewords for each utterance, and each prediction's distractors from that pool.
+
+        Raises:
+            ValueError: The module gave no `lookup`.
+        """
+        if inputs.lookup is None:
+            raise ValueError("`lookup` must be given for CodebookNegatives, but is None.")
+        device = inputs.context.device
+        codes, picks = draw_codewords(
+            inputs.num_targets,
+            inputs.context.shape[1],
+            self.num_negatives,
+            self._targets.num_codebooks,
+            self._targets.codebook_size,
+            inputs.address.generators(self.purpose),
+        )
+        num_frames = inputs.candidates.shape[1]
+        return Negatives(
+            indices=num_frames + picks.to(device, non_blocking=True),  # the pool follows the frames
+            vectors=inputs.lookup(codes.to(device, non_blocking=True)),  # (B, M, E)
+        )

@@ -1,0 +1,57 @@
+"""Distractors from the other utterances of the micro-batch."""
+
+from __future__ import annotations
+
+from w2vlab.functional.choices import check_choice
+from w2vlab.functional.negatives import NegativesFrom, check_num_negatives, draw_from_other_utterances, index_candidates
+from w2vlab.interfaces import NegativeSampler
+from w2vlab.negatives.same_utterance import draw
+from w2vlab.types import LossInputs, Negatives, TargetSpec
+
+
+class OtherUtterancesNegatives(NegativeSampler):
+    """Draws distractors among the frames of the other utterances of the micro-batch, uniformly with replacement.
+
+    The update then depends on how utterances are batched. In a micro-batch of one utterance, distractors come from its
+    own other frames. fairseq's `cross_sample_negatives` come from the whole micro-batch, including the utterance itself
+    and the true target.
+
+    Args:
+        targets: What the targets are; supplied by the loss, not by YAML.
+        num_negatives: Distractors K of each prediction.
+        negatives_from: Draw among the frames to predict (`targets`), or among all frames, masked or not (`anywhere`;
+            fairseq: `negatives_from_everywhere`). The two are the same if every frame is predicted.
+
+    Reference:
+        Baevski et al. 2020, arXiv:2006.11477, Table 13 ("50 from same utterance, 50 from batch").
+    """
+
+    purpose = "other_negatives"
+
+    def __init__(
+        self, targets: TargetSpec, num_negatives: int = 100, negatives_from: NegativesFrom = "targets"
+    ) -> None:
+        super().__init__()
+        check_choice("negatives_from", negatives_from, NegativesFrom)
+        self.num_negatives = check_num_negatives(num_negatives)
+        self.uses_every_frame = negatives_from == "anywhere"
+
+    def forward(self, inputs: LossInputs) -> Negatives:
+        """Draws the distractors of each frame to predict."""
+        if len(inputs.num_targets) == 1:
+            return Negatives(indices=draw(inputs, self.num_negatives, self.uses_every_frame, self.purpose))
+        all_frames = inputs.all_frames if self.uses_every_frame else None
+        size = inputs.context.shape[1]
+        row_size = size if all_frames is None else inputs.candidates.shape[1]
+        drawn = draw_from_other_utterances(
+            inputs.num_targets,
+            inputs.num_targets if all_frames is None else all_frames.num_frames,
+            size,
+            row_size,
+            self.num_negatives,
+            inputs.address.generators(self.purpose),
+        ).to(inputs.context.device, non_blocking=True)
+        utterances, indices = drawn // row_size, drawn % row_size
+        if all_frames is None:
+            indices = index_candidates(inputs, indices, utterances)
+        return Negatives(indices=indices, utterances=utterances)
