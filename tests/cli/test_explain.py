@@ -26,8 +26,9 @@ from w2vlab.cli.explain_run import blind_loss, measure_masking, num_processes, s
 from w2vlab.cli.explain_text import print_explanation
 from w2vlab.cli.explanation import explain
 from w2vlab.cli.main import main
-from w2vlab.contexts import TransformerContext, positions
+from w2vlab.contexts import TransformerContext
 from w2vlab.data import SpeechDataModule
+from w2vlab.functional.kernels import spectra
 from w2vlab.losses import CodePredictionLoss, ContrastiveLoss, FuturePredictionLoss
 from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction
@@ -416,7 +417,9 @@ def test_operations_are_those_of_a_real_step(monkeypatch):
     model = build_model(MaskedPrediction, context=factory(TransformerContext, position_groups=1, layer_drop=0.9))
     counted = count_cost(model, 2, 420, micro_batches=3, updates=None, half_precision=False, shards=1)
     model = build_model(MaskedPrediction, context=factory(TransformerContext, position_groups=1))
-    monkeypatch.setattr(positions, "correlate", lambda frames, weight, padding: conv1d(frames, weight, padding=padding))
+    monkeypatch.setattr(
+        spectra, "grouped_conv1d", lambda inputs, weight, padding: conv1d(inputs, weight, padding=padding)
+    )
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH):
         one_step(model, counter)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.contracts.tiny import audio_batch, build_model, factory
 from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, TransformerContext
-from w2vlab.contexts.positions import correlate
+from w2vlab.functional.kernels import grouped_conv1d
 from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FuturePredictionLoss
 from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
@@ -45,7 +45,7 @@ def counted_in_a_real_step(model: PretrainingModule, batch_size: int, num_sample
     """Operations of a step with values, which for tiny sizes is computed faster than one without."""
     batch = silence(batch_size, num_samples)
     # As the operations are defined: not as a CPU computes the convolution of the positions, nor dropout of attention.
-    others = {correlate: _as_defined, F.scaled_dot_product_attention: _fused_attention}
+    others = {grouped_conv1d: _as_defined, F.scaled_dot_product_attention: _fused_attention}
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     with all_layers(model, checkpointing=False), Overridden(others), counter:
         terms = model.objective_terms(model(batch, RandomAddress(seed=model.seed, update=0, ids=batch.ids)))

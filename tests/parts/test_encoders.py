@@ -14,7 +14,6 @@ from torch.testing import assert_close
 import w2vlab.encoders
 from tests.contracts.tiny import OnlyFloat64, audio_batch
 from w2vlab.encoders import ConvFeatureEncoder
-from w2vlab.functional.convolution import ready
 
 LAYERS = [(6, 10, 5), (6, 8, 4), (6, 4, 2)]
 LAYOUTS = {
@@ -168,6 +167,6 @@ def test_skip_connections_are_scaled_sums() -> None:
     encoder = ConvFeatureEncoder([(3, 4, 2), (3, 3, 2)], normalization="layer", skip_connections=True).double()
     waveform = torch.randn(1, 30, dtype=torch.float64)
     first, second = encoder.blocks
-    inner = first(ready(waveform[..., None]), None).done()  # (1, 14, 3)
-    outer = second(ready(inner), None).done()  # (1, 6, 3)
+    inner = first(waveform[..., None], None)  # (1, 14, 3)
+    outer = second(inner, None)  # (1, 6, 3)
     assert_close(encoder(waveform, (30,)), (outer + inner[:, 0:12:2]) * 0.5**0.5)

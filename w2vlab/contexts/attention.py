@@ -1,17 +1,16 @@
-"""What the context networks with self-attention have in common."""
+"""Self-attention, and the base of the context networks that have it."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from w2vlab.contexts.positions import ConvPositions
-from w2vlab.functional.attention import attend
-from w2vlab.functional.noise import Dropout
+from w2vlab.functional.kernels import Dropout, scaled_dot_product_attention
 from w2vlab.interfaces import ContextNetwork
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, its three input projections in one matrix.
+    """Multi-head self-attention; the projections to queries, keys and values are one linear layer.
 
     Args:
         model_dim: Width D.
@@ -27,17 +26,18 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(model_dim, model_dim)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Maps `frames` `(B, T, D)`; no frame looks at one where `padding_mask` `(B, T)` is True."""
+        """Maps `frames` `(B, T, D)`; frames where `padding_mask` `(B, T)` is True get no attention."""
         batch, length, width = frames.shape
         qkv = self.qkv(frames).view(batch, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D / H)
-        mixed = attend(query, key, value, padding_mask, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        mixed = scaled_dot_product_attention(query, key, value, padding_mask, dropout)  # (B, H, T, D / H)
         output: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return output
 
 
 class AttentionContext(ContextNetwork):
-    """Base of the networks with self-attention: the projection of the latents and the positions, as in wav2vec 2.0.
+    """Base of the networks with self-attention: the input projection and the positions of wav2vec 2.0.
 
     Args:
         input_dim: Width C of the latents.
@@ -82,7 +82,11 @@ class AttentionContext(ContextNetwork):
         return projected
 
     def add_positions(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Adds its position to each of `frames` `(B, T, D)`, padding set to zero first: the positions look at it."""
+        """Adds its position to each of `frames` `(B, T, D)`.
+
+        Padding, where `padding_mask` `(B, T)` is True, is set to zero first, because the convolution of the positions
+        sees it.
+        """
         if padding_mask is not None:
             frames = frames.masked_fill(padding_mask[..., None], 0.0)
         positions: Tensor = self.positions(frames)

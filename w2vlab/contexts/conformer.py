@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.functional.noise import Dropout
+from w2vlab.functional.kernels import Dropout
 from w2vlab.interfaces import Compilable
 
 
 class HalfFeedForward(nn.Sequential):
-    """The feed-forward network at the begin and at the end of a layer, its norm included.
+    """The feed-forward network at the beginning and at the end of a layer, with its norm.
 
     Args:
         model_dim: Width D.
@@ -33,10 +33,10 @@ class HalfFeedForward(nn.Sequential):
 
 
 class ConvolutionModule(nn.Module):
-    """A gated depthwise convolution over time, its norms included.
+    """A gated depthwise convolution over time, with its norms.
 
     torchaudio's has a batch norm, or a group norm over the whole utterance, and lets the convolution look into padding.
-    An utterance would then depend on the padding and on the other utterances of its batch; here it does not.
+    An utterance would then depend on its padding and on the other utterances of the batch; here it does not.
 
     Args:
         model_dim: Width D.
@@ -57,7 +57,7 @@ class ConvolutionModule(nn.Module):
         """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         gated = F.glu(self.gate(self.norm(frames)))  # (B, T, D)
         if padding_mask is not None:
-            gated = gated.masked_fill(padding_mask[..., None], 0.0)  # as behind the end of an utterance alone
+            gated = gated.masked_fill(padding_mask[..., None], 0.0)  # as the convolution pads the end
         mixed = self.conv(gated.transpose(1, 2))  # (B, D, T or T + 1): an even kernel gives one too many
         mixed = self.conv_norm(mixed[..., : frames.shape[1]].transpose(1, 2))  # (B, T, D)
         output: Tensor = self.dropout(self.output(F.silu(mixed)))
@@ -110,7 +110,7 @@ class ConformerContext(AttentionContext):
     """Conformer with the convolutional positions of wav2vec 2.0.
 
     The defaults are wav2vec 2.0 BASE's where it has them. The norm inside the convolution module is over the channels
-    of a frame; the paper's is over the batch, where padding and other utterances would come in.
+    of a frame; the paper's is over the batch, so that padding and other utterances would enter it.
 
     Args:
         input_dim: Width C of the latents; supplied by the module, not by YAML.
@@ -126,7 +126,7 @@ class ConformerContext(AttentionContext):
         activation_dropout: Dropout inside the feed-forward networks.
         input_dropout: Dropout of the projected latents, before masking.
         layer_drop: Probability of a layer to be left out of an update, drawn once an update for all processes alike.
-        activation_checkpointing: Compute each layer again in the backward pass, in place of keeping what is inside it:
+        activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations:
             less memory, about a third more time, the same gradients.
 
     Reference:

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.convolution import conv_over_time, ready
-from w2vlab.functional.lengths import group_norm_over_time
-from w2vlab.functional.noise import Dropout
+from w2vlab.functional.kernels import GELU, Conv1d, Dropout, GroupNorm, ReLU
 from w2vlab.interfaces import Compilable, ContextNetwork
 
 # (width, kernel) of each layer of wav2vec large: 12 layers that see 79 frames, 810 ms.
@@ -24,16 +21,16 @@ Padding = Literal["replicate", "zeros"]
 
 
 class CausalConvBlock(nn.Module, Compilable):
-    """One convolution that sees its own frame and earlier ones.
+    """A convolution that sees its own frame and earlier ones, dropout, a group norm and the activation.
 
     Args:
         input_dim: Channels in.
         output_dim: Channels out.
         kernel_size: Frames that the convolution sees.
         activation: `gelu` or `relu`.
-        padding: What stands before the first frame: its copy (`replicate`) or zeros (`zeros`).
+        padding: Frames before the first one: copies of it (`replicate`) or zeros (`zeros`).
         dropout: Dropout after the convolution.
-        residual_scale: Factor of the sum of input and output; None for no skip connection.
+        residual_scale: Factor of the sum of input and output; None for no residual connection.
     """
 
     def __init__(
@@ -47,15 +44,15 @@ class CausalConvBlock(nn.Module, Compilable):
         residual_scale: float | None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(input_dim, output_dim, kernel_size)
-        self.norm = nn.GroupNorm(1, output_dim)
+        self.conv = Conv1d(input_dim, output_dim, kernel_size)
+        self.norm = GroupNorm(1, output_dim)
         self.dropout = Dropout(dropout)
-        self.activation = F.gelu if activation == "gelu" else F.relu
+        self.activation = GELU() if activation == "gelu" else ReLU()
         self.replicate = padding == "replicate"
         self.residual_scale = residual_scale
         self.shortcut: nn.Module = nn.Identity()
         if residual_scale is not None and input_dim != output_dim:
-            self.shortcut = nn.Conv1d(input_dim, output_dim, 1, bias=False)
+            self.shortcut = Conv1d(input_dim, output_dim, 1, bias=False)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, C)` to `(B, T, C')`."""
@@ -63,13 +60,10 @@ class CausalConvBlock(nn.Module, Compilable):
         if not self.replicate:
             before = torch.zeros_like(before)
         padded = torch.cat([before, frames], dim=1)  # (B, T + kernel - 1, C)
-        output = self.dropout(conv_over_time(ready(padded), self.conv.weight, self.conv.bias, 1))
-        output = group_norm_over_time(output, 1, self.norm.weight, self.norm.bias, padding_mask, self.norm.eps)
-        output = self.activation(output)
+        output = self.dropout(self.conv(padded))  # (B, T, C')
+        output = self.activation(self.norm(output, padding_mask))
         if self.residual_scale is not None:
-            if isinstance(self.shortcut, nn.Conv1d):
-                frames = conv_over_time(ready(frames), self.shortcut.weight, None, 1)
-            output = (output + frames) * self.residual_scale
+            output = (output + self.shortcut(frames)) * self.residual_scale
         return output
 
 
@@ -82,10 +76,10 @@ class ConvContext(ContextNetwork):
         input_dim: Width of the latents; supplied by the module, not by YAML.
         layers: Width and kernel of each convolution.
         activation: `relu` (wav2vec), or `gelu` (vq-wav2vec).
-        padding: What stands before the first frame: its copy (`replicate`, as published) or zeros (`zeros`).
+        padding: Frames before the first one: copies of it (`replicate`, as published) or zeros (`zeros`).
         dropout: Dropout after each convolution.
         skip_connections: Add each layer's input to its output.
-        residual_scale: Variance left to the sum of a skip connection; the sum is multiplied by its square root.
+        residual_scale: The sum of a skip connection is multiplied by the square root of this.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862, Section 2.1.

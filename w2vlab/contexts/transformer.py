@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.functional.convolution import Waiting, conv_over_time
-from w2vlab.functional.noise import Dropout
+from w2vlab.functional.kernels import GELU, Dropout, Linear
 from w2vlab.interfaces import Compilable
 
 
 class FeedForward(nn.Sequential):
-    """A matrix, GELU, a dropout and another matrix.
-
-    Where nothing is dropped GELU is computed again in the backward pass: that costs less than to keep it.
+    """A linear layer, GELU, dropout and a second linear layer.
 
     Args:
         model_dim: Width D.
         feedforward_dim: Inner width.
-        dropout: Dropout behind GELU.
+        dropout: Dropout after GELU.
     """
 
     def __init__(self, model_dim: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__(
-            nn.Linear(model_dim, feedforward_dim), nn.GELU(), Dropout(dropout), nn.Linear(feedforward_dim, model_dim)
+            Linear(model_dim, feedforward_dim),
+            GELU(recompute=True),
+            Dropout(dropout),
+            Linear(feedforward_dim, model_dim),
         )
-        self.dropout = dropout
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Maps `frames` `(B, T, D)` to `(B, T, D)`."""
-        if self.training and self.dropout > 0:
-            output: Tensor = super().forward(frames)  # type: ignore[no-untyped-call]
-            return output
-        inner, outer = self[0], self[3]
-        assert isinstance(outer, nn.Linear), "the second matrix"
-        return conv_over_time(Waiting((inner(frames),), F.gelu), outer.weight[..., None], outer.bias, 1)
 
 
 class TransformerLayer(nn.Module, Compilable):
@@ -99,7 +88,7 @@ class TransformerContext(AttentionContext):
         input_dropout: Dropout of the projected latents, before masking.
         layer_drop: Probability of a layer to be left out of an update, drawn once an update for all processes alike
             (0.05 for BASE; for LARGE 0.2 on LibriSpeech and 0 on LibriVox).
-        activation_checkpointing: Compute each layer again in the backward pass, in place of keeping what is inside it:
+        activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations:
             less memory, about a third more time, the same gradients.
 
     Reference:

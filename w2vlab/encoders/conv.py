@@ -7,15 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.encoders.waveform import check_waveform
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.convolution import Waiting, autocast_dtype, conv_over_time, normalised_filters, ready
 from w2vlab.functional.gradients import scale_gradient
+from w2vlab.functional.kernels import GELU, Conv1d, Frames, GroupNorm, LayerNorm, ReLU, WaveformConv1d
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
-from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Compilable, FeatureEncoder
 
 Normalization = Literal["first_group", "layer", "group"]
@@ -27,17 +25,19 @@ WAV2VEC2_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
 
 
 class ConvBlock(nn.Module):
-    """One convolution over time with its normalisation and activation.
+    """A convolution over time, a norm and the activation.
 
     Args:
-        input_dim: Channels in.
-        output_dim: Channels out.
+        input_dim: Channels C of the input.
+        output_dim: Channels D of the output.
         kernel_size: Samples or frames that the convolution sees.
-        stride: Step of the convolution.
-        num_groups: Groups of channels normalised over time; 0 for none.
+        stride: Stride of the convolution.
+        num_groups: Groups of channels that a group norm over time normalises; 0 for none.
         layer_norm: Normalise each frame over its channels instead.
         bias: Whether the convolution has a bias.
         activation: `gelu` or `relu`.
+        recompute: Recompute norm and activation in the backward pass instead of keeping them, which saves memory.
+            Only if another `ConvBlock` follows.
     """
 
     def __init__(
@@ -50,75 +50,44 @@ class ConvBlock(nn.Module):
         layer_norm: bool,
         bias: bool,
         activation: str,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(input_dim, output_dim, kernel_size, stride=stride, bias=bias)
-        self.norm: nn.GroupNorm | nn.LayerNorm | None = None
+        self.conv = (
+            WaveformConv1d(output_dim, kernel_size, stride, bias)
+            if input_dim == 1
+            else Conv1d(input_dim, output_dim, kernel_size, stride, bias)
+        )
+        self.norm: GroupNorm | LayerNorm | None = None
         if layer_norm:
-            self.norm = nn.LayerNorm(output_dim)
+            self.norm = LayerNorm(output_dim, recompute=True)
         elif num_groups:
-            self.norm = nn.GroupNorm(num_groups, output_dim)
-        self.activation = F.gelu if activation == "gelu" else F.relu
+            self.norm = GroupNorm(num_groups, output_dim, recompute=True)
+        self.activation = GELU(recompute) if activation == "gelu" else ReLU(recompute)
 
     @property
     def stride(self) -> int:
-        """Step of the convolution."""
+        """Stride of the convolution."""
         return self.conv.stride[0]
 
     def num_frames(self, length: int) -> int:
         """Returns the length of the output for an input of `length`."""
         return (length - self.conv.kernel_size[0]) // self.stride + 1
 
-    def forward(self, inputs: Waiting, padding_mask: Tensor | None) -> Waiting:
-        """Maps frames `(B, T, C)` to frames `(B, T', C')` whose norm and activation wait.
+    def forward(self, frames: Frames, padding_mask: Tensor | None) -> Frames:
+        """Maps `frames` `(B, T, C)` to `(B, T', D)`.
 
         Args:
-            inputs: What the convolution sees.
-            padding_mask: True on what may not enter a statistic over time, shape `(B, T')`, or None.
+            frames: What the convolution sees.
+            padding_mask: True on padding, which does not enter statistics over time, shape `(B, T')`, or None.
         """
-        affine = () if self.norm is None else (self.norm.weight, self.norm.bias)
-        if self.conv.in_channels == 1:
-            return self._of_samples(inputs.done(), padding_mask, affine)
-        frames = conv_over_time(inputs, self.conv.weight, self.conv.bias, self.stride)
-        return Waiting((frames, padding_mask), self._finish, affine)
-
-    def _of_samples(self, samples: Tensor, padding_mask: Tensor | None, affine: tuple[Tensor, ...]) -> Waiting:
-        """Has the convolution wait as well: of a few samples, it costs less than to read what came out."""
-        dtype = autocast_dtype(self.conv.weight)
-        windows = samples[..., 0].unfold(1, self.conv.kernel_size[0], self.stride)  # (B, T', kernel)
-        filters, bias = self.conv.weight[:, 0], self.conv.bias
-        if isinstance(self.norm, nn.GroupNorm) and self.norm.num_groups == self.conv.out_channels:
-            scale, offset = affine
-            own, offsets = normalised_filters(windows, filters, bias, scale, offset, padding_mask, self.norm.eps)
-            inputs = windows.to(dtype), offsets[:, None].to(dtype), own.transpose(1, 2).to(dtype)
-            return Waiting(inputs, self._activate_product)
-        shared = (filters.t().to(dtype), *(() if bias is None else (bias.to(dtype),)), *affine)
-        return Waiting((windows.to(dtype), padding_mask), self._finish_product, shared)
-
-    def _activate_product(self, windows: Tensor, offsets: Tensor, filters: Tensor) -> Tensor:
-        return self.activation(torch.baddbmm(offsets, windows, filters))  # (B, T', C')
-
-    def _finish_product(
-        self, windows: Tensor, padding_mask: Tensor | None, filters: Tensor, *parameters: Tensor
-    ) -> Tensor:
-        frames = windows @ filters  # (B, T', C')
-        if self.conv.bias is not None:
-            frames, parameters = frames + parameters[0], parameters[1:]
-        return self._finish(frames, padding_mask, *parameters)
-
-    def _finish(self, frames: Tensor, padding_mask: Tensor | None, *affine: Tensor) -> Tensor:
-        """Normalises and activates."""
-        if isinstance(self.norm, nn.LayerNorm):
-            with torch.autocast(frames.device.type, enabled=False):
-                weight, bias = map(at_least_float32, affine)
-                normalised = F.layer_norm(
-                    at_least_float32(frames), self.norm.normalized_shape, weight, bias, self.norm.eps
-                )
-            frames = normalised.to(frames.dtype)
+        frames = self.conv(frames)  # (B, T', D)
+        if isinstance(self.norm, GroupNorm):
+            frames = self.norm(frames, padding_mask)
         elif self.norm is not None:
-            scale, offset = affine
-            frames = group_norm_over_time(frames, self.norm.num_groups, scale, offset, padding_mask, self.norm.eps)
-        return self.activation(frames)
+            frames = self.norm(frames)
+        activated: Frames = self.activation(frames)
+        return activated
 
 
 class ConvStack(nn.ModuleList, Compilable):
@@ -156,22 +125,15 @@ class ConvStack(nn.ModuleList, Compilable):
         return masks
 
     def forward(self, frames: Tensor, padding_masks: Sequence[Tensor | None]) -> Tensor:
-        """Maps `frames` `(B, S, 1)` to `(B, T, C)`; `padding_masks` has what `ConvStack.padding_masks` returns."""
-        waiting = ready(frames)
+        """Maps `frames` `(B, S, 1)` to `(B, T, C)`; `padding_masks` is the output of `ConvStack.padding_masks`."""
         for block, padding_mask in zip(self, padding_masks, strict=True):
-            assert isinstance(block, ConvBlock)
-            if not self.skip_connections:
-                waiting = block(waiting, padding_mask)
-                continue
-            frames = waiting.done()
-            output = block(ready(frames), padding_mask).done()  # (B, T', C)
-            if output.shape[2] == frames.shape[2]:
-                # A strided layer's input is thinned to the frames of its output. The step is the layer's stride, not
-                # the ratio of the lengths, which for a short utterance depends on its padding.
+            output = block(frames, padding_mask)  # (B, T', C')
+            if self.skip_connections and output.shape[2] == frames.shape[2]:
+                # The input is thinned to the frames of the output by the stride of the block, not by the ratio of the
+                # lengths, which for a short utterance depends on its padding.
                 output = (output + frames[:, :: block.stride][:, : output.shape[1]]) * self.residual_scale
-            waiting = ready(output)
-        latents = waiting.done()
-        return torch.log(latents.abs() + 1) if self.log_compression else latents
+            frames = output
+        return torch.log(frames.abs() + 1) if self.log_compression else frames
 
 
 class ConvFeatureEncoder(FeatureEncoder):
@@ -234,7 +196,17 @@ class ConvFeatureEncoder(FeatureEncoder):
         for index, (width, kernel, stride) in enumerate(layers):
             num_groups = {"first_group": width if index == 0 else 0, "layer": 0, "group": 1}[normalization]
             blocks.append(
-                ConvBlock(input_dim, width, kernel, stride, num_groups, normalization == "layer", bias, activation)
+                ConvBlock(
+                    input_dim,
+                    width,
+                    kernel,
+                    stride,
+                    num_groups,
+                    layer_norm=normalization == "layer",
+                    bias=bias,
+                    activation=activation,
+                    recompute=not skip_connections and index < len(layers) - 1,
+                )
             )
             self.receptive_field += (kernel - 1) * self.stride
             self.stride *= stride

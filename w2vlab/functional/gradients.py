@@ -22,7 +22,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 def scale_gradient(value: Tensor, scale: float) -> Tensor:
     """Returns `value` as it is and multiplies the gradient that flows back through it by `scale`."""
-    if scale == 1.0:
+    if scale == 1.0 or not value.requires_grad:  # TorchScript cannot save a function of autograd
         return value
     scaled: Tensor = _ScaleGradient.apply(value, scale)
     return scaled

@@ -26,3 +26,9 @@ Each one begins with `torch.autocast(…, enabled=False)` and `at_least_float32`
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Returns `tensor` in float32, or as it is where it is float64 already: half precision is raised, none lowered."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """Returns the precision in which matrix products of `tensor` are computed."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.contexts.positions import correlate
+from w2vlab.functional.kernels import grouped_conv1d
 from w2vlab.modules.objective import Objective
 from w2vlab.modules.without_values import Overridden, all_layers, objective_without_values, without_values
 from w2vlab.types import AudioBatch
@@ -137,14 +137,14 @@ def count_flops(model: Objective, batch_size: int, num_samples: int) -> int:
 
 
 def _count(model: Objective, batch_size: int, num_samples: int) -> int:
-    with without_values(model) as state, Overridden({correlate: _as_defined}):
+    with without_values(model) as state, Overridden({grouped_conv1d: _as_defined}):
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
             objective_without_values(model, state, batch_size, num_samples).backward()  # type: ignore[no-untyped-call]
         return int(counter.get_total_flops())
 
 
 def _as_defined(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """Is the convolution that products of spectra come to: what a model asks for is counted, not a way to it."""
+    """Computes `grouped_conv1d` as a convolution, so that the operations of its definition are counted."""
     return F.conv1d(inputs, weight, padding=padding, groups=inputs.shape[1] // weight.shape[1])
 
 

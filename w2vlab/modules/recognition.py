@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from w2vlab.functional.ctc import log_probabilities
 from w2vlab.functional.gradients import with_zero_gradients
-from w2vlab.functional.noise import Dropout
+from w2vlab.functional.kernels import Dropout
 from w2vlab.interfaces import Masking
 from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.pretrained import Pretrained

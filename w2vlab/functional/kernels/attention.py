@@ -1,4 +1,4 @@
-"""Attention with dropout of its weights on a CPU, where PyTorch's kernel has none and keeps every weight."""
+"""Attention with dropout of its weights on a CPU, where PyTorch's fused kernel has no dropout."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from w2vlab.functional.noise import computes_eagerly_on_cpu, draw_seed, keep_mask
+from w2vlab.functional.kernels.dropout import computes_eagerly_on_cpu, draw_seed, keep_mask
 from w2vlab.functional.precision import at_least_float32
 
 _ROWS_AT_ONCE, _WEIGHTS_AT_ONCE = 512, 1 << 20
-"""Frames that look, and their attention weights, of which so many stay in the cache from one operation to the next."""
+"""Queries, and attention weights, computed at once, so that they stay in the cache from one operation to the next."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, dropout: float) -> Tensor:
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None = None, dropout_p: float = 0.0
+) -> Tensor:
     """Scaled dot-product attention.
 
-    Without dropout, and on a GPU, it is PyTorch's kernel. With dropout on a CPU that one computes every step apart and
-    keeps all weights with their masks; here none is kept, and the backward pass computes and draws them again. As
-    there, what comes in half precision is computed in float32 and rounded once, at the end.
+    Equals `F.scaled_dot_product_attention(query, key, value, attn_mask=~padding_mask[:, None, None, :], dropout_p)`,
+    which is the plain path: up to rounding, and in distribution with dropout, whose random numbers are others. Without
+    dropout, and on a GPU, it calls that function. With dropout on a CPU, PyTorch computes operation by operation and
+    keeps all attention weights and their masks. Here none is kept, and the backward pass computes and draws them
+    again, which uses less memory and time. As in PyTorch's kernel, half precision is computed in float32 and rounded
+    once, at the end.
 
     Args:
         query: Shape `(B, H, T, d)`.
         key: Shape `(B, H, T, d)`.
         value: Shape `(B, H, T, d)`.
-        padding_mask: True on frames that nobody may look at, shape `(B, T)`, or None.
-        dropout: Probability of an attention weight to be dropped.
+        padding_mask: True on frames that get no attention, shape `(B, T)`, or None.
+        dropout_p: Probability of an attention weight to be dropped.
 
     Returns:
         Shape `(B, H, T, d)`.
@@ -39,11 +44,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | Non
         Vaswani et al. 2017, arXiv:1706.03762, Equation 1; the backward pass from Dao et al. 2022, arXiv:2205.14135,
         Appendix B.4.
     """
-    if 0 < dropout < 1 and computes_eagerly_on_cpu(query):
-        mixed: Tensor = _DropoutAttention.apply(query, key, value, padding_mask, dropout, draw_seed())
+    if 0 < dropout_p < 1 and computes_eagerly_on_cpu(query):
+        mixed: Tensor = _DropoutAttention.apply(query, key, value, padding_mask, dropout_p, draw_seed())
         return mixed
     visible = None if padding_mask is None else ~padding_mask[:, None, None, :]  # (B, 1, 1, T)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout_p)
 
 
 class _DropoutAttention(torch.autograd.Function):
@@ -54,14 +59,14 @@ class _DropoutAttention(torch.autograd.Function):
         ctx.dropout, ctx.seed = dropout, seed
         inputs = query, key, value
         query, key, value = (at_least_float32(tensor) for tensor in inputs)
-        # In memory as whoever puts the heads side by side again wants it.
+        # Frames before heads in memory, so that joining the heads copies nothing.
         batch, heads, length, width = query.shape
         output = query.new_empty(batch, length, heads, width).transpose(1, 2)
         for number, (row, some, rows) in _chunks(query):
             weights = _weights(query[row, some, rows], key[row, some], padding_mask, row)  # (h, r, T)
             kept, scale = keep_mask(tuple(weights.shape), dropout, seed + number, weights.dtype)
             output[row, some, rows] = weights.mul_(kept) @ value[row, some] * scale
-        ctx.save_for_backward(*inputs, padding_mask, output)  # not rounded: gradients are differences from it
+        ctx.save_for_backward(*inputs, padding_mask, output)  # unrounded, because gradients are differences from it
         return output.to(inputs[0].dtype)
 
     @staticmethod
@@ -70,13 +75,13 @@ class _DropoutAttention(torch.autograd.Function):
         *inputs, padding_mask, output = ctx.saved_tensors
         dtype = inputs[0].dtype
         query, key, value, gradient = (at_least_float32(tensor) for tensor in (*inputs, grad_outputs[0]))
-        # One after another in memory, as the projection that they come from has them.
+        # Side by side in memory, as in the output of the projection, so that its gradient is not copied together.
         batch, heads, length, width = query.shape
         grads = query.new_empty(batch, length, 3, heads, width).permute(2, 0, 3, 1, 4)
         grads[1:].zero_()
         grad_query, grad_key, grad_value = grads
         factor = 1 / math.sqrt(width)
-        # The mean gradient of a row's weights, which softmax takes off each of them.
+        # The mean gradient of a row's weights, which the gradient of softmax subtracts from each of them.
         means = (gradient * output).sum(dim=-1, keepdim=True)  # (B, H, T, 1)
         for number, (row, some, rows) in _chunks(query):
             at = row, some, rows
@@ -92,26 +97,26 @@ class _DropoutAttention(torch.autograd.Function):
         return grad_query, grad_key, grad_value, None, None, None
 
 
-Place = tuple[int, slice, slice]
-"""An utterance, some of its heads, and some of the frames that look."""
+Chunk = tuple[int, slice, slice]
+"""An utterance, some of its heads, and some of its queries."""
 
 
-def _chunks(query: Tensor) -> Iterator[tuple[int, Place]]:
-    """Yields the number and the place of each part of the attention weights."""
+def _chunks(query: Tensor) -> Iterator[tuple[int, Chunk]]:
+    """Yields the number and the indices of each chunk of the attention weights."""
     batch, heads, length, _ = query.shape
     num_rows = min(length, _ROWS_AT_ONCE)
     num_heads = max(1, _WEIGHTS_AT_ONCE // (num_rows * length))
-    places = (
+    chunks = (
         (row, slice(head, head + num_heads), slice(first, first + num_rows))
         for row in range(batch)
         for head in range(0, heads, num_heads)
         for first in range(0, length, num_rows)
     )
-    yield from enumerate(places)
+    yield from enumerate(chunks)
 
 
 def _weights(query: Tensor, key: Tensor, padding_mask: Tensor | None, row: int) -> Tensor:
-    """Returns the attention weights `(h, r, T)` of a place."""
+    """Returns the attention weights `(h, r, T)` of a chunk."""
     scores = query * (1 / math.sqrt(query.shape[-1])) @ key.transpose(1, 2)
     if padding_mask is not None:
         scores.masked_fill_(padding_mask[row], -torch.inf)

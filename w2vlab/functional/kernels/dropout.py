@@ -1,4 +1,4 @@
-"""Dropout on a CPU, where drawing a random number for each element takes longer than what is done to it."""
+"""Dropout with 16 random bits an element on a CPU, where drawing them takes longer than the product."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from w2vlab.functional.kernels.plain import uses_plain_kernels
+from w2vlab.functional.kernels.recompute import Frames, Recomputed, as_tensor
+
 LEVELS = 1 << 16
-"""Of a 16-bit number: a probability is rounded to a multiple of one over it, and the scale follows what it became."""
+"""Values of a 16-bit number: a probability is rounded to a multiple of 1 / LEVELS, and the scale follows it."""
 
 
 def draw_seed() -> int:
@@ -21,8 +24,9 @@ def draw_seed() -> int:
 
 
 def computes_eagerly_on_cpu(tensor: Tensor) -> bool:
-    """Tells whether `tensor` has its values on a CPU and is worked on step by step, not traced or compiled."""
-    return tensor.device.type == "cpu" and type(tensor) is Tensor and not torch.compiler.is_compiling()
+    """Returns whether the CPU kernel can be used: `tensor` is on a CPU, and nothing is traced or compiled."""
+    eager = type(tensor) is Tensor and not torch.compiler.is_compiling() and not uses_plain_kernels()
+    return eager and tensor.device.type == "cpu"
 
 
 def keep_mask(shape: tuple[int, ...], dropout: float, seed: int, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -67,12 +71,16 @@ def _drop(frames: Tensor, dropout: float, seed: int) -> Tensor:
 
 
 def dropout(frames: Tensor, probability: float, training: bool) -> Tensor:
-    """Drops elements of `frames` like `F.dropout`; on a CPU with fewer random bits.
+    """Drops elements of `frames`.
+
+    Equals `F.dropout(frames, probability, training)`, which is the plain path, in distribution: on a CPU the random
+    numbers are others, of 16 bits each. It uses less time, and less memory because the backward pass draws the mask
+    again.
 
     Args:
         frames: Any shape.
-        probability: Of an element to be dropped.
-        training: Otherwise nothing is.
+        probability: Probability of an element to be dropped.
+        training: Whether elements are dropped.
     """
     if not training or not 0 < probability < 1 or not computes_eagerly_on_cpu(frames):
         return F.dropout(frames, probability, training)
@@ -80,9 +88,11 @@ def dropout(frames: Tensor, probability: float, training: bool) -> Tensor:
     return dropped
 
 
-class Dropout(torch.nn.Dropout):
-    """PyTorch's, by `dropout`."""
+class Dropout(nn.Dropout):
+    """Equals `nn.Dropout` in distribution, by `dropout`; recomputed frames stay so if nothing is dropped."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Drops elements of `input` in training."""
-        return dropout(input, self.p, self.training)
+    def forward(self, input: Frames) -> Frames:  # type: ignore[override]
+        """Drops elements of `input`, of any shape, in training."""
+        if isinstance(input, Recomputed) and not (self.training and self.p > 0):
+            return input
+        return dropout(as_tensor(input), self.p, self.training)

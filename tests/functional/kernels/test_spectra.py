@@ -1,4 +1,4 @@
-"""The convolutional positions, and what is computed in place of the convolution."""
+"""Products of spectra equal the grouped convolution, and the convolutional positions are made of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from w2vlab.contexts.positions import ConvPositions, correlate
+from w2vlab.contexts.positions import ConvPositions
+from w2vlab.functional.kernels import grouped_conv1d
 
 
 @pytest.mark.parametrize(("kernel", "length"), [(128, 781), (128, 40), (8, 30), (5, 17), (1, 9)])
@@ -17,7 +18,7 @@ def test_products_of_spectra_are_the_convolution(kernel: int, length: int, group
     inputs = torch.randn(2, 12, length, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(12, 12 // groups, kernel, dtype=torch.float64, requires_grad=True)
     expected = F.conv1d(inputs, weight, padding=kernel // 2, groups=groups)
-    found = correlate(inputs, weight, kernel // 2)
+    found = grouped_conv1d(inputs, weight, kernel // 2)
     assert_close(found, expected)
     upstream = torch.randn_like(expected)
     for own, other in zip(
@@ -32,7 +33,7 @@ def test_under_autocast_spectra_are_float32_and_the_result_is_not() -> None:
     torch.manual_seed(0)
     inputs, weight = torch.randn(2, 12, 50), torch.randn(12, 4, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = correlate(inputs, weight, 4)
+        found = grouped_conv1d(inputs, weight, 4)
     assert found.dtype == torch.bfloat16
     assert_close(found, F.conv1d(inputs, weight, padding=4, groups=3).bfloat16(), rtol=1 / 128, atol=1e-5)
 
@@ -41,5 +42,6 @@ def test_positions_are_those_of_the_module_that_has_the_parameters() -> None:
     torch.manual_seed(0)
     positions = ConvPositions(12, 8, 3).double()
     frames = torch.randn(2, 30, 12, dtype=torch.float64)
-    expected = F.gelu(positions.conv(frames.transpose(1, 2))[..., :30]).transpose(1, 2)
+    convolved = F.conv1d(frames.transpose(1, 2), positions.conv.weight, positions.conv.bias, padding=4, groups=3)
+    expected = F.gelu(convolved[..., :30]).transpose(1, 2)
     assert_close(positions(frames), expected)

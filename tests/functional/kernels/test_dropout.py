@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from w2vlab.functional.noise import LEVELS, Dropout, draw_seed, dropout, keep_mask
+from w2vlab.functional.kernels.dropout import LEVELS, Dropout, draw_seed, dropout, keep_mask
 
 
 @pytest.mark.parametrize("probability", [0.05, 0.1, 0.5, 0.9])

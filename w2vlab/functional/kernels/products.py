@@ -1,4 +1,7 @@
-"""The arithmetic of a convolution over time and of its gradients: products over windows in place, or cuDNN's."""
+"""The arithmetic of a convolution over time and of its gradients: matrix products over views, or cuDNN.
+
+Each function here equals `F.conv1d` with channels last, or a gradient of it, up to rounding.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def convolve(frames: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -
 
 
 class WeightGradient:
-    """The gradient of a weight, as a sum over utterances, in float32 at the least.
+    """The gradient of a weight: a sum over utterances, in float32 or wider.
 
     Args:
         weight: Shape `(D, C, kernel)`.
@@ -39,7 +42,7 @@ class WeightGradient:
         self._matrix = weight.new_zeros(len(weight), weight.shape[1] * weight.shape[2], dtype=dtype)
 
     def add(self, frames: Tensor, gradient: Tensor) -> None:
-        """Adds what some utterances give: contiguous `frames` `(B, T, C)`, and `gradient` `(B, T', D)`."""
+        """Adds the gradient of some utterances: contiguous `frames` `(B, T, C)`, and `gradient` `(B, T', D)`."""
         if frames.device.type == "cuda":
             found = _gradient_by_library(frames, gradient, self.weight, self.stride, of_frames=False)
             self._matrix += _as_matrix(found)
@@ -66,7 +69,7 @@ def frames_gradient(frames: Tensor, gradient: Tensor, weight: Tensor, stride: in
     result = torch.empty_like(frames)
     if kernel < stride:
         result.zero_()
-    else:  # all but the rest behind the last window is written by the first product
+    else:  # the first product writes everything but the frames after the last window
         result[:, covered:] = 0
     matrix = _as_matrix(weight)
     for windows, columns in _pieces(result, kernel, stride):
@@ -137,7 +140,7 @@ def _gradient_by_library(frames: Tensor, gradient: Tensor, weight: Tensor, strid
     "w2vlab::convolve", mutates_args=(), schema="(Tensor frames, Tensor weight, Tensor? bias, int stride) -> Tensor"
 )
 def convolve_in_graph(frames: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """`convolve` as one operation, which a compiler leaves as it is: it would lay the frames out channels first."""
+    """`convolve` as one operation for a compiler, which otherwise transposes frames to channels first and back."""
     return convolve(frames.contiguous(), weight, bias, stride)
 
 

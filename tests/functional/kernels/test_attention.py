@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-import w2vlab.functional.attention as attention
-from w2vlab.functional.attention import attend
-from w2vlab.functional.noise import draw_seed, keep_mask
+import w2vlab.functional.kernels.attention as attention
+from w2vlab.functional.kernels import scaled_dot_product_attention
+from w2vlab.functional.kernels.dropout import draw_seed, keep_mask
 
 B, H, T, WIDTH, DROPOUT = 2, 3, 17, 4, 0.3
 
 
 @pytest.fixture
-def _small_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several places an utterance, with a rest of heads and of rows."""
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks an utterance; the last ones have fewer heads and fewer queries."""
     monkeypatch.setattr(attention, "_ROWS_AT_ONCE", 7)
     monkeypatch.setattr(attention, "_WEIGHTS_AT_ONCE", 2 * 7 * T)
 
@@ -36,18 +36,18 @@ def by_formula(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor |
         scores = scores.masked_fill(padding_mask[:, None, None], -torch.inf)
     kept = torch.empty(B, H, T, T, dtype=query.dtype)
     scale = 0.0
-    for number, place in attention._chunks(query):
-        kept[place], scale = keep_mask(tuple(kept[place].shape), DROPOUT, seed + number, query.dtype)
+    for number, chunk in attention._chunks(query):
+        kept[chunk], scale = keep_mask(tuple(kept[chunk].shape), DROPOUT, seed + number, query.dtype)
     return (scores.softmax(dim=-1) * kept * scale) @ value
 
 
-@pytest.mark.usefixtures("_small_places")
+@pytest.mark.usefixtures("_small_chunks")
 @pytest.mark.parametrize("padded", [False, True])
 def test_values_and_gradients_are_those_of_the_formula(padded: bool) -> None:
     inputs = projections()
     mask = torch.arange(T)[None] >= torch.tensor([T, 10])[:, None] if padded else None
     torch.manual_seed(3)
-    output = attend(*inputs, mask, DROPOUT)
+    output = scaled_dot_product_attention(*inputs, mask, DROPOUT)
     torch.manual_seed(3)
     expected = by_formula(*inputs, mask, draw_seed())
     assert_close(output, expected)
@@ -58,11 +58,11 @@ def test_values_and_gradients_are_those_of_the_formula(padded: bool) -> None:
         assert_close(found, wanted)
 
 
-@pytest.mark.usefixtures("_small_places")
+@pytest.mark.usefixtures("_small_chunks")
 def test_every_weight_is_dropped_by_a_draw_of_its_own() -> None:
     """Equal weights and one-hot values: the output is the mask. Six standard deviations."""
     query = torch.zeros(B, H, T, T)
-    output = attend(query, query, torch.eye(T).expand(B, H, T, T), None, DROPOUT)
+    output = scaled_dot_product_attention(query, query, torch.eye(T).expand(B, H, T, T), None, DROPOUT)
     kept = output > 0
     assert abs(kept.float().mean().item() - (1 - DROPOUT)) < 6 * math.sqrt(DROPOUT * (1 - DROPOUT) / kept.numel())
     rows = {tuple(row.tolist()) for row in kept.reshape(-1, T)}
@@ -72,7 +72,7 @@ def test_every_weight_is_dropped_by_a_draw_of_its_own() -> None:
 def test_neither_weights_nor_masks_are_kept() -> None:
     inputs, kept = projections(), []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        attend(*inputs, None, DROPOUT)
+        scaled_dot_product_attention(*inputs, None, DROPOUT)
     assert max(tensor.numel() for tensor in kept) == B * H * T * WIDTH
 
 
@@ -82,7 +82,9 @@ def test_without_dropout_it_is_torchs_and_draws_nothing(padded: bool) -> None:
     mask = torch.arange(T)[None] >= torch.tensor([T, 10])[:, None] if padded else None
     state = torch.get_rng_state()
     visible = None if mask is None else ~mask[:, None, None]
-    assert_close(attend(*inputs, mask, 0.0), F.scaled_dot_product_attention(*inputs, attn_mask=visible))
+    assert_close(
+        scaled_dot_product_attention(*inputs, mask, 0.0), F.scaled_dot_product_attention(*inputs, attn_mask=visible)
+    )
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -101,6 +103,6 @@ def test_half_precision_is_rounded_no_more_than_in_torchs(sharpness: float) -> N
         assert all(tensor.dtype == torch.bfloat16 for tensor in found[0])
         return [((half - exact).norm() / exact.norm()).item() for half, exact in zip(*found, strict=True)]
 
-    ours = errors(lambda *inputs: attend(*inputs, None, DROPOUT))
+    ours = errors(lambda *inputs: scaled_dot_product_attention(*inputs, None, DROPOUT))
     torchs = errors(lambda *inputs: F.scaled_dot_product_attention(*inputs, dropout_p=DROPOUT))
     assert all(mine < 1.1 * theirs for mine, theirs in zip(ours, torchs, strict=True)), (ours, torchs)

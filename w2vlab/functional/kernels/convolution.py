@@ -1,0 +1,151 @@
+"""Convolutions over time, and linear layers, whose input may be recomputed in the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from w2vlab.functional.kernels.plain import uses_plain_kernels
+from w2vlab.functional.kernels.products import WeightGradient, convolve, convolve_in_graph, frames_gradient
+from w2vlab.functional.kernels.recompute import Frames, Recomputed, Step, as_recomputed, as_tensor, run_steps
+from w2vlab.functional.precision import autocast_dtype
+
+_RECOMPUTED_AT_ONCE = 1 << 22
+"""Numbers that are recomputed at once on a CPU, so that they take no more than 16 MiB."""
+
+
+def conv1d(frames: Frames, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """Convolves frames over time; the channels are the last axis.
+
+    Equals `F.conv1d(frames.transpose(1, 2), weight, bias, stride).transpose(1, 2)` up to rounding, which is the plain
+    path. Recomputed frames are not kept for the backward pass, so that it uses less memory.
+
+    On a CPU a window of `stride` frames that begins at a multiple of `stride` is one row of a matrix that is already in
+    memory. So taps 0 to `stride - 1` are one matrix product, the next `stride` taps another one, and so on; the two
+    gradients are such products as well. This takes half the time of the gradients of PyTorch's convolution. On a GPU it
+    is cuDNN's convolution of images one pixel high, channels last, in half the time of its convolution of `(B, C, T)`.
+
+    Args:
+        frames: Shape `(B, T, C)`.
+        weight: As of `nn.Conv1d`, shape `(D, C, kernel)`.
+        bias: Shape `(D,)`, or None.
+        stride: Frames from one window to the next.
+
+    Returns:
+        Shape `(B, (T - kernel) // stride + 1, D)`.
+    """
+    if uses_plain_kernels():
+        return F.conv1d(as_tensor(frames).transpose(1, 2), weight, bias, stride).transpose(1, 2)
+    dtype = autocast_dtype(weight)
+    bias = None if bias is None else bias.to(dtype)
+    if torch.compiler.is_compiling():  # the compiler decides what is recomputed
+        if weight.shape[2] == stride == 1:
+            return F.linear(as_tensor(frames), weight[..., 0], bias)
+        convolved: Tensor = convolve_in_graph(as_tensor(frames).to(dtype), weight.to(dtype), bias, stride)
+        return convolved
+    recomputed = as_recomputed(frames)
+    tensors = *recomputed.per_utterance, *recomputed.shared
+    output: Tensor = _Conv1d.apply(
+        recomputed.steps, len(recomputed.per_utterance), stride, weight.to(dtype), bias, *tensors
+    )
+    return output
+
+
+class Conv1d(nn.Conv1d):
+    """A convolution over time of frames `(B, T, C)`.
+
+    Equals `nn.Conv1d(in_channels, out_channels, kernel_size, stride, bias=bias)` up to rounding, with the channels of
+    input and output on the last axis; see `conv1d`.
+
+    Args:
+        in_channels: Channels C of the input.
+        out_channels: Channels D of the output.
+        kernel_size: Frames that an output frame sees.
+        stride: Frames from one window to the next.
+        bias: Whether the convolution has a bias.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
+
+    def forward(self, input: Frames) -> Tensor:
+        """Maps `input` `(B, T, C)` to `(B, (T - kernel) // stride + 1, D)`."""
+        return conv1d(input, self.weight, self.bias, self.stride[0])
+
+
+class Linear(nn.Linear):
+    """Equals `nn.Linear` up to rounding; it uses less memory for a recomputed input, which is not kept."""
+
+    def forward(self, input: Frames) -> Tensor:
+        """Maps `input` `(B, T, C)` to `(B, T, D)`; a tensor may have any shape `(..., C)`."""
+        if isinstance(input, Recomputed):
+            return conv1d(input, self.weight[..., None], self.bias)
+        return super().forward(input)
+
+
+class _Conv1d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        steps: tuple[Step, ...],
+        num_per_utterance: int,
+        stride: int,
+        weight: Tensor,
+        bias: Tensor | None,
+        *tensors: Tensor | None,
+    ) -> Tensor:
+        ctx.steps, ctx.num_per_utterance, ctx.stride = steps, num_per_utterance, stride
+        ctx.save_for_backward(weight, *tensors)
+        frames = run_steps(steps, tensors[:num_per_utterance], tensors[num_per_utterance:])
+        return convolve(frames.to(weight.dtype).contiguous(), weight, bias, stride)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *kept = ctx.saved_tensors
+        _, needs_bias, *needs = ctx.needs_input_grad[3:]
+        gradient = grad_outputs[0].contiguous()
+        num_per_utterance = ctx.num_per_utterance
+        per_utterance, shared = kept[:num_per_utterance], kept[num_per_utterance:]
+        grads: list[Tensor | None] = [None] * len(kept)
+        weight_gradient = WeightGradient(weight, ctx.stride)
+        size = len(gradient)
+        if gradient.device.type == "cpu":  # a few utterances at once are as fast as all of them
+            numbers = gradient.shape[1] * ctx.stride * weight.shape[1]  # of one utterance
+            size = min(size, _RECOMPUTED_AT_ONCE // max(1, numbers))
+        size = max(1, size)
+        for first in range(0, len(gradient), size):
+            some = slice(first, first + size)
+            tensors = [None if tensor is None else tensor[some] for tensor in per_utterance] + shared
+            leaves = [
+                None if tensor is None else tensor.detach().requires_grad_(need)
+                for tensor, need in zip(tensors, needs, strict=True)
+            ]
+            with torch.enable_grad():
+                recomputed = run_steps(ctx.steps, leaves[:num_per_utterance], leaves[num_per_utterance:])
+            frames = recomputed.detach().to(weight.dtype).contiguous()
+            weight_gradient.add(frames, gradient[some])
+            wanted = {number: leaf for number, leaf in enumerate(leaves) if leaf is not None and leaf.requires_grad}
+            if not wanted:
+                continue
+            grad_frames = frames_gradient(frames, gradient[some], weight, ctx.stride)
+            del frames
+            found = torch.autograd.grad(recomputed, list(wanted.values()), grad_frames.to(recomputed.dtype))
+            for number, grad in zip(wanted, found, strict=True):
+                before = grads[number]
+                if number >= num_per_utterance:
+                    grads[number] = grad if before is None else before + grad
+                elif size == len(gradient):
+                    grads[number] = grad
+                else:
+                    if before is None:
+                        before = grads[number] = torch.empty_like(per_utterance[number])
+                    before[some] = grad
+        grad_bias = gradient.sum(dim=(0, 1)) if needs_bias else None
+        return None, None, None, weight_gradient.total(), grad_bias, *grads

@@ -1,0 +1,75 @@
+"""Wide grouped convolutions over time as products of spectra."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
+
+from w2vlab.functional.kernels.plain import uses_plain_kernels
+from w2vlab.functional.precision import at_least_float32, autocast_dtype
+
+
+class GroupedConv1d(nn.Conv1d):
+    """A wide grouped convolution with as many frames in its output as in its input.
+
+    Equals `nn.Conv1d(num_channels, num_channels, kernel_size, padding=kernel_size // 2, groups=groups)` up to rounding,
+    without the last frame, which is one too many, if the kernel is even. It uses less time for a wide kernel; see
+    `grouped_conv1d`.
+
+    Args:
+        num_channels: Channels D of input and output.
+        kernel_size: Frames that an output frame sees.
+        groups: Groups of channels.
+    """
+
+    bias: Tensor
+
+    def __init__(self, num_channels: int, kernel_size: int, groups: int) -> None:
+        super().__init__(num_channels, num_channels, kernel_size, padding=kernel_size // 2, groups=groups)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps `input` `(B, D, T)` to `(B, D, T)`."""
+        output = grouped_conv1d(input, self.weight, self.kernel_size[0] // 2)[..., : input.shape[2]]
+        return output + self.bias[:, None]
+
+
+def grouped_conv1d(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """Convolves along time, in groups and at stride 1, by the Fourier transform of overlapping blocks.
+
+    Equals `F.conv1d(inputs, weight, padding=padding, groups=groups)` up to rounding, which is the plain path.
+
+    A kernel of 128 frames takes 128 multiplications for each frame and pair of channels; a spectrum takes one. Blocks
+    are twice as long as the kernel whatever the length of the audio, so that the spectrum of the weight stays small and
+    a GPU plans one transform for all batches. Neither cuDNN nor oneDNN has a fast kernel for such a convolution.
+
+    Args:
+        inputs: Shape `(B, D, T)`.
+        weight: Shape `(D, D / groups, kernel)`.
+        padding: Zeros before the first frame, and as many after the last one.
+
+    Returns:
+        Shape `(B, D, T + 2 * padding - kernel + 1)`, in the precision of matrix products of the inputs.
+
+    Reference:
+        The overlap-save method: Oppenheim and Schafer, Discrete-Time Signal Processing, Section 8.7.3.
+    """
+    if has_torch_function((inputs, weight)):  # so that a counter of operations can count those of a convolution
+        output: Tensor = handle_torch_function(grouped_conv1d, (inputs, weight), inputs, weight, padding)
+        return output
+    dtype, (dim, width, kernel) = autocast_dtype(inputs), weight.shape
+    if uses_plain_kernels():
+        return F.conv1d(inputs, weight, padding=padding, groups=dim // width)
+    count = inputs.shape[2] + 2 * padding - kernel + 1
+    num_blocks = -(-count // kernel)
+    with torch.autocast(inputs.device.type, enabled=False):
+        inputs, weight = at_least_float32(inputs), at_least_float32(weight)
+        after = (num_blocks + 1) * kernel - padding - inputs.shape[2]
+        blocks = F.pad(inputs, (padding, after)).unfold(2, 2 * kernel, kernel)  # (B, D, N, 2 * kernel)
+        spectra = torch.fft.rfft(blocks).unflatten(1, (dim // width, width))  # (B, G, C, N, F)
+        filters = torch.fft.rfft(weight, 2 * kernel).conj().unflatten(0, (dim // width, width))  # (G, D / G, C, F)
+        products = torch.einsum("bgcnf,gdcf->bgdnf", spectra, filters).flatten(1, 2)
+        # The second half of each block has wrapped around; the next block has it whole.
+        outputs: Tensor = torch.fft.irfft(products, 2 * kernel)[..., :kernel].flatten(2)[..., :count]
+        return outputs.to(dtype)
