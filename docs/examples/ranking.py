@@ -16,19 +16,19 @@ from w2vlab.types import LossOutput, PredictionTask, TargetSpec
 
 
 class RankingLoss(PredictionLoss):
-    """Asks that the true target scores above each distractor by itself, and not above all of them together.
+    """Ranks the true target above each distractor separately, and not above all of them together.
 
     The mean over the distractors of `log(1 + exp(distractor - target))`; it starts near ln 2.
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
-        targets: What the targets are; supplied by the module, not by YAML.
+        targets: Width and codebooks of the targets; supplied by the module, not by YAML.
         projection_dim: Width in which contexts and targets are compared.
-        num_negatives: Distractors K of a prediction, other frames of the same utterance.
-        logit_temperature: By which cosine similarities are divided.
+        num_negatives: Distractors K per prediction, other frames of the same utterance.
+        logit_temperature: Divisor of the cosine similarities.
 
     Reference:
-        Rendle et al. 2009, arXiv:1205.2618, Section 4.1, without its regularisation.
+        Rendle et al. 2009, arXiv:1205.2618, Section 4.1, without its regularization.
     """
 
     name: ClassVar[str] = "ranking"
@@ -52,16 +52,16 @@ class RankingLoss(PredictionLoss):
         self.target_projection = nn.Linear(targets.dim, projection_dim)
 
     def min_frames(self, first_ahead: int) -> int:
-        """Returns the frames up to the first target, and no fewer than that and a distractor."""
+        """Returns the frames up to the first target, at least two: a target and a distractor."""
         return max(2, first_ahead + 1)
 
     def forward(self, task: PredictionTask) -> LossOutput:
-        """Returns the summed loss over all frames that count.
+        """Returns the summed loss over all frames that are not padding.
 
         Raises:
             ValueError: No utterance has a distractor, or a frame far enough ahead.
         """
-        ahead = task.first_ahead  # 0 where frames are hidden; else how far a target is from its context
+        ahead = task.first_ahead  # 0 if frames are masked; otherwise frames from context to target
         remaining = frames_with_target(task.num_valid, ahead)
         quantized = task.targets.quantized  # (B, N, E)
         own = torch.arange(quantized.shape[1], device=quantized.device).expand(quantized.shape[:2])  # (B, N)
@@ -72,13 +72,13 @@ class RankingLoss(PredictionLoss):
             draw_for_task(task, self.num_negatives)[:, ahead:],  # addressed by seed, update and utterance
             fingerprint(quantized),
             self.logit_temperature,
-        )  # (B, N - ahead, 1 + K), the true target first; one that is the target's equal is minus infinity
+        )  # (B, N - ahead, 1 + K), the true target first; distractors equal to the target are minus infinity
         losses = F.softplus(logits[..., 1:] - logits[..., :1]).mean(dim=-1)  # (B, N - ahead)
         padding = make_padding_mask(remaining, losses.shape[1], losses.device)
         if padding is not None:
             losses = losses.masked_fill(padding, 0.0)
         return LossOutput(
-            total=losses.sum(),  # a sum with its counts: the mean is taken over the whole update
+            total=losses.sum(),  # a sum with its counts: the mean is taken over the global batch
             counts=remaining,
             num_correct=count_correct(logits, None if padding is None else ~padding),
             num_candidates=1 + self.num_negatives,

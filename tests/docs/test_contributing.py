@@ -1,4 +1,4 @@
-"""The parts that CONTRIBUTING adds keep the contracts and pass their tests."""
+"""The parts in CONTRIBUTING pass the contracts and their own tests."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from softmax_quantizer import SoftmaxQuantizer
 CONTRACTS = [f"tests/contracts/test_{name}.py" for name in ("every_part", "networks", "masking")]
 
 
-def test_the_quantizer_and_the_masking_keep_the_contracts(tmp_path: Path) -> None:
-    """In a process of their own, because a subclass stays registered."""
+def test_the_quantizer_and_the_masking_pass_the_contracts(tmp_path: Path) -> None:
+    """In a separate process, because a subclass stays registered."""
     (tmp_path / "softmax_quantizer.py").write_text(QUANTIZER, encoding="utf-8")
     (tmp_path / "block_masking.py").write_text(MASKING, encoding="utf-8")
     own = tmp_path / "test_new_parts.py"

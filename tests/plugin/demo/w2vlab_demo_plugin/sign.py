@@ -10,7 +10,7 @@ from w2vlab.types import QuantizerOutput
 
 
 class SignQuantizer(Quantizer):
-    """Keeps only the sign of the first latents; nothing is learned.
+    """Keeps only the sign of the first latents; nothing is trained.
 
     Args:
         input_dim: Width C of the latents.
@@ -31,7 +31,7 @@ class SignQuantizer(Quantizer):
         """Quantizes latents `(B, N, C)`."""
         kept = latents[..., : self.num_codebooks]
         codes = (kept > 0).long()
-        # Straight through: the value is the sign, the gradient the latent's.
+        # Straight-through: the value is the sign, the gradient is that of the latent.
         return QuantizerOutput(self.lookup(codes) + kept - kept.detach(), codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
