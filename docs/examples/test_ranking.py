@@ -12,11 +12,11 @@ from w2vlab.types import PredictionTask, QuantizerOutput, RandomAddress, TargetS
 
 
 def test_each_distractor_is_compared_with_the_target() -> None:
-    """The mean over the distractors of a frame, summed over the frames that are not padding."""
+    """And the mean is taken over the distractors of a frame, the sum over frames that are no padding."""
     torch.manual_seed(0)
     loss = RankingLoss(6, TargetSpec(5, 0, 0), projection_dim=4, num_negatives=3, logit_temperature=0.5).double()
     context, quantized = torch.randn(2, 7, 6).double(), torch.randn(2, 7, 5).double()
-    quantized[0, 3] = quantized[0, 5]  # a distractor equal to the target adds nothing to the loss
+    quantized[0, 3] = quantized[0, 5]  # a distractor that is the target's equal costs nothing
     targets = QuantizerOutput(quantized, torch.zeros(2, 7, 0, dtype=torch.int64))
     task = PredictionTask(context, targets, (7, 4), RandomAddress(1, 0, ("a", "b")), first_ahead=0)
     with torch.no_grad():
