@@ -142,4 +142,4 @@ def test_invalid_options_are_named(arguments: list[str], message: str, capsys: p
 def test_cuda_without_a_device_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         gpu_step.main(["--tiny", "--device=cuda"])
-    assert "`--device` must be cpu where there is no CUDA device, but is cuda." in capsys.readouterr().err
+    assert "`--device` must be cpu if there is no CUDA device, but is cuda." in capsys.readouterr().err
