@@ -1,1 +1,1 @@
-"""What is measured by hand, and what came out: see RESULTS.md."""
+"""Benchmarks that are run by hand; RESULTS.md has the results."""

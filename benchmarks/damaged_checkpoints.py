@@ -1,10 +1,10 @@
-"""Damages the last checkpoint of a small run in every way, and sees what a run would resume from.
+"""Damages the last checkpoint of a small run in many ways, and checks which checkpoint a run would resume from.
 
 python -m benchmarks.damaged_checkpoints --flips 3000 --blocks 500 --cuts 200
 
-Recognised: the checkpoint before it is used. Harmless: the file itself is used, and every number and name in it is as
-it was. Wrongly accepted: it is used and differs, or code in it has run. Error: the decision ends in one, although the
-checkpoint before it is whole. Stuck: it takes longer than `--patience`.
+Recognised: the previous checkpoint is used. Harmless: the file itself is used, and every number and name in it is
+unchanged. Wrongly accepted: it is used and differs, or code in it has run. Error: choosing a checkpoint raises an
+error, although the previous checkpoint is complete. Stuck: it takes longer than `--patience`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def make_checkpoints(root: Path) -> Path:
-    """Trains for four updates; returns `last.ckpt`, beside which there is the one before it."""
+    """Trains for four updates; returns `last.ckpt`; the previous checkpoint is next to it."""
     config = write_config(root)
     flags = ["--trainer.max_steps=4", "--checkpoint.every=2", "--data.num_workers=0", "--throughput.mfu=false"]
     with Run(root / "run", config, *flags) as run:
@@ -77,7 +77,7 @@ Damage = Callable[[Path], object]
 
 
 def tally(last: Path, damages: Iterator[Damage], patience: int) -> Counter[str]:
-    """Damages the last checkpoint in each way, decides, and puts it back."""
+    """Damages the last checkpoint in each way, chooses a checkpoint, and restores it."""
     whole = last.read_bytes()
     expected = _plain(torch.load(last, weights_only=True))
     previous = last.with_name("last-previous.ckpt")
@@ -107,7 +107,7 @@ def _outcome(last: Path, previous: Path, expected: Any, roots: RunRoots, patienc
     try:
         start = find_start("last", roots, training=True)
         if start is None:
-            return "error"  # from the beginning
+            return "error"  # a start from scratch
         if start.checkpoint == previous and not last.with_name("made").exists():
             return "recognised"
         # As the trainer reads it.
@@ -131,7 +131,7 @@ class _StuckError(BaseException):
 
 
 def _plain(value: Any) -> Any:
-    """Returns something that is equal only where every bit of every number, and every name, is the same."""
+    """Returns a value that is equal only if every bit of every number, and every name, is the same."""
     if isinstance(value, torch.Tensor):
         return str(value.dtype), tuple(value.shape), value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
@@ -156,7 +156,7 @@ def bit_flips(last: Path, number: int, draw: random.Random) -> Iterator[Damage]:
 
 
 def _tables(last: Path) -> list[int]:
-    """Returns the bytes that belong to the zip format, and not to what is in it."""
+    """Returns the bytes that belong to the zip format, and not to its contents."""
     size = last.stat().st_size
     with zipfile.ZipFile(last) as file:
         own = [place for entry in file.infolist() for place in range(entry.header_offset, entry.header_offset + 64)]
@@ -222,7 +222,7 @@ class _MakesFolder:
 
 
 def odd(last: Path) -> Iterator[Damage]:
-    """What is no file, or one that cannot be read."""
+    """Paths that are not files, or not readable."""
 
     def instead(make: Callable[[Path], Any]) -> Damage:
         def damage(path: Path) -> None:

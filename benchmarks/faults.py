@@ -1,4 +1,4 @@
-"""Kills a random process of a run of two, again and again, and compares what comes out with an undisturbed run.
+"""Repeatedly kills a random one of two processes of a run, and compares the result with an uninterrupted run.
 
 python -m benchmarks.faults --kills 20
 """
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import UPDATES, Run, compare, furthest, greatest_difference, run_undisturbed, write_config
+from benchmarks.runs import UPDATES, Run, compare, furthest, greatest_difference, run_uninterrupted, write_config
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         config = write_config(root)
-        length = run_undisturbed(root / "whole", config, processes=2)
+        length = run_uninterrupted(root / "whole", config, processes=2)
         print(
             "| killed | after (s) | at update | others ended after (s) | status | message |\n|---|---|---|---|---|---|"
         )
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _kill(run: Run, draw: random.Random, length: float) -> dict[str, Any] | None:
-    """Kills one of the two at a random moment; returns None if the run was over before."""
+    """Kills one of the two at a random time; returns None if the run ended before."""
     rank, after = draw.randrange(2), draw.uniform(0, length)
     if not run.lives_until(time.monotonic() + after):
         return None

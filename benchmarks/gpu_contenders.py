@@ -21,13 +21,13 @@ from w2vlab.types import AudioBatch, RandomAddress
 
 @dataclass
 class Contender:
-    """What is measured.
+    """One training step that is measured.
 
     Attributes:
         name: Its name in the table.
         step: One update; returns the number of targets.
         targets: Those of every update so far.
-        peak_bytes: Most memory that it took at a time; None where nobody can say.
+        peak_bytes: Its peak memory; None if it cannot be measured.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Contender:
     peak_bytes: int | None = None
 
     def __call__(self) -> None:
-        """Does an update."""
+        """Runs one update."""
         self.targets.append(self.step())
 
 
@@ -49,7 +49,7 @@ def autocast(dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dtype) -> Callable[[], int]:
-    """Returns an update of our model, as the trainer does it, on each of the batches in turn."""
+    """Returns an update of our model, like the trainer's, on each of the batches in turn."""
     device = batches[0].waveform.device
     optimizer, updates, turns = adamw(model), itertools.count(), itertools.cycle(batches)
 
@@ -75,7 +75,7 @@ def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dt
 
 
 def theirs(model: Any, waveform: Tensor, dtype: torch.dtype) -> Callable[[], int]:
-    """Returns an update of transformers' model, with a few masks in turn that were drawn beforehand."""
+    """Returns an update of transformers' model, with a few masks in turn that were drawn in advance."""
     device, optimizer = waveform.device, adamw(model)
     drawn = [transformers_inputs(model, waveform) for _ in range(4)]
     counts = [int(inputs["mask_time_indices"].sum()) for inputs in drawn]
@@ -94,7 +94,7 @@ def theirs(model: Any, waveform: Tensor, dtype: torch.dtype) -> Callable[[], int
 
 
 def varied(batch: AudioBatch, count: int) -> list[AudioBatch]:
-    """Returns batches of other sizes and lengths, every second one with padding."""
+    """Returns batches of different sizes and lengths, every second one with padding."""
     found = []
     for number in range(count):
         rows = max(2, len(batch) - number % 3)

@@ -1,4 +1,4 @@
-"""How the GPU benchmark measures: time, the rate of the matrix units, waits for the device, and what was compiled."""
+"""Measurements of the GPU benchmark: time, matrix rate, synchronizations with the device, and compilations."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ COPIES = ("cudaMemcpyAsync", "Memcpy DtoH", "Memcpy HtoD")
 
 
 def finish(device: torch.device) -> None:
-    """Waits for everything that was given to the device."""
+    """Waits for all work on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds_each(step: Step, times: int, device: torch.device) -> float:
-    """Returns the seconds that a call of `step` takes, in the mean over `times` of them in a row.
+    """Returns the mean seconds of `times` consecutive calls of `step`.
 
-    On a GPU between two events in its queue, else by the clock.
+    On a GPU measured with two events, otherwise with the clock.
     """
     finish(device)
     if device.type != "cuda":
@@ -46,10 +46,10 @@ def seconds_each(step: Step, times: int, device: torch.device) -> float:
 
 
 def in_turns(steps: Mapping[str, Step], rounds: int, updates: int, device: torch.device) -> dict[str, list[float]]:
-    """Has all run in turns, so that what slows the machine down for a while does so for all.
+    """Runs all contenders alternately, so that a temporary slowdown of the machine affects all of them.
 
     Returns:
-        For each the seconds of an update, one value a round.
+        For each contender the seconds of an update, one value per round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
@@ -59,7 +59,7 @@ def in_turns(steps: Mapping[str, Step], rounds: int, updates: int, device: torch
 
 
 def matrix_rate(size: int, dtype: torch.dtype, device: torch.device, rounds: int = 5) -> float:
-    """Measures how many floating-point operations a second the device does in square products of `size`."""
+    """Measures the floating-point operations per second of the device in square matrix products of `size`."""
     first, second = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     output = torch.empty_like(first)
 
@@ -71,7 +71,7 @@ def matrix_rate(size: int, dtype: torch.dtype, device: torch.device, rounds: int
 
 
 def peak_memory(step: Step, updates: int, others: int, device: torch.device) -> int:
-    """Returns the most bytes that tensors took at a time during `updates`, less those of `others`, who only wait."""
+    """Returns the peak bytes of tensors during `updates`, without those of the idle `others`."""
     finish(device)
     torch.cuda.reset_peak_memory_stats(device)
     for _ in range(updates):
@@ -81,7 +81,7 @@ def peak_memory(step: Step, updates: int, others: int, device: torch.device) -> 
 
 
 def waits_in(step: Step, updates: int, device: torch.device) -> dict[str, Any]:
-    """Has PyTorch raise where the host would wait for the device; returns how far it came, and why no further."""
+    """Makes PyTorch raise if the host waits for the device; returns the updates done, and the reason if it stopped."""
     finish(device)
     torch.cuda.set_sync_debug_mode("error")
     done, reason = 0, None
@@ -97,7 +97,7 @@ def waits_in(step: Step, updates: int, device: torch.device) -> dict[str, Any]:
 
 
 def calls_in(step: Step, updates: int, device: torch.device) -> dict[str, float]:
-    """Counts waits and copies in a trace, an update each."""
+    """Counts waits and copies per update in a trace."""
     finish(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         for _ in range(updates):
@@ -112,5 +112,5 @@ def calls_in(step: Step, updates: int, device: torch.device) -> dict[str, float]
 
 
 def graphs_compiled() -> int:
-    """Returns how many graphs Dynamo has compiled in this process."""
+    """Returns the number of graphs that Dynamo has compiled in this process."""
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])

@@ -1,16 +1,17 @@
-"""How fast a GPU trains wav2vec 2.0, how much of the card that takes, and that the host never waits for it.
+"""Training speed of wav2vec 2.0 on a GPU, GPU utilization, and synchronizations of the host with the device.
 
     python -m benchmarks.gpu_step --config base --compile --peer transformers --json base.json
     python -m benchmarks.gpu_step --config large --compile --batch 16
 
-An update is one micro-batch of noise, all utterances equally long: masks and negatives are drawn, forward, backward,
-sums for the logs, norm of the gradient, fused AdamW. transformers' model gets the same sizes, dropouts, precision and
-optimiser, and its masks and negatives drawn beforehand by its own functions; LayerDrop is off in all. They run in
-turns, and figures are medians over the rounds. Targets are the hidden frames, which NVIDIA's wav2vec 2.0 calls tokens:
-it publishes 37,610 a second for BASE on one A100 in bf16. The matrix rate is measured, not the data sheet's.
+An update is one micro-batch of noise, all utterances equally long: masks and distractors are drawn, forward, backward,
+sums for the logs, gradient norm, fused AdamW. transformers' model has the same sizes, dropouts, precision and
+optimizer, and its masks and distractors are drawn in advance by its own functions; LayerDrop is off in all. The models
+run alternately, and results are medians over the rounds. Targets are the masked frames, called tokens in NVIDIA's
+wav2vec 2.0: it publishes 37,610 a second for BASE on one A100 in bf16. The matrix rate is measured, and not
+that of the data sheet.
 
-A cold start compiles for minutes before anything is timed: what is done is told as it is done, and figures are written
-as they come. `--tiny --device cpu` runs all of it in seconds, but for what only CUDA can show.
+A cold start compiles for minutes before anything is timed, so each step is printed, and results are written
+as soon as they exist. `--tiny --device cpu` runs all of it in seconds, except what needs CUDA.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ NEEDS_CUDA = "needs CUDA, and this runs on a CPU"
 
 
 def measure(options: argparse.Namespace, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Measures everything that this device can show; gives `save` what there is, whenever there is more."""
+    """Measures everything that this device supports; passes all results so far to `save` after each measurement."""
     start = time.perf_counter()
 
     def say(what: str) -> None:
@@ -154,7 +155,7 @@ def _figures(
 
 
 def _ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """How many times as fast ours is as each other one, by medians, and in the round where that is least and most."""
+    """The speedup of ours over each other one: by medians, and the smallest and largest of the rounds."""
     best = "w2vlab compiled" if "w2vlab compiled" in times else "w2vlab"
     found = {}
     for name, seconds in times.items():
@@ -168,10 +169,10 @@ def _ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 def _compilation(
     model: Any, batch: AudioBatch, lengths: int, dtype: torch.dtype, compiler: CompilerOrEager
 ) -> dict[str, Any]:
-    """Trains on batches of other lengths and counts what is compiled for them."""
+    """Trains on batches of other lengths and counts the compilations."""
     batches = varied(batch, 4 + lengths)
     step = ours(model, batches, dtype)
-    # With and without padding, two sizes of each: from there on, what is compiled must serve every length.
+    # With and without padding, two sizes of each: after that, the compiled graphs must serve every length.
     for _ in range(4):
         step()
     graphs, all_graphs = compiler.num_graphs, graphs_compiled()
@@ -186,7 +187,7 @@ def _compilation(
 
 
 def render(result: dict[str, Any]) -> str:
-    """Returns the figures as a document."""
+    """Returns the results as Markdown."""
     settings, versions = result["settings"], result["versions"]
     lines = [
         f"{result['date']}, {result['device']}, "
@@ -221,9 +222,9 @@ def render(result: dict[str, Any]) -> str:
             f"* {best / NVIDIA:.2f} times the {NVIDIA:,.0f} targets a second that NVIDIA publishes for one A100"
         )
     for name, found in result.get("waits", {}).items():
-        told = "" if found["reason"] is None else f"; then: {found['reason']}"
+        reason = "" if found["reason"] is None else f"; then: {found['reason']}"
         lines.append(
-            f"* {name}: {found['done_without']} of {found['updates']} updates without a wait for the device{told}"
+            f"* {name}: {found['done_without']} of {found['updates']} updates without a wait for the device{reason}"
         )
     for name, found in result.get("calls", {}).items():
         lines.append(f"* {name}, an update: " + ", ".join(f"{count:g} {call}" for call, count in found.items()))
@@ -245,7 +246,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     cuda = torch.cuda.is_available()
     parser.add_argument("--config", choices=CONFIGS, default="base")
-    parser.add_argument("--peer", choices=["transformers"], help="what to run beside it")
+    parser.add_argument("--peer", choices=["transformers"], help="what to compare with")
     parser.add_argument("--precision", choices=DTYPES, default="bf16")
     parser.add_argument("--compile", action="store_true", help="also measure it compiled")
     parser.add_argument("--seconds", type=float, help="of an utterance")
@@ -258,7 +259,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if cuda else "cpu")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
-        parser.error("`--device` must be cpu where there is no CUDA device, but is cuda.")
+        parser.error("`--device` must be cpu if there is no CUDA device, but is cuda.")
     if options.lengths < 0:
         parser.error(f"`--lengths` must not be negative, but is {options.lengths}.")
     for name in ("seconds", "batch", "updates", "rounds"):
@@ -270,7 +271,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measures, prints a table, and returns the figures."""
+    """Measures, prints a table, and returns the results."""
     options = parse(arguments)
 
     def save(result: dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
-"""How far five updates in other layouts are from those of one process with the whole batch.
+"""The difference between five updates in several layouts and those of one process with the whole batch.
 
     python -m benchmarks.layout [--json FILE]
 
-Both objectives with every quantizer whose update is a sum over utterances once noise is off, on the same eight
-utterances of two lengths an update: in one process, cut into micro-batches, in two processes (gloo), and both. The
-figure is the largest difference of any parameter or moving average, relative to the largest value of its tensor. Where
-all noise is on, the same micro-batches are laid out differently, as noise belongs to a micro-batch.
+Both objectives with every quantizer whose update is a sum over utterances without noise, on the same eight
+utterances of two lengths per update: in one process, with gradient accumulation, in two processes (gloo), and both. The
+result is the largest difference of any parameter or moving average, relative to the largest value of its tensor. With
+all noise on, the same micro-batches are distributed differently, because noise belongs to a micro-batch.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ State = dict[str, Tensor]
 
 
 def noisy_model(cls: type) -> PretrainingModule:
-    """With everything random that the published model has."""
+    """With all random operations of the published model."""
     torch.manual_seed(0)
     context = partial(TransformerContext, **NOISY_CONTEXT) if cls is MaskedPrediction else factory(ConvContext)
     quantizer = factory(GumbelQuantizer)
@@ -92,7 +92,7 @@ def cases() -> dict[str, tuple[Any, str, bool]]:
 
 
 def in_one_process(folder: Path | None = None) -> dict[str, dict[str, State]]:
-    """Every case in the layouts of one process: by micro-batches of an update."""
+    """All cases in the layouts of one process, by micro-batches per update."""
     results: dict[str, dict[str, State]] = {}
     for name, (build, precision, _) in cases().items():
         for pieces in (1, 2, 4):
@@ -104,7 +104,7 @@ def in_one_process(folder: Path | None = None) -> dict[str, dict[str, State]]:
 
 
 def in_each_of_two(folder: Path) -> dict[str, dict[str, State]]:
-    """Every case in the layouts of two processes."""
+    """All cases in the layouts of two processes."""
     results: dict[str, dict[str, State]] = {}
     for name, (build, precision, _) in cases().items():
         for accumulate in (1, 2):

@@ -1,10 +1,10 @@
-"""Peak memory, and time, of losses and quantizers beside what is materialised elsewhere.
+"""Peak memory and time of losses and quantizers, compared with implementations that materialize all vectors.
 
     python -m benchmarks.memory [--peer materialised] [--rounds N] [--tiny] [--json FILE]
 
-The size of a published micro-batch: five utterances of 15.6 s, 2 x 320 entries, K = 100. Each case takes a forward and
-a backward pass in a process of its own, ours and its peer in turns; the figure is what the process held at most beyond
-what it held before. A peer is the formula as it is written, with all vectors there: negatives `(K, B, M, P)`, entries
+The size of a published micro-batch: five utterances of 15.6 s, 2 x 320 entries, K = 100. Each case runs a forward and
+a backward pass in a separate process, alternating ours and its peer; the result is the peak memory of the process
+beyond the memory before. A peer is the literal formula with all vectors materialized: negatives `(K, B, M, P)`, entries
 times one-hot vectors `(B, N, G, V, d)`, differences to entries `(V, B, N, G, d)`. Linux only.
 """
 
@@ -119,27 +119,27 @@ CASES = {"contrastive loss": contrastive, "Gumbel quantizer": gumbel, "k-means q
 
 
 class _Watched:
-    """Takes steps and remembers by how much memory grew in the largest of them."""
+    """Runs steps and records the largest growth of memory."""
 
     def __init__(self, module_step: Step) -> None:
         self.step, self.grown = module_step, 0.0
 
     def __call__(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         self.step()
         self.grown = max(self.grown, _status("VmHWM") - before)
 
 
 def _status(name: str) -> float:
-    """Returns a figure of `/proc/self/status` in GiB."""
+    """Returns a value of `/proc/self/status` in GiB."""
     found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found, "Linux has it"
     return int(found[1]) / 2**20
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
-    """Measures, prints a table and returns its figures."""
+    """Measures, prints a table and returns its values."""
     args = sys.argv[1:] if args is None else args
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer", choices=["materialised"], default="materialised")
@@ -169,8 +169,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             "speed_ratio": speed,
         }
         print(
-            f"| {case} | {1024 * ours.peak_gib:.0f} beside {1024 * theirs.peak_gib:.0f} | {memory:.3f} "
-            f"| {1000 * ours.median:.0f} beside {1000 * theirs.median:.0f} | {speed:.1f} |"
+            f"| {case} | {1024 * ours.peak_gib:.0f}; {1024 * theirs.peak_gib:.0f} | {memory:.3f} "
+            f"| {1000 * ours.median:.0f}; {1000 * theirs.median:.0f} | {speed:.1f} |"
         )
     write_json(options.json, figures)
     return figures

@@ -24,16 +24,16 @@ MASK_PROBABILITY, MASK_LENGTH, NUM_NEGATIVES = 0.65, 10, 100
 class Layout:
     """Sizes and dropouts of a wav2vec 2.0; the defaults are BASE's.
 
-    LayerDrop is off in both implementations, or each update would have another depth.
+    LayerDrop is off in both implementations, because otherwise each update would have another depth.
 
     Attributes:
-        large: Layer norm in every layer of the encoder, biases, a normalised waveform and pre-norm, as in LARGE.
+        large: Layer norm in every layer of the encoder, biases, a normalized waveform and pre-norm, as in LARGE.
         conv_dim: Width of the encoder.
         model_dim: Width of the Transformer.
-        num_layers: Its layers.
-        num_heads: Its heads.
+        num_layers: Number of Transformer layers.
+        num_heads: Attention heads.
         feedforward_dim: Inner width of its feed-forward networks.
-        quantized_dim: Width of the quantized vectors and of the projections they are compared in.
+        quantized_dim: Width of the quantized vectors and of the projections for the comparison.
         position_groups: Groups of the positional convolution.
         dropout: Every dropout that BASE has.
     """
@@ -129,7 +129,7 @@ def audio(batch_size: int, seconds: float) -> AudioBatch:
 
 
 def transformers_inputs(model: Any, waveform: Tensor) -> dict[str, Tensor]:
-    """Draws masks and negatives as transformers' own training script does."""
+    """Draws masks and distractors like transformers' training script."""
     from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
     frames = int(model._get_feat_extract_output_lengths(waveform.shape[1]))
@@ -144,7 +144,7 @@ def transformers_inputs(model: Any, waveform: Tensor) -> dict[str, Tensor]:
 
 
 def transformers_step(model: Any, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor]) -> Callable[[], None]:
-    """Returns a training step as in transformers' own script."""
+    """Returns a training step like that of transformers' training script."""
 
     def step() -> None:
         loss = model(**inputs).loss / inputs["mask_time_indices"].sum()

@@ -1,4 +1,4 @@
-"""Ends a run in every way that one can end, goes on, and compares with an undisturbed run.
+"""Interrupts a run in every way, resumes it, and compares it with an uninterrupted run.
 
 python -m benchmarks.resume --kills 20
 """
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import UPDATES, Run, compare, furthest, greatest_difference, run_undisturbed, write_config
+from benchmarks.runs import UPDATES, Run, compare, furthest, greatest_difference, run_uninterrupted, write_config
 
 WAYS: dict[str, tuple[int | None, int]] = {
     "SIGKILL": (signal.SIGKILL, -9),
@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         config = write_config(root, batch_seconds=2)
-        length = run_undisturbed(root / "whole", config, *flags)
+        length = run_uninterrupted(root / "whole", config, *flags)
         print("| ended by | after (s) | at update | ended within (s) | status (expected) |\n|---|---|---|---|---|")
         ends: list[dict[str, Any]] = []
         results = []
@@ -68,7 +68,7 @@ def main() -> None:
 def _end(
     folder: Path, config: Path, flags: list[str], way: str, draw: random.Random, length: float
 ) -> dict[str, Any] | None:
-    """Runs and ends in one of the ways, at a random moment; returns None if the run was over before."""
+    """Starts a run and stops it in one way, at a random time; returns None if the run ended before."""
     number, expected = WAYS[way]
     after = draw.uniform(0, length)
     if number is None:

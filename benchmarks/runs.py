@@ -1,4 +1,4 @@
-"""Small runs that are started as commands, ended by force, and compared update by update."""
+"""Small runs that are started as commands, killed, and compared update by update."""
 
 from __future__ import annotations
 
@@ -78,20 +78,20 @@ def write_config(folder: Path, **data: Any) -> Path:
 
 
 class Run:
-    """A `w2vlab fit` of one or two processes in a session of its own.
+    """A `w2vlab fit` of one or two processes in a separate session.
 
     Args:
-        folder: Where it keeps its files; the same one goes on with the run there.
+        folder: Folder of its files; with the same folder the run is resumed.
         config: Of `write_config`.
         options: Further flags.
-        processes: How many.
+        processes: Number of processes.
     """
 
     def __init__(self, folder: Path, config: Path, *options: str, processes: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("output-*")))
         self.log = folder / f"output-{number}.txt"
-        for table in _tables(folder):  # a run that resumes takes out of its table what it computes again
+        for table in _tables(folder):  # a resumed run removes the updates that it repeats from its table
             shutil.copyfile(table, folder / f"{table.parent.name}-{number}.csv")
         command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--ckpt_path=last", *options]
         command += [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
@@ -103,7 +103,7 @@ class Run:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
-                # A script in the background ignores interrupts, and its children would too.
+                # A script in the background ignores SIGINT, and its children would inherit that.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
             )
 
@@ -111,7 +111,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leaves nothing behind."""
+        """Kills all processes that are left."""
         for pid in self._alive():
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -120,13 +120,13 @@ class Run:
         """Waits for its end.
 
         Raises:
-            SystemExit: It failed; with all that it has printed.
+            SystemExit: It failed; the message has its output.
         """
         if self.process.wait():
             raise SystemExit(self.output())
 
     def lives_until(self, moment: float) -> bool:
-        """Waits until `moment` of the monotonic clock; returns False as soon as it has ended before."""
+        """Waits until `moment` of the monotonic clock; returns False if the run ends before."""
         while time.monotonic() < moment:
             if self.process.poll() is not None:
                 return False
@@ -134,7 +134,7 @@ class Run:
         return True
 
     def rank(self, rank: int) -> int | None:
-        """Returns the process id of a rank; None if it has not started."""
+        """Returns the process id of a rank; None if it has not started yet."""
         if rank == 0:
             return self.process.pid
         for pid in self._alive():
@@ -143,7 +143,7 @@ class Run:
         return None
 
     def ends(self, patience: float = HANG_SECONDS) -> float | None:
-        """Waits until all its processes have ended; returns the seconds, None if it hung and had to be killed."""
+        """Waits until all its processes have ended; returns the seconds, or None if it hung and was killed."""
         start = time.monotonic()
         while time.monotonic() - start < patience:
             self.process.poll()
@@ -155,11 +155,11 @@ class Run:
         return None
 
     def output(self) -> str:
-        """Returns what it has printed."""
+        """Returns its output."""
         return self.log.read_text(errors="replace")
 
     def message(self) -> str:
-        """Returns the line that says why it ended, and is empty without one."""
+        """Returns the line with the reason for its end, or an empty string."""
         lines = [line.strip() for line in self.output().splitlines()]
         return next((line for line in reversed(lines) if line.startswith(("error:", "Interrupted", "Child", "["))), "")
 
@@ -171,18 +171,18 @@ class Run:
                     yield int(entry.name)
 
 
-def run_undisturbed(folder: Path, config: Path, *options: str, processes: int = 1) -> float:
-    """Makes the run that others are compared with; returns the seconds that it takes."""
+def run_uninterrupted(folder: Path, config: Path, *options: str, processes: int = 1) -> float:
+    """Runs the reference without interruption; returns its seconds."""
     start = time.monotonic()
     with Run(folder, config, *options, processes=processes) as run:
         run.finish()
     length = time.monotonic() - start
-    print(f"undisturbed: {furthest(folder)} updates in {length:.0f} s\n")
+    print(f"uninterrupted: {furthest(folder)} updates in {length:.0f} s\n")
     return length
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
-    """Returns update and loss of every update that was computed in `folder`, also of those that were done again."""
+    """Returns update and loss of every update that was computed in `folder`, including repeated ones."""
     found = []
     starts = sorted(folder.glob("output-*.txt"), key=lambda path: int(path.stem.partition("-")[2]))
     for number, output in enumerate(starts):
@@ -206,11 +206,11 @@ def _rows(table: Path) -> Iterator[tuple[int, float]]:
             try:
                 yield int(row["step"]), float(row["train/loss/total"])
             except (KeyError, ValueError, TypeError):
-                continue  # of a validation, or cut off by the kill
+                continue  # of a validation, or truncated by the kill
 
 
 def furthest(folder: Path) -> int:
-    """Returns how many updates were logged, at most."""
+    """Returns the last update that was logged."""
     return max((update + 1 for update, _ in losses(folder)), default=0)
 
 
@@ -229,7 +229,7 @@ def compare(folder: Path, reference: Path) -> dict[str, Any]:
 
 
 def greatest_difference(results: list[dict[str, Any]]) -> float:
-    """Returns the greatest difference of a loss in all that `compare` gave."""
+    """Returns the largest difference of a loss in the results of `compare`."""
     return max((result["loss_difference"] for result in results), default=0.0)
 
 

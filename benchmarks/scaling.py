@@ -1,11 +1,11 @@
-"""How the time of a step grows with the audio in it and with the number of negatives.
+"""The time of a training step as a function of the audio and of the number of distractors.
 
     python -m benchmarks.scaling [--tiny] [--json FILE]
 
-The step of wav2vec 2.0 BASE with the convolutional context network of wav2vec in place of the Transformer, whose
-attention grows with the square of the length, over the seconds of an utterance and over the number of utterances; and
-the contrastive loss by itself over K. Each size is measured in turns with the others; the last column is the time for
-the same amount of work, relative to the smallest size: 1 is linear, less is better than that.
+The step of wav2vec 2.0 BASE with the convolutional context network of wav2vec instead of the Transformer, whose
+attention is quadratic in the length, over the seconds of an utterance and over the number of utterances; and
+the contrastive loss alone over K. All sizes are measured alternately; the last column is the time for
+the same amount of work, relative to the smallest size: 1 is linear, below 1 is sublinear.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Step = Callable[[], None]
 
 
 def training_step(batch_size: int, seconds: float, tiny: bool) -> Step:
-    """Returns forward and backward pass and optimiser step of a batch."""
+    """Returns forward and backward pass and optimizer step of a batch."""
     torch.manual_seed(0)
     parts: dict[str, Any] = {"context": ConvContext}
     if tiny:
@@ -80,7 +80,7 @@ def loss_step(num_negatives: int, tiny: bool) -> Step:
 
 
 def curve(steps: dict[float, Step], rounds: int) -> dict[float, float]:
-    """Returns the median time of each step by its size, measured in turns."""
+    """Returns the median time of each step by its size, measured alternately."""
     times: dict[float, list[float]] = {size: [] for size in steps}
     for number in range(rounds + 1):
         for size, step in steps.items():
@@ -92,7 +92,7 @@ def curve(steps: dict[float, Step], rounds: int) -> dict[float, float]:
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
-    """Measures, prints tables and returns their figures."""
+    """Measures, prints tables and returns their values."""
     args = sys.argv[1:] if args is None else args
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that it runs")

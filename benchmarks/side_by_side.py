@@ -1,4 +1,4 @@
-"""Competitors in processes of their own, that take turns."""
+"""Competitors in separate processes that run alternately."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import torch
 
 @dataclass
 class Measurement:
-    """What one competitor came to.
+    """The result of one competitor.
 
     Attributes:
-        seconds: Of each measured turn.
-        peak_gib: The most memory that its process ever held, the libraries included, or what else it said of memory.
+        seconds: Seconds of each measured turn.
+        peak_gib: The peak memory of its process, libraries included, or another memory value that it reports.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -33,22 +33,22 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """The median turn in seconds."""
+        """The median of the turns, in seconds."""
         return statistics.median(self.seconds)
 
 
 def take_turns(
     commands: dict[str, Sequence[str]], environments: dict[str, dict[str, str]], warmup: int, rounds: int
 ) -> dict[str, Measurement]:
-    """Runs each command as a process that `answer` serves, and has them step one after the other, round by round.
+    """Starts each command as a process that runs `answer`, and lets them step one after the other, round by round.
 
-    What else the machine does hits all of them alike, so that ratios hold where seconds do not.
+    Other load affects all of them equally, so that ratios are reliable even if seconds are not.
 
     Args:
-        commands: What follows `python` on each competitor's command line.
-        environments: What a competitor has in its environment beside ours.
-        warmup: Turns of each that are not measured.
-        rounds: Turns of each that are.
+        commands: The arguments of `python` for each competitor.
+        environments: Additional environment variables of a competitor.
+        warmup: Turns of each competitor that are not measured.
+        rounds: Turns of each competitor that are measured.
     """
     root = Path(__file__).parents[1]
     processes = {}
@@ -85,11 +85,11 @@ def _ask(process: subprocess.Popen[str], question: str) -> float:
 
 
 def answer(step: Callable[[], None], memory: Callable[[], float] | None = None) -> None:
-    """Serves `take_turns` in a competitor's process: makes a step when asked and says how long it took.
+    """Serves `take_turns` in a competitor's process: runs a step on request and reports its time.
 
     Args:
         step: The step.
-        memory: What is said at the end, in GiB; by default the peak of the process.
+        memory: The value that is reported at the end, in GiB; by default the peak of the process.
     """
     for line in sys.stdin:
         if line.strip() == "end":
@@ -101,13 +101,13 @@ def answer(step: Callable[[], None], memory: Callable[[], float] | None = None) 
 
 
 def peak_gib() -> float:
-    """Returns the most memory that this process ever held."""
+    """Returns the peak memory of this process."""
     unit = 2**30 if sys.platform == "darwin" else 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def matrix_rate(size: int = 1536, repeats: int = 10) -> float:
-    """Returns the best rate of a product of square float32 matrices, in floating-point operations a second."""
+    """Returns the best rate of a product of square float32 matrices, in floating-point operations per second."""
     left, out = torch.randn(size, size), torch.empty(size, size)
     best = float("inf")
     for _ in range(repeats):
@@ -118,7 +118,7 @@ def matrix_rate(size: int = 1536, repeats: int = 10) -> float:
 
 
 def machine() -> dict[str, str]:
-    """Says what the figures were measured with."""
+    """Returns the hardware and versions of the measurement."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -134,6 +134,6 @@ def machine() -> dict[str, str]:
 
 
 def write_json(path: Path | None, content: object) -> None:
-    """Writes figures to a file, if one is wanted."""
+    """Writes the results to a file, if one is given."""
     if path is not None:
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

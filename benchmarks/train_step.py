@@ -1,12 +1,12 @@
-"""A training step beside that of what people use now, in one run.
+"""A training step compared with transformers and with a plain implementation, in one run.
 
     python -m benchmarks.train_step [--model base|large|vq] [--peer transformers|reference] [--rounds N] [--json FILE]
 
-`base` and `large` (LARGE's layout, four layers) are wav2vec 2.0 beside transformers' `Wav2Vec2ForPreTraining`; `vq` is
-vq-wav2vec beside a plain transcription of its formulas (`benchmarks/vq_reference.py`). Both have the same sizes,
-dropouts and audio, and AdamW. Ours is a whole `w2vlab fit` without logger: drawing masks and negatives, the penalties,
-the norm of the gradient, the logged sums and the schedule are in its time; the peer's masks and negatives are drawn
-beforehand. They take turns in processes of their own, so a ratio holds also where others use the machine.
+`base` and `large` (LARGE's layout, four layers) compare wav2vec 2.0 with transformers' `Wav2Vec2ForPreTraining`; `vq`
+compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`). Both have the same
+sizes, dropouts and audio, and AdamW. Ours is a whole `w2vlab fit` without logger: its time includes drawing masks and
+distractors, the penalties, the gradient norm, the logged sums and the schedule; the peer's masks and distractors are
+drawn in advance. They run alternately in separate processes, so the ratio is reliable on a shared machine, too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PEERS = ("transformers", "reference")
 
 
 def layout_of(model: str, dropout: float | None) -> peers.Layout:
-    """Returns the sizes of a wav2vec 2.0; LARGE with four layers, whose ratio is that of all of its 24 alike."""
+    """Returns the sizes of a wav2vec 2.0; LARGE with four layers, because 24 would give the same ratio."""
     layout = peers.LAYOUTS[model]
     if model == "large":
         layout = replace(layout, num_layers=4)
@@ -44,7 +44,7 @@ def layout_of(model: str, dropout: float | None) -> peers.Layout:
 
 
 class _OnDemand(pl.Callback):
-    """Has each update wait until it is asked for, and says how long it took."""
+    """Delays each update until it is requested, and reports its time."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if sys.stdin.readline().strip() == "end":
@@ -54,7 +54,7 @@ class _OnDemand(pl.Callback):
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        # Lightning frees the gradients at the begin of the next update, the peer at the end of its own.
+        # Lightning frees the gradients at the start of the next update, the peer at the end of its update.
         trainer.optimizers[0].zero_grad()
         print(f"answer {time.perf_counter() - self.start}", flush=True)
 
@@ -69,7 +69,7 @@ class _Repeated(IterableDataset[AudioBatch]):
 
 
 def serve_ours(model: PretrainingModule, batch: AudioBatch) -> None:
-    """Trains with Lightning, update by update as asked."""
+    """Trains with Lightning, one update per request."""
     warnings.filterwarnings("ignore")
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -85,7 +85,7 @@ def serve_ours(model: PretrainingModule, batch: AudioBatch) -> None:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Is one competitor."""
+    """Runs one competitor."""
     torch.manual_seed(0)
     batch = peers.audio(options.batch, options.seconds)
     if options.model.endswith("vq"):
@@ -105,14 +105,14 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
-    """Measures, prints a table and returns its figures."""
+    """Measures, prints a table and returns its values."""
     args = sys.argv[1:] if args is None else args
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=MODELS, default="base")
-    parser.add_argument("--peer", choices=PEERS, help="whom to measure beside; by default what the model has")
+    parser.add_argument("--peer", choices=PEERS, help="what to compare with; by default the peer of the model")
     parser.add_argument("--batch", type=int, default=2, help="utterances")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")
-    parser.add_argument("--dropout", type=float, help="of both, in place of the published one")
+    parser.add_argument("--dropout", type=float, help="of both, instead of the published one")
     parser.add_argument("--small-pages", action="store_true", help="leave out what our command line sets for memory")
     parser.add_argument("--peer-large-pages", action="store_true", help="give the peer large pages, too")
     parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
@@ -129,7 +129,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         return {}
     rate = matrix_rate()
     commands = {name: ["-m", "benchmarks.train_step", *args, "--serve", name] for name in ("w2vlab", peer)}
-    small_pages = dict.fromkeys(LARGE_PAGES, "0")  # whatever our own environment says
+    small_pages = dict.fromkeys(LARGE_PAGES, "0")  # independent of our own environment
     pages = {
         "w2vlab": small_pages if options.small_pages else LARGE_PAGES,
         peer: LARGE_PAGES if options.peer_large_pages else small_pages,

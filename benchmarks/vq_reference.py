@@ -1,4 +1,4 @@
-"""vq-wav2vec as its formulas are written, without a thought of time or memory; and the same model from our parts."""
+"""vq-wav2vec as a literal implementation of its formulas, not optimized; and the same model from our parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sizes:
     """Sizes of a vq-wav2vec with Gumbel-softmax; the defaults are the published ones.
 
     Attributes:
-        dim: Width of everything.
+        dim: Width of all layers.
         num_codebooks: Codebooks G.
         codebook_size: Entries V of each.
         kernels: Kernel and stride of each layer of the encoder.
@@ -42,7 +42,7 @@ SIZES = {"vq": Sizes(), "tiny-vq": Sizes(8, 2, 5, context_kernels=(2, 3))}
 
 
 def build_ours(sizes: Sizes) -> FuturePrediction:
-    """Builds the model from this project's parts, as `configs/vq_wav2vec_gumbel.yaml` does."""
+    """Builds the model from this project's parts, like `configs/vq_wav2vec_gumbel.yaml`."""
     return FuturePrediction(
         encoder=partial(
             ConvFeatureEncoder,

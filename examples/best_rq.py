@@ -1,4 +1,4 @@
-"""BEST-RQ: name the codes of hidden log-mel frames under a frozen random projection (Chiu et al. 2022).
+"""BEST-RQ: predict the codes of masked log-mel frames under a frozen random projection (Chiu et al. 2022).
 
 python examples/best_rq.py --updates 1000
 """
@@ -22,7 +22,7 @@ from w2vlab.quantizers import RandomProjectionQuantizer
 
 
 def build(updates: int) -> MaskedPrediction:
-    """Returns a small BEST-RQ: nothing before the context network learns, so the targets never move."""
+    """Returns a small BEST-RQ: nothing before the context network is trained, so the targets are constant."""
     return MaskedPrediction(
         encoder=partial(LogMelEncoder, stack=4),  # 40 ms a frame, as published
         context=partial(ConformerContext, model_dim=128, num_layers=3, num_heads=4, feedforward_dim=512),
@@ -39,16 +39,16 @@ def main(updates: int = 1000, corpus: str = "sample", folder: str = "runs/exampl
     """Trains, and returns the path of the last checkpoint.
 
     Args:
-        updates: Updates of the run.
+        updates: Number of updates.
         corpus: A folder of audio, a manifest, or the name of a sample corpus.
-        folder: Where the checkpoint is written.
+        folder: Folder of the checkpoint.
     """
     data = SpeechDataModule(corpus, batch_seconds=20, max_seconds=10, num_workers=1)
-    # The data module has already shared the batches out over the processes.
+    # The data module already distributes the batches over the processes.
     trainer = Trainer(max_steps=updates, accelerator="auto", default_root_dir=folder, use_distributed_sampler=False)
     trainer.fit(build(updates), data)
     path = trainer.checkpoint_callback.best_model_path
-    MaskedPrediction.load_from_checkpoint(path)  # the checkpoint records the parts, too
+    MaskedPrediction.load_from_checkpoint(path)  # the checkpoint also records the parts
     return path
 
 

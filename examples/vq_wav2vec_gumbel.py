@@ -1,4 +1,4 @@
-"""vq-wav2vec with Gumbel-softmax: wav2vec that sees and predicts codes (Baevski et al. 2019, Section 3.1).
+"""vq-wav2vec with Gumbel-softmax: wav2vec with quantized inputs and targets (Baevski et al. 2019, Section 3.1).
 
 python examples/vq_wav2vec_gumbel.py --updates 150
 """
@@ -29,7 +29,7 @@ def build(updates: int) -> FuturePrediction:
         encoder=partial(ConvFeatureEncoder, layers=ENCODER, normalization="layer", bias=True, gradient_scale=1.0),
         context=partial(ConvContext, layers=CONTEXT),
         quantizer=partial(GumbelQuantizer, codebook_size=40, output_dim=96, temperature_decay=0.995),
-        # Published without; so short a run would end with a single code.
+        # Not in the published model; without it, such a short run would collapse to a single code.
         penalties={"diversity": partial(DiversityPenalty, weight=0.2)},
         optimizer=partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.0),
         scheduler=partial(CosineSchedule, warmup_updates=max(1, updates // 5), total_updates=updates),
@@ -40,16 +40,16 @@ def main(updates: int = 150, corpus: str = "sample", folder: str = "runs/example
     """Trains, and returns the path of the last checkpoint.
 
     Args:
-        updates: Updates of the run.
+        updates: Number of updates.
         corpus: A folder of audio, a manifest, or the name of a sample corpus.
-        folder: Where the checkpoint is written.
+        folder: Folder of the checkpoint.
     """
     data = SpeechDataModule(corpus, batch_seconds=40, max_seconds=5, num_workers=1)
-    # The data module has already shared the batches out over the processes.
+    # The data module already distributes the batches over the processes.
     trainer = Trainer(max_steps=updates, accelerator="auto", default_root_dir=folder, use_distributed_sampler=False)
     trainer.fit(build(updates), data)
     path = trainer.checkpoint_callback.best_model_path
-    FuturePrediction.load_from_checkpoint(path)  # the checkpoint records the parts, too
+    FuturePrediction.load_from_checkpoint(path)  # the checkpoint also records the parts
     return path
 
 

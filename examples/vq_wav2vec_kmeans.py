@@ -1,4 +1,4 @@
-"""vq-wav2vec with k-means: the nearest entry, and two losses that move it (Baevski et al. 2019, Section 3.2).
+"""vq-wav2vec with k-means: the nearest entry, and two losses that train it (Baevski et al. 2019, Section 3.2).
 
 python examples/vq_wav2vec_kmeans.py --updates 150
 """
@@ -23,7 +23,7 @@ CONTEXT = [(96, width) for width in range(2, 8)]
 
 
 def build(updates: int) -> FuturePrediction:
-    """Returns a small vq-wav2vec; the quantizer brings its codebook and commitment losses along."""
+    """Returns a small vq-wav2vec; the quantizer returns its codebook and commitment losses."""
     return FuturePrediction(
         encoder=partial(ConvFeatureEncoder, layers=ENCODER, normalization="layer", bias=True, gradient_scale=1.0),
         context=partial(ConvContext, layers=CONTEXT),
@@ -37,16 +37,16 @@ def main(updates: int = 150, corpus: str = "sample", folder: str = "runs/example
     """Trains, and returns the path of the last checkpoint.
 
     Args:
-        updates: Updates of the run.
+        updates: Number of updates.
         corpus: A folder of audio, a manifest, or the name of a sample corpus.
-        folder: Where the checkpoint is written.
+        folder: Folder of the checkpoint.
     """
     data = SpeechDataModule(corpus, batch_seconds=40, max_seconds=5, num_workers=1)
-    # The data module has already shared the batches out over the processes.
+    # The data module already distributes the batches over the processes.
     trainer = Trainer(max_steps=updates, accelerator="auto", default_root_dir=folder, use_distributed_sampler=False)
     trainer.fit(build(updates), data)
     path = trainer.checkpoint_callback.best_model_path
-    FuturePrediction.load_from_checkpoint(path)  # the checkpoint records the parts, too
+    FuturePrediction.load_from_checkpoint(path)  # the checkpoint also records the parts
     return path
 
 

@@ -1,4 +1,4 @@
-"""wav2vec 2.0: hide spans of latents, and tell each one's quantized target from distractors (Baevski et al. 2020).
+"""wav2vec 2.0: mask spans of latents, and distinguish quantized targets from distractors (Baevski et al. 2020).
 
 python examples/wav2vec2.py --updates 1800
 """
@@ -24,7 +24,7 @@ LAYERS = [(32, 10, 5), (48, 3, 2), (64, 3, 2), (96, 3, 2), (128, 3, 2), (192, 2,
 
 
 def build(updates: int) -> MaskedPrediction:
-    """Returns a wav2vec 2.0 of the quickstart's size; whatever is not named here is BASE's."""
+    """Returns a wav2vec 2.0 of the quickstart's size; all other options are BASE's."""
     return MaskedPrediction(
         encoder=partial(ConvFeatureEncoder, layers=LAYERS, gradient_scale=1.0),
         context=partial(
@@ -43,16 +43,16 @@ def main(updates: int = 1800, corpus: str = "sample", folder: str = "runs/exampl
     """Trains, and returns the path of the last checkpoint.
 
     Args:
-        updates: Updates of the run.
+        updates: Number of updates.
         corpus: A folder of audio, a manifest, or the name of a sample corpus.
-        folder: Where the checkpoint is written.
+        folder: Folder of the checkpoint.
     """
     data = SpeechDataModule(corpus, batch_seconds=8, max_seconds=4, num_workers=1)
-    # The data module has already shared the batches out over the processes.
+    # The data module already distributes the batches over the processes.
     trainer = Trainer(max_steps=updates, accelerator="auto", default_root_dir=folder, use_distributed_sampler=False)
     trainer.fit(build(updates), data)
     path = trainer.checkpoint_callback.best_model_path
-    MaskedPrediction.load_from_checkpoint(path)  # the checkpoint records the parts, too
+    MaskedPrediction.load_from_checkpoint(path)  # the checkpoint also records the parts
     return path
 
 

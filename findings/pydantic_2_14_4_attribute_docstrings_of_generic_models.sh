@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# pydantic 2.14.4: with `use_attribute_docstrings`, `Model[int]` costs the more, the more modules are imported.
+# pydantic 2.14.4: with `use_attribute_docstrings`, `Model[int]` gets slower with every imported module.
 #
 # Packages   pydantic 2.14.4; seen on 2026-11-29, Linux x86-64, Python 3.11 (3.12.1 too; not with 3.13.0).
-# Expected   A class that pydantic makes for `Box[Kind]` has no source of its own to search for docstrings, so it costs
-#            about as much with the option `use_attribute_docstrings` as without, in a large program as in a small one.
-# Happens    pydantic seeks a `class` statement of that name in every frame of the stack, up to the main program, and
-#            finds none. `inspect.getmodule` goes through all of sys.modules for each frame of the import system, and
-#            each module that is being imported adds several of these. So the cost grows with the product of imported
-#            modules and depth of the import: with 3,000 modules imported, and below ten modules that import one
+# Expected   A class that pydantic creates for `Box[Kind]` has no source code to search for docstrings, so it takes about
+#            the same time with the option `use_attribute_docstrings` as without, in a large program as in a small one.
+# Actual     pydantic searches a `class` statement of that name in every frame of the stack, up to the main program, and
+#            finds none. `inspect.getmodule` iterates over sys.modules for each frame of the import system, and
+#            each module that is being imported adds several of these. So the time grows with the product of imported
+#            modules and import depth: with 3,000 modules imported, and below ten modules that import one
 #            another, 66 ms a class with the option and 0.24 ms without. The description of the field is found anyway.
 # Seen       option off  models           0 other modules:   0.24 ms a class
 #            option off  models        3000 other modules:   0.24 ms a class
@@ -17,12 +17,12 @@
 #            option on   models        3000 other modules:   8.32 ms a class
 #            option on   deep.level_0     0 other modules:   7.74 ms a class
 #            option on   deep.level_0  3000 other modules:  66.45 ms a class
-# Met        in wandb 0.31.0, which sets the option: `import wandb.sdk.launch` took 0.15 s of processor time alone, 0.64
+# Affects    wandb 0.31.0, which sets the option: `import wandb.sdk.launch` took 0.15 s of processor time alone, 0.64
 #            and 0.89 s after torch 2.14.1 and lightning 2.6.6 (3,164 modules more). Not run here: they are 3 GB.
-# Around it  Import the package that has the models before the large ones, or use Python 3.13.
+# Workaround Import the package that has the models before the large ones, or use Python 3.13.
 #
 # Downloads about 3 MB. Compares processor times, with wide margins.
-# Ends with status 0 as long as what is said here holds.
+# Ends with status 0 as long as the behavior is as described here.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -56,7 +56,7 @@ boxes = [Box[kind] for kind in kinds]
 milliseconds = 1000 * (time.process_time() - begin) / len(kinds)
 PYTHON
 
-# A package whose modules import one another, ten deep, and one of as many modules as a large library has.
+# A package whose modules import one another, ten levels deep, and one with as many modules as a large library.
 mkdir deep many
 for level in {0..8}; do
   echo "from deep.level_$((level + 1)) import boxes, milliseconds" >"deep/level_$level.py"

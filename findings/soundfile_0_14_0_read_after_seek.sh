@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# soundfile 0.14.0: in Opus and mp3 files of speech, what is read from `start` on is not what the whole file has there.
+# soundfile 0.14.0: in Opus and mp3 files of speech, reading from `start` returns other samples than the whole file.
 #
 # Packages   soundfile 0.14.0 with its libsndfile 1.2.2; seen on 2026-11-29, Linux x86-64, Python 3.11.
 # Expected   `soundfile.read(path, frames=n, start=s)` gives `soundfile.read(path)[s : s + n]`, as it does for FLAC.
-#            For Opus, libsndfile 1.2.2 itself begins to decode 660 ms early, after which its source expects the output
-#            to be the same to the bit with high probability (src/ogg_opus.c; RFC 7845 recommends 80 ms).
-# Happens    On a synthetic voice that soundfile itself has written, half a second read from somewhere differs from the
-#            same half second of the whole: at 44 of 60 places of the Opus file, by up to 5 % of the signal, and at 22
-#            of 60 places of the mp3 file, by up to 30 %. No error; the number of samples is right. Opus takes
-#            seconds to forget where it began: with half a second more in front, 30 places still differ.
-#            White noise does not show it, in either coding: the sound has to be speech-like.
+#            For Opus, libsndfile 1.2.2 itself starts decoding 660 ms earlier, after which its source expects the output
+#            to be bit-identical with high probability (src/ogg_opus.c; RFC 7845 recommends 80 ms).
+# Actual     On a synthetic voice that soundfile itself has written, half a second read from some position differs from
+#            the same half second of the whole file: at 44 of 60 places of the Opus file, by up to 5 % of the signal, and at 22
+#            of 60 places of the mp3 file, by up to 30 %. No error; the number of samples is right. The state
+#            of an Opus decoder takes seconds to converge: with half a second of pre-roll, 30 places still differ.
+#            White noise does not show it, in either format: the signal must be speech-like.
 # Seen       PCM_16, 0 s of pre-roll: 0 of 60 off by over 0.1 %, the worst by 0.00%
 #            OPUS, 0 s of pre-roll: 44 of 60 off by over 0.1 %, the worst by 5.22%
 #            OPUS, 0.5 s of pre-roll: 30 of 60 off by over 0.1 %, the worst by 3.70%
@@ -17,9 +17,9 @@
 #            OPUS, 10 s of pre-roll: 0 of 60 off by over 0.1 %, the worst by 0.00%
 #            MPEG_LAYER_III, 0 s of pre-roll: 22 of 60 off by over 0.1 %, the worst by 30.29%
 #            MPEG_LAYER_III, 0.5 s, 1 s and 10 s of pre-roll: 0 of 60 off by over 0.1 %, the worst by 0.00%
-# Around it  Begin to read earlier and drop what is too early: by a second for mp3, by 10 s or more for Opus.
+# Workaround Start reading earlier and drop the extra samples: a second for mp3, 10 s or more for Opus.
 #
-# Downloads about 20 MB. Ends with status 0 as long as what is said here holds.
+# Downloads about 20 MB. Ends with status 0 as long as the behavior is as described here.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# torchaudio 2.11.1 accepts torch 2.11.0 and cannot be imported beside it.
+# torchaudio 2.11.1 can be installed with torch 2.11.0, but not imported.
 #
 # Packages   torch 2.11.0, torchaudio 2.11.1; seen on 2026-11-29, Linux x86-64, Python 3.11.
-# Expected   torchaudio 2.11.1 declares `torch>=2.11`, so pip installs it beside torch 2.11.0, `pip check` has no
+# Expected   torchaudio 2.11.1 declares `torch>=2.11`, so pip installs it with torch 2.11.0, `pip check` has no
 #            complaint, and `import torchaudio` works, as torchaudio 2.11.0 does there.
-# Happens    `import torchaudio` raises OSError: its library needs a function that torch 2.11.0 does not have.
+# Actual     `import torchaudio` raises OSError: its library needs a function that torch 2.11.0 does not have.
 #            A range such as `torch==2.11.*` with `torchaudio==2.11.*` therefore resolves to a pair that does not load.
 # Seen       OSError: Could not load this library: .../torchaudio/lib/libtorchaudio.so, caused by
 #            OSError: .../libtorchaudio.so: undefined symbol: torch_exception_get_what_without_backtrace
-# Around it  torchaudio 2.11.0 beside torch 2.11.0, or torchaudio 2.11.1 beside torch 2.14.1.
+# Workaround torchaudio 2.11.0 with torch 2.11.0, or torchaudio 2.11.1 with torch 2.14.1.
 #
-# Downloads about 3 GB. Ends with status 0 as long as what is said here holds.
+# Downloads about 3 GB. Ends with status 0 as long as the behavior is as described here.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds wheel and sdist, installs the wheel into an environment of its own and runs it in an empty folder:
+# Builds wheel and sdist, installs the wheel into a separate environment and runs it in an empty folder:
 #
 #     pip install -e ".[dev]" && scripts/check_wheel.sh
 #
-# The other packages are those of the Python that is called `python` here; nothing is installed into it.
+# The other packages are those of `python`; nothing is installed into it.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-unset PYTHONPATH    # or the clone would be run in place of the wheel
+unset PYTHONPATH    # otherwise the clone would run instead of the wheel
 export PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '\n--- %s\n' "$1"; }
@@ -52,14 +52,14 @@ assert {"w2vlab/py.typed", "w2vlab/reports/published.yaml", "w2vlab/configs/quic
 for name, there, wanted in (("wheel", wheel.keys(), in_wheel), ("sdist", sdist, in_sdist)):
     assert wanted <= there, f"the {name} lacks {sorted(wanted - there)}"
 foreign = {name for name in wheel if not name.startswith("w2vlab")}
-assert not foreign, f"the wheel would put something beside the package: {sorted(foreign)}"
+assert not foreign, f"the wheel would install files outside of the package: {sorted(foreign)}"
 print(f"wheel: {len(wheel)} files, {len(recipes)} of them recipes, the same from sdist and tree; sdist: {len(sdist)} files")
 PYTHON
 
 say "install the wheel"
 python -m venv "$work/venv"
 site=$("$work/venv/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
-# Paths only: an editable installation of the clone, which is found by a .pth file of its own, is not taken up.
+# Paths only, so that an editable installation of the clone, which has a separate .pth file, is not used.
 python -c "import sysconfig; print(*{sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}, sep='\n')" > "$site/others.pth"
 "$work/venv/bin/pip" install --no-deps "$work"/dist/*.whl
 export PATH="$work/venv/bin:$PATH"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Tests every pair of Python and torch that pyproject.toml allows, each in an environment of its own, and prints a table:
+# Tests every pair of Python and torch that pyproject.toml allows, each in a separate environment, and prints a table:
 #
 #     scripts/matrix.sh                     # all six; 20 to 60 minutes, mostly downloads, and 7 GB of disk for one at a time
 #     PYTHONS=3.12 TORCHES=2.14.1 scripts/matrix.sh
 #
-# With the newest torch the packages are those of requirements.lock. With the oldest one every direct dependency is the
-# lowest that pyproject.toml allows, so that both ends of its ranges are tested.
+# The newest torch is tested with the packages of requirements.lock, the oldest one with the lowest version of every direct
+# dependency that pyproject.toml allows, so that both ends of its ranges are tested.
 #
 # PYTHONS  versions of Python (3.11 3.12 3.13), from the PATH or from pyenv
 # TORCHES  versions of torch (2.11.0 2.14.1)
-# WORK     folder for environments and logs (a temporary one); logs stay, environments are removed
+# WORK     folder for environments and logs (a temporary one); logs are kept, environments are removed
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -28,7 +28,7 @@ python_of() {
             return
         fi
     done
-    echo "There is no Python $1: install it, or leave it out of PYTHONS." >&2
+    echo "Python $1 is not installed: install it, or remove it from PYTHONS." >&2
     return 1
 }
 

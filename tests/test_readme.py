@@ -1,4 +1,4 @@
-"""What the README says can be pasted."""
+"""The commands and the code of the README run."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from w2vlab.types import QuantizerOutput
 class LookupFreeQuantizer(Quantizer):
     """Projects a latent to a few scalars and keeps their signs, which are the bits of its code.
 
-    There are no entries to search or to learn. The gradient is copied past the signs.
+    There are no entries to search or to train. The gradient of the signs is straight-through.
 
     Args:
         input_dim: Width C of the latents, which is also the width E of the quantized vectors; supplied by the module.
         num_bits: Signs of one code; a codebook has V = 2 ** num_bits entries.
         num_codebooks: Codebooks G.
-        gamma: Weight of the commitment loss, which draws the scalars to -1 and 1.
+        gamma: Weight of the commitment loss, which moves the scalars to -1 and 1.
 
     Reference:
         Yu et al. 2023, arXiv:2310.05737, Section 3.2, without its entropy term.
@@ -47,7 +47,7 @@ class LookupFreeQuantizer(Quantizer):
 
         Args:
             latents: Shape `(B, N, C)`.
-            padding_mask: Not used: each frame is quantized by itself.
+            padding_mask: Not used: each frame is quantized independently.
 
         Returns:
             `quantized` `(B, N, C)`, `codes` `(B, N, G)` and the loss `commitment` `(B, N)`.

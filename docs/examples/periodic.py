@@ -1,4 +1,4 @@
-"""A masking from outside w2vlab: one part, one file."""
+"""A masking strategy from outside w2vlab: one part, one file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from w2vlab.types import Mask
 
 
 class PeriodicMasking(Masking):
-    """Hides the same number of frames in each stretch of an utterance, from a place on that is drawn.
+    """Masks one span in each period of an utterance, with a random offset.
 
-    Unlike spans at random places, it hides the same share of every utterance, and never two spans in a row.
+    Unlike random spans, it masks the same share of every utterance, and spans never touch.
 
     Args:
         length: Frames of a span.
-        period: Frames from the start of a span to that of the next; `length / period` is the share that is hidden.
+        period: Frames from the start of a span to that of the next; `length / period` is the masked share.
 
     Reference:
-        None: made up as an example.
+        None: an example.
     """
 
     def __init__(self, length: int = 10, period: int = 20) -> None:
@@ -33,7 +33,7 @@ class PeriodicMasking(Masking):
 
     @property
     def min_frames(self) -> int:
-        """A whole period, which has a hidden frame and a visible one wherever it begins."""
+        """A whole period, which has a masked and a visible frame at any offset."""
         return self.period
 
     def forward(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator], num_channels: int) -> Mask:
@@ -41,8 +41,8 @@ class PeriodicMasking(Masking):
 
         Args:
             num_frames: Frames of each utterance, B integers.
-            generators: One source of randomness an utterance.
-            num_channels: Not used: no channel is hidden.
+            generators: One random generator per utterance.
+            num_channels: Not used: no channel is masked.
 
         Raises:
             ValueError: An utterance is shorter than a period.
@@ -53,4 +53,4 @@ class PeriodicMasking(Masking):
                 raise ValueError(f"An utterance must have at least {self.min_frames} frames, but has {frames}.")
             first = generator.integers(self.period)
             hidden.append(np.flatnonzero((np.arange(frames) - first) % self.period < self.length))
-        return make_mask(hidden, hidden, num_frames)  # all that is hidden is predicted
+        return make_mask(hidden, hidden, num_frames)  # all masked frames are predicted

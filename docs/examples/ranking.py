@@ -16,19 +16,19 @@ from w2vlab.types import LossInputs, LossOutput, TargetSpec
 
 
 class RankingLoss(PredictionLoss):
-    """Asks that the true target scores above each distractor by itself, and not above all of them together.
+    """Ranks the true target above each distractor separately, and not above all of them together.
 
     The mean over the distractors of `log(1 + exp(distractor - target))`; it starts near ln 2.
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
-        targets: What the targets are; supplied by the module, not by YAML.
+        targets: Width and codebooks of the targets; supplied by the module, not by YAML.
         projection_dim: Width in which contexts and targets are compared.
-        num_negatives: Distractors K of a prediction, other frames of the same utterance.
-        logit_temperature: By which cosine similarities are divided.
+        num_negatives: Distractors K per prediction, other frames of the same utterance.
+        logit_temperature: Divisor of the cosine similarities.
 
     Reference:
-        Rendle et al. 2009, arXiv:1205.2618, Section 4.1, without its regularisation.
+        Rendle et al. 2009, arXiv:1205.2618, Section 4.1, without its regularization.
     """
 
     name: ClassVar[str] = "ranking"
@@ -52,7 +52,7 @@ class RankingLoss(PredictionLoss):
         self.target_projection = nn.Linear(targets.dim, projection_dim)
 
     def min_frames(self, first_ahead: int) -> int:
-        """Returns the frames up to the first target, and no fewer than that and a distractor."""
+        """Returns the frames up to the first target, at least two: a target and a distractor."""
         return max(2, first_ahead + 1)
 
     def forward(self, inputs: LossInputs) -> LossOutput:

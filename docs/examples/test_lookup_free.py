@@ -1,4 +1,4 @@
-"""The one test that the contracts cannot know: what this quantizer computes, as a plain loop."""
+"""The formula of the quantizer as a plain loop, which the contract tests cannot know."""
 
 from __future__ import annotations
 

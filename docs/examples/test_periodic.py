@@ -1,4 +1,4 @@
-"""The one test that the contracts cannot know: what this masking hides, as a plain loop."""
+"""The masked frames as a plain loop, which the contract tests cannot know."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from periodic import PeriodicMasking
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_period_hides_a_span(seed: int) -> None:
-    """The same frames of each, as often as the shares say."""
+def test_every_period_has_one_masked_span(seed: int) -> None:
+    """The same frames of each period, and the expected share."""
     masking = PeriodicMasking(length=3, period=7)
     mask = masking((70, 7), [np.random.default_rng(seed), np.random.default_rng(seed + 1)], num_channels=4)
     for row, frames in enumerate((70, 7)):
@@ -21,8 +21,8 @@ def test_every_period_hides_a_span(seed: int) -> None:
         assert mask.targets[row, : mask.num_targets[row]].tolist() == [t for t in range(frames) if hidden[t]]
 
 
-def test_places_are_drawn() -> None:
-    """Every place of a period can be the first."""
+def test_offsets_are_random() -> None:
+    """Every offset of a period occurs."""
     masking = PeriodicMasking(length=3, period=7)
     drawn = {tuple(masking((14,), [np.random.default_rng(seed)], 4).targets[0].tolist()) for seed in range(50)}
     assert len(drawn) == 7

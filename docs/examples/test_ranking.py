@@ -1,4 +1,4 @@
-"""The one test that the contracts cannot know: what this loss computes, as a plain loop."""
+"""The formula of the loss as a plain loop, which the contract tests cannot know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of damage is recognised or harmless; the benchmark at a size that shows only that."""
+"""Every kind of damage is recognised or harmless; a small version of the benchmark."""
 
 from __future__ import annotations
 

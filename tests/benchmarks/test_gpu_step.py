@@ -1,4 +1,4 @@
-"""The GPU benchmark at tiny size on the CPU: its figures agree with each other."""
+"""The GPU benchmark at tiny size on the CPU: its results are consistent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def assert_consistent(result: dict[str, Any]) -> None:
         assert found["least"] <= found["most"]
 
 
-def test_ours_alone(without_peer: dict[str, Any]) -> None:
+def test_without_a_peer(without_peer: dict[str, Any]) -> None:
     assert_consistent(without_peer)
     assert list(without_peer["runs"]) == ["w2vlab"]
     assert without_peer["ratios"] == {}
@@ -64,14 +64,14 @@ def test_ours_alone(without_peer: dict[str, Any]) -> None:
     }
 
 
-def test_what_is_not_measured_is_told_with_the_reason(without_peer: dict[str, Any]) -> None:
+def test_a_missing_measurement_has_a_reason(without_peer: dict[str, Any]) -> None:
     text = gpu_step.render(without_peer)
     for name, reason in without_peer["skipped"].items():
         assert f"* {name}: not measured, {reason}" in text
     assert "| w2vlab | " in text
 
 
-def test_beside_transformers_and_compiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiled_and_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     path = tmp_path / "figures.json"
     result = gpu_step.main([*TINY, "--compile", "--peer", "transformers", f"--json={path}"])
@@ -86,7 +86,7 @@ def test_beside_transformers_and_compiled(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == gpu_step.render(result) + "\n"
 
 
-def test_figures_are_kept_when_it_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_kept_when_it_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def end(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -97,7 +97,7 @@ def test_figures_are_kept_when_it_ends_early(tmp_path: Path, monkeypatch: pytest
     assert_consistent(json.loads(path.read_text()))
 
 
-def test_targets_are_the_hidden_frames() -> None:
+def test_targets_are_the_masked_frames() -> None:
     batch = audio(2, 1.0)
     model = build_ours(LAYOUTS["tiny"])
     hidden = []
@@ -106,7 +106,7 @@ def test_targets_are_the_hidden_frames() -> None:
     assert [step() for _ in range(3)] == hidden
 
 
-def test_other_lengths_are_others_with_and_without_padding() -> None:
+def test_varied_batches_have_other_lengths_with_and_without_padding() -> None:
     batches = varied(audio(5, 1.0), 10)
     assert len({(len(batch), batch.num_samples) for batch in batches}) == 10
     assert [min(batch.num_samples) < batch.waveform.shape[1] for batch in batches] == [False, True] * 5
@@ -115,7 +115,7 @@ def test_other_lengths_are_others_with_and_without_padding() -> None:
         assert all((batch.waveform[row, length:] == 0).all() for row, length in enumerate(batch.num_samples))
 
 
-def test_all_run_in_turns() -> None:
+def test_contenders_run_alternately() -> None:
     order: list[str] = []
     steps = {name: (lambda name=name: order.append(name)) for name in "ab"}
     seconds = gpu_measures.in_turns(steps, 3, 2, torch.device("cpu"))
@@ -123,7 +123,7 @@ def test_all_run_in_turns() -> None:
     assert [len(values) for values in seconds.values()] == [3, 3]
 
 
-def test_the_matrix_rate_counts_a_product_and_its_sum_as_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_matrix_rate_counts_a_multiply_add_as_two_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_measures, "seconds_each", lambda step, times, device: 0.5)
     assert gpu_measures.matrix_rate(10, torch.float32, torch.device("cpu")) == 2 * 10**3 / 0.5
 
@@ -132,14 +132,14 @@ def test_the_matrix_rate_counts_a_product_and_its_sum_as_two(monkeypatch: pytest
     ("arguments", "message"),
     [(["--updates=0"], "`--updates` must be above 0, but is 0."), (["--config=huge"], "invalid choice: 'huge'")],
 )
-def test_mistakes_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         gpu_step.main([*TINY, *arguments])
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_device_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cuda_without_a_device_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         gpu_step.main(["--tiny", "--device=cuda"])
-    assert "`--device` must be cpu where there is no CUDA device, but is cuda." in capsys.readouterr().err
+    assert "`--device` must be cpu if there is no CUDA device, but is cuda." in capsys.readouterr().err

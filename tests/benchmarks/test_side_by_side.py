@@ -1,4 +1,4 @@
-"""The benchmarks at sizes that only show that they run: who took part, and that figures and ratios belong together."""
+"""The benchmarks at tiny sizes: they run, and their values and ratios are consistent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check(figures: dict, peer: str, rounds: int) -> None:
     assert figures["torch"] == machine()["torch"]
 
 
-def test_a_step_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_compared_with_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     options = ["--model=tiny-vq", "--seconds=0.5", "--rounds=2", "--warmup=1", f"--json={file}"]
     figures = train_step.main(options)
@@ -39,7 +39,7 @@ def test_a_step_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "times as fast" in capsys.readouterr().out
 
 
-def test_a_step_beside_transformers() -> None:
+def test_a_step_compared_with_transformers() -> None:
     pytest.importorskip("transformers", reason="the peer, which is no dependency")
     check(train_step.main(["--model=tiny", "--seconds=1", "--rounds=1", "--warmup=1"]), "transformers", rounds=1)
 
@@ -48,7 +48,7 @@ def test_a_step_beside_transformers() -> None:
     ("option", "expected"),
     [(None, ("1", "0")), ("--small-pages", ("0", "0")), ("--peer-large-pages", ("1", "1"))],
 )
-def test_who_has_large_pages_is_not_up_to_the_environment(
+def test_large_pages_do_not_depend_on_the_environment(
     option: str | None, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = {}
@@ -70,8 +70,8 @@ def test_a_peer_that_a_model_does_not_have_is_refused(capsys: pytest.CaptureFixt
 
 @linux
 @pytest.mark.parametrize("case", memory.CASES)
-def test_both_forms_of_a_case_are_the_same_function(case: str) -> None:
-    """A peer that computed something else would be no peer; noise aside, which both draw."""
+def test_ours_and_the_peer_compute_the_same_function(case: str) -> None:
+    """Otherwise the comparison would be meaningless; apart from noise, which both draw."""
     for materialised in (False, True):
         watched = memory._Watched(memory.CASES[case]("tiny", materialised))
         watched()

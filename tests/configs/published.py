@@ -1,4 +1,4 @@
-"""The published models in fairseq's own terms: their options, and the shape of every tensor that these options give."""
+"""The published models in fairseq's terms: their options, and the shape of every tensor for these options."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def violations(sweep: object) -> list[str]:
-    """What the schema of Weights & Biases has against a sweep."""
+    """The violations of Weights & Biases' schema in a sweep."""
     return [problem.message for problem in _validator.iter_errors(sweep)]
 
 
@@ -54,7 +54,7 @@ def grid(sweep: dict[str, Any]) -> Iterator[Trial]:
 
 
 def each_value_once(sweep: dict[str, Any]) -> Iterator[Trial]:
-    """Trials that have every value but other seeds: the first of each parameter, and each other one in its place."""
+    """Trials that cover every value except other seeds: first values, and each other value in turn."""
     every = {name: options[:1] if name == SEED else options for name, options in values(sweep).items()}
     first = {name: options[0] for name, options in every.items()}
     yield first
@@ -63,12 +63,12 @@ def each_value_once(sweep: dict[str, Any]) -> Iterator[Trial]:
 
 
 def group(trial: Trial) -> str:
-    """What a trial shares with those of other seeds."""
+    """The parameters of a trial except the seed."""
     return json.dumps({name: value for name, value in trial.items() if name != SEED}, sort_keys=True)
 
 
 def command(sweep: dict[str, Any], trial: Trial) -> list[str]:
-    """What the agent of Weights & Biases runs for a trial; the server sorts the parameters by name."""
+    """The command that the agent of Weights & Biases runs for a trial; the server sorts the parameters by name."""
     parts = create_sweep_command_args({"args": {name: {"value": trial[name]} for name in sorted(trial)}})
     parts["program"] = [sweep["program"]]
     words: list[str] = []
@@ -78,7 +78,7 @@ def command(sweep: dict[str, Any], trial: Trial) -> list[str]:
 
 
 def published() -> dict[str, Any]:
-    """The figures of the papers, by sweep."""
+    """The results of the papers, by sweep."""
     text = (ROOT / "w2vlab/reports/published.yaml").read_text(encoding="utf-8")
     tables: dict[str, Any] = yaml.safe_load(text)
     return tables

@@ -1,4 +1,4 @@
-"""Every configuration is whole, and every command that the README or a configuration names trains."""
+"""Every configuration is complete, and every command in the README or a configuration runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *RUNS, *FRAGME
 
 
 def commands(document: Path) -> list[str]:
-    """The `w2vlab …` commands that stand on a line of their own, without the comment behind them."""
+    """The `w2vlab …` commands on separate lines, without the comment after them."""
     lines = (line.strip("# ").rstrip() for line in document.read_text(encoding="utf-8").splitlines())
     return [re.split(r"\s{2,}#", line)[0] for line in lines if line.startswith("w2vlab ")]
 
@@ -35,7 +35,7 @@ TRAINED = [c for c in FITS if re.fullmatch(r"w2vlab fit --config configs/quickst
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two dozen clips of noise that swells and fades."""
+    """Two dozen clips of noise with varying amplitude."""
     folder = tmp_path_factory.mktemp("corpus")
     noise = np.random.default_rng(0)
     for number in range(24):
@@ -46,23 +46,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_a_run_begins_with_its_command(path: Path) -> None:
+def test_a_run_starts_with_its_command(path: Path) -> None:
     assert commands(path)[0] == f"w2vlab fit --config configs/{path.name}"
 
 
 @pytest.mark.parametrize("path", FINETUNING, ids=lambda path: path.stem)
-def test_a_fine_tuning_begins_with_its_command(path: Path) -> None:
-    """Which lacks nothing but the pretrained model."""
+def test_a_fine_tuning_starts_with_its_command(path: Path) -> None:
+    """Only the pretrained model is missing in it."""
     command = f"w2vlab fit --config configs/finetune/{path.name} --model.checkpoint="
     assert commands(path)[0].startswith(command)
     assert " " not in commands(path)[0].removeprefix(command)
 
 
 @pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
-def test_a_fragment_of_the_machine_says_how_it_is_used_and_is_taken_up(
+def test_a_trainer_fragment_has_its_command_and_is_applied(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Its own options, in the whole configuration that its command resolves to."""
+    """Its options are in the configuration that its command resolves to."""
     monkeypatch.chdir(ROOT)
     command = commands(path)[0]
     assert command.endswith(f"--config configs/trainer/{path.name}")
@@ -105,7 +105,7 @@ def test_the_command_trains_two_updates(
     capsys: pytest.CaptureFixture,
     request: pytest.FixtureRequest,
 ) -> None:
-    if "--model." in command:  # the picture of the run as it is shows what there is to draw
+    if "--model." in command:  # the unchanged run draws every panel
         request.getfixturevalue("no_drawing")
     monkeypatch.chdir(ROOT)
     settings = {

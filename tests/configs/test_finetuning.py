@@ -20,7 +20,7 @@ RECIPE = yaml.safe_load((ROOT / "configs" / "finetune" / "ctc_100h.yaml").read_t
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> CTCFineTuning:
-    """Of the recipe's options with a tiny pretrained model."""
+    """The model of the recipe's options, with a tiny pretrained model."""
     path = tmp_path_factory.mktemp("pretrained") / "model.ckpt"
     pretrain(path)
     load_parts()
@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> CTCFineTuning:
 
 
 def test_masks(model: CTCFineTuning) -> None:
-    """Table 6: starts of 0.065 a frame with spans of 10, and of 0.008 a channel with spans of 64."""
+    """Table 6: start probability 0.065 per frame with spans of 10, and 0.008 per channel with spans of 64."""
     time, channels = model.masking.frames, model.masking
     assert (time.probability, time.length) == (0.65, 10)
     assert (channels.channel_probability, channels.channel_length) == (0.5, 64)
@@ -45,14 +45,14 @@ def test_dropouts(model: CTCFineTuning) -> None:
     assert model.context.layers.layer_drop == 0.1
 
 
-def test_what_is_trained(model: CTCFineTuning) -> None:
+def test_trained_parameters(model: CTCFineTuning) -> None:
     assert model.freeze_updates == 0
     assert not any(parameter.requires_grad for parameter in model.frontend.encoder.parameters())
     assert all(parameter.requires_grad for parameter in model.context.parameters())
 
 
 def test_schedule(model: CTCFineTuning) -> None:
-    """fairseq's formula: from 0.01 up for 10 %, held for 40 %, then down by a constant factor to 0.05."""
+    """fairseq's formula: warm-up from 0.01 for 10 %, constant for 40 %, then exponential decay to 0.05."""
     optimizer = model.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
     (group,) = optimizer.param_groups
     assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (3e-5, (0.9, 0.98), 1e-8, 0.0)

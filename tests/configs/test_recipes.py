@@ -1,4 +1,4 @@
-"""The published recipes have the published models' tensors, one by one, and their receptive fields."""
+"""The published recipes have the tensors of the published models, and their receptive fields."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def recipe(name: str) -> dict:
 
 
 def build(model: dict) -> PretrainingModule:
-    """Builds a model on no device: the large ones would fill the memory of a small machine."""
+    """Builds a model on the meta device, because the large ones would fill the memory of a small machine."""
     load_parts()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(PretrainingModule, "model")
@@ -50,7 +50,7 @@ def built(request: pytest.FixtureRequest) -> tuple[str, PretrainingModule]:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_shapes_are_told_from_the_options_as_fairseq_does(name: str) -> None:
+def test_the_shapes_follow_from_the_options_as_in_fairseq(name: str) -> None:
     reference = Reference(name)
     keys = ("conv_feature_layers", "conv_aggregator_layers")
     layers = {key: reference.conv_layers(key) for key in keys if key in reference.config}
@@ -72,7 +72,7 @@ def test_number_of_parameters(built: tuple[str, PretrainingModule]) -> None:
     assert stated in (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def test_vq_wav2vec_with_separate_codebooks_is_what_was_counted_elsewhere() -> None:
+def test_vq_wav2vec_with_separate_codebooks_has_the_size_in_superb() -> None:
     model = recipe("vq_wav2vec_gumbel")["model"]
     model["init_args"]["quantizer"]["init_args"]["shared_codebook"] = False
     assert sum(parameter.numel() for parameter in build(model).parameters()) == 34_145_408

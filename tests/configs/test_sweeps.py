@@ -1,4 +1,4 @@
-"""Every shipped sweep is one for Weights & Biases, its trials are runs, and its rows change what they say."""
+"""Every shipped sweep is valid for Weights & Biases, its trials are runs, and its rows change what they say."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from w2vlab.registry import load_parts
 FILES = {path.stem: path for path in sorted(sweep_files.FOLDER.glob("*.yaml"))}
 SWEEPS = {name: read(path) for name, path in FILES.items()}
 SMALL = [name for name in FILES if name.endswith("_small")]
-ALONE = {"quantizers_small"}  # it is no table of a paper
+ALONE = {"quantizers_small"}  # not a table of a paper
 ABLATION = ["--config=configs/wav2vec2_ablation.yaml"]
 TOY = ["--config=configs/quickstart.yaml", "--config=configs/ablations/small.yaml"]
 ROWS = sorted(
@@ -49,7 +49,7 @@ def _in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @functools.cache
 def parsers() -> tuple[RunParser, RunParser]:
-    """That of a run, and that of a model alone, as `w2vlab explain` has them; made once, for it takes longest."""
+    """The parsers of a run and of a model alone, as in `w2vlab explain`; built once, because that takes longest."""
     load_parts()
     of_model = RunParser(exit_on_error=False)
     of_model.add_subclass_arguments(PretrainingModule, "model")
@@ -58,7 +58,7 @@ def parsers() -> tuple[RunParser, RunParser]:
 
 @functools.cache
 def parsed(arguments: tuple[str, ...]) -> Namespace:
-    """The settings of `w2vlab fit`."""
+    """The options of `w2vlab fit`."""
     settings: Namespace = parsers()[0].parse_args(["fit", *arguments]).fit
     return settings
 
@@ -70,7 +70,7 @@ def arguments_of(sweep: dict[str, Any], trial: sweep_files.Trial) -> tuple[str, 
 
 
 def settings_of(config: Namespace) -> dict[str, Any]:
-    """Every setting of a model under its dotted name, without `init_args` in it; the seed is not the model's own."""
+    """Every option of a model by its dotted name, without `init_args`; the seed is not an option of the model."""
     settings = _flat(config.model, "")
     del settings["seed"]
     return settings
@@ -93,7 +93,7 @@ def _lists(value: Any) -> Any:
 
 
 def given_by(content: Any, folder: Path, prefix: str = "") -> dict[str, Any]:
-    """Every setting that a fragment gives, with what stands in the fragments it names."""
+    """Every option that a fragment sets, including those of the fragments that it names."""
     if isinstance(content, str) and content.endswith(".yaml"):
         return given_by(yaml.safe_load((folder / content).read_text(encoding="utf-8")), folder, prefix)
     if not isinstance(content, dict):
@@ -105,7 +105,7 @@ def given_by(content: Any, folder: Path, prefix: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_weights_and_biases_takes_it(name: str) -> None:
+def test_it_is_valid_for_weights_and_biases(name: str) -> None:
     assert violations(SWEEPS[name]) == []
 
 
@@ -130,7 +130,7 @@ def test_a_broken_file_is_refused(change: dict[str, Any], problem: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_file_says_what_it_is_and_how_many_trials_it_has(name: str) -> None:
+def test_the_comment_has_the_source_and_the_number_of_trials(name: str) -> None:
     lines = [line for line in FILES[name].read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     (command,) = (line for line in lines if "w2vlab sweep" in line)
     assert command.split(" --")[0] == f"#     w2vlab sweep configs/sweeps/{name}.yaml"
@@ -149,8 +149,8 @@ def test_the_file_says_what_it_is_and_how_many_trials_it_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_agent_has_a_run_that_is_online(name: str) -> None:
-    """Or the server would not hear of it; and in the project of the sweep, or the logger would ask for another."""
+def test_the_run_of_an_agent_is_online(name: str) -> None:
+    """Otherwise the server would not receive it. It has the project of the sweep; the logger's default is another."""
     sweep = SWEEPS[name]
     logger = parsed(arguments_of(sweep, next(grid(sweep)))).trainer.logger
     assert logger.class_path.endswith("WandbLogger")
@@ -158,7 +158,7 @@ def test_an_agent_has_a_run_that_is_online(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_value_is_a_run_of_its_own_that_can_be_built(name: str) -> None:
+def test_every_value_is_a_distinct_run_that_can_be_built(name: str) -> None:
     sweep = SWEEPS[name]
     seen = set()
     for trial in each_value_once(sweep):
@@ -174,7 +174,7 @@ def test_every_value_is_a_run_of_its_own_that_can_be_built(name: str) -> None:
 
 
 def test_the_command_is_what_the_agent_runs(tmp_path: Path) -> None:
-    """All of it: file by file, the agent's own code up to the start of the process."""
+    """The whole path, file by file, with the agent's own code up to the start of the process."""
     for sweep in SWEEPS.values():
         trial = list(grid(sweep))[-1]
         agent = SimpleNamespace(
@@ -205,11 +205,11 @@ def test_the_command_is_what_the_agent_runs(tmp_path: Path) -> None:
             {"class_path": "EMAQuantizer", "init_args": {"codebook_size": 60}},
             {"quantizer.class_path": "w2vlab.quantizers.EMAQuantizer", "quantizer.codebook_size": 60},
         ),
-        # What `parameters` below `model` and `quantizer` come to.
+        # The values of `parameters` below `model` and `quantizer`.
         ("model", {"quantizer": {"codebook_size": 60, "noise": False}}, {"quantizer.codebook_size": 60}),
     ],
 )
-def test_values_of_every_kind_are_taken_as_the_agent_writes_them(name: str, value: Any, expected: dict) -> None:
+def test_values_of_every_type_are_accepted_as_the_agent_writes_them(name: str, value: Any, expected: dict) -> None:
     sweep = {"program": "w2vlab", "command": ["${program}", "fit", *TOY, "${args}"]}
     before, after = (settings_of(parsed(tuple(arguments))) for arguments in (TOY, arguments_of(sweep, {name: value})))
     assert {key: after[key] for key in expected} == expected
@@ -218,7 +218,7 @@ def test_values_of_every_kind_are_taken_as_the_agent_writes_them(name: str, valu
 
 @pytest.mark.parametrize("name", [name for name, sweep in SWEEPS.items() if "config" in sweep["parameters"]])
 def test_a_row_changes_what_it_says_and_nothing_else(name: str) -> None:
-    """Not so much as a penalty is lost: a mapping of them replaces the one before it as a whole."""
+    """No penalty is lost, although a mapping of penalties replaces the earlier one as a whole."""
     baseline, *rows = each_value_once(SWEEPS[name])
     assert baseline["config"] == "configs/ablations/baseline.yaml"
     before = settings_of(parsed(arguments_of(SWEEPS[name], baseline)))
@@ -239,8 +239,8 @@ def test_a_row_changes_what_it_says_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/ablations/*.yaml")), ids=lambda path: path.stem)
-def test_a_fragment_begins_with_a_command_that_a_sweep_has(path: Path) -> None:
-    """A row's is that of a trial, and the others' that of a sweep before there are parameters."""
+def test_a_fragment_starts_with_a_command_of_a_sweep(path: Path) -> None:
+    """The command of a row is that of a trial; the others have that of a sweep without parameters."""
     (said,) = re.findall(r"^#     (w2vlab fit .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     configs = [word for word in shlex.split(said)[2:] if word != "--config"]
     row = f"configs/ablations/{path.name}"
@@ -252,8 +252,8 @@ def test_a_fragment_begins_with_a_command_that_a_sweep_has(path: Path) -> None:
         assert any([word for word in sweep["command"] if "--config=" in word] == flags for sweep in SWEEPS.values())
 
 
-def test_what_is_small_has_the_baseline_of_the_full_size() -> None:
-    """In all that a row changes and that is no width."""
+def test_a_small_baseline_has_the_options_of_the_full_one() -> None:
+    """In all options that a row changes and that are not widths."""
     full, small = (settings_of(parsed(tuple(base))) for base in (ABLATION, TOY))
     for part in ("masking", "penalties", "inputs", "target_gradient"):
         assert {k: v for k, v in full.items() if k.startswith(part)} == {
@@ -304,7 +304,7 @@ def test_every_published_row_is_one_of_its_sweep() -> None:
         assert not_there <= {group({"config": row}) for row in NOT_PUBLISHED}, name
 
 
-def test_a_published_figure_is_that_of_the_file_of_its_row() -> None:
+def test_a_published_result_is_in_the_file_of_its_row() -> None:
     for name, table in published().items():
         for row in table["rows"]:
             file = ROOT / row["parameters"].get("config", f"configs/sweeps/{name}.yaml")

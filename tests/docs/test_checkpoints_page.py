@@ -1,4 +1,4 @@
-"""The page on checkpoints: its Python runs, and its commands open what that has left."""
+"""The page on checkpoints: its Python code runs, and its commands open the checkpoints of that code."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def test_python_and_the_commands_open_the_same(folder: Path, capsys: pytest.Capt
     assert names["speller"].pretrained_config["class_path"] == "w2vlab.modules.MaskedPrediction"
     (command,) = [line for line in EVALUATIONS if "--parts" not in line]
     assert main([*shlex.split(command), *QUICK]) == 0
-    assert "(without labels)" in capsys.readouterr().out  # it knows what the model has heard in training
+    assert "(without labels)" in capsys.readouterr().out  # the checkpoint names the training data
 
 
-def test_parts_of_ones_own_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In processes of their own that know it, and in this one, where the module of the part is not loaded yet."""
+def test_checkpoints_with_ones_own_parts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In separate processes that load the module of the part, and in this one, which has not loaded it."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'docs/examples'}{os.pathsep}{ROOT}"}
     own = EXAMPLE.replace("partial(KMeansQuantizer, codebook_size=64)", "partial(LookupFreeQuantizer, num_bits=4)")
     own = f"from lookup_free import LookupFreeQuantizer\n{own.replace('mine.ckpt', 'own.ckpt')}"
@@ -65,7 +65,7 @@ def test_parts_of_ones_own_are_named(folder: Path, capsys: pytest.CaptureFixture
     opened = started(*words)
     assert opened.returncode == 0, opened.stderr
     assert main([word for word in words[2:] if "--parts" not in word]) == 1  # here, where it is not loaded
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     quoted = " ".join(re.search(r"^    error: (?:.+\n)+", PAGE, re.MULTILINE)[0].split())
     for example, here in {
         "sent.ckpt": "own.ckpt",
@@ -73,7 +73,7 @@ def test_parts_of_ones_own_are_named(folder: Path, capsys: pytest.CaptureFixture
         "Codes": "LookupFreeQuantizer",
     }.items():
         quoted = quoted.replace(example, here)
-    assert quoted in told
+    assert quoted in message
     assert main(["--parts=nowhere_to_be_found" if "--parts" in word else word for word in words[2:]]) == 1
-    told = capsys.readouterr().err
-    assert "`parts` must be modules that can be imported, but nowhere_to_be_found cannot" in told
+    message = capsys.readouterr().err
+    assert "`parts` must be modules that can be imported, but nowhere_to_be_found cannot" in message

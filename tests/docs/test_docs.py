@@ -1,4 +1,4 @@
-"""The documentation quotes code that is there, its example works, and it builds."""
+"""The documentation includes existing code, its example works, and it builds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INCLUDE = re.compile(r"^(`{3,}|:{3,})\{literalinclude\} (\S+)\n((?::[\w-]+:.*\n)
 
 
 def quotes(page):
-    """Each included stretch of a page: its file and options."""
+    """The included files of a page, with their options."""
     for match in INCLUDE.finditer(page.read_text(encoding="utf-8")):
         options = dict(re.findall(r"^:([\w-]+): (.*)$", match[3], re.MULTILINE))
         yield (page.parent / match[2]).resolve(), options
@@ -35,7 +35,7 @@ def definition(path, qualified_name):
     node = ast.parse(path.read_text(encoding="utf-8"))
     for name in qualified_name.split("."):
         found = [child for child in node.body if getattr(child, "name", None) == name]
-        assert found, f"{path.name} has no {qualified_name} any more"
+        assert found, f"{path.name} no longer has {qualified_name}"
         (node,) = found
     return node
 
@@ -60,7 +60,7 @@ def line_with(text, path, lines, first, last):
     for number in range(first, last + 1):
         if text in lines[number - 1]:
             return number
-    raise AssertionError(f"{path.name} has no line with {text!r} in lines {first} to {last} any more")
+    raise AssertionError(f"{path.name} no longer has a line with {text!r} in lines {first} to {last}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -80,7 +80,7 @@ def test_quoted_lines_are_in_the_source(page):
         ("quantizers/gumbel.py", "GumbelQuantizer.forward"),
     ],
 )
-def test_no_line_of_the_step_is_left_out(module, method):
+def test_every_line_of_the_step_is_on_the_page(module, method):
     source = ROOT / "w2vlab" / module
     quoted = set()
     for path, options in quotes(DOCS / "training_step.md"):
@@ -88,7 +88,7 @@ def test_no_line_of_the_step_is_left_out(module, method):
             quoted |= set(quoted_lines(path, options))
     text = source.read_text(encoding="utf-8").splitlines()
     node = definition(source, method)
-    body = range(node.body[0].end_lineno + 1, node.end_lineno + 1)  # behind the docstring
+    body = range(node.body[0].end_lineno + 1, node.end_lineno + 1)  # after the docstring
     code = {number for number in body if text[number - 1].strip() and not text[number - 1].lstrip().startswith("#")}
     assert {number: text[number - 1] for number in sorted(code - quoted)} == {}
 
@@ -100,7 +100,7 @@ def test_the_api_has_every_package_of_parts_and_every_module_of_functions():
     assert {f"w2vlab.functional.{name}" for name in functions} <= named
 
 
-def test_questions_about_a_configuration_are_answered(monkeypatch, capsys):
+def test_explain_commands_run(monkeypatch, capsys):
     lines = {line.strip() for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()}
     asked = [line for line in sorted(lines) if line.startswith("w2vlab explain")]
     assert asked
@@ -114,11 +114,11 @@ def example_command(program):
     """A command of the page on writing a part, with the environment that it sets."""
     text = (DOCS / "write_a_part.md").read_text(encoding="utf-8")
     (line,) = re.findall(rf"^    PYTHONPATH=(\S+) {program} (.*[lL]ookup.?[fF]ree.*)$", text, re.MULTILINE)
-    # In processes of their own: the part would be registered for all other tests as well.
+    # In separate processes, because the part would be registered for all other tests as well.
     return {**os.environ, "PYTHONPATH": str(ROOT / line[0])}, shlex.split(line[1])
 
 
-def test_the_example_keeps_the_contract_and_passes_its_own_test():
+def test_the_example_passes_the_contracts_and_its_own_test():
     environment, arguments = example_command("pytest")
     command = [sys.executable, "-m", "pytest", "-n0", "-v", "-p", "no:cacheprovider", *arguments, "docs/examples"]
     command[command.index("LookupFree")] = "LookupFree or test_lookup_free"
@@ -129,17 +129,17 @@ def test_the_example_keeps_the_contract_and_passes_its_own_test():
     assert len(contracts) >= 25, "the contracts do not know the example"
 
 
-def test_the_example_is_chosen_by_one_flag():
+def test_one_flag_selects_the_example():
     environment, arguments = example_command("w2vlab")
     assert arguments[0] == "fit"
     command = [sys.executable, "-m", "w2vlab", "explain", *arguments[1:], "--json"]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout)
-    codes = told["codes"]
+    explained = json.loads(run.stdout)
+    codes = explained["codes"]
     assert (codes["num_codebooks"], codes["codebook_size"], codes["bits_per_second"]) == (1, 64, 300)
-    assert told["gradients"]["norms"]["commitment"]["quantizer.project_in"] > 0
-    assert told["gradients"]["norms"]["commitment"]["quantizer.project_out"] == 0
+    assert explained["gradients"]["norms"]["commitment"]["quantizer.project_in"] > 0
+    assert explained["gradients"]["norms"]["commitment"]["quantizer.project_out"] == 0
 
 
 MISSING = [name for name in ("sphinx", "furo", "myst_nb") if importlib.util.find_spec(name) is None]

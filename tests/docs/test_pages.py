@@ -1,4 +1,4 @@
-"""What the pages say of Python, of environment variables, of exit statuses and of parts of one's own."""
+"""The pages on Python, environment variables, exit statuses and one's own parts are correct."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def page(name: str) -> str:
     return (DOCS / f"{name}.md").read_text(encoding="utf-8")
 
 
-def test_python_of_the_page_runs(
+def test_the_code_of_the_python_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """From a folder of audio to codes, block after block."""
+    """From a folder of audio to codes, in order."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "speech").mkdir()
     noise = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def test_python_of_the_page_runs(
 
 
 def test_every_environment_variable_is_on_the_page() -> None:
-    """Of the code and of the scripts; a name at the end of which a letter or an underscore is missing is a prefix."""
+    """Those of the code and of the scripts. Names that end with an underscore are prefixes."""
     used: set[str] = set()
     for path in [*ROOT.glob("w2vlab/**/*.py"), *ROOT.glob("scripts/**/*")]:
         if path.is_file():
@@ -62,7 +62,7 @@ def statuses() -> set[int]:
 
 
 def test_every_exit_status_is_on_the_page() -> None:
-    """Those in the code: of parsers, of errors that end a process, and of signals."""
+    """The statuses in the code: of parsers, of errors that end a process, and of signals."""
     ends = re.compile(
         r"(?:SystemExit|\b_exit|\.exit|sys\.exit)\((\d+)[,)]|_INTERRUPTED = (\d+)|^    return ([012])$", re.M
     )
@@ -84,7 +84,7 @@ def test_every_exit_status_is_on_the_page() -> None:
         (["parts", "no-such-family"], 2),
     ],
 )
-def test_commands_end_as_the_page_says(
+def test_commands_have_the_statuses_of_the_page(
     args: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -105,20 +105,20 @@ PART_COMMANDS = re.findall(r"^    PYTHONPATH=(\S+) w2vlab fit (.*)$", page("writ
 @pytest.mark.parametrize(
     ("part", "where"), [("PeriodicMasking", "masking"), ("RankingLoss", "loss")], ids=["masking", "loss"]
 )
-def test_an_example_is_chosen_by_one_flag(part: str, where: str) -> None:
+def test_one_flag_selects_an_example(part: str, where: str) -> None:
     (found,) = [(path, options) for path, options in PART_COMMANDS if part in options]
     command = [sys.executable, "-m", "w2vlab", "explain", *shlex.split(found[1]), "--no_gradients", "--json"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / found[0]}:{os.environ.get('PYTHONPATH', '')}"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout)
-    assert told["classes"][where] == part
+    explained = json.loads(run.stdout)
+    assert explained["classes"][where] == part
     if part == "PeriodicMasking":
-        assert told["masking"]["hidden"] == pytest.approx(3 / 8, abs=0.01)
+        assert explained["masking"]["hidden"] == pytest.approx(3 / 8, abs=0.01)
         assert "`model.masking` is PeriodicMasking now, with what was set for SpanMasking: length 3." in run.stderr
 
 
-def test_the_examples_keep_the_contracts_and_pass_their_own_tests() -> None:
+def test_the_examples_pass_the_contracts_and_their_own_tests() -> None:
     (line,) = re.findall(r"^    PYTHONPATH=(\S+) pytest (-p periodic.*)$", page("write_a_part"), re.MULTILINE)
     arguments = shlex.split(line[1])
     parts = arguments.index("PeriodicMasking or RankingLoss")
@@ -133,7 +133,7 @@ def test_the_examples_keep_the_contracts_and_pass_their_own_tests() -> None:
         assert any(own in file for file, _ in passed)
 
 
-def test_the_commands_of_the_notebooks_are_there() -> None:
+def test_the_commands_of_the_notebooks_page_are_valid() -> None:
     text = page("opening_notebooks")
     assert '".[notebooks]"' in text
     assert re.search(r"^notebooks = ", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, where every claim is asserted, and was saved with what it shows."""
+"""Every notebook runs from top to bottom, asserts its claims, and was saved with its outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def pictures(notebook: NotebookNode) -> list[int]:
-    """The number of pictures that each cell shows."""
+    """The number of images in the output of each cell."""
     return [sum("image/png" in output.get("data", {}) for output in cell.outputs) for cell in code_cells(notebook)]
 
 
@@ -51,7 +51,7 @@ def test_was_saved_as_executed(path: Path) -> None:
 
 
 @notebooks
-def test_claims_what_it_asserts(path: Path) -> None:
+def test_claims_are_asserted(path: Path) -> None:
     source = "\n".join(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
     assert source.count("assert ") >= 5
 
@@ -60,18 +60,18 @@ def test_claims_what_it_asserts(path: Path) -> None:
 def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr("jupyter_client.launcher.Popen", forked.Popen)
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel does before imports
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel sets it before imports
     notebook = nbformat.read(path, as_version=4)
     if "w2vlab" in notebook.metadata and not FESTVOX_RU.is_whole(FESTVOX_RU.audio_folder(cache_root(None))):
         pytest.skip("needs the sample corpus, which no test fetches; `w2vlab fit --config notebooks/toy.yaml` does")
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
     before = pictures(notebook)
-    client.execute()  # raises at the first assertion that does not hold
+    client.execute()  # raises at the first assertion that fails
     assert pictures(notebook) == before
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("notebook_*.png")), ids=lambda path: path.stem)
-def test_a_picture_of_the_docs_is_the_notebooks(picture: Path) -> None:
+def test_an_image_of_the_docs_is_an_output_of_a_notebook(picture: Path) -> None:
     number = picture.stem.split("_")[1]
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     outputs = [output for cell in code_cells(nbformat.read(path, as_version=4)) for output in cell.outputs]
@@ -81,6 +81,6 @@ def test_a_picture_of_the_docs_is_the_notebooks(picture: Path) -> None:
 
 
 @notebooks
-def test_questions_have_no_numbers_of_a_list_elsewhere(path: Path) -> None:
+def test_questions_are_not_numbered(path: Path) -> None:
     text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
     assert not re.search(r"(?i)question \d|\*\*\d+[a-z]?[,.]", text)

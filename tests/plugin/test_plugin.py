@@ -1,4 +1,4 @@
-"""A package outside of the repository adds a part by being installed."""
+"""Installing a package outside of the repository adds a part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Installs the plugin as pip would, which itself would need the network for its build backend."""
+    """Installs the plugin like pip, which would need the network for its build backend."""
     target = tmp_path_factory.mktemp("site-packages")
     project = tomllib.loads((DEMO / "pyproject.toml").read_text())["project"]
     shutil.copytree(DEMO / "w2vlab_demo_plugin", target / "w2vlab_demo_plugin")
@@ -104,9 +104,7 @@ def test_a_negative_sampler_of_a_plugin_draws_for_the_loss(installed: Path) -> N
     assert (used.returncode, used.stdout) == (0, "used\n"), used.stderr
 
 
-def test_full_path_needs_no_installation_and_another_plugin_that_is_broken_does_not_matter(
-    installed: Path, tmp_path: Path
-) -> None:
+def test_full_path_needs_no_installation_and_ignores_a_broken_plugin(installed: Path, tmp_path: Path) -> None:
     path = shutil.copytree(installed, tmp_path / "site-packages")
     (path / "w2vlab_demo_plugin" / "sign.py").rename(path / "my_quantizer.py")
     (path / "w2vlab_demo_plugin" / "sign.py").write_text("import a_module_that_nobody_has\n")

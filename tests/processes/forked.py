@@ -1,6 +1,6 @@
-"""Stands for `subprocess`, with commands of Python that are forked from a process that has imported what they need.
+"""Replaces `subprocess` with processes that are forked from one that has imported the libraries.
 
-A fresh interpreter takes seconds to import PyTorch and Lightning. Where the start itself is tested, it is `subprocess`.
+A new interpreter takes seconds to import PyTorch and Lightning. Tests of the start-up itself use `subprocess`.
 """
 
 from __future__ import annotations
@@ -95,20 +95,20 @@ def _after_the_interpreter(command: Sequence[Any]) -> list[str]:
     if first == "w2vlab":
         return ["-m", "w2vlab", *rest]
     assert first == sys.executable, f"{first} is no Python"
-    while rest[0] == "-u" or rest[0].startswith("-X"):  # how the interpreter reads and writes
+    while rest[0] == "-u" or rest[0].startswith("-X"):  # the interpreter's standard streams
         rest = rest[1:]
     return rest
 
 
 class _Server:
-    """The process that forks, one for all tests of this process; it ends with it."""
+    """The server process that forks; one for all tests of this process, and it ends with this process."""
 
     def __init__(self) -> None:
         mine, its = socket.socketpair()
         places = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("server.py"), str(its.fileno()), *places],
-            # Inductor would start processes to compile in, each of which imports PyTorch, for a handful of kernels.
+            # Inductor would start compile workers, each of which imports PyTorch, for a handful of kernels.
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "TORCHINDUCTOR_COMPILE_THREADS": "1"},
             pass_fds=[its.fileno()],
             stdin=DEVNULL,
@@ -121,7 +121,7 @@ class _Server:
         atexit.register(self.end)
 
     def start(self, files: dict[int, int], **job: Any) -> int:
-        """Forks a process in which these files have the numbers of the keys; returns its number."""
+        """Forks a process in which these files have the descriptors in the keys; returns its process id."""
         with self.lock:
             self.messages.send({**job, "files": list(files)})
             socket.send_fds(self.socket, [b"f"], list(files.values()))
@@ -131,7 +131,7 @@ class _Server:
                     return message["started"]
 
     def status(self, pid: int) -> int | None:
-        """Returns what `os.waitpid` would, or None if it has not ended."""
+        """Returns the result of `os.waitpid`, or None if it has not ended."""
         with self.lock:
             while pid not in self.ended and self.messages.poll():
                 self._read()
@@ -140,7 +140,7 @@ class _Server:
     def _read(self) -> Mapping[str, int]:
         try:
             message: dict[str, int] = self.messages.recv()
-        except BaseException:  # half a message may be read
+        except BaseException:  # a message may be read in part
             self.end()
             server.cache_clear()
             raise
@@ -156,5 +156,5 @@ class _Server:
 
 @cache
 def server() -> _Server:
-    """Returns the process that forks, and starts it where it is needed for the first time."""
+    """Returns the server process; the first call starts it."""
     return _Server()

@@ -1,4 +1,4 @@
-"""Tests that may take their process with them."""
+"""Runs a test in a separate process, because it may crash the process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MAIN = "import sys; from tests.processes.isolated import call; call(*sys.argv[1:
 
 
 def in_a_process_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a test that stands in a module: an abort, as of a compiler, is then the failure of one test.
+    """Decorates a test function of a module, so that an abort, such as one of a compiler, fails one test only.
 
-    What fixtures give it travels there, and what they do to the process that runs the tests does not.
+    The values of fixtures are passed to the process; their side effects on the test process are not.
     """
 
     @functools.wraps(test)
@@ -39,5 +39,5 @@ def in_a_process_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
 
 
 def call(module: str, name: str, fixtures: str) -> None:
-    """What the process does."""
+    """Runs in the separate process."""
     getattr(importlib.import_module(module), name).__wrapped__(**pickle.loads(base64.b64decode(fixtures)))

@@ -1,7 +1,7 @@
-"""A process that has imported what commands import, and forks itself for each one that a test starts.
+"""A process that has imported the libraries of the commands, and forks itself for each command that a test starts.
 
-`tests/processes/forked.py` starts it and talks to it. It has one thread, and nothing is done in it but imports, so that
-a fork is as good as a fresh interpreter; what is not is said in `Job.prepare`.
+`tests/processes/forked.py` starts it and communicates with it. It has one thread and only imports, so that a fork is
+equivalent to a new interpreter; `Job.prepare` handles the differences.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Job:
     """A command that a test starts.
 
     Args:
-        arguments: What follows the interpreter: `-m module …`, `-c code …` or `script …`.
-        environment: All of it.
-        cwd: The folder that it begins in.
-        new_session: Whether it leads a session, and so a group of processes, of its own.
-        files: The numbers that the files that come with it have there: 0, 1, 2 and what else it inherits.
+        arguments: The arguments of the interpreter: `-m module …`, `-c code …` or `script …`.
+        environment: The complete environment.
+        cwd: The working directory.
+        new_session: Whether it starts a new session, and so a new process group.
+        files: The descriptors of the files that are passed: 0, 1, 2 and others that it inherits.
     """
 
     arguments: list[str]
@@ -55,8 +55,8 @@ class Job:
     files: list[int]
 
     def prepare(self, files: list[int], libraries: list[str]) -> None:
-        """Gives this process what the interpreter takes from its surroundings at its start."""
-        above = 1 + max(self.files)  # so that none is in the way of another one's number
+        """Sets the state that an interpreter initializes from its environment at start-up."""
+        above = 1 + max(self.files)  # so that no descriptor overwrites another one
         moved = [fcntl.fcntl(file, fcntl.F_DUPFD, above) for file in files]
         for file in files:
             os.close(file)
@@ -77,7 +77,7 @@ class Job:
         self._read_environment()
 
     def _read_environment(self) -> None:
-        """Does what libraries do when they are imported."""
+        """Repeats what libraries read from the environment when they are imported."""
         torch, numpy, matplotlib = (sys.modules[name] for name in ("torch", "numpy", "matplotlib"))
         torch.seed()
         numpy.random.seed()
@@ -87,12 +87,12 @@ class Job:
             matplotlib.rcParams["backend"] = backend
 
     def run(self) -> None:
-        """Does what the interpreter does with its arguments."""
+        """Runs the arguments like the interpreter."""
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         kind, *rest = self.arguments
         if kind == "-m":
             sys.argv = rest
-            runpy._run_module_as_main(rest[0])  # what `python -m` calls
+            runpy._run_module_as_main(rest[0])  # called by `python -m`
         elif kind == "-c":
             sys.argv = ["-c", *rest[1:]]
             exec(compile(rest[0], "<string>", "exec"), main.__dict__)
@@ -106,11 +106,11 @@ class Job:
 
 
 class Server:
-    """Forks a process for each job that comes, and says when it has ended.
+    """Forks a process for each job, and reports its end.
 
     Args:
-        control: A socket to the process that runs the tests; its end is the server's.
-        libraries: Where an interpreter looks for modules, apart from its first place and `PYTHONPATH`.
+        control: A socket to the process that runs the tests; the server ends when it is closed.
+        libraries: The module search path of an interpreter, without its first entry and `PYTHONPATH`.
     """
 
     def __init__(self, control: socket.socket, libraries: list[str]) -> None:
@@ -120,7 +120,7 @@ class Server:
         self.children: set[int] = set()
 
     def serve(self) -> Callable[[], None] | None:
-        """Returns in every child, with what it has to do; in the server itself at the end, with nothing."""
+        """Returns the job in each child, and None in the server when it ends."""
         ended, write = os.pipe()
         for end in (ended, write):
             os.set_blocking(end, False)
@@ -141,13 +141,13 @@ class Server:
                         os.close(end)
                     job.prepare(files, self.libraries)
                     return job.run
-            except (EOFError, ConnectionError):  # the tests are over, or have died
+            except (EOFError, ConnectionError):  # the test process has ended or died
                 return self._end()
             for file in files:
                 os.close(file)
 
     def _fork(self, job: Job) -> bool:
-        """Returns whether this is the child; the server goes on when it has its session, or signals would miss it."""
+        """Returns whether this is the child. The server waits for the child's session, so that signals reach it."""
         settled, settling = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -174,7 +174,7 @@ class Server:
             self.messages.send({"ended": pid, "status": status})
 
     def _end(self) -> None:
-        """Leaves no process behind where the tests have died."""
+        """Kills all processes if the test process has died."""
         for pid in self.children:
             os.kill(pid, signal.SIGKILL)
 
@@ -191,15 +191,15 @@ def _import_all() -> None:
             except ModuleNotFoundError:
                 if name.startswith("w2vlab"):
                     raise
-    tasks = "/proc/self/task"  # on Linux, where libraries' own threads are seen too
+    tasks = "/proc/self/task"  # on Linux, which also counts threads of libraries
     threads = len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
     assert threads == 1, "a fork would lose threads"
     gc.collect()
-    gc.freeze()  # or every collection in every process would go through all that was imported, and copy its pages
+    gc.freeze()  # otherwise every garbage collection would traverse all imported objects, and copy their pages
 
 
 def main() -> Callable[[], None] | None:
-    """Serves; returns in a child what it has to do."""
+    """Serves; returns the job in a child."""
     _, control, *places = sys.argv
     libraries = sys.path[1:]
     sys.path[:1] = places
@@ -209,5 +209,5 @@ def main() -> Callable[[], None] | None:
 
 if __name__ == "__main__":
     job = main()
-    if job is not None:  # at the top, so that a process ends as any other does, with its traceback and its status
+    if job is not None:  # at the top level, so that a process ends like any other, with its traceback and its status
         job()

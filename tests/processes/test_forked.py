@@ -1,4 +1,4 @@
-"""A forked process is as good as a fresh interpreter."""
+"""A forked process is equivalent to a new interpreter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize("start", [subprocess, forked], ids=["fresh", "for
 
 
 def state_of(start: ModuleType, arguments: list[str], folder: Path, **options: Any) -> dict[str, Any]:
-    """What a process sees of its surroundings."""
+    """The environment of a process as it sees it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "own"), str(ROOT)]), "MARK": "here"}
     done = start.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, **options
@@ -55,7 +55,7 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("how", ["-c", "-m", "script"])
-def test_it_sees_what_a_fresh_one_sees(how: str, tmp_path: Path) -> None:
+def test_it_has_the_environment_of_a_new_one(how: str, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "looking.py").write_text(LOOK)
     (tmp_path / "look.py").write_text(LOOK)
@@ -66,7 +66,7 @@ def test_it_sees_what_a_fresh_one_sees(how: str, tmp_path: Path) -> None:
     assert found == fresh
 
 
-def test_its_random_numbers_are_its_own() -> None:
+def test_its_random_numbers_are_independent() -> None:
     code = "import torch, numpy, random; print(torch.rand(2), numpy.random.rand(2), random.random(), sep='|')"
     runs = [
         start.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -90,14 +90,14 @@ def test_its_random_numbers_are_its_own() -> None:
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
     ],
 )
-def test_it_ends_as_a_fresh_one(start: ModuleType, code: str, status: int, said: str) -> None:
+def test_it_ends_like_a_new_one(start: ModuleType, code: str, status: int, said: str) -> None:
     done = start.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == status
     assert done.stderr.endswith(said)
     assert done.stdout == ""
 
 
-def test_it_is_waited_for_asked_and_sent_signals() -> None:
+def test_wait_poll_and_signals() -> None:
     code = "import signal; print('ready', flush=True); signal.pause()"
     with forked.Popen([sys.executable, "-c", code], stdout=forked.PIPE, text=True, start_new_session=True) as process:
         assert os.getpgid(process.pid) == process.pid  # at once: groups are sent signals
@@ -110,7 +110,7 @@ def test_it_is_waited_for_asked_and_sent_signals() -> None:
         assert process.wait() == -signal.SIGUSR1
 
 
-def test_what_it_reads_comes_from_the_pipe_and_files_are_inherited(tmp_path: Path) -> None:
+def test_input_pipes_and_inherited_files(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         code = f"import os, sys; os.write({log.fileno()}, sys.stdin.buffer.read())"
         with forked.Popen([sys.executable, "-c", code], stdin=forked.PIPE, pass_fds=[log.fileno()]) as process:
@@ -118,8 +118,8 @@ def test_what_it_reads_comes_from_the_pipe_and_files_are_inherited(tmp_path: Pat
     assert (tmp_path / "log").read_text() == "words"
 
 
-def test_nothing_is_left_where_the_tests_have_died() -> None:
-    """Their end of the socket is closed then, and the server ends the processes that it has forked."""
+def test_processes_end_when_the_tests_die() -> None:
+    """Their end of the socket is then closed, and the server kills the processes that it has forked."""
     mine, its = socket.socketpair()
     server = os.fork()
     if server == 0:
@@ -138,5 +138,5 @@ def test_nothing_is_left_where_the_tests_have_died() -> None:
     messages.close()
     mine.close()
     assert os.waitpid(server, 0) == (server, 0)
-    while Path("/proc", str(waiting)).exists():  # the system takes note of it
+    while Path("/proc", str(waiting)).exists():  # until the system has registered it
         time.sleep(0.01)

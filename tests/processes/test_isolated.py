@@ -1,4 +1,4 @@
-"""A test in a process of its own fails where that ends otherwise than well."""
+"""A test in a separate process fails if that process fails."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def asserts() -> None:
     assert os.getpid() == 0, "this is not the first process"
 
 
-def test_it_runs_elsewhere_with_what_fixtures_give(tmp_path: Path) -> None:
+def test_it_runs_in_another_process_with_its_fixtures(tmp_path: Path) -> None:
     leaves_a_note(tmp_path=tmp_path)
     assert int((tmp_path / "note").read_text()) != os.getpid()
 
 
-def test_an_abort_fails_by_name() -> None:
+def test_an_abort_is_a_named_failure() -> None:
     with pytest.raises(AssertionError, match=r"^aborts ended with status -6:"):
         aborts()
 
 
-def test_what_it_asserts_is_shown() -> None:
+def test_its_assertion_is_shown() -> None:
     with pytest.raises(
         AssertionError, match=r"asserts ended with status 1:\n(.*\n)*AssertionError: this is not the first"
     ):

@@ -1,4 +1,4 @@
-"""The scripts for torchrun and SLURM, with stand-ins for what they call."""
+"""The scripts for torchrun and SLURM, with fakes of the programs that they call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = ["--config", "configs/with a space.yaml"]
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder with programs that write down how they were called."""
+    """A folder with programs that record their arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("srun", "scontrol", "torchrun", "nvidia-smi"):
@@ -54,16 +54,16 @@ def end_of(process: subprocess.Popen[str]) -> int:
 
 
 @pytest.mark.parametrize("status", [0, 1, 130, 137, 138, 143])
-def test_a_job_is_queued_again_after_its_time_limit_alone(programs: Path, status: int) -> None:
-    """Not when it is done, failed or was cancelled; its own status is the script's."""
+def test_a_job_is_requeued_after_its_time_limit_only(programs: Path, status: int) -> None:
+    """Not if it is done, failed or was cancelled; the script has the status of the job."""
     write_program(programs / "scontrol", "echo PreemptTime=None")
     write_program(programs / "srun", f"exit {status}")
     assert end_of(start_job(programs)) == status
     assert ("requeue" in called(programs / "scontrol")) == (status == 138)
 
 
-def test_tasks_are_told_what_was_started(programs: Path) -> None:
-    """After the user's configs, whose numbers would count otherwise; words with spaces stay whole."""
+def test_srun_passes_nodes_and_devices(programs: Path) -> None:
+    """After the user's configs, which would override them otherwise; arguments with spaces stay whole."""
     assert end_of(start_job(programs)) == 0
     own, fit = called(programs / "srun"), ["python", "-m", "w2vlab", "fit"]
     assert own[1:5] == fit
@@ -77,8 +77,8 @@ def test_tasks_are_told_what_was_started(programs: Path) -> None:
 
 
 @pytest.mark.parametrize(("since", "again"), [("2026-01-02T03:04:05", True), ("None", False)])
-def test_a_preempted_job_is_queued_again_after_its_tasks_have_ended(programs: Path, since: str, again: bool) -> None:
-    """SIGTERM comes to the script too; a cancelled job is no preempted one."""
+def test_a_preempted_job_is_requeued_after_its_tasks_have_ended(programs: Path, since: str, again: bool) -> None:
+    """The script gets SIGTERM too; a cancelled job is not requeued."""
     write_program(programs / "scontrol", f"echo PreemptTime={since}")
     save = f"touch {programs}/saved; exit 143"
     write_program(programs / "srun", f"trap '{save}' TERM; touch {programs}/ready; while true; do sleep 0.05; done")
@@ -95,13 +95,13 @@ def test_a_preempted_job_is_queued_again_after_its_tasks_have_ended(programs: Pa
 
 
 def test_options_of_the_job() -> None:
-    """SLURM sends the signal that the script waits for, to the tasks, in time to save."""
+    """SLURM sends SIGUSR1 to the tasks, in time to save."""
     text = (SCRIPTS / "slurm" / "fit.sbatch").read_text(encoding="utf-8")
     assert "#SBATCH --signal=USR1@120\n" in text
     assert "#SBATCH --requeue\n" in text
 
 
-def test_torchrun_is_told_what_was_started(programs: Path) -> None:
+def test_torchrun_passes_nodes_and_devices(programs: Path) -> None:
     write_program(programs / "nvidia-smi", "echo GPU 0; echo GPU 1")
     assert end_of(start("torchrun.sh", programs, NUM_NODES="2", NODE_RANK="1", MASTER_ADDR="first")) == 0
     words = called(programs / "torchrun")

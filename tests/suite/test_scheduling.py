@@ -1,4 +1,4 @@
-"""A process that runs tests and dies costs one test, and never keeps the others waiting."""
+"""A test process that dies fails one test, and never blocks the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 DIES, PASSES = "os.abort()", "pass"
 
 FILES = {
-    # Done before the death, by whichever process: that is what pytest-xdist hands on, and waits for.
+    # Finished before the death, by any process: pytest-xdist passes these on, and waits for them.
     "test_a": [PASSES],
     "test_b": [PASSES, PASSES],
     "test_c": [PASSES, DIES, PASSES, PASSES],
@@ -28,7 +28,7 @@ FILES = {
 
 
 def run_tests(folder: Path, processes: int) -> tuple[int, dict[str, list[str]]]:
-    """Runs the files with the options of this suite; returns the exit status, and what was said of each test."""
+    """Runs the files with the options of this suite; returns the exit status, and the outcome of each test."""
     (folder / "conftest.py").write_text("from tests.scheduling import *\n")
     for name, bodies in FILES.items():
         tests = "".join(f"def test_{number}():\n    {body}\n" for number, body in enumerate(bodies))
@@ -50,7 +50,7 @@ def run_tests(folder: Path, processes: int) -> tuple[int, dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_other_test_is_run_once_and_the_one_that_kills_has_failed(processes: int, tmp_path: Path) -> None:
+def test_every_other_test_runs_once_and_the_killing_one_fails(processes: int, tmp_path: Path) -> None:
     status, results = run_tests(tmp_path, processes)
     expected = {
         f"{name}.py::test_{number}": ["PASSED" if body is PASSES else "FAILED"]
@@ -61,6 +61,6 @@ def test_every_other_test_is_run_once_and_the_one_that_kills_has_failed(processe
     assert status == pytest.ExitCode.TESTS_FAILED
 
 
-def test_this_suite_is_run_so() -> None:
+def test_this_suite_uses_the_same_options() -> None:
     assert conftest.pytest_xdist_make_scheduler is scheduling.pytest_xdist_make_scheduler
     assert all((ROOT / file).is_file() for file in scheduling.LONGEST)

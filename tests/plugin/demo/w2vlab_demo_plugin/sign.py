@@ -10,7 +10,7 @@ from w2vlab.types import QuantizerOutput
 
 
 class SignQuantizer(Quantizer):
-    """Keeps only the sign of the first latents; nothing is learned.
+    """Keeps only the sign of the first latents; nothing is trained.
 
     Args:
         input_dim: Width C of the latents.
