@@ -181,8 +181,8 @@ def test_a_lexicon_is_text(tmp_path: Path) -> None:
     [
         ({"beam_size": 0}, "`beam_size` must be at least 1, but is 0"),
         ({"beam_size_units": 0}, "`beam_size_units` must be at least 1, but is 0"),
-        ({"lexicon": "absent.txt"}, r"`lexicon` must be a file, but absent\.txt is none"),
-        ({"language_model": "absent.arpa"}, r"`language_model` must be a file, but absent\.arpa is none"),
+        ({"lexicon": "absent.txt"}, r"`lexicon` must be a file, but absent\.txt is not"),
+        ({"language_model": "absent.arpa"}, r"`language_model` must be a file, but absent\.arpa is not"),
     ],
 )
 def test_options_are_checked(options: dict, message: str) -> None:

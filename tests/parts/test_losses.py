@@ -171,8 +171,8 @@ def test_feature_penalty_with_and_without_padding() -> None:
     assert torch.equal(FeaturePenalty(include_padding=True)(output), torch.tensor([4.5, 33.0]))
 
 
-def test_a_penalty_of_features_that_nothing_made_says_that_it_has_no_effect() -> None:
-    """As with LogMelEncoder, which has nothing to learn."""
+def test_feature_penalty_warns_if_the_encoder_is_not_trained() -> None:
+    """As with LogMelEncoder, which has no parameters."""
     loss = LossOutput(total=torch.zeros(()), num_predictions=(1,), num_correct=torch.zeros(()), num_candidates=2)
     targets = QuantizerOutput(quantized=torch.zeros(1, 2, 3), codes=torch.zeros(1, 2, 0, dtype=torch.int64))
     output = PretrainOutput(
@@ -183,7 +183,7 @@ def test_a_penalty_of_features_that_nothing_made_says_that_it_has_no_effect() ->
         target_padding_mask=None,
         prediction=loss,
     )
-    with pytest.warns(UserWarning, match="FeaturePenalty has no effect: the encoder has nothing to learn"):
+    with pytest.warns(UserWarning, match="FeaturePenalty has no effect: the encoder is not trained"):
         FeaturePenalty()(output)
     output.features.requires_grad_()
     with warnings.catch_warnings():
