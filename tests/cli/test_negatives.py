@@ -57,8 +57,8 @@ def test_a_flag_names_the_sampler_and_its_options(fit: Callable[..., int], capsy
         (
             "CodebookNegatives",  # beside the number of the tiny run
             1,
-            "error: `model.loss.num_negatives` must be 100, its default, if `negatives` is given, but is 5. Set the "
-            "options of the sampler, such as `negatives.num_negatives`.",
+            "error: `model.loss.num_negatives` must be 100, its default, if `model.loss.negatives` is given, but is 5. "
+            "Set the sampler's own options, below `model.loss.negatives`.",
         ),
     ],
 )

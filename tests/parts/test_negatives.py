@@ -188,7 +188,7 @@ def test_draws_are_those_of_runs_before_there_were_samplers(name: str) -> None:
     ],
 )
 def test_a_shorthand_beside_a_sampler_is_refused(name: str, default: Any, value: Any) -> None:
-    message = f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the options"
+    message = f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the sampler's own"
     with pytest.raises(ValueError, match=message):
         loss_of({"negatives": SameUtteranceNegatives}, **{name: value})
 

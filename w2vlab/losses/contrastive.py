@@ -185,6 +185,6 @@ def _check_defaults(shorthands: dict[str, Any]) -> None:
         default = parameters[name].default
         if value != default:
             raise ValueError(
-                f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the options of "
-                "the sampler, such as `negatives.num_negatives`."
+                f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the sampler's "
+                "own options, below `negatives`."
             )
