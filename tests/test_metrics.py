@@ -62,7 +62,7 @@ def test_meter_without_probabilities_counts_the_codes() -> None:
 
 
 class Clock:
-    """Stands in for the time that `w2vlab.metrics` looks at."""
+    """Replaces the `time` of `w2vlab.metrics`."""
 
     now = 0.0
 
@@ -84,7 +84,7 @@ def do_update(meter: RateMeter, clock: Clock, seconds: float, *micro_batches: tu
     meter.end_update()
 
 
-def test_there_is_no_rate_before_the_first_update(clock: Clock) -> None:
+def test_the_rate_is_none_before_the_first_update(clock: Clock) -> None:
     meter = RateMeter()
     clock.now += 1.0
     assert meter.read() is None

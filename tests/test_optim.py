@@ -142,8 +142,8 @@ def test_the_fused_optimiser_is_adamw() -> None:
     torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-6)
 
 
-def test_fused_or_not_goes_on_from_the_state_of_the_other() -> None:
-    """A checkpoint of before it was the default, and one that goes on under a gradient scaler."""
+def test_fused_and_unfused_resume_from_the_state_of_the_other() -> None:
+    """A checkpoint from before fused was the default, and one that resumes with a gradient scaler."""
     start = torch.linspace(-1, 1, 50)
     for first, second in ((True, False), (False, True)):
         whole, halves = (start.clone().requires_grad_() for _ in range(2))

@@ -1,4 +1,4 @@
-"""The registry shows what is imported, and refuses what could not be told apart."""
+"""The registry lists imported parts, and refuses two parts of the same short name."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ def test_unknown_name_is_explained() -> None:
     )
 
 
-def test_nothing_is_meant_where_nothing_is_near() -> None:
+def test_no_suggestion_if_no_known_name_is_near() -> None:
     assert registry.suggest("Zebra", "encoder") == "Unknown encoder 'Zebra'. Known: ConvFeatureEncoder, LogMelEncoder."
 
 
-def test_case_does_not_hide_what_was_meant() -> None:
+def test_suggestions_ignore_case() -> None:
     assert registry.suggest("gumbelquantizer", "quantizer").endswith("Did you mean GumbelQuantizer?")
 
 

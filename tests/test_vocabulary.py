@@ -22,7 +22,7 @@ def test_round_trip(units: str, transcripts: list[str], entries: tuple[str, ...]
     assert len(vocabulary) == len(entries)
     for transcript in transcripts:
         numbers = vocabulary.encode(transcript)
-        assert 0 not in numbers, "the blank is no unit"
+        assert 0 not in numbers, "the blank is not a unit"
         assert vocabulary.decode(numbers) == transcript
     assert Vocabulary.of(units, reversed(transcripts)) == vocabulary
     assert Vocabulary.from_dict(json.loads(json.dumps(vocabulary.as_dict()))) == vocabulary

@@ -69,7 +69,7 @@ def unlike_objectives(options: Iterable[Mapping[str, Any]]) -> str:
         for what, value in (
             ("the model", some.get("model")),
             ("the loss", some.get("model.loss")),
-            ("their negatives", {k: v for k, v in _below(some, "model.loss.").items() if "negatives" in k}),
+            ("their negatives", _negatives(some)),
             ("the quantizer", some.get("model.quantizer")),
             ("the number of code entries", [some.get(f"model.quantizer.{n}", "") for n in _ENTRIES]),
             ("the penalties", penalties if penalties is not None else _below(some, "model.penalties")),
@@ -85,6 +85,11 @@ _ENTRIES = ("num_codebooks", "codebook_size")
 _VALIDATED_ON = tuple(
     f"data.{name}" for name in ("corpus", "validation", "validation_fraction", "exclude", "min_seconds", "max_seconds")
 )
+
+
+def _negatives(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of negatives; runs from before there were samplers lack that option, which is None now."""
+    return {k: v for k, v in _below(options, "model.loss.").items() if "negatives" in k and v is not None}
 
 
 def _below(options: Mapping[str, Any], start: str) -> dict[str, Any]:

@@ -54,8 +54,7 @@ class LearnsByStatistics(ABC):
 
         Args:
             update: Optimiser updates done before this one.
-            skipped: True, shape `()` and on the device, if the update is skipped and must not change the state; None
-                for false.
+            skipped: True, shape `()` and on the device, if the update must not change the state; None for false.
         """
 
     @abstractmethod

@@ -46,21 +46,24 @@ def test_a_flag_names_the_sampler_and_its_options(fit: Callable[..., int], capsy
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("name", "status", "message"),
     [
         (
-            ["--model.loss.negatives=CodebokNegatives"],
+            "CodebokNegatives",
+            2,
             "error: Unknown negatives 'CodebokNegatives'. Known: CodebookNegatives, CombinedNegatives, "
             "OtherUtterancesNegatives, SameUtteranceNegatives. Did you mean CodebookNegatives?",
         ),
         (
-            ["--model.loss.negatives=CodebookNegatives"],
-            "error: `model.loss.num_negatives` must be 100, its default, if `model.loss.negatives` is given, but is 5.",
+            "CodebookNegatives",  # beside the number of the tiny run
+            1,
+            "error: `model.loss.num_negatives` must be 100, its default, if `model.loss.negatives` is given, but is 5. "
+            "Set the sampler's own options, below `model.loss.negatives`.",
         ),
     ],
 )
-def test_what_is_wrong_with_a_sampler_is_said(
-    flags: list[str], message: str, fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+def test_refused_samplers(
+    name: str, status: int, message: str, fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit(*flags) == 2
+    assert fit(f"--model.loss.negatives={name}") == status
     assert message in capsys.readouterr().err

@@ -157,8 +157,8 @@ def test_evaluation_and_bfloat16_are_variants_and_no_more(kernels: Kernels) -> N
                 torch.manual_seed(number)
                 with torch.autocast("cpu", torch.bfloat16, enabled=enabled), torch.set_grad_enabled(training):
                     results.append(model(audio_batch(lengths), address(len(lengths), number)))
-            # Half precision may round otherwise where operations are put together; of two codes that are nearly alike
-            # the other one may then be chosen, which the loss tells.
+            # Fused operations may round differently in half precision. If two codes are nearly equally likely, another
+            # one may then be chosen, which changes the loss.
             room = {"rtol": 5e-2, "atol": 5e-2} if enabled else {"rtol": 1e-4, "atol": 1e-5}
             assert_close(results[0].context, results[1].context, **room)
             share = 0.2 if enabled else 1e-4

@@ -1,4 +1,4 @@
-"""What every part of every family promises, whoever writes it."""
+"""The contract of every part of every family."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_typed(family: str, cls: type) -> None:
 
 
 @every_part
-def test_a_word_that_is_no_choice_is_refused(family: str, cls: type) -> None:
+def test_an_unknown_choice_is_refused(family: str, cls: type) -> None:
     """From Python too, where a misspelt word would otherwise mean one of the others."""
     for name, hint in get_type_hints(cls.__init__).items():
         if get_origin(hint) is Literal:

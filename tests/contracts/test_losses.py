@@ -1,4 +1,4 @@
-"""What prediction losses promise."""
+"""The contract of prediction losses."""
 
 from __future__ import annotations
 

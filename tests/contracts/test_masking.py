@@ -1,4 +1,4 @@
-"""What masking strategies promise."""
+"""The contract of masking strategies."""
 
 from __future__ import annotations
 

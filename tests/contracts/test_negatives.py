@@ -1,4 +1,4 @@
-"""What negative samplers promise."""
+"""The contract of negative samplers."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_encoder_sees_its_receptive_field_and_no_more(cls: type) -> None:
     jacobian = torch.autograd.grad(encoder(waveform, (samples,))[0, 50].square().sum(), waveform)[0][0]
     seen = torch.zeros(samples, dtype=torch.bool)
     seen[50 * encoder.stride : 50 * encoder.stride + encoder.receptive_field] = True
-    # A norm over time lets a little of everything through, so the share of the gradient is what tells.
+    # A norm over time passes a little of the gradient to all frames, so that its share is compared.
     assert jacobian[seen].abs().mean() > 5 * jacobian[~seen].abs().mean()
 
 

@@ -102,7 +102,7 @@ def test_loss_under_model(model: type, loss: type) -> None:
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
 @pytest.mark.parametrize("quantizer", WITH_CODEBOOKS, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("model", MODELS, ids=lambda cls: cls.__name__)
-def test_negatives_from_everywhere_at_once(model: type, quantizer: type) -> None:
+def test_all_sources_of_negatives_together(model: type, quantizer: type) -> None:
     torch.manual_seed(0)
     loss = factory(ContrastiveLoss, num_other_negatives=3, num_codebook_negatives=3, negatives_from="anywhere")
     assert_trains(build_model(model, quantizer=factory(quantizer), loss=loss))
@@ -155,7 +155,7 @@ def test_fifty_updates_on_one_batch_lower_the_prediction_loss(model: type, quant
         losses.append(float(output.prediction.total.detach()) / count)
     assert sum(losses[-5:]) < sum(losses[:5])
     if built.quantizer.num_codebooks:
-        # Nor is it lower for want of anything to tell apart: where all codes are alike, so are positives and negatives.
+        # Nor is it lower because of a collapse, in which positives and negatives are equal.
         assert len(output.targets.codes[0].unique(dim=0)) > 1
 
 

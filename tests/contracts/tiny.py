@@ -55,7 +55,7 @@ TINY_LAYERS = {
 }
 
 SPEC = TargetSpec(dim=WIDTH, num_codebooks=2, codebook_size=5)
-"""What losses are told of their targets."""
+"""The targets that losses and negative samplers are built for."""
 
 SUPPLIED: dict[str, dict[str, Any]] = {
     "context": {"input_dim": WIDTH},
@@ -82,7 +82,7 @@ def family_of(cls: type) -> str:
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of the constructor; a part without one of its own inherits `*args, **kwargs` that take nothing."""
+    """The arguments of the constructor; a part without one of its own inherits `*args, **kwargs` without parameters."""
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     return {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind not in variable}
 

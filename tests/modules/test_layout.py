@@ -24,6 +24,7 @@ from tests.modules.training import (
 )
 from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import EMAQuantizer, IdentityQuantizer, KMeansQuantizer
+from w2vlab.types import RandomAddress
 
 UPDATES = 5
 
@@ -125,8 +126,7 @@ def test_gradient_is_that_of_the_mean_over_predictions(cls: type[PretrainingModu
     for update, cut in enumerate([batches[:2], batches[2:]]):
         total, predictions = torch.zeros(()), 0
         for batch in cut:
-            spot = address(len(batch), update)
-            output = by_hand(batch, type(spot)(by_hand.seed, update, batch.ids))
+            output = by_hand(batch, RandomAddress(seed=by_hand.seed, update=update, ids=batch.ids))
             total = total + sum(by_hand.objective_terms(output).values())
             predictions += sum(output.prediction.num_predictions)
         optimizer.zero_grad()

@@ -40,6 +40,6 @@ def text_of(name: str) -> str:
 
 
 def runs_of(frames: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """First frames of the hidden stretches and the frames behind them."""
+    """First frames of the masked spans, and the frames after their last ones."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], frames.numpy(), [0]])))
     return edges[::2], edges[1::2]

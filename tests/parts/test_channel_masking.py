@@ -44,9 +44,9 @@ def test_spans_of_channels() -> None:
     for seed in range(200):
         mask = draw(masking, (20, 20), seed, 100)
         seen |= mask.channels.any(0)
-        for first, behind in channel_rows(mask):
-            assert (behind - first >= 8).all()
-            assert (behind - first).sum() <= 8 * 4  # 3.75 spans
+        for first, end in channel_rows(mask):
+            assert (end - first >= 8).all()
+            assert (end - first).sum() <= 8 * 4  # 3.75 spans
         assert torch.equal(mask.channels[1], masking((20,), [rng(seed, 1)], 100).channels[0])
     assert seen[:-1].all()
     assert not seen[-1]

@@ -61,7 +61,7 @@ def test_loss_is_the_cross_entropy_of_each_code(first_ahead: int, offset: int | 
     assert loss.min_frames(first_ahead) == ahead + 1
 
 
-def test_codes_that_cannot_be_told_cost_the_logarithm_of_the_entries() -> None:
+def test_equal_scores_give_the_logarithm_of_the_entries() -> None:
     loss = loss_of()
     for parameter in loss.parameters():
         torch.nn.init.zeros_(parameter)

@@ -30,7 +30,7 @@ def jacobian_norms(network: torch.nn.Module, frames: int, at: int) -> Tensor:
 
 @pytest.mark.parametrize("padding", ["replicate", "zeros"])
 def test_convolutions_see_the_past_only(padding: str) -> None:
-    """Later frames reach a context through the statistics of the norm alone: behind a padding mask, not at all."""
+    """Later frames reach a context only through the statistics of the norm, and padded frames do not."""
     torch.manual_seed(0)
     network = ConvContext(8, [(8, 2), (6, 3), (6, 4)], padding=padding).eval()
     frames = torch.randn(1, 20, 8)
@@ -55,7 +55,7 @@ def test_published_aggregator() -> None:
     assert network.causal
 
 
-def test_skip_connections_change_the_width_where_they_must() -> None:
+def test_skip_connections_project_if_the_width_changes() -> None:
     network = ConvContext(8, [(6, 2), (6, 2)])
     assert [type(block.shortcut).__name__ for block in network.blocks] == ["Conv1d", "Identity"]
     assert network(torch.randn(2, 5, 8)).shape == (2, 5, 6)
@@ -83,7 +83,7 @@ def frames_seen(network: TransformerContext, length: int, at: int) -> list[int]:
 
 @pytest.mark.parametrize(("kernel", "expected"), [(4, [8, 9, 10, 11]), (5, [8, 9, 10, 11, 12])])
 def test_position_convolution_is_centred(kernel: int, expected: list[int]) -> None:
-    """Without attention a context sees half a kernel before its frame and half behind; an even kernel's last output
+    """Without attention a context sees half a kernel before its frame and half after it; an even kernel's last output
     is dropped."""
     network = TransformerContext(8, **(TINY | {"num_layers": 0}), position_kernel=kernel).eval()
     assert frames_seen(network, 20, at=10) == expected

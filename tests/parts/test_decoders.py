@@ -127,7 +127,7 @@ def test_a_lexicon_keeps_the_last_word(entries: list[int], num_after: int, tmp_p
     (lexicon := tmp_path / "lexicon.txt").write_text("ab a b |\nba b a |\n")
     decoder = BeamDecoder(CHARACTERS, lexicon=str(lexicon))
     log_probs = scores(entries + [3] * num_after)  # padding, which is not to be heard
-    # Flashlight orders hypotheses of one score by their addresses: once is no proof.
+    # Flashlight orders hypotheses of equal score by their addresses, so that one run proves nothing.
     assert {decoder.decode(log_probs, (len(entries),))[0] for _ in range(50)} == {"ab ba"}
 
 
@@ -153,7 +153,7 @@ def test_a_language_model_decides_between_words(tmp_path: Path) -> None:
     with_model = BeamDecoder(CHARACTERS, lexicon=str(lexicon), language_model=str(model))
     assert without.decode(log_probs, (4,)) == ["ab"]
     assert with_model.decode(log_probs, (4,)) == ["bb"]
-    assert with_model.decode(log_probs, (3,)) == ["bb"]  # without the space behind it
+    assert with_model.decode(log_probs, (3,)) == ["bb"]  # without a space after it
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_a_lexicon_is_text(tmp_path: Path) -> None:
     [
         ({"beam_size": 0}, "`beam_size` must be at least 1, but is 0"),
         ({"beam_size_units": 0}, "`beam_size_units` must be at least 1, but is 0"),
-        ({"lexicon": "absent.txt"}, r"`lexicon` must be a file, but absent\.txt is none"),
-        ({"language_model": "absent.arpa"}, r"`language_model` must be a file, but absent\.arpa is none"),
+        ({"lexicon": "absent.txt"}, r"`lexicon` must be a file, but absent\.txt is not"),
+        ({"language_model": "absent.arpa"}, r"`language_model` must be a file, but absent\.arpa is not"),
     ],
 )
 def test_options_are_checked(options: dict, message: str) -> None:

@@ -147,7 +147,7 @@ def test_gradient_of_what_passes_through() -> None:
 
 
 @both
-def test_the_model_tells_its_context(cls: type) -> None:
+def test_the_model_passes_seed_and_update_to_its_context(cls: type) -> None:
     model = build_model(MaskedPrediction, context=factory(cls, num_layers=12, layer_drop=0.5), seed=5)
     assert isinstance(model.context.layers, StepDependent)
     reference = stack_of(12, 0.5)

@@ -48,7 +48,7 @@ def frame_by_hand(samples: np.ndarray, fft_size: int, num_mels: int, floor: floa
 
 @pytest.mark.parametrize("samples", [16, 25])
 def test_a_frame_by_hand(samples: int) -> None:
-    """Also with a window that is no power of two: the transform is of the next one."""
+    """Also if the window is not a power of two: the transform has the next power's size."""
     encoder = LogMelEncoder(num_mels=4, window_samples=samples, hop_samples=5, stack=1, normalize=False)
     waveform = audio_batch((60,)).waveform
     latents = encoder(waveform, (60,))

@@ -71,7 +71,7 @@ def test_future_prediction_is_the_published_sum(objective: str, balanced: bool) 
     ("objective", "balanced", "expected"),
     [("logistic", False, 4 * math.log(2)), ("logistic", True, 2 * math.log(2)), ("infonce", False, math.log(4))],
 )
-def test_a_context_that_tells_nothing(objective: str, balanced: bool, expected: float) -> None:
+def test_zero_contexts_give_the_loss_of_chance(objective: str, balanced: bool, expected: float) -> None:
     loss = future_loss(objective, balanced)
     for parameter in loss.parameters():
         torch.nn.init.zeros_(parameter)
@@ -132,7 +132,7 @@ def test_a_collapsed_codebook_has_no_accuracy_in_future_prediction(codes: list[i
             first_ahead=2,
         )
     )
-    # Only where the odd frame out is a candidate is there anything to tell apart.
+    # Candidates differ only if the odd frame is one of them.
     odd = sum(codes)
     assert output.num_correct <= odd * sum(output.num_predictions) * 0.25
     assert output.share("equal_negatives") == pytest.approx(1 - 2 * odd / 40, abs=0.03)
@@ -171,8 +171,8 @@ def test_feature_penalty_with_and_without_padding() -> None:
     assert torch.equal(FeaturePenalty(include_padding=True)(output), torch.tensor([4.5, 33.0]))
 
 
-def test_a_penalty_of_features_that_nothing_made_says_that_it_has_no_effect() -> None:
-    """As with LogMelEncoder, which has nothing to learn."""
+def test_feature_penalty_warns_if_the_encoder_is_not_trained() -> None:
+    """As with LogMelEncoder, which has no parameters."""
     loss = LossOutput(total=torch.zeros(()), num_predictions=(1,), num_correct=torch.zeros(()), num_candidates=2)
     targets = QuantizerOutput(quantized=torch.zeros(1, 2, 3), codes=torch.zeros(1, 2, 0, dtype=torch.int64))
     output = PretrainOutput(
@@ -183,7 +183,7 @@ def test_a_penalty_of_features_that_nothing_made_says_that_it_has_no_effect() ->
         target_padding_mask=None,
         prediction=loss,
     )
-    with pytest.warns(UserWarning, match="FeaturePenalty has no effect: the encoder has nothing to learn"):
+    with pytest.warns(UserWarning, match="FeaturePenalty has no effect: the encoder is not trained"):
         FeaturePenalty()(output)
     output.features.requires_grad_()
     with warnings.catch_warnings():

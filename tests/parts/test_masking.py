@@ -83,8 +83,8 @@ def test_masked_runs_are_at_least_a_span_long() -> None:
     masking = SpanMasking(probability=0.4, length=4, equalize="none")
     for seed in range(100):
         frames = draw(masking, (60,), seed).frames[0]
-        first, behind = runs_of(frames)
-        assert (behind - first >= 4).all()
+        first, end = runs_of(frames)
+        assert (end - first >= 4).all()
         assert not frames[-1]
 
 
@@ -156,11 +156,11 @@ def test_only_frames_near_a_visible_one_are_targets() -> None:
     # A span of 10 has 2 * 2 frames near its edges, and far reach leaves nothing out.
     masking = partial(SpanMasking, 0.1, overlap=False, min_space=5, equalize="none")
     with_edges, whole = (draw(masking(edge_frames=reach), (300,), 0) for reach in (2, 10))
-    first, behind = runs_of(whole.frames[0])
+    first, end = runs_of(whole.frames[0])
     assert first[0] > 0, "or the first span has one edge only"
     assert with_edges.num_targets == (4 * len(first),)
     assert whole.num_targets == (int(whole.frames.sum()),)
-    assert (behind - first == 10).all()
+    assert (end - first == 10).all()
 
 
 def test_masked_share_without_overlap_is_the_probability() -> None:
@@ -181,10 +181,10 @@ def test_b1_masks_without_overlap_on_a_current_numpy(distribution: str, min_spac
     )  # fmt: skip
     seen = set()
     for seed in range(100):
-        first, behind = runs_of(draw(masking, (120,), seed).frames[0])
+        first, end = runs_of(draw(masking, (120,), seed).frames[0])
         assert len(first) >= 2
-        assert (first[1:] - behind[:-1] >= min_space).all()
-        seen.update((behind - first).tolist())
+        assert (first[1:] - end[:-1] >= min_space).all()
+        seen.update((end - first).tolist())
     assert seen == {5} if distribution == "static" else len(seen) > 8
     assert distribution != "uniform" or seen == set(range(1, 11))
 
@@ -302,11 +302,11 @@ def test_what_every_combination_of_options_keeps(masking: SpanMasking, beyond: l
         if masking.edge_frames is None:
             assert count == hidden.sum()
         if masking.equalize == "none" and not masking.overlap and not masking.frame_dropout and masking.min_space:
-            first, behind = runs_of(hidden)
-            assert (first[1:] - behind[:-1] >= masking.min_space).all()
+            first, end = runs_of(hidden)
+            assert (first[1:] - end[:-1] >= masking.min_space).all()
             assert len(first) >= masking.min_spans
-            assert masking.length_distribution != "static" or (behind - first == masking.length).all()
-            assert masking.length_distribution != "uniform" or (behind - first <= 2 * masking.length).all()
+            assert masking.length_distribution != "static" or (end - first == masking.length).all()
+            assert masking.length_distribution != "uniform" or (end - first <= 2 * masking.length).all()
             assert masking.last_start or not hidden[frames - 1]
     if masking.equalize == "fewest" or (masking.edge_frames is not None and masking.equalize != "none"):
         assert len(set(mask.num_targets)) == 1

@@ -141,7 +141,7 @@ EXPLICIT: dict[str, Any] = {
         samplers=[partial(Same, negatives_from="anywhere"), Codewords, partial(Other, negatives_from="anywhere")],
     ),
 }
-"""The sampler that each of the loss's shorthands in `SOURCES` stands for."""
+"""The sampler that each of the loss's shorthands in `SOURCES` describes."""
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -188,12 +188,12 @@ def test_draws_are_those_of_runs_before_there_were_samplers(name: str) -> None:
     ],
 )
 def test_a_shorthand_beside_a_sampler_is_refused(name: str, default: Any, value: Any) -> None:
-    message = f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the options"
+    message = f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the sampler's own"
     with pytest.raises(ValueError, match=message):
         loss_of({"negatives": SameUtteranceNegatives}, **{name: value})
 
 
-def test_the_number_of_the_shorthand_is_no_option_beside_a_sampler() -> None:
+def test_num_negatives_of_the_loss_is_none_if_a_sampler_is_given() -> None:
     assert loss_of({}).num_negatives == 100
     assert loss_of({"negatives": Codewords}).num_negatives is None
 

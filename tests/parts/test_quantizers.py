@@ -112,7 +112,7 @@ def test_residual_quantizer_agrees_with_another_implementation() -> None:
 
 
 def test_commitment_draws_latents_to_every_partial_sum() -> None:
-    """With R_k what is left behind codebook k: the gradient is gamma times the mean over k of 2 R_k / C."""
+    """With R_k the residual after codebook k: the gradient is gamma times the mean over k of 2 R_k / C."""
     torch.manual_seed(0)
     quantizer = ResidualQuantizer(4, num_codebooks=3, codebook_size=6, gamma=0.5).double()
     latents = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
@@ -196,7 +196,7 @@ def test_finite_scalar_quantization_is_the_published_formula() -> None:
 
 
 @pytest.mark.parametrize(("levels", "num_codebooks"), [([8, 5, 5, 5], 1), ([3, 4], 2), ([7], 3)])
-def test_every_code_of_a_finite_scalar_quantizer_stands_for_another_vector(levels, num_codebooks) -> None:
+def test_codes_of_a_finite_scalar_quantizer_have_distinct_vectors(levels, num_codebooks) -> None:
     quantizer = FiniteScalarQuantizer(6, levels, num_codebooks).eval()
     assert quantizer.codebook_size == math.prod(levels)
     every = torch.arange(quantizer.codebook_size)[:, None].expand(-1, num_codebooks)
@@ -204,7 +204,7 @@ def test_every_code_of_a_finite_scalar_quantizer_stands_for_another_vector(level
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_code_stands_for_the_same_bits_in_batches_of_any_shape(dtype: torch.dtype) -> None:
+def test_the_vector_of_a_code_is_bit_identical_in_batches_of_any_shape(dtype: torch.dtype) -> None:
     """A contrastive loss leaves negatives out that equal the true target, and so must know them."""
     torch.manual_seed(0)
     quantizer = FiniteScalarQuantizer(96, [8, 5, 5, 5], num_codebooks=3)
@@ -226,7 +226,7 @@ def test_finite_scalar_quantizer_has_parameters_alone_on_the_meta_device() -> No
     assert quantizer.codebook_size == 40
 
 
-def test_nobody_waits_for_the_import_who_does_not_use_it() -> None:
+def test_the_library_is_imported_only_if_it_is_used() -> None:
     program = "import sys, w2vlab.quantizers; sys.exit('vector_quantize_pytorch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

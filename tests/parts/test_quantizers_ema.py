@@ -25,7 +25,7 @@ REVIVES_OFTEN = {"decay": 0.5, "revive_below": 0.8}
 
 
 def make_codebook(decay: float = 0.9, revive_below: float = 0.0, size: int = SIZE, placed: bool = True) -> EMACodebook:
-    """Float64; `placed` at random, with counts as if all entries had been chosen alike."""
+    """Float64; `placed` at random, with counts as if all entries had been chosen equally often."""
     torch.manual_seed(0)
     codebook = EMACodebook(GROUPS, size, WIDTH, decay, revive_below, 1e-5).double()
     if placed:
@@ -161,7 +161,7 @@ def test_an_entry_is_dead_below_a_share_of_the_average_count() -> None:
         entries[:, 0] = 1e3
         counts = torch.ones(GROUPS, SIZE, dtype=torch.float64)
         vectors = draw(0)
-        # The mean moving count behind the update is (0.9 (5 + c) + 0.1 * 40) / 6; entry 0's is 0.9 c.
+        # The mean moving count after the update is (0.9 (5 + c) + 0.1 * 40) / 6; entry 0's is 0.9 c.
         counts[:, 0] = share * (0.9 * 5 + 4) / (0.9 * (6 - share))
         place(codebook, entries, counts)
         update(codebook, 0, vectors)
@@ -187,7 +187,7 @@ def test_first_update_places_all_entries_at_latents() -> None:
         assert placed <= rows_of(vectors, group)
 
 
-def test_entries_wait_for_latents_where_there_are_fewer() -> None:
+def test_entries_stay_uninitialized_if_there_are_fewer_latents() -> None:
     codebook = make_codebook(placed=False, size=7)
     before = codebook.entries.clone()
     padding = torch.tensor([[False, False, True, True, True], [False, True, True, True, True]])
@@ -212,7 +212,7 @@ def test_only_filling_changes_no_entry() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-def test_every_latent_is_offered_alike(scale: float) -> None:
+def test_every_latent_is_equally_likely_to_be_a_candidate(scale: float) -> None:
     """20 latents for 5 entries, 600 times: each is taken a quarter of the times, within six standard errors."""
     vectors = scale * draw(0, rows=2, frames=10)
     taken = torch.zeros(20, GROUPS)
@@ -238,7 +238,7 @@ def test_other_latents_are_offered_at_another_update_or_seed() -> None:
 
 
 def test_collapse_recovers() -> None:
-    """All latents choose one entry; with revival all clusters have entries of their own soon, without they never do."""
+    """All latents choose one entry; with revival each cluster soon has its own entries, without it never does."""
     torch.manual_seed(0)
     centres = 5 * torch.randn(4, GROUPS, WIDTH, dtype=torch.float64)
     used = {}
@@ -285,7 +285,7 @@ def test_every_update_of_the_layout_test_revives() -> None:
         assert (codebook.counts == 40 / SIZE).any()
 
 
-def test_learning_resumes_where_it_was() -> None:
+def test_moving_averages_resume_from_a_checkpoint() -> None:
     whole = make_codebook(**REVIVES_OFTEN, placed=False)
     for number in range(4):
         if number == 2:
@@ -317,7 +317,7 @@ def test_learns_in_float32_from_bfloat16() -> None:
 
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 def test_training_does_not_depend_on_accumulation(cls: type) -> None:
-    """Through the trainer: 1 x 8, 2 x 4 and 4 x 2 utterances, codebooks and parameters alike."""
+    """Through the trainer: 1 x 8, 2 x 4 and 4 x 2 utterances, with equal codebooks and parameters."""
     states = []
     for micro_batches, size in [(1, 8), (2, 4), (4, 2)]:
         model = make_model(cls, EMAQuantizer)

@@ -49,7 +49,7 @@ def test_linear_annealing_is_vq_wav2vecs() -> None:
         assert quantizer.scheduled_values(update) == {"gumbel_temperature": pytest.approx(expected)}
 
 
-def test_exponential_annealing_reaches_its_floor_where_it_was_computed() -> None:
+def test_exponential_annealing_reaches_the_lowest_temperature_at_the_computed_update() -> None:
     quantizer = GumbelQuantizer(8)
     assert quantizer.temperature_at(277_257) > 0.5
     assert quantizer.temperature_at(277_260) == 0.5
@@ -97,7 +97,7 @@ def test_soft_quantization_mixes_all_entries(noise: bool) -> None:
         assert output.codes[0, frame, group] == int(noisy.argmax())
 
 
-def test_evaluation_takes_one_entry_even_where_training_mixes() -> None:
+def test_evaluation_returns_one_entry_even_if_training_returns_the_mean() -> None:
     quantizer = build(hard=False).eval()
     output = quantizer(latents())
     assert torch.equal(output.codes, output.probabilities.argmax(-1))

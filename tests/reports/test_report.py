@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from tests.reports.made_up import config, rows, trial, write_quantizer_sweep, write_run, write_sweep
+from w2vlab.comparable import unlike_objectives
 from w2vlab.reports import Report, make_report, read
 from w2vlab.reports.published import published
 from w2vlab.reports.rendering import cells_of, csv_text, latex, latex_text, markdown, print_terminal
@@ -94,6 +95,12 @@ def test_losses_that_mean_different_things_are_no_outcome(second: Any, told: str
     loss, accuracy, perplexity = report.lines[1].differences
     assert loss is accuracy is None
     assert perplexity is not None
+
+
+def test_runs_from_before_there_were_samplers_have_the_same_negatives() -> None:
+    before = {"model.loss": "ContrastiveLoss", "model.loss.num_negatives": 100}
+    assert unlike_objectives([before, {**before, "model.loss.negatives": None}]) == ""
+    assert unlike_objectives([before, {**before, "model.loss.negatives": "CodebookNegatives"}]) == "their negatives"
 
 
 def test_one_seed_a_side_has_a_dash_for_an_interval(tmp_path: Path) -> None:

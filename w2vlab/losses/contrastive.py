@@ -15,7 +15,7 @@ from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.negatives import NegativesFrom
 from w2vlab.interfaces import Compilable, NegativeSamplerFactory, PredictionLoss
 from w2vlab.negatives.shorthands import build_sampler
-from w2vlab.types import LossInputs, LossOutput, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, Negatives, TargetSpec
 
 TargetProjection = Literal["linear", "glu", "mlp"]
 
@@ -101,7 +101,7 @@ class ContrastiveLoss(PredictionLoss):
 
         If contexts see their own frame, M is smaller by `first_ahead`, because the last contexts have no target.
         """
-        drawn = self.negatives(inputs)
+        drawn: Negatives = self.negatives(inputs)
         candidates = inputs.candidates  # (B, N, E)
         if drawn.vectors is not None:
             candidates = torch.cat([candidates, drawn.vectors.to(candidates.dtype)], dim=1)  # (B, N + R, E)
@@ -109,7 +109,7 @@ class ContrastiveLoss(PredictionLoss):
         predictions = self.context_projection(inputs.context[:, : inputs.context.shape[1] - ahead])  # (B, M, P)
         keys = self.target_head(self.target_projection(candidates))  # (B, N + R, P)
         utterances = None if drawn.utterances is None else drawn.utterances[:, ahead:]
-        return self.pair_scores(
+        scores: tuple[Tensor, Tensor] = self.pair_scores(
             predictions,
             keys,
             inputs.positions[:, ahead:],
@@ -117,6 +117,7 @@ class ContrastiveLoss(PredictionLoss):
             fingerprint(candidates),
             utterances,
         )
+        return scores
 
     def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed cross-entropy over all frames to predict, in nats.
@@ -184,6 +185,6 @@ def _check_defaults(shorthands: dict[str, Any]) -> None:
         default = parameters[name].default
         if value != default:
             raise ValueError(
-                f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the options of "
-                "the sampler, such as `negatives.num_negatives`."
+                f"`{name}` must be {default}, its default, if `negatives` is given, but is {value}. Set the sampler's "
+                "own options, below `negatives`."
             )

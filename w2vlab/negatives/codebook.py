@@ -18,7 +18,7 @@ class CodebookNegatives(NegativeSampler):
         num_negatives: Distractors K of each prediction.
 
     Reference:
-        Baevski et al. 2020, arXiv:2006.11477, Table 13 ("50 from same utterance, 50 from codebook").
+        Baevski et al. 2020, arXiv:2006.11477, Table 13.
     """
 
     purpose = "codewords"

@@ -23,7 +23,7 @@ class OtherUtterancesNegatives(NegativeSampler):
             fairseq: `negatives_from_everywhere`). The two are the same if every frame is predicted.
 
     Reference:
-        Baevski et al. 2020, arXiv:2006.11477, Table 13 ("50 from same utterance, 50 from batch").
+        Baevski et al. 2020, arXiv:2006.11477, Table 13.
     """
 
     purpose = "other_negatives"
