@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 from benchmarks.peers import transformers_inputs
 from w2vlab.modules import MaskedPrediction
 from w2vlab.modules.non_finite import skip_unless
-from w2vlab.modules.sums import Sums, masked_share, sum_up
+from w2vlab.modules.sums import Sums, masked_share, metric_sums
 from w2vlab.types import AudioBatch, RandomAddress
 
 
@@ -62,7 +62,7 @@ def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dt
             terms = model.objective_terms(output)
             torch.stack(list(terms.values())).sum().backward()
         with torch.no_grad():
-            Sums(device).add({**sum_up(output, terms, model.quantizer.codebook_size), **masked_share(output)})
+            Sums(device).add({**metric_sums(output, terms, model.quantizer.codebook_size), **masked_share(output)})
         targets = sum(output.prediction.counts)
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, 1 / targets)

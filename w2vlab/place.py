@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 
 @dataclass(frozen=True)
-class Place:
+class ResumePoint:
     """The place behind the last whole update of a run; gradients of a part of an update are computed again.
 
     Attributes:
@@ -33,7 +33,7 @@ class Place:
         return (self.epoch + 1, 0) if self.is_last else (self.epoch, self.batches)
 
 
-def place_of(trainer: Trainer) -> Place:
+def resume_point(trainer: Trainer) -> ResumePoint:
     """Reads the place off the progress of a trainer, at any moment but within an optimiser's step.
 
     An epoch ends with the data, or where `limit_train_batches` says. It does not where the run ends, by `max_steps` or
@@ -46,14 +46,14 @@ def place_of(trainer: Trainer) -> Place:
     is_last = done > 0 and done == begun and (progress.is_last_batch or done == trainer.num_training_batches)
     inside = epochs.processed < epochs.started
     if not inside and (is_last or not done):
-        return Place(epochs.processed, 0, is_last=False, validation_is_due=False)
+        return ResumePoint(epochs.processed, 0, is_last=False, validation_is_due=False)
     accumulate: int = trainer.accumulate_grad_batches
     whole = done if is_last else done - done % accumulate
     due = inside and whole == begun and _validation_is_due(trainer)
     epoch = epochs.processed if inside else epochs.processed - 1
     if is_last and not due:
-        return Place(epoch + 1, 0, is_last=False, validation_is_due=False)
-    return Place(epoch, whole, is_last, due, lost=done - whole)
+        return ResumePoint(epoch + 1, 0, is_last=False, validation_is_due=False)
+    return ResumePoint(epoch, whole, is_last, due, lost=done - whole)
 
 
 def _validation_is_due(trainer: Trainer) -> bool:
@@ -86,7 +86,7 @@ def updates_of_run(trainer: Trainer) -> int | None:
     return min(limits, default=None)
 
 
-def validates_at(place: Place, total: int, trainer: Trainer) -> bool:
+def validates_at(place: ResumePoint, total: int, trainer: Trainer) -> bool:
     """Tells whether a run that takes up the end of an epoch validates there.
 
     Lightning's own answer is known only when it is too late: when it has the data.

@@ -42,7 +42,7 @@ class AudioBatch:
         ids: A unique name for each utterance, B strings; random draws are addressed by it.
         counted: False where a process only computes it because another one has a batch more; it adds nothing.
         transcripts: What is said in each utterance, B strings as `Vocabulary` has them; None where nobody asked.
-        update: On the first micro-batch of an update, all those of this process, on the host; None where nobody asked.
+        update: On the first micro-batch of an update of several, all of this process, on the host; otherwise None.
     """
 
     waveform: Tensor

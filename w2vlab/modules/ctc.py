@@ -18,6 +18,7 @@ from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.pretrained import read_pretrained
 from w2vlab.modules.recognition import Recognition, Recognizer
 from w2vlab.modules.sums import PREDICTIONS, Sums
+from w2vlab.modules.update import Draws
 from w2vlab.optim import FineTuningAdamW, TriStageSchedule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
@@ -143,22 +144,24 @@ class CTCFineTuning(Recognizer):
         assert self.units is not None, "the constructor has them"
         return _ERROR_RATES[self.units]
 
-    def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
-        """Returns the loss summed over the utterances of one micro-batch."""
-        update = self.global_step
-        if self._micro_batch == 0:
-            self.set_update(update)
-        self._seed_noise(self._micro_batch)
-        values = self._losses_of(self(batch, RandomAddress(self.seed, update, batch.ids)), batch, warn=True)
-        total: Tensor = values["total"]
-        self.note_step(batch, {**values, "total": total.detach()}, total.detach())
-        return total
+    def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
+        """Counts the utterances of a micro-batch that have enough frames for their transcripts."""
+        num_frames = [self.frontend.encoder.num_frames(samples) for samples in batch.num_samples]
+        return Draws(address, sum(alignable(self._encoded(batch), num_frames)))
 
-    def _losses_of(self, output: Recognition, batch: AudioBatch, warn: bool = False) -> dict[str, Any]:
+    def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Returns the loss summed over the utterances of one micro-batch, and its sums for the logs."""
+        sums = self._summed_loss(self(batch, draws.address), batch, warn=True)
+        return sums["total"], {**sums, "total": sums["total"].detach()}
+
+    def _encoded(self, batch: AudioBatch) -> list[list[int]]:
+        """Returns the transcripts of a batch as entries of the vocabulary."""
+        return [self._vocabulary.encode(transcript) for transcript in _transcripts(batch)]
+
+    def _summed_loss(self, output: Recognition, batch: AudioBatch, warn: bool = False) -> dict[str, Any]:
         """Returns the loss summed over utterances, and how many count and how many do not."""
-        transcripts = _transcripts(batch)
-        self._warn_of_unknown(transcripts)
-        targets = [self._vocabulary.encode(transcript) for transcript in transcripts]
+        self._warn_of_unknown(_transcripts(batch))
+        targets = self._encoded(batch)
         fits = alignable(targets, output.num_frames)
         if warn and not all(fits):
             self._warn_of_unfit([name for name, fit in zip(batch.ids, fits, strict=True) if not fit])
@@ -220,7 +223,7 @@ class CTCFineTuning(Recognizer):
         """Adds one batch to the counts."""
         assert self._decoder is not None, "it is built before"
         output = self(batch)
-        self._validation.add(self._losses_of(output, batch), batch.counted)
+        self._validation.add(self._summed_loss(output, batch), batch.counted)
         decoded, wanted = [], []
         if batch.counted:
             decoded = self._decoder.decode(output.log_probabilities, output.num_frames)

@@ -19,7 +19,7 @@ from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import Masking
 from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.pretrained import Pretrained
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
 
@@ -149,8 +149,8 @@ class Recognizer(TrainedModule):
             head.bias.zero_()
         self.head = head
 
-    def make_room(self, checkpoint: Mapping[str, Any]) -> None:
-        """Takes the vocabulary of a checkpoint.
+    def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Sets the vocabulary of a checkpoint, with a linear layer of its size.
 
         Raises:
             ValueError: It has none.

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.modules.plain_data import leave_out_what_is_not_plain
-from w2vlab.place import Place, place_of, validates_at
+from w2vlab.place import ResumePoint, resume_point, validates_at
 
 LAYOUT = "w2vlab_layout"
 OPTIMIZERS = "w2vlab_optimizers"
@@ -24,7 +24,7 @@ _NAMED = 3
 _log = logging.getLogger(__name__)
 
 
-def settle(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+def rewind_to_last_update(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     """Makes a checkpoint the one behind the last whole update, wherever the trainer is when it writes it.
 
     Lightning counts batches and hooks, and goes on behind whatever it has counted: in the middle of an update whose
@@ -36,10 +36,10 @@ def settle(checkpoint: dict[str, Any], trainer: Trainer) -> None:
         checkpoint: As the trainer made it; changed in place.
         trainer: The trainer that made it.
     """
-    place = place_of(trainer)
+    place = resume_point(trainer)
     loops = checkpoint["loops"]["fit_loop"]
-    _settle_trackers(loops["epoch_loop.scheduler_progress"])
-    _settle_trackers(loops["epoch_loop.automatic_optimization.optim_progress"])
+    _rewind_trackers(loops["epoch_loop.scheduler_progress"])
+    _rewind_trackers(loops["epoch_loop.automatic_optimization.optim_progress"])
     total = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
     loops |= _loops_at(place, total - place.lost)
     # What loggers count, which is behind by one during a validation.
@@ -56,16 +56,16 @@ def _warn_of_left_out(name: str) -> None:
     _log.warning("%s is not saved in checkpoints: it is no plain data, and reading it would run code.", name)
 
 
-def _settle_trackers(progress: dict[str, Any]) -> None:
+def _rewind_trackers(progress: dict[str, Any]) -> None:
     """Takes back what was begun and not completed."""
     if "completed" not in progress:
         for inner in progress.values():
-            _settle_trackers(inner)
+            _rewind_trackers(inner)
     else:
         progress.update(dict.fromkeys(progress, progress["completed"]))
 
 
-def _loops_at(place: Place, total: int) -> dict[str, Any]:
+def _loops_at(place: ResumePoint, total: int) -> dict[str, Any]:
     """Returns the counters with which Lightning goes on at `place`, after `total` micro-batches in all epochs."""
     begun = place.epoch + (place.batches > 0 or place.is_last)
     epochs = {"ready": begun, "started": begun, "processed": place.epoch, "completed": place.epoch}
@@ -90,7 +90,7 @@ def _completed(number: int) -> dict[str, int]:
     return dict.fromkeys(("ready", "started", "processed", "completed"), number)
 
 
-def take_up(checkpoint: dict[str, Any], module: LightningModule) -> None:
+def apply_overrides(checkpoint: dict[str, Any], module: LightningModule) -> None:
     """Fits a checkpoint to the run that goes on from it: its options and its number of processes count.
 
     Options of the optimiser and the schedule are those of `module`; what the optimiser has gathered (averages of
@@ -177,13 +177,13 @@ def _leave_the_epoch_unless_validated(checkpoint: dict[str, Any], trainer: Train
     place = _place_in(loops)
     total = loops["epoch_loop.batch_progress"]["total"]["completed"]
     if place.is_last and place.validation_is_due and not validates_at(place, total, trainer):
-        loops |= _loops_at(Place(place.epoch + 1, 0, is_last=False, validation_is_due=False), total)
+        loops |= _loops_at(ResumePoint(place.epoch + 1, 0, is_last=False, validation_is_due=False), total)
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
 
 
-def _place_in(loops: dict[str, Any]) -> Place:
+def _place_in(loops: dict[str, Any]) -> ResumePoint:
     progress = loops["epoch_loop.batch_progress"]
-    return Place(
+    return ResumePoint(
         epoch=loops["epoch_progress"]["current"]["processed"],
         batches=progress["current"]["completed"],
         is_last=progress["is_last_batch"],
