@@ -76,7 +76,7 @@ def fit(
     model: CTCFineTuning, batches: list[AudioBatch], updates: int, accumulate: int = 1, **options: Any
 ) -> pl.Trainer:
     trainer = make_trainer(updates, accumulate, **options)
-    trainer.fit(model, loader(batches))
+    trainer.fit(model, loader(batches, accumulate))
     return trainer
 
 

@@ -21,6 +21,7 @@ from tests.modules.test_runs import noisy_model
 from tests.modules.training import MODELS, make_trainer
 from w2vlab.callbacks import CodebookHealth, RunCheckpoint, RunReport, ValidateFirst
 from w2vlab.callbacks.stopping import Stopped, StoppedAtOnce
+from w2vlab.data import WholeUpdates
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.modules.resuming import LAYOUT, _fit_to_layout, _loops_at, _place_in
 from w2vlab.optim import PolynomialSchedule
@@ -62,8 +63,9 @@ class Data(pl.LightningDataModule):
         self.micro_batches = micro_batches
         self.place = (0, 0)
 
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(Audio(), sampler=Places(self.place, self.micro_batches), batch_size=None)
+    def train_dataloader(self) -> WholeUpdates:
+        loader = DataLoader(Audio(), sampler=Places(self.place, self.micro_batches), batch_size=None)
+        return WholeUpdates(loader, self.trainer.accumulate_grad_batches)
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(Audio(), sampler=Places((50, 0), 2), batch_size=None)

@@ -81,8 +81,9 @@ class Record(pl.Callback):
             self.temperatures.append(pl_module.quantizer.temperature.item())
 
 
-def loader(batches: Any) -> DataLoader:
-    return DataLoader(batches, batch_size=None, shuffle=False)
+def loader(batches: Any, accumulate: int = 1) -> Any:
+    plain = DataLoader(batches, batch_size=None, shuffle=False)
+    return plain if accumulate == 1 else WholeUpdates(plain, accumulate)
 
 
 def make_trainer(
@@ -118,8 +119,9 @@ def fit(
 ) -> Record:
     record = Record()
     trainer = make_trainer(updates, accumulate, [record, *callbacks], **options)
-    train = loader(batches) if accumulate == 1 else WholeUpdates(loader(batches), accumulate)
-    trainer.fit(model, train, None if validation is None else loader(validation), ckpt_path=ckpt_path)
+    trainer.fit(
+        model, loader(batches, accumulate), None if validation is None else loader(validation), ckpt_path=ckpt_path
+    )
     record.names = set(trainer.callback_metrics)
     return record
 
