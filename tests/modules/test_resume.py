@@ -23,7 +23,7 @@ from w2vlab.callbacks import CodebookHealth, RunCheckpoint, RunReport, ValidateF
 from w2vlab.callbacks.stopping import Stopped, StoppedAtOnce
 from w2vlab.data import WholeUpdates
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.modules.resuming import LAYOUT, _fit_to_layout, _loops_at, _place_in
+from w2vlab.modules.resuming import LAYOUT, _adapt_to_layout, _loops_at, _resume_point_in
 from w2vlab.optim import PolynomialSchedule
 from w2vlab.place import ResumePoint, resume_point, validates_at
 from w2vlab.types import AudioBatch
@@ -254,7 +254,7 @@ def test_validation_due_at_the_end_of_an_epoch_may_be_left_out(
 
 
 def place_in(checkpoint: dict[str, Any]) -> ResumePoint:
-    return _place_in(checkpoint["loops"]["fit_loop"])
+    return _resume_point_in(checkpoint["loops"]["fit_loop"])
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_place_is_that_of_the_whole_sequence_on_another_layout(
         "loops": {"fit_loop": _loops_at(place, done[1])},
         LAYOUT: {"processes": before[0], "accumulate": before[1]},
     }
-    _fit_to_layout(checkpoint, *now)
+    _adapt_to_layout(checkpoint, *now)
     loops = checkpoint["loops"]["fit_loop"]
     assert loops == _loops_at(replace(place, batches=batches), total)
 

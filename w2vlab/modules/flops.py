@@ -80,7 +80,7 @@ def fit_flops(model: PretrainingModule) -> StepFlops:
         model: The model; not fit for anything else afterwards, so give a `skeleton` of one that trains.
 
     Raises:
-        Exception: One of `NOT_WITHOUT_VALUES`, where a part has to read a value.
+        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read a value.
     """
     model.train()
     shortest = max(_FRAMES, model.min_frames)
@@ -130,7 +130,7 @@ def count_flops(model: PretrainingModule, batch_size: int, num_samples: int) -> 
         num_samples: Samples S of each.
 
     Raises:
-        Exception: One of `NOT_WITHOUT_VALUES`, where a part has to read a value.
+        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read a value.
     """
     with all_layers(model, checkpointing=False):
         return _count(model, batch_size, num_samples)

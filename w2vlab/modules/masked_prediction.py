@@ -62,8 +62,8 @@ class MaskedPrediction(PretrainingModule):
             (`diversity` and `feature`), an empty mapping for none.
         inputs: What the context network sees: the latents (`continuous`), or what a quantizer makes of them
             (`quantized`). Continuous targets are a quantizer, `IdentityQuantizer`. Together these are Table 4.
-        input_quantizer: Builds a quantizer of their own for quantized inputs; None shares the one of the targets.
-        target_encoder: Builds an encoder of their own for the targets; None shares the one of the inputs.
+        input_quantizer: Builds a separate quantizer for quantized inputs; None shares the one of the targets.
+        target_encoder: Builds a separate encoder for the targets; None shares the one of the inputs.
         target_gradient: Whether the gradient of the targets reaches the encoder. False stops it before the quantizer
             (Table 13: 8.41 % WER in place of 7.97 %).
         feature_dropout: Dropout of the latents that are quantized.
@@ -130,7 +130,7 @@ class MaskedPrediction(PretrainingModule):
     def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
         if not target_gradient:
             raise ValueError(
-                "`target_gradient` must be true where `target_encoder` is given, or nothing would teach it."
+                "`target_gradient` must be true if `target_encoder` is given, or nothing would train it, but is false."
             )
         ours, theirs = ((e.receptive_field, e.stride) for e in (self.encoder, target_encoder))
         if ours != theirs:
@@ -150,7 +150,7 @@ class MaskedPrediction(PretrainingModule):
         if self.input_quantizer is not None:
             return self.input_quantizer.output_dim
         if self.target_encoder is not None:
-            raise ValueError("`input_quantizer` must be given where `target_encoder` is, but is None.")
+            raise ValueError("`input_quantizer` must be given if `target_encoder` is, but is None.")
         return self.quantizer.output_dim
 
     def encode(self, batch: AudioBatch) -> Encoding:

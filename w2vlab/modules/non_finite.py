@@ -23,7 +23,7 @@ class SkippedUpdates:
         total: Updates that were skipped.
         in_a_row: Those since the last one that was not.
         last_ids: Utterances of this process in the last skipped update: those of the micro-batches whose loss was not
-            finite, on whichever process they were; of all micro-batches where every loss was finite and only the
+            finite, on whichever process they were; of all micro-batches if every loss was finite and only the
             gradient was not.
     """
 

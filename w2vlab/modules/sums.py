@@ -67,7 +67,7 @@ def metric_sums(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_si
     Args:
         output: Everything computed from it.
         terms: The weighted terms of the objective, summed over predictions, `()` each.
-        codebook_size: Entries V of a codebook; 0 where codes are not counted.
+        codebook_size: Entries V of a codebook; 0 if codes are not counted.
     """
     prediction, targets, padding = output.prediction, output.targets, output.target_padding
     values: dict[str, Tensor | float] = {PREDICTIONS: sum(prediction.counts), "correct": prediction.num_correct}

@@ -83,7 +83,7 @@ def _fused_attention(*args: Any, **kwargs: Any) -> Tensor:
 
 @contextmanager
 def all_layers(model: nn.Module, checkpointing: bool = True, dropped: bool = False) -> Iterator[None]:
-    """Leaves no layer out, or each one where `dropped`, and keeps what is inside of them unless `checkpointing`."""
+    """Drops no layer, or every one if `dropped`, and stores activations inside of layers unless `checkpointing`."""
     stacks = [module for module in model.modules() if isinstance(module, LayerDropStack)]
     before = [(stack.dropped, stack.activation_checkpointing) for stack in stacks]
     for stack in stacks:
