@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.modules.plain_data import leave_out_what_is_not_plain
-from w2vlab.point import ResumePoint, resume_point, validates_at
+from w2vlab.place import ResumePoint, resume_point, validates_at
 
 LAYOUT = "w2vlab_layout"
 OPTIMIZERS = "w2vlab_optimizers"
@@ -34,7 +34,7 @@ def rewind_to_last_update(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     Whatever is not plain data is removed, so that the checkpoint loads with `weights_only=True`.
 
     Args:
-        checkpoint: As the trainer made it; changed in point.
+        checkpoint: As the trainer made it; changed in place.
         trainer: The trainer that made it.
     """
     point = resume_point(trainer)
@@ -98,7 +98,7 @@ def apply_overrides(checkpoint: dict[str, Any], module: LightningModule) -> None
     is the checkpoint's. The learning rate is the one that `module`'s schedule has after that many updates.
 
     Args:
-        checkpoint: As it was read; changed in point.
+        checkpoint: As it was read; changed in place.
         module: The module that resumes, before its weights are loaded.
 
     Raises:
