@@ -54,6 +54,8 @@ class WholeUpdates(Iterable[AudioBatch]):
 class UpdateLoader(ResilientLoader):
     """A `ResilientLoader` that puts all micro-batches of an update into the first one.
 
+    While an update is computed, the next one is read.
+
     Args:
         dataset: As for `ResilientLoader`.
         sampler: As for `ResilientLoader`.
@@ -62,7 +64,7 @@ class UpdateLoader(ResilientLoader):
     """
 
     def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, accumulate: int) -> None:
-        super().__init__(dataset, sampler, num_workers)
+        super().__init__(dataset, sampler, num_workers, ahead=accumulate)
         self._accumulate = accumulate
 
     def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # as in the base class
