@@ -109,6 +109,23 @@ def test_statistics_ahead_have_the_noise_of_the_step() -> None:
     assert_close(sum(seen).double(), ahead[0].double(), rtol=1e-5, atol=1e-6)
 
 
+def test_masks_are_drawn_once() -> None:
+    """For the counts, for the statistics of the diversity penalty and for the forward pass."""
+    model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)
+    drawn: list[int] = []
+    model.masking.register_forward_hook(lambda *arguments: drawn.append(model.global_step))
+    fit(model, make_batches(2, 3, 2), updates=2, accumulate=3)
+    assert drawn == [0] * 3 + [1] * 3
+
+
+def test_a_mask_that_is_given_is_the_one_that_is_drawn() -> None:
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    batch = make_batches(1, 1, 3)[0]
+    drawn, given = (model(batch, address(3), mask) for mask in (None, model.draw_mask(batch.num_samples, address(3))))
+    assert torch.equal(drawn.prediction.total, given.prediction.total)
+    assert torch.equal(drawn.mask.frames, given.mask.frames)
+
+
 def test_masks_differ_in_their_number_of_targets() -> None:
     """The premise of the test above."""
     model = make_model(MaskedPrediction, IdentityQuantizer)

@@ -184,7 +184,7 @@ EPOCH_END = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0}
 
 STOPS: dict[str, tuple[type[PretrainingModule], int, str, int, dict[str, Any]]] = {
     "every update": (FuturePrediction, 1, "on_train_batch_end", 1, {}),
-    "behind an update": (FuturePrediction, 1, "on_train_batch_start", 2, {}),
+    "after an update": (FuturePrediction, 1, "on_train_batch_start", 2, {}),
     "mid-accumulation": (MaskedPrediction, 3, "on_train_batch_end", 4, {}),
     "mid-accumulation, next": (FuturePrediction, 3, "on_train_batch_start", 6, {}),
     "validation": (MaskedPrediction, 1, "on_validation_batch_start", 4, {}),
