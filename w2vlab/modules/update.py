@@ -120,8 +120,9 @@ class TrainedModule(pl.LightningModule, ABC):
         self._seed_noise(number)
         total, metrics = self.compute_loss(batch, self._draws[number])
         self._accumulate_metrics(metrics, total.detach())
+        mean = total / self._num_predictions.wait().clamp(min=1)
         # DDP takes the mean of the gradients over processes, and the trainer that of the losses over micro-batches.
-        return total / self._num_predictions.wait() * (world_size() * self.trainer.accumulate_grad_batches)
+        return mean * (world_size() * self.trainer.accumulate_grad_batches)
 
     def set_update(self, update: int) -> None:
         """Moves every part that depends on the number of updates to its state after `update` of them."""
