@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -85,6 +86,31 @@ def test_batches_without_their_update_are_refused() -> None:
     model = make_model(MaskedPrediction, IdentityQuantizer)
     with pytest.raises(ValueError, match=r"must be 1 for a loader whose batches .*, but is 2.*WholeUpdates\(loader"):
         make_trainer(1, accumulate=2).fit(model, loader(make_batches(1, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("held", "accumulate", "message"),
+    [
+        (4, 2, "`accumulate_grad_batches` must be 4, as many .*, but is 2"),
+        (
+            2,
+            4,
+            "Micro-batch 3 .* must be that of .*the first of the next update.*`WholeUpdates` must be given",
+        ),
+    ],
+)
+def test_updates_of_another_size_are_refused(held: int, accumulate: int, message: str) -> None:
+    """Or the loss would be divided by the predictions of other batches."""
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    with pytest.raises(ValueError, match=message):
+        make_trainer(1, accumulate).fit(model, loader(make_batches(1, 4, 2), held))
+
+
+def test_batches_in_another_order_are_refused() -> None:
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    first, second, third = make_batches(1, 3, 2)
+    with pytest.raises(ValueError, match=r"Micro-batch 2 .* \(utterance-2, utterance-3\), but has utterance-4, utter"):
+        make_trainer(1, 2).fit(model, loader([replace(first, update=(first, second)), third]))
 
 
 def test_statistics_ahead_have_the_noise_of_the_step() -> None:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from w2vlab.distributed import AsyncCount, rank, world_size
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
+from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import Sums
 from w2vlab.types import AudioBatch, Mask, RandomAddress
@@ -116,7 +117,8 @@ class TrainedModule(pl.LightningModule, ABC):
         number = len(self._losses)
         if number == 0:
             self.set_update(self.global_step)
-            self.begin_update(self._micro_batches(batch, batch_idx))
+            self.begin_update(micro_batches_of_update(batch, batch_idx, self.trainer))
+        check_order(batch.ids, tuple(draws.address.ids for draws in self._draws), number)
         self._seed_noise(number)
         total, metrics = self.compute_loss(batch, self._draws[number])
         self._accumulate_metrics(metrics, total.detach())
@@ -129,19 +131,6 @@ class TrainedModule(pl.LightningModule, ABC):
         for module in self.learning_parts():
             if isinstance(module, StepDependent):
                 module.set_update(update, self.seed)
-
-    def _micro_batches(self, first: AudioBatch, batch_idx: int) -> Sequence[AudioBatch]:
-        """Returns the micro-batches of this process in the update that begins with `first`."""
-        if self.trainer.accumulate_grad_batches == 1:
-            return [first]
-        if first.update is None:
-            raise ValueError(
-                "`accumulate_grad_batches` must be 1 for a loader whose batches do not hold the update that they "
-                f"belong to, but is {self.trainer.accumulate_grad_batches}: the loss is divided by the predictions of "
-                "the whole update. Use SpeechDataModule, or w2vlab.data.WholeUpdates(loader, accumulate_grad_batches)."
-            )
-        left = self.trainer.num_training_batches - batch_idx  # `limit_train_batches` may end the epoch sooner
-        return [batch for number, batch in enumerate(first.update) if number < left]
 
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
         """Draws for all micro-batches of an update, and counts the predictions of all processes."""
