@@ -15,19 +15,19 @@ from torch.optim import AdamW, Optimizer
 from benchmarks.peers import transformers_inputs
 from w2vlab.modules import MaskedPrediction
 from w2vlab.modules.non_finite import skip_unless
-from w2vlab.modules.sums import Sums, masked_share, sum_up
+from w2vlab.modules.sums import Sums, masked_share, metric_sums
 from w2vlab.types import AudioBatch, RandomAddress
 
 
 @dataclass
 class Contender:
-    """One training step that is measured.
+    """What is measured.
 
     Attributes:
         name: Its name in the table.
         step: One update; returns the number of targets.
         targets: Those of every update so far.
-        peak_bytes: Its peak memory; None if it cannot be measured.
+        peak_bytes: Most memory that it took at a time; None where nobody can say.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Contender:
     peak_bytes: int | None = None
 
     def __call__(self) -> None:
-        """Runs one update."""
+        """Does an update."""
         self.targets.append(self.step())
 
 
@@ -49,7 +49,7 @@ def autocast(dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dtype) -> Callable[[], int]:
-    """Returns an update of our model, like the trainer's, on each of the batches in turn."""
+    """Returns an update of our model, as the trainer does it, on each of the batches in turn."""
     device = batches[0].waveform.device
     optimizer, updates, turns = adamw(model), itertools.count(), itertools.cycle(batches)
 
@@ -58,11 +58,11 @@ def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dt
         torch.manual_seed(update)
         model.set_update(update)
         with autocast(dtype, device):
-            output = model(batch, RandomAddress(seed=1, update=update, ids=batch.ids))
+            output = model(batch, RandomAddress(1, update, batch.ids))
             terms = model.objective_terms(output)
             torch.stack(list(terms.values())).sum().backward()
         with torch.no_grad():
-            Sums(device).add({**sum_up(output, terms, model.quantizer.codebook_size), **masked_share(output)})
+            Sums(device).add({**metric_sums(output, terms, model.quantizer.codebook_size), **masked_share(output)})
         targets = sum(output.prediction.num_predictions)
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, 1 / targets)
@@ -75,7 +75,7 @@ def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dt
 
 
 def theirs(model: Any, waveform: Tensor, dtype: torch.dtype) -> Callable[[], int]:
-    """Returns an update of transformers' model, with a few masks in turn that were drawn in advance."""
+    """Returns an update of transformers' model, with a few masks in turn that were drawn beforehand."""
     device, optimizer = waveform.device, adamw(model)
     drawn = [transformers_inputs(model, waveform) for _ in range(4)]
     counts = [int(inputs["mask_time_indices"].sum()) for inputs in drawn]
@@ -94,7 +94,7 @@ def theirs(model: Any, waveform: Tensor, dtype: torch.dtype) -> Callable[[], int
 
 
 def varied(batch: AudioBatch, count: int) -> list[AudioBatch]:
-    """Returns batches of different sizes and lengths, every second one with padding."""
+    """Returns batches of other sizes and lengths, every second one with padding."""
     found = []
     for number in range(count):
         rows = max(2, len(batch) - number % 3)
@@ -103,9 +103,5 @@ def varied(batch: AudioBatch, count: int) -> list[AudioBatch]:
         waveform = batch.waveform[:1, :samples].repeat(rows, 1)
         for row, length in enumerate(lengths):
             waveform[row, length:] = 0
-        found.append(
-            AudioBatch(
-                waveform=waveform, num_samples=lengths, ids=tuple(f"varied-{number}-{row}" for row in range(rows))
-            )
-        )
+        found.append(AudioBatch(waveform, lengths, tuple(f"varied-{number}-{row}" for row in range(rows))))
     return found

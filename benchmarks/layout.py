@@ -74,7 +74,7 @@ def train(model: PretrainingModule, batches: Any, accumulate: int, precision: st
     """Five updates; parameters and buffers afterwards."""
     options: dict[str, Any] = {"strategy": "ddp", "devices": 2} if is_distributed() else {}
     trainer = make_trainer(UPDATES, accumulate, precision=precision, use_distributed_sampler=False, **options)
-    trainer.fit(model, loader(batches))
+    trainer.fit(model, loader(batches, accumulate))
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 

@@ -1,4 +1,4 @@
-"""Reductions over processes that do nothing on a single one."""
+"""Reductions over processes; on a single process they return their input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """Tells whether there is more than one process."""
+    """Returns whether there is more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -19,16 +19,36 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Returns this process's number, from 0."""
+    """Returns the rank of this process, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """Sums `value` over all processes, with gradient; the same tensor on every one of them."""
+    """Sums `value` over all processes, with gradient; the result is the same on all of them."""
     if not is_distributed():
         return value
     reduced: Tensor = differentiable.all_reduce(value.clone(), op=dist.ReduceOp.SUM)  # type: ignore[no-untyped-call]
     return reduced
+
+
+class AsyncCount:
+    """An integer of the host, summed over all processes while other work is computed.
+
+    Args:
+        count: The integer of this process.
+        device: Where the sum is needed.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self._sum = torch.full((), count, dtype=torch.int64, device=device)  # without a copy from the host
+        self._work = dist.all_reduce(self._sum, async_op=True) if is_distributed() else None
+
+    def wait(self) -> Tensor:
+        """Returns the sum, `()`, on every process. On a GPU the stream waits for it, and the host does not."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        return self._sum
 
 
 def all_gather(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where a run stands, in whole updates."""
+"""The point from which a run resumes, in whole updates."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from lightning.pytorch import Trainer
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place behind the last whole update of a run; gradients of a part of an update are computed again.
+class ResumePoint:
+    """The point after the last whole update of a run; gradients of part of an update are computed again.
 
     Attributes:
         epoch: The epoch that it is in, from 0.
         batches: Micro-batches of that epoch that are done, on each process.
         is_last: Whether they are all of the epoch.
-        validation_is_due: Whether the validation that follows them is not done, or not to its end.
-        lost: Micro-batches done beyond the place.
+        validation_is_due: Whether the validation that follows them was not run, or not to its end.
+        lost: Micro-batches done after this point.
     """
 
     epoch: int
@@ -33,27 +33,27 @@ class Place:
         return (self.epoch + 1, 0) if self.is_last else (self.epoch, self.batches)
 
 
-def place_of(trainer: Trainer) -> Place:
-    """Reads the place off the progress of a trainer, at any moment but within an optimiser's step.
+def resume_point(trainer: Trainer) -> ResumePoint:
+    """Reads the resume point from the progress of a trainer, at any moment but within an optimiser's step.
 
-    An epoch ends with the data, or where `limit_train_batches` says. It does not where the run ends, by `max_steps` or
-    by a callback, though Lightning counts it as one: a resumed run goes on in it.
+    An epoch ends with the data or with `limit_train_batches`. It does not end if `max_steps` or a callback ends the
+    run, although Lightning counts it as ended: a resumed run continues in it.
     """
     loop: Any = trainer.fit_loop  # its counters are annotated as less than they are
     epochs, progress = loop.epoch_progress.current, loop.epoch_loop.batch_progress
     done, begun = progress.current.processed, progress.current.ready
-    # `is_last_batch` is known as soon as a batch is begun.
+    # `is_last_batch` is known as soon as a batch is started.
     is_last = done > 0 and done == begun and (progress.is_last_batch or done == trainer.num_training_batches)
     inside = epochs.processed < epochs.started
     if not inside and (is_last or not done):
-        return Place(epochs.processed, 0, is_last=False, validation_is_due=False)
+        return ResumePoint(epochs.processed, 0, is_last=False, validation_is_due=False)
     accumulate: int = trainer.accumulate_grad_batches
     whole = done if is_last else done - done % accumulate
     due = inside and whole == begun and _validation_is_due(trainer)
     epoch = epochs.processed if inside else epochs.processed - 1
     if is_last and not due:
-        return Place(epoch + 1, 0, is_last=False, validation_is_due=False)
-    return Place(epoch, whole, is_last, due, lost=done - whole)
+        return ResumePoint(epoch + 1, 0, is_last=False, validation_is_due=False)
+    return ResumePoint(epoch, whole, is_last, due, lost=done - whole)
 
 
 def _validation_is_due(trainer: Trainer) -> bool:
@@ -65,13 +65,13 @@ def _validation_is_due(trainer: Trainer) -> bool:
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Tells at the end of a micro-batch whether a validation comes next."""
+    """Returns, at the end of a micro-batch, whether a validation comes next."""
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
 
 
 def updates_of_run(trainer: Trainer) -> int | None:
-    """Returns the updates of a run, by its last one or by its epochs; None where neither says, as with `max_time`.
+    """Returns the updates of a run, by its last one or by its epochs; None if neither is set, as with `max_time`.
 
     Epochs differ by a few micro-batches, so those of all of them are an estimate.
     """
@@ -86,17 +86,17 @@ def updates_of_run(trainer: Trainer) -> int | None:
     return min(limits, default=None)
 
 
-def validates_at(place: Place, total: int, trainer: Trainer) -> bool:
-    """Tells whether a run that takes up the end of an epoch validates there.
+def validates_at(place: ResumePoint, total: int, trainer: Trainer) -> bool:
+    """Returns whether a run that resumes at the end of an epoch validates there.
 
-    Lightning's own answer is known only when it is too late: when it has the data.
+    Lightning's own answer is known too late: after it has the data.
 
     Args:
         place: The end of an epoch.
         total: Micro-batches done in all epochs, on each process.
         trainer: The trainer, which has not begun.
     """
-    timed = getattr(trainer, "_val_check_time_interval", None) is not None  # that time begins anew
+    timed = getattr(trainer, "_val_check_time_interval", None) is not None  # that time starts anew
     if timed or not trainer.enable_validation:
         return False
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval

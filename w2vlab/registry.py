@@ -42,7 +42,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("model", "models", "w2vlab.modules.trained.TrainedModule", "w2vlab.modules"),
+        Family("model", "models", "w2vlab.modules.update.TrainedModule", "w2vlab.modules"),
         Family("encoder", "encoders", "w2vlab.interfaces.FeatureEncoder", "w2vlab.encoders"),
         Family("context", "contexts", "w2vlab.interfaces.ContextNetwork", "w2vlab.contexts"),
         Family("quantizer", "quantizers", "w2vlab.interfaces.Quantizer", "w2vlab.quantizers"),

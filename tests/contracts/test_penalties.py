@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.contracts.tiny import WIDTH, OnlyFloat64, build, classes, padding_mask
 from w2vlab.interfaces import UpdatePenalty
-from w2vlab.modules.whole_update import WholeUpdate
+from w2vlab.modules.whole_update import GlobalBatchStatistics
 from w2vlab.types import LossOutput, PretrainOutput, QuantizerOutput
 
 penalties = pytest.mark.parametrize("cls", classes("penalty"), ids=lambda cls: cls.__name__)
@@ -101,7 +101,7 @@ def test_statistics_of_a_whole_update_add_up(cls: type) -> None:
     assert_close(sum(alone), statistics)
     assert_close(penalty.evaluate(statistics), penalty(output))
 
-    whole = WholeUpdate(torch.tensor(float(sum(LENGTHS))), {"it": statistics.detach()})
+    whole = GlobalBatchStatistics(torch.tensor(float(sum(LENGTHS))), {"it": statistics.detach()})
     counted = [
         replace(
             part,

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from tests.data.conftest import write_ramp
 from tests.data.runs import SaveAfter, assert_same, fit
+from w2vlab.data import WholeUpdates
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -129,32 +130,45 @@ def test_an_epoch_of_which_nothing_is_left_is_passed_over(ready_module, corpus):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_whole_updates_are_read_ahead_where_a_model_asks(make_module, corpus, tmp_path, num_workers):
-    def module(whole_updates):
+def test_the_first_batch_of_an_update_holds_all_of_them(make_module, corpus, tmp_path, num_workers):
+    def module():
         made = make_module(corpus, num_workers=num_workers, micro_batches=3)
-        made.require(1600, whole_updates=whole_updates)
+        made.require(1600)
         made.prepare_data()
         return made
 
     options = dict(max_epochs=2, accumulate_grad_batches=3)
-    plain = fit(module(False), **options)
-    assert set(plain.updates) == {None}
     save = SaveAfter(tmp_path, (1, 2, 4))
-    ahead = fit(module(True), callbacks=[save], **options)
-    assert_same(ahead.seen, plain.seen)
-    assert len(ahead.seen) % 3 == 0
-    ids = [names for names, _ in ahead.seen]
-    for number, update in enumerate(ahead.updates):
+    whole = fit(module(), callbacks=[save], **options)
+    assert len(whole.seen) % 3 == 0
+    ids = [names for names, _ in whole.seen]
+    for number, update in enumerate(whole.updates):
         assert update == (tuple(ids[number : number + 3]) if number % 3 == 0 else None)
     for step in save.steps:
-        resumed = fit(module(True), tmp_path / f"step{step}.ckpt", **options)
-        assert_same(resumed.seen, ahead.seen[step * 3 :])
-        assert resumed.updates == ahead.updates[step * 3 :]
+        resumed = fit(module(), tmp_path / f"step{step}.ckpt", **options)
+        assert_same(resumed.seen, whole.seen[step * 3 :])
+        assert resumed.updates == whole.updates[step * 3 :]
+
+
+def test_batches_of_updates_of_one_hold_nothing(ready_module, corpus):
+    recorder = fit(ready_module(corpus), max_steps=2)
+    assert recorder.updates == [None, None]
+
+
+def test_any_loader_can_be_wrapped(ready_module, corpus):
+    """As models need it with a loader of the user's; a last update of fewer micro-batches holds those."""
+    batches = list(ready_module(corpus).val_dataloader())[:1] * 5
+    wrapped = WholeUpdates(batches, 2)
+    assert len(wrapped) == 5
+    assert [batch.update and len(batch.update) for batch in wrapped] == [2, None, 2, None, 1]
+    assert wrapped.sampler is None
+    with pytest.raises(ValueError, match="`accumulate` must be at least 1, but is 0"):
+        WholeUpdates(batches, 0)
 
 
 def test_the_first_batch_of_an_update_stays_whole(make_module, corpus):
     module = make_module(corpus)
-    module.require(1600, whole_updates=True)
+    module.require(1600)
     module.prepare_data()
     module.setup()
     module.trainer = SimpleNamespace(accumulate_grad_batches=2)

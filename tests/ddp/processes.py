@@ -22,7 +22,7 @@ MAIN = "import sys; from tests.ddp.processes import run_rank; run_rank(*sys.argv
 
 
 def in_two_processes(function: Callable[[Path], Any], folder: Path) -> list[Any]:
-    """Calls `function(folder)` in both; it must stand in a module that another process can import.
+    """Calls `function(folder)` in both; it must be in a module that another process can import.
 
     Raises:
         AssertionError: One of them failed, which ends the other; with what it printed.

@@ -69,7 +69,7 @@ def train(
         use_distributed_sampler=False,
         **({"strategy": ShardedStrategy(), "devices": 2} if is_distributed() else {}),
     )
-    trainer.fit(model, loader(Share(start, end)), ckpt_path=ckpt_path)
+    trainer.fit(model, loader(Share(start, end), MICRO_BATCHES // world_size()), ckpt_path=ckpt_path)
     (validation,) = trainer.validate(model, loader(Share(0, 1)), verbose=False)
     return {"sharded": save.sharded, "kept": save.kept, "validation": validation}
 

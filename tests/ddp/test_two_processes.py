@@ -12,7 +12,8 @@ import torch
 from torch.testing import assert_close
 
 from tests.ddp.processes import in_two_processes
-from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, run, train
+from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, UTTERANCES, run, train
+from tests.modules.training import MODELS, NoiselessGumbel, gradients_by_hand, make_batches, make_model
 from w2vlab.distributed import all_reduce_sum, is_distributed, rank, world_size
 
 
@@ -44,6 +45,16 @@ def test_update_is_that_of_one_process(
         assert set(result["state"]) == set(expected["state"])
         for name, value in expected["state"].items():
             assert_close(result["state"][name], value, rtol=1e-8, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@every_layout
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+def test_gradients_are_those_of_one_division(ranks: list[dict[str, Any]], cls: type, accumulate: int) -> None:
+    """Each loss is divided by the count over both processes; by hand, one process sums all losses and divides once."""
+    batches = make_batches(1, 1, UTTERANCES, samples=(400, 310))
+    expected = gradients_by_hand(make_model(cls, NoiselessGumbel, diversity=True), batches)
+    for process in ranks:
+        assert_close(process[f"gradients-{cls.__name__}-{accumulate}"], expected, rtol=1e-12, atol=1e-14)
 
 
 def test_float32_differs_by_rounding_only(ranks: list[dict[str, Any]]) -> None:

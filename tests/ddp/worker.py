@@ -12,13 +12,13 @@ from torch.utils.data import IterableDataset
 
 from tests.modules.training import (
     MODELS,
+    Gradients,
     NoiselessGumbel,
     Record,
     loader,
     make_batches,
     make_model,
     make_trainer,
-    with_updates,
 )
 from w2vlab.distributed import all_reduce_sum, is_distributed, rank, world_size
 from w2vlab.modules import MaskedPrediction
@@ -41,7 +41,7 @@ class ShareOfRank(IterableDataset):
     def __iter__(self) -> Iterator[AudioBatch]:
         micro_batches = world_size() * self.accumulate
         batches = make_batches(UPDATES, micro_batches, UTTERANCES // micro_batches, samples=(400, 310))
-        yield from with_updates(batches[rank() :: world_size()], self.accumulate)
+        yield from batches[rank() :: world_size()]
 
 
 def train(
@@ -51,7 +51,7 @@ def train(
     model = make_model(cls, quantizer, diversity=quantizer is NoiselessGumbel)
     record = Record()
     trainer = make_trainer(UPDATES, accumulate, [record], precision=precision, use_distributed_sampler=False, **options)
-    trainer.fit(model, loader(ShareOfRank(accumulate)))
+    trainer.fit(model, loader(ShareOfRank(accumulate), accumulate))
     (validation,) = trainer.validate(model, loader(ShareOfRank(accumulate)), verbose=False)
     return {
         "state": {name: value.clone() for name, value in model.state_dict().items()},
@@ -60,6 +60,15 @@ def train(
         "codebook_counts": model.codebook_counts,
         "skipped": model.skipped.total,
     }
+
+
+def gradients(cls: type, accumulate: int, **options: Any) -> dict[str, Tensor]:
+    """Those of the first update, as the optimiser gets them."""
+    found = Gradients()
+    model = make_model(cls, NoiselessGumbel, diversity=True)
+    options |= {"precision": "64-true", "use_distributed_sampler": False}
+    make_trainer(1, accumulate, [found], **options).fit(model, loader(ShareOfRank(accumulate), accumulate))
+    return found.found
 
 
 def skip_on_both() -> dict[str, Any]:
@@ -90,6 +99,11 @@ def run(folder: Path) -> dict[str, Any]:
     results = {
         f"{cls.__name__}-{quantizer.__name__}-{accumulate}": train(cls, quantizer, accumulate, **two)
         for cls, quantizer in CASES
+        for accumulate in ACCUMULATE
+    }
+    results |= {
+        f"gradients-{cls.__name__}-{accumulate}": gradients(cls, accumulate, **two)
+        for cls in MODELS
         for accumulate in ACCUMULATE
     }
     single = train(*CASES[0], accumulate=2, precision="32-true", **two)

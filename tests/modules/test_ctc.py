@@ -76,7 +76,7 @@ def fit(
     model: CTCFineTuning, batches: list[AudioBatch], updates: int, accumulate: int = 1, **options: Any
 ) -> pl.Trainer:
     trainer = make_trainer(updates, accumulate, **options)
-    trainer.fit(model, loader(batches))
+    trainer.fit(model, loader(batches, accumulate))
     return trainer
 
 
@@ -153,7 +153,7 @@ def test_gradient_is_that_of_the_mean_over_utterances(make: Callable) -> None:
     before = parameters_of(model)
     fit(model, [spoken_batch(4)], 1, callbacks=[snapshots])
     reference = make(masking=NoMasking)
-    values = reference._losses_of(reference(spoken_batch(4)), spoken_batch(4))
+    values = reference._summed_loss(reference(spoken_batch(4)), spoken_batch(4))
     (values["total"] / 4).backward()
     for name, parameter in reference.named_parameters():
         if parameter.grad is not None:
@@ -213,7 +213,7 @@ def test_what_reads_codes_cannot_teach_them(kind: str, make: Callable) -> None:
     fit(model, spoken_batches(1, 1, 3), 1)
     assert {name.split(".")[0] for name in moved(before, parameters_of(model))} == {"head", "context", "mask_embedding"}
     for option in ("train_encoder", "reinitialise"):
-        with pytest.raises(ValueError, match="`train_encoder` must be false where the context network sees codes"):
+        with pytest.raises(ValueError, match="`train_encoder` must be false if the context network sees codes"):
             make(kind, **{option: True})
 
 
@@ -303,6 +303,7 @@ def test_an_update_without_a_fitting_utterance_changes_nothing(make: Callable) -
     before = parameters_of(model)
     trainer = fit(model, [spoken_batch(2, transcripts=["b" * 99])], 1)
     assert trainer.callback_metrics["train/loss/total"] == 0
+    assert model.skipped.total == 0, "0 predictions do not make a loss that is not finite"
     assert not moved(before, parameters_of(model))
 
 

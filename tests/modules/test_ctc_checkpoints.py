@@ -67,7 +67,7 @@ def test_resuming_is_exact(freeze_updates: int, checkpoint: Path, tmp_path: Path
     def run(model: CTCFineTuning, updates: int, ckpt_path: str | None = None) -> list[float]:
         losses = Losses(dirpath=tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
         trainer = make_trainer(updates, 2, [losses], enable_checkpointing=True)
-        trainer.fit(model, loader(batches), ckpt_path=ckpt_path)
+        trainer.fit(model, loader(batches, 2), ckpt_path=ckpt_path)
         return losses.seen
 
     whole = noisy(checkpoint, freeze_updates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,17 +14,20 @@ from torch.testing import assert_close
 from tests.contracts.tiny import address, build_model
 from tests.modules.training import (
     MODELS,
+    Gradients,
     NoiselessGumbel,
     constant_rate,
     fit,
+    gradients_by_hand,
+    loader,
     make_batches,
     make_model,
+    make_trainer,
     plain_sgd,
     with_updates,
 )
 from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import EMAQuantizer, IdentityQuantizer, KMeansQuantizer
-from w2vlab.types import RandomAddress
 
 UPDATES = 5
 
@@ -39,9 +42,7 @@ def train(
     diversity = quantizer is NoiselessGumbel
     model = make_model(cls, quantizer, diversity=diversity)
     batches = with_updates(make_batches(UPDATES, micro_batches, size, samples=(400, 310)), micro_batches)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*over each micro-batch")
-        fit(model, batches, updates=UPDATES, accumulate=micro_batches, **options)
+    fit(model, batches, updates=UPDATES, accumulate=micro_batches, **options)
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
@@ -80,13 +81,39 @@ def test_diversity_of_each_micro_batch_is_another_objective() -> None:
     assert not torch.allclose(*states, rtol=1e-6)
 
 
-def test_batches_that_do_not_bring_their_update_are_told() -> None:
-    model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)
-    with pytest.warns(UserWarning, match="diversity is taken over each micro-batch"):
-        fit(model, make_batches(1, 2, 2), updates=1, accumulate=2)
+def test_batches_without_their_update_are_refused() -> None:
+    """How many predictions the later micro-batches have is not known then, and the loss could not be divided."""
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    with pytest.raises(ValueError, match=r"must be 1 for a loader whose batches .*, but is 2.*WholeUpdates\(loader"):
+        make_trainer(1, accumulate=2).fit(model, loader(make_batches(1, 2, 2)))
 
 
-def test_looking_ahead_draws_the_noise_of_the_step() -> None:
+@pytest.mark.parametrize(
+    ("held", "accumulate", "message"),
+    [
+        (4, 2, "`accumulate_grad_batches` must be 4, as many .*, but is 2"),
+        (
+            2,
+            4,
+            "Micro-batch 3 .* must be that of .*the first of the next update.*`WholeUpdates` must be given",
+        ),
+    ],
+)
+def test_updates_of_another_size_are_refused(held: int, accumulate: int, message: str) -> None:
+    """Or the loss would be divided by the predictions of other batches."""
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    with pytest.raises(ValueError, match=message):
+        make_trainer(1, accumulate).fit(model, loader(make_batches(1, 4, 2), held))
+
+
+def test_batches_in_another_order_are_refused() -> None:
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    first, second, third = make_batches(1, 3, 2)
+    with pytest.raises(ValueError, match=r"Micro-batch 2 .* \(utterance-2, utterance-3\), but has utterance-4, utter"):
+        make_trainer(1, 2).fit(model, loader([replace(first, update=(first, second)), third]))
+
+
+def test_statistics_ahead_have_the_noise_of_the_step() -> None:
     """With dropout and Gumbel noise on: the summed assignments are those that the forward passes then have."""
     model = build_model(MaskedPrediction, feature_dropout=0.5, optimizer=plain_sgd, scheduler=constant_rate)
     batches = with_updates(make_batches(1, 3, 2, samples=(400, 310)), 3)
@@ -101,11 +128,28 @@ def test_looking_ahead_draws_the_noise_of_the_step() -> None:
             output = pl_module.step.output
             penalty = pl_module.penalties["diversity"]
             seen.append(penalty.statistics(output.targets, output.target_padding_mask).detach())
-            ahead.append(pl_module._whole.statistics["diversity"])
+            ahead.append(pl_module._statistics.statistics["diversity"])
 
     fit(model, batches, updates=1, accumulate=3, callbacks=[Watch()])
     assert len(seen) == 3
     assert_close(sum(seen).double(), ahead[0].double(), rtol=1e-5, atol=1e-6)
+
+
+def test_masks_are_drawn_once() -> None:
+    """For the counts, for the statistics of the diversity penalty and for the forward pass."""
+    model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)
+    drawn: list[int] = []
+    model.masking.register_forward_hook(lambda *arguments: drawn.append(model.global_step))
+    fit(model, make_batches(2, 3, 2), updates=2, accumulate=3)
+    assert drawn == [0] * 3 + [1] * 3
+
+
+def test_a_mask_that_is_given_is_the_one_that_is_drawn() -> None:
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    batch = make_batches(1, 1, 3)[0]
+    drawn, given = (model(batch, address(3), mask) for mask in (None, model.draw_mask(batch.num_samples, address(3))))
+    assert torch.equal(drawn.prediction.total, given.prediction.total)
+    assert torch.equal(drawn.mask.frames, given.mask.frames)
 
 
 def test_masks_differ_in_their_number_of_targets() -> None:
@@ -126,7 +170,8 @@ def test_gradient_is_that_of_the_mean_over_predictions(cls: type[PretrainingModu
     for update, cut in enumerate([batches[:2], batches[2:]]):
         total, predictions = torch.zeros(()), 0
         for batch in cut:
-            output = by_hand(batch, RandomAddress(seed=by_hand.seed, update=update, ids=batch.ids))
+            spot = address(len(batch), update)
+            output = by_hand(batch, type(spot)(by_hand.seed, update, batch.ids))
             total = total + sum(by_hand.objective_terms(output).values())
             predictions += sum(output.prediction.num_predictions)
         optimizer.zero_grad()
@@ -136,6 +181,30 @@ def test_gradient_is_that_of_the_mean_over_predictions(cls: type[PretrainingModu
     for (name, actual), expected in zip(model.named_parameters(), by_hand.parameters(), strict=True):
         assert_close(actual, expected, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
     assert record.metrics[-1]["train/gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+def test_gradients_are_those_of_one_division(cls: type[PretrainingModule], accumulate: int) -> None:
+    """The loss of every micro-batch is divided before its backward pass; by hand, the sum of all of them is, once."""
+    batches = make_batches(1, accumulate, 8 // accumulate, samples=(400, 310))
+    gradients = Gradients()
+    model = make_model(cls, NoiselessGumbel, diversity=True)
+    fit(model, batches, updates=1, accumulate=accumulate, callbacks=[gradients], precision="64-true")
+    expected = gradients_by_hand(make_model(cls, NoiselessGumbel, diversity=True), batches)
+    assert_close(gradients.found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_an_epoch_that_ends_within_an_update_divides_by_what_is_left() -> None:
+    """`limit_train_batches` cuts the second update to one of its two micro-batches."""
+    batches = make_batches(2, 2, 3, samples=(400, 310))
+    gradients = Gradients()
+    model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)
+    model.make_optimizer = partial(torch.optim.SGD, lr=0.0)
+    options = {"limit_train_batches": 3, "max_epochs": 1, "precision": "64-true"}
+    fit(model, batches, updates=2, accumulate=2, callbacks=[gradients], **options)
+    expected = gradients_by_hand(make_model(MaskedPrediction, NoiselessGumbel, diversity=True), batches[2:3], update=1)
+    assert_close(gradients.found, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_clipping_comes_after_normalisation() -> None:

@@ -46,7 +46,7 @@ def test_a_bad_update_changes_nothing_and_is_counted(cls: type[PretrainingModule
     fit(model, batches, updates=4, accumulate=2, callbacks=[states])
     before, after, later = states.states[1], states.states[3], states.states[5]
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert any(not torch.equal(later[name], value) for name, value in after.items()), "and training goes on"
+    assert any(not torch.equal(later[name], value) for name, value in after.items()), "and training continues"
     assert all(value.isfinite().all() for value in later.values())
     assert states.skipped[1::2] == [(0, 0), (1, 1), (1, 0), (1, 0)]
     assert model.skipped.last_ids == batches[3].ids, "only the micro-batch whose loss was not finite"

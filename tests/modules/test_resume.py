@@ -21,10 +21,11 @@ from tests.modules.test_runs import noisy_model
 from tests.modules.training import MODELS, make_trainer
 from w2vlab.callbacks import CodebookHealth, RunCheckpoint, RunReport, ValidateFirst
 from w2vlab.callbacks.stopping import Stopped, StoppedAtOnce
+from w2vlab.data import WholeUpdates
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.modules.resuming import LAYOUT, _fit_to_layout, _loops_at, _place_in
+from w2vlab.modules.resuming import LAYOUT, _adapt_to_layout, _loops_at, _resume_point_in
 from w2vlab.optim import PolynomialSchedule
-from w2vlab.place import Place, place_of, validates_at
+from w2vlab.place import ResumePoint, resume_point, validates_at
 from w2vlab.types import AudioBatch
 
 EPOCH = 3
@@ -62,14 +63,15 @@ class Data(pl.LightningDataModule):
         self.micro_batches = micro_batches
         self.place = (0, 0)
 
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(Audio(), sampler=Places(self.place, self.micro_batches), batch_size=None)
+    def train_dataloader(self) -> WholeUpdates:
+        loader = DataLoader(Audio(), sampler=Places(self.place, self.micro_batches), batch_size=None)
+        return WholeUpdates(loader, self.trainer.accumulate_grad_batches)
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(Audio(), sampler=Places((50, 0), 2), batch_size=None)
 
     def state_dict(self) -> dict[str, Any]:
-        epoch, number = place_of(self.trainer).ahead
+        epoch, number = resume_point(self.trainer).ahead
         return {"epoch": epoch, "number": number}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -182,7 +184,7 @@ EPOCH_END = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0}
 
 STOPS: dict[str, tuple[type[PretrainingModule], int, str, int, dict[str, Any]]] = {
     "every update": (FuturePrediction, 1, "on_train_batch_end", 1, {}),
-    "behind an update": (FuturePrediction, 1, "on_train_batch_start", 2, {}),
+    "after an update": (FuturePrediction, 1, "on_train_batch_start", 2, {}),
     "mid-accumulation": (MaskedPrediction, 3, "on_train_batch_end", 4, {}),
     "mid-accumulation, next": (FuturePrediction, 3, "on_train_batch_start", 6, {}),
     "validation": (MaskedPrediction, 1, "on_validation_batch_start", 4, {}),
@@ -240,7 +242,7 @@ def test_validation_due_at_the_end_of_an_epoch_may_be_left_out(
 ) -> None:
     """Each epoch after it is trained once, and counted as what it is."""
     run(build(FuturePrediction), tmp_path, Watch("on_validation_start", 1), **EPOCH_END)
-    assert place_in(read(tmp_path)) == Place(0, EPOCH, is_last=True, validation_is_due=True)
+    assert place_in(read(tmp_path)) == ResumePoint(0, EPOCH, is_last=True, validation_is_due=True)
     seen: list[tuple[int, int]] = []
     watch = Watch()
     watch.on_train_batch_end = lambda trainer, module, outputs, batch, index: seen.append(
@@ -251,8 +253,8 @@ def test_validation_due_at_the_end_of_an_epoch_may_be_left_out(
     assert seen == [(epoch, epoch) for epoch in epochs]
 
 
-def place_in(checkpoint: dict[str, Any]) -> Place:
-    return _place_in(checkpoint["loops"]["fit_loop"])
+def place_in(checkpoint: dict[str, Any]) -> ResumePoint:
+    return _resume_point_in(checkpoint["loops"]["fit_loop"])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +279,7 @@ def test_validation_is_foreseen(options: dict[str, Any], validates: bool) -> Non
     model = build(FuturePrediction)
     trainer.strategy.connect(model)
     trainer._data_connector.attach_data(model, datamodule=Data(4))
-    assert validates_at(Place(1, 4, is_last=True, validation_is_due=True), 10, trainer) is validates
+    assert validates_at(ResumePoint(1, 4, is_last=True, validation_is_due=True), 10, trainer) is validates
 
 
 def test_run_can_be_made_longer(tmp_path: Path) -> None:
@@ -342,12 +344,12 @@ def test_place_is_that_of_the_whole_sequence_on_another_layout(
 ) -> None:
     """Of 3 updates in this epoch and of 5 in all with (1, 4), for one."""
     done = {(1, 4): (12, 20), (2, 2): (12, 20), (2, 3): (9, 18)}[before]
-    place = Place(1, done[0], is_last=False, validation_is_due=True)
+    place = ResumePoint(1, done[0], is_last=False, validation_is_due=True)
     checkpoint = {
         "loops": {"fit_loop": _loops_at(place, done[1])},
         LAYOUT: {"processes": before[0], "accumulate": before[1]},
     }
-    _fit_to_layout(checkpoint, *now)
+    _adapt_to_layout(checkpoint, *now)
     loops = checkpoint["loops"]["fit_loop"]
     assert loops == _loops_at(replace(place, batches=batches), total)
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.contracts.tiny import audio_batch, build_model, factory
+from w2vlab.data import WholeUpdates
 from w2vlab.losses import DiversityPenalty, FeaturePenalty
 from w2vlab.masking import SpanMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer
-from w2vlab.types import AudioBatch
+from w2vlab.types import AudioBatch, RandomAddress
 
 SAMPLES = 400
 """Of an utterance: 39 frames of the tiny encoder."""
@@ -80,8 +81,9 @@ class Record(pl.Callback):
             self.temperatures.append(pl_module.quantizer.temperature.item())
 
 
-def loader(batches: Any) -> DataLoader:
-    return DataLoader(batches, batch_size=None, shuffle=False)
+def loader(batches: Any, accumulate: int = 1) -> Any:
+    plain = DataLoader(batches, batch_size=None, shuffle=False)
+    return plain if accumulate == 1 else WholeUpdates(plain, accumulate)
 
 
 def make_trainer(
@@ -117,13 +119,43 @@ def fit(
 ) -> Record:
     record = Record()
     trainer = make_trainer(updates, accumulate, [record, *callbacks], **options)
-    trainer.fit(model, loader(batches), None if validation is None else loader(validation), ckpt_path=ckpt_path)
+    trainer.fit(
+        model, loader(batches, accumulate), None if validation is None else loader(validation), ckpt_path=ckpt_path
+    )
     record.names = set(trainer.callback_metrics)
     return record
 
 
 def parameters_of(model: PretrainingModule) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+class Gradients(pl.Callback):
+    """Keeps the gradients of the last update, as the optimiser gets them."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor] = {}
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.found = {name: parameter.grad.clone() for name, parameter in pl_module.named_parameters()}
+
+
+def gradients_by_hand(model: PretrainingModule, batches: Sequence[AudioBatch], update: int = 0) -> dict[str, Tensor]:
+    """The gradients in float64 of the mean over all predictions: one graph of all micro-batches, and one division.
+
+    The model has the diversity penalty, which is one of the assignments of all micro-batches together.
+    """
+    model.double().set_update(update)
+    diversity = model.penalties["diversity"]
+    total, predictions, statistics = torch.zeros((), dtype=torch.float64), 0, torch.zeros(())
+    for batch in batches:
+        output = model(batch.to(torch.float64), RandomAddress(model.seed, update, batch.ids))
+        terms = model.objective_terms(output)
+        total = total + sum(term for name, term in terms.items() if name != "diversity")
+        predictions += sum(output.prediction.num_predictions)
+        statistics = statistics + diversity.statistics(output.targets, output.target_padding_mask)
+    (total / predictions + diversity.weight * diversity.evaluate(statistics)).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 MODELS = (MaskedPrediction, FuturePrediction)

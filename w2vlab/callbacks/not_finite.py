@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from w2vlab.modules.non_finite import SkippedUpdates
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 from w2vlab.types import RunError
 from w2vlab.wording import count
 
@@ -55,7 +55,7 @@ class NotFinite(Callback):
             RunError: All updates since it was started or resumed were skipped.
         """
         skipped = cast(TrainedModule, pl_module).skipped
-        skipped.settle()
+        skipped.read_pending()
         updates = trainer.global_step - self._start
         if updates and skipped.total >= updates:
             raise RunError(_none_was_made(updates, skipped))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule
 
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 
 
 def refuse_other_modules(callback: Callback, module: LightningModule) -> None:

@@ -23,7 +23,7 @@ from w2vlab.callbacks.checkpoint import run_checkpoint
 from w2vlab.callbacks.run_folder import may_fail, run_folder
 from w2vlab.callbacks.run_lock import RunLock
 from w2vlab.files import RUN_RECORD, remove_unfinished, write_whole
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 from w2vlab.plain_data import read_json
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "wandb")

@@ -23,7 +23,7 @@ from w2vlab.callbacks.run_folder import continues, may_fail, run_folder, save_pi
 from w2vlab.callbacks.run_view import Finding, RunView
 from w2vlab.callbacks.summary import print_summary, summarize
 from w2vlab.files import REPORT, write_whole
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 
 _DRAWING_SHARE = 0.03
 """Most of a run's time that pictures between its validations may take."""

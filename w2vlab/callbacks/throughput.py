@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from w2vlab.distributed import world_size
 from w2vlab.metrics import RateMeter, matmul_rate
 from w2vlab.modules.flops import StepFlops, fit_flops, size_terms
-from w2vlab.modules.objective import Objective
+from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.without_values import NOT_WITHOUT_VALUES, skeleton
 from w2vlab.types import AudioBatch, Seconds
 
@@ -75,7 +75,7 @@ class ThroughputMonitor(Callback):
             raise ValueError(f"`window` must be at least 1, but is {window}.")
         self.mfu = mfu
         self._meter = RateMeter(window)
-        self._skeleton: Objective | None = None
+        self._skeleton: PretrainingModule | None = None
         self._flops: StepFlops | None = None
         self._rate = 0.0
         self._update = 0
@@ -85,7 +85,7 @@ class ThroughputMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copies the model without its values, while it is whole: the strategy may shard it."""
         self._skeleton = self._flops = None
-        if self.mfu and stage == TrainerFn.FITTING and isinstance(pl_module, Objective):
+        if self.mfu and stage == TrainerFn.FITTING and isinstance(pl_module, PretrainingModule):
             with _mfu_may_fail(trainer):
                 self._skeleton = skeleton(pl_module)
 
@@ -114,7 +114,7 @@ class ThroughputMonitor(Callback):
     ) -> None:
         """Counts the micro-batch; logs behind the last one of an update."""
         counted = self._skeleton is not None or self._flops is not None
-        sizes = size_terms(cast(Objective, pl_module), batch) if counted else ()
+        sizes = size_terms(cast(PretrainingModule, pl_module), batch) if counted else ()
         self._meter.add(self._newly_waited(trainer), batch.seconds, *sizes)
         if trainer.global_step == self._update:
             return
@@ -148,7 +148,7 @@ class ThroughputMonitor(Callback):
         before, self._waited = self._waited, float(getattr(trainer.train_dataloader, "waited", math.nan))
         return self._waited - before if self._waited >= before else self._waited  # a new loader starts at 0
 
-    def _measure(self, trainer: Trainer, device: torch.device, model: Objective) -> None:
+    def _measure(self, trainer: Trainer, device: torch.device, model: PretrainingModule) -> None:
         self._skeleton = None
         with _mfu_may_fail(trainer):
             self._rate = matmul_rate(device, _precision(trainer, device))

@@ -43,7 +43,7 @@ from w2vlab.cli.save_config import SaveRunConfig
 from w2vlab.cli.wandb_server import follow_wandb_mode
 from w2vlab.data import SpeechDataModule
 from w2vlab.files import RUNS, make_writable
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 from w2vlab.registry import import_parts
 from w2vlab.types import RunError
 
@@ -222,7 +222,7 @@ class W2VLightningCLI(LightningCLI):
         if self.subcommand == "fit":
             settle_accumulation(self.trainer, self.datamodule)
             settle_epochs(self.trainer, self.datamodule)
-        self.datamodule.require(self.model.min_samples, self.model.looks_ahead, self.model.units)
+        self.datamodule.require(self.model.min_samples, self.model.units)
         if self._start is not None and self._start.config is not None:
             self._record.changed = differences(self._start.config, self.model.run_config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -31,12 +32,13 @@ class ResilientLoader(DataLoader[AudioBatch]):
         dataset: Turns a plan into a batch.
         sampler: Plans the batches; the same ones each time that it is asked in an epoch.
         num_workers: Processes that read audio; 0 reads in this one.
+        ahead: Batches that the processes together read ahead, at least two each.
 
     Attributes:
         waited: Time for which whoever takes the batches had to wait for them so far.
     """
 
-    def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int) -> None:
+    def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, ahead: int = 0) -> None:
         self.waited: Seconds = 0.0
         self._remaining = _Remaining(sampler)
         super().__init__(
@@ -44,6 +46,7 @@ class ResilientLoader(DataLoader[AudioBatch]):
             sampler=self._remaining,
             batch_size=None,  # the sampler makes the batches
             num_workers=num_workers,
+            prefetch_factor=max(2, math.ceil(ahead / num_workers)) if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

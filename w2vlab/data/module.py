@@ -24,7 +24,7 @@ from w2vlab.data.updates import UpdateLoader
 from w2vlab.data.utterances import Utterances
 from w2vlab.distributed import rank, world_size
 from w2vlab.files import cache_root
-from w2vlab.place import place_of
+from w2vlab.place import resume_point
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.vocabulary import Units
 from w2vlab.wording import count, duration
@@ -121,7 +121,6 @@ class SpeechDataModule(LightningDataModule):
         self.exclude = exclude
         self.accept_changes = accept_changes
         self._excluded = exclusion(exclude)
-        self._whole_updates = False
         self._units: Units | None = None
         self._model_min_samples = 0
         self._repeats = False
@@ -138,12 +137,11 @@ class SpeechDataModule(LightningDataModule):
         """Micro-batches of an update on each process."""
         return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
-    def require(self, min_samples: int, whole_updates: bool = False, units: Units | None = None) -> None:
+    def require(self, min_samples: int, units: Units | None = None) -> None:
         """Says what a model needs; to be called before `setup`.
 
         Args:
             min_samples: Utterances of fewer samples at 16 kHz are left out.
-            whole_updates: Whether the first micro-batch of an update must hold all of them, in `AudioBatch.update`.
             units: What transcripts are needed in; None where none are. Utterances that have none, or are longer than
                 `max_seconds`, are then left out: what is said must be said in whole utterances.
 
@@ -159,7 +157,6 @@ class SpeechDataModule(LightningDataModule):
         needed = min_samples / SAMPLE_RATE
         _check("max_seconds", self.max_seconds, self.max_seconds >= needed, f"at least {needed:.3f} for this model")
         self._model_min_samples = min_samples
-        self._whole_updates = whole_updates
 
     def prepare_data(self) -> None:
         """Fetches and scans the corpora; does nothing that was done before.
@@ -240,7 +237,7 @@ class SpeechDataModule(LightningDataModule):
         sampler.repeats = self._repeats
         sampler.move_to(*self._place)
         dataset = self._dataset(self._train, random=True)
-        if self._whole_updates and self.accumulate > 1:
+        if self.accumulate > 1:
             return UpdateLoader(dataset, sampler, self.num_workers, self.accumulate)
         return ResilientLoader(dataset, sampler, self.num_workers)
 
@@ -287,7 +284,7 @@ class SpeechDataModule(LightningDataModule):
         """
         epoch, micro_batches = self._place
         if self.trainer is not None:
-            epoch, on_each = place_of(self.trainer).ahead
+            epoch, on_each = resume_point(self.trainer).ahead
             micro_batches = on_each * world_size()
         place = {"epoch": epoch, "micro_batches": micro_batches, "update": self._update()}
         return {**place, "order": self._order(), "data": self._split.digests, "manifests": self._split.manifests}

@@ -15,7 +15,7 @@ from w2vlab.data.dataset import SpeechDataset
 from w2vlab.data.utterances import num_samples
 from w2vlab.evaluation.frames import FrameGrid
 from w2vlab.evaluation.layers import CODES, CONTEXT, LATENTS, QUANTIZED, recorded_layers
-from w2vlab.modules.objective import Objective
+from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 
 Features = dict[str, Tensor]
@@ -48,7 +48,7 @@ class ModelFeatures:
 
     def __init__(
         self,
-        module: Objective,
+        module: PretrainingModule,
         names: Sequence[str],
         precision: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from w2vlab.contexts.conv import CausalConvBlock
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.interfaces import ContextNetwork
-from w2vlab.modules.objective import Objective
+from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.wording import W2VLabWarning
 
 LATENTS = "latents"
@@ -40,7 +40,7 @@ def layer_modules(context: ContextNetwork) -> list[nn.Module]:
     return []
 
 
-def available(module: Objective) -> tuple[str, ...]:
+def available(module: PretrainingModule) -> tuple[str, ...]:
     """Names the representations of a model, from the audio up."""
     layers = layer_modules(module.context)
     hidden = [layer_name(number) for number in range(len(layers) + 1)] if layers else []
@@ -48,7 +48,7 @@ def available(module: Objective) -> tuple[str, ...]:
     return LATENTS, *hidden, CONTEXT, *discrete
 
 
-def choose(module: Objective, layers: str) -> tuple[str, ...]:
+def choose(module: PretrainingModule, layers: str) -> tuple[str, ...]:
     """Returns the representations that `layers` asks for, in the order of `available`.
 
     Args:

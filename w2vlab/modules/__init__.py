@@ -4,6 +4,6 @@ from w2vlab.modules.ctc import CTCFineTuning
 from w2vlab.modules.future_prediction import FuturePrediction
 from w2vlab.modules.masked_prediction import MaskedPrediction
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 
 __all__ = ["CTCFineTuning", "FuturePrediction", "MaskedPrediction", "PretrainingModule", "TrainedModule"]

@@ -18,6 +18,7 @@ from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.pretrained import read_pretrained
 from w2vlab.modules.recognition import Recognition, Recognizer
 from w2vlab.modules.sums import PREDICTIONS, Sums
+from w2vlab.modules.update import Draws
 from w2vlab.optim import FineTuningAdamW, TriStageSchedule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
@@ -27,31 +28,31 @@ _ERROR_RATES: dict[Units, dict[str, str]] = {
     "characters": {"wer": "word", "cer": "character"},
     "phones": {"per": "phone"},
 }
-"""What is counted by each error rate, by its name in the logs."""
+"""The unit of each error rate, by its name in the logs."""
 
 _NUM_EXAMPLES = 3
-"""Utterances of a validation that are shown."""
+"""Utterances of a validation that are kept for the report."""
 
 _log = logging.getLogger(__name__)
 
 
 class CTCFineTuning(Recognizer):
-    """Speech recognition: a linear layer on the contexts of a pretrained model, and the model, learn to spell.
+    """Speech recognition: trains a linear layer on the contexts of a pretrained model, and the model with it.
 
-    The encoder stays as it was pretrained, and so does the quantizer where the context network sees codes. For the
-    first `freeze_updates` the linear layer learns alone. The loss is that of connectionist temporal classification,
-    and the update its mean over utterances. Utterances with fewer frames than their transcript needs do not count;
-    they are warned of, and `unfit_utterances` in the logs says how many there were in an update or a validation.
+    The encoder stays as it was pretrained, and so does the quantizer if the context network sees codes. For the first
+    `freeze_updates` the linear layer is trained alone. The loss is that of connectionist temporal classification, as
+    the mean over the utterances of the global batch. Utterances with fewer frames than their transcript needs do not
+    count: a warning names them, and `unfit_utterances` in the logs is their number in an update or a validation.
 
     The units are those of the transcripts to train on, and travel in the checkpoints.
 
     Args:
-        checkpoint: A checkpoint of the pretrained model, of either objective; one of a fine-tuning will do too, and is
-            then taken without its linear layer.
-        context_options: Options of the context network that count in place of the pretrained ones, such as dropouts.
-        reinitialise: Begin with new weights, and train the encoder too: the control that says what pretraining is
-            worth. Nothing is frozen then.
-        units: What transcripts are told in: `characters` of their words, or `phones`.
+        checkpoint: A checkpoint of the pretrained model, of either objective, or of a fine-tuning, without
+            its linear layer.
+        context_options: Options of the context network that override the pretrained ones, such as dropouts.
+        reinitialise: Start from new weights, and train the encoder too: the control that shows what pretraining
+            gains. Nothing is frozen then.
+        units: The units of the transcripts: `characters` of their words, or `phones`.
         masking: Builds the masking strategy of training; nothing is hidden in validation.
         decoder: Builds the decoder of the validation from the vocabulary.
         freeze_updates: Updates that train the linear layer alone.
@@ -63,7 +64,7 @@ class CTCFineTuning(Recognizer):
         seed: Seed of every random draw of the run.
 
     Raises:
-        ValueError: There is no checkpoint, or an option does not go with it.
+        ValueError: No checkpoint is given, or an option does not fit it.
 
     Reference:
         Graves et al. 2006, Connectionist Temporal Classification (ICML); Baevski et al. 2020, arXiv:2006.11477,
@@ -111,20 +112,20 @@ class CTCFineTuning(Recognizer):
 
     @classmethod
     def arguments_from(cls, checkpoint: Mapping[str, Any], path: Any) -> dict[str, Any]:
-        """Has the checkpoint stand for the one that it began with, of which it holds all that there was.
+        """Returns the checkpoint itself as the pretrained one: it holds everything that the pretrained one held.
 
         Raises:
-            ValueError: It does not.
+            ValueError: It is not a checkpoint of a fine-tuning.
         """
         if PRETRAINED not in checkpoint:
             raise ValueError(f"`{PRETRAINED}` must be in a checkpoint of a fine-tuning, but is not in {path}.")
         return {"checkpoint": str(path)}
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Makes room for the units of `vocabulary`, with a new linear layer and a new decoder.
+        """Resizes the linear layer to the units of `vocabulary`, and discards the decoder.
 
         Raises:
-            ValueError: Its units are others than `units`.
+            ValueError: Its units are not `units`.
         """
         if vocabulary != self.vocabulary:
             self._decoder = None
@@ -132,7 +133,7 @@ class CTCFineTuning(Recognizer):
 
     @property
     def title(self) -> str:
-        """Names the objective of the pretraining and the size of the vocabulary."""
+        """The objective of the pretraining and the size of the vocabulary."""
         pretraining = str(self.pretrained_config["class_path"]).rpartition(".")[2]
         size = "" if self.vocabulary is None else f" to {len(self.vocabulary) - 1} {self.units}"
         return f"{type(self).__name__} of {pretraining}{size}"
@@ -143,24 +144,24 @@ class CTCFineTuning(Recognizer):
         assert self.units is not None, "the constructor has them"
         return _ERROR_RATES[self.units]
 
-    def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
-        """Returns the loss summed over the utterances of one micro-batch."""
-        update = self.global_step
-        if self._micro_batch == 0:
-            self.set_update(update)
-        self._seed_noise(self._micro_batch)
-        values = self._losses_of(
-            self(batch, RandomAddress(seed=self.seed, update=update, ids=batch.ids)), batch, warn=True
-        )
-        total: Tensor = values["total"]
-        self.note_step(batch, {**values, "total": total.detach()}, total.detach())
-        return total
+    def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
+        """Counts the utterances of a micro-batch that have enough frames for their transcripts."""
+        num_frames = [self.frontend.encoder.num_frames(samples) for samples in batch.num_samples]
+        return Draws(address, sum(alignable(self._encoded(batch), num_frames)))
 
-    def _losses_of(self, output: Recognition, batch: AudioBatch, warn: bool = False) -> dict[str, Any]:
-        """Returns the loss summed over utterances, and how many count and how many do not."""
-        transcripts = _transcripts(batch)
-        self._warn_of_unknown(transcripts)
-        targets = [self._vocabulary.encode(transcript) for transcript in transcripts]
+    def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Returns the loss summed over the utterances of one micro-batch, and its sums for the logs."""
+        sums = self._summed_loss(self(batch, draws.address), batch, warn=True)
+        return sums["total"], {**sums, "total": sums["total"].detach()}
+
+    def _encoded(self, batch: AudioBatch) -> list[list[int]]:
+        """Returns the transcripts of a batch as entries of the vocabulary."""
+        return [self._vocabulary.encode(transcript) for transcript in _transcripts(batch)]
+
+    def _summed_loss(self, output: Recognition, batch: AudioBatch, warn: bool = False) -> dict[str, Any]:
+        """Returns the loss summed over utterances, how many of them count, and how many do not fit."""
+        self._warn_of_unknown(_transcripts(batch))
+        targets = self._encoded(batch)
         fits = alignable(targets, output.num_frames)
         if warn and not all(fits):
             self._warn_of_unfit([name for name, fit in zip(batch.ids, fits, strict=True) if not fit])
@@ -203,7 +204,7 @@ class CTCFineTuning(Recognizer):
         self._decoder = self._decoder or self.make_decoder(self._vocabulary)
 
     def on_fit_start(self) -> None:
-        """Builds the decoder, so that what is wrong with it is told before anything is trained."""
+        """Builds the decoder, so that a wrong option raises before anything is trained."""
         self.on_validation_start()
 
     def on_validation_epoch_start(self) -> None:
@@ -213,7 +214,7 @@ class CTCFineTuning(Recognizer):
         self.examples = []
         from torchmetrics.text import CharErrorRate, WordErrorRate  # with all metrics that there are
 
-        # A phone error rate is a word error rate: its units stand between spaces.
+        # A phone error rate is a word error rate: its units are separated by spaces.
         self._errors: dict[str, WordErrorRate | CharErrorRate] = {
             name: (CharErrorRate() if name == "cer" else WordErrorRate()).to(self.device) for name in self.error_rates
         }
@@ -222,7 +223,7 @@ class CTCFineTuning(Recognizer):
         """Adds one batch to the counts."""
         assert self._decoder is not None, "it is built before"
         output = self(batch)
-        self._validation.add(self._losses_of(output, batch), batch.counted)
+        self._validation.add(self._summed_loss(output, batch), batch.counted)
         decoded, wanted = [], []
         if batch.counted:
             decoded = self._decoder.decode(output.log_probabilities, output.num_frames)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop
 
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.functional.kernels import grouped_conv1d
-from w2vlab.modules.objective import Objective
+from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.without_values import Overridden, all_layers, objective_without_values, without_values
 from w2vlab.types import AudioBatch
 
@@ -47,7 +47,7 @@ class StepFlops:
         return float(self.coefficients @ terms)
 
 
-def size_terms(model: Objective, batch: AudioBatch) -> Vector:
+def size_terms(model: PretrainingModule, batch: AudioBatch) -> Vector:
     """Returns what the operations of a micro-batch are linear in: four terms, and the same times the layers' share.
 
     Padding is computed and so it counts: the terms are those of B utterances as long as the longest.
@@ -71,7 +71,7 @@ def _terms(batch_size: int, num_frames: int) -> Vector:
     return np.array([batch_size, frames, frames * num_frames, frames * frames], dtype=np.float64)
 
 
-def fit_flops(model: Objective) -> StepFlops:
+def fit_flops(model: PretrainingModule) -> StepFlops:
     """Counts the operations of a few sizes, and from these those of every size.
 
     What depends on the draw of a mask is that of one draw.
@@ -80,7 +80,7 @@ def fit_flops(model: Objective) -> StepFlops:
         model: The model; not fit for anything else afterwards, so give a `skeleton` of one that trains.
 
     Raises:
-        Exception: One of `NOT_WITHOUT_VALUES`, where a part has to read a value.
+        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read a value.
     """
     model.train()
     shortest = max(_FRAMES, model.min_frames)
@@ -94,11 +94,11 @@ def fit_flops(model: Objective) -> StepFlops:
     return StepFlops(np.concatenate([outside, whole - outside]))
 
 
-def _stacks(model: Objective) -> list[LayerDropStack]:
+def _stacks(model: PretrainingModule) -> list[LayerDropStack]:
     return [module for module in model.modules() if isinstance(module, LayerDropStack)]
 
 
-def _count_frames(model: Objective, batch_size: int, num_frames: int, dropped: bool) -> int:
+def _count_frames(model: PretrainingModule, batch_size: int, num_frames: int, dropped: bool) -> int:
     num_samples = model.encoder.receptive_field + (num_frames - 1) * model.encoder.stride
     with all_layers(model, checkpointing=False, dropped=dropped), Overridden({torch.gru: _recurrence_at_once}):
         return _count(model, batch_size, num_samples)
@@ -119,7 +119,7 @@ def _recurrence_at_once(*args: Any) -> tuple[Tensor, Tensor]:
     return frames, state
 
 
-def count_flops(model: Objective, batch_size: int, num_samples: int) -> int:
+def count_flops(model: PretrainingModule, batch_size: int, num_samples: int) -> int:
     """Counts forward and backward pass of a micro-batch, in matrix products and convolutions; product and sum are two.
 
     No layer is left out. What is computed again, as by activation checkpointing, is not counted again.
@@ -130,13 +130,13 @@ def count_flops(model: Objective, batch_size: int, num_samples: int) -> int:
         num_samples: Samples S of each.
 
     Raises:
-        Exception: One of `NOT_WITHOUT_VALUES`, where a part has to read a value.
+        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read a value.
     """
     with all_layers(model, checkpointing=False):
         return _count(model, batch_size, num_samples)
 
 
-def _count(model: Objective, batch_size: int, num_samples: int) -> int:
+def _count(model: PretrainingModule, batch_size: int, num_samples: int) -> int:
     with without_values(model) as state, Overridden({grouped_conv1d: _as_defined}):
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
             objective_without_values(model, state, batch_size, num_samples).backward()  # type: ignore[no-untyped-call]

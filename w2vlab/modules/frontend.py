@@ -1,4 +1,4 @@
-"""What stands between the waveform and the context network of a pretrained model."""
+"""The parts of a pretrained model between the waveform and the context network."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from w2vlab.types import AudioBatch, Encoding
 
 
 class Frontend(nn.Module):
-    """Gives the frames that a context network was pretrained on, without masks.
+    """Computes the frames that a context network was pretrained on, without masks.
 
     Args:
         encoder: The encoder of the waveform.
-        norm: Normalises the latents; None where they are taken as they are.
-        quantizer: Quantizes them; None where the context network sees latents.
+        norm: Normalises the latents; None if they are not normalised.
+        quantizer: Quantizes the latents; None if they are the input of the context network.
     """
 
     def __init__(self, encoder: FeatureEncoder, norm: nn.Module | None, quantizer: Quantizer | None) -> None:
@@ -39,7 +39,7 @@ class Frontend(nn.Module):
 
 
 def make_encoding(encoder: FeatureEncoder, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
-    """Returns what `encoder` made of a batch, `features` and from them `latents` `(B, T, C)`, with its padding."""
+    """Returns `features` and `latents` `(B, T, C)`, which `encoder` computed from a batch, with their padding mask."""
     num_frames = tuple(encoder.num_frames(samples) for samples in batch.num_samples)
     return Encoding(
         features=features,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from w2vlab.contexts import ConvContext
-from w2vlab.encoders import ConvFeatureEncoder
-from w2vlab.functional.kernels import Dropout
+from w2vlab.contexts.conv import ConvContext
+from w2vlab.encoders.conv import ConvFeatureEncoder
+from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
@@ -15,15 +15,16 @@ from w2vlab.interfaces import (
     PredictionLossFactory,
     QuantizerFactory,
 )
-from w2vlab.losses import FuturePredictionLoss
+from w2vlab.losses.future import FuturePredictionLoss
 from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import CosineSchedule, Wav2VecAdamW
-from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.quantizers.identity import IdentityQuantizer
 from w2vlab.types import (
     AudioBatch,
     Encoding,
     LossInputs,
+    Mask,
     Prepared,
     PretrainOutput,
     QuantizerOutput,
@@ -34,7 +35,7 @@ from w2vlab.types import (
 class FuturePrediction(PretrainingModule):
     """wav2vec: predict the next frames from the past; with a quantizer, vq-wav2vec.
 
-    The quantized frames are both what the context network sees and what it predicts.
+    The quantized frames are both the input of the context network and the targets.
 
     Args:
         encoder: Builds the encoder of the waveform.
@@ -42,7 +43,7 @@ class FuturePrediction(PretrainingModule):
         quantizer: Builds the quantizer from the width of the latents; `IdentityQuantizer` is wav2vec.
         loss: Builds the prediction loss from the widths of contexts and targets.
         penalties: Builds further terms of the objective, by their names in the logs; None for none, as published.
-        feature_dropout: Dropout of the frames that the context network sees.
+        feature_dropout: Dropout of the inputs of the context network.
         optimizer: Builds the optimiser from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
@@ -80,7 +81,7 @@ class FuturePrediction(PretrainingModule):
 
     @property
     def first_ahead(self) -> int:
-        """Frames ahead at which a latent shares no audio with the one that a context has seen last."""
+        """Frames from the last latent that a context has seen to the first that shares no audio with it."""
         return self.frame_overlap
 
     @property
@@ -89,12 +90,12 @@ class FuturePrediction(PretrainingModule):
         return self.loss.min_frames(self.first_ahead)
 
     def encode(self, batch: AudioBatch) -> Encoding:
-        """Returns the latents of a batch, which are the encoder's output as it is."""
+        """Returns the latents of a batch: the output of the encoder."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return make_encoding(self.encoder, features, features, batch)
 
     def visible(self, encoding: Encoding) -> Tensor:
-        """Returns the quantized frames, which are what the context network projects."""
+        """Returns the quantized frames, which the context network projects."""
         output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
         return output.quantized
 
@@ -102,8 +103,8 @@ class FuturePrediction(PretrainingModule):
         """Returns encoder and quantizer."""
         return Frontend(self.encoder, None, self.quantizer)
 
-    def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
-        """Encodes a batch and quantizes every frame; nothing is drawn at `address`."""
+    def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
+        """Encodes a batch and quantizes every frame; nothing is drawn at `address`, and nothing is masked."""
         encoding = self.encode(batch)
         targets = self.quantizer(encoding.latents, encoding.padding_mask)
         return Prepared(
@@ -113,12 +114,13 @@ class FuturePrediction(PretrainingModule):
             num_targets=encoding.num_frames,
         )
 
-    def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
+    def forward(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> PretrainOutput:
         """Computes one batch.
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
             address: Where negatives are drawn.
+            mask: Must be None: nothing is masked.
 
         Returns:
             The prediction loss over all frames and steps and everything it was computed from.
@@ -131,7 +133,7 @@ class FuturePrediction(PretrainingModule):
         frames = self.context.project(self.feature_dropout(targets.quantized))
         context = self.context(frames, padding_mask)  # (B, T, D)
 
-        # Tell the frames ahead from distractors.
+        # Identify the frames ahead among distractors.
         prediction = self.loss(
             LossInputs(
                 context=context,

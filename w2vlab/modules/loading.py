@@ -16,7 +16,7 @@ LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 """The name of the checkpoint to resume from."""
 
 PREVIOUS = "-previous"
-"""What the name of a last checkpoint has behind it, once there is a newer one."""
+"""Suffix of the name of a last checkpoint after a newer one has replaced it."""
 
 PRETRAINED = "w2vlab_pretrained"
 """Where a checkpoint of further training holds the configuration of the model that it began with."""
@@ -27,7 +27,7 @@ _TRAINING_STATE = ("global_step", "loops", "optimizer_states", "lr_schedulers", 
 _REFUSED = "refused"
 
 _LOOKED_AT, _PICKLES = 1 << 20, 5
-"""Bytes of a foreign file that are looked at, and most pickles in them."""
+"""Bytes of a foreign file that are inspected, and most pickles in them."""
 
 _ENCRYPTED = 1
 """The bit of a zip entry's flags by which it would need a password."""
@@ -97,7 +97,7 @@ def _is_stored(entry: zipfile.ZipInfo) -> bool:
 
 
 def why_unusable(path: str | Path, training: bool = True) -> str | None:
-    """Reads a checkpoint as the trainer does, and says why a run cannot resume from it; None where it can.
+    """Reads a checkpoint as the trainer does, and returns why a run cannot resume from it; None if it can.
 
     Args:
         path: The file.
@@ -141,7 +141,7 @@ def _of_no_zip(path: Path) -> str:
                     called.append(".".join(words[-2:]))
                 elif isinstance(argument, str):
                     words.append(argument)
-    except Exception:  # it ends, or is no pickle
+    except Exception:  # it is truncated, or not a pickle
         pass
     foreign = [name for name in called if not name.startswith(("torch.", "collections."))]
     return _refusal(foreign) if foreign else "it is not in the zip format of PyTorch"
@@ -163,7 +163,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def previous_of(path: str | Path) -> Path:
-    """Returns where the checkpoint is kept that `path` replaced."""
+    """Returns the path of the checkpoint that `path` replaced."""
     path = Path(path)
     return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
 

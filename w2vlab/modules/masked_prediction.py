@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from w2vlab.contexts import TransformerContext
-from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.contexts.transformer import TransformerContext
+from w2vlab.encoders.conv import ConvFeatureEncoder
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.kernels import Dropout
 from w2vlab.functional.lengths import gather_frames, make_padding_mask
+from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
@@ -23,17 +24,19 @@ from w2vlab.interfaces import (
     PredictionLossFactory,
     QuantizerFactory,
 )
-from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FeaturePenalty
-from w2vlab.masking import SpanMasking
+from w2vlab.losses.contrastive import ContrastiveLoss
+from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
+from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
-from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.quantizers.gumbel import GumbelQuantizer
 from w2vlab.types import (
     AllFrames,
     AudioBatch,
     Encoding,
     LossInputs,
+    Mask,
     Prepared,
     PretrainOutput,
     QuantizerOutput,
@@ -45,7 +48,7 @@ Inputs = Literal["continuous", "quantized"]
 
 
 class MaskedPrediction(PretrainingModule):
-    """wav2vec 2.0: hide spans of latents, and tell each one's quantized target from distractors.
+    """wav2vec 2.0: hide spans of latents, and identify the quantized latent of each hidden frame among distractors.
 
     The defaults are wav2vec 2.0 BASE.
 
@@ -59,9 +62,9 @@ class MaskedPrediction(PretrainingModule):
             (`diversity` and `feature`), an empty mapping for none.
         inputs: What the context network sees: the latents (`continuous`), or what a quantizer makes of them
             (`quantized`). Continuous targets are a quantizer, `IdentityQuantizer`. Together these are Table 4.
-        input_quantizer: Builds a quantizer of their own for quantized inputs; None shares the one of the targets.
-        target_encoder: Builds an encoder of their own for the targets; None shares the one of the inputs.
-        target_gradient: Whether the targets teach the encoder. False stops their gradient before the quantizer
+        input_quantizer: Builds a separate quantizer for quantized inputs; None shares the one of the targets.
+        target_encoder: Builds a separate encoder for the targets; None shares the one of the inputs.
+        target_gradient: Whether the gradient of the targets reaches the encoder. False stops it before the quantizer
             (Table 13: 8.41 % WER in place of 7.97 %).
         feature_dropout: Dropout of the latents that are quantized.
         optimizer: Builds the optimiser from the parameters.
@@ -69,7 +72,7 @@ class MaskedPrediction(PretrainingModule):
         seed: Seed of every random draw of the run.
 
     Raises:
-        ValueError: The two encoders give latents that cannot be laid side by side, or one would learn nothing.
+        ValueError: The latents of the two encoders do not align, or one encoder would learn nothing.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477.
@@ -116,7 +119,7 @@ class MaskedPrediction(PretrainingModule):
 
     @property
     def first_ahead(self) -> int:
-        """0: a frame that is hidden is its own target."""
+        """0: a hidden frame is its own target."""
         return 0
 
     @property
@@ -127,7 +130,7 @@ class MaskedPrediction(PretrainingModule):
     def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
         if not target_gradient:
             raise ValueError(
-                "`target_gradient` must be true where `target_encoder` is given, or nothing would teach it."
+                "`target_gradient` must be true if `target_encoder` is given, or nothing would train it, but is false."
             )
         ours, theirs = ((e.receptive_field, e.stride) for e in (self.encoder, target_encoder))
         if ours != theirs:
@@ -147,7 +150,7 @@ class MaskedPrediction(PretrainingModule):
         if self.input_quantizer is not None:
             return self.input_quantizer.output_dim
         if self.target_encoder is not None:
-            raise ValueError("`input_quantizer` must be given where `target_encoder` is, but is None.")
+            raise ValueError("`input_quantizer` must be given if `target_encoder` is, but is None.")
         return self.quantizer.output_dim
 
     def encode(self, batch: AudioBatch) -> Encoding:
@@ -156,7 +159,7 @@ class MaskedPrediction(PretrainingModule):
         return make_encoding(self.encoder, features, self.norm(features), batch)
 
     def visible(self, encoding: Encoding) -> Tensor:
-        """Returns the frames that the context network projects, none of them hidden."""
+        """Returns the frames that the context network projects, before masking."""
         if self.inputs == "continuous":
             return encoding.latents
         output: QuantizerOutput = (self.input_quantizer or self.quantizer)(encoding.latents, encoding.padding_mask)
@@ -168,37 +171,44 @@ class MaskedPrediction(PretrainingModule):
         return Frontend(self.encoder, self.norm, quantizer)
 
     def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
-        """Quantizes every frame of a batch, as the targets are.
+        """Quantizes every frame of a batch in the same way as the targets.
 
         Args:
             batch: Utterances.
-            encoding: What `encode` returned for them; None computes it.
+            encoding: The output of `encode` for them; None computes it.
         """
         encoding = self.encode(batch) if encoding is None else encoding
         output: QuantizerOutput = self.quantizer(self._target_latents(encoding.latents, batch), encoding.padding_mask)
         return output
 
-    def prepare(self, batch: AudioBatch, address: RandomAddress) -> Prepared:
-        """Encodes a batch, chooses what is hidden, and quantizes that.
+    def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask:
+        """Draws on the host the frames to hide of utterances of `num_samples` samples."""
+        num_frames = tuple(self.encoder.num_frames(samples) for samples in num_samples)
+        mask: Mask = self.masking(num_frames, address.generators("mask"), self.context.model_dim)
+        return mask
+
+    def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
+        """Encodes a batch, and quantizes the frames that will be hidden.
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where masks are drawn.
+            address: Where the mask is drawn.
+            mask: The mask; None draws it.
         """
-        # Encode.
+        # Encode, and choose the frames to hide.
         encoding = self.encode(batch)
-        num_frames = encoding.num_frames
+        mask = mask or self.draw_mask(batch.num_samples, address)
+        mask = mask.to(encoding.latents.device)
 
-        # Choose the spans that will be hidden.
-        mask = self.masking(num_frames, address.generators("mask"), self.context.model_dim).to(encoding.latents.device)
-
-        # Quantize what will be hidden, as it is before; or every frame, to find negatives anywhere.
+        # Quantize the frames to hide; or every frame, if negatives are drawn among all of them.
         padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
         latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
         all_frames = None
         if self.loss.uses_every_frame:
             all_frames = AllFrames(
-                targets=self.quantizer(latents, encoding.padding_mask), num_frames=num_frames, positions=mask.targets
+                targets=self.quantizer(latents, encoding.padding_mask),
+                num_frames=encoding.num_frames,
+                positions=mask.targets,
             )
             targets = all_frames.targets.at(mask.targets)
         else:
@@ -212,22 +222,23 @@ class MaskedPrediction(PretrainingModule):
             all_frames=all_frames,
         )
 
-    def forward(self, batch: AudioBatch, address: RandomAddress) -> PretrainOutput:
+    def forward(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> PretrainOutput:
         """Computes one batch.
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where masks and negatives are drawn.
+            address: Where mask and negatives are drawn.
+            mask: The mask; None draws it.
 
         Returns:
             The prediction loss over the masked frames and everything it was computed from.
         """
-        # Encode, and quantize what is to be told.
-        prepared = self.prepare(batch, address)
+        # Encode, and quantize the frames to predict.
+        prepared = self.prepare(batch, address, mask)
         encoding, mask, targets = prepared.encoding, prepared.mask, prepared.targets
-        assert mask is not None, "this objective hides"
+        assert mask is not None, "this objective hides frames"
 
-        # Hide spans of the inputs, and look at what is left.
+        # Hide spans of the inputs, and compute contexts from the frames that are left.
         visible, inputs = encoding.latents, None
         if self.inputs == "quantized":
             inputs = (self.input_quantizer or self.quantizer)(visible, encoding.padding_mask)
@@ -235,21 +246,21 @@ class MaskedPrediction(PretrainingModule):
         frames = mask.hide(self.context.project(visible), self.mask_embedding)  # (B, T, model_dim)
         context = self.context(frames, encoding.padding_mask)  # (B, T, D)
 
-        # Tell each true target from distractors.
-        loss_inputs = LossInputs(
-            context=gather_frames(context, mask.targets),  # (B, M, D)
-            targets=targets,
-            num_targets=prepared.num_targets,
-            address=address,
-            first_ahead=self.first_ahead,
-            lookup=self.quantizer.lookup,
-            all_frames=prepared.all_frames,
+        # Identify each true target among distractors.
+        prediction = self.loss(
+            LossInputs(
+                context=gather_frames(context, mask.targets),  # (B, M, D)
+                targets=targets,
+                num_targets=prepared.num_targets,
+                address=address,
+                first_ahead=self.first_ahead,
+                lookup=self.quantizer.lookup,
+                all_frames=prepared.all_frames,
+            )
         )
-        prediction = self.loss(loss_inputs)
-        features, num_frames = encoding.features, encoding.num_frames
         return PretrainOutput(
-            features=features,
-            num_frames=num_frames,
+            features=encoding.features,
+            num_frames=encoding.num_frames,
             context=context,
             targets=targets,
             target_padding_mask=prepared.target_padding_mask,

@@ -17,13 +17,13 @@ from w2vlab.optim import Wav2Vec2AdamW
 class SkippedUpdates:
     """Counts skipped updates on the host, without waiting for the device.
 
-    On a GPU the news of an update is read during the next one.
+    On a GPU the outcome of an update is read during the next one.
 
     Attributes:
         total: Updates that were skipped.
         in_a_row: Those since the last one that was not.
         last_ids: Utterances of this process in the last skipped update: those of the micro-batches whose loss was not
-            finite, on whichever process they were; of all micro-batches where every loss was finite and only the
+            finite, on whichever process they were; of all micro-batches if every loss was finite and only the
             gradient was not.
     """
 
@@ -35,36 +35,36 @@ class SkippedUpdates:
         self._pending: tuple[Tensor, torch.cuda.Event | None, list[tuple[str, ...]]] | None = None
 
     def record(self, finite: Tensor, losses: Sequence[Tensor], bad_losses: Tensor, ids: list[tuple[str, ...]]) -> None:
-        """Notes how an update ended.
+        """Records how an update ended.
 
         Args:
-            finite: Whether it was done, `()`.
+            finite: Whether its loss and gradient were finite, `()`.
             losses: Of this process's micro-batches, `()` each.
             bad_losses: How many losses were not finite, on all processes, `()`.
             ids: Utterances of each of the micro-batches.
         """
-        self.settle()
-        news = torch.stack([finite, bad_losses > 0, *(~loss.isfinite() for loss in losses)])
+        self.read_pending()
+        outcome = torch.stack([finite, bad_losses > 0, *(~loss.isfinite() for loss in losses)])
         event = None
-        if news.is_cuda:
-            host = torch.empty(news.shape, dtype=news.dtype, pin_memory=True)
-            host.copy_(news, non_blocking=True)
+        if outcome.is_cuda:
+            host = torch.empty(outcome.shape, dtype=outcome.dtype, pin_memory=True)
+            host.copy_(outcome, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
-            news = host
-        self._pending = news, event, ids
+            outcome = host
+        self._pending = outcome, event, ids
         if event is None:
-            self.settle()
+            self.read_pending()
 
-    def settle(self) -> None:
-        """Takes in the news of the last recorded update."""
+    def read_pending(self) -> None:
+        """Reads on the host how the last recorded update ended."""
         if self._pending is None:
             return
-        news, event, ids = self._pending
+        outcome, event, ids = self._pending
         self._pending = None
         if event is not None:
             event.synchronize()
-        finite, some_loss, *own = news.tolist()
+        finite, some_loss, *own = outcome.tolist()
         if finite:
             self.in_a_row = 0
             return
@@ -75,10 +75,18 @@ class SkippedUpdates:
         )
 
 
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Returns the norm of the gradients of all parameters of `optimizer`, `()`, on every process."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    full = getattr(norm, "full_tensor", None)  # DTensor's; importing it takes as long as half of PyTorch
+    return norm if full is None else full()
+
+
 def skip_unless(finite: Tensor, optimizer: Optimizer) -> None:
     """Has the coming step of `optimizer` change nothing unless `finite` `()`.
 
-    A fused optimiser is told on the device. For any other the host has to know, which on a GPU waits once an update.
+    A fused optimiser reads it on the device. For any other the host has to know, which on a GPU waits once an update.
     """
     if optimizer.defaults.get("fused") and finite.is_cuda:
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # read by PyTorch's fused kernels

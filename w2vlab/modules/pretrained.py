@@ -27,7 +27,7 @@ class Pretrained:
     Attributes:
         frontend: What comes before the context network.
         context: The context network.
-        mask_embedding: What hidden frames are replaced by, shape `(model_dim,)`; None where nothing was hidden.
+        mask_embedding: Replaces hidden frames, shape `(model_dim,)`; None if nothing was hidden.
         config: What builds the pretrained model, as plain data.
     """
 
@@ -48,7 +48,7 @@ def read_pretrained(path: str, context_options: Mapping[str, Any], weights: bool
         weights: Whether to load the weights.
 
     Raises:
-        ValueError: The file is no such checkpoint, or an option is none of the context network.
+        ValueError: The file is not such a checkpoint, or an option is not one of the context network.
     """
     checkpoint = read_checkpoint(path, name="checkpoint")
     further = PRETRAINED in checkpoint

@@ -1,30 +1,32 @@
-"""Training and validation of the pretraining objectives."""
+"""What the pretraining objectives have in common: the forward pass in training, the terms of the loss, validation."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
-from w2vlab.distributed import all_reduce_sum, world_size
-from w2vlab.interfaces import Penalty, UpdatePenalty
-from w2vlab.metrics import CodebookMeter
-from w2vlab.modules.loading import PRETRAINED
-from w2vlab.modules.objective import Objective
-from w2vlab.modules.sums import PREDICTIONS, Sums, masked_share, means, sum_up
-from w2vlab.modules.whole_update import WholeUpdate, statistics_of, whole_update_penalties
-from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
-from w2vlab.wording import W2VLabWarning
+from w2vlab.distributed import world_size
+from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
+from w2vlab.functional.precision import at_least_float32
+from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer
+from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.sums import Sums, masked_share, means, metric_sums
+from w2vlab.modules.update import Draws, TrainedModule
+from w2vlab.modules.validation import Validation
+from w2vlab.modules.whole_update import GlobalBatchStatistics, statistics_of, whole_update_penalties
+from w2vlab.types import AudioBatch, Encoding, Mask, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
 
 
 @dataclass
 class TrainingStep:
-    """One forward pass of training, for callbacks that look inside.
+    """One forward pass of training, for callbacks that inspect it.
 
     Attributes:
         batch: The micro-batch.
@@ -37,21 +39,27 @@ class TrainingStep:
     terms: dict[str, Tensor]
 
 
-class PretrainingModule(Objective):
-    """Base of the pretraining objectives, trained and validated by Lightning.
+class PretrainingModule(TrainedModule):
+    """Base of the pretraining objectives; a subclass assembles parts and says what is predicted from what.
 
-    **Normalisation.** As in `TrainedModule`, gradients are divided once an update by its number of predictions. Every
-    other term counts in proportion: an utterance's mean times its number of predictions; a penalty of the whole update
-    times all of them.
+    **Normalisation.** As in `TrainedModule`, the loss is a sum divided by the number of predictions of the global
+    batch. Every other term counts in proportion: the mean of an utterance times its number of predictions; a penalty of
+    the whole update times all of them.
 
-    **Randomness.** Masks and negatives have an address (seed, update, utterance); other noise is `TrainedModule`'s.
+    **Randomness.** Masks and negatives have an address (seed, update, utterance); other noise is as in
+    `TrainedModule`.
 
     Args:
         optimizer: Builds the optimiser from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
-        penalties: Builds the further terms of the objective, by their names in the logs.
+        penalties: The further terms of the objective, by their names in the logs.
         seed: Seed of every random draw of the run.
     """
+
+    encoder: FeatureEncoder
+    context: ContextNetwork
+    quantizer: Quantizer
+    loss: PredictionLoss
 
     def __init__(
         self,
@@ -60,16 +68,189 @@ class PretrainingModule(Objective):
         penalties: dict[str, Penalty],
         seed: int,
     ) -> None:
-        super().__init__(optimizer, scheduler, penalties, seed)
+        super().__init__(optimizer, scheduler, seed)
+        self.penalties = nn.ModuleDict(penalties)
         self.keep_step = False
-        """Whether `step` is kept; a callback that looks inside sets it."""
+        """Whether `step` is kept; set by callbacks that inspect it."""
         self.step: TrainingStep | None = None
-        """What the last forward pass of training computed, until its batch ends."""
-        self._looks_in_vain = False  # the quantizer gives nothing to sum up over an update
+        """The last forward pass of training, until its batch ends."""
+        self._no_update_statistics = False  # the quantizer has none that a penalty of the whole update could sum
+
+    # What a subclass defines.
+
+    @abstractmethod
+    def forward(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> PretrainOutput:
+        """Computes one batch, with mask and negatives drawn at `address`; a `mask` that is given is not drawn."""
+
+    @abstractmethod
+    def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
+        """Computes everything before the context network; `forward` begins with it."""
+
+    @abstractmethod
+    def encode(self, batch: AudioBatch) -> Encoding:
+        """Returns the latents of a batch, before masking and quantization."""
+
+    @abstractmethod
+    def frontend(self) -> Frontend:
+        """Returns the parts before the context network, to be trained further without this objective."""
+
+    @property
+    @abstractmethod
+    def first_ahead(self) -> int:
+        """Frames from a context to the nearest target that it cannot have seen, as in `LossInputs`."""
+
+    @property
+    @abstractmethod
+    def min_frames(self) -> int:
+        """The fewest latents of an utterance that this objective can be trained on."""
+
+    def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask | None:
+        """Draws on the host what is hidden of utterances of `num_samples` samples; None if nothing is."""
+        return None
+
+    def visible(self, encoding: Encoding) -> Tensor:
+        """Returns the input of the context network if nothing is hidden, `(B, T, ...)`."""
+        return encoding.latents
+
+    def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
+        """Quantizes every frame of a batch in the same way as the targets; in evaluation mode without noise.
+
+        Args:
+            batch: Utterances.
+            encoding: The output of `encode` for them; None computes it.
+        """
+        encoding = self.encode(batch) if encoding is None else encoding
+        output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
+        return output
+
+    # Training.
+
+    def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
+        """Draws the mask of a micro-batch, and counts its predictions."""
+        mask = self.draw_mask(batch.num_samples, address)
+        if mask is None:
+            num_targets = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
+        else:
+            num_targets = mask.num_targets
+        return Draws(address, sum(self.loss.num_predictions(num_targets, self.first_ahead)), mask)
+
+    def begin_update(self, batches: Sequence[AudioBatch]) -> None:
+        """Draws for all micro-batches, counts their predictions, and sums what penalties of the whole update need."""
+        super().begin_update(batches)
+        self._statistics = self._statistics_ahead(batches) if len(batches) > 1 else None
+
+    def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Returns the objective summed over the predictions of one micro-batch, and its sums for the logs."""
+        output = self(batch, draws.address, draws.mask)
+        self.num_candidates = output.prediction.num_candidates
+        terms = self.objective_terms(output, self._statistics or self._statistics_over_processes(output))
+        if self.keep_step:
+            self.step = TrainingStep(batch, output, terms)
+        total = torch.stack(list(terms.values())).sum()
+        with torch.no_grad():
+            codebook_size = self.quantizer.codebook_size if self.quantizer.num_codebooks else 0
+            return total, {**metric_sums(output, terms, codebook_size), **masked_share(output)}
+
+    def objective_terms(
+        self, output: PretrainOutput, statistics: GlobalBatchStatistics | None = None
+    ) -> dict[str, Tensor]:
+        """Returns every weighted term of the objective, summed over the predictions of the batch, `()` each.
+
+        Args:
+            output: What `forward` returned.
+            statistics: Sums over the global batch; None if this batch is all of it.
+        """
+        counts = torch.tensor(output.prediction.num_predictions, dtype=torch.float32)
+        counts = counts.to(output.context.device, non_blocking=True)  # (B,)
+        terms = {self.loss.name: output.prediction.total}
+        for name, values in output.targets.losses.items():
+            terms[name] = (mean_per_utterance(values, output.target_padding_mask) * counts).sum()
+        if output.inputs is not None:
+            padding = make_padding_mask(output.num_frames, output.features.shape[1], output.features.device)
+            for name, values in output.inputs.losses.items():
+                terms[f"input_{name}"] = (mean_per_utterance(values, padding) * counts).sum()
+        joint = {} if statistics is None else whole_update_penalties(self.penalties)
+        for name, penalty in self.penalties.items():
+            if statistics is not None and name in statistics.statistics:
+                terms[name] = statistics.term(name, joint[name], output)
+            else:
+                value = at_least_float32(penalty(output))  # () or (B,)
+                terms[name] = (value * counts.to(value.dtype)).sum() * penalty.weight
+        return terms
+
+    @torch.no_grad()
+    def _statistics_ahead(self, batches: Sequence[AudioBatch]) -> GlobalBatchStatistics | None:
+        """Sums statistics of the targets over all micro-batches, for penalties of the whole update."""
+        penalties = whole_update_penalties(self.penalties)
+        if not penalties or self._no_update_statistics:
+            return None
+        sums = Sums(self.device)
+        for number, (batch, draws) in enumerate(zip(batches, self._draws, strict=True)):
+            self._seed_noise(number)  # the noise of the forward pass in training, which begins in the same way
+            prepared = self.prepare(batch.to(self.device, non_blocking=True), draws.address, draws.mask)
+            statistics = statistics_of(penalties, prepared)
+            self._no_update_statistics = not statistics
+            if self._no_update_statistics:
+                break
+            sums.add(statistics)
+        for learner in self._learners():
+            learner.forget_update()  # the forward passes in training will collect the same again
+        return None if self._no_update_statistics else self._sum_statistics(sums)
+
+    def _statistics_over_processes(self, output: PretrainOutput) -> GlobalBatchStatistics | None:
+        """Sums the same statistics if every process has one micro-batch; None if there is a single process."""
+        statistics = statistics_of(whole_update_penalties(self.penalties), output) if world_size() > 1 else {}
+        if not statistics:
+            return None
+        sums = Sums(self.device)
+        sums.add(statistics)
+        return self._sum_statistics(sums)
+
+    def _sum_statistics(self, sums: Sums) -> GlobalBatchStatistics:
+        return GlobalBatchStatistics(self._num_predictions.wait(), sums.over_processes())
+
+    def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns terms, total, accuracy, shares and codebook usage."""
+        return means(sums)
+
+    def on_train_batch_end(self, outputs: Any, batch: AudioBatch, batch_idx: int) -> None:
+        """Frees the step that was kept for callbacks."""
+        self.step = None
+
+    # Validation.
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the sums of a validation at zero."""
+        self.set_update(self.global_step)
+        self._validation = Validation(self.penalties, self.quantizer, self.device)
+
+    def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
+        """Adds one batch; its masks and negatives are the same in every validation."""
+        output = self(batch, RandomAddress(seed=self.seed, update=0, ids=batch.ids, stream="validation"))
+        self.num_candidates = output.prediction.num_candidates
+        self._validation.add(output, self.objective_terms(output), batch.counted)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over all validation batches of all processes."""
+        values, self.codebook_counts = self._validation.compute()
+        # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
+        self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
+
+    # Facts for the data, the report and checkpoints.
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest utterance, in samples, that this model can be trained on."""
+        return self.encoder.receptive_field + (self.min_frames - 1) * self.encoder.stride
+
+    @property
+    def frame_overlap(self) -> int:
+        """Frames ahead at which two latents share no audio."""
+        return math.ceil(self.encoder.receptive_field / self.encoder.stride)
 
     @property
     def title(self) -> str:
-        """Names the objective and the quantizer."""
+        """The objective and the quantizer."""
         size = f" ({self.quantizer.num_codebooks} x {self.quantizer.codebook_size})" if self.num_codes else ""
         return f"{type(self).__name__} with {type(self.quantizer).__name__}{size}"
 
@@ -78,129 +259,16 @@ class PretrainingModule(Objective):
         """Entries of all codebooks, G V; 0 without codebooks."""
         return self.quantizer.num_codebooks * self.quantizer.codebook_size
 
-    def _begin_update(self) -> None:
-        super()._begin_update()
-        self._whole: WholeUpdate | None = None
-
-    def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
-        """Returns the objective summed over the predictions of one micro-batch."""
-        update = self.global_step
-        if self._micro_batch == 0:
-            self.set_update(update)
-            self._whole = self._look_ahead(batch)
-        self._seed_noise(self._micro_batch)
-        output = self(batch, RandomAddress(seed=self.seed, update=update, ids=batch.ids))
-        terms = self.objective_terms(output, self._whole or self._sum_over_processes(output))
-        if self.keep_step:
-            self.step = TrainingStep(batch, output, terms)
-        total = torch.stack(list(terms.values())).sum()
-        self._note(batch, output, terms, total.detach())
-        return total
-
-    @torch.no_grad()
-    def _look_ahead(self, first: AudioBatch) -> WholeUpdate | None:
-        """Sums up what penalties of the whole update need, where it has more micro-batches than one."""
-        penalties = whole_update_penalties(self.penalties)
-        if not penalties or self.trainer.accumulate_grad_batches == 1 or self._looks_in_vain:
-            return None
-        if first.update is None:
-            warnings.warn(
-                f"{', '.join(penalties)} is taken over each micro-batch and not over the whole update: the batches do "
-                "not bring the update that they belong to (`SpeechDataModule.require(…, whole_updates=True)`).",
-                category=W2VLabWarning,
-                stacklevel=2,
-            )
-            return None
-        sums = Sums(self.device)
-        statistics: dict[str, Tensor] = {}
-        for number, batch in enumerate(first.update):
-            # The same noise as in the forward pass that trains, which begins in the same way.
-            self._seed_noise(number)
-            batch = batch.to(self.device, non_blocking=True)
-            prepared = self.prepare(batch, RandomAddress(seed=self.seed, update=self.global_step, ids=batch.ids))
-            statistics = statistics_of(penalties, prepared)
-            if not statistics:
-                self._looks_in_vain = True
-                break
-            predictions = sum(self.loss.num_predictions(prepared.num_targets, self.first_ahead))
-            sums.add({PREDICTIONS: predictions, **statistics})
-        for learner in self._learners():
-            learner.forget_update()  # it will see the same again
-        return WholeUpdate.of(sums) if statistics else None
-
-    def _sum_over_processes(self, output: PretrainOutput) -> WholeUpdate | None:
-        """Sums up the same where each process has one micro-batch."""
-        penalties = whole_update_penalties(self.penalties)
-        statistics = statistics_of(penalties, output) if world_size() > 1 else {}
-        if not statistics:
-            return None
-        sums = Sums(self.device)
-        sums.add({PREDICTIONS: sum(output.prediction.num_predictions), **statistics})
-        return WholeUpdate.of(sums)
-
-    def _note(self, batch: AudioBatch, output: PretrainOutput, terms: dict[str, Tensor], total: Tensor) -> None:
-        self.num_candidates = output.prediction.num_candidates
-        with torch.no_grad():
-            values = sum_up(output, terms, self.quantizer.codebook_size if self.quantizer.num_codebooks else 0)
-        self.note_step(batch, {**values, **masked_share(output)}, total)
-
-    def make_room(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuses the checkpoint of a fine-tuning.
+    def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuses the checkpoint of a fine-tuning; nothing is resized.
 
         Raises:
             ValueError: It is one.
         """
+        from w2vlab.modules.loading import PRETRAINED
+
         if PRETRAINED in checkpoint:
             raise ValueError(
-                "`ckpt_path` must be a checkpoint of a pretraining, but is one of a fine-tuning. Go on from the one "
-                "that the fine-tuning was given with --model.checkpoint."
+                "`ckpt_path` must be a checkpoint of a pretraining, but is one of a fine-tuning. Resume from the "
+                "checkpoint that the fine-tuning began with, its --model.checkpoint."
             )
-
-    def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns terms, total, accuracy, shares and use of the codebooks."""
-        return means(sums)
-
-    def on_train_batch_end(self, outputs: Any, batch: AudioBatch, batch_idx: int) -> None:
-        """Lets go of what was kept of the step."""
-        self.step = None
-
-    def on_validation_epoch_start(self) -> None:
-        """Starts the counts of a validation anew."""
-        self.set_update(self.global_step)
-        self._validation = Sums(self.device)
-        self._codebook: CodebookMeter | None = None
-        if self.quantizer.num_codebooks:
-            meter = CodebookMeter(self.quantizer.num_codebooks, self.quantizer.codebook_size)
-            self._codebook = meter.to(self.device)
-
-    def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
-        """Adds one batch to the counts; its masks and negatives are the same in every validation."""
-        output = self(batch, RandomAddress(seed=self.seed, update=0, ids=batch.ids, stream="validation"))
-        self.num_candidates = output.prediction.num_candidates
-        terms = self.objective_terms(output)
-        joint = statistics_of(whole_update_penalties(self.penalties), output)
-        values = sum_up(output, {name: term for name, term in terms.items() if name not in joint}, codebook_size=0)
-        values |= {_JOINT + name: statistics for name, statistics in joint.items()}
-        self._validation.add(values, batch.counted)
-        if self._codebook is not None:
-            self._codebook.update(output.targets, output.target_padding_mask, batch.counted)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the means over all validation batches of all processes."""
-        sums = self._validation.over_processes()
-        for name in [name for name in sums if name.startswith(_JOINT)]:
-            # As over the whole update in training: a function of the sums, and so the same in every layout.
-            penalty = self.penalties[name.removeprefix(_JOINT)]
-            assert isinstance(penalty, UpdatePenalty)
-            value = penalty.weight * penalty.evaluate(sums.pop(name))
-            sums["term/" + name.removeprefix(_JOINT)] = value * sums[PREDICTIONS]
-        values = means(sums)
-        if self._codebook is not None:
-            values |= {f"codebook/{name}": value for name, value in self._codebook.compute().items()}
-            self.codebook_counts = all_reduce_sum(self._codebook.counts).cpu()
-        # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
-        self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
-
-
-_JOINT = "joint/"
-"""Before the names of statistics that penalties of a whole update are taken of."""

@@ -19,7 +19,7 @@ from w2vlab.functional.kernels import Dropout
 from w2vlab.interfaces import Masking
 from w2vlab.modules.loading import PRETRAINED
 from w2vlab.modules.pretrained import Pretrained
-from w2vlab.modules.trained import TrainedModule
+from w2vlab.modules.update import TrainedModule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
 
@@ -29,7 +29,7 @@ VOCABULARY = "w2vlab_vocabulary"
 
 @dataclass
 class Recognition:
-    """What one forward pass computed.
+    """The output of a forward pass.
 
     Attributes:
         log_probabilities: Of the V entries of the vocabulary at each frame, shape `(B, T, V)`.
@@ -41,14 +41,14 @@ class Recognition:
 
 
 class Recognizer(TrainedModule):
-    """Base of what learns to tell units from the contexts of a pretrained model; a subclass says by which loss.
+    """Base of models that recognise units from the contexts of a pretrained model; a subclass has the loss.
 
-    The linear layer is made once the vocabulary is known, which is before the optimiser is.
+    The linear layer is built when the vocabulary is known, before the optimiser is built.
 
     Args:
-        pretrained: What is trained further.
-        units: What transcripts are told in.
-        masking: What hides frames and channels in training.
+        pretrained: The model to fine-tune.
+        units: The units of the transcripts.
+        masking: Hides frames and channels in training.
         freeze_updates: Updates that train the linear layer alone.
         train_encoder: Whether the encoder is trained as well, once the context network is.
         dropout: Dropout of the contexts before the linear layer.
@@ -83,14 +83,14 @@ class Recognizer(TrainedModule):
         self.dropout = Dropout(dropout)
         self.register_module("head", None)
         self.vocabulary: Vocabulary | None = None
-        """The units that the model tells apart; known once the data is."""
+        """The units that the model recognises; known when the data is."""
         self.freeze_updates = freeze_updates
         self.frozen = freeze_updates > 0
-        """Whether the linear layer is all that learns at present."""
+        """Whether only the linear layer is trained at present."""
         if self.frontend.is_discrete and train_encoder:
             raise ValueError(
-                "`train_encoder` must be false where the context network sees codes, as no loss would teach them, but "
-                "is true, for which `reinitialise` stands too."
+                "`train_encoder` must be false if the context network sees codes, because no loss would train them, "
+                "but is true (the default with `reinitialise`)."
             )
         self.train_encoder = train_encoder
         self.frontend.encoder.requires_grad_(train_encoder)
@@ -104,18 +104,18 @@ class Recognizer(TrainedModule):
         return encoder.receptive_field + (self.masking.min_frames - 1) * encoder.stride
 
     def learning_parts(self) -> Iterator[nn.Module]:
-        """Yields all but the quantizer, which stays as it is."""
+        """Yields all modules but the quantizer, which is not trained."""
         return chain(self.frontend.encoder.modules(), self.context.modules())
 
     def train(self, mode: bool = True) -> Self:
-        """Goes into training, with what is frozen for good in evaluation."""
+        """Sets the training mode, but for parts that are never trained: they stay in evaluation mode."""
         super().train(mode)
         if not self.train_encoder:
             self.frontend.eval()
         return self
 
     def setup(self, stage: str) -> None:
-        """Makes the vocabulary that of the data, unless there is one.
+        """Sets the vocabulary of the data, unless there is one.
 
         Raises:
             ValueError: The data has no transcripts.
@@ -128,10 +128,10 @@ class Recognizer(TrainedModule):
             self.set_vocabulary(Vocabulary.of(self.units, data.training_transcripts()))
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Makes room for the units of `vocabulary`, with a new linear layer.
+        """Builds a new linear layer for the units of `vocabulary`.
 
         Raises:
-            ValueError: Its units are others than `units`.
+            ValueError: Its units are not `units`.
         """
         if vocabulary.units != self.units:
             raise ValueError(
@@ -149,8 +149,8 @@ class Recognizer(TrainedModule):
             head.bias.zero_()
         self.head = head
 
-    def make_room(self, checkpoint: Mapping[str, Any]) -> None:
-        """Takes the vocabulary of a checkpoint.
+    def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Sets the vocabulary of a checkpoint, with a linear layer of its size.
 
         Raises:
             ValueError: It has none.
@@ -163,14 +163,14 @@ class Recognizer(TrainedModule):
         self.set_vocabulary(Vocabulary.from_dict(checkpoint[VOCABULARY]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the model without the files that it was made of."""
+        """Adds what rebuilds the model without the files that it was built from."""
         checkpoint[PRETRAINED] = self.pretrained_config
         if self.vocabulary is not None:
             checkpoint[VOCABULARY] = self.vocabulary.as_dict()
-        super().on_save_checkpoint(checkpoint)  # which sees to it that all of it can be read again
+        super().on_save_checkpoint(checkpoint)  # last, because it checks that everything can be read
 
     def set_update(self, update: int) -> None:
-        """Freezes or thaws what is pretrained."""
+        """Freezes or unfreezes the pretrained parts."""
         super().set_update(update)
         self.frozen = update < self.freeze_updates
 
@@ -197,12 +197,12 @@ class Recognizer(TrainedModule):
         return Recognition(log_probabilities(logits), encoding.num_frames)
 
     def _pretrained_parameters(self) -> list[Tensor]:
-        """What learns only once nothing is frozen any more."""
+        """The parameters that are trained only after `freeze_updates`."""
         parameters = chain(self.frontend.parameters(), self.context.parameters(), [self.mask_embedding])
         return [parameter for parameter in parameters if parameter.requires_grad]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Does as for every module, and takes away the gradient of what is frozen: not even weights decay."""
+        """Also removes the gradients of frozen parameters, so that not even weight decay changes them."""
         super().on_before_optimizer_step(optimizer)
         if self.frozen:
             for parameter in self._pretrained_parameters():

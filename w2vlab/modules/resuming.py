@@ -1,4 +1,4 @@
-"""What a checkpoint holds so that going on from it is exact, and how it is taken up again."""
+"""What a checkpoint holds so that resuming from it is exact, and what the options of the resumed run override."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.modules.plain_data import leave_out_what_is_not_plain
-from w2vlab.place import Place, place_of, validates_at
+from w2vlab.place import ResumePoint, resume_point, validates_at
 
 LAYOUT = "w2vlab_layout"
 OPTIMIZERS = "w2vlab_optimizers"
@@ -24,27 +24,28 @@ _NAMED = 3
 _log = logging.getLogger(__name__)
 
 
-def settle(checkpoint: dict[str, Any], trainer: Trainer) -> None:
-    """Makes a checkpoint the one behind the last whole update, wherever the trainer is when it writes it.
+def rewind_to_last_update(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+    """Rewinds the progress in a checkpoint to the last whole update, whenever the trainer writes it.
 
-    Lightning counts batches and hooks, and goes on behind whatever it has counted: in the middle of an update whose
-    gradients are lost, behind a validation that was not finished, or in the next epoch where `max_steps` ended the run.
+    Lightning counts batches and hooks, and resumes after the last one that it has counted: in the middle of an update
+    whose gradients are lost, after a validation that was not finished, or in the next epoch if `max_steps` ended the
+    run.
 
-    Only plain data stays in it, so that it loads with `weights_only=True`.
+    Whatever is not plain data is removed, so that the checkpoint loads with `weights_only=True`.
 
     Args:
         checkpoint: As the trainer made it; changed in place.
         trainer: The trainer that made it.
     """
-    place = place_of(trainer)
+    point = resume_point(trainer)
     loops = checkpoint["loops"]["fit_loop"]
-    _settle_trackers(loops["epoch_loop.scheduler_progress"])
-    _settle_trackers(loops["epoch_loop.automatic_optimization.optim_progress"])
+    _rewind_trackers(loops["epoch_loop.scheduler_progress"])
+    _rewind_trackers(loops["epoch_loop.automatic_optimization.optim_progress"])
     total = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-    loops |= _loops_at(place, total - place.lost)
-    # What loggers count, which is behind by one during a validation.
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - place.validation_is_due
-    checkpoint["epoch"] = place.epoch
+    loops |= _loops_at(point, total - point.lost)
+    # The steps that loggers count: one less than `global_step` during a validation.
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - point.validation_is_due
+    checkpoint["epoch"] = point.epoch
     checkpoint[LAYOUT] = {"processes": trainer.world_size, "accumulate": trainer.accumulate_grad_batches}
     checkpoint[OPTIMIZERS] = [_name(optimizer) for optimizer in trainer.optimizers]
     for name in leave_out_what_is_not_plain(checkpoint):
@@ -53,30 +54,30 @@ def settle(checkpoint: dict[str, Any], trainer: Trainer) -> None:
 
 @rank_zero_only
 def _warn_of_left_out(name: str) -> None:
-    _log.warning("%s is not saved in checkpoints: it is no plain data, and reading it would run code.", name)
+    _log.warning("%s is not saved in checkpoints: it is not plain data, and reading it would run code.", name)
 
 
-def _settle_trackers(progress: dict[str, Any]) -> None:
-    """Takes back what was begun and not completed."""
+def _rewind_trackers(progress: dict[str, Any]) -> None:
+    """Resets the counts of what was started and not completed."""
     if "completed" not in progress:
         for inner in progress.values():
-            _settle_trackers(inner)
+            _rewind_trackers(inner)
     else:
         progress.update(dict.fromkeys(progress, progress["completed"]))
 
 
-def _loops_at(place: Place, total: int) -> dict[str, Any]:
-    """Returns the counters with which Lightning goes on at `place`, after `total` micro-batches in all epochs."""
-    begun = place.epoch + (place.batches > 0 or place.is_last)
-    epochs = {"ready": begun, "started": begun, "processed": place.epoch, "completed": place.epoch}
-    # A validation that was begun, and has not got beyond its first batch, is done from its start.
-    validation = int(place.validation_is_due)
+def _loops_at(point: ResumePoint, total: int) -> dict[str, Any]:
+    """Returns the counters with which Lightning resumes at `point`, after `total` micro-batches in all epochs."""
+    begun = point.epoch + (point.batches > 0 or point.is_last)
+    epochs = {"ready": begun, "started": begun, "processed": point.epoch, "completed": point.epoch}
+    # Lightning then runs a validation that was started from its first batch.
+    validation = int(point.validation_is_due)
     return {
         "epoch_progress": {"total": epochs, "current": dict(epochs)},
         "epoch_loop.batch_progress": {
             "total": _completed(total),
-            "current": _completed(place.batches),
-            "is_last_batch": place.is_last,
+            "current": _completed(point.batches),
+            "is_last_batch": point.is_last,
         },
         "epoch_loop.val_loop.batch_progress": {
             "total": {**_completed(0), "ready": validation, "started": validation},
@@ -90,27 +91,27 @@ def _completed(number: int) -> dict[str, int]:
     return dict.fromkeys(("ready", "started", "processed", "completed"), number)
 
 
-def take_up(checkpoint: dict[str, Any], module: LightningModule) -> None:
-    """Fits a checkpoint to the run that goes on from it: its options and its number of processes count.
+def apply_overrides(checkpoint: dict[str, Any], module: LightningModule) -> None:
+    """Overrides the options in a checkpoint by those of the run that resumes from it, and adapts it to its layout.
 
-    Options of the optimiser and the schedule are those of `module`; what the optimiser has gathered (averages of
-    gradients) is the checkpoint's. The learning rate is the one that `module`'s schedule has after that many updates.
+    Options of the optimiser and the schedule are those of `module`; the state of the optimiser (averages of gradients)
+    is the checkpoint's. The learning rate is the one that `module`'s schedule has after that many updates.
 
     Args:
         checkpoint: As it was read; changed in place.
-        module: The module that goes on, before its weights are loaded.
+        module: The module that resumes, before its weights are loaded.
 
     Raises:
         ValueError: The model has other tensors, or the optimiser is of another class.
     """
     trainer = module._trainer
-    if trainer is None:  # nothing goes on where a module is only loaded
+    if trainer is None:  # the module is loaded without a run
         return
     if module.strict_loading:
         _check_tensors(checkpoint["state_dict"], module.state_dict())
     if trainer.state.fn == TrainerFn.FITTING and "optimizer_states" in checkpoint:
-        _take_options_of(module, checkpoint)
-        _fit_to_layout(checkpoint, trainer.world_size, trainer.accumulate_grad_batches)
+        _override_options(module, checkpoint)
+        _adapt_to_layout(checkpoint, trainer.world_size, trainer.accumulate_grad_batches)
         _leave_the_epoch_unless_validated(checkpoint, trainer)
 
 
@@ -132,7 +133,7 @@ def _shape(tensors: Mapping[str, Any], name: str) -> str:
     return " x ".join(map(str, tensors[name].shape)) or "a number" if name in tensors else "none"
 
 
-def _take_options_of(module: LightningModule, checkpoint: dict[str, Any]) -> None:
+def _override_options(module: LightningModule, checkpoint: dict[str, Any]) -> None:
     configured: Any = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     (before,) = checkpoint.get(OPTIMIZERS) or [_name(optimizer)]
@@ -142,7 +143,7 @@ def _take_options_of(module: LightningModule, checkpoint: dict[str, Any]) -> Non
             "start anew without --ckpt_path, or from its weights alone."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it misses the optimiser's steps
+        warnings.simplefilter("ignore")  # it warns that the optimiser was not stepped
         for _ in range(checkpoint["global_step"]):
             scheduler.step()
     (state,) = checkpoint["optimizer_states"]
@@ -151,11 +152,11 @@ def _take_options_of(module: LightningModule, checkpoint: dict[str, Any]) -> Non
     checkpoint["lr_schedulers"] = [scheduler.state_dict()]
 
 
-def _fit_to_layout(checkpoint: dict[str, Any], processes: int, accumulate: int) -> None:
+def _adapt_to_layout(checkpoint: dict[str, Any], processes: int, accumulate: int) -> None:
     """Converts counts of micro-batches to another number of them in an update, or on a process.
 
-    The micro-batches of an epoch are one sequence that all processes share. Where updates were of another size, it goes
-    on at the start of one.
+    The micro-batches of an epoch are one sequence that all processes share. If updates had another size, the run
+    resumes at the start of one.
     """
     before = checkpoint.get(LAYOUT)
     if before is None or before == {"processes": processes, "accumulate": accumulate}:
@@ -164,26 +165,26 @@ def _fit_to_layout(checkpoint: dict[str, Any], processes: int, accumulate: int) 
     progress = loops["epoch_loop.batch_progress"]
     sequence = progress["current"]["completed"] * before["processes"]
     total = progress["total"]["completed"] // before["accumulate"] * accumulate
-    place = replace(_place_in(loops), batches=sequence // (processes * accumulate) * accumulate)
-    loops |= _loops_at(place, total)
+    point = replace(_resume_point_in(loops), batches=sequence // (processes * accumulate) * accumulate)
+    loops |= _loops_at(point, total)
 
 
 def _leave_the_epoch_unless_validated(checkpoint: dict[str, Any], trainer: Trainer) -> None:
-    """Goes on in the next epoch where a validation was due at the end of one, but this run has none there.
+    """Moves to the next epoch if a validation was due at the end of one, but this run has none there.
 
     Lightning would neither validate nor end the epoch, and count the next one's batches as its own.
     """
     loops = checkpoint["loops"]["fit_loop"]
-    place = _place_in(loops)
+    point = _resume_point_in(loops)
     total = loops["epoch_loop.batch_progress"]["total"]["completed"]
-    if place.is_last and place.validation_is_due and not validates_at(place, total, trainer):
-        loops |= _loops_at(Place(place.epoch + 1, 0, is_last=False, validation_is_due=False), total)
+    if point.is_last and point.validation_is_due and not validates_at(point, total, trainer):
+        loops |= _loops_at(ResumePoint(point.epoch + 1, 0, is_last=False, validation_is_due=False), total)
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
 
 
-def _place_in(loops: dict[str, Any]) -> Place:
+def _resume_point_in(loops: dict[str, Any]) -> ResumePoint:
     progress = loops["epoch_loop.batch_progress"]
-    return Place(
+    return ResumePoint(
         epoch=loops["epoch_progress"]["current"]["processed"],
         batches=progress["current"]["completed"],
         is_last=progress["is_last_batch"],
@@ -192,8 +193,8 @@ def _place_in(loops: dict[str, Any]) -> Place:
 
 
 def validation_is_due(checkpoint: dict[str, Any]) -> bool:
-    """Tells whether the run that wrote a checkpoint ended before or within the validation at that place."""
-    return LAYOUT in checkpoint and _place_in(checkpoint["loops"]["fit_loop"]).validation_is_due
+    """Returns whether the run that wrote a checkpoint ended before or within the validation that was due there."""
+    return LAYOUT in checkpoint and _resume_point_in(checkpoint["loops"]["fit_loop"]).validation_is_due
 
 
 def _name(part: object) -> str:

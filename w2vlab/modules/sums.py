@@ -1,4 +1,4 @@
-"""Sums over micro-batches and processes, from which every logged mean is taken once."""
+"""Sums over the global batch, from which every logged mean is computed once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TERM, _PART, _WHOLE = "term/", "part/", "whole/"
 
 @dataclass
 class Sums:
-    """Adds up tensors and host numbers by name, in float64, without waiting for the device.
+    """Accumulates tensors and numbers of the host by name, in float64, without synchronising with the device.
 
     Names and shapes must be the same on all processes, and so must their order.
 
@@ -33,7 +33,7 @@ class Sums:
     _numbers: dict[str, float] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, Tensor | float], counted: bool = True) -> None:
-        """Adds `values`; those that are not counted only make their names known."""
+        """Adds `values`; if they are not `counted`, zeros, so that the names are the same on all processes."""
         for name, value in values.items():
             if not isinstance(value, Tensor):
                 self._numbers[name] = self._numbers.get(name, 0.0) + (value if counted else 0.0)
@@ -44,7 +44,7 @@ class Sums:
             self._tensors[name] = self._tensors[name] + value if name in self._tensors else value
 
     def over_processes(self) -> dict[str, Tensor]:
-        """Returns the sums over all processes, in one reduction; every process must call it."""
+        """Returns the sums over all processes, in one all-reduce; every process must call it."""
         numbers = torch.tensor(list(self._numbers.values()), dtype=self._dtype)
         if self.device.type == "cuda":
             numbers = numbers.pin_memory()
@@ -61,13 +61,13 @@ class Sums:
         return torch.float32 if self.device.type == "mps" else torch.float64  # which has no float64
 
 
-def sum_up(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_size: int) -> dict[str, Tensor | float]:
-    """Returns what is added up of one micro-batch for `means`.
+def metric_sums(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_size: int) -> dict[str, Tensor | float]:
+    """Returns what `means` needs of one micro-batch, to be summed over the global batch.
 
     Args:
         output: Everything computed from it.
         terms: The weighted terms of the objective, summed over predictions, `()` each.
-        codebook_size: Entries V of a codebook; 0 where codes are not counted.
+        codebook_size: Entries V of a codebook; 0 if codes are not counted.
     """
     prediction, targets, padding = output.prediction, output.targets, output.target_padding_mask
     values: dict[str, Tensor | float] = {
@@ -85,7 +85,7 @@ def sum_up(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_size: i
 
 
 def masked_share(output: PretrainOutput) -> dict[str, Tensor | float]:
-    """Returns what is added up for the share of frames that are hidden; nothing where none can be."""
+    """Returns the sums for the share of hidden frames; nothing without a mask."""
     if output.mask is None:
         return {}
     return {
@@ -95,7 +95,7 @@ def masked_share(output: PretrainOutput) -> dict[str, Tensor | float]:
 
 
 def means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns what is logged of sums over `sum_up`: terms, total, accuracy, shares and use of the codebooks."""
+    """Returns the logged means of sums of `metric_sums`: terms, total, accuracy, shares and codebook usage."""
     predictions = sums[PREDICTIONS].clamp(min=1)
     values = {
         f"loss/{name.removeprefix(_TERM)}": total / predictions

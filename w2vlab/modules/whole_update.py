@@ -1,4 +1,4 @@
-"""What must be known of a whole update before its first backward pass."""
+"""Statistics of the global batch that penalties need before the first backward pass of an update."""
 
 from __future__ import annotations
 
@@ -9,44 +9,37 @@ import torch
 from torch import Tensor, nn
 
 from w2vlab.interfaces import UpdatePenalty
-from w2vlab.modules.sums import PREDICTIONS, Sums
 from w2vlab.types import Prepared, PretrainOutput
 
 
 @dataclass(frozen=True)
-class WholeUpdate:
+class GlobalBatchStatistics:
     """Sums over all micro-batches of an update on all processes.
 
     Attributes:
-        predictions: How many there are, `()`.
-        statistics: What each penalty of a whole update is a function of, by the penalty's name.
+        num_predictions: Predictions of the global batch, `()`.
+        statistics: The statistics of each penalty of the whole update, by the name of the penalty.
     """
 
-    predictions: Tensor
+    num_predictions: Tensor
     statistics: dict[str, Tensor]
-
-    @staticmethod
-    def of(sums: Sums) -> WholeUpdate:
-        """Adds up over processes what `statistics_of` gave for the micro-batches of this one."""
-        totals = sums.over_processes()
-        return WholeUpdate(totals.pop(PREDICTIONS), totals)
 
     def term(self, name: str, penalty: UpdatePenalty, output: PretrainOutput) -> Tensor:
         """Returns the part of a micro-batch in a penalty's term, weighted and summed over predictions, `()`.
 
         Over all micro-batches the values add up to the number of predictions times the penalty, and so do the
-        gradients: each micro-batch sends back what its own frames contribute to the sum, the others held fixed.
+        gradients: each micro-batch has the gradient with respect to its own frames, with the others held constant.
         """
         own = penalty.statistics(output.targets, output.target_padding_mask)
         assert own is not None, "a quantizer has probabilities always or never"
         total = self.statistics[name].to(own.dtype)
         value = penalty.evaluate(total + (own - own.detach()))
-        slope = self.predictions.to(value.dtype) * (value - value.detach())
+        slope = self.num_predictions.to(value.dtype) * (value - value.detach())
         return penalty.weight * (sum(output.prediction.num_predictions) * value.detach() + slope)
 
 
 def whole_update_penalties(penalties: nn.ModuleDict) -> dict[str, UpdatePenalty]:
-    """Returns those penalties that are one of a whole update."""
+    """Returns the penalties that are a function of the whole global batch."""
     found = ((name, penalty) for name, penalty in penalties.items() if isinstance(penalty, UpdatePenalty))
     return {name: penalty for name, penalty in found if penalty.whole_update}
 

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.modules.objective import Objective
+from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import AudioBatch, RandomAddress
 
 NOT_WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -41,7 +41,9 @@ def without_values(model: nn.Module) -> Iterator[dict[str, Tensor]]:
         }
 
 
-def objective_without_values(model: Objective, state: dict[str, Tensor], batch_size: int, num_samples: int) -> Tensor:
+def objective_without_values(
+    model: PretrainingModule, state: dict[str, Tensor], batch_size: int, num_samples: int
+) -> Tensor:
     """Returns the objective `()` of a micro-batch of equally long utterances.
 
     Args:
@@ -81,7 +83,7 @@ def _fused_attention(*args: Any, **kwargs: Any) -> Tensor:
 
 @contextmanager
 def all_layers(model: nn.Module, checkpointing: bool = True, dropped: bool = False) -> Iterator[None]:
-    """Leaves no layer out, or each one where `dropped`, and keeps what is inside of them unless `checkpointing`."""
+    """Drops no layer, or every one if `dropped`, and stores activations inside of layers unless `checkpointing`."""
     stacks = [module for module in model.modules() if isinstance(module, LayerDropStack)]
     before = [(stack.dropped, stack.activation_checkpointing) for stack in stacks]
     for stack in stacks:
@@ -94,7 +96,7 @@ def all_layers(model: nn.Module, checkpointing: bool = True, dropped: bool = Fal
             stack.dropped, stack.activation_checkpointing = dropped_before, checkpointing_before
 
 
-def skeleton(model: Objective) -> Objective:
+def skeleton(model: PretrainingModule) -> PretrainingModule:
     """Copies a model in float32, but for the values of its parameters and buffers, which take no memory in the copy.
 
     Parts that learn by statistics may keep what is computed without values; in a copy that does no harm.

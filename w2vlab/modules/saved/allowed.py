@@ -1,11 +1,11 @@
 """What a checkpoint may name, decided by the name before anything is imported.
 
-* **Parts**: classes of a family that are loaded. Those of w2vlab always are; those of other packages are where they
-  are installed with the entry point `w2vlab.parts`, where `--parts` names their module, or where a program has imported
+* **Parts**: classes of a family that are loaded. Those of w2vlab always are; those of other packages are if they
+  are installed with the entry point `w2vlab.parts`, if `--parts` names their module, or if a program has imported
   it.
 * **Optimisers and schedules**: those of `torch.optim`, `torch.optim.lr_scheduler` and `w2vlab.optim`.
 * **Activations** of `torch.nn`.
-* For arguments of a part of another package: the classes of that package, where they are loaded.
+* For arguments of a part of another package: the classes of that package, if they are loaded.
 
 Functions never.
 """
@@ -33,7 +33,7 @@ _OF_FUNCTIONS = ("LambdaLR", "MultiplicativeLR")
 
 
 def find(name: str, base: type, owner: type) -> type | None:
-    """Returns the class that a checkpoint means by `name`; None where there is none that it may name.
+    """Returns the class that a checkpoint means by `name`; None if there is no class of that name that it may name.
 
     Nothing is imported because of `name`. Packages that are installed with the entry point are, all of them.
 
@@ -88,7 +88,7 @@ def _part(name: str, base: type) -> type | None:
     candidates = {cls: None for cls in candidates if "<locals>" not in cls.__qualname__}
     exact = [cls for cls in candidates if name in (import_path(cls), f"{cls.__module__}.{cls.__qualname__}")]
     if exact:
-        return exact[-1]  # the newest, where a module was imported twice
+        return exact[-1]  # the newest, if a module was imported twice
     short = [cls for cls in candidates if cls.__name__ == name and issubclass(cls, base)]
     return short[0] if len(short) == 1 else None
 

@@ -213,7 +213,7 @@ class _Builder:
             known = f" {known_names(short, part_classes(families[0]))}" if families else ""
             raise ValueError(f"{where} must be a {slot.base.__name__} that w2vlab has, but is {what}.{known}")
         if module in sys.modules:
-            raise ValueError(f"{where} must be a class that extends {slot.base.__name__}, but {what} is none.")
+            raise ValueError(f"{where} must be a class that extends {slot.base.__name__}, but {what} does not.")
         raise ValueError(
             f"{where} must be a part that is known here, but is {what}, and a checkpoint imports nothing. If you trust "
             f"that code, install the package that has it, or name its module: --parts={module} (in Python, import it)."

@@ -172,7 +172,7 @@ def _fitted(value: Any, hint: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         known = {field.name for field in dataclasses.fields(hint)}
         return hint(**_checked(value, isinstance(value, dict) and value.keys() <= known))
-    if issubclass(hint, _SCALARS):  # one with a rule of its own
+    if issubclass(hint, _SCALARS):  # a subclass with its own rules
         try:
             return hint(value)
         except (TypeError, ValueError):

@@ -15,7 +15,7 @@ _ATOMS = (str, int, float, bool, type(None))
 
 
 def saved_config(checkpoint: Mapping[str, Any], source: object, key: str = CONFIG) -> dict[str, Any] | None:
-    """Returns a copy of the configuration in a checkpoint; None where it holds none.
+    """Returns a copy of the configuration in a checkpoint; None if it holds none.
 
     Args:
         checkpoint: What was read.
@@ -56,6 +56,6 @@ class _Copier:
 
 
 def shown(value: Any, longest: int = 100) -> str:
-    """Returns what stands in a checkpoint for a line on a terminal, where it must hide and break nothing."""
+    """Returns a text of a checkpoint for one line on a terminal, without control characters and cut to length."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= longest else f"{text[:longest]}…"

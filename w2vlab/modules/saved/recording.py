@@ -23,7 +23,7 @@ class Record:
 
     Attributes:
         config: As `w2vlab fit` saves it: `class_path` and `init_args`, with every default.
-        missing: The arguments that hold what is no plain data, such as a lambda; only its name is in `config`.
+        missing: The arguments that are not plain data, such as a lambda; only their names are in `config`.
     """
 
     config: dict[str, Any]
@@ -42,7 +42,7 @@ def record(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record |
         kwargs: Its named arguments.
 
     Returns:
-        None where the arguments are not those of the constructor.
+        None if the arguments are not those of the constructor.
     """
     try:
         signature = inspect.signature(cls.__init__)  # type: ignore[misc]
@@ -110,7 +110,7 @@ class _Recorder:
             return value.item()
         if isinstance(value, PurePath):
             return str(value)
-        if isinstance(value, bool | int | float | str):  # one with a rule of its own
+        if isinstance(value, bool | int | float | str):  # a subclass with its own rules
             return next(basic(value) for basic in (bool, int, float, str) if isinstance(value, basic))
         if isinstance(value, list | tuple | set | frozenset):
             return [self.plain(inner, f"{place}.{number}") for number, inner in enumerate(value)]
