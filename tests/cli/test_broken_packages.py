@@ -87,7 +87,7 @@ def test_a_run_that_needs_no_torchaudio_does_without(tiny_config: Path, tmp_path
     line = done.stderr.splitlines()[-2]
     pair = f"torchaudio {version('torchaudio')} cannot be loaded beside torch {version('torch')}"
     assert line.startswith(f"error: {pair}: {MISSING_SYMBOL}. ")
-    assert line.endswith(" torch torchaudio (`w2vlab doctor` looks at the rest).")
+    assert line.endswith(" torch torchaudio (`w2vlab doctor` checks the rest).")
     assert "Traceback" not in done.stderr
 
 

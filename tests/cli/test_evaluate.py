@@ -17,9 +17,9 @@ from rich.console import Console
 from tests import wandb_files
 from tests.cli.conftest import RUN
 from tests.evaluation.conftest import write_labelled
-from w2vlab.cli.compare import short_names
-from w2vlab.cli.evaluation_options import ProgressReporter
+from w2vlab.cli.comparison_table import short_names
 from w2vlab.cli.evaluation_picture import phone_shares
+from w2vlab.cli.evaluation_progress import ProgressReporter
 from w2vlab.cli.main import main
 from w2vlab.evaluation.comparison import PNMI
 from w2vlab.evaluation.unit_quality import UnitData
@@ -95,7 +95,7 @@ def test_all_cells_of_the_test_utterances_by_default(
 
 
 def test_long_stages_have_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("w2vlab.cli.evaluation_options._SECONDS_BETWEEN_LINES", -1)
+    monkeypatch.setattr("w2vlab.cli.evaluation_progress._SECONDS_BETWEEN_LINES", -1)
     log = io.StringIO()
     with ProgressReporter(Console(file=log), "one: ").stage("ABX (cells)", 3000) as advance:
         advance(1000)
@@ -160,20 +160,20 @@ def test_without_labels_it_says_what_is_left(checkpoint: Path, tmp_path: Path, c
 
 Call = Callable[[Path], list[str]]
 BAD: list[tuple[Call, int, str]] = [
-    (lambda c: [], 2, "the following arguments are required: checkpoint"),
+    (lambda c: [], 2, "`checkpoint` must be given."),
     (lambda c: ["nowhere.ckpt"], 1, "`ckpt_path` must be a checkpoint file, but nowhere.ckpt is none."),
     (lambda c: [__file__], 1, "`ckpt_path` must be a whole checkpoint, but"),
     (lambda c: [str(c), "--layers=7"], 1, "`layers` must be all or some of latents, 0, 1, context, quantized, codes"),
     (lambda c: [str(c), "--layers="], 1, "but is empty"),
     (lambda c: [str(c), "--corpus=nowhere"], 1, "`corpus` must be an existing path or one of festvox-ru"),
     (lambda c: [str(c), "--split=nowhere"], 1, "`split` must be hash or a JSON file"),
-    (lambda c: [str(c), "--num_test=0"], 2, "argument --num_test: must be a whole number of at least 1, but is 0."),
+    (lambda c: [str(c), "--num_test=0"], 2, "`num_test` must be at least 1, but is 0."),
     (
         lambda c: [str(c), "--abx_cells=some"],
         2,
-        "argument --abx_cells: must be all or a whole number of at least 0, but is some",
+        "`abx_cells` must be 'all' or of type int, but is some.",
     ),
-    (lambda c: [str(c), "--device=tpu"], 2, "argument --device: invalid choice: 'tpu'"),
+    (lambda c: [str(c), "--device=tpu"], 2, "`device` must be one of 'auto', 'cpu', 'cuda', but is tpu."),
 ]
 
 

@@ -225,7 +225,7 @@ def test_a_step_that_is_not_finite_is_told_in_valid_json(capsys):
 
 
 def test_help(capsys):
-    assert main(["explain", "--help"]) == 0
+    assert main(["explain", "--config", "quickstart", "--help"]) == 0
     assert "--no_gradients" in capsys.readouterr().out
 
 
@@ -484,7 +484,15 @@ def test_the_cost_of_a_part_that_reads_values_is_left_out():
     assert count_cost(model, 2, 420, 1, 10, False, 1) == explain_cost.Cost(None, None, None)
 
 
-@pytest.mark.parametrize("option", ["--devices=0", "--devices=x", "--speed=-1", "--speed=nan"])
-def test_options_that_cannot_be(option, capsys):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--devices=0", "`devices` must be at least 1, but is 0."),
+        ("--devices=x", "`devices` must be of type int or null, but is x."),
+        ("--speed=-1", "`speed` must be a positive number, but is -1.0."),
+        ("--speed=.nan", "`speed` must be a positive number, but is nan."),
+    ],
+)
+def test_invalid_options(option, message, capsys):
     assert main(["explain", option]) == 2
-    assert "must be a positive number" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: {message}\n"

@@ -62,8 +62,8 @@ def test_what_is_printed_is_what_is_written(
     [
         ([], 2, "report needs at least one RUN"),
         (["sweep", "--repeat=x"], 2, "--repeat takes one run"),
-        (["sweep", "--format=pdf"], 2, "invalid choice: 'pdf'"),
-        (["sweep", "--by=a,"], 2, "must be names with commas between them, but is 'a,'"),
+        (["sweep", "--format=pdf"], 2, "`format` must be one of 'terminal', 'markdown', 'latex', 'csv', but is pdf."),
+        (["sweep", "--by=a,"], 2, "`by` must be names with commas between them, but is 'a,'"),
         (["sweep", "--by=model.quantiser"], 1, "Did you mean model.quantizer?"),
         (["sweep", "--baseline=x"], 1, "Groups: gumbelquantizer; kmeansquantizer"),
         (["nothing"], 1, "which does not exist"),

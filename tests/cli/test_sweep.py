@@ -86,8 +86,8 @@ def test_what_cannot_be_run_is_said_before_the_first_trial(
     [
         (["--parallel=1000", "--devices=cpu"], "`parallel` must be at most the number of processors"),
         (["--devices=97"], "`devices` must be auto, cpu, or some of the GPUs"),
-        (["--parallel=0"], "must be a whole number of at least 1, but is 0"),
-        (["--wandb=maybe"], "invalid choice: 'maybe'"),
+        (["--parallel=0"], "`parallel` must be at least 1, but is 0."),
+        (["--wandb=maybe"], "`wandb` must be one of 'offline', 'online' or null, but is maybe."),
     ],
 )
 def test_options_that_cannot_be(

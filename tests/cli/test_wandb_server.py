@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from w2vlab.cli.evaluation_wandb import log_tables
 from w2vlab.cli.loggers import guard
-from w2vlab.cli.wandb_server import follow_wandb_mode, why_unreachable
+from w2vlab.cli.wandb_server import follow_wandb_mode, mode_for_tables, why_unreachable
 from w2vlab.types import RunError
 
 KEY = "0123456789" * 4
@@ -166,7 +166,7 @@ def test_evaluations_follow_the_variable_too(
 ) -> None:
     if mode is not None:
         monkeypatch.setenv("WANDB_MODE", mode)
-    log_tables({}, tmp_path, "none.png", asked, "evaluation")
+    log_tables({}, tmp_path, "none.png", mode_for_tables(asked), "evaluation")
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == folders
 
 
@@ -175,6 +175,8 @@ def test_an_evaluation_is_logged_offline_where_the_server_cannot_be_reached(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", closed_port)
-    assert log_tables({}, tmp_path, "none.png", "online", "evaluation").startswith("; Weights & Biases: ")
+    assert log_tables({}, tmp_path, "none.png", mode_for_tables("online"), "evaluation").startswith(
+        "; Weights & Biases: "
+    )
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
     assert "cannot be reached" in caplog.text

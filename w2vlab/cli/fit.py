@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
 from w2vlab.callbacks.stopping import Stopped, handling, stop_at_once
 from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.cli.no_news import only_news
-from w2vlab.cli.problems import report_problem
+from w2vlab.cli.problems import messages_shown, report_problem, user_errors
 from w2vlab.registry import load_parts
 from w2vlab.types import RunError
-
-USER_ERRORS = (ValueError, RuntimeError, FileNotFoundError, MisconfigurationException)
-"""What constructors, options and data raise where the user can change something."""
 
 
 def run(command: str, options: list[str]) -> int:
@@ -45,24 +38,11 @@ def run(command: str, options: list[str]) -> int:
         return stop.status
     except RunError as reason:
         return report_problem(reason)
-    except USER_ERRORS as problem:
+    except user_errors() as problem:
         if phase.running:
             raise
         return report_problem(problem)
     return 0
-
-
-@contextmanager
-def messages_shown(level: int = logging.INFO) -> Iterator[None]:
-    """Shows what the package's loggers say, from `level` on, on the standard error stream; not beyond this context."""
-    messages, handler = logging.getLogger("w2vlab"), logging.StreamHandler()
-    messages.setLevel(logging.INFO)
-    handler.setLevel(level)
-    messages.addHandler(handler)
-    try:
-        yield
-    finally:
-        messages.removeHandler(handler)
 
 
 class _Phase(Callback):

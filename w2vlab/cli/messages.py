@@ -1,14 +1,13 @@
-"""Boils the messages of jsonargparse down to the key, the rule and the value."""
+"""Shortens the messages of jsonargparse to the key, the rule and the value."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import re
+from argparse import Action
+from collections.abc import Sequence
 
-from lightning.pytorch import callbacks as lightning_callbacks
-
-from w2vlab import callbacks
 from w2vlab.cli.other_names import hint
 from w2vlab.recipes import no_such_file
 from w2vlab.registry import FAMILIES, did_you_mean, family_named, known_names, part_classes, suggest
@@ -25,6 +24,28 @@ _NOISE = (
     "Parser key",
     "Problem with",
 )
+
+
+_MAX_LISTED = 25
+"""If there are more options than this, the message has only the nearest one."""
+
+
+def known_options(actions: Sequence[Action], name: str) -> str:
+    """Lists the options beside an unknown one, for `trainer.x` those of `trainer`, and the one that was probably meant.
+
+    Args:
+        actions: Options of the parser.
+        name: The unknown one, without dashes.
+    """
+    options = [action.dest for action in actions if action.option_strings]
+    options = [option for option in options if not re.search(r"help$|^print_", option)]
+    group = name.rpartition(".")[0]
+    siblings = [option for option in options if option.rpartition(".")[0] == group]
+    if siblings and len(siblings) <= _MAX_LISTED:
+        return known_names(name, siblings)
+    if not siblings:  # the mistake is further to the left
+        name, options = name.split(".")[0], [option.split(".")[0] for option in options]
+    return (did_you_mean(name, options) or "`--help` lists the options.").strip()
 
 
 def explain(message: str) -> str:
@@ -63,9 +84,19 @@ def _unknown_class(key: str, name: str) -> str:
         return no_such_file(name, f"`{key}`")
     if any(slot in (family.name, family.plural) for family in FAMILIES.values()):
         return suggest(name, family_named(slot).name)
-    known = [*callbacks.__all__, *lightning_callbacks.__all__] if slot == "callbacks" else []
-    advice = did_you_mean(name, known) or f" Give its full import path, as in package.module.{name}."
+    advice = (
+        did_you_mean(name, _known_callbacks() if slot == "callbacks" else [])
+        or f" Give its full import path, as in package.module.{name}."
+    )
     return f"Unknown class '{name}' for `{key}`.{advice}"
+
+
+def _known_callbacks() -> list[str]:
+    from lightning.pytorch import callbacks as lightning_callbacks  # with PyTorch, which other messages do without
+
+    from w2vlab import callbacks
+
+    return [*callbacks.__all__, *lightning_callbacks.__all__]
 
 
 def _refused_option(key: str, name: str, known: str, message: str) -> str:
@@ -85,15 +116,29 @@ def _wrong_type(key: str, message: str) -> str | None:
     found = single or union
     if not found:
         return None
-    choices = re.fullmatch(r"typing\.Literal\[(.*)\]", found[1])
-    rule = f"one of {choices[1]}" if choices else f"of type {_readable(found[1])}"
-    return f"`{key}` must be {rule}, but is {found[2]}."
+    # YAML takes these words for true and false.
+    advice = " Put quotation marks around it in YAML." if found[2] in ("True", "False") and "'off'" in found[1] else ""
+    return f"`{key}` must be {_rule(found[1])}, but is {found[2]}.{advice}"
+
+
+def _rule(types: str) -> str:
+    """Says what a value must be: `one of 'a', 'b' or null` for `typing.Literal['a', 'b'], <class 'NoneType'>`."""
+    choices = re.match(r"typing\.Literal\[([^]]*)\](?:, |$)", types)
+    others = _readable(types[choices.end() :] if choices else types)
+    null = others.endswith("NoneType")
+    others = others.removesuffix("NoneType").removesuffix(", ")
+    rules = []
+    if choices:
+        rules.append(f"one of {choices[1]}" if "," in choices[1] else choices[1])
+    if others:
+        rules.append(f"of type {others}")
+    return " or ".join([*rules, *(["null"] if null else [])])
 
 
 def _readable(types: str) -> str:
     """Leaves the bare names: `int` for `<class 'int'>`, `Literal['a']` for `typing.Literal['a']`."""
     names = re.sub(r"<class '([\w.]+)'>", r"\1", types)
-    return re.sub(r"(?:\w+\.)+(\w+)", r"\1", names).replace(", NoneType", " or null")
+    return re.sub(r"(?:\w+\.)+(\w+)", r"\1", names)
 
 
 def _shortened(key: str, message: str) -> str:

@@ -8,24 +8,17 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from copy import deepcopy
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from w2vlab.cli.messages import explain
+from w2vlab.cli.messages import explain, known_options
 from w2vlab.cli.other_names import hint
-from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file
-from w2vlab.plain_data import parse_yaml, read_text
-from w2vlab.registry import did_you_mean, known_names
+from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file, read_config
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("_typed", default=())
 """The command line that the outermost parser parses."""
-
-_MAX_LISTED = 25
-"""More options than this are not listed: only the nearest one is of use then."""
 
 
 class RunParser(LightningArgumentParser):
@@ -57,14 +50,14 @@ class RunParser(LightningArgumentParser):
         if not self.exit_on_error:
             # Only here is it known what the part does accept.
             refused = re.fullmatch(r"Option '([\w.]+)' is not accepted", message)
-            super().error(f"{message} [{self._known_options(refused[1])}]" if refused else message, ex)
+            super().error(f"{message} [{known_options(self._actions, refused[1])}]" if refused else message, ex)
         unknown = re.match(
             r"unrecognized arguments: ([^\s=]+)|(?:Group '([\w.]+)'|.*) does not accept option '([\w.]+)'", message
         )
         if unknown:
             name = unknown[1] or f"--{'.'.join(filter(None, unknown.groups()))}"
             parser = getattr(ex, "subcommand_parser", None) or self
-            message = f"Unknown argument {name}. {hint(name) or parser._known_options(name.lstrip('-'))}"
+            message = f"Unknown argument {name}. {hint(name) or known_options(parser._actions, name.lstrip('-'))}"
         sys.stderr.write(f"error: {explain(message)}\n")
         self.exit(2)
 
@@ -98,18 +91,6 @@ class RunParser(LightningArgumentParser):
         text: str = super().format_help(*args, **kwargs)
         return text
 
-    def _known_options(self, name: str) -> str:
-        """Says which options there are beside `name`; for `trainer.x`, those of `trainer`."""
-        options = [action.dest for action in self._actions if action.option_strings]
-        options = [option for option in options if not re.search(r"help$|^print_", option)]
-        group = name.rpartition(".")[0]
-        siblings = [option for option in options if option.rpartition(".")[0] == group]
-        if siblings and len(siblings) <= _MAX_LISTED:
-            return known_names(name, siblings)
-        if not siblings:  # the mistake is further to the left
-            name, options = name.split(".")[0], [option.split(".")[0] for option in options]
-        return (did_you_mean(name, options) or "`--help` lists what there is.").strip()
-
 
 _SEED = "`model.seed` must not be given: it follows `seed_everything`."
 
@@ -122,20 +103,14 @@ def command_line_problem(args: list[str]) -> str | None:
         if name in ("--model.seed", "--model.init_args.seed"):
             return _SEED
         # jsonargparse would take it for a class, and say which ones there are.
-        if problem := missing_file(name, value):
-            return problem
+        if missing := missing_file(name, value):
+            return missing
         if name not in ("-c", "--config") or not is_file(value):
             continue
         try:
-            content = parse_yaml(read_text(Path(value)))
-        except yaml.MarkedYAMLError as mistake:
-            line = mistake.problem_mark.line + 1 if mistake.problem_mark else "?"
-            return f"The config {value} must be valid YAML, but in line {line}: {mistake.problem}."
-        except (OSError, ValueError) as why:
-            return f"The config {value} cannot be used: {why}."
-        if not isinstance(content, dict):
-            return f"The config {value} must be a mapping of keys to values, but is: {content}"
-        model = content.get("model")
+            model = read_config(value).get("model")
+        except ValueError as problem:
+            return str(problem)
         if isinstance(model, dict) and "seed" in (model.get("init_args") or {}):
             return _SEED
     return None

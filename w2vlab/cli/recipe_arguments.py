@@ -9,7 +9,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import get_loader, set_loader
 
-from w2vlab.plain_data import check_yaml
+from w2vlab.plain_data import check_yaml, parse_yaml, read_text
 from w2vlab.recipes import ENDING, RUN_FOLDERS, find_recipe, no_such_file, recipe_path
 from w2vlab.registry import FAMILIES
 
@@ -59,6 +59,26 @@ def missing_file(option: str, value: str) -> str | None:
     names_file = value.endswith((ENDING, ".yml")) or ("/" in value and _is_slot(key))
     is_name = names_file and not set(value) & set("{[:\n ")
     return no_such_file(value, f"`{key}`") if in_run and is_name else None
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Returns the content of a config file.
+
+    Raises:
+        ValueError: It is not a file, cannot be read, or is not a mapping in YAML.
+    """
+    if not is_file(path):
+        raise ValueError(f"`config` must be a file that exists, but is {path}.")
+    try:
+        content = parse_yaml(read_text(Path(path)))
+    except yaml.MarkedYAMLError as mistake:
+        line = mistake.problem_mark.line + 1 if mistake.problem_mark else "?"
+        raise ValueError(f"The config {path} must be valid YAML, but in line {line}: {mistake.problem}.") from None
+    except (OSError, ValueError) as why:
+        raise ValueError(f"The config {path} cannot be used: {why}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"The config {path} must be a mapping of keys to values, but is: {content}")
+    return content
 
 
 def _may_be_a_file(option: str) -> bool:

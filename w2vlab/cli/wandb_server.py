@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
-from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, login_of, mode_of_environment
+from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, ONLINE, login_of, mode_of_environment
 from w2vlab.types import Seconds
 
 _PATIENCE: Seconds = 10
+
+_log = logging.getLogger(__name__)
 
 
 def follow_wandb_mode(trainer: Namespace) -> None:
@@ -41,6 +44,25 @@ def follow_wandb_mode(trainer: Namespace) -> None:
         if bool(logger.init_args.get("offline")) != (mode == OFFLINE):
             rank_zero_info(f"WANDB_MODE is {mode}: so is the run in Weights & Biases.")
             logger.init_args.offline = mode == OFFLINE
+
+
+def mode_for_tables(asked: str | None) -> Literal["online", "offline", "disabled"]:
+    """Returns the mode in which to log tables of an evaluation, whose results are in files already.
+
+    So neither a wrong `WANDB_MODE` nor a server that cannot be reached is an error: both are logged as warnings.
+
+    Args:
+        asked: `offline`, `online` or `off`; None for the mode of `WANDB_MODE`, else offline.
+    """
+    try:
+        mode = asked or mode_of_environment() or OFFLINE
+        if mode == ONLINE and (why := why_unreachable()) is not None:
+            _log.warning("Weights & Biases cannot be reached (%s): the tables are logged offline.", why)
+            mode = OFFLINE
+    except Exception as problem:
+        _log.warning("Weights & Biases has no copy: %s: %s.", type(problem).__name__, problem)
+        mode = DISABLED
+    return "online" if mode == ONLINE else "offline" if mode == OFFLINE else "disabled"
 
 
 def _is_wandb(logger: Any) -> bool:
