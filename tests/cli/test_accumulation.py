@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tests.modules.training import make_trainer
-from w2vlab.cli.accumulation import micro_batches_of_each, settle_accumulation
+from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.updates import micro_batches_of_each
 
 BASE = {"batch_seconds": 87.5, "max_seconds": 15.625, "micro_batches": 64}
 
@@ -61,7 +62,7 @@ def test_without_the_option_the_trainers_decide(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_both_options_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = r"`trainer.accumulate_grad_batches` must be left out where `data.micro_batches` is given \(64\), but is 2"
+    message = r"`trainer.accumulate_grad_batches` must be left out if `data.micro_batches` is given \(64\), but is 2"
     with pytest.raises(ValueError, match=message):
         settled(monkeypatch, 8, accumulate_grad_batches=2)
 

@@ -1,4 +1,4 @@
-"""One style for the options of `evaluate`, `compare`, `sweep`, `report` and `explain`: types, help, config files, errors."""
+"""The options of `evaluate`, `compare`, `sweep`, `report` and `explain`: types, help, config files and errors."""
 
 from __future__ import annotations
 
@@ -32,14 +32,30 @@ COMMANDS: dict[str, tuple[type, str, list[str]]] = {
         "file",
         ["s.yaml", "--dry-run", "--evaluate", "--repeat=a,b*", "--gpus", "0.5", "--devices", "1"],
     ),
-    "report": (ReportOptions, "runs", ["r1", "r2", "--by=model.quantizer,seed", "--metric", "x", "--baseline=320"]),
+    "report": (ReportOptions, "runs", ["r1", "r2", "--metric", "x", "--by=model.quantizer,seed", "--baseline=320"]),
 }
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md")),
+    *sorted(path for folder in ("docs", "configs", "scripts", "examples") for path in (ROOT / folder).rglob("*.*")),
+]
 EACH = pytest.mark.parametrize("command", COMMANDS)
 
 
 def parsed(command: str, *words: str) -> Any:
     options, positional, _ = COMMANDS[command]
     return CommandParser(options, command, positional).parse(words)
+
+
+def documented() -> set[str]:
+    """Every command line of these commands, on a line of its own or between backticks."""
+    pattern = rf"(?:^[# ]*(?:run )?|`)w2vlab ({'|'.join(COMMANDS)})\b([^`\n]*)"
+    found: set[str] = set()
+    for path in DOCUMENTS:
+        if path.suffix in (".md", ".yaml", ".sh", ".py", ".yml"):
+            lines = re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+            found |= {re.split(r"\s{2,}#", f"{command}{words}")[0].strip() for command, words in lines}
+    return {line for line in found if re.fullmatch(r"\w+ (?!.*--repeat$)[\w-].*", line)}
 
 
 def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -63,18 +79,25 @@ def test_a_printed_config_gives_the_same_options(
     assert parsed(command, f"-c={tmp_path / 'own.yaml'}", *words[-2:]) == expected
 
 
+def test_every_documented_command_is_accepted() -> None:
+    lines = documented()
+    assert {line.split()[0] for line in lines} == set(COMMANDS)
+    for line in lines:
+        command, *words = shlex.split(line)
+        assert parsed(command, *words) is not None, line
+
+
 @EACH
 def test_help_has_type_default_and_text_of_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "whatever", "--help"]) == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     options, positional, _ = COMMANDS[command]
     assert text.startswith(f"usage: w2vlab {command} {positional.upper()} ")
+    text = text.partition("options:")[2]
     for option in fields(options):
-        (entry,) = re.findall(rf" --{option.name}[ ,].*?\. \((.*?)\)(?= --| ?$)", text)
-        if option.default is option.default_factory is MISSING:
-            assert entry.startswith("required, type: ")
-        else:
-            assert re.fullmatch(r"type: .*, default: .*", entry)
+        required = option.default is option.default_factory is MISSING
+        entry = r"\(required, type: [^(]+\)" if required else r"\(type: [^(]+, default: [^(]*\)"
+        assert re.search(rf" --{option.name}[ ,][^-].*?[\w.)] {entry}", text), option.name
     assert "<class" not in text
 
 

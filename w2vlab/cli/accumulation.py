@@ -7,29 +7,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from w2vlab.cli.epochs import interval_of
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.updates import micro_batches_of_each
 from w2vlab.wording import W2VLabWarning, count, duration
-
-
-def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) -> int:
-    """Returns the micro-batches that each process accumulates for an update.
-
-    Args:
-        wanted: `data.micro_batches`, of all processes.
-        accumulated: `trainer.accumulate_grad_batches`, which decides where `wanted` is None.
-        processes: Number of processes.
-
-    Raises:
-        ValueError: Both are given.
-    """
-    if wanted is None:
-        return accumulated
-    if accumulated != 1:
-        raise ValueError(
-            f"`trainer.accumulate_grad_batches` must be left out where `data.micro_batches` is given ({wanted}), but "
-            f"is {accumulated}. It follows from the number of processes; for another batch change "
-            "`data.micro_batches`, or set it to null."
-        )
-    return -(-wanted // processes)
 
 
 def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:

@@ -10,11 +10,11 @@ import torch
 from jsonargparse import Namespace
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix, trained_parts
-from w2vlab.cli.accumulation import micro_batches_of_each
 from w2vlab.cli.explain_cost import Cost, add_time, count_cost
 from w2vlab.cli.explain_flow import Flow, trace_flow
 from w2vlab.cli.explain_run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.updates import micro_batches_of_each
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
 

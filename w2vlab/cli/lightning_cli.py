@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,9 @@ from w2vlab.cli.parser import RunParser, command_line_problem
 from w2vlab.cli.rate_monitor import RateMonitor
 from w2vlab.cli.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resume import Start, command_to_resume, differences, find_start
-from w2vlab.cli.run_roots import RunRoots
 from w2vlab.cli.same_run import SameStart, continue_run
 from w2vlab.cli.save_config import SaveRunConfig
+from w2vlab.cli.trainer_options import follows_root, has_model_summary, logger_options, run_roots, written_folders
 from w2vlab.cli.wandb_server import follow_wandb_mode
 from w2vlab.data import SpeechDataModule
 from w2vlab.files import RUNS, make_writable
@@ -151,7 +150,7 @@ class W2VLightningCLI(LightningCLI):
         """Parses, then finds the checkpoint to resume from."""
         self.config = self._parsed(parser)
         config = self.config[self.config.subcommand]
-        start = find_start(config.ckpt_path, _roots(config), training=self.config.subcommand == "fit")
+        start = find_start(config.ckpt_path, run_roots(config), training=self.config.subcommand == "fit")
         config.ckpt_path = None if start is None else str(start.checkpoint)
         self._start = self._same_start.start = start
 
@@ -180,17 +179,17 @@ class W2VLightningCLI(LightningCLI):
         for line in self._carried_over(config):
             rank_zero_info(line)
         follow_wandb_mode(config.trainer)
-        for logger in _loggers(config):
-            if _follows_root(logger):
+        for logger in logger_options(config):
+            if follows_root(logger):
                 self._derived.append((logger.init_args, logger.init_args.save_dir))
                 logger.init_args.save_dir = config.trainer.default_root_dir
         if config.trainer.logger or (self.subcommand == "fit" and not config.trainer.fast_dev_run):
             # Loggers look for a git repository around their folder, and complain if it is not there yet.
-            for option, folder in _folders(config):
+            for option, folder in written_folders(config):
                 make_writable(Path(folder), option)
         if config.trainer.logger:
             self.trainer_defaults["callbacks"].append(RateMonitor(logging_interval="step"))
-        if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
+        if config.trainer.enable_model_summary is not False and not has_model_summary(config):
             self.trainer_defaults["callbacks"].append(PartsSummary())
         if self.subcommand == "fit" and config.validate_first:
             self.trainer_defaults["callbacks"].append(ValidateFirst())
@@ -291,38 +290,3 @@ class W2VLightningCLI(LightningCLI):
         if checkpoint is None:
             return "There is no checkpoint to resume from."
         return f"Resume with: {command_to_resume(self._args, checkpoint, self.config.fit.new_run)}"
-
-
-def _has_model_summary(config: Namespace) -> bool:
-    """Tells whether a callback among the options shows the model already."""
-    given = config.trainer.callbacks or []
-    return any("ModelSummary" in str(getattr(callback, "class_path", "")) for callback in given)
-
-
-def _folders(config: Namespace) -> Iterator[tuple[str, str]]:
-    """Yields the folders that a run writes to, with the options that name them."""
-    folders = [
-        ("trainer.default_root_dir", config.trainer.default_root_dir),
-        *(("trainer.logger.save_dir", (logger.get("init_args") or {}).get("save_dir")) for logger in _loggers(config)),
-        ("checkpoint.dirpath", (config.get("checkpoint") or {}).get("dirpath")),
-    ]
-    yield from ((option, str(folder)) for option, folder in folders if folder and "://" not in str(folder))
-
-
-def _loggers(config: Namespace) -> list[Namespace]:
-    """Returns the options of the loggers."""
-    loggers = config.trainer.logger
-    return [logger for logger in (loggers if isinstance(loggers, list) else [loggers]) if isinstance(logger, Namespace)]
-
-
-def _follows_root(logger: Namespace) -> bool:
-    return (logger.get("init_args") or {}).get("save_dir") == RUNS
-
-
-def _roots(config: Namespace) -> RunRoots:
-    """Returns where the run is going to keep its files."""
-    root = Path(config.trainer.default_root_dir)
-    first = next(iter(_loggers(config)), None)
-    save_dir = None if first is None or _follows_root(first) else (first.get("init_args") or {}).get("save_dir")
-    dirpath = config.checkpoint.dirpath
-    return RunRoots(root, root if save_dir is None else Path(save_dir), None if dirpath is None else Path(dirpath))
