@@ -76,7 +76,7 @@ def test_a_run_goes_on_without_weights_and_biases(
 
     monkeypatch.setattr(WandbLogger, "log_hyperparams", begin_and_lose)
     assert fit(logger=[]) == 0
-    assert capsys.readouterr().err.count("Weights & Biases takes no more: ConnectionResetError: Connection lost") == 1
+    assert capsys.readouterr().err.count("Weights & Biases cannot log any more: ConnectionResetError: Connection lost") == 1
     (report,) = Path("runs").glob("w2vlab/*/report.json")
     assert [row["update"] for row in json.loads(report.read_text())["validation"]] == [2, 4]
 

@@ -122,7 +122,7 @@ def test_validation_that_cannot_be_made_up_for_is_told(fit: Callable[..., int], 
     caplog.clear()
     assert fit("--trainer.max_steps=2", "--ckpt_path=last") == 0
     (told,) = (text for text in caplog.messages if text.startswith("The run was stopped in the validation"))
-    words = shlex.split(told.partition("Do it with: w2vlab ")[2])
+    words = shlex.split(told.partition("Run it with: w2vlab ")[2])
     assert words[0] == "validate"
     caplog.clear()
     assert main(words) == 0

@@ -73,7 +73,7 @@ def test_a_run_may_be_another_one(how: str, fit: Fit, caplog: pytest.LogCaptureF
     assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows if "train/loss/total" in row] == [1, 2, 3, 4]
-    why = ": update-2.ckpt is behind the newest checkpoint there" if how == "older" else ""
+    why = ": update-2.ckpt is older than the newest checkpoint there" if how == "older" else ""
     assert f"It is a new run, and {RUN} stays as it is{why}." in caplog.messages
     # The new one is resumed where it is, also with the options that made it.
     caplog.clear()

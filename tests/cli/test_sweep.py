@@ -113,7 +113,7 @@ def test_an_interrupt_has_trials_wait_and_says_how_to_go_on(write: Write, tmp_pa
         process.send_signal(signal.SIGINT)
         printed = process.stdout.read()
     assert process.returncode == 130
-    assert f"Go on with: w2vlab sweep {path} --devices=cpu" in printed
+    assert f"Resume with: w2vlab sweep {path} --devices=cpu" in printed
     assert "2 waiting" in printed
 
 

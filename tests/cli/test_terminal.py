@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tests.processes import forked
 from w2vlab.cli.loggers import guard
-from w2vlab.cli.no_news import only_news
+from w2vlab.cli.no_news import without_routine_messages
 
 SOURCE_LINE = re.compile(r"\.py:\d+")
 
@@ -69,7 +69,7 @@ def test_an_option_without_effect_is_one_line(tiny_config: Path, tmp_path: Path)
 
 def test_only_what_lightning_says_in_every_run_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     seed = logging.getLogger("lightning.fabric.utilities.seed")
-    with caplog.at_level(logging.INFO), only_news():
+    with caplog.at_level(logging.INFO), without_routine_messages():
         for said in ("GPU available: False, used: False", "TPU available: False, using: 0 TPU cores", "💡 Tip"):
             rank_zero_info(said)
         seed.info("[rank: 1] Seed set to 7")

@@ -1,4 +1,4 @@
-"""The batch of a recipe on any number of processes: what is not there side by side is computed one after another."""
+"""The global batch of a recipe on any number of processes, by gradient accumulation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from w2vlab.wording import W2VLabWarning, count, duration
 
 
 def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
-    """Has the trainer make updates of `data.micro_batches` micro-batches, and says so; without that option, nothing.
+    """Sets the accumulation of the trainer such that an update has `data.micro_batches` micro-batches, and logs it.
 
-    From then on `val_check_interval` and `limit_train_batches`, where they are whole numbers, count updates, so that a
-    recipe's hold on any number of processes. For Lightning they count micro-batches of one process.
+    With that option, whole numbers of `val_check_interval` and `limit_train_batches` count updates, so that those of a
+    recipe are valid for any number of processes. Lightning counts micro-batches of one process.
 
     Args:
         trainer: The trainer, which has not run yet.

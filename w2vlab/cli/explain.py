@@ -61,13 +61,13 @@ def run(words: Sequence[str]) -> int:
 
     from w2vlab.cli.explain_text import print_explanation
     from w2vlab.cli.explanation import explain
-    from w2vlab.cli.no_news import only_news
+    from w2vlab.cli.no_news import without_routine_messages
     from w2vlab.cli.parsed import ExplainedRun
     from w2vlab.registry import load_parts
 
     try:
         load_parts()
-        with only_news():
+        with without_routine_messages():
             cli = ExplainedRun(["fit", *fit_words], Callback())
         explanation = explain(
             cli.model, cli.datamodule, cli.settings.trainer, not own.no_gradients, own.devices, own.speed

@@ -14,7 +14,7 @@ from w2vlab.cli.explanation import Explanation, Start
 from w2vlab.wording import count, duration
 
 _PLAIN_WIDTH = 200
-"""Columns where the output is no terminal and its width unknown."""
+"""Columns if the output is not a terminal."""
 
 
 def print_explanation(explanation: Explanation) -> None:

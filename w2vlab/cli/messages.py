@@ -49,12 +49,12 @@ def known_options(actions: Sequence[Action], name: str) -> str:
 
 
 def explain(message: str) -> str:
-    """Says what is wrong in one or two lines.
+    """Returns a message in one or two lines.
 
     Args:
-        message: What jsonargparse passes to `error()`: the keys from the outside in, and every type that was tried.
+        message: Argument of `error()` of jsonargparse: the keys from the outside in, and every type that was tried.
     """
-    # A callback's base class is not abstract, so it is tried too, and takes no options.
+    # The base class of callbacks is not abstract, so jsonargparse tries it, too; it has no options.
     message = re.sub(r"\n *- Problem with given class_path 'lightning[\w.]*\.Callback':\n.*", "", message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Expected a dot import path string: (.+)", message):
@@ -100,8 +100,8 @@ def _known_callbacks() -> list[str]:
 
 
 def _refused_option(key: str, name: str, known: str, message: str) -> str:
-    """Tells a mistyped option from a width, which the constructor does take but somebody else fills in."""
-    # A part is named behind its message, the model that it is for before it.
+    """Distinguishes a mistyped option from a width, which the constructor takes but the module supplies."""
+    # The name of a part follows its message; the model before it has the part.
     owners = re.findall(r"Got value: Namespace\(class_path='([\w.]+)'|given class_path '([\w.]+)'", message)
     module, _, owner = (owners[-1][0] or owners[-1][1]).rpartition(".")
     if name in inspect.signature(getattr(importlib.import_module(module), owner)).parameters:
@@ -110,7 +110,7 @@ def _refused_option(key: str, name: str, known: str, message: str) -> str:
 
 
 def _wrong_type(key: str, message: str) -> str | None:
-    # What a union tried comes before the value that it was given; the innermost union is the last to begin.
+    # A union lists its types before the value; the innermost union starts last.
     single = re.search(r"Expected an? (\S.*?)\. Got value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
     union = re.search(r".*Subtypes: \[(.*?)\]\n.*?Given value: (.*?)$", message, re.DOTALL | re.MULTILINE)
     found = single or union

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from w2vlab.cli.lightning_cli import W2VLightningCLI
-from w2vlab.cli.no_news import only_news
+from w2vlab.cli.no_news import without_routine_messages
 from w2vlab.cli.parser import RunParser
 from w2vlab.cli.problems import message_of
 from w2vlab.data import SpeechDataModule
@@ -96,7 +96,7 @@ def check_run(options: Sequence[str]) -> tuple[int | None, dict[str, Any]]:
     """
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors), only_news():
+        with contextlib.redirect_stderr(errors), without_routine_messages():
             cli = ParsedOptions(["fit", *options], Callback())
             config = cli.config["fit"]
             if is_pretraining(config.model):  # another model would read the checkpoint that it starts from

@@ -1,4 +1,4 @@
-"""The parser of `w2vlab fit` and `validate`: as Lightning's, but an error says in a line what to change."""
+"""The parser of `w2vlab fit` and `validate`: Lightning's, with error messages of one line."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class RunParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "parser_mode": PARSER_MODE})
-        self.allow_abbrev = False  # or half a name would silently set the option that happens to begin like that
+        self.allow_abbrev = False  # otherwise a part of a name would silently set an option that begins with it
 
     def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
         """Returns the defaults, without the options of the classes among them.
 
-        jsonargparse fills those in at the end, for the classes that there are then. With them from the start, the class
-        in the place of a default would take over the default's own values wherever it has an option of the same name:
-        Adam the weight decay of AdamW.
+        jsonargparse fills those in at the end, for the final classes. If they were there from the start, a class that
+        replaces a default one would inherit its default values for options of the same name: Adam the weight decay of
+        AdamW.
         """
         defaults: Namespace = super().get_defaults(*args, **kwargs)
         for action in self._actions:
@@ -46,9 +46,9 @@ class RunParser(LightningArgumentParser):
         return defaults
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints what is wrong and exits with status 2, or raises in a nested parser."""
+        """Prints the error and exits with status 2, or raises in a nested parser."""
         if not self.exit_on_error:
-            # Only here is it known what the part does accept.
+            # The options of the part are known only here.
             refused = re.fullmatch(r"Option '([\w.]+)' is not accepted", message)
             super().error(f"{message} [{known_options(self._actions, refused[1])}]" if refused else message, ex)
         unknown = re.match(
@@ -64,7 +64,7 @@ class RunParser(LightningArgumentParser):
     def parse_args(  # type: ignore[override]  # jsonargparse itself takes more than argparse
         self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any
     ) -> Namespace:
-        """Parses, and remembers what was typed for the parsers of the parts."""
+        """Parses, and keeps the command line for the parsers of the parts."""
         before = _typed.set(_typed.get() or tuple(args or ()))
         try:
             parsed: Namespace = super().parse_args(args, *rest, **kwargs)
@@ -73,9 +73,9 @@ class RunParser(LightningArgumentParser):
             _typed.reset(before)
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """Returns the help; that of a part has its options as they are typed.
+        """Returns the help; that of a part shows its options with their full names.
 
-        The parser of a part knows the slot alone (`quantizer`), not where it is (`model.quantizer`).
+        The parser of a part knows only the name of the slot (`quantizer`), not its path (`model.quantizer`).
         """
         slot = re.match(r"Help for --([\w.]+)\.help=", self.description or "")
         options = [word.partition("=")[0] for word in _typed.get()]
@@ -96,13 +96,13 @@ _SEED = "`model.seed` must not be given: it follows `seed_everything`."
 
 
 def command_line_problem(args: list[str]) -> str | None:
-    """Says what jsonargparse would not: which file is none or no YAML mapping, and that a seed would be overwritten."""
+    """Returns an error that jsonargparse would not report well: an invalid file, or a seed without effect."""
     flags = [arg.partition("=")[::2] for arg in args]
     flags += [(name, value) for name, value in pairwise(args) if name.startswith("-") and "=" not in name]
     for name, value in flags:
         if name in ("--model.seed", "--model.init_args.seed"):
             return _SEED
-        # jsonargparse would take it for a class, and say which ones there are.
+        # jsonargparse would interpret the path as a class, and list the known ones.
         if missing := missing_file(name, value):
             return missing
         if name not in ("-c", "--config") or not is_file(value):

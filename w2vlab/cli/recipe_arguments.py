@@ -1,4 +1,4 @@
-"""Names of shipped files in the place of paths: on the command line of a run, and inside of YAML files."""
+"""Names of shipped files in place of paths: on the command line of a run, and within YAML files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from w2vlab.recipes import ENDING, RUN_FOLDERS, find_recipe, no_such_file, recip
 from w2vlab.registry import FAMILIES
 
 PARSER_MODE = "w2vlab"
-"""How jsonargparse is asked for YAML in which names of shipped files are paths."""
+"""jsonargparse's name of our loader for YAML, in which names of shipped files are replaced by paths."""
 
 _SLOTS = {
     *("callbacks", "logger", "model", "frames"),
@@ -24,10 +24,10 @@ _SLOTS = {
 
 
 def with_recipe_paths(args: Sequence[str]) -> list[str]:
-    """Returns the options of a run with the path of the shipped file where they have its name.
+    """Returns the options of a run, with names of shipped files replaced by their paths.
 
     Raises:
-        ValueError: A name could be that of several.
+        ValueError: A name is ambiguous.
     """
     found = []
     words = iter(args)
@@ -37,7 +37,7 @@ def with_recipe_paths(args: Sequence[str]) -> list[str]:
             continue
         option, equals, value = word.partition("=")
         if equals:
-            # An agent of Weights & Biases hands null on as Python writes it, and so do people.
+            # An agent of Weights & Biases writes null as None, and so do people.
             found.append(f"{option}={'null' if value == 'None' else _path_or_text(option, value)}")
             continue
         found.append(option)
@@ -47,12 +47,12 @@ def with_recipe_paths(args: Sequence[str]) -> list[str]:
 
 
 def missing_file(option: str, value: str) -> str | None:
-    """Says that an option names a file that there is not, neither as a path nor among those shipped; None otherwise."""
+    """Returns an error if an option names a file that is neither a path nor a recipe; None otherwise."""
     key = option.lstrip("-").rstrip("+")
     if not value or is_file(value):
         return None
     if key in ("c", "config"):
-        # The options themselves may stand there as well.
+        # It may be the options themselves.
         is_name = value != "-" and not set(value) & set("{:\n")
         return no_such_file(value, "`config`") if is_name else None
     in_run = key.partition(".")[0] in ("model", "trainer")
@@ -97,7 +97,7 @@ def _path_or_text(option: str, value: str) -> str:
 
 
 def _located(key: str, value: str) -> str:
-    """Returns the path of a shipped file for its name, and whatever else a value is as it is."""
+    """Returns the path of a shipped file for its name, and any other value unchanged."""
     if not (value.endswith(ENDING) or ("/" in value and _is_slot(key))) or is_file(value):
         return value
     name = find_recipe(value)
@@ -105,7 +105,7 @@ def _located(key: str, value: str) -> str:
 
 
 def is_file(text: str) -> bool:
-    """Tells whether there is a file at a path; options in a line are none, and may be longer than a path can be."""
+    """Whether there is a file at a path; it may also be options, which can be longer than the longest path."""
     try:
         return Path(text).is_file()
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def _is_slot(key: str) -> bool:
 
 
 def _load(text: str) -> Any:
-    """Loads YAML. jsonargparse calls this in the folder of the file, from which paths in it are looked for."""
+    """Loads YAML. jsonargparse calls this in the folder of the file, to which its paths are relative."""
     check_yaml(text)
     return _with_paths(get_loader("yaml")(text), "")
 
@@ -128,7 +128,7 @@ def _with_paths(value: Any, key: str) -> Any:
         return {name: _with_paths(inner, key if name == "init_args" else str(name)) for name, inner in value.items()}
     if isinstance(value, list):
         return [_with_paths(inner, key) for inner in value]
-    # A text by itself is a value of the command line, which is looked at with its option.
+    # Text without a key is a value of the command line, which is handled with its option.
     return _located(key, value) if key and isinstance(value, str) else value
 
 

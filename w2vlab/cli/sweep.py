@@ -235,7 +235,7 @@ def _run(runner: Runner, console: Console, command: str) -> int:
     if runner.problem is not None:
         return report_problem(ValueError(runner.problem))
     if waiting:
-        console.print(f"Interrupted. Go on with: {command}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"Interrupted. Resume with: {command}", soft_wrap=True, highlight=False, markup=False)
         return _INTERRUPTED
     console.print(f"The table: w2vlab report {shlex.quote(str(runner.folder))}", soft_wrap=True, highlight=False)
     return 1 if failed else 0
@@ -243,7 +243,7 @@ def _run(runner: Runner, console: Console, command: str) -> int:
 
 @contextmanager
 def _signals_to(runner: Runner) -> Iterator[None]:
-    """Has SIGINT and SIGTERM end the trials with a checkpoint; a second one ends them at once."""
+    """Makes SIGINT and SIGTERM end the trials with a checkpoint; a second one ends them at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         runner.stop()

@@ -1,4 +1,4 @@
-"""Whether the server of Weights & Biases is to be used, and whether it can be."""
+"""Whether to use the server of Weights & Biases, and whether it can be reached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def follow_wandb_mode(trainer: Namespace) -> None:
-    """Has the loggers of a run do what `WANDB_MODE` says, if it is set, whatever their option `offline`.
+    """Sets the mode of the loggers of a run to `WANDB_MODE`, if that is set, whatever their option `offline`.
 
     Args:
         trainer: The trainer's options; changed in place.
@@ -70,14 +70,14 @@ def _is_wandb(logger: Any) -> bool:
 
 
 def why_unreachable(settings: Any = None) -> str | None:
-    """Asks the server for anything, in seconds; `wandb.init` tries for 90 s.
+    """Sends a request to the server, with a timeout of seconds; `wandb.init` tries for 90 s.
 
     Args:
-        settings: Those given to `wandb.init`, which count before those of the environment.
+        settings: Settings for `wandb.init`, which override those of the environment.
 
     Returns:
-        Why it cannot be reached; None where it answers, where only `wandb` knows how to talk to it, or where it would
-        refuse the run, because nobody is logged in.
+        Why it cannot be reached; None if it answers, if only `wandb` can talk to it, or if it would refuse the run for
+        lack of a login.
     """
     import wandb
 
@@ -88,7 +88,7 @@ def why_unreachable(settings: Any = None) -> str | None:
         with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE):
             return None
     except (HTTPError, HTTPException):
-        return None  # it answers, whatever it says
+        return None  # it answers
     except OSError as problem:
         reason = getattr(problem, "reason", problem)
         return None if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
@@ -97,7 +97,7 @@ def why_unreachable(settings: Any = None) -> str | None:
 
 
 def problem_of_account(problem: Exception) -> str | None:
-    """Says what to do where the server refuses an account; None where it was anything else that failed."""
+    """Returns what to do if the server refuses an account; None for any other error."""
     from wandb.errors import AuthenticationError, UsageError
 
     if not isinstance(problem, AuthenticationError | UsageError) and not re.search(
