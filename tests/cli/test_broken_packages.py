@@ -39,7 +39,7 @@ def the_line(err: str) -> str:
 
 @pytest.mark.parametrize("package", ["torch", "lightning"])
 @pytest.mark.parametrize("command", NEED_PYTORCH)
-def test_every_command_that_needs_it_says_so(command: str, package: str, tmp_path: Path) -> None:
+def test_every_command_that_needs_it_reports_it(command: str, package: str, tmp_path: Path) -> None:
     break_package(tmp_path, package, BROKEN[package])
     done = start(tmp_path, command, *NEED_PYTORCH[command])
     assert done.returncode == 1

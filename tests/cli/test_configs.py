@@ -27,7 +27,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def options(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """The whole configuration that a command line comes to."""
+    """The whole configuration of a command line."""
 
     def parsed(*args: str, command: str = "fit") -> dict[str, Any]:
         assert main([command, *args, "--print_config"]) == 0
@@ -175,7 +175,7 @@ def test_options_in_a_line_are_no_path(options: Callable[..., dict[str, Any]]) -
     assert parts["feature_dropout"] == 0.25
 
 
-def test_text_that_is_no_part_stays(options: Callable[..., dict[str, Any]]) -> None:
+def test_text_that_is_not_a_part_stays(options: Callable[..., dict[str, Any]]) -> None:
     whole = options("--config=quickstart", "--trainer.default_root_dir=finetune/ctc", "--data.corpus", "losses/wav2vec")
     assert whole["trainer"]["default_root_dir"] == "finetune/ctc"
     assert whole["data"]["corpus"] == "losses/wav2vec"

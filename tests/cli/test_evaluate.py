@@ -146,7 +146,7 @@ def test_offline_table_of_weights_and_biases(checkpoint: Path, options: list[str
     assert "Weights & Biases: " in capsys.readouterr().out
 
 
-def test_without_labels_it_says_what_is_left(checkpoint: Path, tmp_path: Path, capsys) -> None:
+def test_without_labels_it_measures_the_codes(checkpoint: Path, tmp_path: Path, capsys) -> None:
     bare = write_labelled(tmp_path / "bare", 4, labels=False)
     options = ["--corpus", str(bare), "--cache_dir", str(tmp_path / "cache"), "--wandb=off", f"--folder={tmp_path}"]
     assert main(["evaluate", str(checkpoint), *options]) == 0
@@ -178,7 +178,7 @@ BAD: list[tuple[Call, int, str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "status", "message"), BAD, ids=[message[:25] for _, _, message in BAD])
-def test_bad_input_is_told_in_a_line(
+def test_bad_input_is_an_error_of_one_line(
     arguments: Call, status: int, message: str, checkpoint: Path, options: list[str], capsys
 ) -> None:
     assert main(["evaluate", *options, *arguments(checkpoint)]) == status
@@ -216,7 +216,7 @@ def test_help_names_every_option(command: str, capsys) -> None:
         assert f"\n  --{option} " in text
 
 
-def test_short_names_tell_apart() -> None:
+def test_short_names_are_distinct() -> None:
     paths = [Path("/r/w2vlab/one/checkpoints/last.ckpt"), Path("/r/w2vlab/two/checkpoints/last.ckpt")]
     assert short_names(paths) == ["one/last", "two/last"]
     assert short_names([paths[0], paths[0]]) == ["last", "last (2)"]

@@ -130,7 +130,7 @@ def test_predictions_are_those_of_an_update(explained):
 
 
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
-def test_the_text_says_the_same(config, capsys):
+def test_the_text_has_the_same_numbers(config, capsys):
     assert main(["explain", f"--config={config}", "--model.quantizer=IdentityQuantizer"]) == 0
     text = capsys.readouterr().out
     for part in ("325 samples", "none: targets are continuous", "of the frames are hidden", "ln 6 = 1.7918 nats"):
@@ -167,11 +167,11 @@ def test_future_prediction(explained):
     ],
     ids=["logistic", "balanced", "infonce"],
 )
-def test_a_loss_that_is_no_choice_among_candidates_says_why_it_starts_elsewhere(options, why, config, capsys):
+def test_a_loss_that_does_not_choose_among_candidates_explains_its_start(options, why, config, capsys):
     swaps = ["--model=FuturePrediction", "--model.context=ConvContext", "--model.context.layers=[[8,2]]"]
     loss = ["--model.loss=FuturePredictionLoss", "--model.loss.num_negatives=10", *options]
     assert main(["explain", f"--config={config}", "--no_gradients", *swaps, *loss]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines(keepends=True) if "knows nothing" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines(keepends=True) if "uninformed loss" in line]
     assert why in re.sub(r" +\n", "\n", line)
 
 
@@ -204,7 +204,7 @@ class NaNQuantizer(IdentityQuantizer):
 
 
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
-def test_a_step_that_is_not_finite_is_told_in_valid_json(capsys):
+def test_a_step_that_is_not_finite_is_valid_json(capsys):
     model = build_model(MaskedPrediction, quantizer=NaNQuantizer)
     data = SpeechDataModule("none", batch_seconds=0.3, max_seconds=0.1, min_seconds=0.05)
     trainer = Namespace(

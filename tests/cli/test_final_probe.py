@@ -92,7 +92,7 @@ def test_a_trial_run_is_not_measured(fit: Fit, speech: Path) -> None:
     assert not list(Path().rglob("final_probe.json"))
 
 
-def test_a_corpus_without_labels_is_said_in_a_line(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corpus_without_labels_is_reported_in_a_line(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(f"--trainer.callbacks+={FRAGMENT}", "--trainer.max_steps=1") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Phone probe")]
     assert len(lines) == 1

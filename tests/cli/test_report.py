@@ -58,7 +58,7 @@ def test_what_is_printed_is_what_is_written(
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "told"),
+    ("options", "status", "error"),
     [
         ([], 2, "report needs at least one RUN"),
         (["sweep", "--repeat=x"], 2, "--repeat takes one run"),
@@ -71,12 +71,12 @@ def test_what_is_printed_is_what_is_written(
     ],
 )
 def test_wrong_usage(
-    options: list[str], status: int, told: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], status: int, error: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", *options]) == status
     output = capsys.readouterr()
     assert output.out == ""
-    assert told in output.err
+    assert error in output.err
     assert "Traceback" not in output.err
 
 

@@ -116,7 +116,7 @@ def test_signal_before_training_has_its_status_too(
     assert "Ended by SIGTERM.\n" in capsys.readouterr().err
 
 
-def test_validation_that_cannot_be_made_up_for_is_told(fit: Callable[..., int], caplog: Any) -> None:
+def test_validation_that_is_pending_is_logged(fit: Callable[..., int], caplog: Any) -> None:
     stop = "tests.cli.test_resume_processes.StopInValidation"
     assert fit("--trainer.max_steps=2", f"--trainer.callbacks={stop}", "--trainer.num_sanity_val_steps=0") == 143
     caplog.clear()
@@ -155,7 +155,7 @@ def test_processes_must_resume_from_the_same_checkpoint(monkeypatch: Any) -> Non
             found("one").setup(trainer, None, "fit")
 
 
-def test_a_stopped_run_tells_of_a_state_that_is_lost(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
+def test_a_stopped_run_logs_that_its_state_is_lost(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
     def write(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -63,13 +63,15 @@ def test_a_folder_of_another_run_is_refused(where: str, fit: Fit, capsys: pytest
     assert (update(last), update(last.with_name("last-previous.ckpt"))) == (4, 2)
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_in_a_line(
+def test_a_folder_that_cannot_be_written_to_is_an_error_of_one_line(
     fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("file").touch()
     assert fit("--trainer.default_root_dir=file/runs") == 1
-    told = "error: `trainer.default_root_dir` must be writable, but file/runs is not (Not a directory); choose another"
-    assert f"{told} with --trainer.default_root_dir." in capsys.readouterr().err
+    expected = (
+        "error: `trainer.default_root_dir` must be writable, but file/runs is not (Not a directory); choose another"
+    )
+    assert f"{expected} with --trainer.default_root_dir." in capsys.readouterr().err
 
     assert fit("--checkpoint.dirpath=file/checkpoints") == 1
     assert "error: `checkpoint.dirpath` must be writable, but file/checkpoints is not" in capsys.readouterr().err

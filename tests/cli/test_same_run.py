@@ -122,7 +122,7 @@ def test_without_a_logger_a_run_has_a_numbered_folder_and_continues_there(fit: F
     assert (NEXT_RUN / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_number_is_no_id_of_weights_and_biases(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_is_not_an_id_of_weights_and_biases(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of other folders have the same number, and would be taken for the same run."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert fit("--trainer.max_steps=2", logger=[]) == 0

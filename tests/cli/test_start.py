@@ -164,7 +164,7 @@ def test_what_cannot_be_loaded_is_replaced_by_the_one_before_it(
         assert "truncated" not in warning
 
 
-def test_the_newest_other_one_stands_in_where_both_last_ones_are_damaged(tmp_path: Path) -> None:
+def test_the_newest_other_checkpoint_is_used_if_both_last_ones_are_damaged(tmp_path: Path) -> None:
     older = make_run(tmp_path, "w2vlab/version_0", last=9)
     os.utime(older / "last.ckpt", (1, 1))
     folder = make_run(tmp_path, "w2vlab/version_1", last=8, last_previous=7, update_6=6, update_4=4)
@@ -183,7 +183,7 @@ def test_the_newest_other_one_stands_in_where_both_last_ones_are_damaged(tmp_pat
             chosen(tmp_path, ckpt_path)
 
 
-def test_a_folder_that_is_no_run_may_hold_other_models(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_may_contain_other_models(tmp_path: Path) -> None:
     last = write(tmp_path / "last.ckpt", 3)
     write(tmp_path / "another_model.ckpt", 9)
     flip(last)
@@ -250,7 +250,7 @@ def test_last_is_in_the_folder_that_checkpoints_were_given(tmp_path: Path) -> No
     assert (start.checkpoint, start.folder) == (own, root / "w2vlab/version_0")
 
 
-def test_it_says_how_many_runs_there_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_logs_the_number_of_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for age, name in enumerate(("w2vlab/version_0", "w2vlab/version_1")):
         folder = make_run(tmp_path, name, last=age + 1)

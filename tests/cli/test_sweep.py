@@ -70,7 +70,7 @@ def test_a_plan_shows_every_command_and_begins_nothing(
         ),
     ],
 )
-def test_what_cannot_be_run_is_said_before_the_first_trial(
+def test_invalid_trials_are_reported_before_the_first_one(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], parameters: dict[str, object], message: str
 ) -> None:
     assert main(["sweep", str(write(parameters=parameters)), "--devices=cpu"]) == 1
@@ -97,7 +97,7 @@ def test_options_that_cannot_be(
     assert message in capsys.readouterr().err
 
 
-def test_an_interrupt_has_trials_wait_and_says_how_to_go_on(write: Write, tmp_path: Path) -> None:
+def test_an_interrupt_stops_trials_and_shows_how_to_resume(write: Write, tmp_path: Path) -> None:
     fake = Path(__file__).parents[1] / "sweeps" / "fake_run.py"
     path = write(
         program=str(fake),
@@ -206,7 +206,7 @@ def test_a_sweep_stays_in_its_folder_whatever_its_name(write: Write, tmp_path: P
         ({"trainer.gradient_clip_val": {"value": "x"}}, ["--trainer.gradient_clip_val=x"]),
     ],
 )
-def test_an_impossible_pair_is_told_as_by_fit(
+def test_an_impossible_pair_has_the_message_of_fit(
     write: Write,
     tiny_config: Path,
     capsys: pytest.CaptureFixture[str],

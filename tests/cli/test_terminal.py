@@ -67,7 +67,7 @@ def test_an_option_without_effect_is_one_line(tiny_config: Path, tmp_path: Path)
     assert not [line for line in lines if "statistics" in line]
 
 
-def test_only_what_lightning_says_in_every_run_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_routine_messages_of_lightning_are_filtered(caplog: pytest.LogCaptureFixture) -> None:
     seed = logging.getLogger("lightning.fabric.utilities.seed")
     with caplog.at_level(logging.INFO), without_routine_messages():
         for said in ("GPU available: False, used: False", "TPU available: False, using: 0 TPU cores", "💡 Tip"):
@@ -81,7 +81,7 @@ def test_only_what_lightning_says_in_every_run_is_left_out(caplog: pytest.LogCap
     assert len(caplog.messages) == 3
 
 
-def test_a_setting_that_nobody_made_is_not_handed_to_wandb() -> None:
+def test_an_unset_setting_is_not_passed_to_wandb() -> None:
     """Lightning hands `anonymous=None` on, and Weights & Biases warns of whoever gives it at all."""
     logger, wanted = WandbLogger(offline=True), WandbLogger(offline=True, anonymous=True)
     guard([logger, wanted])

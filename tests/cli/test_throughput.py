@@ -39,7 +39,9 @@ def test_a_run_logs_and_shows_its_speed(fit: Callable[..., int], capsys: pytest.
     assert yaml.safe_load((RUN / "config.yaml").read_text())["throughput"] == {"mfu": True, "window": 5}
 
 
-def test_it_comes_before_those_who_show_what_it_logs(fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_comes_before_callbacks_that_show_its_metrics(
+    fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     orders = []
     monkeypatch.setattr(W2VLightningCLI, "fit", lambda self, **_: orders.append(self.trainer.callbacks))
     assert fit() == 0
@@ -48,10 +50,10 @@ def test_it_comes_before_those_who_show_what_it_logs(fit: Callable[..., int], mo
     assert places[ThroughputMonitor] < min(places[TrainingProgress], places[RunReport])
 
 
-def test_options_are_told_and_checked(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_are_documented_and_checked(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert "--throughput.window" in told
-    assert "--throughput.mfu" in told
+    text = capsys.readouterr().out
+    assert "--throughput.window" in text
+    assert "--throughput.mfu" in text
     assert fit("--throughput.window=0") == 1
     assert "`throughput.window` must be at least 1, but is 0." in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_a_run_is_offline_where_the_server_cannot_be_reached(
 
 
 @pytest.mark.parametrize("reachable", [True, False])
-def test_a_missing_login_is_told_in_a_line(
+def test_a_missing_login_is_an_error_of_one_line(
     reachable: bool, tmp_path: Path, closed_port: str, refusing_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", refusing_server if reachable else closed_port)

@@ -72,7 +72,7 @@ def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: i
 
 
 def blind_loss(model: PretrainingModule) -> float | None:
-    """Measures the loss of a prediction that knows nothing, in nats: with all weights of the loss at zero.
+    """Measures the loss of an uninformed prediction, in nats: with all weights of the loss at zero.
 
     The targets are made up and all different: negatives equal to the true target would be left out.
 

@@ -27,7 +27,7 @@ class Loaded:
     """What came of importing a package.
 
     Attributes:
-        error: Why it cannot be loaded; None where it can.
+        error: Why it cannot be loaded; None if it can.
         culprit: The package in which that failed, which may be one that it needs.
         facts: What the package said of the machine.
     """
@@ -49,7 +49,7 @@ def load_all(distributions: Sequence[str]) -> dict[str, Loaded]:
 
 
 def _load(distributions: Sequence[str]) -> dict[str, Loaded]:
-    """Imports packages in one process, and in another one those behind a package that ended it."""
+    """Imports packages in one process, and in a new one those after a package that ended it."""
     found: dict[str, Loaded] = {}
     while waiting := [name for name in distributions if name not in found]:
         output, end = _probe(waiting)
