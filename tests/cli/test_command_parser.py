@@ -115,6 +115,7 @@ def test_help_has_type_default_and_text_of_every_option(command: str, capsys: py
         ("evaluate x --config=nowhere.yaml", "`config` must be a file that exists, but is nowhere.yaml."),
         ("compare x", "compare takes at least 2 checkpoints, but was given 1."),
         ("sweep x --retries=-1", "`retries` must be at least 0, but is -1."),
+        ("sweep x --evaluate='--num_test 0'", "`num_test` must be at least 1, but is 0."),
         ("sweep x --gpus=many", "`gpus` must be of type float, but is many."),
         ("report x --metric a,,b", "`metric` must be names with commas between them, but is 'a,,b'."),
         ("report --print_config=everything", None),

@@ -25,10 +25,8 @@ def test_switched_on_by_its_name(fit: Fit, capfd: pytest.CaptureFixture[str]) ->
     assert fit() == 0
     with own_kernels():
         assert fit("--trainer.callbacks+=CompileModel") == 0
-    lines = (
-        "To be compiled at the first batch, by part and number of regions: encoder (1), quantizer (1), context (1), "
-    )
-    assert lines in capfd.readouterr().err
+    line = "To be compiled at the first batch, by part and number of regions: encoder (1), quantizer (1), context (1), "
+    assert line in capfd.readouterr().err
     assert losses(1) == pytest.approx(losses(0), rel=1e-4)
     assert len(losses(1)) == 2
 

@@ -80,4 +80,4 @@ main(["fit"])
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 138
-    assert "SIGUSR1: ended before the run had begun." in ended.stderr
+    assert "SIGUSR1: ended before the run had started." in ended.stderr

@@ -79,7 +79,10 @@ def test_a_run_may_be_another_one(how: str, fit: Fit, caplog: pytest.LogCaptureF
     caplog.clear()
     assert fit(*EVERY, "--trainer.max_steps=5", f"--ckpt_path={folder}/checkpoints/last.ckpt", *options[how][-1:]) == 0
     if how != "option":
-        assert f"The run continues in {folder}; --new_run=true would give it a folder of its own." in caplog.messages
+        assert (
+            f"The run continues in {folder}; --new_run=true would start a new run with another folder."
+            in caplog.messages
+        )
 
 
 @pytest.mark.parametrize("named", ["--trainer.logger.version=exp", "--checkpoint.dirpath=there"])

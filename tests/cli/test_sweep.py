@@ -77,7 +77,7 @@ def test_invalid_trials_are_reported_before_the_first_one(
     error = capsys.readouterr().err
     assert "cannot be run: " in error
     assert message in error
-    assert "No trial was begun." in error
+    assert "No trial was started." in error
     assert not list(tmp_path.rglob("log.txt"))
 
 
@@ -222,7 +222,7 @@ def test_an_impossible_pair_has_the_message_of_fit(
     assert status in (1, 2)
     problem = capsys.readouterr().err.splitlines()[0].removeprefix("error: ")
     assert by_sweep[0].endswith(f"cannot be run: {problem}")
-    assert by_sweep[1] == "No trial was begun."
+    assert by_sweep[1] == "No trial was started."
 
 
 def test_null_is_a_value(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,9 +39,7 @@ def test_a_run_logs_and_shows_its_speed(fit: Callable[..., int], capsys: pytest.
     assert yaml.safe_load((RUN / "config.yaml").read_text())["throughput"] == {"mfu": True, "window": 5}
 
 
-def test_it_comes_before_callbacks_that_show_its_metrics(
-    fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_precedes_callbacks_that_show_its_metrics(fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
     monkeypatch.setattr(W2VLightningCLI, "fit", lambda self, **_: orders.append(self.trainer.callbacks))
     assert fit() == 0

@@ -1,4 +1,4 @@
-"""What `WANDB_MODE` says is done; a run survives a server that cannot be reached, and is told of a missing login."""
+"""`WANDB_MODE` is obeyed; a run survives a server that cannot be reached, and refuses a missing login in a line."""
 
 from __future__ import annotations
 

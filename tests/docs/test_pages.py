@@ -115,7 +115,7 @@ def test_an_example_is_chosen_by_one_flag(part: str, where: str) -> None:
     assert told["classes"][where] == part
     if part == "PeriodicMasking":
         assert told["masking"]["hidden"] == pytest.approx(3 / 8, abs=0.01)
-        assert "`model.masking` is PeriodicMasking now, with what was set for SpanMasking: length 3." in run.stderr
+        assert "`model.masking` is PeriodicMasking now, with options set for SpanMasking: length 3." in run.stderr
 
 
 def test_the_examples_keep_the_contracts_and_pass_their_own_tests() -> None:

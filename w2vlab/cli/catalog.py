@@ -68,7 +68,7 @@ class Catalog:
             self.problems.append(f"The parts of the plugin '{entry_point.name}' cannot be listed: {problem}")
 
     def _read(self, module: str) -> None:
-        """Reads a module and, as importing it would, the modules of its own package that it imports."""
+        """Reads a module and, like an import, the modules of its own package that it imports."""
         if module in self._exports:
             return
         path = _source(module)

@@ -161,7 +161,7 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 class _Parser(ArgumentParser):
-    """Reports what is wrong in a line."""
+    """Reports errors in a line."""
 
     def option(self, name: str) -> Action | None:
         """Returns the option of a name, which may be written with dashes; None for an unknown one."""
@@ -170,7 +170,7 @@ class _Parser(ArgumentParser):
         return found
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints what is wrong and exits with status 2."""
+        """Prints the error and exits with status 2."""
         unknown = re.match(r"unrecognized arguments: ([^\s=]+)|Option '([\w.]+)' is not accepted", message)
         if unknown:
             name = unknown[1] or f"--{unknown[2]}"

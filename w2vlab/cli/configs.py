@@ -95,7 +95,7 @@ def _list(only: str | None) -> int:
             return _misused(f"Unknown folder '{only}'. {known_names(only, known)}")
         folders = {only: folders[only]}
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-    table = Table("name", "what it is", box=None, pad_edge=False, header_style="bold")
+    table = Table("name", "description", box=None, pad_edge=False, header_style="bold")
     table.columns[0].no_wrap = True
     for number, (folder, names) in enumerate(folders.items()):
         if number:

@@ -115,8 +115,8 @@ class _NoValidation(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Warns at the end if it could not be predicted: with too few epochs, or shortened ones."""
-        begun = trainer.ckpt_path is None and trainer.global_step > 0
-        if begun and trainer.enable_validation and not self.validated:
+        trained = trainer.ckpt_path is None and trainer.global_step > 0
+        if trained and trainer.enable_validation and not self.validated:
             self._warn(
                 f"The run had no validation in {count(trainer.global_step, 'update')}, so there is no best checkpoint. "
                 "Lower `trainer.val_check_interval`, and set `trainer.check_val_every_n_epoch` to null to count over "

@@ -88,7 +88,7 @@ def _notes(evaluation: Evaluation) -> str:
             f"ABX {task.speakers} speakers: {cells}, averaged over neighbours, speakers, pairs of phones; chance 50 %"
         )
     if not evaluation.tasks:
-        notes.append("no ABX: none was asked for, or no two phones were said in the same neighbourhood")
+        notes.append("no ABX: it was left out, or no two phones have the same neighbours")
     return "; ".join(notes)
 
 

@@ -34,7 +34,7 @@ Mode = Literal["online", "offline", "disabled"]
 
 
 def log_evaluation(evaluation: Evaluation, checkpoint: Path, folder: Path, mode: Mode) -> str:
-    """Logs the tables and the picture of one checkpoint as a run of its own; see `log_tables`."""
+    """Logs the tables and the picture of one checkpoint as a separate run; see `log_tables`."""
     return log_tables({str(checkpoint): evaluation}, folder, "evaluation.png", mode, "evaluation")
 
 

@@ -43,7 +43,7 @@ class Flow:
 
     Attributes:
         steps: The parts in the order in which they are called; the terms of the objective are the last step.
-        sizes: What the letters of `w2vlab.types` stand for.
+        sizes: Values of the letters of `w2vlab.types`.
         num_targets: Frames that count as targets, of an utterance in the mean.
         predictions_per_target: Predictions of each of them, in the mean.
     """
@@ -68,7 +68,7 @@ def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> F
     Raises:
         ValueError: The utterances are too short for the model.
     """
-    model.eval()  # where parts that learn by statistics collect nothing
+    model.eval()  # in which parts do not collect statistics
     try:
         with without_values(model) as state:
             return _follow(model, state, batch_size, num_samples)

@@ -77,7 +77,7 @@ def blind_loss(model: PretrainingModule) -> float | None:
     The targets are made up and all different: negatives equal to the true target would be left out.
 
     Returns:
-        The mean over predictions; None where the loss has no weights.
+        The mean over predictions; None if the loss has no weights.
     """
     loss, spec = model.loss, model.quantizer.spec
     if not any(True for _ in loss.parameters()):

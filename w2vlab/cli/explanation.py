@@ -86,9 +86,9 @@ class Start:
         chance: Accuracy of guessing.
         nats: ln(1 + K), the loss of a softmax over candidates that all score alike.
         bits: The same in bits.
-        blind: The loss as it is configured where all its own weights are zero, in nats; None where it has none.
+        blind: The loss with all its own weights at zero, in nats; None if it has no weights.
         terms: Every weighted term of the objective for the weights at the start and noise for audio, in nats a
-            prediction; None where it was not computed, and for one that is not finite.
+            prediction; None if they were not computed, and for a term that is not finite.
     """
 
     num_candidates: int

@@ -130,7 +130,7 @@ class W2VLightningCLI(LightningCLI):
             "--new_run",
             type=bool,
             default=False,
-            help="Whether a run that resumes is a new one, with a folder and an id of its own, and the run that wrote "
+            help="Whether a run that resumes is a new one, with another folder and id, and the run that wrote "
             "the checkpoint stays as it is. A run with another root folder or logger is a new one in any case.",
         )
 

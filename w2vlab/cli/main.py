@@ -107,7 +107,7 @@ def _ended_by_signals() -> Iterator[None]:
     """Makes signals end the process with the exit status that they have during a run, while libraries are imported."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"\n{signal.Signals(number).name}: ended before the run had begun.\n".encode())
+        os.write(2, f"\n{signal.Signals(number).name}: ended before the run had started.\n".encode())
         os._exit(128 + number)
 
     before = {}

@@ -68,7 +68,7 @@ def explain(message: str) -> str:
     if found := re.search(r"Option '([\w.]+)' is not accepted \[(.*?)\]", message):
         return _refused_option(key, found[1], found[2], message)
     if found := re.search(r"arguments are required: (.*)", message):
-        missing = [name.partition(".")[2] for name in found[1].split(", ")]  # they begin with the command
+        missing = [name.partition(".")[2] for name in found[1].split(", ")]  # the names start with the command
         which = f" {known_names('', part_classes('model'))}" if "model" in missing else ""
         return f"{' and '.join(f'`{name}`' for name in missing)} must be given, by a flag or in a --config.{which}"
     if found := re.search(r'Linked "(.+)" must be given via "(.+)"', message):
@@ -122,7 +122,7 @@ def _wrong_type(key: str, message: str) -> str | None:
 
 
 def _rule(types: str) -> str:
-    """Says what a value must be: `one of 'a', 'b' or null` for `typing.Literal['a', 'b'], <class 'NoneType'>`."""
+    """Returns the rule for a value: `one of 'a', 'b' or null` for `typing.Literal['a', 'b'], <class 'NoneType'>`."""
     choices = re.match(r"typing\.Literal\[([^]]*)\](?:, |$)", types)
     others = _readable(types[choices.end() :] if choices else types)
     null = others.endswith("NoneType")

@@ -20,7 +20,7 @@ _MODULES = {"pyyaml": "yaml"}
 """Distributions whose module has another name."""
 
 _LOCK = "requirements.lock"
-"""Versions that were tested together: beside the package in a clone, within it where it is installed."""
+"""Versions that were tested together: beside the package in a clone, within it if it is installed."""
 
 
 def requirements() -> dict[str, str]:

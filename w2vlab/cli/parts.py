@@ -42,7 +42,7 @@ def run(args: list[str]) -> int:
         sys.stderr.write(f"error: {problem}\n")
         return 2
     catalog = Catalog()
-    table = Table("family", "name", "what it is", "paper", box=None, pad_edge=False, header_style="bold")
+    table = Table("family", "name", "description", "paper", box=None, pad_edge=False, header_style="bold")
     table.columns[1].no_wrap = True
     for family in families:
         for part in catalog.parts(family):

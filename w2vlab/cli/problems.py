@@ -43,7 +43,7 @@ def report_problem(problem: BaseException) -> int:
 
 
 def message_of(problem: BaseException) -> str:
-    """Returns the message of an error: which package cannot be loaded, or what a constructor said of its options."""
+    """Returns the message of an error: a package that cannot be loaded, or that of a constructor about its options."""
     if failure := load_failure(problem):
         message = load_error(failure.package, failure.why)
         return f"{message} {repair(failure.package)} (`w2vlab doctor` checks the rest)."

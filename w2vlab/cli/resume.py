@@ -83,7 +83,7 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
     if ckpt_path == "last":
         folders, others = roots.checkpoint_folders()
         if not folders:
-            _begin(roots, others, training)
+            _start_from_beginning(roots, others, training)
             return None
         checkpoint = _usable(_newest_first(folders[0]), training)
         found = f", of the newest of {count(len(folders), 'run')} below {roots}" if len(folders) > 1 else ""
@@ -94,10 +94,10 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
     return start
 
 
-def _begin(roots: RunRoots, others: list[Path], training: bool) -> None:
+def _start_from_beginning(roots: RunRoots, others: list[Path], training: bool) -> None:
     text = f"There is no {LAST} below {roots}"
     if others:
-        text += f" but of runs with a root folder of their own ({', '.join(map(str, others[:3]))})"
+        text += f" except for runs with another root folder ({', '.join(map(str, others[:3]))})"
     if not training:
         raise FileNotFoundError(f"`ckpt_path` is 'last', but t{text[1:]}.")
     rank_zero_info(f"{text}: starting from the beginning.")

@@ -101,7 +101,7 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
         if getattr(rank_zero_only, "rank", 0) == 0:
             lock.take(folder)
         _continue(first, folder, start.update)
-        rank_zero_info(f"The run continues in {folder}; --new_run=true would give it a folder of its own.")
+        rank_zero_info(f"The run continues in {folder}; --new_run=true would start a new run with another folder.")
         return True
     _refuse_the_same_place(trainer, start, folder if same and _version_of(first) else None, new_run)
     why = ""
@@ -119,10 +119,14 @@ def _refuse_the_same_place(trainer: Trainer, start: Start, named: Path | None, n
             f"{named} would be written over. Change it, or leave it out."
         )
     checkpoint = run_checkpoint(trainer)
-    there = None if checkpoint is None or checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
-    if (new_run or not start.is_newest) and there is not None and there.resolve() == start.checkpoint.parent.resolve():
+    folder = None if checkpoint is None or checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
+    if (
+        (new_run or not start.is_newest)
+        and folder is not None
+        and folder.resolve() == start.checkpoint.parent.resolve()
+    ):
         raise ValueError(
-            f"`checkpoint.dirpath` must be another folder for a new run, but is {there}, whose checkpoints would be "
+            f"`checkpoint.dirpath` must be another folder for a new run, but is {folder}, whose checkpoints would be "
             "written over. Change it, or leave it out."
         )
 

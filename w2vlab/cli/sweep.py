@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from w2vlab.cli.command_parser import WITHOUT_VALUE, CommandParser, at_least, names
+from w2vlab.cli.evaluation_options import EvaluateOptions
 from w2vlab.cli.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.sweep_table import SweepView, print_again, print_plan, warn_of_losses
 from w2vlab.cli.wandb_mode import OFFLINE, mode_of_environment
@@ -119,6 +120,8 @@ def run(words: Sequence[str]) -> int:
     """
     options = CommandParser(SweepOptions, "sweep", "file").parse(words)
     try:
+        if options.evaluate:  # wrong options are reported before the first trial, not after it
+            CommandParser(EvaluateOptions, "evaluate", "checkpoint").parse(["…", *shlex.split(options.evaluate)])
         with messages_shown():
             return run_sweep(options, shlex.join(["w2vlab", "sweep", *words]))
     except user_errors(OSError) as problem:
@@ -216,7 +219,7 @@ def _devices(text: str) -> list[str]:
     unknown = [name for name in asked if name not in there]
     if unknown or len(set(asked)) != len(asked):
         raise ValueError(
-            f"`devices` must be auto, cpu, or some of the GPUs {', '.join(there) or '(there is none)'} with commas "
+            f"`devices` must be auto, cpu, or some of the GPUs {', '.join(there) or '(none)'} with commas "
             f"between, each once, but is {text}."
         )
     return asked

@@ -52,6 +52,6 @@ class TrialCheck:
             trial.updates, run_options = self._check_run(options)
         except ValueError as problem:
             raise ValueError(
-                f"The trial {trial.name} cannot be run: {problem}\nNo trial was begun."
+                f"The trial {trial.name} cannot be run: {problem}\nNo trial was started."
             ) from problem.__cause__
         trial.plan = Plan.of_run(command, run_options)

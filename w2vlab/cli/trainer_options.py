@@ -1,4 +1,4 @@
-"""What the options of a run say about its loggers, callbacks and folders."""
+"""Loggers, callbacks and folders in the options of a run."""
 
 from __future__ import annotations
 

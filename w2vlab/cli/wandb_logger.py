@@ -38,10 +38,10 @@ class GuardedWandbLogger(WandbLogger):
             RunError: The account is missing or wrong.
         """
         if self._experiment is None:
-            self._begin()
+            self._start()
         return super().experiment
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if not self._offline:
             why = why_unreachable(self._wandb_init.get("settings"))
             if why is not None:
@@ -52,7 +52,7 @@ class GuardedWandbLogger(WandbLogger):
             self._open()
         except wandb.Error as problem:
             if self._offline:
-                raise RunError(f"Weights & Biases cannot begin a run: {problem}") from problem
+                raise RunError(f"Weights & Biases cannot start a run: {problem}") from problem
             if (message := problem_of_account(problem)) is not None:
                 raise RunError(message) from problem
             self._leave_online(str(problem))

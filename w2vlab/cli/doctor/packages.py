@@ -39,7 +39,7 @@ def check_package(name: str, loaded: Loaded) -> Finding:
 
     Args:
         name: As a package index knows it.
-        loaded: What came of importing it.
+        loaded: The result of importing it.
     """
     found, tested = installed(name), requirements().get(name, "")
     needed_by = _NEEDED_BY.get(name)

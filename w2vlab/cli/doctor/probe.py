@@ -1,7 +1,7 @@
 """Imports what is checked, in a separate process, because a broken library may end it.
 
 `python -m w2vlab.cli.doctor.probe torch torchaudio` writes two lines of JSON for each package: its name before it is
-imported, and what came of it.
+imported, and the result.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CODECS = ("wav", "flac", "ogg", "opus", "mp3")
 
 
 def main(distributions: list[str]) -> None:
-    """Imports packages one after another and writes what came of each."""
+    """Imports packages one after another and writes the result of each."""
     # What libraries print must not come between the lines.
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         warnings.simplefilter("ignore")
         for distribution in distributions:
-            _look(distribution, out)
+            _import(distribution, out)
 
 
-def _look(distribution: str, out: TextIO) -> None:
+def _import(distribution: str, out: TextIO) -> None:
     _write({"package": distribution}, out)
     found: dict[str, Any] = {"package": distribution, "error": None, "culprit": None, "facts": {}}
     try:
