@@ -217,6 +217,10 @@ def test_own_options_are_divided_from_those_of_fit() -> None:
     assert parser.parse(own) == ExplainOptions(devices=8, json=True, no_gradients=True)
 
 
+def test_a_list_can_be_extended() -> None:
+    assert parsed("report", "r1", "--by=a", "--by+=b", "--by+", "c").by == ["a", "b", "c"]
+
+
 def test_names() -> None:
     assert names("a, b", "by") == names(["a", "b"], "by") == ["a", "b"]
     with pytest.raises(ValueError, match="`by` must be names with commas between them, but is ''"):

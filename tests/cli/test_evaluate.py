@@ -18,9 +18,12 @@ from tests import wandb_files
 from tests.cli.conftest import RUN
 from tests.evaluation.conftest import write_labelled
 from w2vlab.cli.comparison_table import short_names
+from w2vlab.cli.evaluate import evaluate_checkpoint
+from w2vlab.cli.evaluation_options import EvaluateOptions
 from w2vlab.cli.evaluation_picture import phone_shares
 from w2vlab.cli.evaluation_progress import ProgressReporter
 from w2vlab.cli.main import main
+from w2vlab.evaluation import table_rows
 from w2vlab.evaluation.comparison import PNMI
 from w2vlab.evaluation.unit_quality import UnitData
 
@@ -75,6 +78,18 @@ def test_table_and_files(checkpoint: Path, options: list[str], capsys: pytest.Ca
     assert [row["name"] for row in second["table"]] == ["layer 1", "codes", "MFCC (control)"]
     assert second["table"][0]["accuracy"] == rows["layer 1"]["accuracy"]
     assert second["table"][0]["abx"] == rows["layer 1"]["abx"]
+
+
+def test_from_python(checkpoint: Path, run_folder: Path) -> None:
+    options = EvaluateOptions(
+        checkpoint=checkpoint,
+        corpus=str(run_folder / "voice" / "wav"),
+        cache_dir=run_folder / "cache",
+        layers="codes",
+        abx_cells=0,
+        device="cpu",
+    )
+    assert [row.name for row in table_rows(evaluate_checkpoint(options))] == ["codes", "MFCC (control)"]
 
 
 def test_all_cells_of_the_test_utterances_by_default(

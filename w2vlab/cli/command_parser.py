@@ -131,7 +131,8 @@ class CommandParser(Generic[Options]):
                     value = without
             if action.dest == "config":
                 self._check_config(value)
-            flags.append(f"--{action.dest}={value}")
+            appends = "+" if name.endswith("+") else ""  # to a list
+            flags.append(f"--{action.dest}{appends}={value}")
         return flags + self._of_positional(alone)
 
     def _check_config(self, path: str) -> None:
