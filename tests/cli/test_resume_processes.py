@@ -23,7 +23,7 @@ from tests.processes import forked
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.main import main
 from w2vlab.cli.resume import Start
-from w2vlab.cli.same_run import SameStart
+from w2vlab.cli.same_run import SameCheckpoint
 from w2vlab.types import RunError
 
 ROOT = Path(__file__).parents[2]
@@ -133,8 +133,8 @@ def test_validation_that_is_pending_is_logged(fit: Callable[..., int], caplog: A
 def test_processes_must_resume_from_the_same_checkpoint(monkeypatch: Any) -> None:
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
 
-    def found(run: str, update: int = 4) -> SameStart:
-        callback = SameStart()
+    def found(run: str, update: int = 4) -> SameCheckpoint:
+        callback = SameCheckpoint()
         path = Path("disk", run, "checkpoints", "last.ckpt")
         callback.start = Start(path, update, path.parent.parent, None, validation_is_due=False, is_newest=True)
         return callback
@@ -143,7 +143,7 @@ def test_processes_must_resume_from_the_same_checkpoint(monkeypatch: Any) -> Non
     monkeypatch.setattr("w2vlab.cli.same_run.is_distributed", lambda: True)
     for other, differ in (
         (found("one"), ""),
-        (SameStart(), "update 4 on 0; the beginning on 1, 2"),
+        (SameCheckpoint(), "update 4 on 0; the beginning on 1, 2"),
         (found("two"), "update 4 on 0; update 4 of another run on 1, 2"),
     ):
         places = torch.tensor(other._place())

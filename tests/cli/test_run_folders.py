@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from w2vlab.cli.loggers import OnlyAFolder, guard
+from w2vlab.cli.loggers import FolderOnlyLogger, guard
 
 Fit = Callable[..., int]
 WITHOUT_LOGGER = ["--trainer.logger=false"]
@@ -45,7 +45,7 @@ def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(CSVLogger, "_get_next_version", lambda _: 0)
     tables = [CSVLogger(tmp_path, name="w2vlab") for _ in range(2)]
     guard(tables)
-    loggers = [*tables, *(OnlyAFolder(str(tmp_path)) for _ in range(2))]
+    loggers = [*tables, *(FolderOnlyLogger(str(tmp_path)) for _ in range(2))]
     assert [logger.version for logger in loggers] == [0, 1, 2, 3]
     assert [logger.version for logger in loggers] == [0, 1, 2, 3]  # asked again
 

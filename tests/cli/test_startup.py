@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from w2vlab.cli.memory import no_collection, objects_kept
+from w2vlab.cli.memory import frozen_objects, without_garbage_collection
 
 UNUSED = (
     "torchaudio",
@@ -80,11 +80,11 @@ def test_weights_and_biases_is_imported_where_it_is_the_logger(options: list[str
 
 def test_collection_of_garbage_is_as_it_was_before() -> None:
     frozen = gc.get_freeze_count()
-    with no_collection():
+    with without_garbage_collection():
         assert not gc.isenabled()
-        with objects_kept():
+        with frozen_objects():
             assert gc.get_freeze_count() > frozen
-        with no_collection():
+        with without_garbage_collection():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()

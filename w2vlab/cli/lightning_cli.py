@@ -29,14 +29,14 @@ from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.carried_over import carried_over
 from w2vlab.cli.epochs import settle_epochs
-from w2vlab.cli.loggers import give_a_folder, guard, has_given_folder
-from w2vlab.cli.memory import no_collection
+from w2vlab.cli.loggers import add_folder_logger, guard, has_fixed_folder
+from w2vlab.cli.memory import without_garbage_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
 from w2vlab.cli.rate_monitor import RateMonitor
 from w2vlab.cli.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resume import Start, command_to_resume, differences, find_start
-from w2vlab.cli.same_run import SameStart, continue_run
+from w2vlab.cli.same_run import SameCheckpoint, continue_run
 from w2vlab.cli.save_config import SaveRunConfig
 from w2vlab.cli.trainer_options import follows_root, has_model_summary, logger_options, run_roots, written_folders
 from w2vlab.cli.wandb_server import follow_wandb_mode
@@ -81,7 +81,7 @@ class W2VLightningCLI(LightningCLI):
         self._args = args
         self._parsers: list[LightningArgumentParser] = []
         self._start: Start | None = None
-        self._same_start = SameStart()
+        self._same_checkpoint = SameCheckpoint()
         self._watch = ProcessWatch(self._how_to_resume)
         self._derived: list[tuple[Namespace, str]] = []
         command = ["w2vlab", *args]
@@ -94,7 +94,7 @@ class W2VLightningCLI(LightningCLI):
             save_config_kwargs={"command": command},
             trainer_defaults={
                 **TRAINER_DEFAULTS,
-                "callbacks": [phase, self._watch, self._same_start, GracefulStop(), self._record],
+                "callbacks": [phase, self._watch, self._same_checkpoint, GracefulStop(), self._record],
             },
             parser_class=RunParser,
             parser_kwargs={"prog": "w2vlab"},
@@ -152,7 +152,7 @@ class W2VLightningCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         start = find_start(config.ckpt_path, run_roots(config), training=self.config.subcommand == "fit")
         config.ckpt_path = None if start is None else str(start.checkpoint)
-        self._start = self._same_start.start = start
+        self._start = self._same_checkpoint.start = start
 
     def _parse_ckpt_path(self) -> None:
         """Takes no options from a checkpoint; Lightning would import the classes that its hyper-parameters name."""
@@ -165,7 +165,7 @@ class W2VLightningCLI(LightningCLI):
             parser.error(str(ambiguous))
         if problem := command_line_problem(args):
             parser.error(problem)
-        with no_collection():
+        with without_garbage_collection():
             parsed = parser.parse_args(args)
         import_parts(parsed[parsed.subcommand].get("parts"))
         return parsed
@@ -210,7 +210,7 @@ class W2VLightningCLI(LightningCLI):
         )
         self.model.run_config = json.loads(text)[self.subcommand]
         if self.subcommand == "fit":
-            give_a_folder(self.trainer)
+            add_folder_logger(self.trainer)
         guard(self.trainer.loggers)
         if self.subcommand == "fit":
             if self._start is not None:
@@ -233,7 +233,7 @@ class W2VLightningCLI(LightningCLI):
         ckpt_path = self.config[self.subcommand].ckpt_path
         if checkpoint.dirpath is not None:
             refuse_another_run(Path(str(checkpoint.dirpath)), ckpt_path)
-        elif has_given_folder(self.trainer):
+        elif has_fixed_folder(self.trainer):
             refuse_another_run(run_folder(self.trainer) / "checkpoints", ckpt_path)
 
     def fit(self, **kwargs: Any) -> None:

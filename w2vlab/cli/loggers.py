@@ -36,7 +36,7 @@ class GuardedCSVLogger(CSVLogger):
             super().log_metrics(metrics, step)
 
     def _get_next_version(self) -> int:
-        return _taken(self.root_dir, super()._get_next_version())
+        return _create_version_folder(self.root_dir, super()._get_next_version())
 
     @rank_zero_only
     def save(self) -> None:
@@ -48,7 +48,7 @@ class GuardedCSVLogger(CSVLogger):
             super().save()
 
 
-def _taken(root: str, number: int) -> int:
+def _create_version_folder(root: str, number: int) -> int:
     """Creates the folder of a run, with the next free number if this one was just taken; returns it.
 
     Only the first process does so; the others do not use the number.
@@ -106,7 +106,7 @@ class GuardedTensorBoardLogger(TensorBoardLogger):
     """A `TensorBoardLogger` that warns once in place of an error that would end the run."""
 
     def _get_next_version(self) -> int:
-        return _taken(self.root_dir, super()._get_next_version())
+        return _create_version_folder(self.root_dir, super()._get_next_version())
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Logs; an error becomes a warning."""
@@ -129,7 +129,7 @@ class GuardedTensorBoardLogger(TensorBoardLogger):
             super().finalize(status)
 
 
-class OnlyAFolder(Logger):
+class FolderOnlyLogger(Logger):
     """Gives a run without a logger a folder, `<save_dir>/w2vlab/version_<number>`, and logs nothing.
 
     Args:
@@ -158,7 +158,9 @@ class OnlyAFolder(Logger):
         if self._version is None:
             runs = Path(self._save_dir, self.name)
             numbers = (path.name.removeprefix("version_") for path in runs.glob("version_*"))
-            self._version = _taken(str(runs), max((int(text) + 1 for text in numbers if text.isdecimal()), default=0))
+            self._version = _create_version_folder(
+                str(runs), max((int(text) + 1 for text in numbers if text.isdecimal()), default=0)
+            )
         return self._version
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -188,7 +190,7 @@ def guard(loggers: Iterable[Logger]) -> None:
             logger.__class__ = _GUARDED[type(logger)]
 
 
-def has_given_folder(trainer: Trainer) -> bool:
+def has_fixed_folder(trainer: Trainer) -> bool:
     """Whether an option names the run's folder; otherwise the logger chooses a new one on first access."""
     if not trainer.loggers:
         return False
@@ -196,7 +198,7 @@ def has_given_folder(trainer: Trainer) -> bool:
     return getattr(first, "_id" if isinstance(first, WandbLogger) else "_version", None) is not None
 
 
-def give_a_folder(trainer: Trainer) -> None:
+def add_folder_logger(trainer: Trainer) -> None:
     """Gives a run without a logger a folder below the root folder."""
     if not trainer.loggers and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.loggers = [OnlyAFolder(trainer.default_root_dir)]
+        trainer.loggers = [FolderOnlyLogger(trainer.default_root_dir)]

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import FrameType
 
 from w2vlab import __version__
-from w2vlab.cli.memory import no_collection, objects_kept, use_large_pages
+from w2vlab.cli.memory import frozen_objects, use_large_pages, without_garbage_collection
 from w2vlab.registry import known_names
 from w2vlab.wording import warnings_in_a_line
 
@@ -65,11 +65,11 @@ def _run(args: list[str]) -> int:
         # Commands are imported on call, because PyTorch takes seconds, and `parts` and the help do not need it.
         if command in ("fit", "validate"):
             use_large_pages()
-            with _ended_by_signals(), no_collection():
+            with _ended_by_signals(), without_garbage_collection():
                 _import_logger(rest)
                 from w2vlab.cli import fit
 
-            with objects_kept():
+            with frozen_objects():
                 return fit.run(command, rest)
         if command in _COMMANDS:
             status: int = import_module(f"w2vlab.cli.{command}").run(rest)

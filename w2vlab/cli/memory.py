@@ -22,7 +22,7 @@ def use_large_pages() -> None:
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Disables the garbage collector within this context.
 
     Imports and a parser create hundreds of thousands of objects that stay. Repeated collections would traverse all of
@@ -38,7 +38,7 @@ def no_collection() -> Iterator[None]:
 
 
 @contextmanager
-def objects_kept() -> Iterator[None]:
+def frozen_objects() -> Iterator[None]:
     """Excludes existing objects from garbage collection within this context."""
     gc.freeze()
     try:

@@ -26,7 +26,7 @@ _ASIDE = ".before"
 """Ending of the name of a table while its logger is created, because the logger would delete the table."""
 
 
-class SameStart(Callback):
+class SameCheckpoint(Callback):
     """Ends a run whose processes would resume from different checkpoints, because each searches for its own.
 
     Attributes:
