@@ -1,4 +1,4 @@
-"""An update has the recipe's micro-batches on any number of processes, or the run says what it has."""
+"""An update has the recipe's micro-batches on any number of processes, or the run logs their number."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ BROKEN = {
 
 
 def the_line(err: str) -> str:
-    """Returns what was said, which is one line and where to see more."""
+    """Returns the message, which is one line and a hint at the traceback."""
     assert "Traceback" not in err
     first, *rest = err.splitlines()
     assert rest == ["(W2VLAB_TRACEBACK=1 shows where)"]
@@ -124,7 +124,7 @@ def test_an_import_that_was_caught_is_not_blamed() -> None:
 
 
 def test_the_reason_is_the_innermost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch says which library it could not load, and gives the system's reason as the cause."""
+    """PyTorch names the library that it could not load, with the system's error as the cause."""
     loading = f"try: raise OSError({MISSING_SYMBOL!r})\nexcept OSError as why: raise OSError('no library') from why"
     break_package(tmp_path, "torchaudio", loading)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -141,7 +141,7 @@ def test_requirements_are_those_of_every_installation() -> None:
 
 
 def test_what_to_install_depends_on_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip leaves a package alone that has the right version, even where its files are broken."""
+    """pip does not reinstall a package of the right version, even if its files are broken."""
     lock = tmp_path / "requirements.lock"
     lock.write_text("torch==2.14.1 ; python_version < '3.14'\n    # via x\ntorchaudio==2.11.1\nwandb==0.31.0\n")
     monkeypatch.setattr(packages, "_lock_file", lambda: lock)

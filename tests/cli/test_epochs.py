@@ -69,12 +69,12 @@ def test_an_interval_of_zero_is_refused(name: str, fit: Fit, capsys: pytest.Capt
 
 def test_a_run_without_validation_warns(fit: Fit) -> None:
     over_epochs = "--trainer.check_val_every_n_epoch=null"
-    (told,) = warnings_of(lambda: fit("--trainer.val_check_interval=100", over_epochs))
-    assert told.startswith(
+    (warning,) = warnings_of(lambda: fit("--trainer.val_check_interval=100", over_epochs))
+    assert warning.startswith(
         "`trainer.val_check_interval` is 100 updates, but the run has 4: there will be no validation"
     )
-    (told,) = warnings_of(lambda: fit("--trainer.val_check_interval=1.0"))  # an epoch has five
-    assert told.startswith("The run had no validation in 4 updates, so there is no best checkpoint.")
+    (warning,) = warnings_of(lambda: fit("--trainer.val_check_interval=1.0"))  # an epoch has five
+    assert warning.startswith("The run had no validation in 4 updates, so there is no best checkpoint.")
     assert not warnings_of(
         lambda: fit("--trainer.val_check_interval=100", over_epochs, "--trainer.limit_val_batches=0")
     )

@@ -1,4 +1,4 @@
-"""What `w2vlab explain` says of a configuration is what the parts then do."""
+"""`w2vlab explain` describes a configuration as its parts behave."""
 
 from __future__ import annotations
 

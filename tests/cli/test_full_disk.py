@@ -126,7 +126,7 @@ def test_records_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str], 
 
 
 def test_the_table_continues_when_there_is_space_again(tmp_path: Path, no_space: set[str]) -> None:
-    """Without half a row or a row twice, also where the file would have been written anew for another column."""
+    """Without incomplete or duplicate rows, also if the file would have been rewritten for another column."""
     logger = CSVLogger(tmp_path, name="w2vlab", flush_logs_every_n_steps=1)
     guard([logger])
     for step in range(8):

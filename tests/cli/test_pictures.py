@@ -1,4 +1,4 @@
-"""Pictures of `evaluate` and `compare`: what is drawn is inside of its axes, and no panel is empty."""
+"""Pictures of `evaluate` and `compare`: everything is drawn inside of its axes, and no panel is empty."""
 
 from __future__ import annotations
 

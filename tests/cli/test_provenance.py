@@ -1,4 +1,4 @@
-"""What a run leaves behind to be repeated and to be compared by."""
+"""The record of a run, by which it can be repeated and compared."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 def numbers(row: dict[str, float]) -> dict[str, float]:
-    """Without what depends on the clock, the machine, and on what was logged before."""
+    """Without values that depend on the clock, the machine and earlier logs."""
     clock = ("seconds", "train/throughput", "train/audio", "train/skipped")
     return {name: value for name, value in row.items() if not name.startswith(clock)}
 
@@ -172,7 +172,7 @@ def test_what_comes_again_is_in_the_log_once(tmp_path: Path) -> None:
 
 
 def test_options_of_earlier_starts_are_kept(fit: Fit) -> None:
-    """Those that were others; which checkpoint it was is no option."""
+    """Those that differ; the checkpoint is not an option."""
     assert fit("--trainer.max_steps=2") == 0
     assert fit("--trainer.max_steps=2", "--ckpt_path=last") == 0
     assert fit("--trainer.max_steps=4", "--ckpt_path=last", "--model.optimizer.lr=0.01") == 0

@@ -1,4 +1,4 @@
-"""Commands that are ended from outside, as a scheduler or a crash does it, and go on."""
+"""Commands that are ended by a scheduler or a crash, and resume."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SignalAfter(Callback):
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
-    """Of `metrics.jsonl`, without what depends on the clock and on what was measured before."""
+    """Of `metrics.jsonl`, without values that depend on the clock and on earlier measurements."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: x for name, x in row.items() if "seconds" not in name and "throughput" not in name} for row in found]
 
@@ -121,8 +121,8 @@ def test_validation_that_is_pending_is_logged(fit: Callable[..., int], caplog: A
     assert fit("--trainer.max_steps=2", f"--trainer.callbacks={stop}", "--trainer.num_sanity_val_steps=0") == 143
     caplog.clear()
     assert fit("--trainer.max_steps=2", "--ckpt_path=last") == 0
-    (told,) = (text for text in caplog.messages if text.startswith("The run was stopped in the validation"))
-    words = shlex.split(told.partition("Run it with: w2vlab ")[2])
+    (logged,) = (text for text in caplog.messages if text.startswith("The run was stopped in the validation"))
+    words = shlex.split(logged.partition("Run it with: w2vlab ")[2])
     assert words[0] == "validate"
     caplog.clear()
     assert main(words) == 0
@@ -162,8 +162,8 @@ def test_a_stopped_run_logs_that_its_state_is_lost(fit: Callable[..., int], monk
     monkeypatch.setattr("w2vlab.callbacks.atomic_io.AtomicCheckpointIO._write", write)
     stop = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=2"]
     assert fit("--trainer.max_steps=3", *stop) == 130
-    told = "The state at update 2 could not be written ([Errno 28] No space left on device): no checkpoint was written."
-    assert any(message.startswith(told) for message in caplog.messages)
+    lost = "The state at update 2 could not be written ([Errno 28] No space left on device): no checkpoint was written."
+    assert any(message.startswith(lost) for message in caplog.messages)
     assert any(message.endswith("There is no checkpoint to resume from.") for message in caplog.messages)
     assert not list(Path().rglob("*.ckpt*"))
 

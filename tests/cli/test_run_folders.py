@@ -1,4 +1,4 @@
-"""Each run has a folder of its own, and none writes over the checkpoints of another."""
+"""Each run has another folder, and no run overwrites the checkpoints of another."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_folder_of_another_run_is_refused(where: str, fit: Fit, capsys: pytest
     error = capsys.readouterr().err.replace(f"{Path.cwd()}/", "")
     assert f"error: `checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} is" in error
     assert {path: path.read_bytes() for path in before} == before
-    assert fit(where, f"--ckpt_path={last}") == 0  # which goes on
+    assert fit(where, f"--ckpt_path={last}") == 0  # which resumes
     assert (update(last), update(last.with_name("last-previous.ckpt"))) == (4, 2)
 
 

@@ -40,7 +40,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_the_table_of_a_resumed_run_is_that_of_an_undisturbed_one(fit: Fit, stop: int) -> None:
-    """Stopped behind a validation or not; the table's last rows are of updates that the checkpoint does not have."""
+    """Stopped after a validation or not; the table's last rows are of updates that the checkpoint does not have."""
     assert fit(*EVERY, "--trainer.default_root_dir=whole") == 0
     assert fit(*EVERY, f"--trainer.max_steps={stop}") == 0
     path = RUN / "metrics.csv"
@@ -75,7 +75,7 @@ def test_a_run_may_be_another_one(how: str, fit: Fit, caplog: pytest.LogCaptureF
     assert [row["update"] for row in rows if "train/loss/total" in row] == [1, 2, 3, 4]
     why = ": update-2.ckpt is older than the newest checkpoint there" if how == "older" else ""
     assert f"It is a new run, and {RUN} stays as it is{why}." in caplog.messages
-    # The new one is resumed where it is, also with the options that made it.
+    # The new run resumes in its folder, also with the options that started it.
     caplog.clear()
     assert fit(*EVERY, "--trainer.max_steps=5", f"--ckpt_path={folder}/checkpoints/last.ckpt", *options[how][-1:]) == 0
     if how != "option":
@@ -221,7 +221,7 @@ def test_an_id_that_was_given_counts(fit: Fit, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_run_that_still_runs_is_not_continued(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
-    """By another process; what it leaves when it is killed is no hindrance."""
+    """By another process; the lock of a killed process does not block."""
     assert fit("--trainer.max_steps=2") == 0
     before = (RUN / "metrics.csv").read_bytes()
     ready, end = os.pipe(), os.pipe()

@@ -1,4 +1,4 @@
-"""Which checkpoint a run resumes from: never another run's, never a damaged one, never none where there is one."""
+"""The checkpoint from which a run resumes: never that of another run, never a damaged one, never none if one exists."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, update: int, **content: Any) -> Path:
 
 
 def make_run(root: Path, name: str = "w2vlab/version_0", given: Path | None = None, **updates: int) -> Path:
-    """Makes the folder of a run below `root`, which was given another root folder if it says so."""
+    """Makes the folder of a run below `root`, whose record may have another root folder."""
     folder = root / name
     for file, update in updates.items():
         write(folder / "checkpoints" / f"{file.replace('_', '-')}.ckpt", update)
@@ -51,7 +51,7 @@ def flip(path: Path) -> None:
 
 
 def encrypt(path: Path) -> None:
-    """Sets the bit that says that an entry needs a password, in the table at the end."""
+    """Sets the bit of an entry that needs a password, in the table at the end."""
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
@@ -65,7 +65,7 @@ def compress(path: Path) -> None:
 
 
 def call_it_a_folder(path: Path) -> None:
-    """One bit, which passes all checksums, and of which PyTorch makes tensors of whatever is in memory."""
+    """One bit, which passes all checksums, and of which PyTorch makes tensors of uninitialised memory."""
     data = bytearray(path.read_bytes())
     data[data.rindex(b"PK\x01\x02") + 38] |= 0x10
     path.write_bytes(data)
@@ -144,7 +144,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_what_cannot_be_loaded_is_replaced_by_the_one_before_it(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says which, why, and what is used; whatever the error is, and although PyTorch may not notice."""
+    """One line has the file, the reason and the fallback, for any error, even if PyTorch does not notice it."""
     caplog.set_level(logging.INFO)
     folder = make_run(tmp_path, last=6, last_previous=5)
     last, previous = folder / "last.ckpt", folder / "last-previous.ckpt"

@@ -24,7 +24,7 @@ UNUSED = (
     "w2vlab.sweeps",
     "w2vlab.reports",
 )
-"""Not matplotlib itself: torchmetrics imports it where it is installed, and Lightning imports torchmetrics."""
+"""Not matplotlib itself: torchmetrics imports it if it is installed, and Lightning imports torchmetrics."""
 
 FIRST_UPDATE = '''
 import json, sys
@@ -32,7 +32,7 @@ from lightning.pytorch import Callback
 
 
 class FirstUpdate(Callback):
-    """Notes what is imported when the first update is done."""
+    """Records the imported modules after the first update."""
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 1:
@@ -42,7 +42,7 @@ class FirstUpdate(Callback):
 
 
 def fit(config: Path, folder: Path, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `w2vlab fit` as a user does, in a process of its own, with the modules of `folder` before all others."""
+    """Runs `w2vlab fit` as a user does, in a new process, with the modules of `folder` before all others."""
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--trainer.max_steps=2", *args]
     env = {**os.environ, "PYTHONPATH": path, **environment}
@@ -50,14 +50,14 @@ def fit(config: Path, folder: Path, *args: str, **environment: str) -> subproces
 
 
 def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_use(tiny_config: Path, tmp_path: Path) -> None:
-    """With Weights & Biases, the default logger, and to the end: what was left out is there when the run is drawn."""
+    """With Weights & Biases, the default logger, and to the end, at which the other modules draw the run."""
     (tmp_path / "first_update.py").write_text(FIRST_UPDATE)
     run = fit(tiny_config, tmp_path, "--trainer.callbacks+=first_update.FirstUpdate")
     assert run.returncode == 0, run.stderr
     in_order = json.loads((tmp_path / "modules.json").read_text())
-    assert in_order.index("wandb.sdk.launch") < in_order.index("torch")  # behind it, five times as long
+    assert in_order.index("wandb.sdk.launch") < in_order.index("torch")  # after it, it takes five times as long
     imported = set(in_order)
-    assert {"torch", "lightning.pytorch", "wandb"} <= imported  # or the list below says nothing
+    assert {"torch", "lightning.pytorch", "wandb"} <= imported  # otherwise the list below is meaningless
     assert [name for name in UNUSED if name in imported] == []
     assert list(tmp_path.glob("runs/w2vlab/*/report.png"))
 

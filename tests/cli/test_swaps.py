@@ -1,4 +1,4 @@
-"""A class in the place of another has its own defaults, and what was set for the other one is said."""
+"""A class that replaces another one has its own defaults, and options that were set for the other one are logged."""
 
 from __future__ import annotations
 

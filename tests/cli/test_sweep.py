@@ -23,7 +23,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a sweep of tiny runs; what is given takes the place of what it has."""
+    """Writes a sweep of tiny runs; arguments replace its content."""
     monkeypatch.chdir(tmp_path)
 
     def write(**content: object) -> Path:

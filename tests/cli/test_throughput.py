@@ -1,4 +1,4 @@
-"""Every run says how fast it is."""
+"""Every run logs its throughput."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_run_logs_and_shows_its_speed(fit: Callable[..., int], capsys: pytest.
     output = capsys.readouterr().out
     assert output.count(", audio s/s ") == 4, "each line has it, the first one too"
     cells = [line.split("│")[2].strip() for line in output.splitlines() if line.count("│") == 3]
-    speed = " ".join(cells)  # a cell may go on in the next line, and how far it comes depends on the figures
+    speed = " ".join(cells)  # a cell may continue in the next line, depending on the figures
     assert speed.count("s of audio a second") == 1
     assert ", MFU " in speed
     assert " % waiting" in speed

@@ -134,7 +134,7 @@ def test_a_run_is_offline_where_the_server_cannot_be_reached(
     (run,) = Path("runs").glob("w2vlab/*/run.json")
     assert json.loads(run.read_text())["status"] == "finished"
     assert len(list(Path("runs/wandb").glob("offline-run-*"))) == 1
-    assert os.environ["WANDB_MODE"] == "online"  # as it was, for whatever comes next
+    assert os.environ["WANDB_MODE"] == "online"  # unchanged, for later runs
 
 
 @pytest.mark.parametrize("reachable", [True, False])
