@@ -19,9 +19,9 @@ def break_package(folder: Path, package: str, code: str) -> None:
 
 
 def start(folder: Path, *args: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs `w2vlab` in a process that finds what is in `folder` first."""
+    """Runs `w2vlab` in a process that imports from `folder` first."""
     paths = [str(folder), str(Path(w2vlab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    # Weights & Biases sets variables of its own in the process of the tests.
+    # Weights & Biases sets variables in the process of the tests.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **variables}
     environment.setdefault("W2VLAB_TRACEBACK", "")

@@ -40,7 +40,7 @@ RUN = {
         },
     },
     "data": {"batch_seconds": 5, "max_seconds": 1, "min_seconds": 0.5, "num_workers": 0, "validation_fraction": 0.2},
-    "throughput": {"mfu": False},  # what it counts would take longer than the run
+    "throughput": {"mfu": False},  # counting would take longer than the run
     "trainer": {
         "accelerator": "cpu",
         "max_steps": 4,
@@ -81,7 +81,7 @@ def fit(
 
 @pytest.fixture
 def _own_wandb_process() -> Iterator[None]:
-    """What writes W&B's files is a process of its own, which stays in the folder of the first run that needed it."""
+    """A separate process writes the files of W&B, and stays in the folder of the first run that needed it."""
     import wandb
 
     wandb.finish()

@@ -1,4 +1,4 @@
-"""An update has the recipe's micro-batches on any number of processes, or the run says what it has."""
+"""An update has the recipe's micro-batches on any number of processes, or the run logs their number."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tests.modules.training import make_trainer
-from w2vlab.cli.accumulation import micro_batches_of_each, settle_accumulation
+from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.updates import micro_batches_of_each
 
 BASE = {"batch_seconds": 87.5, "max_seconds": 15.625, "micro_batches": 64}
 
@@ -36,12 +37,12 @@ def test_the_batch_stays_the_same(
     assert trainer.accumulate_grad_batches == each
     assert trainer.val_check_interval == 5000 * each
     on = "1 process" if processes == 1 else f"{processes} processes"
-    told = f"64 micro-batches, 1.56 h nominal, on {on}: {each} accumulated by each" in caplog.text
-    assert told == (each > 1)
+    logged = f"64 micro-batches, 1.56 h nominal, on {on}: {each} accumulated by each" in caplog.text
+    assert logged == (each > 1)
 
 
 @pytest.mark.parametrize(("processes", "each", "size"), [(6, 11, "66 micro-batches, 1.60 h"), (100, 1, "100 .*2.43 h")])
-def test_a_batch_that_cannot_be_shared_out_is_larger_and_told(
+def test_a_batch_that_cannot_be_divided_evenly_is_larger_and_logged(
     processes: int, each: int, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.warns(UserWarning, match=f"{size} nominal, in place of 64, 1.56 h: .* rounded up to {each} "):
@@ -61,7 +62,7 @@ def test_without_the_option_the_trainers_decide(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_both_options_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = r"`trainer.accumulate_grad_batches` must be left out where `data.micro_batches` is given \(64\), but is 2"
+    message = r"`trainer.accumulate_grad_batches` must be left out if `data.micro_batches` is given \(64\), but is 2"
     with pytest.raises(ValueError, match=message):
         settled(monkeypatch, 8, accumulate_grad_batches=2)
 
@@ -79,13 +80,13 @@ def test_a_run_counts_updates(fit: Callable[..., int], caplog: pytest.LogCapture
 
 @pytest.mark.parametrize(("interval", "warned"), [(100, True), (1, False)])
 @pytest.mark.parametrize("data", [["--data.micro_batches=1"], []])
-def test_epochs_too_short_to_be_validated_are_told(
+def test_epochs_too_short_for_a_validation_warn(
     data: list[str], interval: int, warned: bool, fit: Callable[..., int]
 ) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(*data, f"--trainer.val_check_interval={interval}", "--trainer.max_steps=-1", "--trainer.max_epochs=2")
-    told = [str(warning.message) for warning in caught if "there will be no validation" in str(warning.message)]
-    assert len(told) == warned
+    messages = [str(warning.message) for warning in caught if "there will be no validation" in str(warning.message)]
+    assert len(messages) == warned
     if warned:
-        assert "`trainer.val_check_interval` is 100 updates, but an epoch has 5" in told[0]
+        assert "`trainer.val_check_interval` is 100 updates, but an epoch has 5" in messages[0]

@@ -30,7 +30,7 @@ BROKEN = {
 
 
 def the_line(err: str) -> str:
-    """Returns what was said, which is one line and where to see more."""
+    """Returns the message, which is one line and a hint at the traceback."""
     assert "Traceback" not in err
     first, *rest = err.splitlines()
     assert rest == ["(W2VLAB_TRACEBACK=1 shows where)"]
@@ -39,7 +39,7 @@ def the_line(err: str) -> str:
 
 @pytest.mark.parametrize("package", ["torch", "lightning"])
 @pytest.mark.parametrize("command", NEED_PYTORCH)
-def test_every_command_that_needs_it_says_so(command: str, package: str, tmp_path: Path) -> None:
+def test_every_command_that_needs_it_reports_it(command: str, package: str, tmp_path: Path) -> None:
     break_package(tmp_path, package, BROKEN[package])
     done = start(tmp_path, command, *NEED_PYTORCH[command])
     assert done.returncode == 1
@@ -87,7 +87,7 @@ def test_a_run_that_needs_no_torchaudio_does_without(tiny_config: Path, tmp_path
     line = done.stderr.splitlines()[-2]
     pair = f"torchaudio {version('torchaudio')} cannot be loaded beside torch {version('torch')}"
     assert line.startswith(f"error: {pair}: {MISSING_SYMBOL}. ")
-    assert line.endswith(" torch torchaudio (`w2vlab doctor` looks at the rest).")
+    assert line.endswith(" torch torchaudio (`w2vlab doctor` checks the rest).")
     assert "Traceback" not in done.stderr
 
 
@@ -124,7 +124,7 @@ def test_an_import_that_was_caught_is_not_blamed() -> None:
 
 
 def test_the_reason_is_the_innermost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch says which library it could not load, and gives the system's reason as the cause."""
+    """PyTorch names the library that it could not load, with the system's error as the cause."""
     loading = f"try: raise OSError({MISSING_SYMBOL!r})\nexcept OSError as why: raise OSError('no library') from why"
     break_package(tmp_path, "torchaudio", loading)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -141,7 +141,7 @@ def test_requirements_are_those_of_every_installation() -> None:
 
 
 def test_what_to_install_depends_on_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip leaves a package alone that has the right version, even where its files are broken."""
+    """pip does not reinstall a package of the right version, even if its files are broken."""
     lock = tmp_path / "requirements.lock"
     lock.write_text("torch==2.14.1 ; python_version < '3.14'\n    # via x\ntorchaudio==2.11.1\nwandb==0.31.0\n")
     monkeypatch.setattr(packages, "_lock_file", lambda: lock)

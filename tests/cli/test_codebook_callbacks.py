@@ -63,7 +63,7 @@ def alerts_of_the_run() -> list[Any]:
 
 
 @pytest.mark.usefixtures("_own_wandb_run")
-def test_a_collapse_stops_the_run_and_is_told_everywhere(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_collapse_stops_the_run_and_is_reported_everywhere(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     watchdog = [f"--trainer.callbacks.{option}" for option in ("every=2", "window=6", "action=stop")]
     logger = ["--trainer.logger.name=run", "--trainer.callbacks+=CollapseWatchdog", *watchdog]
     health = ["--trainer.callbacks+=CodebookHealth", "--trainer.max_steps=60"]

@@ -25,8 +25,8 @@ def test_switched_on_by_its_name(fit: Fit, capfd: pytest.CaptureFixture[str]) ->
     assert fit() == 0
     with own_kernels():
         assert fit("--trainer.callbacks+=CompileModel") == 0
-    told = "To be compiled at the first batch, by part and number of regions: encoder (1), quantizer (1), context (1), "
-    assert told in capfd.readouterr().err
+    line = "To be compiled at the first batch, by part and number of regions: encoder (1), quantizer (1), context (1), "
+    assert line in capfd.readouterr().err
     assert losses(1) == pytest.approx(losses(0), rel=1e-4)
     assert len(losses(1)) == 2
 
@@ -40,7 +40,7 @@ def test_fragment(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert callback == {"class_path": "w2vlab.callbacks.CompileModel", "init_args": options}
 
 
-def test_it_can_be_told_what_to_compile(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_options_select_what_is_compiled(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
     flags = ["--trainer.callbacks+=CompileModel", "--trainer.callbacks.parts=[context]", "--trainer.max_steps=1"]
     with own_kernels():
         assert fit(*flags) == 0
@@ -48,12 +48,12 @@ def test_it_can_be_told_what_to_compile(fit: Fit, capfd: pytest.CaptureFixture[s
 
 
 def test_explain_does_not_compile(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = []
+    lines = []
     for flags in ([], ["--trainer.callbacks+=CompileModel"]):
         assert main(["explain", f"--config={tiny_config}", "--no_gradients", *flags]) == 0
-        told.append(capsys.readouterr().out)
-    assert told[0] == told[1]
-    assert "What flows through" in told[0]
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1]
+    assert "Tensor shapes of" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def options(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """The whole configuration that a command line comes to."""
+    """The whole configuration of a command line."""
 
     def parsed(*args: str, command: str = "fit") -> dict[str, Any]:
         assert main([command, *args, "--print_config"]) == 0
@@ -146,7 +146,7 @@ def test_an_edited_copy_comes_before_the_recipe(
 
 
 def test_names_inside_of_a_file(options: Callable[..., dict[str, Any]], empty: Path) -> None:
-    """Also from another folder, and behind the files that stand beside the one that names them."""
+    """Also from another folder, and after the files beside the one that names them."""
     (empty / "mine" / "context").mkdir(parents=True)
     (empty / "mine" / "context" / "gru.yaml").write_text("class_path: GRUContext\ninit_args: {output_dim: 7}\n")
     (empty / "mine" / "run.yaml").write_text(
@@ -161,13 +161,13 @@ def test_names_inside_of_a_file(options: Callable[..., dict[str, Any]], empty: P
     assert parts["context"]["init_args"]["output_dim"] == 7
     assert whole["trainer"]["logger"]["class_path"].endswith("CSVLogger")
     assert whole["trainer"]["callbacks"][-1]["class_path"].endswith("OnlineProbe")
-    # What is no part stays the text that it is.
+    # Text that is not a part is unchanged.
     assert whole["data"]["corpus"] == "losses/wav2vec"
     assert whole["trainer"]["default_root_dir"] == "finetune/ctc"
 
 
 def test_options_in_a_line_are_no_path(options: Callable[..., dict[str, Any]]) -> None:
-    """Also where they are longer than the name of a file can be, and with names of recipes inside."""
+    """Also if they are longer than the name of a file can be, and with names of recipes inside."""
     init_args = {"quantizer": "quantizer/ema", "feature_dropout": 0.25}
     model = json.dumps({"class_path": "MaskedPrediction", "init_args": init_args}) + " " * 5000
     parts = options("--config=quickstart", f"--model={model}")["model"]["init_args"]
@@ -175,7 +175,7 @@ def test_options_in_a_line_are_no_path(options: Callable[..., dict[str, Any]]) -
     assert parts["feature_dropout"] == 0.25
 
 
-def test_text_that_is_no_part_stays(options: Callable[..., dict[str, Any]]) -> None:
+def test_text_that_is_not_a_part_stays(options: Callable[..., dict[str, Any]]) -> None:
     whole = options("--config=quickstart", "--trainer.default_root_dir=finetune/ctc", "--data.corpus", "losses/wav2vec")
     assert whole["trainer"]["default_root_dir"] == "finetune/ctc"
     assert whole["data"]["corpus"] == "losses/wav2vec"

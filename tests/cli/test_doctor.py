@@ -54,7 +54,7 @@ def test_a_pair_that_does_not_fit(tmp_path: Path) -> None:
     assert found["lightning"]["state"] == "ok"
 
 
-def test_without_pytorch_everything_else_is_looked_at(tmp_path: Path) -> None:
+def test_without_pytorch_everything_else_is_checked(tmp_path: Path) -> None:
     break_package(tmp_path, "torch", "raise ImportError('libcudart.so.13: cannot open shared object file')")
     done = start(tmp_path, "doctor")
     assert done.returncode == 1
@@ -102,7 +102,7 @@ def test_lines_and_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def test_help_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--help"]) == 0
-    assert "Exit status: 0, or 1 where no run can start." in capsys.readouterr().out
+    assert "Exit status: 0, or 1 if no run can start." in capsys.readouterr().out
     assert main(["doctor", "--jason"]) == 2
     assert capsys.readouterr().err == "error: `w2vlab doctor` takes --json or nothing, but was given --jason.\n"
 
@@ -126,6 +126,6 @@ def test_checks_that_fail_themselves_end_nothing(monkeypatch: pytest.MonkeyPatch
     found = {finding.name: finding for finding in doctor.examine()}
     assert found["packages"].blocks
     assert found["packages"].text == "no process could be started: [Errno 24] Too many open files"
-    assert found["C++ compiler"].text.startswith("could not be looked at: OSError: [Errno 24]")
+    assert found["C++ compiler"].text.startswith("could not be checked: OSError: [Errno 24]")
     assert found["codecs"].text.startswith("not known: soundfile cannot be loaded")
     assert found["runs"].state == "ok"

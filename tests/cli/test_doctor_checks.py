@@ -187,7 +187,7 @@ def test_several_gpus_need_nccl() -> None:
     assert check_nccl({**CUDA, "gpus": [H200, H200]}).text == "2.28.9"
 
 
-def test_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
     heading = "| NVIDIA-SMI 580.95    Driver Version: 580.95.05    CUDA Version: 13.0  |"
     program.write_text(f'#!/bin/sh\n[ $# = 0 ] && echo "{heading}" || printf "NVIDIA H200\\nNVIDIA H200\\n"\n')
@@ -295,7 +295,7 @@ def test_a_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = check_codecs(codec_facts())
     assert found.state == "note"
     assert found.text.startswith("wav, flac, opus (libsndfile ")
-    assert "; no ffmpeg, which is not needed; not ogg: what is read is another sound; mp3: " in found.text
+    assert "; no ffmpeg, which is not needed; not ogg: the decoded sound differs; mp3: " in found.text
     assert check_codecs({}).state == "note"
 
 
@@ -332,7 +332,7 @@ def test_a_compiler_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # Weights & Biases
 
 
-def test_wandb_is_looked_at_without_showing_keys(tmp_path: Path) -> None:
+def test_wandb_is_checked_without_showing_keys(tmp_path: Path) -> None:
     key = "0123456789abcdef"
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {key}\n")
     none = {"NETRC": str(tmp_path / "none")}

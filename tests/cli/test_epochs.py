@@ -67,14 +67,14 @@ def test_an_interval_of_zero_is_refused(name: str, fit: Fit, capsys: pytest.Capt
     assert f"error: `trainer.{name}` must be above 0, but is 0. For a run without" in capsys.readouterr().err
 
 
-def test_a_run_that_is_never_validated_says_so(fit: Fit) -> None:
+def test_a_run_without_validation_warns(fit: Fit) -> None:
     over_epochs = "--trainer.check_val_every_n_epoch=null"
-    (told,) = warnings_of(lambda: fit("--trainer.val_check_interval=100", over_epochs))
-    assert told.startswith(
+    (warning,) = warnings_of(lambda: fit("--trainer.val_check_interval=100", over_epochs))
+    assert warning.startswith(
         "`trainer.val_check_interval` is 100 updates, but the run has 4: there will be no validation"
     )
-    (told,) = warnings_of(lambda: fit("--trainer.val_check_interval=1.0"))  # an epoch has five
-    assert told.startswith("The run had no validation in 4 updates, so there is no best checkpoint.")
+    (warning,) = warnings_of(lambda: fit("--trainer.val_check_interval=1.0"))  # an epoch has five
+    assert warning.startswith("The run had no validation in 4 updates, so there is no best checkpoint.")
     assert not warnings_of(
         lambda: fit("--trainer.val_check_interval=100", over_epochs, "--trainer.limit_val_batches=0")
     )
@@ -82,7 +82,7 @@ def test_a_run_that_is_never_validated_says_so(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize("steps", ["-1", "400000"])
-def test_a_run_by_epochs_says_where_it_is(
+def test_a_run_by_epochs_shows_its_progress(
     steps: str, fit: Fit, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     watched = "--trainer.callbacks=CollapseWatchdog"
@@ -98,7 +98,7 @@ def test_a_run_by_epochs_says_where_it_is(
     assert "`window` (50) is longer than the run (10 updates)" in caplog.text
 
 
-def test_a_resumed_run_by_epochs_says_where_it_is(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_by_epochs_shows_its_progress(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     by_epochs = ["--trainer.max_steps=-1", "--trainer.val_check_interval=1.0"]
     assert fit(*by_epochs, "--trainer.max_epochs=1") == 0
     capsys.readouterr()
@@ -112,7 +112,7 @@ def test_validations_may_be_a_time_apart(fit: Fit) -> None:
     assert validated() == [1, 2]
 
 
-def test_a_run_by_time_says_where_it_is(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_by_time_shows_its_progress(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--trainer.max_steps=-1", "--trainer.max_time=00:00:00:01") == 0
     lines = [line.split(",")[0].strip() for line in capsys.readouterr().out.splitlines() if ": loss" in line]
     assert lines

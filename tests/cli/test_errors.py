@@ -1,4 +1,4 @@
-"""What is wrong with a command line or a config is said in a line."""
+"""An error in a command line or a config is reported in a line."""
 
 from __future__ import annotations
 

@@ -17,10 +17,13 @@ from rich.console import Console
 from tests import wandb_files
 from tests.cli.conftest import RUN
 from tests.evaluation.conftest import write_labelled
-from w2vlab.cli.compare import short_names
-from w2vlab.cli.evaluation_options import ProgressReporter
+from w2vlab.cli.comparison_table import short_names
+from w2vlab.cli.evaluate import evaluate_checkpoint
+from w2vlab.cli.evaluation_options import EvaluateOptions
 from w2vlab.cli.evaluation_picture import phone_shares
+from w2vlab.cli.evaluation_progress import ProgressReporter
 from w2vlab.cli.main import main
+from w2vlab.evaluation import table_rows
 from w2vlab.evaluation.comparison import PNMI
 from w2vlab.evaluation.unit_quality import UnitData
 
@@ -77,6 +80,18 @@ def test_table_and_files(checkpoint: Path, options: list[str], capsys: pytest.Ca
     assert second["table"][0]["abx"] == rows["layer 1"]["abx"]
 
 
+def test_from_python(checkpoint: Path, run_folder: Path) -> None:
+    options = EvaluateOptions(
+        checkpoint=checkpoint,
+        corpus=str(run_folder / "voice" / "wav"),
+        cache_dir=run_folder / "cache",
+        layers="codes",
+        abx_cells=0,
+        device="cpu",
+    )
+    assert [row.name for row in table_rows(evaluate_checkpoint(options))] == ["codes", "MFCC (control)"]
+
+
 def test_all_cells_of_the_test_utterances_by_default(
     checkpoint: Path, options: list[str], tmp_path: Path, capsys
 ) -> None:
@@ -95,7 +110,7 @@ def test_all_cells_of_the_test_utterances_by_default(
 
 
 def test_long_stages_have_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("w2vlab.cli.evaluation_options._SECONDS_BETWEEN_LINES", -1)
+    monkeypatch.setattr("w2vlab.cli.evaluation_progress._SECONDS_BETWEEN_LINES", -1)
     log = io.StringIO()
     with ProgressReporter(Console(file=log), "one: ").stage("ABX (cells)", 3000) as advance:
         advance(1000)
@@ -146,7 +161,7 @@ def test_offline_table_of_weights_and_biases(checkpoint: Path, options: list[str
     assert "Weights & Biases: " in capsys.readouterr().out
 
 
-def test_without_labels_it_says_what_is_left(checkpoint: Path, tmp_path: Path, capsys) -> None:
+def test_without_labels_it_measures_the_codes(checkpoint: Path, tmp_path: Path, capsys) -> None:
     bare = write_labelled(tmp_path / "bare", 4, labels=False)
     options = ["--corpus", str(bare), "--cache_dir", str(tmp_path / "cache"), "--wandb=off", f"--folder={tmp_path}"]
     assert main(["evaluate", str(checkpoint), *options]) == 0
@@ -160,25 +175,25 @@ def test_without_labels_it_says_what_is_left(checkpoint: Path, tmp_path: Path, c
 
 Call = Callable[[Path], list[str]]
 BAD: list[tuple[Call, int, str]] = [
-    (lambda c: [], 2, "the following arguments are required: checkpoint"),
+    (lambda c: [], 2, "`checkpoint` must be given."),
     (lambda c: ["nowhere.ckpt"], 1, "`ckpt_path` must be a checkpoint file, but nowhere.ckpt is none."),
     (lambda c: [__file__], 1, "`ckpt_path` must be a whole checkpoint, but"),
     (lambda c: [str(c), "--layers=7"], 1, "`layers` must be all or some of latents, 0, 1, context, quantized, codes"),
     (lambda c: [str(c), "--layers="], 1, "but is empty"),
     (lambda c: [str(c), "--corpus=nowhere"], 1, "`corpus` must be an existing path or one of festvox-ru"),
     (lambda c: [str(c), "--split=nowhere"], 1, "`split` must be hash or a JSON file"),
-    (lambda c: [str(c), "--num_test=0"], 2, "argument --num_test: must be a whole number of at least 1, but is 0."),
+    (lambda c: [str(c), "--num_test=0"], 2, "`num_test` must be at least 1, but is 0."),
     (
         lambda c: [str(c), "--abx_cells=some"],
         2,
-        "argument --abx_cells: must be all or a whole number of at least 0, but is some",
+        "`abx_cells` must be 'all' or of type int, but is some.",
     ),
-    (lambda c: [str(c), "--device=tpu"], 2, "argument --device: invalid choice: 'tpu'"),
+    (lambda c: [str(c), "--device=tpu"], 2, "`device` must be one of 'auto', 'cpu', 'cuda', but is tpu."),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "status", "message"), BAD, ids=[message[:25] for _, _, message in BAD])
-def test_bad_input_is_told_in_a_line(
+def test_bad_input_is_an_error_of_one_line(
     arguments: Call, status: int, message: str, checkpoint: Path, options: list[str], capsys
 ) -> None:
     assert main(["evaluate", *options, *arguments(checkpoint)]) == status
@@ -216,7 +231,7 @@ def test_help_names_every_option(command: str, capsys) -> None:
         assert f"\n  --{option} " in text
 
 
-def test_short_names_tell_apart() -> None:
+def test_short_names_are_distinct() -> None:
     paths = [Path("/r/w2vlab/one/checkpoints/last.ckpt"), Path("/r/w2vlab/two/checkpoints/last.ckpt")]
     assert short_names(paths) == ["one/last", "two/last"]
     assert short_names([paths[0], paths[0]]) == ["last", "last (2)"]

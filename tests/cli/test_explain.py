@@ -1,4 +1,4 @@
-"""What `w2vlab explain` says of a configuration is what the parts then do."""
+"""`w2vlab explain` describes a configuration as its parts behave."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_predictions_are_those_of_an_update(explained):
 
 
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
-def test_the_text_says_the_same(config, capsys):
+def test_the_text_has_the_same_numbers(config, capsys):
     assert main(["explain", f"--config={config}", "--model.quantizer=IdentityQuantizer"]) == 0
     text = capsys.readouterr().out
     for part in ("325 samples", "none: targets are continuous", "of the frames are hidden", "ln 6 = 1.7918 nats"):
@@ -168,11 +168,11 @@ def test_future_prediction(explained):
     ],
     ids=["logistic", "balanced", "infonce"],
 )
-def test_a_loss_that_is_no_choice_among_candidates_says_why_it_starts_elsewhere(options, why, config, capsys):
+def test_a_loss_that_does_not_choose_among_candidates_explains_its_start(options, why, config, capsys):
     swaps = ["--model=FuturePrediction", "--model.context=ConvContext", "--model.context.layers=[[8,2]]"]
     loss = ["--model.loss=FuturePredictionLoss", "--model.loss.num_negatives=10", *options]
     assert main(["explain", f"--config={config}", "--no_gradients", *swaps, *loss]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines(keepends=True) if "knows nothing" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines(keepends=True) if "uninformed loss" in line]
     assert why in re.sub(r" +\n", "\n", line)
 
 
@@ -205,7 +205,7 @@ class NaNQuantizer(IdentityQuantizer):
 
 
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
-def test_a_step_that_is_not_finite_is_told_in_valid_json(capsys):
+def test_a_step_that_is_not_finite_is_valid_json(capsys):
     model = build_model(MaskedPrediction, quantizer=NaNQuantizer)
     data = SpeechDataModule("none", batch_seconds=0.3, max_seconds=0.1, min_seconds=0.05)
     trainer = Namespace(
@@ -226,7 +226,7 @@ def test_a_step_that_is_not_finite_is_told_in_valid_json(capsys):
 
 
 def test_help(capsys):
-    assert main(["explain", "--help"]) == 0
+    assert main(["explain", "--config", "quickstart", "--help"]) == 0
     assert "--no_gradients" in capsys.readouterr().out
 
 
@@ -487,7 +487,15 @@ def test_the_cost_of_a_part_that_reads_values_is_left_out():
     assert count_cost(model, 2, 420, 1, 10, False, 1) == explain_cost.Cost(None, None, None)
 
 
-@pytest.mark.parametrize("option", ["--devices=0", "--devices=x", "--speed=-1", "--speed=nan"])
-def test_options_that_cannot_be(option, capsys):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--devices=0", "`devices` must be at least 1, but is 0."),
+        ("--devices=x", "`devices` must be of type int or null, but is x."),
+        ("--speed=-1", "`speed` must be a positive number, but is -1.0."),
+        ("--speed=.nan", "`speed` must be a positive number, but is nan."),
+    ],
+)
+def test_invalid_options(option, message, capsys):
     assert main(["explain", option]) == 2
-    assert "must be a positive number" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: {message}\n"

@@ -39,7 +39,7 @@ def found(run: Path) -> dict[str, Any]:
 def test_the_network_before_training_is_that_of_the_seed(
     fit: Fit, speech: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is measured as such is what a run with no update has; a resumed run knows it too."""
+    """The network before training is that of a run without updates, also for a resumed run."""
     assert fit(*options(speech), "--seed_everything=5", "--trainer.max_steps=2") == 0
     output = capsys.readouterr().out
     assert "phones named" in output
@@ -67,7 +67,7 @@ def test_the_network_before_training_is_that_of_the_seed(
     assert probe is not None
     assert before["accuracy"]["value"] == probe.accuracy
     assert config["seed_everything"] == 5
-    # Without what was noted at the first update, nobody can be sure of the weights, and none are claimed.
+    # Without the record of the first update, the weights are uncertain, and none are reported.
     assert found(Path("runs/w2vlab/version_1"))["before_training"] is None
 
 
@@ -92,7 +92,7 @@ def test_a_trial_run_is_not_measured(fit: Fit, speech: Path) -> None:
     assert not list(Path().rglob("final_probe.json"))
 
 
-def test_a_corpus_without_labels_is_said_in_a_line(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corpus_without_labels_is_reported_in_a_line(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(f"--trainer.callbacks+={FRAGMENT}", "--trainer.max_steps=1") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Phone probe")]
     assert len(lines) == 1

@@ -1,4 +1,4 @@
-"""Fine-tuning from the command line: what it takes, what it prints, and what it leaves."""
+"""Fine-tuning from the command line: its options, its output and its files."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ class FailAfter(InterruptAfter):
             raise ValueError("a bug")
 
 
-def test_interrupted_run_says_how_to_resume(
+def test_interrupted_run_logs_how_to_resume(
     fit: Fit, tiny_config: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=3"]
@@ -264,7 +264,7 @@ def test_problem_with_the_data_has_no_traceback(fit: Fit, capsys: pytest.Capture
     assert "error: `batch_seconds` must be more.\n" in capsys.readouterr().err
 
 
-def test_a_run_whose_updates_are_all_skipped_is_no_success(
+def test_a_run_whose_updates_are_all_skipped_fails(
     fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(12):

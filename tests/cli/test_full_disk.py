@@ -64,7 +64,7 @@ def no_space(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-def test_a_run_without_a_checkpoint_is_no_success(
+def test_a_run_without_a_checkpoint_fails(
     fit: Callable[..., int], no_space: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     no_space.add(".ckpt")
@@ -77,7 +77,7 @@ def test_a_run_without_a_checkpoint_is_no_success(
     assert json.loads(Path("runs/w2vlab/version_0/run.json").read_text())["status"] == "failed"
 
 
-def test_a_run_whose_last_state_is_lost_is_no_success(
+def test_a_run_whose_last_state_is_lost_fails(
     fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write = atomic_io.AtomicCheckpointIO._write
@@ -96,7 +96,7 @@ def test_a_run_whose_last_state_is_lost_is_no_success(
     assert (torch.load(folder / "last.ckpt", weights_only=True))["global_step"] == 2
 
 
-def test_the_best_state_is_named_where_there_is_no_other(
+def test_the_best_state_is_named_if_there_is_no_other(
     fit: Callable[..., int], no_space: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     no_space.add("last")
@@ -105,9 +105,9 @@ def test_the_best_state_is_named_where_there_is_no_other(
     assert f"No space left on device): there is no more than the best one, {best}. Free" in capsys.readouterr().err
 
 
-def test_what_tells_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str], caplog: Any) -> None:
-    """Training goes on, and its checkpoints are there."""
-    told = {
+def test_records_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str], caplog: Any) -> None:
+    """Training continues, and its checkpoints are there."""
+    files = {
         "config.yaml": "The configuration of the run",
         "metrics.csv": "The table of the CSV logger",
         "metrics.jsonl": "The file of all metrics",
@@ -115,18 +115,18 @@ def test_what_tells_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str
         "report.json": "The report",
         "codebook_health.json": "The picture of codebook health",
     }
-    no_space.update({*told, "hparams.yaml"})
+    no_space.update({*files, "hparams.yaml"})
     callbacks = ["--trainer.callbacks=CodebookHealth", "--trainer.callbacks.every=1"]
     assert fit("--trainer.logger.flush_logs_every_n_steps=1", *callbacks) == 0
     lines = [entry.getMessage() for entry in caplog.records if "cannot be written" in entry.getMessage()]
-    told.pop("codebook_health.json")
-    for what in told.values():
+    files.pop("codebook_health.json")
+    for what in files.values():
         assert f"{what} cannot be written: [Errno 28] No space left on device. The run goes on without." in lines
     assert (Path("runs/w2vlab/version_0/checkpoints") / "last.ckpt").is_file()
 
 
-def test_the_table_goes_on_where_space_comes_back(tmp_path: Path, no_space: set[str]) -> None:
-    """Without half a row or a row twice, also where the file would have been written anew for another column."""
+def test_the_table_continues_when_there_is_space_again(tmp_path: Path, no_space: set[str]) -> None:
+    """Without incomplete or duplicate rows, also if the file would have been rewritten for another column."""
     logger = CSVLogger(tmp_path, name="w2vlab", flush_logs_every_n_steps=1)
     guard([logger])
     for step in range(8):

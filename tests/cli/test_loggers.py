@@ -60,7 +60,7 @@ def test_offline_run_of_weights_and_biases(fit: Fit, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("_own_wandb_process")
-def test_a_run_goes_on_without_weights_and_biases(
+def test_a_run_continues_without_weights_and_biases(
     fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What its calls raise when its process on this machine has died; the logger is the plain one of the options."""
@@ -76,7 +76,10 @@ def test_a_run_goes_on_without_weights_and_biases(
 
     monkeypatch.setattr(WandbLogger, "log_hyperparams", begin_and_lose)
     assert fit(logger=[]) == 0
-    assert capsys.readouterr().err.count("Weights & Biases takes no more: ConnectionResetError: Connection lost") == 1
+    assert (
+        capsys.readouterr().err.count("Weights & Biases cannot log any more: ConnectionResetError: Connection lost")
+        == 1
+    )
     (report,) = Path("runs").glob("w2vlab/*/report.json")
     assert [row["update"] for row in json.loads(report.read_text())["validation"]] == [2, 4]
 
@@ -90,7 +93,7 @@ def test_tables(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FRAGMENTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_fragment_says_how_to_use_it_and_parses(path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fragment_names_its_command_and_parses(path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     comment = path.read_text().split("\nclass_path")[0]
     assert f"w2vlab fit --config configs/quickstart.yaml --trainer.logger=configs/logger/{path.name}" in comment
     assert fit("--print_config", logger=[f"--trainer.logger={path}"]) == 0

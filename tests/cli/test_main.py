@@ -56,7 +56,7 @@ def test_a_command_starts_as_a_process(command: str) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_closed_pipe_is_no_error() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     code = "import os; r, w = os.pipe(); os.dup2(w, 1); os.close(r)\nfrom w2vlab.cli.main import main; main(['parts'])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stderr == ""
@@ -80,4 +80,4 @@ main(["fit"])
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 138
-    assert "SIGUSR1: ended before the run had begun." in ended.stderr
+    assert "SIGUSR1: ended before the run had started." in ended.stderr

@@ -53,7 +53,7 @@ def test_a_name_leads_to_one_option() -> None:
     assert len({names.here for names in TABLE}) == len(TABLE)
 
 
-def test_the_page_has_the_table_and_what_a_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_has_the_table_and_the_message_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs/names.md").read_text(encoding="utf-8")
     assert markdown() in page
     (example,) = re.findall(r"^    \$ w2vlab (.*)\n    (error: .*)$", page, re.MULTILINE)
@@ -62,7 +62,7 @@ def test_the_page_has_the_table_and_what_a_command_says(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "expected"),
     [
         ("--optimization.max_update", "`max_update` of fairseq is `trainer.max_steps` here (in updates)."),
         ("--max-update", "`max_update` of fairseq is `trainer.max_steps` here (in updates)."),
@@ -73,8 +73,8 @@ def test_the_page_has_the_table_and_what_a_command_says(capsys: pytest.CaptureFi
         ("--model.num_negatives", "`num_negatives` of fairseq and transformers is `model.loss.num_negatives` here."),
     ],
 )
-def test_hints(typed: str, told: str) -> None:
-    assert told in str(hint(typed))
+def test_hints(typed: str, expected: str) -> None:
+    assert expected in str(hint(typed))
 
 
 @pytest.mark.parametrize("typed", ["--model.quantizer.codebook_sise", "model.loss.num_negatives", "--trainr.max_steps"])
@@ -83,7 +83,7 @@ def test_other_names_have_no_hint(typed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "expected"),
     [
         (
             ["--optimization.max_update=3"],
@@ -106,10 +106,10 @@ def test_other_names_have_no_hint(typed: str) -> None:
         ),
     ],
 )
-def test_a_command_says_it(
-    args: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_command_shows_the_hint(
+    args: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fairseq.yaml").write_text("optimization: {max_update: 400000}")
     assert main(["fit", *MODEL, *args]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {told}")
+    assert capsys.readouterr().err.startswith(f"error: {expected}")

@@ -1,4 +1,4 @@
-"""The listing tells the truth without importing what it lists."""
+"""The listing is right without importing the parts."""
 
 from __future__ import annotations
 

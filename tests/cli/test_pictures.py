@@ -1,4 +1,4 @@
-"""Pictures of `evaluate` and `compare`: what is drawn is inside of its axes, and no panel is empty."""
+"""Pictures of `evaluate` and `compare`: everything is drawn inside of its axes, and no panel is empty."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ HAVING = {
 
 
 @pytest.mark.parametrize("kinds", [{PROBE}, {PNMI}, {PROBE, PNMI}])
-def test_dots_stand_at_their_ticks(kinds: set[str]) -> None:
+def test_dots_are_at_their_ticks(kinds: set[str]) -> None:
     having = {key: those for key, those in HAVING.items() if key[0] in kinds}
     figure = draw_comparison(compared(NAMES, having), NAMES)
     panels = drawn(figure)

@@ -1,4 +1,4 @@
-"""What a run leaves behind to be repeated and to be compared by."""
+"""The record of a run, by which it can be repeated and compared."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 def numbers(row: dict[str, float]) -> dict[str, float]:
-    """Without what depends on the clock, the machine, and on what was logged before."""
+    """Without values that depend on the clock, the machine and earlier logs."""
     clock = ("seconds", "train/throughput", "train/audio", "train/skipped")
     return {name: value for name, value in row.items() if not name.startswith(clock)}
 
 
-def test_run_says_how_to_repeat_it(fit: Fit, tiny_config: Path) -> None:
+def test_run_records_how_to_repeat_it(fit: Fit, tiny_config: Path) -> None:
     assert fit("--seed_everything=7", "--trainer.max_steps=2") == 0
     run = read_run(RUN)
     assert run["command"][:3] == ["w2vlab", "fit", f"--config={tiny_config}"]
@@ -119,14 +119,14 @@ def test_a_bug_is_a_failure(fit: Fit) -> None:
     assert read_run(RUN)["finished"] is not None
 
 
-def test_a_new_run_of_the_same_command_begins_anew(fit: Fit) -> None:
+def test_a_new_run_of_the_same_command_starts_a_new_record(fit: Fit) -> None:
     for run in (RUN, NEXT_RUN):
         assert fit("--trainer.max_steps=2", logger=["--trainer.logger=false"]) == 0
         assert len(rows(run)) == 2
         assert read_run(run)["continued"] == []
 
 
-def test_validating_is_no_run(fit: Fit, tiny_config: Path) -> None:
+def test_validating_is_not_a_run(fit: Fit, tiny_config: Path) -> None:
     from w2vlab.cli.main import main
 
     assert fit("--trainer.max_steps=2") == 0
@@ -172,7 +172,7 @@ def test_what_comes_again_is_in_the_log_once(tmp_path: Path) -> None:
 
 
 def test_options_of_earlier_starts_are_kept(fit: Fit) -> None:
-    """Those that were others; which checkpoint it was is no option."""
+    """Those that differ; the checkpoint is not an option."""
     assert fit("--trainer.max_steps=2") == 0
     assert fit("--trainer.max_steps=2", "--ckpt_path=last") == 0
     assert fit("--trainer.max_steps=4", "--ckpt_path=last", "--model.optimizer.lr=0.01") == 0
@@ -218,7 +218,7 @@ def test_commit_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert provenance.git_state() == {"commit": commit, "changed": True}
 
 
-def test_commit_of_a_repository_that_does_not_follow_the_package_is_not_told(
+def test_commit_of_a_repository_that_does_not_follow_the_package_is_not_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package may be installed below a repository that has nothing to do with it."""

@@ -58,12 +58,12 @@ def test_what_is_printed_is_what_is_written(
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "told"),
+    ("options", "status", "error"),
     [
         ([], 2, "report needs at least one RUN"),
         (["sweep", "--repeat=x"], 2, "--repeat takes one run"),
-        (["sweep", "--format=pdf"], 2, "invalid choice: 'pdf'"),
-        (["sweep", "--by=a,"], 2, "must be names with commas between them, but is 'a,'"),
+        (["sweep", "--format=pdf"], 2, "`format` must be one of 'terminal', 'markdown', 'latex', 'csv', but is pdf."),
+        (["sweep", "--by=a,"], 2, "`by` must be names with commas between them, but is 'a,'"),
         (["sweep", "--by=model.quantiser"], 1, "Did you mean model.quantizer?"),
         (["sweep", "--baseline=x"], 1, "Groups: gumbelquantizer; kmeansquantizer"),
         (["nothing"], 1, "which does not exist"),
@@ -71,12 +71,12 @@ def test_what_is_printed_is_what_is_written(
     ],
 )
 def test_wrong_usage(
-    options: list[str], status: int, told: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], status: int, error: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", *options]) == status
     output = capsys.readouterr()
     assert output.out == ""
-    assert told in output.err
+    assert error in output.err
     assert "Traceback" not in output.err
 
 

@@ -1,4 +1,4 @@
-"""Commands that are ended from outside, as a scheduler or a crash does it, and go on."""
+"""Commands that are ended by a scheduler or a crash, and resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.processes import forked
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.main import main
 from w2vlab.cli.resume import Start
-from w2vlab.cli.same_run import SameStart
+from w2vlab.cli.same_run import SameCheckpoint
 from w2vlab.types import RunError
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ class SignalAfter(Callback):
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
-    """Of `metrics.jsonl`, without what depends on the clock and on what was measured before."""
+    """Of `metrics.jsonl`, without values that depend on the clock and on earlier measurements."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: x for name, x in row.items() if "seconds" not in name and "throughput" not in name} for row in found]
 
@@ -116,13 +116,13 @@ def test_signal_before_training_has_its_status_too(
     assert "Ended by SIGTERM.\n" in capsys.readouterr().err
 
 
-def test_validation_that_cannot_be_made_up_for_is_told(fit: Callable[..., int], caplog: Any) -> None:
+def test_validation_that_is_pending_is_logged(fit: Callable[..., int], caplog: Any) -> None:
     stop = "tests.cli.test_resume_processes.StopInValidation"
     assert fit("--trainer.max_steps=2", f"--trainer.callbacks={stop}", "--trainer.num_sanity_val_steps=0") == 143
     caplog.clear()
     assert fit("--trainer.max_steps=2", "--ckpt_path=last") == 0
-    (told,) = (text for text in caplog.messages if text.startswith("The run was stopped in the validation"))
-    words = shlex.split(told.partition("Do it with: w2vlab ")[2])
+    (logged,) = (text for text in caplog.messages if text.startswith("The run was stopped in the validation"))
+    words = shlex.split(logged.partition("Run it with: w2vlab ")[2])
     assert words[0] == "validate"
     caplog.clear()
     assert main(words) == 0
@@ -133,8 +133,8 @@ def test_validation_that_cannot_be_made_up_for_is_told(fit: Callable[..., int], 
 def test_processes_must_resume_from_the_same_checkpoint(monkeypatch: Any) -> None:
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
 
-    def found(run: str, update: int = 4) -> SameStart:
-        callback = SameStart()
+    def found(run: str, update: int = 4) -> SameCheckpoint:
+        callback = SameCheckpoint()
         path = Path("disk", run, "checkpoints", "last.ckpt")
         callback.start = Start(path, update, path.parent.parent, None, validation_is_due=False, is_newest=True)
         return callback
@@ -143,7 +143,7 @@ def test_processes_must_resume_from_the_same_checkpoint(monkeypatch: Any) -> Non
     monkeypatch.setattr("w2vlab.cli.same_run.is_distributed", lambda: True)
     for other, differ in (
         (found("one"), ""),
-        (SameStart(), "update 4 on 0; the beginning on 1, 2"),
+        (SameCheckpoint(), "update 4 on 0; the beginning on 1, 2"),
         (found("two"), "update 4 on 0; update 4 of another run on 1, 2"),
     ):
         places = torch.tensor(other._place())
@@ -155,15 +155,15 @@ def test_processes_must_resume_from_the_same_checkpoint(monkeypatch: Any) -> Non
             found("one").setup(trainer, None, "fit")
 
 
-def test_a_stopped_run_tells_of_a_state_that_is_lost(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
+def test_a_stopped_run_logs_that_its_state_is_lost(fit: Callable[..., int], monkeypatch: Any, caplog: Any) -> None:
     def write(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("w2vlab.callbacks.atomic_io.AtomicCheckpointIO._write", write)
     stop = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=2"]
     assert fit("--trainer.max_steps=3", *stop) == 130
-    told = "The state at update 2 could not be written ([Errno 28] No space left on device): no checkpoint was written."
-    assert any(message.startswith(told) for message in caplog.messages)
+    lost = "The state at update 2 could not be written ([Errno 28] No space left on device): no checkpoint was written."
+    assert any(message.startswith(lost) for message in caplog.messages)
     assert any(message.endswith("There is no checkpoint to resume from.") for message in caplog.messages)
     assert not list(Path().rglob("*.ckpt*"))
 

@@ -1,4 +1,4 @@
-"""Each run has a folder of its own, and none writes over the checkpoints of another."""
+"""Each run has another folder, and no run overwrites the checkpoints of another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from w2vlab.cli.loggers import OnlyAFolder, guard
+from w2vlab.cli.loggers import FolderOnlyLogger, guard
 
 Fit = Callable[..., int]
 WITHOUT_LOGGER = ["--trainer.logger=false"]
@@ -45,7 +45,7 @@ def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(CSVLogger, "_get_next_version", lambda _: 0)
     tables = [CSVLogger(tmp_path, name="w2vlab") for _ in range(2)]
     guard(tables)
-    loggers = [*tables, *(OnlyAFolder(str(tmp_path)) for _ in range(2))]
+    loggers = [*tables, *(FolderOnlyLogger(str(tmp_path)) for _ in range(2))]
     assert [logger.version for logger in loggers] == [0, 1, 2, 3]
     assert [logger.version for logger in loggers] == [0, 1, 2, 3]  # asked again
 
@@ -59,17 +59,17 @@ def test_a_folder_of_another_run_is_refused(where: str, fit: Fit, capsys: pytest
     error = capsys.readouterr().err.replace(f"{Path.cwd()}/", "")
     assert f"error: `checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} is" in error
     assert {path: path.read_bytes() for path in before} == before
-    assert fit(where, f"--ckpt_path={last}") == 0  # which goes on
+    assert fit(where, f"--ckpt_path={last}") == 0  # which resumes
     assert (update(last), update(last.with_name("last-previous.ckpt"))) == (4, 2)
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_in_a_line(
+def test_a_folder_that_cannot_be_written_to_is_an_error_of_one_line(
     fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("file").touch()
     assert fit("--trainer.default_root_dir=file/runs") == 1
-    told = "error: `trainer.default_root_dir` must be writable, but file/runs is not (Not a directory); choose another"
-    assert f"{told} with --trainer.default_root_dir." in capsys.readouterr().err
+    error = "error: `trainer.default_root_dir` must be writable, but file/runs is not (Not a directory); choose another"
+    assert f"{error} with --trainer.default_root_dir." in capsys.readouterr().err
 
     assert fit("--checkpoint.dirpath=file/checkpoints") == 1
     assert "error: `checkpoint.dirpath` must be writable, but file/checkpoints is not" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_the_table_of_a_resumed_run_is_that_of_an_undisturbed_one(fit: Fit, stop: int) -> None:
-    """Stopped behind a validation or not; the table's last rows are of updates that the checkpoint does not have."""
+    """Stopped after a validation or not; the table's last rows are of updates that the checkpoint does not have."""
     assert fit(*EVERY, "--trainer.default_root_dir=whole") == 0
     assert fit(*EVERY, f"--trainer.max_steps={stop}") == 0
     path = RUN / "metrics.csv"
@@ -73,13 +73,16 @@ def test_a_run_may_be_another_one(how: str, fit: Fit, caplog: pytest.LogCaptureF
     assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows if "train/loss/total" in row] == [1, 2, 3, 4]
-    why = ": update-2.ckpt is behind the newest checkpoint there" if how == "older" else ""
+    why = ": update-2.ckpt is older than the newest checkpoint there" if how == "older" else ""
     assert f"It is a new run, and {RUN} stays as it is{why}." in caplog.messages
-    # The new one is resumed where it is, also with the options that made it.
+    # The new run resumes in its folder, also with the options that started it.
     caplog.clear()
     assert fit(*EVERY, "--trainer.max_steps=5", f"--ckpt_path={folder}/checkpoints/last.ckpt", *options[how][-1:]) == 0
     if how != "option":
-        assert f"The run continues in {folder}; --new_run=true would give it a folder of its own." in caplog.messages
+        assert (
+            f"The run continues in {folder}; --new_run=true would start a new run with another folder."
+            in caplog.messages
+        )
 
 
 @pytest.mark.parametrize("named", ["--trainer.logger.version=exp", "--checkpoint.dirpath=there"])
@@ -122,7 +125,7 @@ def test_without_a_logger_a_run_has_a_numbered_folder_and_continues_there(fit: F
     assert (NEXT_RUN / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_number_is_no_id_of_weights_and_biases(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_is_not_an_id_of_weights_and_biases(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of other folders have the same number, and would be taken for the same run."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert fit("--trainer.max_steps=2", logger=[]) == 0
@@ -218,7 +221,7 @@ def test_an_id_that_was_given_counts(fit: Fit, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_run_that_still_runs_is_not_continued(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
-    """By another process; what it leaves when it is killed is no hindrance."""
+    """By another process; the lock of a killed process does not block."""
     assert fit("--trainer.max_steps=2") == 0
     before = (RUN / "metrics.csv").read_bytes()
     ready, end = os.pipe(), os.pipe()

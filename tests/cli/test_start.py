@@ -1,4 +1,4 @@
-"""Which checkpoint a run resumes from: never another run's, never a damaged one, never none where there is one."""
+"""The checkpoint from which a run resumes: never that of another run, never a damaged one, never none if one exists."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, update: int, **content: Any) -> Path:
 
 
 def make_run(root: Path, name: str = "w2vlab/version_0", given: Path | None = None, **updates: int) -> Path:
-    """Makes the folder of a run below `root`, which was given another root folder if it says so."""
+    """Makes the folder of a run below `root`, whose record may have another root folder."""
     folder = root / name
     for file, update in updates.items():
         write(folder / "checkpoints" / f"{file.replace('_', '-')}.ckpt", update)
@@ -51,7 +51,7 @@ def flip(path: Path) -> None:
 
 
 def encrypt(path: Path) -> None:
-    """Sets the bit that says that an entry needs a password, in the table at the end."""
+    """Sets the bit of an entry that needs a password, in the table at the end."""
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
@@ -65,7 +65,7 @@ def compress(path: Path) -> None:
 
 
 def call_it_a_folder(path: Path) -> None:
-    """One bit, which passes all checksums, and of which PyTorch makes tensors of whatever is in memory."""
+    """One bit, which passes all checksums, and of which PyTorch makes tensors of uninitialised memory."""
     data = bytearray(path.read_bytes())
     data[data.rindex(b"PK\x01\x02") + 38] |= 0x10
     path.write_bytes(data)
@@ -144,7 +144,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_what_cannot_be_loaded_is_replaced_by_the_one_before_it(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says which, why, and what is used; whatever the error is, and although PyTorch may not notice."""
+    """One line has the file, the reason and the fallback, for any error, even if PyTorch does not notice it."""
     caplog.set_level(logging.INFO)
     folder = make_run(tmp_path, last=6, last_previous=5)
     last, previous = folder / "last.ckpt", folder / "last-previous.ckpt"
@@ -164,7 +164,7 @@ def test_what_cannot_be_loaded_is_replaced_by_the_one_before_it(
         assert "truncated" not in warning
 
 
-def test_the_newest_other_one_stands_in_where_both_last_ones_are_damaged(tmp_path: Path) -> None:
+def test_the_newest_other_checkpoint_is_used_if_both_last_ones_are_damaged(tmp_path: Path) -> None:
     older = make_run(tmp_path, "w2vlab/version_0", last=9)
     os.utime(older / "last.ckpt", (1, 1))
     folder = make_run(tmp_path, "w2vlab/version_1", last=8, last_previous=7, update_6=6, update_4=4)
@@ -183,7 +183,7 @@ def test_the_newest_other_one_stands_in_where_both_last_ones_are_damaged(tmp_pat
             chosen(tmp_path, ckpt_path)
 
 
-def test_a_folder_that_is_no_run_may_hold_other_models(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_may_contain_other_models(tmp_path: Path) -> None:
     last = write(tmp_path / "last.ckpt", 3)
     write(tmp_path / "another_model.ckpt", 9)
     flip(last)
@@ -250,7 +250,7 @@ def test_last_is_in_the_folder_that_checkpoints_were_given(tmp_path: Path) -> No
     assert (start.checkpoint, start.folder) == (own, root / "w2vlab/version_0")
 
 
-def test_it_says_how_many_runs_there_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_logs_the_number_of_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for age, name in enumerate(("w2vlab/version_0", "w2vlab/version_1")):
         folder = make_run(tmp_path, name, last=age + 1)

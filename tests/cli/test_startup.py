@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from w2vlab.cli.memory import no_collection, objects_kept
+from w2vlab.cli.memory import frozen_objects, without_garbage_collection
 
 UNUSED = (
     "torchaudio",
@@ -24,7 +24,7 @@ UNUSED = (
     "w2vlab.sweeps",
     "w2vlab.reports",
 )
-"""Not matplotlib itself: torchmetrics imports it where it is installed, and Lightning imports torchmetrics."""
+"""Not matplotlib itself: torchmetrics imports it if it is installed, and Lightning imports torchmetrics."""
 
 FIRST_UPDATE = '''
 import json, sys
@@ -32,7 +32,7 @@ from lightning.pytorch import Callback
 
 
 class FirstUpdate(Callback):
-    """Notes what is imported when the first update is done."""
+    """Records the imported modules after the first update."""
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 1:
@@ -42,7 +42,7 @@ class FirstUpdate(Callback):
 
 
 def fit(config: Path, folder: Path, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `w2vlab fit` as a user does, in a process of its own, with the modules of `folder` before all others."""
+    """Runs `w2vlab fit` as a user does, in a new process, with the modules of `folder` before all others."""
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--trainer.max_steps=2", *args]
     env = {**os.environ, "PYTHONPATH": path, **environment}
@@ -50,14 +50,14 @@ def fit(config: Path, folder: Path, *args: str, **environment: str) -> subproces
 
 
 def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_use(tiny_config: Path, tmp_path: Path) -> None:
-    """With Weights & Biases, the default logger, and to the end: what was left out is there when the run is drawn."""
+    """With Weights & Biases, the default logger, and to the end, at which the other modules draw the run."""
     (tmp_path / "first_update.py").write_text(FIRST_UPDATE)
     run = fit(tiny_config, tmp_path, "--trainer.callbacks+=first_update.FirstUpdate")
     assert run.returncode == 0, run.stderr
     in_order = json.loads((tmp_path / "modules.json").read_text())
-    assert in_order.index("wandb.sdk.launch") < in_order.index("torch")  # behind it, five times as long
+    assert in_order.index("wandb.sdk.launch") < in_order.index("torch")  # after it, it takes five times as long
     imported = set(in_order)
-    assert {"torch", "lightning.pytorch", "wandb"} <= imported  # or the list below says nothing
+    assert {"torch", "lightning.pytorch", "wandb"} <= imported  # otherwise the list below is meaningless
     assert [name for name in UNUSED if name in imported] == []
     assert list(tmp_path.glob("runs/w2vlab/*/report.png"))
 
@@ -80,11 +80,11 @@ def test_weights_and_biases_is_imported_where_it_is_the_logger(options: list[str
 
 def test_collection_of_garbage_is_as_it_was_before() -> None:
     frozen = gc.get_freeze_count()
-    with no_collection():
+    with without_garbage_collection():
         assert not gc.isenabled()
-        with objects_kept():
+        with frozen_objects():
             assert gc.get_freeze_count() > frozen
-        with no_collection():
+        with without_garbage_collection():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()

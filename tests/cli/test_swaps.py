@@ -1,4 +1,4 @@
-"""A class in the place of another has its own defaults, and what was set for the other one is said."""
+"""A class that replaces another one has its own defaults, and options that were set for the other one are logged."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ def test_every_other_part_has_its_own_defaults(parts: Any) -> None:
     assert found["penalties"]["feature"]["init_args"]["weight"] == 0.1
 
 
-def test_what_was_set_for_the_class_before_is_kept_and_said(
+def test_options_of_the_class_before_are_kept_and_logged(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["--model.optimizer=torch.optim.Adam", "--model.quantizer=KMeansQuantizer", "--model.quantizer.gamma=0.5"]
     assert main(["explain", f"--config={tiny_config}", "--no_gradients", *args]) == 0
-    told = capsys.readouterr().err
-    assert "`model.optimizer` is Adam now, with what was set for AdamW: lr 0.001." in told
-    assert "`model.quantizer` is KMeansQuantizer now, with what was set for GumbelQuantizer: codebook_size 8." in told
+    stderr = capsys.readouterr().err
+    assert "`model.optimizer` is Adam now, with options set for AdamW: lr 0.001." in stderr
+    assert "`model.quantizer` is KMeansQuantizer now, with options set for GumbelQuantizer: codebook_size 8." in stderr
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_was_set_for_the_class_before_is_kept_and_said(
     ],
     ids=["set anew", "the same class", "nothing of that name", "no swap"],
 )
-def test_where_nothing_is_kept_nothing_is_said(
+def test_if_nothing_is_kept_nothing_is_logged(
     args: list[str],
     tiny_config: Path,
     tmp_path: Path,

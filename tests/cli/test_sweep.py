@@ -23,7 +23,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a sweep of tiny runs; what is given takes the place of what it has."""
+    """Writes a sweep of tiny runs; arguments replace its content."""
     monkeypatch.chdir(tmp_path)
 
     def write(**content: object) -> Path:
@@ -70,14 +70,14 @@ def test_a_plan_shows_every_command_and_begins_nothing(
         ),
     ],
 )
-def test_what_cannot_be_run_is_said_before_the_first_trial(
+def test_invalid_trials_are_reported_before_the_first_one(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], parameters: dict[str, object], message: str
 ) -> None:
     assert main(["sweep", str(write(parameters=parameters)), "--devices=cpu"]) == 1
     error = capsys.readouterr().err
     assert "cannot be run: " in error
     assert message in error
-    assert "No trial was begun." in error
+    assert "No trial was started." in error
     assert not list(tmp_path.rglob("log.txt"))
 
 
@@ -86,8 +86,8 @@ def test_what_cannot_be_run_is_said_before_the_first_trial(
     [
         (["--parallel=1000", "--devices=cpu"], "`parallel` must be at most the number of processors"),
         (["--devices=97"], "`devices` must be auto, cpu, or some of the GPUs"),
-        (["--parallel=0"], "must be a whole number of at least 1, but is 0"),
-        (["--wandb=maybe"], "invalid choice: 'maybe'"),
+        (["--parallel=0"], "`parallel` must be at least 1, but is 0."),
+        (["--wandb=maybe"], "`wandb` must be one of 'offline', 'online' or null, but is maybe."),
     ],
 )
 def test_options_that_cannot_be(
@@ -97,7 +97,7 @@ def test_options_that_cannot_be(
     assert message in capsys.readouterr().err
 
 
-def test_an_interrupt_has_trials_wait_and_says_how_to_go_on(write: Write, tmp_path: Path) -> None:
+def test_an_interrupt_stops_trials_and_shows_how_to_resume(write: Write, tmp_path: Path) -> None:
     fake = Path(__file__).parents[1] / "sweeps" / "fake_run.py"
     path = write(
         program=str(fake),
@@ -113,7 +113,7 @@ def test_an_interrupt_has_trials_wait_and_says_how_to_go_on(write: Write, tmp_pa
         process.send_signal(signal.SIGINT)
         printed = process.stdout.read()
     assert process.returncode == 130
-    assert f"Go on with: w2vlab sweep {path} --devices=cpu" in printed
+    assert f"Resume with: w2vlab sweep {path} --devices=cpu" in printed
     assert "2 waiting" in printed
 
 
@@ -206,7 +206,7 @@ def test_a_sweep_stays_in_its_folder_whatever_its_name(write: Write, tmp_path: P
         ({"trainer.gradient_clip_val": {"value": "x"}}, ["--trainer.gradient_clip_val=x"]),
     ],
 )
-def test_an_impossible_pair_is_told_as_by_fit(
+def test_an_impossible_pair_has_the_message_of_fit(
     write: Write,
     tiny_config: Path,
     capsys: pytest.CaptureFixture[str],
@@ -222,7 +222,7 @@ def test_an_impossible_pair_is_told_as_by_fit(
     assert status in (1, 2)
     problem = capsys.readouterr().err.splitlines()[0].removeprefix("error: ")
     assert by_sweep[0].endswith(f"cannot be run: {problem}")
-    assert by_sweep[1] == "No trial was begun."
+    assert by_sweep[1] == "No trial was started."
 
 
 def test_null_is_a_value(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

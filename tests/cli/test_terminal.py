@@ -16,13 +16,13 @@ from rich.text import Text
 
 from tests.processes import forked
 from w2vlab.cli.loggers import guard
-from w2vlab.cli.no_news import only_news
+from w2vlab.cli.no_news import without_routine_messages
 
 SOURCE_LINE = re.compile(r"\.py:\d+")
 
 
 def shown(config: Path, folder: Path, *options: str) -> list[str]:
-    """All lines of a run with the loggers, callbacks and tables that every run has, in a process of its own."""
+    """All lines of a run with the loggers, callbacks and tables of every run, in a new process."""
     command = [sys.executable, "-m", "w2vlab", "fit", f"--config={config}", "--trainer.enable_model_summary=true"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "150"}
     run = forked.run(
@@ -39,10 +39,10 @@ def test_a_run_shows_news_alone(tiny_config: Path, tmp_path: Path) -> None:
     assert not SOURCE_LINE.search(text)
     for noise in ("FLOPs", "anonymous", "Seed set to", "available: False", "Modules in", "stopped: `max_steps", "💡"):
         assert noise not in text
-    # Each with one number of ones, and a duration that is no zero.
+    # Each with one number of ones, and a duration above zero.
     assert not re.search(r"(?<![\d.])1 (\w|-)+s\b", text)
     assert not re.search(r"\b0\.00 (h|min|s)\b", text)
-    # What is left: the data, the parts, how it went and where it is.
+    # The rest: the data, the parts, the results and the folder.
     own = [line for line in lines if line and not line.startswith("wandb")]
     assert [line for line in own if " to train on, " in line]
     parts = own[own.index(next(line for line in own if line.startswith("part "))) :]
@@ -55,7 +55,7 @@ def test_a_run_shows_news_alone(tiny_config: Path, tmp_path: Path) -> None:
 
 
 def test_an_option_without_effect_is_one_line(tiny_config: Path, tmp_path: Path) -> None:
-    """Also where it is noticed in two places: in the sanity check and before the update."""
+    """Also if it is noticed twice: in the sanity check and before the update."""
     options = (
         *("--model.quantizer=KMeansQuantizer", "--data.micro_batches=2"),
         *("--trainer.max_steps=2", "--trainer.check_val_every_n_epoch=null"),
@@ -67,9 +67,9 @@ def test_an_option_without_effect_is_one_line(tiny_config: Path, tmp_path: Path)
     assert not [line for line in lines if "statistics" in line]
 
 
-def test_only_what_lightning_says_in_every_run_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_routine_messages_of_lightning_are_filtered(caplog: pytest.LogCaptureFixture) -> None:
     seed = logging.getLogger("lightning.fabric.utilities.seed")
-    with caplog.at_level(logging.INFO), only_news():
+    with caplog.at_level(logging.INFO), without_routine_messages():
         for said in ("GPU available: False, used: False", "TPU available: False, using: 0 TPU cores", "💡 Tip"):
             rank_zero_info(said)
         seed.info("[rank: 1] Seed set to 7")
@@ -81,8 +81,8 @@ def test_only_what_lightning_says_in_every_run_is_left_out(caplog: pytest.LogCap
     assert len(caplog.messages) == 3
 
 
-def test_a_setting_that_nobody_made_is_not_handed_to_wandb() -> None:
-    """Lightning hands `anonymous=None` on, and Weights & Biases warns of whoever gives it at all."""
+def test_an_unset_setting_is_not_passed_to_wandb() -> None:
+    """Lightning passes `anonymous=None`, and Weights & Biases warns if it is passed."""
     logger, wanted = WandbLogger(offline=True), WandbLogger(offline=True, anonymous=True)
     guard([logger, wanted])
     assert "anonymous" not in logger._wandb_init

@@ -1,4 +1,4 @@
-"""Every run says how fast it is."""
+"""Every run logs its throughput."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_run_logs_and_shows_its_speed(fit: Callable[..., int], capsys: pytest.
     output = capsys.readouterr().out
     assert output.count(", audio s/s ") == 4, "each line has it, the first one too"
     cells = [line.split("│")[2].strip() for line in output.splitlines() if line.count("│") == 3]
-    speed = " ".join(cells)  # a cell may go on in the next line, and how far it comes depends on the figures
+    speed = " ".join(cells)  # a cell may continue in the next line, depending on the figures
     assert speed.count("s of audio a second") == 1
     assert ", MFU " in speed
     assert " % waiting" in speed
@@ -39,7 +39,7 @@ def test_a_run_logs_and_shows_its_speed(fit: Callable[..., int], capsys: pytest.
     assert yaml.safe_load((RUN / "config.yaml").read_text())["throughput"] == {"mfu": True, "window": 5}
 
 
-def test_it_comes_before_those_who_show_what_it_logs(fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_precedes_callbacks_that_show_its_metrics(fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
     monkeypatch.setattr(W2VLightningCLI, "fit", lambda self, **_: orders.append(self.trainer.callbacks))
     assert fit() == 0
@@ -48,10 +48,10 @@ def test_it_comes_before_those_who_show_what_it_logs(fit: Callable[..., int], mo
     assert places[ThroughputMonitor] < min(places[TrainingProgress], places[RunReport])
 
 
-def test_options_are_told_and_checked(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_are_documented_and_checked(fit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert "--throughput.window" in told
-    assert "--throughput.mfu" in told
+    text = capsys.readouterr().out
+    assert "--throughput.window" in text
+    assert "--throughput.mfu" in text
     assert fit("--throughput.window=0") == 1
     assert "`throughput.window` must be at least 1, but is 0." in capsys.readouterr().err

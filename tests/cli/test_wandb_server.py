@@ -1,4 +1,4 @@
-"""What `WANDB_MODE` says is done; a run survives a server that cannot be reached, and is told of a missing login."""
+"""`WANDB_MODE` is obeyed; a run survives a server that cannot be reached, and refuses a missing login in a line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from w2vlab.cli.evaluation_wandb import log_tables
 from w2vlab.cli.loggers import guard
-from w2vlab.cli.wandb_server import follow_wandb_mode, why_unreachable
+from w2vlab.cli.wandb_server import follow_wandb_mode, mode_for_tables, why_unreachable
 from w2vlab.types import RunError
 
 KEY = "0123456789" * 4
@@ -134,11 +134,11 @@ def test_a_run_is_offline_where_the_server_cannot_be_reached(
     (run,) = Path("runs").glob("w2vlab/*/run.json")
     assert json.loads(run.read_text())["status"] == "finished"
     assert len(list(Path("runs/wandb").glob("offline-run-*"))) == 1
-    assert os.environ["WANDB_MODE"] == "online"  # as it was, for whatever comes next
+    assert os.environ["WANDB_MODE"] == "online"  # unchanged, for later runs
 
 
 @pytest.mark.parametrize("reachable", [True, False])
-def test_a_missing_login_is_told_in_a_line(
+def test_a_missing_login_is_an_error_of_one_line(
     reachable: bool, tmp_path: Path, closed_port: str, refusing_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", refusing_server if reachable else closed_port)
@@ -166,7 +166,7 @@ def test_evaluations_follow_the_variable_too(
 ) -> None:
     if mode is not None:
         monkeypatch.setenv("WANDB_MODE", mode)
-    log_tables({}, tmp_path, "none.png", asked, "evaluation")
+    log_tables({}, tmp_path, "none.png", mode_for_tables(asked), "evaluation")
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == folders
 
 
@@ -175,6 +175,8 @@ def test_an_evaluation_is_logged_offline_where_the_server_cannot_be_reached(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", closed_port)
-    assert log_tables({}, tmp_path, "none.png", "online", "evaluation").startswith("; Weights & Biases: ")
+    assert log_tables({}, tmp_path, "none.png", mode_for_tables("online"), "evaluation").startswith(
+        "; Weights & Biases: "
+    )
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
     assert "cannot be reached" in caplog.text

@@ -22,7 +22,7 @@ from wandb import wandb_agent
 
 from tests.configs import sweep_files
 from tests.configs.sweep_files import ROOT, SEED, command, each_value_once, grid, group, published, read, violations
-from w2vlab.cli.explain import _Options
+from w2vlab.cli.parsed import ExplainedRun
 from w2vlab.cli.parser import RunParser
 from w2vlab.data import SpeechDataModule
 from w2vlab.modules import PretrainingModule
@@ -53,7 +53,7 @@ def parsers() -> tuple[RunParser, RunParser]:
     load_parts()
     of_model = RunParser(exit_on_error=False)
     of_model.add_subclass_arguments(PretrainingModule, "model")
-    return _Options(["fit", *ABLATION], Callback()).parser, of_model
+    return ExplainedRun(["fit", *ABLATION], Callback()).parser, of_model
 
 
 @functools.cache

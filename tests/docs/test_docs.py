@@ -107,7 +107,7 @@ def test_explain_commands_run(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     for command in asked:
         assert main([*shlex.split(command)[1:], "--no_gradients"]) == 0
-        assert "What flows through" in capsys.readouterr().out
+        assert "Tensor shapes of" in capsys.readouterr().out
 
 
 def example_command(program):

@@ -28,7 +28,7 @@ torch._inductor.compile_fx torchaudio
 lightning.pytorch.cli lightning.pytorch.loggers.wandb matplotlib.pyplot matplotlib.backends.backend_agg PIL.Image
 soundfile vector_quantize_pytorch pytest hypothesis ipykernel.kernelapp
 w2vlab.cli.fit w2vlab.cli.evaluate w2vlab.cli.compare w2vlab.cli.sweep w2vlab.cli.report w2vlab.cli.explain
-w2vlab.cli.parts
+w2vlab.cli.parts w2vlab.cli.parsed w2vlab.cli.evaluation_tables w2vlab.cli.comparison_table w2vlab.cli.explain_text
 """
 """What commands, workers and notebooks import, in the order of `w2vlab fit`; what is not installed is left out."""
 

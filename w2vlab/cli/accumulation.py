@@ -1,4 +1,4 @@
-"""The batch of a recipe on any number of processes: what is not there side by side is computed one after another."""
+"""The global batch of a recipe on any number of processes, by gradient accumulation."""
 
 from __future__ import annotations
 
@@ -7,36 +7,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from w2vlab.cli.epochs import interval_of
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.updates import micro_batches_of_each
 from w2vlab.wording import W2VLabWarning, count, duration
 
 
-def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) -> int:
-    """Returns the micro-batches that each process accumulates for an update.
-
-    Args:
-        wanted: `data.micro_batches`, of all processes.
-        accumulated: `trainer.accumulate_grad_batches`, which decides where `wanted` is None.
-        processes: Number of processes.
-
-    Raises:
-        ValueError: Both are given.
-    """
-    if wanted is None:
-        return accumulated
-    if accumulated != 1:
-        raise ValueError(
-            f"`trainer.accumulate_grad_batches` must be left out where `data.micro_batches` is given ({wanted}), but "
-            f"is {accumulated}. It follows from the number of processes; for another batch change "
-            "`data.micro_batches`, or set it to null."
-        )
-    return -(-wanted // processes)
-
-
 def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
-    """Has the trainer make updates of `data.micro_batches` micro-batches, and says so; without that option, nothing.
+    """Sets the accumulation of the trainer such that an update has `data.micro_batches` micro-batches, and logs it.
 
-    From then on `val_check_interval` and `limit_train_batches`, where they are whole numbers, count updates, so that a
-    recipe's hold on any number of processes. For Lightning they count micro-batches of one process.
+    With that option, whole numbers of `val_check_interval` and `limit_train_batches` count updates, so that those of a
+    recipe are valid for any number of processes. Lightning counts micro-batches of one process.
 
     Args:
         trainer: The trainer, which has not run yet.

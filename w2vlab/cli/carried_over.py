@@ -1,4 +1,4 @@
-"""What a class that takes the place of another keeps of the options that were set for it."""
+"""Options of a replaced class that now apply to the class that replaces it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from w2vlab.recipes import ENDING
 
 
 def carried_over(args: Sequence[str], config: Namespace) -> list[str]:
-    """Says, in a line for each swap, what was set for one class and now holds for another.
+    """Returns a line for each swapped class with the options that were set for the one and now apply to the other.
 
-    Options of the same name are kept, so that a swap by one flag keeps the size of a codebook. That weight decay means
-    something else to Adam than to AdamW, only a reader can know.
+    Options of the same name are kept, so that a swap by one flag keeps the size of a codebook. Whether such an option
+    means the same, only the reader can know: weight decay, for example, differs between Adam and AdamW.
 
     Args:
         args: The command line, with the paths of files.
-        config: What it was parsed to, of one command.
+        config: The parsed options of the command.
     """
-    classes: dict[str, str] = {}  # of each slot, as typed last
-    typed: dict[str, dict[str, Any]] = {}  # what was typed for that class
-    kept: dict[str, tuple[str, dict[str, Any]]] = {}  # the class before, and what was typed for it
+    classes: dict[str, str] = {}  # the last class of each slot
+    typed: dict[str, dict[str, Any]] = {}  # options that were set for that class
+    kept: dict[str, tuple[str, dict[str, Any]]] = {}  # the class before, and the options that were set for it
     for key, value in _settings(args):
         slot, _, option = key.rpartition(".")
         if option == "class_path":
@@ -41,7 +41,7 @@ def carried_over(args: Sequence[str], config: Namespace) -> list[str]:
         now = _options_of(config, slot)
         left = [f"{name} {now[name]}" for name in options if name in now and name not in typed.get(slot, {})]
         if left:
-            lines.append(f"`{slot}` is {classes[slot]} now, with what was set for {before}: {', '.join(left)}.")
+            lines.append(f"`{slot}` is {classes[slot]} now, with options set for {before}: {', '.join(left)}.")
     return lines
 
 
@@ -58,7 +58,7 @@ def _options_of(config: Namespace, slot: str) -> Mapping[str, Any]:
 
 
 def _settings(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yields every option of model and trainer that files and flags set, in their order.
+    """Yields every option of model and trainer that is set by files and flags, in their order.
 
     The class of a slot is its option `class_path`.
     """

@@ -1,4 +1,4 @@
-"""The parts there are, read from source files: a listing needs no PyTorch, so it does not wait for it.
+"""A catalog of the parts, read from source files, so that a listing does not wait for PyTorch.
 
 `registry.parts` gives the same list from imported classes; this one follows the same imports without executing them.
 """
@@ -21,7 +21,7 @@ _ABSTRACT = "abstractmethod"
 
 @dataclass(frozen=True)
 class _Class:
-    """A class statement and the module that it stands in."""
+    """A class statement and its module."""
 
     module: str
     node: ast.ClassDef
@@ -68,7 +68,7 @@ class Catalog:
             self.problems.append(f"The parts of the plugin '{entry_point.name}' cannot be listed: {problem}")
 
     def _read(self, module: str) -> None:
-        """Reads a module and, as importing it would, the modules of its own package that it imports."""
+        """Reads a module and, like an import, the modules of its own package that it imports."""
         if module in self._exports:
             return
         path = _source(module)
@@ -93,7 +93,7 @@ class Catalog:
                 yield from self._ancestors(definition)
 
     def _definitions(self, base: str, cls: _Class) -> list[_Class]:
-        """Returns the classes that a base may be; one of the class's own name is somebody else's, as `nn.Dropout`."""
+        """Returns the classes that a base may be; a base of the class's own name is foreign, such as `nn.Dropout`."""
         return [] if base == cls.node.name else self.classes.get(base, [])
 
     def _abstract_methods(self, cls: _Class) -> set[str]:
@@ -135,7 +135,7 @@ def _exists(module: str) -> bool:
 def _source(module: str) -> Path:
     """Returns the file of a module.
 
-    Only the outermost package is looked up with `find_spec`: for an inner module that would import what is around it.
+    Only the outermost package is looked up with `find_spec`, which would import the packages around an inner module.
 
     Raises:
         ModuleNotFoundError: There is no such module, or it has no Python source.

@@ -12,7 +12,7 @@ from w2vlab.evaluation.comparison import PNMI, PROBE, Compared
 from w2vlab.wording import one_line
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by any eye (Okabe and Ito); a checkpoint keeps its colour in all panels."""
+"""Safe for colour-blind readers (Okabe and Ito); a checkpoint has the same colour in all panels."""
 
 _CONTROL = "#777777"
 _MFCC = "MFCC"
@@ -21,11 +21,11 @@ _LONGEST_NAME = 50
 
 
 _STEP = 0.2
-"""From one checkpoint to the next, where representations are one apart."""
+"""Distance between checkpoints, in units of the distance between representations."""
 
 
 def draw_comparison(compared: Sequence[Compared], checkpoints: Sequence[str]) -> Figure:
-    """Draws every figure with its interval, a panel for each kind; before training is hollow."""
+    """Draws every figure with its interval, a panel for each kind; hollow markers are before training."""
     kinds = [kind for kind in (PROBE, "ABX within", "ABX across", PNMI) if any(c.measure == kind for c in compared)]
     titles = {PROBE: "Phone probe: accuracy (%)", PNMI: "PNMI of the codes, corrected (%)"}
     numbers = [len({entry.representation for entry in _drawn(compared, kind)}) for kind in kinds]
@@ -61,16 +61,16 @@ def _drawn(compared: Sequence[Compared], kind: str) -> list[Compared]:
 
 
 def _shown(name: str) -> str:
-    """Returns the end of a name as Matplotlib shows it as it is: between two dollar signs it would read a formula."""
+    """Returns the end of a name, with dollar signs escaped, because Matplotlib would typeset a formula between two."""
     name = one_line(name)
     return (name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}").replace("$", r"\$")
 
 
 def _draw(axes: Axes, entries: Sequence[Compared], checkpoints: Sequence[str]) -> dict[str, Any]:
-    """Draws one kind of figure; returns what stands for each checkpoint in the legend."""
+    """Draws one kind of figure; returns the legend handle of each checkpoint."""
     kept = [entry for entry in entries if entry.checkpoint != _MFCC]
     places = {name: place for place, name in enumerate(dict.fromkeys(entry.representation for entry in kept))}
-    # Around the tick stand those that have this representation, and no gap for others.
+    # Only checkpoints that have this representation are drawn around its tick, without gaps for others.
     there = {
         name: [c for c in checkpoints if any(_of(e) == c and e.representation == name for e in kept)] for name in places
     }
@@ -96,7 +96,7 @@ def _draw(axes: Axes, entries: Sequence[Compared], checkpoints: Sequence[str]) -
         if entry.checkpoint == _MFCC:
             handles[_MFCC] = axes.axhline(100 * entry.interval.value, color=_CONTROL, linestyle="--")
     axes.set_xticks(list(places.values()), list(places), rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
-    axes.set_xlim(-0.5, max(1, len(places)) - 0.5)  # or a single tick would have its dots spread over the panel
+    axes.set_xlim(-0.5, max(1, len(places)) - 0.5)  # otherwise the dots of a single tick would be spread over the panel
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     return handles

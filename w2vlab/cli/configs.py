@@ -1,4 +1,4 @@
-"""`w2vlab configs`: the recipes that travel with the package, to be listed, read and copied."""
+"""`w2vlab configs`: lists, shows and copies the recipes of the package."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Usage: w2vlab configs [FOLDER]
        w2vlab configs show NAME
        w2vlab configs copy NAME [TARGET]
 
-Lists the recipes that come with w2vlab, prints one, or writes one to a file or folder (by default here) to be edited.
+Lists the recipes of w2vlab, prints one, or copies one to a file or folder (by default the current one) for editing.
 
-A name takes the place of a path wherever a file is asked for; a file at that path comes first:
+A name can be used in place of a path wherever a file is an option; an existing file at that path has priority:
 
   w2vlab fit --config quickstart --model.quantizer=quantizer/ema --trainer.callbacks+=callbacks/online_probe
   w2vlab explain --config wav2vec2_base --config trainer/ddp
@@ -31,7 +31,7 @@ A name takes the place of a path wherever a file is asked for; a file at that pa
 _ACTIONS = ("show", "copy")
 
 _PLAIN_WIDTH = 200
-"""Columns where the output is no terminal and its width unknown."""
+"""Columns if the output is not a terminal."""
 
 _USES = {
     "sweeps": "w2vlab sweep {}",
@@ -44,7 +44,7 @@ _USES = {
     "losses": "w2vlab fit … --model.loss={}",
     "": "w2vlab fit --config {}",
 }
-"""How the files of a folder are used; those of any other one stand behind a recipe."""
+"""How the files of a folder are used; those of other folders follow a recipe."""
 
 
 def run(args: list[str]) -> int:
@@ -95,7 +95,7 @@ def _list(only: str | None) -> int:
             return _misused(f"Unknown folder '{only}'. {known_names(only, known)}")
         folders = {only: folders[only]}
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-    table = Table("name", "what it is", box=None, pad_edge=False, header_style="bold")
+    table = Table("name", "description", box=None, pad_edge=False, header_style="bold")
     table.columns[0].no_wrap = True
     for number, (folder, names) in enumerate(folders.items()):
         if number:
@@ -113,7 +113,7 @@ def _copy(name: str, target: Path) -> int:
         target = target / f"{name.rpartition('/')[2]}{ENDING}"
     text = recipe_path(name).read_text(encoding="utf-8")
     try:
-        with target.open("x", encoding="utf-8") as file:  # never over what somebody has edited
+        with target.open("x", encoding="utf-8") as file:  # never overwrites an edited file
             file.write(text)
     except FileExistsError:
         raise ValueError(f"TARGET must not exist yet, but {target} does: nothing was written.") from None

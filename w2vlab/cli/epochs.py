@@ -1,4 +1,4 @@
-"""Options of the trainer that count in epochs, whose length is only known once the data is planned."""
+"""Options of the trainer that count in epochs, whose length is known only when the data is set up."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from w2vlab.wording import W2VLabWarning, count
 
 
 def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
-    """Has shares of an epoch, `overfit_batches` and intervals of validation mean what Lightning says they mean.
+    """Gives fractions of an epoch, `overfit_batches` and validation intervals the meaning that Lightning documents.
 
-    Lightning can do so only where it knows the number of batches, and makes a loader anew to overfit.
+    Lightning itself can do so only if it knows the number of batches, and it replaces the loader to overfit.
 
     Args:
         trainer: The trainer, which has not run yet.
@@ -34,9 +34,9 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
                 f"`trainer.{name}` must be above 0, but is {interval}. For a run without validation set "
                 "`trainer.limit_val_batches` to 0."
             )
-    options: Any = trainer  # much of it is set by its connectors, where it is not annotated
+    options: Any = trainer  # attributes that connectors set have no annotation
     if options.overfit_batches > 0:
-        # The trainer has set its limits of batches by it. Validations are counted over epochs, which may be one update.
+        # The trainer has set its limits of batches by it. An epoch may be one update, so validations count over epochs.
         datamodule.repeat_first_epoch()
         options.overfit_batches = 0.0
         if _is_number(interval_of(trainer)) and not options.fast_dev_run:
@@ -45,9 +45,9 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
 
 
 class _SharesOfAnEpoch(pl.Callback):
-    """Turns shares of an epoch into numbers of batches, of whole updates, as soon as the data is there.
+    """Converts fractions of an epoch to numbers of batches, of whole updates, as soon as the data is set up.
 
-    Epochs differ by a few batches; the first one's number counts.
+    Epochs differ by a few batches; the number of the first one is used.
     """
 
     def __init__(self, datamodule: SpeechDataModule) -> None:
@@ -72,25 +72,25 @@ class _SharesOfAnEpoch(pl.Callback):
 
 
 class _NoValidation(pl.Callback):
-    """Warns of a run that is not validated, and so has no best checkpoint, although validations were asked for."""
+    """Warns if a run has no validation, and so no best checkpoint, although validation is enabled."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.warned = False
         self.validated = False
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Compares the length of the run with the interval."""
         interval = self._interval(trainer)
         if interval is not None and 0 <= trainer.max_steps < interval:
-            self._tell(
+            self._warn(
                 f"`trainer.val_check_interval` is {count(interval, 'update')}, but the run has {trainer.max_steps}: "
                 "there will be no validation and no best checkpoint. Lower it."
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Compares the first epoch, or what is left of it in a resumed run, with the interval.
+        """Compares the first epoch, or the rest of it in a resumed run, with the interval.
 
-        Lightning counts anew in each, and says nothing.
+        Lightning restarts its count in each epoch, and does not warn.
         """
         interval = self._interval(trainer)
         epoch: Any = trainer.fit_loop.epoch_loop  # its counters are annotated as less than they are
@@ -103,47 +103,47 @@ class _NoValidation(pl.Callback):
             and trainer.current_epoch == 0
             and not cut_short
         ):
-            self._tell(
+            self._warn(
                 f"`trainer.val_check_interval` is {count(interval, 'update')}, but an epoch has {updates}: there "
                 "will be no validation and no best checkpoint. Set `trainer.check_val_every_n_epoch` to null to count "
                 "over epochs."
             )
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Notes that there was one."""
+        """Records that there was one."""
         self.validated |= not trainer.sanity_checking
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Says it at the end where it was not to be seen before: of epochs that are too few, or cut short."""
-        begun = trainer.ckpt_path is None and trainer.global_step > 0
-        if begun and trainer.enable_validation and not self.validated:
-            self._tell(
+        """Warns at the end if it could not be predicted: with too few epochs, or shortened ones."""
+        trained = trainer.ckpt_path is None and trainer.global_step > 0
+        if trained and trainer.enable_validation and not self.validated:
+            self._warn(
                 f"The run had no validation in {count(trainer.global_step, 'update')}, so there is no best checkpoint. "
                 "Lower `trainer.val_check_interval`, and set `trainer.check_val_every_n_epoch` to null to count over "
                 "epochs."
             )
 
     def _interval(self, trainer: pl.Trainer) -> int | None:
-        """Returns the updates between two validations; None where they are not counted in updates."""
+        """Returns the updates between two validations; None if they are not counted in updates."""
         interval = interval_of(trainer)
         if interval is None or not trainer.enable_validation or not _is_number(interval):
             return None
         return -(-int(interval) // trainer.accumulate_grad_batches)
 
-    def _tell(self, text: str) -> None:
-        if not self.told:
-            self.told = True
+    def _warn(self, text: str) -> None:
+        if not self.warned:
+            self.warned = True
             rank_zero_warn(text, category=W2VLabWarning)
 
 
 def interval_of(trainer: pl.Trainer) -> int | float | None:
-    """Returns `val_check_interval`, batches or a share of the epoch; None where it is a time."""
+    """Returns `val_check_interval`, batches or a fraction of the epoch; None if it is a time."""
     timed = getattr(trainer, "_val_check_time_interval", None) is not None
     return None if timed else trainer.val_check_interval
 
 
 def _is_share(value: Any) -> bool:
-    """Tells a share of an epoch from a number of batches and from all of it."""
+    """Whether a limit is a fraction of an epoch, not a number of batches and not the whole epoch."""
     return isinstance(value, float) and 0 < value < 1
 
 

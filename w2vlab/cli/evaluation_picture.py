@@ -14,19 +14,19 @@ from w2vlab.evaluation.unit_quality import UnitData, count_phones
 from w2vlab.wording import one_line
 
 _MODEL, _RANDOM, _MFCC, _LIMIT = "#0072B2", "#D55E00", "#009E73", "#777777"
-"""Told apart by any eye (Okabe and Ito)."""
+"""Safe for colour-blind readers (Okabe and Ito)."""
 
 _CODEBOOKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Codebooks whose usage is drawn; of more, the first ones."""
+"""Colours of the codebooks whose usage is drawn; of more codebooks, the first ones."""
 
 _MAX_CODES = 100
-"""Codes in the matrix; of more, the most used ones."""
+"""Most codes in the matrix; of more, the most used ones."""
 
 
 def draw_evaluation(evaluation: Evaluation, title: str) -> Figure:
-    """Draws what was measured: probe and ABX over the layers, and which codes stand for which phones.
+    """Draws the results: probe and ABX over the layers, and the phones of each code.
 
-    Without phone labels there is neither, and it is how often each code is used.
+    Without phone labels, it draws the codebook usage.
     """
     rows = table_rows(evaluation)
     over_layers: list[Callable[[Axes], None]] = []
@@ -78,7 +78,7 @@ def _draw_layers(axes: Axes, rows: Sequence[Row], title: str, kind: str, chance:
 
 
 def _draw_usage(axes: Axes, _: Evaluation, data: UnitData) -> None:
-    """Draws how often each entry of each codebook is used, which takes no labels."""
+    """Draws the usage of each entry of each codebook, which needs no labels."""
     codes = torch.cat(list(data.codes.values()))  # (T, G)
     size = data.codebook_size
     for group in range(min(codes.shape[1], len(_CODEBOOKS))):
@@ -101,7 +101,7 @@ def _draw_usage(axes: Axes, _: Evaluation, data: UnitData) -> None:
 
 def _draw_matrix(axes: Axes, evaluation: Evaluation, data: UnitData) -> None:
     shares, phones, codes, total = phone_shares(data)
-    # Codes beside others of the same phone, phones in the order of their most faithful codes.
+    # Codes of the same phone are side by side, and phones are in the order of their purest codes.
     image = axes.imshow(100 * shares.T.numpy(), aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)
     names = [evaluation.corpus.phones[phone] for phone in phones]
     axes.set_yticks(range(len(names)), names, fontsize=7)

@@ -13,7 +13,7 @@ from w2vlab.evaluation.unit_quality import UnitQuality
 from w2vlab.wording import count, duration
 
 PLAIN_WIDTH = 200
-"""Columns where the output is no terminal and its width unknown."""
+"""Columns if the output is not a terminal."""
 
 WITHOUT_PHONES = (
     "There are no phone labels, so what needs none is measured: codes used, bits a second and run lengths. "
@@ -22,7 +22,7 @@ WITHOUT_PHONES = (
 
 
 def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> None:
-    """Prints what a checkpoint came to beside its controls."""
+    """Prints the results of a checkpoint beside its controls."""
     corpus = evaluation.corpus
     test = corpus.split.test
     lines = [
@@ -88,7 +88,7 @@ def _notes(evaluation: Evaluation) -> str:
             f"ABX {task.speakers} speakers: {cells}, averaged over neighbours, speakers, pairs of phones; chance 50 %"
         )
     if not evaluation.tasks:
-        notes.append("no ABX: none was asked for, or no two phones were said in the same neighbourhood")
+        notes.append("no ABX: it was left out, or no two phones have the same neighbours")
     return "; ".join(notes)
 
 

@@ -6,16 +6,14 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, ONLINE, mode_of_environment
-from w2vlab.cli.wandb_server import why_unreachable
 from w2vlab.evaluation import Evaluation, table_rows
 
 _log = logging.getLogger(__name__)
 
 PROJECT = "w2vlab"
-"""As that of the runs."""
+"""The same as that of runs."""
 
 _COLUMNS = ("checkpoint", "representation", "width", "accuracy", "accuracy_shifted", "accuracy_random")
 _UNITS = (
@@ -32,38 +30,36 @@ _UNITS = (
 )
 
 
-def log_evaluation(evaluation: Evaluation, checkpoint: Path, folder: Path, mode: str | None) -> str:
-    """Logs the tables and the picture of one checkpoint as a run of its own; see `log_tables`."""
+Mode = Literal["online", "offline", "disabled"]
+
+
+def log_evaluation(evaluation: Evaluation, checkpoint: Path, folder: Path, mode: Mode) -> str:
+    """Logs the tables and the picture of one checkpoint as a separate run; see `log_tables`."""
     return log_tables({str(checkpoint): evaluation}, folder, "evaluation.png", mode, "evaluation")
 
 
-def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, mode: str | None, job: str) -> str:
-    """Logs evaluations as a run; where Weights & Biases fails that is a warning, for everything is in files already.
+def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, mode: Mode, job: str) -> str:
+    """Logs evaluations as a run; an error of Weights & Biases is a warning, because all results are in files already.
 
     Args:
         evaluations: By the names of their checkpoints.
-        folder: Where the picture is, and where the files of an offline run go.
+        folder: Folder of the picture, and of the files of an offline run.
         picture: Its name in `folder`.
-        mode: `offline`, `online`, or `off`; None for what `WANDB_MODE` says, else offline.
+        mode: Mode of Weights & Biases.
         job: The kind of run.
 
     Returns:
-        Where it is, to be put behind a sentence; nothing for `off`.
+        The end of a sentence that names the folder of the run; empty if there is no run.
     """
+    if mode == "disabled":
+        return ""
     try:
-        mode = mode or mode_of_environment() or OFFLINE
-        if mode in ("off", DISABLED):
-            return ""
         import wandb
-
-        if mode == ONLINE and (why := why_unreachable()) is not None:
-            _log.warning("Weights & Biases cannot be reached (%s): the tables are logged offline.", why)
-            mode = OFFLINE
 
         run = wandb.init(
             project=PROJECT,
             dir=folder,
-            mode="offline" if mode == OFFLINE else "online",
+            mode=mode,
             job_type=job,
             config={"checkpoints": list(evaluations)},
             settings=wandb.Settings(silent=True),
@@ -77,7 +73,7 @@ def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, m
         run.log(content)
         where = str(Path(run.dir).parent)
         run.finish()
-    except Exception as problem:  # whatever it is, the results are there without it
+    except Exception as problem:  # whatever it is, the results are in files
         _log.warning("Weights & Biases has no copy: %s: %s.", type(problem).__name__, problem)
         return ""
     return f"; Weights & Biases: {where}"

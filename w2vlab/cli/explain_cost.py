@@ -1,4 +1,4 @@
-"""What a run costs: operations and memory, counted on tensors without values, and time at a given speed."""
+"""The cost of a run: operations and memory, counted on tensors without values, and time at a given speed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BYTES = 4
 
 @dataclass(kw_only=True)
 class Memory:
-    """What a device has to hold, in bytes, without workspace of kernels and of communication.
+    """Memory of a device, in bytes, without workspace of kernels and of communication.
 
     Attributes:
         parameters: Parameters, in float32.
         gradients: Their gradients.
         optimizer: State of the optimiser.
-        activations: What the forward pass of a micro-batch keeps for the backward pass.
+        activations: Tensors that the forward pass of a micro-batch keeps for the backward pass.
         total: The sum.
     """
 
@@ -38,16 +38,16 @@ class Memory:
 
 @dataclass
 class Cost:
-    """What a run costs. All micro-batches are taken to be of the greatest length, and no layer to be left out.
+    """The cost of a run. All micro-batches are assumed to have the greatest length, and no layer is dropped.
 
     Attributes:
         flops: Floating-point operations of the forward and the backward pass of an update, over all processes, in
-            matrix products and convolutions; a product and its sum are two. What is computed again, as by activation
-            checkpointing, is not counted. None where a part has to read values.
-        run_flops: Of all updates; None where their number is open.
-        memory: Of each device; None where a part has to read values.
+            matrix products and convolutions; a multiply-add counts as two. Recomputation, such as that of activation
+            checkpointing, is not counted. None if a part has to read values.
+        run_flops: Operations of all updates; None if their number is open.
+        memory: Memory of each device; None if a part has to read values.
         speed: Seconds of audio that a device trains on in a second, as given.
-        device_hours: Hours of all devices together at that speed; None where something is open.
+        device_hours: Hours of all devices together at that speed; None if it is unknown.
         hours: The same, divided by the number of devices.
     """
 
@@ -76,7 +76,7 @@ def count_cost(
         num_samples: Samples S of each.
         micro_batches: Micro-batches of an update over all processes.
         updates: Updates of the run; None for open.
-        half_precision: Whether the trainer computes in 16 bits where it can.
+        half_precision: Whether the trainer uses mixed precision.
         shards: Devices that share parameters, gradients and the state of the optimiser.
     """
     optimizer = optimizer_bytes(model)
@@ -108,7 +108,7 @@ def add_time(cost: Cost, speed: float, audio_seconds: Seconds | None, devices: i
 
 
 def optimizer_bytes(model: PretrainingModule) -> int:
-    """Returns the size of the optimiser's state for all parameters, from what it keeps of a small one."""
+    """Returns the size of the optimiser's state for all parameters, extrapolated from that of a small one."""
     probe = nn.Parameter(torch.zeros(64, 16))
     probe.grad = torch.zeros_like(probe)
     optimizer = model.make_optimizer([probe])

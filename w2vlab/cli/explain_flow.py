@@ -1,4 +1,4 @@
-"""What flows through a model: the shapes that its parts take and give, found without computing anything."""
+"""The flow of tensors through a model: input and output shapes of its parts, without computation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class FlowStep:
 
     Attributes:
         part: Its name in the model.
-        takes: Shape of every tensor that it is given, by name.
-        gives: Shape of every tensor that it returns, by name.
+        takes: Shape of every input tensor, by name.
+        gives: Shape of every output tensor, by name.
     """
 
     part: str
@@ -43,7 +43,7 @@ class Flow:
 
     Attributes:
         steps: The parts in the order in which they are called; the terms of the objective are the last step.
-        sizes: What the letters of `w2vlab.types` stand for.
+        sizes: Values of the letters of `w2vlab.types`.
         num_targets: Frames that count as targets, of an utterance in the mean.
         predictions_per_target: Predictions of each of them, in the mean.
     """
@@ -57,9 +57,8 @@ class Flow:
 def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> Flow:
     """Follows a batch of equally long utterances through a model.
 
-    Tensors without values stand for the real ones, so that the largest model takes a second. Where a part has to read
-    a value, the same pass is computed. The model is not fit for anything else afterwards: parts may have kept tensors
-    without values.
+    It uses tensors without values, so that the largest model takes a second. If a part has to read a value, the same
+    pass is computed. The model cannot be used afterwards, because parts may have kept tensors without values.
 
     Args:
         model: The model.
@@ -69,7 +68,7 @@ def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> F
     Raises:
         ValueError: The utterances are too short for the model.
     """
-    model.eval()  # where parts that learn by statistics collect nothing
+    model.eval()  # in which parts do not collect statistics
     try:
         with without_values(model) as state:
             return _follow(model, state, batch_size, num_samples)
@@ -94,11 +93,11 @@ def _follow(model: PretrainingModule, state: dict[str, Tensor], batch_size: int,
 
 @contextmanager
 def _recorded(model: nn.Module) -> Iterator[list[FlowStep]]:
-    """Writes down the calls of a module's own parts."""
+    """Records the calls of a module's own parts."""
     steps: list[FlowStep] = []
     handles = []
     for name, child in model.named_children():
-        # Dropout and the like change no shape and are no choice.
+        # Dropout and the like do not change shapes and are not parts.
         if isinstance(child, _FAMILIES) or any(True for _ in child.parameters()):
             handles.append(child.register_forward_hook(_recorder(name, steps), with_kwargs=True))
     try:

@@ -1,4 +1,4 @@
-"""What a run's settings come to: processes, masks, schedules, the loss that knows nothing."""
+"""What follows from the settings of a run: processes, masks, schedules and the uninformed loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MIN_DRAWS, _MIN_UTTERANCES = 20, 500
 
 @dataclass
 class MaskStatistics:
-    """What a masking strategy did over many batches.
+    """Statistics of a masking strategy over many batches.
 
     Attributes:
         num_draws: Batches.
@@ -46,7 +46,7 @@ class MaskStatistics:
 
 
 def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: int) -> MaskStatistics | None:
-    """Draws masks for many batches; None where a model masks nothing."""
+    """Draws masks for many batches; None for a model without masking."""
     masking = next((child for child in model.children() if isinstance(child, Masking)), None)
     if masking is None:
         return None
@@ -72,12 +72,12 @@ def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: i
 
 
 def blind_loss(model: PretrainingModule) -> float | None:
-    """Measures the loss of a prediction that knows nothing, in nats: with all weights of the loss at zero.
+    """Measures the loss of an uninformed prediction, in nats: with all weights of the loss at zero.
 
     The targets are made up and all different: negatives equal to the true target would be left out.
 
     Returns:
-        The mean over predictions; None where the loss has no weights.
+        The mean over predictions; None if the loss has no weights.
     """
     loss, spec = model.loss, model.quantizer.spec
     if not any(True for _ in loss.parameters()):
@@ -116,7 +116,7 @@ def scheduled_values(model: PretrainingModule, updates: Sequence[int]) -> dict[s
         updates: Ascending numbers of updates done.
 
     Returns:
-        One value for each of `updates`; None where it depends on how the run goes.
+        One value for each of `updates`; None if it depends on the course of the run.
     """
     values: dict[str, list[float | None]] = {"learning_rate": _learning_rates(model, updates)}
     for module in model.modules():
@@ -138,7 +138,7 @@ def _learning_rates(model: PretrainingModule, updates: Sequence[int]) -> list[fl
 
 
 def _stepped(scheduler: LRScheduler, optimizer: Optimizer, updates: Sequence[int]) -> list[float | None]:
-    """Takes a schedule of PyTorch's through all updates, because it knows its next value only."""
+    """Steps a schedule of PyTorch through all updates, because it can only compute its next value."""
     rates: list[float | None] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it expects the optimiser to have stepped

@@ -1,4 +1,4 @@
-"""An explanation as tables of plain text."""
+"""Prints an explanation as tables of plain text."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from w2vlab.cli.explanation import Explanation, Start
 from w2vlab.wording import count, duration
 
 _PLAIN_WIDTH = 200
-"""Columns where the output is no terminal and its width unknown."""
+"""Columns if the output is not a terminal."""
 
 
 def print_explanation(explanation: Explanation) -> None:
-    """Prints everything, one table a question."""
+    """Prints everything, in one table for each topic."""
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     for title, table in (
-        (f"What flows through {explanation.model}: {_sizes(explanation)}", _flow(explanation)),
+        (f"Tensor shapes of {explanation.model}: {_sizes(explanation)}", _flow(explanation)),
         (_parameters_title(explanation), _parameters(explanation)),
-        ("In numbers", _numbers(explanation)),
-        ("After so many updates", _schedule(explanation)),
+        ("Numbers", _numbers(explanation)),
+        ("Schedules, after this many updates", _schedule(explanation)),
     ):
         console.print(title, style="bold", highlight=False, soft_wrap=True)
         console.print(table, highlight=False)
@@ -40,7 +40,7 @@ def _sizes(explanation: Explanation) -> str:
 
 
 def _flow(explanation: Explanation) -> Table:
-    table = _table("part", "class", "takes", "gives")
+    table = _table("part", "class", "input", "output")
     for step in explanation.flow.steps:
         table.add_row(step.part, explanation.classes.get(step.part, ""), _shapes(step.takes), _shapes(step.gives))
     return table
@@ -56,7 +56,7 @@ def _parameters_title(explanation: Explanation) -> str:
         text += f", of which {explanation.num_frozen:,} are not trained"
     if explanation.gradients is None:
         return text
-    return f"{text}, and the norm of the gradient that each term sends them; 0 is exactly nothing"
+    return f"{text}, with the gradient norm of each term of the objective; 0 is exactly zero"
 
 
 def _parameters(explanation: Explanation) -> Table:
@@ -88,8 +88,8 @@ def _numbers(explanation: Explanation) -> Table:
 def _frames(explanation: Explanation) -> dict[str, str]:
     frames = explanation.frames
     return {
-        "one latent sees": f"{frames['receptive_field_samples']:.0f} samples, {frames['receptive_field_ms']:.4g} ms",
-        "from one to the next": f"{frames['stride_samples']:.0f} samples, {frames['stride_ms']:.4g} ms, "
+        "receptive field": f"{frames['receptive_field_samples']:.0f} samples, {frames['receptive_field_ms']:.4g} ms",
+        "stride": f"{frames['stride_samples']:.0f} samples, {frames['stride_ms']:.4g} ms, "
         f"{frames['frame_rate_hz']:.4g} frames a second",
         "utterances": f"{frames['shortest_utterance_seconds']:.4g} to {frames['longest_utterance_seconds']:.4g} s; "
         "longer ones are cropped, shorter ones left out",
@@ -105,7 +105,7 @@ def _codes(explanation: Explanation) -> dict[str, str]:
         f"perplexity, summed over codebooks, at most {codes.max_perplexity}",
         "bits of the codes": f"at most {codes.bits_per_frame:.4g} a frame, {codes.bits_per_second:.4g} a second: "
         "all entries alike, codebooks independent",
-        "entropy to be measured": f"at most {codes.measurable_bits:.4g} bits a frame from the "
+        "measurable entropy": f"at most {codes.measurable_bits:.4g} bits a frame from the "
         f"{explanation.update.targets:,.0f} target frames of an update",
     }
 
@@ -140,7 +140,7 @@ def _update(explanation: Explanation) -> dict[str, str]:
         run += f"; {ends} may end it before" if ends else ""
     rounded = ""
     if update.audio_seconds != update.nominal_seconds:
-        rounded = f" in place of {update.nominal_seconds:,.5g} s: micro-batches cannot be shared out evenly"
+        rounded = f" in place of {update.nominal_seconds:,.5g} s: micro-batches cannot be distributed evenly"
     return {
         "an update": f"{update.processes} x {count(update.micro_batches, 'micro-batch')} (processes x accumulation), "
         f"{update.audio_seconds:,.5g} s of audio at most{rounded}; of {utterances} of the greatest "
@@ -153,9 +153,7 @@ def _cost(explanation: Explanation) -> dict[str, str]:
     cost, rows = explanation.cost, {}
     if cost.flops is not None:
         run = "" if cost.run_flops is None else f", {cost.run_flops:.3g} of the run"
-        rows["operations"] = (
-            f"{cost.flops:.4g} FLOP an update{run}: matrix products and convolutions, no layer left out"
-        )
+        rows["operations"] = f"{cost.flops:.4g} FLOP an update{run}: matrix products and convolutions, no layer dropped"
     if cost.memory is not None:
         sizes = {name: f"{size / 2**30:.2f}" for name, size in vars(cost.memory).items()}
         rows["memory of a device"] = (
@@ -183,9 +181,7 @@ def _start(explanation: Explanation) -> dict[str, str]:
     }
     if start.blind is not None:
         why = _beside_chance(start, start.blind)
-        rows["loss that knows nothing"] = (
-            f"{start.blind:.4f} nats a prediction, with all weights of the loss at zero{why}"
-        )
+        rows["uninformed loss"] = f"{start.blind:.4f} nats a prediction, with all weights of the loss at zero{why}"
     if start.terms is not None:
         terms = ", ".join(
             f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in start.terms.items()
@@ -195,7 +191,7 @@ def _start(explanation: Explanation) -> dict[str, str]:
 
 
 def _beside_chance(start: Start, blind: float) -> str:
-    """Says why a loss that knows nothing is another number than that of guessing among the candidates."""
+    """Explains why the uninformed loss differs from that of guessing among the candidates."""
     judged = "as each candidate is judged true or false by itself, which costs ln 2"
     if math.isclose(blind, start.num_candidates * math.log(2), abs_tol=1e-4):
         return f": {start.num_candidates} x ln 2, {judged}; ln {start.num_candidates} is of a choice among them"
@@ -207,5 +203,5 @@ def _beside_chance(start: Start, blind: float) -> str:
 def _schedule(explanation: Explanation) -> Table:
     table = _table("", *(f"{update:,}" for update in explanation.schedule_updates))
     for name, values in explanation.schedule.items():
-        table.add_row(name, *("as the run goes" if value is None else f"{value:.4g}" for value in values))
+        table.add_row(name, *("depends on the run" if value is None else f"{value:.4g}" for value in values))
     return table

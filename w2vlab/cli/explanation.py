@@ -1,4 +1,4 @@
-"""What a configuration comes to, computed or measured from the parts themselves."""
+"""The description of a configuration, computed or measured from its parts."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from jsonargparse import Namespace
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix, trained_parts
-from w2vlab.cli.accumulation import micro_batches_of_each
 from w2vlab.cli.explain_cost import Cost, add_time, count_cost
 from w2vlab.cli.explain_flow import Flow, trace_flow
 from w2vlab.cli.explain_run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.updates import micro_batches_of_each
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
 
 _BATCH_SIZE = 2
 _NOISE_SECONDS: Seconds = 1.0
-"""Of each utterance that gradients are measured on: which term reaches which part does not depend on it."""
+"""Length of each utterance for the gradients; which term reaches which part does not depend on it."""
 
 
 @dataclass
 class Codes:
-    """The codes of one frame, and what they can hold.
+    """The codes of one frame, and their information.
 
     Attributes:
         num_codebooks: Codebooks G.
@@ -33,8 +33,8 @@ class Codes:
         bits_per_frame: G log2 V: all entries used alike, and the codebooks independently.
         bits_per_second: The same, times the frame rate.
         max_perplexity: Of the logged perplexity, which is summed over codebooks: G V.
-        measurable_bits: The most that the entropy of one frame's codes can come to when it is estimated from the
-            frames of one update: N frames show N different combinations at most, log2 N bits.
+        measurable_bits: Largest entropy of one frame's codes that can be estimated from the frames of one update:
+            N frames have at most N different combinations, log2 N bits.
     """
 
     num_codebooks: int
@@ -52,16 +52,16 @@ class Update:
     Attributes:
         processes: Devices times nodes.
         micro_batches: Micro-batches that each process accumulates.
-        nominal_seconds: Most audio of the update that `data.micro_batches` asks for; `audio_seconds` where it does not.
+        nominal_seconds: Most audio of the update by `data.micro_batches`; `audio_seconds` if that is not set.
         utterances: Utterances of an update, all of the greatest length, over all processes and micro-batches; so are
             targets and predictions.
         audio_seconds: Most audio of an update as it is made up of whole micro-batches on each process.
         longest_seconds: Audio of an update of utterances of the greatest length.
         targets: Frames to predict, in the mean over masks.
         predictions: Predictions, in the mean over masks.
-        updates: Updates of the run; None where `trainer.max_steps` leaves it open.
+        updates: Updates of the run; None if `trainer.max_steps` does not limit them.
         audio_hours: Most audio of the run.
-        may_end_before: The options that end the run at a moment that depends on corpus or machine: epochs, or time.
+        may_end_before: Options that may end the run earlier, depending on corpus or machine: epochs, or time.
     """
 
     processes: int
@@ -79,16 +79,16 @@ class Update:
 
 @dataclass
 class Start:
-    """What the losses are before anything is learned.
+    """The losses before training.
 
     Attributes:
         num_candidates: Candidates 1 + K of a prediction.
         chance: Accuracy of guessing.
         nats: ln(1 + K), the loss of a softmax over candidates that all score alike.
         bits: The same in bits.
-        blind: The loss as it is configured where all its own weights are zero, in nats; None where it has none.
+        blind: The loss with all its own weights at zero, in nats; None if it has no weights.
         terms: Every weighted term of the objective for the weights at the start and noise for audio, in nats a
-            prediction; None where it was not computed, and for one that is not finite.
+            prediction; None if they were not computed, and for a term that is not finite.
     """
 
     num_candidates: int
@@ -101,7 +101,7 @@ class Start:
 
 @dataclass
 class Explanation:
-    """Everything that `w2vlab explain` says.
+    """Everything that `w2vlab explain` prints.
 
     Attributes:
         model: Name of the model's class.
@@ -111,9 +111,9 @@ class Explanation:
         parameters: Trained parameters of each part.
         num_parameters: All parameters of the model.
         num_frozen: Those of them that are not trained.
-        gradients: Which term of the objective sends which gradient to which part; None where it was not computed.
-        codes: What the codes can hold; None where targets are continuous.
-        masking: What is hidden; None where nothing can be.
+        gradients: Gradient of each term of the objective with respect to each part; None if it was not computed.
+        codes: Information of the codes; None for continuous targets.
+        masking: Statistics of the masks; None without masking.
         update: The size of an update.
         start: The losses at the start.
         schedule_updates: The updates of `schedule`.
@@ -150,7 +150,7 @@ def explain(
     devices: int | None = None,
     speed: float | None = None,
 ) -> Explanation:
-    """Says what a configuration comes to.
+    """Describes a configuration.
 
     Args:
         model: The model; it cannot be used afterwards.
@@ -159,7 +159,7 @@ def explain(
         gradients: Whether to compute which loss trains which part; that takes the time and memory of some training
             steps on a short batch.
         devices: Devices of the run; None for those of the trainer's settings.
-        speed: Seconds of audio that each of them trains on in a second; None where it is not known.
+        speed: Seconds of audio that each of them trains on in a second; None if unknown.
 
     Raises:
         ValueError: The data's longest utterances are too short for the model, or options exclude each other.

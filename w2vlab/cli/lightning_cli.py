@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,16 @@ from w2vlab.callbacks.stopping import Stopped
 from w2vlab.cli.accumulation import settle_accumulation
 from w2vlab.cli.carried_over import carried_over
 from w2vlab.cli.epochs import settle_epochs
-from w2vlab.cli.loggers import give_a_folder, guard, has_given_folder
-from w2vlab.cli.memory import no_collection
+from w2vlab.cli.loggers import add_folder_logger, guard, has_fixed_folder
+from w2vlab.cli.memory import without_garbage_collection
 from w2vlab.cli.model_summary import PartsSummary
 from w2vlab.cli.parser import RunParser, command_line_problem
 from w2vlab.cli.rate_monitor import RateMonitor
 from w2vlab.cli.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resume import Start, command_to_resume, differences, find_start
-from w2vlab.cli.run_roots import RunRoots
-from w2vlab.cli.same_run import SameStart, continue_run
+from w2vlab.cli.same_run import SameCheckpoint, continue_run
 from w2vlab.cli.save_config import SaveRunConfig
+from w2vlab.cli.trainer_options import follows_root, has_model_summary, logger_options, run_roots, written_folders
 from w2vlab.cli.wandb_server import follow_wandb_mode
 from w2vlab.data import SpeechDataModule
 from w2vlab.files import RUNS, make_writable
@@ -51,7 +50,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": RUNS,
     "max_steps": 400_000,  # as wav2vec 2.0 BASE
     "log_every_n_steps": 10,
-    "use_distributed_sampler": False,  # the data module shares utterances out itself
+    "use_distributed_sampler": False,  # the data module distributes utterances itself
     "logger": {
         "class_path": "lightning.pytorch.loggers.WandbLogger",
         "init_args": {"project": "w2vlab", "save_dir": RUNS, "offline": True},
@@ -64,7 +63,7 @@ CHECKPOINT_DEFAULTS: dict[str, Any] = {
     "save_top_k": 1,
     "filename": "update-{step}",
     "auto_insert_metric_name": False,
-    "enable_version_counter": False,  # a resumed run writes that of the same update anew
+    "enable_version_counter": False,  # a resumed run overwrites that of the same update
 }
 
 
@@ -75,15 +74,15 @@ class W2VLightningCLI(LightningCLI):
 
     Args:
         args: The command and its options.
-        phase: A callback that the run has in any case.
+        phase: A callback of every run.
     """
 
     def __init__(self, args: list[str], phase: Callback) -> None:
         self._args = args
         self._parsers: list[LightningArgumentParser] = []
         self._start: Start | None = None
-        self._same_start = SameStart()
-        self._watch = ProcessWatch(self._way_on)
+        self._same_checkpoint = SameCheckpoint()
+        self._watch = ProcessWatch(self._how_to_resume)
         self._derived: list[tuple[Namespace, str]] = []
         command = ["w2vlab", *args]
         self._record = RunRecord(command)
@@ -95,7 +94,7 @@ class W2VLightningCLI(LightningCLI):
             save_config_kwargs={"command": command},
             trainer_defaults={
                 **TRAINER_DEFAULTS,
-                "callbacks": [phase, self._watch, self._same_start, GracefulStop(), self._record],
+                "callbacks": [phase, self._watch, self._same_checkpoint, GracefulStop(), self._record],
             },
             parser_class=RunParser,
             parser_kwargs={"prog": "w2vlab"},
@@ -106,14 +105,14 @@ class W2VLightningCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Names the commands, and what of the trainer's methods is not an option."""
+        """Names the commands, and the arguments of the trainer's methods that are not options."""
         return {
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
             "validate": {"model", "dataloaders", "datamodule"},
         }
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the seed, and what the trainer has no option for."""
+        """Adds the seed, and options that the trainer does not have."""
         parser.add_argument("--seed_everything", type=int, default=1, help="Seed of every random draw of the run.")
         parser.add_argument(
             "--parts",
@@ -131,13 +130,13 @@ class W2VLightningCLI(LightningCLI):
             "--new_run",
             type=bool,
             default=False,
-            help="Whether a run that resumes is a new one, with a folder and an id of its own, and the run that wrote "
+            help="Whether a run that resumes is a new one, with another folder and id, and the run that wrote "
             "the checkpoint stays as it is. A run with another root folder or logger is a new one in any case.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the callbacks that every run has, and hands the seed on."""
-        parser.add_lightning_class_args(ThroughputMonitor, "throughput")  # first: others show what it logs
+        """Adds the callbacks of every run, and links the seed."""
+        parser.add_lightning_class_args(ThroughputMonitor, "throughput")  # first, because others show its metrics
         parser.add_lightning_class_args(TrainingProgress, "progress")
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(NotFinite, "not_finite")
@@ -151,22 +150,22 @@ class W2VLightningCLI(LightningCLI):
         """Parses, then finds the checkpoint to resume from."""
         self.config = self._parsed(parser)
         config = self.config[self.config.subcommand]
-        start = find_start(config.ckpt_path, _roots(config), training=self.config.subcommand == "fit")
+        start = find_start(config.ckpt_path, run_roots(config), training=self.config.subcommand == "fit")
         config.ckpt_path = None if start is None else str(start.checkpoint)
-        self._start = self._same_start.start = start
+        self._start = self._same_checkpoint.start = start
 
     def _parse_ckpt_path(self) -> None:
-        """Takes no options from a checkpoint; Lightning would import what its hyper-parameters name."""
+        """Takes no options from a checkpoint; Lightning would import the classes that its hyper-parameters name."""
 
     def _parsed(self, parser: LightningArgumentParser) -> Namespace:
-        """Parses the options, in which shipped files may stand by their names."""
+        """Parses the options, in which names of shipped files are allowed."""
         try:
             args = with_recipe_paths(self._args)
         except ValueError as ambiguous:
             parser.error(str(ambiguous))
         if problem := command_line_problem(args):
             parser.error(problem)
-        with no_collection():
+        with without_garbage_collection():
             parsed = parser.parse_args(args)
         import_parts(parsed[parsed.subcommand].get("parts"))
         return parsed
@@ -175,22 +174,22 @@ class W2VLightningCLI(LightningCLI):
         return carried_over(with_recipe_paths(self._args), config)
 
     def before_instantiate_classes(self) -> None:
-        """Settles what follows from other options."""
+        """Sets options that follow from others."""
         config = self.config[self.subcommand]
         for line in self._carried_over(config):
             rank_zero_info(line)
         follow_wandb_mode(config.trainer)
-        for logger in _loggers(config):
-            if _follows_root(logger):
+        for logger in logger_options(config):
+            if follows_root(logger):
                 self._derived.append((logger.init_args, logger.init_args.save_dir))
                 logger.init_args.save_dir = config.trainer.default_root_dir
         if config.trainer.logger or (self.subcommand == "fit" and not config.trainer.fast_dev_run):
-            # Loggers look for a git repository around their folder, and complain if it is not there yet.
-            for option, folder in _folders(config):
+            # Loggers search for a git repository around their folder, and warn if the folder does not exist.
+            for option, folder in written_folders(config):
                 make_writable(Path(folder), option)
         if config.trainer.logger:
             self.trainer_defaults["callbacks"].append(RateMonitor(logging_interval="step"))
-        if config.trainer.enable_model_summary is not False and not _has_model_summary(config):
+        if config.trainer.enable_model_summary is not False and not has_model_summary(config):
             self.trainer_defaults["callbacks"].append(PartsSummary())
         if self.subcommand == "fit" and config.validate_first:
             self.trainer_defaults["callbacks"].append(ValidateFirst())
@@ -203,15 +202,15 @@ class W2VLightningCLI(LightningCLI):
             parser.callback_keys = [key for key in parser.callback_keys if key not in unwanted]
 
     def after_instantiate_classes(self) -> None:
-        """Lets the parts know of each other, and says what a checkpoint had different."""
+        """Connects the parts, and logs in what the options differ from those of the checkpoint."""
         for options, save_dir in self._derived:
-            options.save_dir = save_dir  # what is saved is what was asked for, which follows another root folder too
+            options.save_dir = save_dir  # saves the default, so that it follows another root folder, too
         text = self.parser.dump(
             self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json"
         )
         self.model.run_config = json.loads(text)[self.subcommand]
         if self.subcommand == "fit":
-            give_a_folder(self.trainer)
+            add_folder_logger(self.trainer)
         guard(self.trainer.loggers)
         if self.subcommand == "fit":
             if self._start is not None:
@@ -227,51 +226,51 @@ class W2VLightningCLI(LightningCLI):
             self._record.changed = differences(self._start.config, self.model.run_config)
 
     def _refuse_another_run(self) -> None:
-        """Does so before anything of another run is written over."""
+        """Refuses a run that would overwrite files of another run."""
         checkpoint = run_checkpoint(self.trainer)
         if checkpoint is None or self.config[self.subcommand].trainer.fast_dev_run:
             return
         ckpt_path = self.config[self.subcommand].ckpt_path
         if checkpoint.dirpath is not None:
             refuse_another_run(Path(str(checkpoint.dirpath)), ckpt_path)
-        elif has_given_folder(self.trainer):
+        elif has_fixed_folder(self.trainer):
             refuse_another_run(run_folder(self.trainer) / "checkpoints", ckpt_path)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; where the run was stopped, says how to resume it."""
+        """Trains; if the run is stopped, logs how to resume it."""
         try:
             self.trainer.fit(**kwargs)
         except Stopped as stop:
-            self._say_how_to_resume(stop.signal.name)
+            self._log_how_to_resume(stop.signal.name)
             raise SystemExit(stop.status) from None
         except SystemExit:
             if not self.trainer.interrupted:
                 raise
-            self._say_how_to_resume("SIGINT")
+            self._log_how_to_resume("SIGINT")
             raise SystemExit(130) from None
         else:
-            self._say_what_is_left()
+            self._log_pending_validation()
             self._fail_unless_saved()
 
-    def _say_how_to_resume(self, signal: str) -> None:
-        self._say_what_failed()
-        rank_zero_info(f"Interrupted by {signal} at update {self.trainer.global_step}. {self._way_on()}")
+    def _log_how_to_resume(self, signal: str) -> None:
+        self._log_lost_state()
+        rank_zero_info(f"Interrupted by {signal} at update {self.trainer.global_step}. {self._how_to_resume()}")
 
-    def _say_what_failed(self) -> None:
-        if (problem := self._what_is_lost()) is not None:
+    def _log_lost_state(self) -> None:
+        if (problem := self._lost_state()) is not None:
             rank_zero_info(problem)
 
     def _fail_unless_saved(self) -> None:
-        """Ends a run without success whose last state is not on the disk."""
-        if (problem := self._what_is_lost()) is not None:
+        """Fails a run whose last state is not on the disk."""
+        if (problem := self._lost_state()) is not None:
             raise RunError(problem)
 
-    def _what_is_lost(self) -> str | None:
+    def _lost_state(self) -> str | None:
         checkpoint = run_checkpoint(self.trainer)
         return None if checkpoint is None else checkpoint.what_is_lost(self.trainer.global_step)
 
-    def _say_what_is_left(self) -> None:
-        """Lightning does nothing at all where no update is left."""
+    def _log_pending_validation(self) -> None:
+        """Logs how to run a pending validation, because Lightning does nothing if no update is left."""
         start, last = self._start, self.trainer.max_steps
         if (
             start is not None
@@ -280,49 +279,14 @@ class W2VLightningCLI(LightningCLI):
             and 0 <= last <= start.update
         ):
             command = command_to_resume(["validate", *self._args[1:]], start.checkpoint)
-            rank_zero_info(f"The run was stopped in the validation behind its last update. Do it with: {command}")
+            rank_zero_info(f"The run was stopped in the validation after its last update. Run it with: {command}")
 
-    def _way_on(self) -> str:
+    def _how_to_resume(self) -> str:
         if self._args[:1] != ["fit"]:
             return "Run the command again."
-        trainer = getattr(self, "trainer", None)  # none yet, if a process dies early
+        trainer = getattr(self, "trainer", None)  # not there yet if a process dies early
         start = None if self._start is None else self._start.checkpoint
         checkpoint = start if trainer is None else checkpoint_to_resume(trainer) or start
         if checkpoint is None:
             return "There is no checkpoint to resume from."
         return f"Resume with: {command_to_resume(self._args, checkpoint, self.config.fit.new_run)}"
-
-
-def _has_model_summary(config: Namespace) -> bool:
-    """Tells whether a callback among the options shows the model already."""
-    given = config.trainer.callbacks or []
-    return any("ModelSummary" in str(getattr(callback, "class_path", "")) for callback in given)
-
-
-def _folders(config: Namespace) -> Iterator[tuple[str, str]]:
-    """Yields the folders that a run writes to, with the options that name them."""
-    folders = [
-        ("trainer.default_root_dir", config.trainer.default_root_dir),
-        *(("trainer.logger.save_dir", (logger.get("init_args") or {}).get("save_dir")) for logger in _loggers(config)),
-        ("checkpoint.dirpath", (config.get("checkpoint") or {}).get("dirpath")),
-    ]
-    yield from ((option, str(folder)) for option, folder in folders if folder and "://" not in str(folder))
-
-
-def _loggers(config: Namespace) -> list[Namespace]:
-    """Returns the options of the loggers."""
-    loggers = config.trainer.logger
-    return [logger for logger in (loggers if isinstance(loggers, list) else [loggers]) if isinstance(logger, Namespace)]
-
-
-def _follows_root(logger: Namespace) -> bool:
-    return (logger.get("init_args") or {}).get("save_dir") == RUNS
-
-
-def _roots(config: Namespace) -> RunRoots:
-    """Returns where the run is going to keep its files."""
-    root = Path(config.trainer.default_root_dir)
-    first = next(iter(_loggers(config)), None)
-    save_dir = None if first is None or _follows_root(first) else (first.get("init_args") or {}).get("save_dir")
-    dirpath = config.checkpoint.dirpath
-    return RunRoots(root, root if save_dir is None else Path(save_dir), None if dirpath is None else Path(dirpath))

@@ -1,4 +1,4 @@
-"""Loggers, without which a run goes on as well, and the folder of a run that has none."""
+"""Loggers whose errors do not end the run, and the folder of a run without a logger."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from w2vlab.files import replacing
 
 
 class GuardedCSVLogger(CSVLogger):
-    """A `CSVLogger` that warns once where it would end the run, of a full disk for example.
+    """A `CSVLogger` that warns once in place of an error that would end the run, such as a full disk.
 
-    What could not be written is kept, and written with the next rows when there is space again.
+    Rows that could not be written are kept, and written with the next ones when there is space again.
     """
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """Keeps them for the file."""
+        """Buffers them for the file."""
         with may_fail("The table of the CSV logger"):
             super().log_hyperparams(params)
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Keeps a row for the file."""
+        """Buffers a row for the file."""
         with may_fail("The table of the CSV logger"):
             super().log_metrics(metrics, step)
 
     def _get_next_version(self) -> int:
-        return _taken(self.root_dir, super()._get_next_version())
+        return _create_version_folder(self.root_dir, super()._get_next_version())
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes unless that fails; then the file is as it was before."""
+        """Writes; on an error, the file stays as it was."""
         with may_fail("The table of the CSV logger"):
             writer = self.experiment
             if type(writer) is ExperimentWriter:
@@ -48,10 +48,10 @@ class GuardedCSVLogger(CSVLogger):
             super().save()
 
 
-def _taken(root: str, number: int) -> int:
-    """Makes the folder of a run, with the next number where another run has just taken that one; returns its number.
+def _create_version_folder(root: str, number: int) -> int:
+    """Creates the folder of a run, with the next free number if this one was just taken; returns it.
 
-    Only the first process does: on others the number is not used.
+    Only the first process does so; the others do not use the number.
     """
     if getattr(rank_zero_only, "rank", 0) != 0 or "://" in root:
         return number
@@ -67,9 +67,9 @@ def _taken(root: str, number: int) -> int:
 
 
 class _WholeRows(ExperimentWriter):
-    """Leaves no part of a row behind where it cannot write, and never less than there was."""
+    """Leaves no incomplete row in the file if it cannot write, and never loses rows."""
 
-    _size: int | None = None  # of what is whole in the file; of the class, because no new instance is made
+    _size: int | None = None  # of the complete rows; a class attribute, because instances change their class
 
     def save(self) -> None:
         path = Path(self.metrics_file_path)
@@ -103,38 +103,38 @@ class _WholeRows(ExperimentWriter):
 
 
 class GuardedTensorBoardLogger(TensorBoardLogger):
-    """A `TensorBoardLogger` that warns once where it would end the run."""
+    """A `TensorBoardLogger` that warns once in place of an error that would end the run."""
 
     def _get_next_version(self) -> int:
-        return _taken(self.root_dir, super()._get_next_version())
+        return _create_version_folder(self.root_dir, super()._get_next_version())
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Logs unless that fails."""
+        """Logs; an error becomes a warning."""
         with may_fail("The log for TensorBoard"):
             super().log_hyperparams(*args, **kwargs)
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        """Logs unless that fails."""
+        """Logs; an error becomes a warning."""
         with may_fail("The log for TensorBoard"):
             super().log_metrics(*args, **kwargs)
 
     def save(self) -> None:
-        """Writes unless that fails."""
+        """Writes; an error becomes a warning."""
         with may_fail("The log for TensorBoard"):
             super().save()
 
     def finalize(self, status: str) -> None:
-        """Closes unless that fails."""
+        """Closes; an error becomes a warning."""
         with may_fail("The log for TensorBoard"):
             super().finalize(status)
 
 
-class OnlyAFolder(Logger):
-    """Gives a run without a logger a folder of its own, `<save_dir>/w2vlab/version_<number>`, and logs nothing.
+class FolderOnlyLogger(Logger):
+    """Gives a run without a logger a folder, `<save_dir>/w2vlab/version_<number>`, and logs nothing.
 
     Args:
         save_dir: The folder of all runs.
-        version: The run's number or the name of its folder; None for the first number that is free.
+        version: The run's number or the name of its folder; None for the first free number.
     """
 
     def __init__(self, save_dir: str, version: int | str | None = None) -> None:
@@ -144,7 +144,7 @@ class OnlyAFolder(Logger):
 
     @property
     def name(self) -> str:
-        """The folder of runs without a logger, the same as that of the loggers here."""
+        """The folder of runs without a logger, the same as that of these loggers."""
         return "w2vlab"
 
     @property
@@ -154,11 +154,13 @@ class OnlyAFolder(Logger):
 
     @property
     def version(self) -> int | str:
-        """The run's number, or the name of its folder, which the first process makes, so that no other run has it."""
+        """The run's number, or the name of its folder, which the first process creates."""
         if self._version is None:
             runs = Path(self._save_dir, self.name)
             numbers = (path.name.removeprefix("version_") for path in runs.glob("version_*"))
-            self._version = _taken(str(runs), max((int(text) + 1 for text in numbers if text.isdecimal()), default=0))
+            self._version = _create_version_folder(
+                str(runs), max((int(text) + 1 for text in numbers if text.isdecimal()), default=0)
+            )
         return self._version
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -176,27 +178,27 @@ _GUARDED: dict[type[Logger], type[Logger]] = {
 
 
 def guard(loggers: Iterable[Logger]) -> None:
-    """Has loggers of Lightning warn where they would end the run, whoever built them and under whichever name.
+    """Makes loggers of Lightning warn in place of errors that would end the run.
 
-    Someone's own subclass is left as it is.
+    Subclasses from other packages are left unchanged.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger) and logger._wandb_init.get("anonymous", True) is None:
-            # Lightning hands it on although nobody has set it, and Weights & Biases warns of whoever sets it.
+            # Lightning passes it on although it is unset, and Weights & Biases warns if it is passed.
             del logger._wandb_init["anonymous"]
         if type(logger) in _GUARDED:
             logger.__class__ = _GUARDED[type(logger)]
 
 
-def has_given_folder(trainer: Trainer) -> bool:
-    """Tells whether an option names the run's folder; else the logger chooses a new one when it is asked."""
+def has_fixed_folder(trainer: Trainer) -> bool:
+    """Whether an option names the run's folder; otherwise the logger chooses a new one on first access."""
     if not trainer.loggers:
         return False
     first: Any = trainer.loggers[0]
     return getattr(first, "_id" if isinstance(first, WandbLogger) else "_version", None) is not None
 
 
-def give_a_folder(trainer: Trainer) -> None:
-    """Has a run without a logger keep its files in a folder of its own below the root folder."""
+def add_folder_logger(trainer: Trainer) -> None:
+    """Gives a run without a logger a folder below the root folder."""
     if not trainer.loggers and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.loggers = [OnlyAFolder(trainer.default_root_dir)]
+        trainer.loggers = [FolderOnlyLogger(trainer.default_root_dir)]

@@ -1,4 +1,4 @@
-"""The console script: finds the command and leaves the rest to its file."""
+"""The console script: dispatches to the file of the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib import import_module
 from types import FrameType
 
 from w2vlab import __version__
-from w2vlab.cli.memory import no_collection, objects_kept, use_large_pages
+from w2vlab.cli.memory import frozen_objects, use_large_pages, without_garbage_collection
 from w2vlab.registry import known_names
 from w2vlab.wording import warnings_in_a_line
 
@@ -26,14 +26,14 @@ Pretraining of wav2vec-family speech models from interchangeable parts.
 Commands:
   fit       Train a model:                  w2vlab fit --config quickstart
   validate  Score a checkpoint:             w2vlab validate --config quickstart --ckpt_path=last
-  evaluate  Measure what it has learned:    w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
-  compare   Measure several side by side:   w2vlab compare ONE.ckpt ANOTHER.ckpt
-  sweep     Train many, side by side:       w2vlab sweep sweeps/quantizers_small
-  report    Lay runs side by side:          w2vlab report runs/sweeps/quantizers_small
-  explain   Say what a run comes to:        w2vlab explain --config quickstart
-  parts     List what can be chosen:        w2vlab parts quantizer
-  configs   List the recipes to begin with: w2vlab configs; w2vlab configs copy quickstart
-  doctor    Look whether a run can start:   w2vlab doctor
+  evaluate  Measure a checkpoint:           w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
+  compare   Compare several checkpoints:    w2vlab compare ONE.ckpt ANOTHER.ckpt
+  sweep     Train the runs of a sweep:      w2vlab sweep sweeps/quantizers_small
+  report    Compare runs in a table:        w2vlab report runs/sweeps/quantizers_small
+  explain   Describe a configuration:       w2vlab explain --config quickstart
+  parts     List the parts to choose from:  w2vlab parts quantizer
+  configs   List the shipped recipes:       w2vlab configs; w2vlab configs copy quickstart
+  doctor    Check the installation:         w2vlab doctor
 
 Options:
   -h, --help  Show this help; `w2vlab fit --help` shows the options of a command.
@@ -62,19 +62,19 @@ def main(args: list[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     command, rest = (args[0], args[1:]) if args else ("--help", [])
     try:
-        # Commands are imported when they are called: PyTorch takes seconds, and `parts` and the help do without.
+        # Commands are imported on call, because PyTorch takes seconds, and `parts` and the help do not need it.
         if command in ("fit", "validate"):
             use_large_pages()
-            with _ended_by_signals(), no_collection():
+            with _ended_by_signals(), without_garbage_collection():
                 _import_logger(rest)
                 from w2vlab.cli import fit
 
-            with objects_kept():
+            with frozen_objects():
                 return fit.run(command, rest)
         if command in _COMMANDS:
             status: int = import_module(f"w2vlab.cli.{command}").run(rest)
             return status
-    except SystemExit as end:  # the parsers end this way
+    except SystemExit as end:  # raised by the parsers
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as problem:
         from w2vlab.cli.packages import load_failure
@@ -82,7 +82,7 @@ def _run(args: list[str]) -> int:
 
         if load_failure(problem) is None:
             raise
-        return report_problem(problem)  # a package that is missing or broken
+        return report_problem(problem)  # a missing or broken package
     if command in ("-h", "--help", "--version"):
         sys.stdout.write(f"w2vlab {__version__}\n" if command == "--version" else _HELP)
         return 0
@@ -91,23 +91,23 @@ def _run(args: list[str]) -> int:
 
 
 def _import_logger(options: list[str]) -> None:
-    """Imports what Weights & Biases imports when a run starts, unless an option names another logger.
+    """Imports the modules that Weights & Biases imports when a run starts, unless an option names another logger.
 
-    For each of its models, pydantic looks through all modules that are there by then. Behind PyTorch's, that takes five
-    times as long.
+    For each of its models, pydantic searches all modules that are loaded. After PyTorch's are, that takes five times as
+    long.
     """
     if any(option.startswith(f"--{name}") for option in options for name in ("trainer.logger", "help", "print_config")):
         return
-    with suppress(Exception):  # a run that needs it says then what is wrong
+    with suppress(Exception):  # a run that needs it reports the error later
         import wandb.sdk.launch.inputs.internal  # noqa: F401
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Has signals end the process with the status that they have during a run; a library may not survive one itself."""
+    """Makes signals end the process with the exit status that they have during a run, while libraries are imported."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"\n{signal.Signals(number).name}: ended before the run had begun.\n".encode())
+        os.write(2, f"\n{signal.Signals(number).name}: ended before the run had started.\n".encode())
         os._exit(128 + number)
 
     before = {}

@@ -1,4 +1,4 @@
-"""How memory is asked of the system, and when Python looks for what nobody needs any more."""
+"""How memory is allocated, and when Python's garbage collector runs."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""What PyTorch looks at in the environment."""
+"""Environment variables of PyTorch."""
 
 
 def use_large_pages() -> None:
-    """Has PyTorch ask for large pages (2 MiB) on Linux, unless the environment says otherwise.
+    """Makes PyTorch allocate large pages (2 MiB) on Linux, unless the environment sets it otherwise.
 
-    A training step on a CPU asks for some gigabytes and gives them back, and the system clears each page anew. With
-    pages of 4 KiB that takes several times as long as to write the memory once; with large ones, a fraction of it.
+    A training step on a CPU allocates and frees some gigabytes, and the system clears each page every time. With pages
+    of 4 KiB that takes several times as long as writing the memory once; with large pages, a fraction of it.
     """
     for name, value in LARGE_PAGES.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
-    """Has Python not look for cycles of objects that nobody needs, unless it does not anyway.
+def without_garbage_collection() -> Iterator[None]:
+    """Disables the garbage collector within this context.
 
-    Imports and a parser make hundreds of thousands of objects that stay. Python would look through all of them again
-    and again on the way, which takes a sixth of the time of the imports.
+    Imports and a parser create hundreds of thousands of objects that stay. Repeated collections would traverse all of
+    them, which takes a sixth of the time of the imports.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -38,8 +38,8 @@ def no_collection() -> Iterator[None]:
 
 
 @contextmanager
-def objects_kept() -> Iterator[None]:
-    """Has Python not look through the objects that are there already when it looks for cycles."""
+def frozen_objects() -> Iterator[None]:
+    """Excludes existing objects from garbage collection within this context."""
     gc.freeze()
     try:
         yield

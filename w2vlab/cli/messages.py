@@ -1,14 +1,13 @@
-"""Boils the messages of jsonargparse down to the key, the rule and the value."""
+"""Shortens the messages of jsonargparse to the key, the rule and the value."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import re
+from argparse import Action
+from collections.abc import Sequence
 
-from lightning.pytorch import callbacks as lightning_callbacks
-
-from w2vlab import callbacks
 from w2vlab.cli.other_names import hint
 from w2vlab.recipes import no_such_file
 from w2vlab.registry import FAMILIES, did_you_mean, family_named, known_names, part_classes, suggest
@@ -27,13 +26,35 @@ _NOISE = (
 )
 
 
-def explain(message: str) -> str:
-    """Says what is wrong in one or two lines.
+_MAX_LISTED = 25
+"""If there are more options than this, the message has only the nearest one."""
+
+
+def known_options(actions: Sequence[Action], name: str) -> str:
+    """Lists the options beside an unknown one, for `trainer.x` those of `trainer`, and the one that was probably meant.
 
     Args:
-        message: What jsonargparse passes to `error()`: the keys from the outside in, and every type that was tried.
+        actions: Options of the parser.
+        name: The unknown one, without dashes.
     """
-    # A callback's base class is not abstract, so it is tried too, and takes no options.
+    options = [action.dest for action in actions if action.option_strings]
+    options = [option for option in options if not re.search(r"help$|^print_", option)]
+    group = name.rpartition(".")[0]
+    siblings = [option for option in options if option.rpartition(".")[0] == group]
+    if siblings and len(siblings) <= _MAX_LISTED:
+        return known_names(name, siblings)
+    if not siblings:  # the mistake is further to the left
+        name, options = name.split(".")[0], [option.split(".")[0] for option in options]
+    return (did_you_mean(name, options) or "`--help` lists the options.").strip()
+
+
+def explain(message: str) -> str:
+    """Returns a message in one or two lines.
+
+    Args:
+        message: Argument of `error()` of jsonargparse: the keys from the outside in, and every type that was tried.
+    """
+    # The base class of callbacks is not abstract, so jsonargparse tries it, too; it has no options.
     message = re.sub(r"\n *- Problem with given class_path 'lightning[\w.]*\.Callback':\n.*", "", message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Expected a dot import path string: (.+)", message):
@@ -47,7 +68,7 @@ def explain(message: str) -> str:
     if found := re.search(r"Option '([\w.]+)' is not accepted \[(.*?)\]", message):
         return _refused_option(key, found[1], found[2], message)
     if found := re.search(r"arguments are required: (.*)", message):
-        missing = [name.partition(".")[2] for name in found[1].split(", ")]  # they begin with the command
+        missing = [name.partition(".")[2] for name in found[1].split(", ")]  # the names start with the command
         which = f" {known_names('', part_classes('model'))}" if "model" in missing else ""
         return f"{' and '.join(f'`{name}`' for name in missing)} must be given, by a flag or in a --config.{which}"
     if found := re.search(r'Linked "(.+)" must be given via "(.+)"', message):
@@ -63,14 +84,24 @@ def _unknown_class(key: str, name: str) -> str:
         return no_such_file(name, f"`{key}`")
     if any(slot in (family.name, family.plural) for family in FAMILIES.values()):
         return suggest(name, family_named(slot).name)
-    known = [*callbacks.__all__, *lightning_callbacks.__all__] if slot == "callbacks" else []
-    advice = did_you_mean(name, known) or f" Give its full import path, as in package.module.{name}."
+    advice = (
+        did_you_mean(name, _known_callbacks() if slot == "callbacks" else [])
+        or f" Give its full import path, as in package.module.{name}."
+    )
     return f"Unknown class '{name}' for `{key}`.{advice}"
 
 
+def _known_callbacks() -> list[str]:
+    from lightning.pytorch import callbacks as lightning_callbacks  # with PyTorch, which other messages do without
+
+    from w2vlab import callbacks
+
+    return [*callbacks.__all__, *lightning_callbacks.__all__]
+
+
 def _refused_option(key: str, name: str, known: str, message: str) -> str:
-    """Tells a mistyped option from a width, which the constructor does take but somebody else fills in."""
-    # A part is named behind its message, the model that it is for before it.
+    """Distinguishes a mistyped option from a width, which the constructor takes but the module supplies."""
+    # The name of a part follows its message; the model before it has the part.
     owners = re.findall(r"Got value: Namespace\(class_path='([\w.]+)'|given class_path '([\w.]+)'", message)
     module, _, owner = (owners[-1][0] or owners[-1][1]).rpartition(".")
     if name in inspect.signature(getattr(importlib.import_module(module), owner)).parameters:
@@ -79,21 +110,35 @@ def _refused_option(key: str, name: str, known: str, message: str) -> str:
 
 
 def _wrong_type(key: str, message: str) -> str | None:
-    # What a union tried comes before the value that it was given; the innermost union is the last to begin.
+    # A union lists its types before the value; the innermost union starts last.
     single = re.search(r"Expected an? (\S.*?)\. Got value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
     union = re.search(r".*Subtypes: \[(.*?)\]\n.*?Given value: (.*?)$", message, re.DOTALL | re.MULTILINE)
     found = single or union
     if not found:
         return None
-    choices = re.fullmatch(r"typing\.Literal\[(.*)\]", found[1])
-    rule = f"one of {choices[1]}" if choices else f"of type {_readable(found[1])}"
-    return f"`{key}` must be {rule}, but is {found[2]}."
+    # YAML takes these words for true and false.
+    advice = " Put quotation marks around it in YAML." if found[2] in ("True", "False") and "'off'" in found[1] else ""
+    return f"`{key}` must be {_rule(found[1])}, but is {found[2]}.{advice}"
+
+
+def _rule(types: str) -> str:
+    """Returns the rule for a value: `one of 'a', 'b' or null` for `typing.Literal['a', 'b'], <class 'NoneType'>`."""
+    choices = re.match(r"typing\.Literal\[([^]]*)\](?:, |$)", types)
+    others = _readable(types[choices.end() :] if choices else types)
+    null = others.endswith("NoneType")
+    others = others.removesuffix("NoneType").removesuffix(", ")
+    rules = []
+    if choices:
+        rules.append(f"one of {choices[1]}" if "," in choices[1] else choices[1])
+    if others:
+        rules.append(f"of type {others}")
+    return " or ".join([*rules, *(["null"] if null else [])])
 
 
 def _readable(types: str) -> str:
     """Leaves the bare names: `int` for `<class 'int'>`, `Literal['a']` for `typing.Literal['a']`."""
     names = re.sub(r"<class '([\w.]+)'>", r"\1", types)
-    return re.sub(r"(?:\w+\.)+(\w+)", r"\1", names).replace(", NoneType", " or null")
+    return re.sub(r"(?:\w+\.)+(\w+)", r"\1", names)
 
 
 def _shortened(key: str, message: str) -> str:

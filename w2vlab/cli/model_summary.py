@@ -1,4 +1,4 @@
-"""What a model is made of, in a table before the run."""
+"""A table of the parts of a model before the run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _COLUMNS = {"Name": "part", "Type": "class", "Params": "parameters"}
 class PartsSummary(ModelSummary):
     """Shows the parts of a model with their parameters.
 
-    Lightning's own table counts operations too, from an example of the input that our modules do not keep: a column of
-    zeros. `w2vlab explain` counts them.
+    Lightning's own table has a column of operations, which would be zeros, because our modules keep no example of the
+    input. `w2vlab explain` counts them.
     """
 
     @staticmethod
@@ -27,12 +27,12 @@ class PartsSummary(ModelSummary):
         *_: Any,
         **__: Any,
     ) -> None:
-        """Prints the table and, below it, how many parameters there are and how many of them learn."""
+        """Prints the table and, below it, the number of parameters and of trained ones."""
         columns = dict(summary_data)
         table = Table(*_COLUMNS.values(), box=None, pad_edge=False, header_style="bold")
         table.columns[-1].justify = "right"
         for name, kind, number in zip(*(columns[name] for name in _COLUMNS), strict=True):
-            own = kind == NOT_APPLICABLE  # of no part, such as the embedding of masked frames
+            own = kind == NOT_APPLICABLE  # parameters outside of parts, such as the embedding of masked frames
             table.add_row("others" if own else name, "" if own else kind, "" if number.strip() == "0" else number)
         console = Console()
         console.print(table, highlight=False)

@@ -1,4 +1,4 @@
-"""What Lightning says in every run, and nobody could act on."""
+"""Filters messages that Lightning shows in every run and that need no action."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ _WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\)",
     "The dirpath has changed from",
     ".*find the monitored key",  # of a run that ends before it validates
-    "You're resuming from a checkpoint that ended before the epoch ended",  # the data module knows its place
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the data module resumes within an epoch
 )
 
 _LINES = (
     "💡",  # services
-    "Seed set to ",  # an option; each process says it
-    "GPU available: False, used: False",  # a GPU that is there is news
+    "Seed set to ",  # it is an option; each process would log it
+    "GPU available: False, used: False",  # a GPU that is found is logged
     "TPU available: False",
     "Trainer already configured with model summary callbacks",  # ours
-    "`Trainer.fit` stopped: `max_steps=",  # as asked for; other reasons are news
+    "`Trainer.fit` stopped: `max_steps=",  # the expected end; other reasons are logged
 )
 
 _LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
 
 
 @contextmanager
-def only_news() -> Iterator[None]:
-    """Leaves out what is no news, until the end of this context."""
+def without_routine_messages() -> Iterator[None]:
+    """Leaves out routine messages and warnings within this context."""
 
-    def is_news(record: logging.LogRecord) -> bool:
+    def is_shown(record: logging.LogRecord) -> bool:
         message = re.sub(r"^\[rank: \d+\] ", "", record.getMessage())
         return not message.startswith(_LINES)
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
-        logger.addFilter(is_news)
+        logger.addFilter(is_shown)
     try:
         with warnings.catch_warnings():
             for message in _WARNINGS:
@@ -45,4 +45,4 @@ def only_news() -> Iterator[None]:
             yield
     finally:
         for logger in loggers:
-            logger.removeFilter(is_news)
+            logger.removeFilter(is_shown)

@@ -1,4 +1,4 @@
-"""The options of fairseq and Hugging Face beside those that do the same here.
+"""The options of fairseq and Hugging Face beside the equivalent ones of w2vlab.
 
 Their names are those of fairseq's configurations (`dataclass/configs.py`, `models/wav2vec/wav2vec2.py`, `wav2vec.py`,
 `tasks/audio_pretraining.py`), and of `Wav2Vec2Config`, `Wav2Vec2FeatureExtractor`, `TrainingArguments` and the script
@@ -17,7 +17,7 @@ class Names(NamedTuple):
     """One option.
 
     Attributes:
-        here: As it is typed here.
+        here: Its name in w2vlab.
         fairseq: Its names in fairseq, without the group, with spaces between them; empty without one.
         hugging_face: The same in transformers.
         note: What differs.
@@ -133,7 +133,7 @@ TABLE = (
 
 
 def hint(typed: str) -> str | None:
-    """Says which option here does what an unknown one does in fairseq or transformers; None where it is in neither.
+    """Returns the equivalent of an unknown option that fairseq or transformers has; None if neither has it.
 
     Args:
         typed: With or without its group, with dashes or underscores: `--optimization.max_update`, `mask-prob`.
@@ -149,7 +149,7 @@ def hint(typed: str) -> str | None:
 
 
 def _is_typo(typed: str, here: str) -> bool:
-    """Tells `trainr.max_steps`, which is only misspelt."""
+    """Whether an option is only misspelt, such as `trainr.max_steps`."""
     first, first_here = typed.partition(".")[0], here.partition(".")[0]
     last, last_here = typed.rpartition(".")[2], here.rpartition(".")[2]
     return last == last_here and first != first_here and bool(did_you_mean(first, [first_here]))

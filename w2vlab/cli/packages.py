@@ -1,4 +1,4 @@
-"""The packages that w2vlab needs: which versions were tested, which are installed, and which one cannot be loaded.
+"""The packages that w2vlab needs: tested versions, installed versions, and packages that cannot be loaded.
 
 Nothing here imports any of them, because each may be missing or broken.
 """
@@ -20,13 +20,13 @@ _MODULES = {"pyyaml": "yaml"}
 """Distributions whose module has another name."""
 
 _LOCK = "requirements.lock"
-"""Versions that were tested together: beside the package in a clone, within it where it is installed."""
+"""Versions that were tested together: beside the package in a clone, within it if it is installed."""
 
 
 def requirements() -> dict[str, str]:
     """Returns the version ranges of the packages that every installation needs, as `">=2.11.0,<2.15"`, by distribution.
 
-    They are what the installed w2vlab says of itself; in a clone that is not installed, what `pyproject.toml` says.
+    They come from the metadata of the installed w2vlab; in a clone that is not installed, from `pyproject.toml`.
     """
     try:
         lines = metadata("w2vlab").get_all("Requires-Dist") or []
@@ -49,7 +49,7 @@ def python_range() -> str:
 
 
 def installed(distribution: str) -> str | None:
-    """Returns the version of a distribution that is installed; None where there is none."""
+    """Returns the installed version of a distribution; None if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -70,9 +70,9 @@ class LoadFailure:
 
 
 def load_failure(problem: BaseException) -> LoadFailure | None:
-    """Returns the package that `problem` says cannot be loaded; None where it is about something else.
+    """Returns the package that could not be loaded according to `problem`; None if the problem is another one.
 
-    That is one that is not there, or the innermost one whose import was under way.
+    It is a missing package, or the innermost one whose import was running.
     """
     needed = {module_of(name): name for name in requirements()}
     found: BaseException | None = problem
@@ -85,7 +85,7 @@ def load_failure(problem: BaseException) -> LoadFailure | None:
 
 
 def load_error(distribution: str, why: str) -> str:
-    """Says in a line that a package cannot be loaded, and in which version; `why` is what its import said."""
+    """Returns a line about a package that cannot be loaded, with its version; `why` is the error of its import."""
     found = installed(distribution)
     if found is None:
         return f"{distribution} is not installed."
@@ -94,20 +94,20 @@ def load_error(distribution: str, why: str) -> str:
 
 
 def reason(problem: BaseException) -> str:
-    """Returns what an exception says, or the one that it gives as its cause, in a line."""
-    while problem.__cause__ is not None:  # PyTorch only names the library, and the system what is missing in it
+    """Returns the message of an exception, or of its cause, in a line."""
+    while problem.__cause__ is not None:  # PyTorch names only the library; the error of the system has the reason
         problem = problem.__cause__
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return (lines[0] if lines else type(problem).__name__).rstrip(".")
 
 
 def repair(distribution: str) -> str:
-    """Says what to do about a package that cannot be loaded."""
+    """Returns how to repair a package that cannot be loaded."""
     # torchaudio is compiled for the torch that it was released with.
     names = ("torch", "torchaudio") if distribution in ("torch", "torchaudio") else (distribution,)
     lock = _lock_file()
     locked = dict(re.findall(r"^([\w.-]+)==([\w.+-]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)) if lock else {}
-    # pip leaves a package alone that has the right version, even where its files are broken.
+    # pip does not reinstall a package of the right version, even if its files are broken.
     again = "--force-reinstall --no-deps " if all(installed(name) == locked.get(name, "") for name in names) else ""
     return f"Install what was tested together: pip install {again}-c {_shortest(lock)} {' '.join(names)}"
 
@@ -142,7 +142,7 @@ def _importing(traceback: TracebackType | None, needed: dict[str, str]) -> str |
 
 
 def _project() -> dict[str, Any]:
-    """Returns what a clone says of the package; nothing elsewhere."""
+    """Returns the metadata of the package in a clone; empty elsewhere."""
     file = Path(w2vlab.__file__).parents[1] / "pyproject.toml"
     try:
         project: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))["project"]

@@ -1,4 +1,4 @@
-"""The parser of `w2vlab fit` and `validate`: as Lightning's, but an error says in a line what to change."""
+"""The parser of `w2vlab fit` and `validate`: Lightning's, with error messages of one line."""
 
 from __future__ import annotations
 
@@ -8,24 +8,17 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from copy import deepcopy
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from w2vlab.cli.messages import explain
+from w2vlab.cli.messages import explain, known_options
 from w2vlab.cli.other_names import hint
-from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file
-from w2vlab.plain_data import parse_yaml, read_text
-from w2vlab.registry import did_you_mean, known_names
+from w2vlab.cli.recipe_arguments import PARSER_MODE, is_file, missing_file, read_config
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("_typed", default=())
 """The command line that the outermost parser parses."""
-
-_MAX_LISTED = 25
-"""More options than this are not listed: only the nearest one is of use then."""
 
 
 class RunParser(LightningArgumentParser):
@@ -37,14 +30,14 @@ class RunParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "parser_mode": PARSER_MODE})
-        self.allow_abbrev = False  # or half a name would silently set the option that happens to begin like that
+        self.allow_abbrev = False  # otherwise a part of a name would silently set an option that begins with it
 
     def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
         """Returns the defaults, without the options of the classes among them.
 
-        jsonargparse fills those in at the end, for the classes that there are then. With them from the start, the class
-        in the place of a default would take over the default's own values wherever it has an option of the same name:
-        Adam the weight decay of AdamW.
+        jsonargparse fills those in at the end, for the final classes. If they were there from the start, a class that
+        replaces a default one would inherit its default values for options of the same name: Adam the weight decay of
+        AdamW.
         """
         defaults: Namespace = super().get_defaults(*args, **kwargs)
         for action in self._actions:
@@ -53,25 +46,25 @@ class RunParser(LightningArgumentParser):
         return defaults
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints what is wrong and exits with status 2, or raises in a nested parser."""
+        """Prints the error and exits with status 2, or raises in a nested parser."""
         if not self.exit_on_error:
-            # Only here is it known what the part does accept.
+            # The options of the part are known only here.
             refused = re.fullmatch(r"Option '([\w.]+)' is not accepted", message)
-            super().error(f"{message} [{self._known_options(refused[1])}]" if refused else message, ex)
+            super().error(f"{message} [{known_options(self._actions, refused[1])}]" if refused else message, ex)
         unknown = re.match(
             r"unrecognized arguments: ([^\s=]+)|(?:Group '([\w.]+)'|.*) does not accept option '([\w.]+)'", message
         )
         if unknown:
             name = unknown[1] or f"--{'.'.join(filter(None, unknown.groups()))}"
             parser = getattr(ex, "subcommand_parser", None) or self
-            message = f"Unknown argument {name}. {hint(name) or parser._known_options(name.lstrip('-'))}"
+            message = f"Unknown argument {name}. {hint(name) or known_options(parser._actions, name.lstrip('-'))}"
         sys.stderr.write(f"error: {explain(message)}\n")
         self.exit(2)
 
     def parse_args(  # type: ignore[override]  # jsonargparse itself takes more than argparse
         self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any
     ) -> Namespace:
-        """Parses, and remembers what was typed for the parsers of the parts."""
+        """Parses, and keeps the command line for the parsers of the parts."""
         before = _typed.set(_typed.get() or tuple(args or ()))
         try:
             parsed: Namespace = super().parse_args(args, *rest, **kwargs)
@@ -80,9 +73,9 @@ class RunParser(LightningArgumentParser):
             _typed.reset(before)
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """Returns the help; that of a part has its options as they are typed.
+        """Returns the help; that of a part shows its options with their full names.
 
-        The parser of a part knows the slot alone (`quantizer`), not where it is (`model.quantizer`).
+        The parser of a part knows only the name of the slot (`quantizer`), not its path (`model.quantizer`).
         """
         slot = re.match(r"Help for --([\w.]+)\.help=", self.description or "")
         options = [word.partition("=")[0] for word in _typed.get()]
@@ -98,44 +91,26 @@ class RunParser(LightningArgumentParser):
         text: str = super().format_help(*args, **kwargs)
         return text
 
-    def _known_options(self, name: str) -> str:
-        """Says which options there are beside `name`; for `trainer.x`, those of `trainer`."""
-        options = [action.dest for action in self._actions if action.option_strings]
-        options = [option for option in options if not re.search(r"help$|^print_", option)]
-        group = name.rpartition(".")[0]
-        siblings = [option for option in options if option.rpartition(".")[0] == group]
-        if siblings and len(siblings) <= _MAX_LISTED:
-            return known_names(name, siblings)
-        if not siblings:  # the mistake is further to the left
-            name, options = name.split(".")[0], [option.split(".")[0] for option in options]
-        return (did_you_mean(name, options) or "`--help` lists what there is.").strip()
-
 
 _SEED = "`model.seed` must not be given: it follows `seed_everything`."
 
 
 def command_line_problem(args: list[str]) -> str | None:
-    """Says what jsonargparse would not: which file is none or no YAML mapping, and that a seed would be overwritten."""
+    """Returns an error that jsonargparse would not report well: an invalid file, or a seed without effect."""
     flags = [arg.partition("=")[::2] for arg in args]
     flags += [(name, value) for name, value in pairwise(args) if name.startswith("-") and "=" not in name]
     for name, value in flags:
         if name in ("--model.seed", "--model.init_args.seed"):
             return _SEED
-        # jsonargparse would take it for a class, and say which ones there are.
-        if problem := missing_file(name, value):
-            return problem
+        # jsonargparse would interpret the path as a class, and list the known ones.
+        if missing := missing_file(name, value):
+            return missing
         if name not in ("-c", "--config") or not is_file(value):
             continue
         try:
-            content = parse_yaml(read_text(Path(value)))
-        except yaml.MarkedYAMLError as mistake:
-            line = mistake.problem_mark.line + 1 if mistake.problem_mark else "?"
-            return f"The config {value} must be valid YAML, but in line {line}: {mistake.problem}."
-        except (OSError, ValueError) as why:
-            return f"The config {value} cannot be used: {why}."
-        if not isinstance(content, dict):
-            return f"The config {value} must be a mapping of keys to values, but is: {content}"
-        model = content.get("model")
+            model = read_config(value).get("model")
+        except ValueError as problem:
+            return str(problem)
         if isinstance(model, dict) and "seed" in (model.get("init_args") or {}):
             return _SEED
     return None

@@ -1,4 +1,4 @@
-"""`w2vlab parts [FAMILY]`: what can be chosen for each slot."""
+"""`w2vlab parts [FAMILY]`: the parts for each slot."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from w2vlab.registry import FAMILIES, family_named
 _HELP = f"""\
 Usage: w2vlab parts [FAMILY]
 
-Lists the parts that can be chosen by name, those of installed plugins included.
+Lists the parts that can be chosen by name, including those of installed plugins.
 
 Families: {", ".join(family.plural for family in FAMILIES.values())}.
 The options of a part: w2vlab fit --model=MaskedPrediction --model.quantizer.help KMeansQuantizer
 """
 
 _PLAIN_WIDTH = 200
-"""Columns where the output is no terminal and its width unknown."""
+"""Columns if the output is not a terminal."""
 
 
 def run(args: list[str]) -> int:
@@ -42,7 +42,7 @@ def run(args: list[str]) -> int:
         sys.stderr.write(f"error: {problem}\n")
         return 2
     catalog = Catalog()
-    table = Table("family", "name", "what it is", "paper", box=None, pad_edge=False, header_style="bold")
+    table = Table("family", "name", "description", "paper", box=None, pad_edge=False, header_style="bold")
     table.columns[1].no_wrap = True
     for family in families:
         for part in catalog.parts(family):

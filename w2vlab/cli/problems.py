@@ -1,15 +1,41 @@
-"""How what a user can change is told: in a line, without a traceback unless it is asked for."""
+"""How messages and errors that a user can act on are shown: in a line, with a traceback only on request."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from w2vlab.cli.packages import load_error, load_failure, repair
 
 
+def user_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Returns the exceptions that constructors, options and data raise if the user can change something, and `others`.
+
+    It is a function, because one of them comes with Lightning, which takes seconds to import.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    return ValueError, RuntimeError, FileNotFoundError, MisconfigurationException, *others
+
+
+@contextmanager
+def messages_shown(level: int = logging.INFO) -> Iterator[None]:
+    """Shows messages of the package's loggers from `level` on, on the standard error stream, within this context."""
+    messages, handler = logging.getLogger("w2vlab"), logging.StreamHandler()
+    messages.setLevel(logging.INFO)
+    handler.setLevel(level)
+    messages.addHandler(handler)
+    try:
+        yield
+    finally:
+        messages.removeHandler(handler)
+
+
 def report_problem(problem: BaseException) -> int:
-    """Writes what is wrong without a traceback, unless `W2VLAB_TRACEBACK=1` asks for it; returns the exit status."""
+    """Writes an error without a traceback, unless `W2VLAB_TRACEBACK=1` asks for it; returns the exit status."""
     if os.environ.get("W2VLAB_TRACEBACK") == "1":
         raise problem
     sys.stderr.write(f"error: {message_of(problem)}\n(W2VLAB_TRACEBACK=1 shows where)\n")
@@ -17,10 +43,10 @@ def report_problem(problem: BaseException) -> int:
 
 
 def message_of(problem: BaseException) -> str:
-    """Returns what is wrong: which package cannot be loaded, or what a constructor said of its options."""
+    """Returns the message of an error: a package that cannot be loaded, or that of a constructor about its options."""
     if failure := load_failure(problem):
-        told = load_error(failure.package, failure.why)
-        return f"{told} {repair(failure.package)} (`w2vlab doctor` looks at the rest)."
+        message = load_error(failure.package, failure.why)
+        return f"{message} {repair(failure.package)} (`w2vlab doctor` checks the rest)."
     problems = [problem]
     while str(problem).startswith("Does not validate") and problem.__cause__ is not None:
         problem = problem.__cause__  # out of jsonargparse's list of the types that it tried for the slot

@@ -1,4 +1,4 @@
-"""The learning rate in the log, at the update that it is of."""
+"""Logs the learning rate at the right update."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 
 
 class RateMonitor(LearningRateMonitor):
-    """A `LearningRateMonitor` that logs at the right update where a run resumes behind a validation.
+    """A `LearningRateMonitor` that logs at the right update if a run resumes after a validation.
 
-    There Lightning has counted an update too many, which `RunCheckpoint` mends only behind all other callbacks.
+    Lightning has counted an update too many then, which `RunCheckpoint` corrects only after all other callbacks.
     """
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Names of shipped files in the place of paths: on the command line of a run, and inside of YAML files."""
+"""Names of shipped files in place of paths: on the command line of a run, and within YAML files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import get_loader, set_loader
 
-from w2vlab.plain_data import check_yaml
+from w2vlab.plain_data import check_yaml, parse_yaml, read_text
 from w2vlab.recipes import ENDING, RUN_FOLDERS, find_recipe, no_such_file, recipe_path
 from w2vlab.registry import FAMILIES
 
 PARSER_MODE = "w2vlab"
-"""How jsonargparse is asked for YAML in which names of shipped files are paths."""
+"""jsonargparse's name of our loader for YAML, in which names of shipped files are replaced by paths."""
 
 _SLOTS = {
     *("callbacks", "logger", "model", "frames"),
@@ -24,10 +24,10 @@ _SLOTS = {
 
 
 def with_recipe_paths(args: Sequence[str]) -> list[str]:
-    """Returns the options of a run with the path of the shipped file where they have its name.
+    """Returns the options of a run, with names of shipped files replaced by their paths.
 
     Raises:
-        ValueError: A name could be that of several.
+        ValueError: A name is ambiguous.
     """
     found = []
     words = iter(args)
@@ -37,7 +37,7 @@ def with_recipe_paths(args: Sequence[str]) -> list[str]:
             continue
         option, equals, value = word.partition("=")
         if equals:
-            # An agent of Weights & Biases hands null on as Python writes it, and so do people.
+            # An agent of Weights & Biases writes null as None, and so do people.
             found.append(f"{option}={'null' if value == 'None' else _path_or_text(option, value)}")
             continue
         found.append(option)
@@ -47,18 +47,38 @@ def with_recipe_paths(args: Sequence[str]) -> list[str]:
 
 
 def missing_file(option: str, value: str) -> str | None:
-    """Says that an option names a file that there is not, neither as a path nor among those shipped; None otherwise."""
+    """Returns an error if an option names a file that is neither a path nor a recipe; None otherwise."""
     key = option.lstrip("-").rstrip("+")
     if not value or is_file(value):
         return None
     if key in ("c", "config"):
-        # The options themselves may stand there as well.
+        # It may be the options themselves.
         is_name = value != "-" and not set(value) & set("{:\n")
         return no_such_file(value, "`config`") if is_name else None
     in_run = key.partition(".")[0] in ("model", "trainer")
     names_file = value.endswith((ENDING, ".yml")) or ("/" in value and _is_slot(key))
     is_name = names_file and not set(value) & set("{[:\n ")
     return no_such_file(value, f"`{key}`") if in_run and is_name else None
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Returns the content of a config file.
+
+    Raises:
+        ValueError: It is not a file, cannot be read, or is not a mapping in YAML.
+    """
+    if not is_file(path):
+        raise ValueError(f"`config` must be a file that exists, but is {path}.")
+    try:
+        content = parse_yaml(read_text(Path(path)))
+    except yaml.MarkedYAMLError as mistake:
+        line = mistake.problem_mark.line + 1 if mistake.problem_mark else "?"
+        raise ValueError(f"The config {path} must be valid YAML, but in line {line}: {mistake.problem}.") from None
+    except (OSError, ValueError) as why:
+        raise ValueError(f"The config {path} cannot be used: {why}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"The config {path} must be a mapping of keys to values, but is: {content}")
+    return content
 
 
 def _may_be_a_file(option: str) -> bool:
@@ -77,7 +97,7 @@ def _path_or_text(option: str, value: str) -> str:
 
 
 def _located(key: str, value: str) -> str:
-    """Returns the path of a shipped file for its name, and whatever else a value is as it is."""
+    """Returns the path of a shipped file for its name, and any other value unchanged."""
     if not (value.endswith(ENDING) or ("/" in value and _is_slot(key))) or is_file(value):
         return value
     name = find_recipe(value)
@@ -85,7 +105,7 @@ def _located(key: str, value: str) -> str:
 
 
 def is_file(text: str) -> bool:
-    """Tells whether there is a file at a path; options in a line are none, and may be longer than a path can be."""
+    """Whether there is a file at a path; it may also be options, which can be longer than the longest path."""
     try:
         return Path(text).is_file()
     except (OSError, ValueError):
@@ -98,7 +118,7 @@ def _is_slot(key: str) -> bool:
 
 
 def _load(text: str) -> Any:
-    """Loads YAML. jsonargparse calls this in the folder of the file, from which paths in it are looked for."""
+    """Loads YAML. jsonargparse calls this in the folder of the file, to which its paths are relative."""
     check_yaml(text)
     return _with_paths(get_loader("yaml")(text), "")
 
@@ -108,7 +128,7 @@ def _with_paths(value: Any, key: str) -> Any:
         return {name: _with_paths(inner, key if name == "init_args" else str(name)) for name, inner in value.items()}
     if isinstance(value, list):
         return [_with_paths(inner, key) for inner in value]
-    # A text by itself is a value of the command line, which is looked at with its option.
+    # Text without a key is a value of the command line, which is handled with its option.
     return _located(key, value) if key and isinstance(value, str) else value
 
 

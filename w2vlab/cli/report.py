@@ -1,15 +1,17 @@
-"""`w2vlab report`: runs side by side."""
+"""`w2vlab report`: a comparison of runs."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal
 
 from rich.console import Console
 
+from w2vlab.cli.command_parser import CommandParser, names
 from w2vlab.cli.problems import report_problem
 from w2vlab.files import SWEEP_RECORD
 from w2vlab.reports.reading import read, the_run
@@ -18,81 +20,73 @@ from w2vlab.reports.repeating import command_of
 from w2vlab.reports.report import Report, as_plain, make_report
 
 _PLAIN_WIDTH = 300
-"""Columns where the output is no terminal: a row stays one line."""
-
-_FORMATS = ("terminal", "markdown", "latex", "csv")
-
-_HELP = """\
-Usage: w2vlab report RUN… [OPTIONS]
-       w2vlab report --repeat RUN
-
-Lays runs side by side: mean and standard deviation over seeds, differences from a baseline with a 95 % confidence
-interval, and what they cost. RUN is the folder of a run or of a sweep, or one with any of these below it; a folder of
-Weights & Biases; or wandb:ENTITY/PROJECT, with /GROUP or /RUN behind it if wanted.
-
-  w2vlab report runs/sweeps/quantizers_small
-  w2vlab report runs/w2vlab --by model.quantizer,model.quantizer.codebook_size --baseline GumbelQuantizer
-  w2vlab report --repeat runs/w2vlab/ID | sh
-
-Options:
-  --by KEY[,KEY…]       Options to group runs by; by default a sweep's parameters, or the fewest in which runs differ.
-  --metric NAME[,…]     What to compare; by default evaluations, and validations where a run has none.
-  --baseline GROUP      The group that the others are compared with; by default the first.
-  --format FORMAT       terminal, markdown, latex or csv (terminal).
-  --folder DIR          Where report.md, .tex, .csv and .json and pictures go: the sweep's folder, else report.
-  --repeat RUN          Print the command that repeats a run, and do nothing else.
-"""
+"""Columns if the output is not a terminal, so that a row stays one line."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\nSee w2vlab report --help.\n")
+@dataclass(kw_only=True)
+class ReportOptions:
+    """Compares runs: mean and standard deviation over seeds, differences from a baseline, and cost.
+
+    Differences have a 95 % confidence interval. A run is the folder of a run or of a sweep, or a folder with any of
+    these below it; a folder of Weights & Biases; or wandb:ENTITY/PROJECT, optionally followed by /GROUP or /RUN.
+
+      w2vlab report runs/sweeps/quantizers_small
+      w2vlab report runs/w2vlab --by model.quantizer,model.quantizer.codebook_size --baseline GumbelQuantizer
+      w2vlab report --repeat runs/w2vlab/ID | sh
+
+    Attributes:
+        runs: Folders of runs, or runs of Weights & Biases.
+        by: Options to group runs by, with commas between; by default a sweep's parameters, or the fewest options in
+            which runs differ.
+        metric: Metrics to compare, with commas between; by default evaluations, and validations of runs without one.
+        baseline: The group that the others are compared with; by default the first.
+        format: Format of the printed table.
+        folder: Folder of report.md, .tex, .csv and .json and of pictures; by default the sweep's folder, else report.
+        repeat: Only print the command that repeats this run.
+    """
+
+    runs: list[str] = field(default_factory=list)
+    by: list[str] | str | None = None
+    metric: list[str] | str | None = None
+    baseline: str | None = None
+    format: Literal["terminal", "markdown", "latex", "csv"] = "terminal"
+    folder: Path | None = None
+    repeat: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.repeat is not None and self.runs:
+            raise ValueError("--repeat takes one run, and no others beside it.")
+        if self.repeat is None and not self.runs:
+            raise ValueError(
+                "report needs at least one RUN: the folder of a run or of a sweep, or wandb:ENTITY/PROJECT."
+            )
+        self.by = None if self.by is None else names(self.by, "by")
+        self.metric = None if self.metric is None else names(self.metric, "metric")
 
 
-def run(options: list[str]) -> int:
+def run(words: Sequence[str]) -> int:
     """Reports on runs.
 
     Args:
-        options: What follows `report` on the command line.
+        words: What follows `report` on the command line.
 
     Returns:
         Exit status: 0 done, 1 it cannot be done, 2 wrong usage.
     """
-    if options in (["-h"], ["--help"]):
-        sys.stdout.write(_HELP)
-        return 0
-    parser = _Parser("w2vlab report", add_help=False, allow_abbrev=False)
-    parser.add_argument("runs", nargs="*")
-    parser.add_argument("--by", type=_names)
-    parser.add_argument("--metric", type=_names)
-    parser.add_argument("--baseline")
-    parser.add_argument("--format", choices=_FORMATS, default="terminal")
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--repeat")
-    own = parser.parse_args(options)
-    if own.repeat is not None and own.runs:
-        parser.error("--repeat takes one run, and no others beside it.")
-    if own.repeat is None and not own.runs:
-        parser.error("report needs at least one RUN: the folder of a run or of a sweep, or wandb:ENTITY/PROJECT.")
+    options = CommandParser(ReportOptions, "report", "runs").parse(words)
     try:
-        if own.repeat is not None:
-            sys.stdout.write(command_of(the_run(own.repeat)))
+        if options.repeat is not None:
+            sys.stdout.write(command_of(the_run(options.repeat)))
             return 0
-        report = make_report(read(own.runs), own.by, own.metric, own.baseline)
+        by, metric = (None if value is None else list(value) for value in (options.by, options.metric))
+        report = make_report(read(options.runs), by, metric, options.baseline)
         cells = cells_of(report)
-        _show(report, cells, own.format)
-        written = _write(report, cells, own.folder or _folder(own.runs))
+        _show(report, cells, options.format)
+        written = _write(report, cells, options.folder or _folder(options.runs))
     except (ValueError, OSError) as problem:
         return report_problem(problem)
     sys.stderr.write(f"{written}\n")
     return 0
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"must be names with commas between them, but is {text!r}.")
-    return names
 
 
 def _folder(runs: list[str]) -> Path:

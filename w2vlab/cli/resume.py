@@ -1,4 +1,4 @@
-"""The one place that decides which checkpoint a run resumes from, and says so."""
+"""Decides which checkpoint a run resumes from, and logs it."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ _OF_THE_TRAINER = (
 """Options of the trainer that numbers depend on."""
 
 _PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
-"""What Lightning calls its precisions, by what else it takes for them."""
+"""Lightning's names of precisions, by other spellings that it accepts."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins that resumes.
+    """The checkpoint from which a run resumes.
 
     Attributes:
-        checkpoint: The file, which was read as a whole.
-        update: Updates that are done.
-        folder: Of the run that wrote it; None where that is not known.
-        config: That run's options; None where the checkpoint has none.
-        validation_is_due: Whether that run ended before or within the validation at this place.
-        is_newest: Whether the run has no usable checkpoint that is further.
+        checkpoint: The file, which has been read completely.
+        update: Number of updates done.
+        folder: Folder of the run that wrote it; None if unknown.
+        config: Options of that run; None if the checkpoint does not have them.
+        validation_is_due: Whether that run ended before or during the validation at this update.
+        is_newest: Whether it is the usable checkpoint with the most updates of the run.
     """
 
     checkpoint: Path
@@ -61,21 +61,21 @@ class Start:
 
 
 def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start | None:
-    """Decides which checkpoint a run resumes from, and says which one and why.
+    """Decides which checkpoint a run resumes from, and logs which one and why.
 
     `last` is the newest run of this run's own root folder, never one outside of it or of a root folder inside it. Of
-    that run it is `last.ckpt`; where that cannot be used, the one before it, else the newest of the others. A run that
-    has checkpoints, but none that can be used, is an error: to start from the beginning would pass off a new model as
-    the old one. A path is that file, and for a `last.ckpt` that cannot be used the same ones in its folder.
+    that run it is `last.ckpt`; if that cannot be used, the one before it, else the newest of the others. A run with
+    checkpoints of which none can be used is an error, because a start from the beginning would present a new model as
+    the old one. A path is that file; for a `last.ckpt` that cannot be used, the same fallbacks in its folder.
 
     Args:
         ckpt_path: As typed: `last`, a path, or None to start from the beginning.
         roots: Where the run keeps its files.
-        training: Whether training is to be resumed; to validate, the weights are enough.
+        training: Whether to resume training; a validation needs only the weights.
 
     Raises:
-        ValueError: No checkpoint that may be meant can be used.
-        FileNotFoundError: There is none to validate.
+        ValueError: None of the candidates can be used.
+        FileNotFoundError: There is no checkpoint to validate.
     """
     if ckpt_path is None:
         return None
@@ -83,7 +83,7 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
     if ckpt_path == "last":
         folders, others = roots.checkpoint_folders()
         if not folders:
-            _begin(roots, others, training)
+            _start_from_beginning(roots, others, training)
             return None
         checkpoint = _usable(_newest_first(folders[0]), training)
         found = f", of the newest of {count(len(folders), 'run')} below {roots}" if len(folders) > 1 else ""
@@ -94,17 +94,17 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
     return start
 
 
-def _begin(roots: RunRoots, others: list[Path], training: bool) -> None:
+def _start_from_beginning(roots: RunRoots, others: list[Path], training: bool) -> None:
     text = f"There is no {LAST} below {roots}"
     if others:
-        text += f" but of runs with a root folder of their own ({', '.join(map(str, others[:3]))})"
+        text += f" except for runs with another root folder ({', '.join(map(str, others[:3]))})"
     if not training:
         raise FileNotFoundError(f"`ckpt_path` is 'last', but t{text[1:]}.")
     rank_zero_info(f"{text}: starting from the beginning.")
 
 
 def _named(path: Path, training: bool) -> Path:
-    """Returns the checkpoint that was named or, of a last one that cannot be used, what stands in for it."""
+    """Returns the checkpoint that was named; for a last one that cannot be used, its fallback."""
     last = path.name == LAST
     if not (path.is_file() or (last and previous_of(path).is_file())):
         hint = "" if path.exists() else ", which does not exist"
@@ -119,7 +119,7 @@ def _named(path: Path, training: bool) -> Path:
 def _newest_first(folder: Path) -> list[Path]:
     """Returns the checkpoints of a run, the one to resume from first.
 
-    A folder that is not a run's may hold other models beside the last one.
+    A folder that does not belong to a run may contain other models beside the last one.
     """
     last = [path for path in (folder / LAST, previous_of(folder / LAST)) if path.exists() or path.is_symlink()]
     of_a_run = (folder.parent / RUN_RECORD).is_file()
@@ -140,13 +140,13 @@ def _usable(paths: list[Path], training: bool) -> Path:
         if why is not None:
             problems.append(f"{path} is {why}")
         elif path.stem.removesuffix(PREVIOUS) == Path(LAST).stem:
-            _say_what_stands_in(problems, path)
+            _log_fallback(problems, path)
             return path
         else:
             others.append((_update_of(path), path.stat().st_mtime, path))
     if others:
         path = max(others)[2]
-        _say_what_stands_in(problems, path)
+        _log_fallback(problems, path)
         return path
     raise ValueError(
         f"`ckpt_path` must be a checkpoint that can be used, but of this run none can: {'; '.join(problems)}. Name one "
@@ -154,7 +154,7 @@ def _usable(paths: list[Path], training: bool) -> Path:
     )
 
 
-def _say_what_stands_in(problems: list[str], path: Path) -> None:
+def _log_fallback(problems: list[str], path: Path) -> None:
     if problems:
         _warn("%s. Using %s in its place.", "; ".join(problems), path)
 
@@ -173,7 +173,7 @@ def _start(path: Path) -> Start:
 
 
 def _run_of(path: Path, checkpoint: dict[str, Any]) -> Path | None:
-    """Returns the folder of the run that wrote a checkpoint: the one around it, or the one that is written in it."""
+    """Returns the folder of the run that wrote a checkpoint: the one around it, or the one that it records."""
     recorded = ((checkpoint.get("callbacks") or {}).get("RunReport") or {}).get("folder")
     places = [path.parent.parent, *([Path(recorded)] if isinstance(recorded, str) else [])]
     return next((place for place in places if (place / RUN_RECORD).is_file()), None)
@@ -185,17 +185,17 @@ def _warn(text: str, *values: object) -> None:
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, list[Any]]:
-    """Names every option that numbers depend on and that is not what it was in the checkpoint, with a warning.
+    """Warns of every option that numbers depend on and that differs from the checkpoint.
 
-    These are the options of the model (with its optimiser), of the data, and some of the trainer. The options at hand
-    are the ones that count, as everywhere; nothing is taken over from the checkpoint.
+    These are the options of the model (with its optimiser), of the data, and some of the trainer. The current options
+    are the valid ones, as everywhere; none is taken from the checkpoint.
 
     Args:
         saved: The checkpoint's config.
         current: This run's.
 
     Returns:
-        What each was, and what it is now.
+        The old and the new value of each.
     """
     before, now = (dict(_compared(config)) for config in (saved, current))
     changed: dict[str, list[Any]] = {}
@@ -221,7 +221,7 @@ def command_to_resume(args: list[str], checkpoint: Path, new_run: bool = False) 
     Args:
         args: Those that started the run, without the program's name.
         checkpoint: The file.
-        new_run: Whether their run was a new one; what resumes it is not.
+        new_run: Whether their run was a new one; the resumed run is not.
     """
     words = [*without_options(args, "ckpt_path", "new_run"), f"--ckpt_path={checkpoint}"]
     return shlex.join(["w2vlab", *words, *(["--new_run=false"] if new_run else [])])

@@ -1,4 +1,4 @@
-"""Where a run may look for its own checkpoints: where it writes them itself."""
+"""The folders in which a run searches for its own checkpoints: those that it writes to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunRoots:
 
     Attributes:
         root: `trainer.default_root_dir`.
-        logs: The first logger's folder, which may be elsewhere and hold runs of other root folders too.
+        logs: The first logger's folder, which may be elsewhere and contain runs of other root folders, too.
         checkpoints: `checkpoint.dirpath`, if it is given.
     """
 
@@ -35,9 +35,9 @@ class RunRoots:
         return self.logs.resolve().is_relative_to(self.root.resolve())
 
     def checkpoint_folders(self) -> tuple[list[Path], list[Path]]:
-        """Returns the folders with checkpoints of this root's runs, newest first, and the roots of those left out.
+        """Returns the folders with checkpoints of this root's runs, newest first, and the roots of the others.
 
-        A run whose own root folder lies inside this one, such as a job's or a trial's, is another root's.
+        A run whose root folder is inside this one, such as that of a job or a trial, belongs to the other root.
         """
         if self.checkpoints is not None:
             return [self.checkpoints] if any(self.checkpoints.glob("*.ckpt")) else [], []
@@ -57,7 +57,7 @@ class RunRoots:
         if recorded == root:
             return True
         inside = folder.is_relative_to(root)
-        # Whoever copies or renames a folder moves what is in it with it.
+        # A folder that was copied or renamed has moved with its content.
         of_another = recorded is not None and recorded.is_relative_to(root) and folder.is_relative_to(recorded)
         return inside and not of_another
 
@@ -70,13 +70,13 @@ def _with_checkpoints(place: Path) -> Iterator[Path]:
 
 
 def _written(folder: Path) -> float:
-    """Returns when the last checkpoint of a folder was written."""
+    """Returns the time at which the last checkpoint of a folder was written."""
     names = (folder / LAST, previous_of(folder / LAST), *folder.glob("*.ckpt"))
     return next((path.stat().st_mtime for path in names if path.exists()), 0.0)
 
 
 def recorded_root(run: Path) -> Path | None:
-    """Returns the root folder that a run says it has been given; None where nothing does that can be read."""
+    """Returns the root folder in the record of a run; None if it cannot be read."""
     try:
         record = read_json(run / RUN_RECORD)
         start: dict[str, Any] = record["continued"][-1] if record.get("continued") else record
@@ -87,5 +87,5 @@ def recorded_root(run: Path) -> Path | None:
 
 
 def _configured_root(path: Path) -> str:
-    """Returns the root folder in a configuration, of a run whose record does not have it."""
+    """Returns the root folder in the configuration of a run, for records without it."""
     return str(read_yaml(path)["trainer"]["default_root_dir"])

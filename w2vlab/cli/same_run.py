@@ -1,4 +1,4 @@
-"""A run that resumes continues where it was: in the same folder, and as the same run of Weights & Biases."""
+"""A resumed run continues in the same folder, and as the same run of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from w2vlab.files import write_whole
 from w2vlab.types import RunError
 
 _ASIDE = ".before"
-"""What a table is called while its logger is made, which would delete it."""
+"""Ending of the name of a table while its logger is created, because the logger would delete the table."""
 
 
-class SameStart(Callback):
-    """Ends a run whose processes would not begin at the same place: each looks for its checkpoint by itself.
+class SameCheckpoint(Callback):
+    """Ends a run whose processes would resume from different checkpoints, because each searches for its own.
 
     Attributes:
-        start: What this process resumes from; None where it begins anew.
+        start: The checkpoint of this process; None if it starts from the beginning.
     """
 
     def __init__(self) -> None:
         self.start: Start | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compares the processes, before any of them waits for what another one does not do.
+        """Compares the processes before they could wait for each other forever.
 
         Raises:
             RunError: They differ.
@@ -65,34 +65,34 @@ class SameStart(Callback):
         return f"update {update} of another run"
 
     def _place(self) -> list[int]:
-        """Returns the update, and a checksum of the names of run and file, whose disk may be mounted elsewhere."""
+        """Returns the update, and a checksum of the names of run and file without the mount point of the disk."""
         if self.start is None:
             return [-1, 0]
         return [self.start.update, crc32("/".join(self.start.checkpoint.absolute().parts[-3:]).encode())]
 
 
 def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -> bool:
-    """Has the loggers of a run that resumes continue the run that wrote its checkpoint, and says which run it is.
+    """Makes the loggers of a resumed run continue the run that wrote its checkpoint, and logs which run it is.
 
-    It is the same run where its logger keeps runs in the folder in which that one lies. It is a new run where
-    `default_root_dir`, the logger or its project are others, where the logger has been given an id of its own, where
-    `new_run` asks for it, and behind a checkpoint that is not the run's newest: what came after it must not be lost.
-    So it is in Weights & Biases where another logger has numbered the run: other folders have that number, too.
+    It is the same run if its logger keeps runs in the folder that has the old run. It is a new run if
+    `default_root_dir`, the logger or its project differ, if the logger has a given id, if `new_run` asks for it, and if
+    the checkpoint is not the newest of the run, because later updates must not be lost. It is a new run in Weights &
+    Biases, too, if another logger has numbered the old one, because other folders have the same number.
 
     Args:
-        trainer: The trainer, none of whose loggers has begun.
-        start: What the run resumes from.
-        new_run: Whether it is to be a run of its own in any case.
-        lock: Takes the folder, on the process that logs.
+        trainer: The trainer, before any of its loggers has started.
+        start: The checkpoint of the run.
+        new_run: Whether to start a new run in any case.
+        lock: Locks the folder, on the process that logs.
 
     Returns:
         Whether it is the same run.
 
     Raises:
-        ValueError: The run is still running, or a new one is asked for where it would have the same folder.
+        ValueError: The old run is still running, or a new run would have the same folder.
     """
     folder, loggers = start.folder, trainer.loggers
-    if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves nothing behind
+    if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # which writes no files
         return False
     first = loggers[0]
     ids = {folder.name} if _is_a_number(first, folder) else {None, folder.name}
@@ -101,46 +101,50 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
         if getattr(rank_zero_only, "rank", 0) == 0:
             lock.take(folder)
         _continue(first, folder, start.update)
-        rank_zero_info(f"The run continues in {folder}; --new_run=true would give it a folder of its own.")
+        rank_zero_info(f"The run continues in {folder}; --new_run=true would start a new run with another folder.")
         return True
     _refuse_the_same_place(trainer, start, folder if same and _version_of(first) else None, new_run)
     why = ""
     if same and not new_run:
-        why = f": {start.checkpoint.name} is behind the newest checkpoint there"
+        why = f": {start.checkpoint.name} is older than the newest checkpoint there"
     rank_zero_info(f"It is a new run, and {folder} stays as it is{why}.")
     return False
 
 
 def _refuse_the_same_place(trainer: Trainer, start: Start, named: Path | None, new_run: bool) -> None:
-    """Refuses a new run whose options name a place of the run that is to stay as it is."""
+    """Refuses a new run whose options name a folder of the old run."""
     if named is not None:
         raise ValueError(
             f"The logger's `version` (`id` of Weights & Biases) must be another for a new run, but is {named.name}: "
             f"{named} would be written over. Change it, or leave it out."
         )
     checkpoint = run_checkpoint(trainer)
-    there = None if checkpoint is None or checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
-    if (new_run or not start.is_newest) and there is not None and there.resolve() == start.checkpoint.parent.resolve():
+    folder = None if checkpoint is None or checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
+    if (
+        (new_run or not start.is_newest)
+        and folder is not None
+        and folder.resolve() == start.checkpoint.parent.resolve()
+    ):
         raise ValueError(
-            f"`checkpoint.dirpath` must be another folder for a new run, but is {there}, whose checkpoints would be "
+            f"`checkpoint.dirpath` must be another folder for a new run, but is {folder}, whose checkpoints would be "
             "written over. Change it, or leave it out."
         )
 
 
 def _keeps_runs_in(logger: Logger, trainer: Trainer, folder: Path) -> bool:
     if not isinstance(logger, WandbLogger) and not hasattr(logger, "_version"):
-        return False  # nothing is known of how it would continue a run
+        return False  # how such a logger would continue a run is unknown
     place = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
     return place.resolve() == folder.resolve()
 
 
 def _is_a_number(logger: Logger, folder: Path) -> bool:
-    """Tells whether another logger, or none, has numbered a run that Weights & Biases would continue."""
+    """Whether another logger, or none, has numbered a run that Weights & Biases would continue."""
     return isinstance(logger, WandbLogger) and re.fullmatch(r"version_\d+", folder.name) is not None
 
 
 def _version_of(logger: Logger) -> str | None:
-    """Returns what the options call the run; None where the logger chooses. To ask the logger would have it choose."""
+    """Returns the name of the run in the options; None if the logger chooses it. Asking the logger would choose it."""
     if isinstance(logger, WandbLogger):
         return logger._id or os.environ.get("WANDB_RUN_ID") or None
     version: int | str | None = logger._version  # type: ignore[attr-defined]  # as Lightning's call it
@@ -150,19 +154,19 @@ def _version_of(logger: Logger) -> str | None:
 def _continue(logger: Logger, folder: Path, update: int) -> None:
     if isinstance(logger, WandbLogger):
         logger._id = logger._wandb_init["id"] = folder.name
-        if logger._wandb_init.get("resume") is None:  # whoever builds it from options sets that
+        if logger._wandb_init.get("resume") is None:  # LightningCLI may have set it
             logger._wandb_init["resume"] = "allow"
         return
     logger._version = folder.name  # type: ignore[attr-defined]
     if isinstance(logger, CSVLogger):
         _keep_table(logger, folder / "metrics.csv", update)
     elif isinstance(logger, TensorBoardLogger):
-        logger._kwargs.setdefault("purge_step", update)  # what comes from there on is logged once more
+        logger._kwargs.setdefault("purge_step", update)  # later steps are logged again
 
 
 @rank_zero_only
 def _keep_table(logger: CSVLogger, path: Path, update: int) -> None:
-    """Makes the writer of a table that is there, up to the checkpoint; Lightning would delete it.
+    """Creates the writer of an existing table, and keeps its rows up to the checkpoint; Lightning would delete them.
 
     A row's step counts from 0, so that of the checkpoint's last update is one less than its number.
     """
@@ -191,7 +195,7 @@ def _keep_table(logger: CSVLogger, path: Path, update: int) -> None:
 
 
 def _step(row: dict[str, str]) -> float:
-    """Returns the step of a row; of one that is damaged, one behind all others."""
+    """Returns the step of a row; infinity for a damaged row, so that it is dropped."""
     try:
         return int(row["step"])
     except (KeyError, TypeError, ValueError):

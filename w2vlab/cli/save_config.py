@@ -1,4 +1,4 @@
-"""Keeps with every run what it takes to repeat it."""
+"""Saves the configuration of every run, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from w2vlab.files import CONFIG, write_whole
 
 
 def _keep(path: Path, text: str) -> None:
-    """Keeps the options of the starts before this one, if they were others: `config-1.yaml` is the first."""
+    """Keeps the options of earlier starts if they differ: `config-1.yaml` has those of the first."""
     try:
         before = path.read_text(encoding="utf-8")
     except OSError:
@@ -34,12 +34,12 @@ class SaveRunConfig(SaveConfigCallback):
     """Writes the whole configuration to the run's folder and to the logger.
 
     Lightning's own callback writes to a folder that all runs of a logger may share, and then refuses the second run.
-    A run that resumes with other options keeps those of before beside it. Which checkpoint it was is in `run.json`, and
-    not among the options: the same ones begin a new run.
+    A run that resumes with other options keeps the old ones beside them. The checkpoint is recorded in `run.json`, not
+    among the options, so that they can be used for a new run.
 
     Args:
         parser: The parser of the command.
-        config: What it parsed.
+        config: The parsed options.
         command: The command line, for the head of the file.
     """
 
@@ -49,7 +49,7 @@ class SaveRunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Saves to `config.yaml` and as the run's hyper-parameters; called on one process only."""
-        # What was parsed is valid, and to find that out again takes as long as to parse it.
+        # The parsed options are valid; another validation would take as long as parsing.
         config = self.config.clone()
         config["ckpt_path"], config["new_run"] = None, False
         text = self.parser.dump(config, skip_none=False, skip_validation=True)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from w2vlab.cli.evaluation_options import EvaluationParser, at_least
-from w2vlab.cli.fit import USER_ERRORS, messages_shown
-from w2vlab.cli.problems import report_problem
-from w2vlab.cli.sweep_check import TrialCheck
+from w2vlab.cli.command_parser import WITHOUT_VALUE, CommandParser, at_least, names
+from w2vlab.cli.evaluation_options import EvaluateOptions
+from w2vlab.cli.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.sweep_table import SweepView, print_again, print_plan, warn_of_losses
 from w2vlab.cli.wandb_mode import OFFLINE, mode_of_environment
 from w2vlab.files import folder_name
@@ -40,110 +40,164 @@ from w2vlab.sweeps import (
     with_earlier,
 )
 
-_HELP = """\
-Usage: w2vlab sweep FILE [OPTIONS]
-
-Runs every trial of a sweep file on this machine or on a Ray cluster. The file is in the format of Weights & Biases'
-sweeps, and `wandb sweep FILE` with `wandb agent` runs the same one from a server.
-
-  w2vlab sweep sweeps/quantizers_small --dry-run
-  w2vlab sweep sweeps/quantizers_small --parallel 2 --evaluate
-
-What was interrupted is begun again with the same command: finished trials stay as they are, others go on from their
-last checkpoints. A trial that fails is tried again from there, then reported; the others go on. Where the options of
-trials have changed since they were begun, by another command or an edited file behind it, the sweep is refused: its
-table would hold different things. When all have ended, `w2vlab report FOLDER` makes the table.
-
-Options:
-  --folder DIR        Where everything goes (runs/sweeps/NAME).
-  --devices D         auto (the default: all GPUs, or without one the processors), cpu, or numbers of GPUs with commas
-                      between. A trial has one GPU, or a share of the processors.
-  --parallel N        Trials at a time (one a GPU; 1 on the processors).
-  --seeds N           Every trial under the seeds 1 to N, whatever the file says.
-  --count N           Most trials (the file's `run_cap`); needed by random and bayes.
-  --retries N         Further attempts of a trial that fails (1).
-  --repeat TRIALS     Begin these anew: their names with commas between and * for any letters, or the word changed, for
-                      all whose options have changed. What they have left is kept in FOLDER/set_aside/.
-  --drop TRIALS       Take these out of the sweep, or all that the file has no more: gone.
-  --evaluate          Run `w2vlab evaluate` on the last checkpoint of each trial, with the options that follow:
-                      --evaluate="--abx_cells 300 --layers context".
-  --wandb MODE        offline or online: one run a trial, in one group. By default what WANDB_MODE says, else offline.
-  --ray ADDRESS       Run on a Ray cluster: auto, or its address (pip install 'w2vlab[sweep]'); the folder must be on
-                      a disk that its nodes share. --cpus N (1) and --gpus X (0) say what a trial has.
-  --dry-run           Show the trials and their commands, and begin none.
-"""
+if TYPE_CHECKING:
+    from w2vlab.cli.sweep_check import TrialCheck
 
 _INTERRUPTED = 130
 
 
-@messages_shown()
-def run(options: list[str]) -> int:
+@dataclass(kw_only=True)
+class SweepOptions:
+    """Runs every trial of a sweep file on this machine or on a Ray cluster.
+
+    The file is in the format of Weights & Biases' sweeps, so that `wandb sweep FILE` with `wandb agent` runs the same
+    one from a server.
+
+      w2vlab sweep sweeps/quantizers_small --dry-run
+      w2vlab sweep sweeps/quantizers_small --parallel 2 --evaluate
+
+    The same command resumes a sweep that was interrupted: finished trials are kept, others resume from their last
+    checkpoints. A trial that fails is retried from there, then reported, and the others continue. If the options of
+    trials have changed since they began, by another command or by an edited file that it names, the sweep is refused,
+    because its table would mix different runs. When all trials have ended, `w2vlab report FOLDER` makes the table.
+
+    Attributes:
+        file: The sweep file, or the name of a shipped one.
+        folder: Folder of the sweep; by default runs/sweeps/NAME.
+        devices: auto (all GPUs, or without one the processors), cpu, or numbers of GPUs with commas between. A trial
+            has one GPU, or a share of the processors.
+        parallel: Trials at a time; by default one a GPU, and 1 on the processors.
+        seeds: Number of seeds: every trial runs under 1 to this number, whatever the seeds of the file.
+        count: Most trials; by default the file's `run_cap`. Needed by the methods random and bayes.
+        retries: Further attempts of a trial that fails.
+        repeat: Trials to run again from the beginning: their names, with commas between and * for any letters, or the
+            word changed, for all whose options have changed. Their files are kept in FOLDER/set_aside/.
+        drop: Trials to take out of the sweep: their names as for `repeat`, or the word gone, for all that the file does
+            not have any more.
+        evaluate: Run `w2vlab evaluate` on the last checkpoint of each trial, with these options:
+            --evaluate="--abx_cells 300 --layers context"; --evaluate alone for the default ones.
+        wandb: Mode of Weights & Biases, with one run a trial, in one group; by default that of WANDB_MODE, else
+            offline.
+        ray: Address of a Ray cluster to run on, or auto (pip install 'w2vlab[sweep]'). The folder must be on a disk
+            that its nodes share.
+        cpus: Processors of a trial on a Ray cluster.
+        gpus: GPUs of a trial on a Ray cluster.
+        dry_run: Show the trials and their commands, and run none.
+    """
+
+    file: str
+    folder: Path | None = None
+    devices: str = "auto"
+    parallel: int | None = None
+    seeds: int | None = None
+    count: int | None = None
+    retries: int = 1
+    repeat: list[str] | str = field(default_factory=list)
+    drop: list[str] | str = field(default_factory=list)
+    evaluate: str | None = field(default=None, metadata={WITHOUT_VALUE: ""})
+    wandb: Literal["offline", "online"] | None = None
+    ray: str | None = None
+    cpus: int = 1
+    gpus: float = 0
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(1, parallel=self.parallel, seeds=self.seeds, count=self.count, cpus=self.cpus)
+        at_least(0, retries=self.retries)
+        self.repeat = names(self.repeat, "repeat") if self.repeat else []
+        self.drop = names(self.drop, "drop") if self.drop else []
+
+
+def run(words: Sequence[str]) -> int:
     """Runs a sweep.
 
     Args:
-        options: What follows `sweep` on the command line.
+        words: What follows `sweep` on the command line.
 
     Returns:
-        Exit status: 0 all trials have ended well, 1 some failed or the sweep cannot be run, 2 wrong usage, 130 ended
+        Exit status: 0 all trials have succeeded, 1 some failed or the sweep cannot be run, 2 wrong usage, 130 ended
         by SIGINT or SIGTERM.
     """
-    if options in (["-h"], ["--help"]):
-        sys.stdout.write(_HELP)
-        return 0
-    own = _parse(options)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    options = CommandParser(SweepOptions, "sweep", "file").parse(words)
     try:
-        sweep = read_sweep(file_named(own.file, "FILE", SWEEP_FOLDERS))
-        sweep = sweep if own.seeds is None else sweep.with_seeds(own.seeds)
-        folder: Path = own.folder or Path("runs", "sweeps", folder_name(sweep.name))
-        with ExitStack() as stack:
-            lock = None if own.dry_run else stack.enter_context(only_one(folder))
-            check = TrialCheck(sweep)
-            count = own.count or sweep.run_cap
-            trials, again, search = _trials(sweep, count, check, own, folder)
-            if own.dry_run:
-                print_plan(sweep, trials, again, console)
-                return 0
-            again.refuse(folder)
-            print_again(again, console)
-            trials = again.carry_out(folder, trials)
-            warn_of_losses(sweep, trials, console)
-            machine = _machine(own, lock)
-            evaluate = None if own.evaluate is None else [*shlex.split(own.evaluate), "--wandb=off"]
-            mode = own.wandb or mode_of_environment() or OFFLINE
-            runner_options = RunnerOptions(own.retries, mode, evaluate, check)
-            runner = Runner(sweep, folder, trials, machine, runner_options, search, count or 0)
-            return _run(runner, console, shlex.join(["w2vlab", "sweep", *options]))
-    except (*USER_ERRORS, OSError) as problem:
+        if options.evaluate:  # wrong options are reported before the first trial, not after it
+            CommandParser(EvaluateOptions, "evaluate", "checkpoint").parse(["…", *shlex.split(options.evaluate)])
+        with messages_shown():
+            return run_sweep(options, shlex.join(["w2vlab", "sweep", *words]))
+    except user_errors(OSError) as problem:
         return report_problem(problem)
 
 
+def run_sweep(options: SweepOptions, command: str) -> int:
+    """Runs the trials of a sweep.
+
+    Args:
+        options: The options.
+        command: Command line that resumes the sweep, shown if it is interrupted.
+
+    Returns:
+        Exit status, as `run`.
+
+    Raises:
+        ValueError: The file, one of its trials or an option cannot be used.
+    """
+    # Imported here, because help and wrong options need not wait for PyTorch.
+    from w2vlab.cli.parsed import check_run
+    from w2vlab.cli.sweep_check import TrialCheck
+    from w2vlab.registry import load_parts
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    sweep = read_sweep(file_named(options.file, "FILE", SWEEP_FOLDERS))
+    sweep = sweep if options.seeds is None else sweep.with_seeds(options.seeds)
+    folder: Path = options.folder or Path("runs", "sweeps", folder_name(sweep.name))
+    with ExitStack() as stack:
+        lock = None if options.dry_run else stack.enter_context(only_one(folder))
+        load_parts()
+        check = TrialCheck(sweep, check_run)
+        count = options.count or sweep.run_cap
+        trials, again, search = _trials(sweep, count, check, options, folder)
+        if options.dry_run:
+            print_plan(sweep, trials, again, console)
+            return 0
+        again.refuse(folder)
+        print_again(again, console)
+        trials = again.carry_out(folder, trials)
+        warn_of_losses(sweep, trials, console)
+        machine = _machine(options, lock)
+        evaluate = None if options.evaluate is None else [*shlex.split(options.evaluate), "--wandb=off"]
+        mode = options.wandb or mode_of_environment() or OFFLINE
+        runner_options = RunnerOptions(options.retries, mode, evaluate, check)
+        runner = Runner(sweep, folder, trials, machine, runner_options, search, count or 0)
+        return _run(runner, console, command)
+
+
 def _trials(
-    sweep: Sweep, count: int | None, check: TrialCheck, own: argparse.Namespace, folder: Path
+    sweep: Sweep, count: int | None, check: TrialCheck, options: SweepOptions, folder: Path
 ) -> tuple[list[Trial], Again, BayesSearch | None]:
-    """Returns the trials that are known before the first one, all of them looked at, and what finds more."""
+    """Returns the trials that are known before the first one, all of them checked, and the search for more."""
+    repeat, drop = list(options.repeat), list(options.drop)
     earlier = read_trials(folder)
     if sweep.method != "bayes":
         planned = planned_trials(sweep, count)
         check.all(planned)
         trials = with_earlier(planned, earlier)
-        return trials, look_again(folder, trials, planned, own.repeat, own.drop), None
+        return trials, look_again(folder, trials, planned, repeat, drop), None
     if count is None:
         raise ValueError("`--count` or the file's `run_cap` must be given for the method bayes, but neither is.")
     search = BayesSearch(sweep)
-    # Later ones are looked at when they are chosen: a mistake in a name is in every one.
+    # Later ones are checked when they are chosen; a mistake in a name is in every trial.
     check(search.next(earlier))
     trials = with_earlier([], [trial for trial in earlier if trial.ended])
     for trial in trials:
-        with suppress(ValueError):  # it was run all the same
+        with suppress(ValueError):  # it was run before
             check(trial)
-    return trials, look_again(folder, trials, trials, own.repeat, own.drop), search
+    return trials, look_again(folder, trials, trials, repeat, drop), search
 
 
-def _machine(own: argparse.Namespace, lock: int | None) -> Machine:
-    if own.ray is not None:
-        return RayMachine(own.ray, own.parallel, own.cpus, own.gpus)
-    return LocalMachine(_devices(own.devices), own.parallel, lock)
+def _machine(options: SweepOptions, lock: int | None) -> Machine:
+    if options.ray is not None:
+        return RayMachine(options.ray, options.parallel, options.cpus, options.gpus)
+    return LocalMachine(_devices(options.devices), options.parallel, lock)
 
 
 def _devices(text: str) -> list[str]:
@@ -165,7 +219,7 @@ def _devices(text: str) -> list[str]:
     unknown = [name for name in asked if name not in there]
     if unknown or len(set(asked)) != len(asked):
         raise ValueError(
-            f"`devices` must be auto, cpu, or some of the GPUs {', '.join(there) or '(there is none)'} with commas "
+            f"`devices` must be auto, cpu, or some of the GPUs {', '.join(there) or '(none)'} with commas "
             f"between, each once, but is {text}."
         )
     return asked
@@ -184,7 +238,7 @@ def _run(runner: Runner, console: Console, command: str) -> int:
     if runner.problem is not None:
         return report_problem(ValueError(runner.problem))
     if waiting:
-        console.print(f"Interrupted. Go on with: {command}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"Interrupted. Resume with: {command}", soft_wrap=True, highlight=False, markup=False)
         return _INTERRUPTED
     console.print(f"The table: w2vlab report {shlex.quote(str(runner.folder))}", soft_wrap=True, highlight=False)
     return 1 if failed else 0
@@ -192,7 +246,7 @@ def _run(runner: Runner, console: Console, command: str) -> int:
 
 @contextmanager
 def _signals_to(runner: Runner) -> Iterator[None]:
-    """Has SIGINT and SIGTERM end the trials with a checkpoint; a second one ends them at once."""
+    """Makes SIGINT and SIGTERM end the trials with a checkpoint; a second one ends them at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         runner.stop()
@@ -203,27 +257,3 @@ def _signals_to(runner: Runner) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _parse(options: Sequence[str]) -> argparse.Namespace:
-    parser = EvaluationParser("w2vlab sweep", add_help=False, allow_abbrev=False)
-    parser.add_argument("file")
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--devices", default="auto")
-    parser.add_argument("--parallel", type=at_least(1))
-    parser.add_argument("--seeds", type=at_least(1))
-    parser.add_argument("--count", type=at_least(1))
-    parser.add_argument("--retries", type=at_least(0), default=1)
-    parser.add_argument("--repeat", type=_names, default=[])
-    parser.add_argument("--drop", type=_names, default=[])
-    parser.add_argument("--evaluate", nargs="?", const="")
-    parser.add_argument("--wandb", choices=("offline", "online"))
-    parser.add_argument("--ray")
-    parser.add_argument("--cpus", type=at_least(1), default=1)
-    parser.add_argument("--gpus", type=float, default=0)
-    parser.add_argument("--dry-run", "--dry_run", action="store_true")
-    return parser.parse_args(options)

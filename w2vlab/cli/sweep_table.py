@@ -1,4 +1,4 @@
-"""What is seen of a sweep: its plan, and how far its trials are."""
+"""The plan and the progress of a sweep, as text."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ _MOST_ROWS = 40
 
 
 def print_plan(sweep: Sweep, trials: Sequence[Trial], again: Again, console: Console) -> None:
-    """Prints the trials of a sweep and their commands, and what becomes of those that were run before."""
-    _say(console, f"{sweep.name}: {count(len(trials), 'trial')} ({sweep.method})", style="bold")
+    """Prints the trials of a sweep and their commands, and the state of those that were run before."""
+    _print(console, f"{sweep.name}: {count(len(trials), 'trial')} ({sweep.method})", style="bold")
     changed = {trial.name: texts for trial, texts in again.changed}
     for trial in trials:
         values = ((".".join(path), value_at(trial.parameters, path)) for path in sweep.parameters)
         settings = ", ".join(f"{name}={in_words(value)}" for name, value in values)
-        _say(console, f"{trial.name}: {settings}{_becomes(trial, again)}")
-        _say(console, f"    {shlex.join(file_command(sweep, trial))}")
+        _print(console, f"{trial.name}: {settings}{_becomes(trial, again)}")
+        _print(console, f"    {shlex.join(file_command(sweep, trial))}")
         if trial.name in changed:
-            _say(console, f"    was run with other options: {', '.join(changed[trial.name])}")
+            _print(console, f"    was run with other options: {', '.join(changed[trial.name])}")
 
 
 def _becomes(trial: Trial, again: Again) -> str:
-    """Says what becomes of a trial that was run before."""
+    """Describes what happens to a trial that was run before."""
     if trial in again.dropped:
         return " (dropped)"
     if trial in again.repeated or trial in again.lost:
-        return " (begins anew)"
-    return f" ({trial.state})" if trial.ended else " (goes on)" if trial.begun else ""
+        return " (restarts)"
+    return f" ({trial.state})" if trial.ended else " (resumes)" if trial.begun else ""
 
 
 def print_again(again: Again, console: Console) -> None:
-    """Says which trials begin anew, and which are dropped."""
+    """Prints which trials restart, and which are dropped."""
     for trial in again.repeated:
-        _say(console, f"{trial.name}: begins anew, and what it had left is kept in {SET_ASIDE}/")
+        _print(console, f"{trial.name}: restarts, and its files are kept in {SET_ASIDE}/")
     for trial in again.lost:
-        _say(console, f"{trial.name}: begins anew, because what it had left is not there any more")
+        _print(console, f"{trial.name}: restarts, because its files are missing")
     for trial in again.dropped:
-        _say(console, f"{trial.name}: dropped")
+        _print(console, f"{trial.name}: dropped")
 
 
 def warn_of_losses(sweep: Sweep, trials: Sequence[Trial], console: Console) -> None:
-    """Warns of a sweep that chooses between trials by a loss which means something else in each of them."""
+    """Warns of a sweep that chooses between trials by a loss that is not comparable between them."""
     chooses = sweep.early_terminate is not None or sweep.method == "bayes"
     if sweep.metric is not None and chooses and (unlike := _unlike(sweep.metric.name, trials)):
         what = "`method` bayes chooses trials" if sweep.method == "bayes" else "`early_terminate` stops trials"
-        _say(console, f"warning: {what} by {sweep.metric.name}, which cannot be compared: they differ in {unlike}.")
+        _print(console, f"warning: {what} by {sweep.metric.name}, which cannot be compared: they differ in {unlike}.")
 
 
 def _unlike(metric: str, trials: Sequence[Trial]) -> str:
-    """Says in what trials differ that the meaning of a metric depends on; nothing where they can be compared by it."""
+    """Returns in what trials differ that the meaning of a metric depends on; empty if it is comparable."""
     if not depends_on_objective(metric) and "/codebook/" not in metric:
         return ""
     plans = [trial.ran or trial.plan for trial in trials]
@@ -73,12 +73,12 @@ def _unlike(metric: str, trials: Sequence[Trial]) -> str:
     return ""
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def _print(console: Console, text: str, style: str = "") -> None:
     console.print(Text(one_line(text), style=style), soft_wrap=True)
 
 
 class SweepView:
-    """Shows a sweep: a live table on a terminal, and in a log a line for everything that happens.
+    """Shows a sweep: a live table on a terminal, and in a log a line for every event.
 
     Args:
         runner: Runs it.
@@ -90,11 +90,11 @@ class SweepView:
         self._varied = varied_paths(runner.sweep)
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._table, transient=True)
-        # What an earlier run of the sweep has finished is no news.
-        self._told = {trial.name: _what_happens(trial) for trial in runner.trials}
+        # Trials that were finished before are not reported again.
+        self._reported = {trial.name: _event(trial) for trial in runner.trials}
 
     def __enter__(self) -> SweepView:
-        """Begins to show."""
+        """Starts the live table."""
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -107,25 +107,25 @@ class SweepView:
             self._live.stop()
 
     def update(self) -> None:
-        """Tells, in a log, what has changed."""
+        """Prints, in a log, the changes."""
         for trial in self._runner.trials:
-            now = _what_happens(trial)
-            if self._told.get(trial.name, "waiting") != now and not self._console.is_terminal:
+            now = _event(trial)
+            if self._reported.get(trial.name, "waiting") != now and not self._console.is_terminal:
                 value = "" if trial.value is None or not trial.ended else f", {self._metric_name}: {trial.value:.6g}"
-                _say(self._console, f"{trial.name}: {now}{value}")
-            self._told[trial.name] = now
+                _print(self._console, f"{trial.name}: {now}{value}")
+            self._reported[trial.name] = now
 
     def print_end(self) -> None:
-        """Prints the table as it is in the end, and why trials failed."""
+        """Prints the final table, and why trials failed."""
         self._console.print(self._table(most=len(self._runner.trials)))
         ended = self._compared(self._runner.trials)
         if len(ended) > 1 and (unlike := _unlike(self._metric_name, ended)):
-            _say(
+            _print(
                 self._console, f"No trial is the best: {self._metric_name} cannot be compared, they differ in {unlike}."
             )
         for trial in self._runner.trials:
             if trial.failure is not None:
-                _say(self._console, f"{trial.name} {_attempts(trial)}: {trial.failure}")
+                _print(self._console, f"{trial.name} {_attempts(trial)}: {trial.failure}")
 
     @property
     def _metric_name(self) -> str:
@@ -141,7 +141,7 @@ class SweepView:
         for head in (*map(_short, self._varied), "state", "update", "time", self._metric_name):
             table.add_column(Text(one_line(head)))
         best = self._best(trials)
-        for trial in _nearest_to_work(trials, most):
+        for trial in _around_running(trials, most):
             of = "" if trial.updates is None else f" of {trial.updates}"
             value = "" if trial.value is None else f"{trial.value:.5g}"
             table.add_row(
@@ -167,8 +167,8 @@ class SweepView:
         return next(trial for trial in ended if trial.value == best)
 
 
-def _nearest_to_work(trials: Sequence[Trial], most: int) -> list[Trial]:
-    """Returns at most so many trials in their order: those that run and their neighbours."""
+def _around_running(trials: Sequence[Trial], most: int) -> list[Trial]:
+    """Returns at most this many trials in their order: those that run and their neighbours."""
     if len(trials) <= most:
         return list(trials)
     first = next((i for i, trial in enumerate(trials) if not trial.ended), len(trials))
@@ -180,7 +180,7 @@ def _state(trial: Trial) -> str:
     return "evaluating" if trial.evaluating else trial.state
 
 
-def _what_happens(trial: Trial) -> str:
+def _event(trial: Trial) -> str:
     state = _state(trial)
     if state == "running" and trial.attempts > 1:
         return f"running, attempt {trial.attempts}"

@@ -1,4 +1,4 @@
-"""What a constructor says of its options, with the names that were typed: `model.context.model_dim`."""
+"""Messages of constructors with the names of options as they are typed: `model.context.model_dim`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Slot = tuple[str, Mapping[str, Any]]
 def typed_message(problems: Sequence[BaseException]) -> str:
     """Returns the message of an error with the names of options as they are typed.
 
-    A constructor knows its options by their own names alone. The part that it is of, and the options of the command,
-    are found among what was called when the error was raised; where they are not, its message is left as it is.
+    A constructor knows only the last part of the name of an option. Its part, and the options of the command, are found
+    in the call stack of the error; if they are not there, the message is left unchanged.
 
     Args:
-        problems: The error, behind those that were raised because of it.
+        problems: The error as the last one, after the errors that were raised from it.
     """
     message = str(problems[-1])
     if not re.search(r"`\w+`", message):
@@ -31,7 +31,7 @@ def typed_message(problems: Sequence[BaseException]) -> str:
     if config is None:
         return message
     for call in reversed([call for call in calls if "self" in call]):  # from the inside out
-        # Of several slots with parts of one class, the one whose options the constructor was called with.
+        # If several slots have parts of one class, take the one with the arguments of the constructor.
         slots = sorted(_slots_of(type(call["self"]), config), key=lambda slot: -_num_equal(slot[1], call))
         for slot, options in slots:
             typed = message
@@ -43,7 +43,7 @@ def typed_message(problems: Sequence[BaseException]) -> str:
 
 
 def _calls(problem: BaseException) -> Iterator[dict[str, Any]]:
-    """Yields the variables of the functions that were called, from the outermost one on."""
+    """Yields the local variables of the functions on the call stack, outermost first."""
     frame = problem.__traceback__
     while frame is not None:
         yield frame.tb_frame.f_locals
@@ -56,7 +56,7 @@ def _num_equal(options: Mapping[str, Any], call: Mapping[str, Any]) -> int:
 
 
 def _config_of(value: object) -> Namespace | None:
-    """Returns the options of the command, where `value` is a command line that was parsed."""
+    """Returns the options of the command if `value` is a parsed command line."""
     config = vars(value).get("config") if isinstance(value, LightningCLI) else None
     subcommand = config.get("subcommand") if isinstance(config, Namespace) else None
     found = config.get(subcommand) if isinstance(config, Namespace) and subcommand else None
@@ -64,10 +64,10 @@ def _config_of(value: object) -> Namespace | None:
 
 
 def _slots_of(cls: type, config: Namespace) -> Iterator[Slot]:
-    """Yields the slots whose part is of a class."""
+    """Yields the slots that hold an instance of a class."""
     try:
         parameters = set(inspect.signature(cls).parameters)
-    except (ValueError, TypeError):  # of a class that is not written in Python
+    except (ValueError, TypeError):  # a class that is not written in Python
         return
     for slot, name, options in _slots("", config):
         if name == cls.__name__ or (name is None and set(options) <= parameters):
@@ -75,9 +75,9 @@ def _slots_of(cls: type, config: Namespace) -> Iterator[Slot]:
 
 
 def _slots(key: str, value: Any) -> Iterator[tuple[str, str | None, Mapping[str, Any]]]:
-    """Yields key, name of the class and options of every part; a group that is always of one class has no name."""
+    """Yields key, class name and options of every part; the class name is None for a group of a fixed class."""
     for element in value if isinstance(value, list) else ():
-        yield from _slots(key, element)  # as `--trainer.callbacks.every` is that of the last callback
+        yield from _slots(key, element)  # `--trainer.callbacks.every` is an option of the last callback
     if not isinstance(value, dict | Namespace):
         return
     children = vars(value) if isinstance(value, Namespace) else value

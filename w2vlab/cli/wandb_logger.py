@@ -1,4 +1,4 @@
-"""Weights & Biases, without which a run goes on as well."""
+"""A logger for Weights & Biases whose errors do not end the run."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _log = logging.getLogger(__name__)
 
 
 class GuardedWandbLogger(WandbLogger):
-    """A `WandbLogger` that warns once where it would end the run.
+    """A `WandbLogger` that warns once in place of an error that would end the run.
 
-    Where the server cannot be reached at the start, the run is an offline one, which `wandb sync` uploads later. From
-    then on an unreachable server is no error: Weights & Biases writes to its local files and tries again. Its process
-    on this machine may die, though, or its disk be full, and then every call raises. A run without an account there,
+    If the server cannot be reached at the start, the run is logged offline, and `wandb sync` uploads it later. After
+    the start, an unreachable server is not an error, because Weights & Biases writes to local files and retries. But
+    its process on this machine may die, or its disk may be full, and then every call raises. A run without an account,
     or with a wrong one, is refused in a line.
     """
 
-    _failed = False  # of the class, because `guard` makes no new instance
+    _failed = False  # a class attribute, because `guard` changes the class of instances
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run there, begun when it is asked for the first time.
+        """The run of Weights & Biases, started on first access.
 
         Raises:
             RunError: The account is missing or wrong.
         """
         if self._experiment is None:
-            self._begin()
+            self._start()
         return super().experiment
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if not self._offline:
             why = why_unreachable(self._wandb_init.get("settings"))
             if why is not None:
@@ -52,9 +52,9 @@ class GuardedWandbLogger(WandbLogger):
             self._open()
         except wandb.Error as problem:
             if self._offline:
-                raise RunError(f"Weights & Biases cannot begin a run: {problem}") from problem
-            if (told := problem_of_account(problem)) is not None:
-                raise RunError(told) from problem
+                raise RunError(f"Weights & Biases cannot start a run: {problem}") from problem
+            if (message := problem_of_account(problem)) is not None:
+                raise RunError(message) from problem
             self._leave_online(str(problem))
             self._open()
 
@@ -68,7 +68,7 @@ class GuardedWandbLogger(WandbLogger):
         self._offline = True
 
     def _open(self) -> None:
-        """Begins the run, offline by an argument; Lightning sets a variable that later runs of the process obey too."""
+        """Starts the run, offline by an argument; Lightning would set a variable that later runs inherit."""
         offline, self._offline = self._offline, False
         if offline:
             self._wandb_init["mode"] = "offline"
@@ -78,32 +78,32 @@ class GuardedWandbLogger(WandbLogger):
             self._offline = offline
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs unless that fails."""
+        """Logs; an error becomes a warning."""
         with self._guarded():
             super().log_metrics(metrics, step)
 
     def log_hyperparams(self, params: Any) -> None:
-        """Logs unless that fails."""
+        """Logs; an error becomes a warning."""
         with self._guarded():
             super().log_hyperparams(params)
 
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Logs unless that fails."""
+        """Logs; an error becomes a warning."""
         with self._guarded():
             super().log_image(key, images, step, **kwargs)
 
     def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
-        """Logs unless that fails."""
+        """Logs; an error becomes a warning."""
         with self._guarded():
             super().log_table(key, *args, **kwargs)
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Uploads, where that was asked for, unless that fails."""
+        """Uploads if that is an option; an error becomes a warning."""
         with self._guarded():
             super().after_save_checkpoint(checkpoint_callback)
 
     def finalize(self, status: str) -> None:
-        """Closes unless that fails."""
+        """Closes; an error becomes a warning."""
         with self._guarded():
             super().finalize(status)
 
@@ -113,11 +113,11 @@ class GuardedWandbLogger(WandbLogger):
             yield
         except RunError:
             raise
-        except Exception as problem:  # whatever it is, it is not the training's
+        except Exception as problem:  # any error here does not concern the training
             if not self._failed:
                 self._failed = True
                 _log.warning(
-                    "Weights & Biases takes no more: %s: %s. The run goes on, and its own report has all metrics.",
+                    "Weights & Biases cannot log any more: %s: %s. The run continues, and its report has all metrics.",
                     type(problem).__name__,
                     problem,
                 )

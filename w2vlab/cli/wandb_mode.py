@@ -1,4 +1,4 @@
-"""What the environment says of Weights & Biases."""
+"""Mode and login of Weights & Biases in the environment."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _MODES = {ONLINE: ONLINE, "run": ONLINE, "shared": ONLINE, OFFLINE: OFFLINE, "dr
 
 
 def mode_of_environment() -> str | None:
-    """Returns what `WANDB_MODE` asks for: online, offline or disabled; None where it is not set.
+    """Returns the mode of `WANDB_MODE`: online, offline or disabled; None if it is not set.
 
     Raises:
         ValueError: It has no value that Weights & Biases knows.
     """
     mode = os.environ.get("WANDB_MODE", "")
     if not mode:
-        os.environ.pop("WANDB_MODE", None)  # set to nothing, as scripts unset a variable, `wandb` refuses it
+        os.environ.pop("WANDB_MODE", None)  # `wandb` refuses an empty value, with which scripts unset a variable
     elif mode not in _MODES:
         raise ValueError(f"`WANDB_MODE` must be online, offline or disabled, but is {mode}.")
     return _MODES.get(mode)
 
 
 def login_of(environment: Mapping[str, str], server: str) -> str | None:
-    """Says where a key is found; None where there is none."""
+    """Returns the source of the API key; None without a key."""
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if environment.get(name):
             return name

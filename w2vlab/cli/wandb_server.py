@@ -1,26 +1,29 @@
-"""Whether the server of Weights & Biases is to be used, and whether it can be."""
+"""Whether to use the server of Weights & Biases, and whether it can be reached."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
-from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, login_of, mode_of_environment
+from w2vlab.cli.wandb_mode import DISABLED, OFFLINE, ONLINE, login_of, mode_of_environment
 from w2vlab.types import Seconds
 
 _PATIENCE: Seconds = 10
 
+_log = logging.getLogger(__name__)
+
 
 def follow_wandb_mode(trainer: Namespace) -> None:
-    """Has the loggers of a run do what `WANDB_MODE` says, if it is set, whatever their option `offline`.
+    """Sets the mode of the loggers of a run to `WANDB_MODE`, if that is set, whatever their option `offline`.
 
     Args:
         trainer: The trainer's options; changed in place.
@@ -43,19 +46,38 @@ def follow_wandb_mode(trainer: Namespace) -> None:
             logger.init_args.offline = mode == OFFLINE
 
 
+def mode_for_tables(asked: str | None) -> Literal["online", "offline", "disabled"]:
+    """Returns the mode in which to log tables of an evaluation, whose results are in files already.
+
+    So neither a wrong `WANDB_MODE` nor a server that cannot be reached is an error: both are logged as warnings.
+
+    Args:
+        asked: `offline`, `online` or `off`; None for the mode of `WANDB_MODE`, else offline.
+    """
+    try:
+        mode = asked or mode_of_environment() or OFFLINE
+        if mode == ONLINE and (why := why_unreachable()) is not None:
+            _log.warning("Weights & Biases cannot be reached (%s): the tables are logged offline.", why)
+            mode = OFFLINE
+    except Exception as problem:
+        _log.warning("Weights & Biases has no copy: %s: %s.", type(problem).__name__, problem)
+        mode = DISABLED
+    return "online" if mode == ONLINE else "offline" if mode == OFFLINE else "disabled"
+
+
 def _is_wandb(logger: Any) -> bool:
     return isinstance(logger, Namespace) and str(logger.get("class_path")).endswith("WandbLogger")
 
 
 def why_unreachable(settings: Any = None) -> str | None:
-    """Asks the server for anything, in seconds; `wandb.init` tries for 90 s.
+    """Sends a request to the server, with a timeout of seconds; `wandb.init` tries for 90 s.
 
     Args:
-        settings: Those given to `wandb.init`, which count before those of the environment.
+        settings: Settings for `wandb.init`, which override those of the environment.
 
     Returns:
-        Why it cannot be reached; None where it answers, where only `wandb` knows how to talk to it, or where it would
-        refuse the run, because nobody is logged in.
+        Why it cannot be reached; None if it answers, if only `wandb` can talk to it, or if it would refuse the run for
+        lack of a login.
     """
     import wandb
 
@@ -66,7 +88,7 @@ def why_unreachable(settings: Any = None) -> str | None:
         with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE):
             return None
     except (HTTPError, HTTPException):
-        return None  # it answers, whatever it says
+        return None  # it answers
     except OSError as problem:
         reason = getattr(problem, "reason", problem)
         return None if isinstance(reason, ssl.SSLError) else f"{url}: {reason}"
@@ -75,7 +97,7 @@ def why_unreachable(settings: Any = None) -> str | None:
 
 
 def problem_of_account(problem: Exception) -> str | None:
-    """Says what to do where the server refuses an account; None where it was anything else that failed."""
+    """Returns what to do if the server refuses an account; None for any other error."""
     from wandb.errors import AuthenticationError, UsageError
 
     if not isinstance(problem, AuthenticationError | UsageError) and not re.search(

@@ -77,3 +77,25 @@ def _with_updates(batches: Iterator[AudioBatch], accumulate: int) -> Iterator[Au
         first, *rest = update
         yield replace(first, update=update)
         yield from rest
+
+
+def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) -> int:
+    """Returns the micro-batches that each process accumulates for an update.
+
+    Args:
+        wanted: `data.micro_batches`, of all processes.
+        accumulated: `trainer.accumulate_grad_batches`, which decides if `wanted` is None.
+        processes: Number of processes.
+
+    Raises:
+        ValueError: Both are given.
+    """
+    if wanted is None:
+        return accumulated
+    if accumulated != 1:
+        raise ValueError(
+            f"`trainer.accumulate_grad_batches` must be left out if `data.micro_batches` is given ({wanted}), but "
+            f"is {accumulated}. It follows from the number of processes; for another batch change "
+            "`data.micro_batches`, or set it to null."
+        )
+    return -(-wanted // processes)

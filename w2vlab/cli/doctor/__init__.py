@@ -1,4 +1,4 @@
-"""`w2vlab doctor`: whether a run can start on this machine, and what to do where it cannot."""
+"""`w2vlab doctor`: whether a run can start on this machine, and how to repair it if not."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from w2vlab.cli.packages import reason, requirements
 _HELP = """\
 Usage: w2vlab doctor [--json]
 
-Looks at everything that a run needs: packages and whether they can be loaded, processors, GPUs, memory, limits, audio
-codecs, Weights & Biases, folders, the C++ compiler. A line each:
+Checks everything that a run needs: packages and whether they can be loaded, processors, GPUs, memory, limits, audio
+codecs, Weights & Biases, folders, the C++ compiler. It prints a line for each:
 
   ok       nothing is wrong
   note     something is limited or slower than it could be
   problem  something is broken
 
-Below each note and problem stands what to do. Packages are loaded in processes of their own, so that a broken one
-cannot end the examination. Nothing is asked of the network, and no key is shown.
+Below each note and problem is its remedy. Packages are loaded in separate processes, so that a broken one cannot end
+the checks. The network is not used, and no key is shown.
 
 Options:
   --json  Print the findings as JSON, for machines and for reports of problems; the home folder is `~`, and names of
           the user and the host are left out.
 
-Exit status: 0, or 1 where no run can start.
+Exit status: 0, or 1 if no run can start.
 """
 
 
@@ -64,32 +64,32 @@ def run(options: list[str]) -> int:
 
 
 def examine() -> list[Finding]:
-    """Runs all checks, those that start processes side by side."""
+    """Runs all checks, and those that start processes in parallel."""
     with ThreadPoolExecutor(3) as pool:
         loading = pool.submit(_load_all)
         finding_driver = pool.submit(find_driver)
-        compiler = pool.submit(_looked, "C++ compiler", check_compiler)
+        compiler = pool.submit(_checked, "C++ compiler", check_compiler)
         loaded, failed = loading.result()
         driver = finding_driver.result()
     nothing = Loaded()
     torch, soundfile = (loaded.get(name, nothing).facts for name in ("torch", "soundfile"))
     return [
-        *_looked("w2vlab", check_w2vlab),
-        *_looked("python", check_python),
+        *_checked("w2vlab", check_w2vlab),
+        *_checked("python", check_python),
         *failed,
-        *(found for name in loaded for found in _looked(name, partial(check_package, name, loaded[name]))),
-        *_looked("processors", partial(check_processors, torch.get("kernels"))),
-        *_looked("memory", check_memory),
+        *(found for name in loaded for found in _checked(name, partial(check_package, name, loaded[name]))),
+        *_checked("processors", partial(check_processors, torch.get("kernels"))),
+        *_checked("memory", check_memory),
         *check_gpus(torch, driver),
         check_nccl(torch),
-        *_looked("/dev/shm", check_shared_memory),
-        *_looked("open files", check_open_files),
-        *_looked("codecs", partial(check_codecs, soundfile)),
+        *_checked("/dev/shm", check_shared_memory),
+        *_checked("open files", check_open_files),
+        *_checked("codecs", partial(check_codecs, soundfile)),
         *compiler.result(),
-        *_looked("W&B", check_wandb),
-        *_looked("runs", check_runs),
-        *_looked("cache", check_cache),
-        *_looked("temporary", check_temporary),
+        *_checked("W&B", check_wandb),
+        *_checked("runs", check_runs),
+        *_checked("cache", check_cache),
+        *_checked("temporary", check_temporary),
     ]
 
 
@@ -101,9 +101,9 @@ def _load_all() -> tuple[dict[str, Loaded], list[Finding]]:
         return {}, [problem("packages", f"no process could be started: {reason(error)}", advice, blocks=True)]
 
 
-def _looked(name: str, check: Callable[[], Finding]) -> list[Finding]:
-    """Returns what a check finds; one that fails itself must not end the others."""
+def _checked(name: str, check: Callable[[], Finding]) -> list[Finding]:
+    """Returns the finding of a check; a check that fails itself must not end the others."""
     try:
         return [check()]
     except Exception as error:
-        return [note(name, f"could not be looked at: {type(error).__name__}: {reason(error)}", "")]
+        return [note(name, f"could not be checked: {type(error).__name__}: {reason(error)}", "")]

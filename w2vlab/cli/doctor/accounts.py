@@ -13,7 +13,7 @@ _MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 
 
 def check_wandb(environment: Mapping[str, str] = os.environ) -> Finding:
-    """Looks at what the environment and the login say; keys are looked for, and never shown.
+    """Checks environment and login; keys are searched for, and never shown.
 
     Args:
         environment: The variables of the environment.

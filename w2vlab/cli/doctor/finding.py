@@ -25,10 +25,10 @@ class Finding:
     """One line of the examination.
 
     Attributes:
-        name: What was looked at.
+        name: What was checked.
         state: `ok`; `note`, which limits or slows something; or `problem`, which is broken.
         text: What was found.
-        advice: What to do, where something should be done.
+        advice: The remedy; empty if none is needed.
         blocks: Whether no run can start with it.
     """
 

@@ -37,7 +37,7 @@ def _check(name: str, folder: Path, advice: str) -> Finding:
     while not there.exists() and there != there.parent:
         there = there.parent  # it will be made in this one
     try:
-        # Only a real file tells: permission bits say nothing to root or about a file system mounted read-only.
+        # Only writing a file shows it: permission bits do not apply to root, nor to a file system mounted read-only.
         with tempfile.TemporaryFile(dir=there):
             pass
         free = shutil.disk_usage(there).free

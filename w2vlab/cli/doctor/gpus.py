@@ -12,12 +12,12 @@ from typing import Any
 
 from w2vlab.cli.doctor.finding import Finding, note, ok, problem
 
-_OTHER_BUILD = "https://pytorch.org/get-started/locally says which build of PyTorch is for which driver."
+_OTHER_BUILD = "https://pytorch.org/get-started/locally lists the build of PyTorch for each driver."
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What the system says of its GPUs, without PyTorch.
+    """The GPUs according to the driver, without PyTorch.
 
     Attributes:
         version: Of the driver.
@@ -31,7 +31,7 @@ class Driver:
 
 
 def find_driver() -> Driver | None:
-    """Asks `nvidia-smi`; None where there is none, or it finds no GPU."""
+    """Calls `nvidia-smi`; None if it is not installed, or finds no GPU."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -49,8 +49,8 @@ def check_gpus(facts: Mapping[str, Any], driver: Driver | None) -> list[Finding]
     """Looks at all GPUs.
 
     Args:
-        facts: What PyTorch says of them; empty where it cannot be loaded.
-        driver: What the system says.
+        facts: The GPUs according to PyTorch; empty if it cannot be loaded.
+        driver: The GPUs according to the driver.
     """
     if driver is None and not facts.get("gpus"):
         return [ok("GPUs", "none; runs use the processors")]

@@ -12,7 +12,7 @@ _MIN_SHARED = 256 << 20
 """Batches wait there between the processes that read audio and the one that trains; containers often have 64 MiB."""
 
 _MIN_FILES = 1024
-"""What Linux grants where nobody has changed it; each batch that waits is a few open files."""
+"""Default limit of Linux; each prefetched batch is a few open files."""
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:

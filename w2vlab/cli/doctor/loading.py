@@ -24,12 +24,12 @@ _NEED_TORCH = ("torch", "torchaudio", "lightning", "torchmetrics", "lhotse", "ve
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of importing a package.
+    """The result of importing a package.
 
     Attributes:
-        error: Why it cannot be loaded; None where it can.
+        error: Why it cannot be loaded; None if it can.
         culprit: The package in which that failed, which may be one that it needs.
-        facts: What the package said of the machine.
+        facts: Properties of the machine that the package reports.
     """
 
     error: str | None = None
@@ -38,7 +38,7 @@ class Loaded:
 
 
 def load_all(distributions: Sequence[str]) -> dict[str, Loaded]:
-    """Imports packages in several processes side by side, and returns what came of each."""
+    """Imports packages in several processes in parallel, and returns the result of each."""
     groups = [
         [name for name in _NEED_TORCH if name in distributions],
         [name for name in distributions if name not in _NEED_TORCH],
@@ -49,18 +49,18 @@ def load_all(distributions: Sequence[str]) -> dict[str, Loaded]:
 
 
 def _load(distributions: Sequence[str]) -> dict[str, Loaded]:
-    """Imports packages in one process, and in another one those behind a package that ended it."""
+    """Imports packages in one process, and in a new one those after a package that ended it."""
     found: dict[str, Loaded] = {}
     while waiting := [name for name in distributions if name not in found]:
         output, end = _probe(waiting)
-        begun = waiting[0]
+        importing = waiting[0]
         for line in map(json.loads, output.splitlines()):
-            begun = line["package"]
+            importing = line["package"]
             if "error" in line:
-                found[begun] = Loaded(line["error"], line["culprit"], line["facts"])
-        if begun in found:
-            begun = next((name for name in waiting if name not in found), begun)
-        found.setdefault(begun, Loaded(f"the process that imported it {end}", begun))
+                found[importing] = Loaded(line["error"], line["culprit"], line["facts"])
+        if importing in found:
+            importing = next((name for name in waiting if name not in found), importing)
+        found.setdefault(importing, Loaded(f"the process that imported it {end}", importing))
     return found
 
 

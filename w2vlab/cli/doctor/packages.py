@@ -39,7 +39,7 @@ def check_package(name: str, loaded: Loaded) -> Finding:
 
     Args:
         name: As a package index knows it.
-        loaded: What came of importing it.
+        loaded: The result of importing it.
     """
     found, tested = installed(name), requirements().get(name, "")
     needed_by = _NEEDED_BY.get(name)
@@ -59,7 +59,7 @@ def check_package(name: str, loaded: Loaded) -> Finding:
 
 
 def _within(version: str, tested: str) -> bool | None:
-    """Returns whether a version is in a range; None where that cannot be said."""
+    """Returns whether a version is in a range; None if that is unknown."""
     try:
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
         from packaging.version import InvalidVersion

@@ -1,7 +1,7 @@
-"""What is imported to be looked at, in a process of its own: a broken library may end it.
+"""Imports what is checked, in a separate process, because a broken library may end it.
 
 `python -m w2vlab.cli.doctor.probe torch torchaudio` writes two lines of JSON for each package: its name before it is
-imported, and what came of it.
+imported, and the result.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CODECS = ("wav", "flac", "ogg", "opus", "mp3")
 
 
 def main(distributions: list[str]) -> None:
-    """Imports packages one after another and writes what came of each."""
+    """Imports packages one after another and writes the result of each."""
     # What libraries print must not come between the lines.
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         warnings.simplefilter("ignore")
         for distribution in distributions:
-            _look(distribution, out)
+            _import(distribution, out)
 
 
-def _look(distribution: str, out: TextIO) -> None:
+def _import(distribution: str, out: TextIO) -> None:
     _write({"package": distribution}, out)
     found: dict[str, Any] = {"package": distribution, "error": None, "culprit": None, "facts": {}}
     try:
@@ -59,7 +59,7 @@ def _write(line: dict[str, Any], out: TextIO) -> None:
 
 
 def torch_facts() -> dict[str, Any]:
-    """Returns what PyTorch says of the devices."""
+    """Returns the devices according to PyTorch."""
     import torch
 
     facts: dict[str, Any] = {
@@ -85,7 +85,7 @@ def torch_facts() -> dict[str, Any]:
         gpu: dict[str, Any] = {"name": seen.name, "total": seen.total_memory, "capability": [seen.major, seen.minor]}
         try:
             gpu["free"] = torch.cuda.mem_get_info(number)[0]
-            # Only a computation tells.
+            # Only a computation shows it.
             gpu["works"] = float(torch.ones(8, device=f"cuda:{number}").sum()) == 8.0
         except Exception as problem:
             gpu |= {"works": False, "error": reason(problem)}
@@ -109,7 +109,7 @@ def codec_facts() -> dict[str, Any]:
                 read, rate = soundfile.read(path, dtype="float32")
                 # Lossy codecs add some silence; the power is that of the tone.
                 seconds, power = len(read) / rate, float(np.mean(read**2))
-                failed[ending] = None if 0.4 < seconds < 0.8 and 0.05 < power < 0.2 else "what is read is another sound"
+                failed[ending] = None if 0.4 < seconds < 0.8 and 0.05 < power < 0.2 else "the decoded sound differs"
             except Exception as problem:
                 failed[ending] = reason(problem)
     return {"codecs": failed, "libsndfile": soundfile.__libsndfile_version__}

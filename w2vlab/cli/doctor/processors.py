@@ -29,7 +29,7 @@ def check_processors(kernels: str | None = None, root: Path = Path("/")) -> Find
     """Looks at the processors and their instructions.
 
     Args:
-        kernels: The instructions that PyTorch has chosen its kernels for, where it could be asked.
+        kernels: The instruction set of the kernels that PyTorch has chosen; None if it cannot be loaded.
         root: Where `proc` and `sys` are.
     """
     model, flags = _cpu(root / "proc" / "cpuinfo")
@@ -99,7 +99,7 @@ def memory_limit(root: Path = Path("/")) -> MemoryLimit | None:
     ):
         for folder in folders:
             most, now = _read(folder / limit), _read(folder / used)
-            # Version 1 says "no limit" with a number of the size of the address space.
+            # In version 1, a number as large as the address space means no limit.
             if most.isdigit() and int(most) < 2**60:
                 found.append(MemoryLimit(int(most), int(now) if now.isdigit() else 0))
     return min(found, key=lambda limit: limit.bytes - limit.used, default=None)

@@ -20,7 +20,7 @@ def check_codecs(facts: Mapping[str, Any]) -> Finding:
     """Looks at which audio can be read.
 
     Args:
-        facts: What came of writing and reading each codec; none where soundfile cannot be loaded.
+        facts: Results of writing and reading each codec; empty if soundfile cannot be loaded.
     """
     ffmpeg = "ffmpeg is there" if shutil.which("ffmpeg") else "no ffmpeg, which is not needed"
     if "codecs" not in facts:
