@@ -90,7 +90,7 @@ def test_a_copy_with_a_lost_or_empty_file_is_fetched_again(system, cache):
     (folder / "1.wav").write_bytes(b"")
     fetch_package(TINY, cache)
     assert system.downloads == 3
-    assert TINY.is_whole(folder)
+    assert TINY.is_complete(folder)
 
 
 @pytest.mark.parametrize("step", ["download", "unpack"])
@@ -103,9 +103,9 @@ def test_a_killed_fetch_leaves_nothing_taken_for_whole(system, cache, step):
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert leftovers(cache) == ["tiny-speech.partial"]
-    assert not TINY.is_whole(TINY.audio_folder(cache))
+    assert not TINY.is_complete(TINY.audio_folder(cache))
     system.provides()
-    assert TINY.is_whole(fetch_package(TINY, cache))
+    assert TINY.is_complete(fetch_package(TINY, cache))
     assert leftovers(cache) == ["tiny-speech"]
 
 
@@ -136,17 +136,17 @@ def test_processes_that_start_together_fetch_once(system, cache):
 )
 def test_failures_say_why_and_what_to_do(system, cache, broken, reason):
     system.provides(**broken)
-    with pytest.raises(ValueError, match=f"^Could not fetch tiny-speech: {reason}") as error:
+    with pytest.raises(ValueError, match=f"^Could not download tiny-speech: {reason}") as error:
         fetch_package(TINY, cache)
     assert str(error.value).endswith("Check the network, or give a folder of audio with --data.corpus=FOLDER.")
     assert leftovers(cache) == []
     system.provides()
-    assert TINY.is_whole(fetch_package(TINY, cache))
+    assert TINY.is_complete(fetch_package(TINY, cache))
 
 
 def test_lists_that_fail_in_part_do_not_matter_when_the_package_is_there(system, cache):
     system.provides(update=OFFLINE)
-    assert TINY.is_whole(fetch_package(TINY, cache))
+    assert TINY.is_complete(fetch_package(TINY, cache))
 
 
 def test_cache_that_cannot_be_written(system, tmp_path):

@@ -168,7 +168,7 @@ def test_damage_in_a_file_is_never_heard(tmp_path, name, written):
 
 def test_mp3_noise_of_the_decoder_is_kept_and_that_of_others_is_not(tmp_path, capfd):
     path = write_mp3(tmp_path / "a.mp3", speech_like(4.0, 16_000), 16_000, constant=False)
-    with AudioFile(path) as file, file._messages() as messages:
+    with AudioFile(path) as file, file._capture_messages() as messages:
         os.write(2, b"[src/libmpg123/layer3.c:1] error: something\nNote: Trying to resync...\nan alarm of another\n")
     assert [message[:12] for message in messages] == ["[src/libmpg1", "Note: Trying"]
     assert capfd.readouterr().err == "an alarm of another\n"

@@ -46,7 +46,7 @@ def test_mini_librispeech_that_arrived_broken_is_fetched_anew(cache, monkeypatch
     for _ in range(2):
         with pytest.raises(
             ValueError,
-            match=r"^Could not fetch mini_librispeech: what arrived is not a whole archive\. Check the network",
+            match=r"^Could not download mini_librispeech: the downloaded archive is incomplete\. Check the network",
         ):
             corpora.fetch("mini_librispeech", cache)
         assert not list(cache.rglob("*.tar.gz"))
@@ -57,7 +57,7 @@ def test_mini_librispeech_without_network(cache, monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("socket.getaddrinfo", no_route)  # whatever the network and the proxies of this machine
-    message = r"^Could not fetch mini_librispeech: .*Network is unreachable.*--data\.corpus=FOLDER\.$"
+    message = r"^Could not download mini_librispeech: .*Network is unreachable.*--data\.corpus=FOLDER\.$"
     with pytest.raises(ValueError, match=message):
         corpora.fetch("mini_librispeech", cache)
 

@@ -98,9 +98,9 @@ def test_files_that_turned_bad_are_left_out_and_counted(cuts, tmp_path, caplog):
     soundfile.write(tmp_path / "u1.wav", samples, RATE, subtype="FLOAT")
     batch = read(cuts, max_samples=4800 * 2, crop_to_shortest=False)
     assert (batch.ids, batch.num_samples) == (("u2",), (8000,))
-    messages = [record.message for record in caplog.records if "out of their batches" in record.message]
-    assert "1 missing (u0); the last was u0 (missing)" in messages[0]
-    assert "1 missing (u0); 1 with NaN or infinite samples (u1); the last was u1 (with NaN or" in messages[1]
+    messages = [record.message for record in caplog.records if "in this process so far" in record.message]
+    assert "1 missing (u0); the last one was u0 (missing)" in messages[0]
+    assert "1 missing (u0); 1 with NaN or infinite samples (u1); the last one was u1 (with NaN or" in messages[1]
 
 
 def test_a_file_cut_off_after_the_scan_is_left_out(cuts, tmp_path):
@@ -118,7 +118,7 @@ def test_a_batch_with_nothing_left_is_replaced(cuts, tmp_path):
 def test_when_nothing_can_be_read_the_disk_is_blamed(cuts, tmp_path):
     for path in tmp_path.glob("*.wav"):
         path.unlink()
-    with pytest.raises(RuntimeError, match=r"^Two whole batches could not be read \(3 missing \(u0, u1, u2\)\)"):
+    with pytest.raises(RuntimeError, match=r"^No utterance of two batches could be read \(3 missing \(u0, u1, u2\)\)"):
         read(cuts[:1], substitute=cuts[1:])
 
 
@@ -128,4 +128,4 @@ def test_warnings_become_rarer(cuts, tmp_path, caplog):
     for _ in range(20):
         dataset[BatchPlan(0, tuple(cuts), ())]
     assert dataset.skipped.total == 20
-    assert sum("out of their batches" in record.message for record in caplog.records) == 5  # at 1, 2, 4, 8, 16
+    assert sum("in this process so far" in record.message for record in caplog.records) == 5  # at 1, 2, 4, 8, 16

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.conftest import write_ramp
-from w2vlab.data.held_out import exclusion, is_held_out, read_split, split_by_hash
+from w2vlab.data.held_out import is_held_out, make_exclusion_filter, read_split, split_by_hash
 from w2vlab.data.splitting import position
 
 IDS = [f"ru_{number:04}.wav" for number in range(1, 621)]
@@ -84,17 +84,19 @@ def test_splits_that_are_none(text: str | None, message: str, tmp_path: Path) ->
 
 
 def test_exclusion_by_name_is_what_the_split_tests_on() -> None:
-    excluded = exclusion("festvox-ru-test")
+    excluded = make_exclusion_filter("festvox-ru-test")
     split = split_by_hash(IDS, 1000, 1000)
     assert {name for name in IDS if excluded(name)} == {*split.test}
     assert all(excluded(f"wav/{name}") for name in split.test)
     assert not excluded("other.wav")
-    assert exclusion(None) is None
+    assert make_exclusion_filter(None) is None
 
 
 def test_exclusion_that_is_no_file() -> None:
-    with pytest.raises(ValueError, match=r"`exclude` must be festvox-ru-test or a file with an id a line, but is 'x'"):
-        exclusion("x")
+    with pytest.raises(
+        ValueError, match=r"`exclude` must be festvox-ru-test or a file with one id per line, but is 'x'"
+    ):
+        make_exclusion_filter("x")
 
 
 def test_excluded_utterances_are_neither_trained_on_nor_validated_on(corpus, ready_module, tmp_path: Path) -> None:

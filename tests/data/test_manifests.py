@@ -274,7 +274,7 @@ def test_fairseq_manifest_with_a_byte_order_mark_and_odd_names(tmp_path, cache, 
 
 def test_what_an_older_scan_found_is_not_taken_for_what_this_one_finds(corpus, cache, monkeypatch):
     now = prepare_manifest(corpus, cache).fingerprint
-    monkeypatch.setattr(listing, "SCAN", b"another")
+    monkeypatch.setattr(listing, "SCAN_VERSION", b"another")
     assert prepare_manifest(corpus, cache).fingerprint != now
 
 

@@ -65,7 +65,7 @@ def test_utterances_too_short_for_the_user_or_the_model_are_left_out(ready_modul
     module.require(10**6)
     module.prepare_data()
     with pytest.raises(
-        ValueError, match=r"must hold an utterance that is long enough, but has 40 shorter than 62\.5 s"
+        ValueError, match=r"must have an utterance that is long enough, but has 40 shorter than 62\.5 s"
     ):
         module.setup()
 
@@ -76,7 +76,7 @@ def test_summary(ready_module, corpus):
     lines = ready_module(corpus).summary().splitlines()
     assert lines[0].startswith(f"{corpus}: ")
     assert re.search(
-        r": \d+ utterances \([\d.]+ s, of which an epoch hears [\d.]+ s, in windows of up to 0\.4 s\) to train on, "
+        r": \d+ utterances \([\d.]+ s, of which an epoch uses [\d.]+ s, in windows of up to 0\.4 s\) to train on, "
         r"\d+ utterances? \([\d.]+ s.*\) to validate on",
         lines[0],
     )
@@ -98,13 +98,11 @@ def test_what_was_left_out_is_told_once(ready_module, corpus, caplog, cache):
     assert sum("1 empty (empty.wav)" in record.message for record in caplog.records) == 1
 
 
-def test_long_recordings_are_told_with_what_an_epoch_hears_and_with_a_command_that_cuts_them(
-    ready_module, tmp_path, monkeypatch
-):
+def test_long_recordings_are_logged_with_a_command_that_cuts_them(ready_module, tmp_path, monkeypatch):
     for name in "abcd":
         write_ramp(tmp_path / "corpus" / f"{name}.wav", 9.0)
     extent, advice = ready_module(tmp_path / "corpus", validation_fraction=0.25).summary().splitlines()
-    heard = r"of which an epoch hears [\d.]+ s, in windows of up to 0\.4 s"
+    heard = r"of which an epoch uses [\d.]+ s, in windows of up to 0\.4 s"
     assert re.search(rf"utterances? \([\d.]+ s, {heard}\) to train on, \d utterances? \([\d.]+ s, {heard}\)", extent)
     found = re.search(r"python -c '(.*)', then --data\.corpus=(windows\.jsonl\.gz)$", advice)
     assert found
@@ -120,7 +118,7 @@ def test_utterances_a_little_longer_than_a_window_are_not_advised_to_be_cut(read
     for name in "abcd":
         write_ramp(tmp_path / "corpus" / f"{name}.wav", 1.0)
     (extent,) = ready_module(tmp_path / "corpus", validation_fraction=0.25).summary().splitlines()
-    assert "of which an epoch hears" in extent
+    assert "of which an epoch uses" in extent
 
 
 def test_setup_only_reads(make_module, corpus):

@@ -48,8 +48,9 @@ def on_processes(ready_module, corpus, monkeypatch):
     """Makes a module as it is in one of several processes, about to train or to go on."""
 
     def make(world_size, accumulate, rank=0, **arguments):
-        monkeypatch.setattr("w2vlab.data.module.world_size", lambda: world_size)
-        monkeypatch.setattr("w2vlab.data.module.rank", lambda: rank)
+        for name in ("module", "micro_batches"):
+            monkeypatch.setattr(f"w2vlab.data.{name}.world_size", lambda: world_size)
+            monkeypatch.setattr(f"w2vlab.data.{name}.rank", lambda: rank)
         module = ready_module(corpus, **arguments)
         module.trainer = SimpleNamespace(accumulate_grad_batches=accumulate, state=SimpleNamespace(fn="fit"))
         return module
@@ -85,7 +86,7 @@ def test_goes_on_at_a_whole_update_of_another_size(on_processes, ready_module, c
         assert share(module) == sequence[done - done % 2 :][: len(sequence) // 2 * 2 - done + done % 2]
     messages = [record.message for record in caplog.records if "another batch than before" in record.message]
     start = "Resuming with updates of 2 micro-batches (the checkpoint had 3): another batch than before"
-    assert messages == [f"{start}.", f"{start}, going on 1 micro-batch back.", f"{start}."]
+    assert messages == [f"{start}.", f"{start}, repeating 1 micro-batch.", f"{start}."]
 
 
 def module_state(module, **changes):

@@ -10,7 +10,7 @@ from lhotse.audio import Recording
 from lhotse.supervision import AlignmentItem
 
 from tests.data.conftest import write_ramp
-from w2vlab.data.transcripts import Transcripts, normalized, read_transcripts
+from w2vlab.data.transcripts import Transcripts, normalize, read_transcripts
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def festival(tmp_path: Path) -> Path:
 
 def test_a_festival_voice(festival: Path) -> None:
     characters = read_transcripts(festival, "characters")
-    assert characters.of("ru_0001.wav") == "волны волос"
-    assert characters.of("ru_0002.wav") == "она сказала да"
-    assert characters.of("ru_0003.wav") is None
-    assert characters.of("ru_0004.wav") is None
+    assert characters.get("ru_0001.wav") == "волны волос"
+    assert characters.get("ru_0002.wav") == "она сказала да"
+    assert characters.get("ru_0003.wav") is None
+    assert characters.get("ru_0004.wav") is None
     phones = read_transcripts(festival, "phones")
-    assert [phones.of(f"ru_000{number}.wav") for number in (1, 2, 3)] == ["v aa l", "d aa", None]
+    assert [phones.get(f"ru_000{number}.wav") for number in (1, 2, 3)] == ["v aa l", "d aa", None]
 
 
 def test_librispeech(tmp_path: Path) -> None:
@@ -43,10 +43,10 @@ def test_librispeech(tmp_path: Path) -> None:
     chapter.mkdir(parents=True)
     (chapter / "19-198.trans.txt").write_text("19-198-0000 IT'S A TEST\n19-198-0001 'TIS\n")
     transcripts = read_transcripts(tmp_path, "characters")
-    assert transcripts.of("dev-clean/19/198/19-198-0000.flac") == "it's a test"
-    assert transcripts.of("dev-clean/19/198/19-198-0001.flac") == "tis"
-    assert transcripts.of("19-198-0000.flac") is None
-    assert transcripts.of("dev-clean/19/198/19-198-0000.txt") is None, "that is no audio"
+    assert transcripts.get("dev-clean/19/198/19-198-0000.flac") == "it's a test"
+    assert transcripts.get("dev-clean/19/198/19-198-0001.flac") == "tis"
+    assert transcripts.get("19-198-0000.flac") is None
+    assert transcripts.get("dev-clean/19/198/19-198-0000.txt") is None, "that is no audio"
 
 
 def test_a_fairseq_manifest(tmp_path: Path) -> None:
@@ -55,10 +55,12 @@ def test_a_fairseq_manifest(tmp_path: Path) -> None:
     (tmp_path / "train.wrd").write_text("ONE\nTWO THREE\n")
     (tmp_path / "train.phn").write_text("W AH N\nT UW SIL TH R IY\n")
     characters, phones = (read_transcripts(manifest, units) for units in ("characters", "phones"))
-    assert [characters.of(name) for name in ("a.wav", "b/c.wav")] == ["one", "two three"]
-    assert [phones.of(name) for name in ("a.wav", "b/c.wav")] == ["W AH N", "T UW TH R IY"]
+    assert [characters.get(name) for name in ("a.wav", "b/c.wav")] == ["one", "two three"]
+    assert [phones.get(name) for name in ("a.wav", "b/c.wav")] == ["W AH N", "T UW TH R IY"]
     (tmp_path / "train.wrd").write_text("ONE\n")
-    with pytest.raises(ValueError, match=r"train\.wrd must have a line for each of the 2 of .*, but has 1"):
+    with pytest.raises(
+        ValueError, match=r"train\.wrd must have one line for each of the 2 utterances of .*, but has 1"
+    ):
         read_transcripts(manifest, "characters")
 
 
@@ -76,18 +78,18 @@ def test_a_lhotse_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "cuts.jsonl"
     CutSet.from_cuts(cuts).to_file(manifest)
     characters = read_transcripts(manifest, "characters")
-    assert characters.of("whole") == "hi there"
-    assert characters.of("silent") is None
-    assert read_transcripts(manifest, "phones").of("whole") == "HH AY"
-    # What begins within the cut and ends behind it would say more than can be heard.
+    assert characters.get("whole") == "hi there"
+    assert characters.get("silent") is None
+    assert read_transcripts(manifest, "phones").get("whole") == "HH AY"
+    # A supervision that ends after its cut has words that are not in the audio.
     cuts[1].supervisions = [SupervisionSegment("s", "cut", start=0.1, duration=0.3, text="too much")]
     CutSet.from_cuts(cuts).to_file(manifest)
-    assert read_transcripts(manifest, "characters").of("cut") is None
+    assert read_transcripts(manifest, "characters").get("cut") is None
 
 
 @pytest.mark.parametrize("units", ["characters", "phones"])
 def test_a_corpus_without_transcripts_is_refused(units: str, corpus: Path) -> None:
-    with pytest.raises(ValueError, match=f"`corpus` must come with transcripts for `model.units` {units}, but .* none"):
+    with pytest.raises(ValueError, match=f"`corpus` must have transcripts for `model.units` {units}, but .* none"):
         read_transcripts(corpus, units)
 
 
@@ -107,12 +109,12 @@ def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_words_are_made_of(text: str, expected: str) -> None:
-    assert normalized(text) == expected
+    assert normalize(text) == expected
 
 
 def test_an_id_wins_over_one_without_its_ending() -> None:
     transcripts = Transcripts({"a.wav": "one", "a": "two"}, "characters")
-    assert (transcripts.of("a.wav"), transcripts.of("a.flac"), transcripts.of("a")) == ("one", "two", "two")
+    assert (transcripts.get("a.wav"), transcripts.get("a.flac"), transcripts.get("a")) == ("one", "two", "two")
 
 
 @pytest.fixture
@@ -161,5 +163,5 @@ def test_a_corpus_whose_transcripts_are_of_nothing_usable_is_refused(told: Path,
     module = make_module(told, crop_to_shortest=False, max_seconds=0.1, batch_seconds=1)
     module.require(1600, units="characters")
     module.prepare_data()
-    with pytest.raises(ValueError, match="must hold an utterance that has a transcript and a length in range"):
+    with pytest.raises(ValueError, match="must have an utterance that has a transcript and a length in range"):
         module.setup()

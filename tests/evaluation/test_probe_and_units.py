@@ -70,7 +70,7 @@ def test_a_phone_that_could_not_be_learned_is_wrong() -> None:
 
 def test_phone_of_each_frame() -> None:
     phones = frame_phones(ALIGNMENT, ("a", "b"), GRID, 28)
-    expected = [{0: 0, 1: 1, 2: 0, -1: -1}[int(n)] for n in ALIGNMENT.at(GRID.centres(28))]
+    expected = [{0: 0, 1: 1, 2: 0, -1: -1}[int(n)] for n in ALIGNMENT.phone_indices(GRID.centres(28))]
     assert phones.tolist() == expected
     assert phones[-1] == -1  # behind the last label
 

@@ -38,7 +38,7 @@ class ResilientLoader(DataLoader[AudioBatch]):
 
     def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int) -> None:
         self.waited: Seconds = 0.0
-        self._remaining = _Remaining(sampler)
+        self._remaining = _UndeliveredPlans(sampler)
         super().__init__(
             dataset,
             sampler=self._remaining,
@@ -63,14 +63,14 @@ class ResilientLoader(DataLoader[AudioBatch]):
                 try:
                     if batches is None:
                         batches = super().__iter__()
-                        _leave_deaths_to_the_iterator()
+                        _restore_default_sigchld()
                     batch = next(batches)
                 finally:
                     self.waited += time.perf_counter() - asked
             except StopIteration:
                 return
             except (RuntimeError, ConnectionError, EOFError) as error:
-                if not _is_death(error):
+                if not _is_worker_death(error):
                     raise
                 in_a_row += 1
                 if in_a_row == MAX_DEATHS_IN_A_ROW:
@@ -89,7 +89,7 @@ class ResilientLoader(DataLoader[AudioBatch]):
             batches = self._iterator = None
 
 
-class _Remaining(Sampler[BatchPlan]):
+class _UndeliveredPlans(Sampler[BatchPlan]):
     """What a sampler plans, without what is delivered already."""
 
     def __init__(self, sampler: EpochSampler) -> None:
@@ -104,14 +104,14 @@ class _Remaining(Sampler[BatchPlan]):
         yield from islice(self._sampler, self.delivered, None)
 
 
-def _is_death(error: Exception) -> bool:
+def _is_worker_death(error: Exception) -> bool:
     """Tells a worker that is gone from an error that one had, which torch passes on as "Caught … in DataLoader"."""
     if isinstance(error, RuntimeError):
         return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
     return not str(error).startswith("Caught")  # the other end of a connection is gone, and its process not yet
 
 
-def _leave_deaths_to_the_iterator() -> None:
+def _restore_default_sigchld() -> None:
     """Takes back torch's signal handler, which raises wherever the main thread is, such as inside a training step.
 
     The iterator looks by itself every few seconds whether the process that it waits for is alive.

@@ -82,7 +82,7 @@ class EpochSampler(Sampler[BatchPlan]):
         self._rank = rank
         self._update = world_size * accumulate
         self._sampler = DynamicBucketingSampler(
-            _Cropped(utterances, max_seconds),
+            _CroppedCuts(utterances, max_seconds),
             max_duration=batch_seconds,
             duration_bins=_bucket_limits(np.minimum(utterances.durations, max_seconds), num_buckets),
             shuffle=seed is not None,
@@ -144,7 +144,7 @@ class EpochSampler(Sampler[BatchPlan]):
             substitute = cuts
 
 
-class _Cropped(Iterable[Cut]):
+class _CroppedCuts(Iterable[Cut]):
     """Utterances as long as their crops will be, for the sampler to measure, with the whole one attached."""
 
     def __init__(self, cuts: Iterable[Cut], max_seconds: Seconds) -> None:

@@ -13,8 +13,8 @@ from lhotse.cut import Cut
 
 from w2vlab.data.alignments import Alignment, find_alignments
 from w2vlab.data.corpora import fetch, locate, resolve_name
-from w2vlab.data.held_out import HASH, Split, exclusion, read_split, split_by_hash
-from w2vlab.data.manifests import first_told, prepare_manifest, remarks
+from w2vlab.data.held_out import HASH, EvaluationSplit, make_exclusion_filter, read_split, split_by_hash
+from w2vlab.data.manifests import is_first_report, prepare_manifest, remarks
 from w2vlab.data.splitting import position, validation_limit
 from w2vlab.data.utterances import Utterances
 from w2vlab.types import SAMPLE_RATE, Seconds
@@ -41,7 +41,7 @@ class EvaluationCorpus:
     source: Path
     cuts: dict[str, Cut]
     alignments: dict[str, Alignment]
-    split: Split
+    split: EvaluationSplit
 
     def __post_init__(self) -> None:
         """Makes sure that labels and audio belong together.
@@ -90,7 +90,7 @@ def open_corpus(
     """
     source = fetch(corpus, cache)
     manifest = prepare_manifest(source, cache)
-    if first_told(manifest):
+    if is_first_report(manifest):
         for remark in remarks(corpus, manifest.skipped, manifest.notes):
             logger.warning("%s.", remark)
     cuts = {cut.id: cut for cut in Utterances(manifest.cuts, min_samples)}
@@ -146,7 +146,7 @@ def seen_in_pretraining(run_config: dict[str, object] | None, corpus: Evaluation
 
 def _seen(data: dict[str, Any], corpus: EvaluationCorpus, cache: Path) -> Seen:
     test = corpus.split.test
-    excluded = exclusion(data.get("exclude")) or (lambda name: False)
+    excluded = make_exclusion_filter(data.get("exclude")) or (lambda name: False)
     usable = [
         name
         for name, cut in corpus.cuts.items()

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from w2vlab.data.held_out import Split
+from w2vlab.data.held_out import EvaluationSplit
 from w2vlab.evaluation.abx import AbxTask
 from w2vlab.evaluation.abx_errors import AbxErrors
 from w2vlab.evaluation.evaluate import Evaluation
@@ -99,7 +99,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     return plain
 
 
-def as_plain_split(split: Split) -> dict[str, Any]:
+def as_plain_split(split: EvaluationSplit) -> dict[str, Any]:
     """Returns a split as `--split FILE` takes it."""
     return {"rule": split.rule, "train": list(split.train), "test": list(split.test)}
 

@@ -94,7 +94,8 @@ def frame_phones(alignment: Alignment, phones: Sequence[str], grid: FrameGrid, n
     """Returns the phone in the middle of each frame, int64 of shape `(T,)`: its place in `phones`, or -1."""
     numbers = {phone: index for index, phone in enumerate(phones)}
     names = torch.tensor([numbers.get(phone, -1) for phone in alignment.phones] + [-1])
-    return names[torch.from_numpy(alignment.at(grid.centres(num_frames)))]  # -1 is the last one, added for that
+    # Index -1 selects the last entry, which is -1.
+    return names[torch.from_numpy(alignment.phone_indices(grid.centres(num_frames)))]
 
 
 def measure_units(data: UnitData, frames_per_second: float) -> list[UnitQuality]:
