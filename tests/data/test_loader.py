@@ -54,7 +54,7 @@ def test_a_process_that_is_killed_changes_nothing(sampler, caplog):
             kill_one(others)
     kill_one(others)  # between two epochs
     actual += read(loader, 1)
-    assert sum("A process that reads audio died" in record.message for record in caplog.records) == 2
+    assert sum("A data loader worker died" in record.message for record in caplog.records) == 2
     for (ids, waveform), (expected_ids, expected_waveform) in zip(actual, chain(*expected), strict=True):
         assert ids == expected_ids
         assert torch.equal(waveform, expected_waveform)
@@ -77,9 +77,9 @@ class Faulty(SpeechDataset):
 
 def test_processes_that_die_again_and_again_end_the_run(sampler, caplog):
     loader = ResilientLoader(Deadly(6400, crop_to_shortest=True, seed=0, random=True), sampler, 1)
-    with pytest.raises(RunError, match=r"^3 processes that read audio died one after another .*`num_workers`"):
+    with pytest.raises(RunError, match=r"^3 data loader workers died one after another .*`num_workers`"):
         next(iter(loader))
-    assert sum("A process that reads audio died" in record.message for record in caplog.records) == 2
+    assert sum("A data loader worker died" in record.message for record in caplog.records) == 2
 
 
 def test_an_error_of_a_process_is_no_death(sampler):

@@ -1,4 +1,4 @@
-"""Batches of a whole update at once, for terms that are functions of all of them."""
+"""Delivers all micro-batches of an update at once, for loss terms that depend on the global batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from w2vlab.types import AudioBatch
 
 
 class UpdateLoader(ResilientLoader):
-    """Reads all micro-batches of an update ahead and hands them to the first, in `AudioBatch.update`.
+    """Prefetches all micro-batches of an update, and attaches them to the first one, in `AudioBatch.update`.
 
     Args:
         dataset: As for `ResilientLoader`.
@@ -27,7 +27,7 @@ class UpdateLoader(ResilientLoader):
         self._accumulate = accumulate
 
     def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # as in the base class
-        """Yields the batches of an epoch, the first of each update with all of them."""
+        """Yields the batches of an epoch; the first one of an update brings all of them."""
         batches = super().__iter__()
         while update := tuple(islice(batches, self._accumulate)):
             first, *rest = update
