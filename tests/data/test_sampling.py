@@ -135,7 +135,7 @@ def test_processes_validate_on_everything(utterances, world_size):
 def test_no_whole_update(utterances):
     message = (
         r"^`batch_seconds` must leave 6 micro-batches for an update, but is 4 with 15\.8 s of audio, which make 5; "
-        r"lower it or `micro_batches`, take fewer processes, or add audio\.$"
+        r"lower it or `micro_batches`, use fewer processes, or add audio\.$"
     )
     with pytest.raises(ValueError, match=message):
         list(make(utterances, world_size=2, accumulate=3, batch_seconds=4))
