@@ -192,7 +192,7 @@ def test_what_cannot_be_measured_is_refused_at_the_start(tmp_path: Path) -> None
 def best(accuracy: float, representation: str = "layer 2", spread: int = 0) -> Best:
     """Ten utterances of a hundred phones, the same share of each but for `spread`."""
     correct = {f"u{n}": round(100 * accuracy) + (spread if n % 2 else -spread) for n in range(10)}
-    probe = ProbeResult(correct, dict.fromkeys(correct, 100), 0.07, 1e-2)
+    probe = ProbeResult(correct=correct, total=dict.fromkeys(correct, 100), majority=0.07, penalty=1e-2)
     return Best(representation, probe, {representation: accuracy})
 
 

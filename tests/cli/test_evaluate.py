@@ -190,7 +190,7 @@ def test_bad_input_is_told_in_a_line(
 def test_a_checkpoint_without_a_configuration(tmp_path: Path, options: list[str], capsys) -> None:
     torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
     assert main(["evaluate", str(tmp_path / "bare.ckpt"), *options]) == 1
-    assert "`ckpt_path` must be a checkpoint that holds the configuration of its model" in capsys.readouterr().err
+    assert "`ckpt_path` must be a checkpoint that contains the configuration of its model" in capsys.readouterr().err
 
 
 def test_one_checkpoint_cannot_be_compared(checkpoint: Path, capsys) -> None:
@@ -225,7 +225,7 @@ def test_short_names_tell_apart() -> None:
 def test_picture_puts_codes_of_a_phone_together() -> None:
     codes = {"u": torch.tensor([0, 1, 2, 0, 1, 2, 2, 2])[:, None]}
     phones = {"u": torch.tensor([0, 1, 0, 0, 1, 0, 1, 0])}
-    shares, order, chosen, total = phone_shares(UnitData(codes, phones, 4, 3))
+    shares, order, chosen, total = phone_shares(UnitData(codes=codes, phones=phones, codebook_size=4, num_phones=3))
     assert (order, total) == ([0, 1], 3)
     assert [codes["u"].unique().tolist()[c] for c in chosen] == [0, 2, 1]
     assert shares.tolist() == [[1, 0], [0.75, 0.25], [0, 1]]

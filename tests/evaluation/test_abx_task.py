@@ -15,7 +15,7 @@ import torch
 
 from w2vlab.data.alignments import Alignment
 from w2vlab.evaluation.abx import AbxTask, Cell, Item, make_task
-from w2vlab.evaluation.abx_errors import measure
+from w2vlab.evaluation.abx_errors import measure_abx
 from w2vlab.evaluation.frames import FrameGrid
 from w2vlab.functional.abx import StagedMean
 from w2vlab.functional.dtw import angular_distances, dtw
@@ -89,7 +89,7 @@ def test_error_is_that_of_a_loop_over_triples(speakers: str) -> None:
             near, far = distance(x, a), distance(x, b)
             wrong = 0.5 if near == far else float(near > far)
             expected.setdefault((pa, pb, ba, ea, sa, sx), []).append(wrong)
-    found = measure(task, frames)
+    found = measure_abx(task, frames)
     cells = {
         (c.phone, c.other, c.before, c.after, c.speaker, c.speaker_x): e
         for c, e in zip(task.cells, found.errors, strict=True)
@@ -112,7 +112,17 @@ def test_pairs_of_phones_count_alike() -> None:
     item = Item("u", 0.0, 1.0)
 
     def cell(phone: str, other: str) -> Cell:
-        return Cell(phone, other, "pau", "pau", "s", "s", (item, item), (item,), (item, item))
+        return Cell(
+            phone=phone,
+            other=other,
+            before="pau",
+            after="pau",
+            speaker="s",
+            speaker_x="s",
+            a=(item, item),
+            b=(item,),
+            x=(item, item),
+        )
 
     task = AbxTask("within", (cell("a", "b"), cell("a", "c"), cell("b", "a")), 3)
     assert StagedMean([cell.key for cell in task.cells])([0.0, 0.0, 0.6]) == pytest.approx(0.2)
@@ -122,7 +132,7 @@ def test_parts_have_the_errors_of_their_utterances() -> None:
     alignments = make_alignments(8, speakers=2)
     features = make_features(alignments)
     for speakers in ("within", "across"):
-        found = measure(make_task(alignments, speakers), frames_of(features))
+        found = measure_abx(make_task(alignments, speakers), frames_of(features))
         for parts, means in ((2, found.halves), (4, found.quarters)):
             splits = draw_splits(8, parts)
             assert means.shape == (len(splits), parts)
@@ -134,12 +144,12 @@ def test_parts_have_the_errors_of_their_utterances() -> None:
                         if own == part
                     }
                     assert value == pytest.approx(
-                        measure(make_task(some, speakers), frames_of(features)).value, nan_ok=True
+                        measure_abx(make_task(some, speakers), frames_of(features)).value, nan_ok=True
                     )
 
 
 def test_without_cells_there_is_nothing() -> None:
-    nothing = measure(AbxTask("within", (), 0), frames_of({}))
+    nothing = measure_abx(AbxTask("within", (), 0), frames_of({}))
     assert np.isnan(nothing.value)
     assert np.isnan(nothing.halves).all()
 
@@ -147,11 +157,11 @@ def test_without_cells_there_is_nothing() -> None:
 def test_small_blocks_and_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     alignments = make_alignments()
     task, frames = make_task(alignments), frames_of(make_features(alignments))
-    together = measure(task, frames)
-    monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_NUMBERS", 300)
+    together = measure_abx(task, frames)
+    monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_ELEMENTS", 300)
     monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_PAIRS", 10)
     steps: list[float] = []
-    assert measure(task, frames, advance=steps.append).errors == pytest.approx(together.errors)
+    assert measure_abx(task, frames, advance=steps.append).errors == pytest.approx(together.errors)
     assert len(steps) > 3
     assert sum(steps) == len(task.cells)
 
@@ -195,7 +205,7 @@ FASTABX = {"within": 0.48682484567901235, "across": 0.4588233024691358}
 @pytest.mark.parametrize("speakers", ["within", "across"])
 def test_is_what_fastabx_gives(speakers: str) -> None:
     alignments = make_alignments(6, speakers=2)
-    found = measure(make_task(alignments, speakers), frames_of(make_features(alignments)))
+    found = measure_abx(make_task(alignments, speakers), frames_of(make_features(alignments)))
     assert found.value == pytest.approx(FASTABX[speakers], abs=1e-6)
 
 
@@ -226,6 +236,6 @@ def test_agrees_with_fastabx(speakers: str, tmp_path: Path) -> None:
         context="within",
         distance="angular",
     )
-    found = measure(make_task(alignments, speakers), frames_of(features)).value
+    found = measure_abx(make_task(alignments, speakers), frames_of(features)).value
     assert found == pytest.approx(theirs, abs=1e-6)
     assert found == pytest.approx(FASTABX[speakers], abs=1e-6)

@@ -10,7 +10,7 @@ import torch
 
 from w2vlab.data.alignments import Alignment
 from w2vlab.evaluation.frames import FrameGrid
-from w2vlab.evaluation.intervals import of_probe
+from w2vlab.evaluation.intervals import jackknife_probe
 from w2vlab.evaluation.probe import Examples, phone_rows, run_probe
 from w2vlab.evaluation.unit_quality import UnitData, frame_phones, measure_units
 
@@ -84,7 +84,7 @@ def unit_data(noise: float = 0.0, utterances: int = 6) -> UnitData:
         codes[f"u{number}"] = torch.from_numpy(np.stack([code // 2, code % 2], axis=1))
         spoken[-2:] = -1
         phones[f"u{number}"] = torch.from_numpy(spoken)
-    return UnitData(codes, phones, 2, 4)
+    return UnitData(codes=codes, phones=phones, codebook_size=2, num_phones=4)
 
 
 def test_codes_that_are_phones() -> None:
@@ -113,7 +113,7 @@ def test_joint_codes_are_counted_in_a_loop() -> None:
 
 def test_without_phones_there_are_bits_and_runs() -> None:
     data = unit_data()
-    joint = measure_units(UnitData(data.codes, {}, 2, 0), 50)[0]
+    joint = measure_units(UnitData(codes=data.codes, phones={}, codebook_size=2, num_phones=0), 50)[0]
     assert (joint.pnmi, joint.phone_purity, joint.cluster_purity, joint.pnmi_shuffled) == (None,) * 4
     assert joint.bits.frames > 0
     assert joint.run_frames > 3
@@ -122,7 +122,7 @@ def test_without_phones_there_are_bits_and_runs() -> None:
 def test_intervals_hold_their_figure_and_narrow_with_more_utterances() -> None:
     train = examples([f"a{n}" for n in range(6)], 0.6, 0)
     few, many = (run_probe(train, examples([f"b{n}" for n in range(size)], 0.6, 1), 3) for size in (4, 64))
-    wide, narrow = of_probe(few).interval, of_probe(many).interval
+    wide, narrow = jackknife_probe(few).interval, jackknife_probe(many).interval
     assert wide.low <= wide.value <= wide.high
     assert narrow.low < few.accuracy + 0.2
     assert narrow.high - narrow.low < (wide.high - wide.low)
@@ -131,5 +131,5 @@ def test_intervals_hold_their_figure_and_narrow_with_more_utterances() -> None:
 def test_pairs_take_away_what_they_have_in_common() -> None:
     train = examples([f"a{n}" for n in range(6)], 0.6, 0)
     test = examples([f"b{n}" for n in range(10)], 0.6, 1)
-    probe = of_probe(run_probe(train, test, 3))
+    probe = jackknife_probe(run_probe(train, test, 3))
     assert (probe.minus(probe).low, probe.minus(probe).value, probe.minus(probe).high) == (0, 0, 0)

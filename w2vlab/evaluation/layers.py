@@ -1,4 +1,4 @@
-"""Which representations of a model are looked at, and how they are had from a forward pass."""
+"""Selects representations of a model, and records them in a forward pass."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LAYER = "layer "
 
 
 def layer_name(number: int) -> str:
-    """Returns what the output of the context network's layer `number` is called; 0 is what goes into the first."""
+    """Returns the name of the output of the context network's layer `number`; 0 is the input of the first layer."""
     return f"{_LAYER}{number}"
 
 
 def layer_modules(context: ContextNetwork) -> list[nn.Module]:
-    """Returns the layers of a context network, in order; none where it is not made of layers one after another."""
+    """Returns the layers of a context network, in order; none if it is not a sequence of layers."""
     for module in context.modules():
         if isinstance(module, LayerDropStack):
             return list(module)
@@ -38,46 +38,46 @@ def layer_modules(context: ContextNetwork) -> list[nn.Module]:
     return []
 
 
-def available(module: Objective) -> tuple[str, ...]:
-    """Names the representations of a model, from the audio up."""
+def available_representations(module: Objective) -> tuple[str, ...]:
+    """Returns the names of the representations of a model, from input to output."""
     layers = layer_modules(module.context)
     hidden = [layer_name(number) for number in range(len(layers) + 1)] if layers else []
     discrete = [QUANTIZED, CODES] if module.quantizer.num_codebooks else []
     return LATENTS, *hidden, CONTEXT, *discrete
 
 
-def choose(module: Objective, layers: str) -> tuple[str, ...]:
-    """Returns the representations that `layers` asks for, in the order of `available`.
+def select_representations(module: Objective, layers: str) -> tuple[str, ...]:
+    """Returns the names of the representations in `layers`, in the order of `available_representations`.
 
     Args:
         module: The model.
         layers: `all`, or numbers of layers and names, separated by commas: `0,3,context,codes`.
 
     Raises:
-        ValueError: It asks for nothing, or for something that the model does not have.
+        ValueError: `layers` is empty, or names something that the model does not have.
     """
-    known = available(module)
+    known = available_representations(module)
     if layers.strip() == ALL:
         return known
-    rule = f"`layers` must be {ALL} or some of {_short(known)}, with commas between, but"
-    wanted = set()
+    rule = f"`layers` must be {ALL} or some of {_join_names(known)}, separated by commas, but"
+    requested = set()
     for name in filter(None, (part.strip() for part in layers.split(","))):
         full = layer_name(int(name)) if name.lstrip("-").isdecimal() else name
         if full not in known:
             raise ValueError(f"{rule} has {name}.")
-        wanted.add(full)
-    if not wanted:
+        requested.add(full)
+    if not requested:
         raise ValueError(f"{rule} is empty.")
-    return tuple(name for name in known if name in wanted)
+    return tuple(name for name in known if name in requested)
 
 
-def _short(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return ", ".join(name.removeprefix(_LAYER) for name in names)
 
 
 @contextmanager
 def recorded_layers(context: ContextNetwork, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Has the layers that are asked for leave their outputs `(B, T, D)` in the mapping that it yields."""
+    """Registers forward hooks that store the outputs `(B, T, D)` of the named layers in the mapping that it yields."""
     layers = layer_modules(context)
     outputs: dict[str, Tensor] = {}
 
@@ -85,14 +85,14 @@ def recorded_layers(context: ContextNetwork, names: Sequence[str]) -> Iterator[d
         for number, layer in enumerate(layers, start=1):
             if (name := layer_name(number)) in names:
 
-                def after(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
+                def store_output(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
                     outputs[name] = output
 
-                stack.callback(layer.register_forward_hook(after).remove)
+                stack.callback(layer.register_forward_hook(store_output).remove)
         if layers and (name := layer_name(0)) in names:
 
-            def before(layer: nn.Module, args: Any, name: str = name) -> None:
+            def store_input(layer: nn.Module, args: Any, name: str = name) -> None:
                 outputs[name] = args[0]
 
-            stack.callback(layers[0].register_forward_pre_hook(before).remove)
+            stack.callback(layers[0].register_forward_pre_hook(store_input).remove)
         yield outputs

@@ -11,12 +11,12 @@ from w2vlab.functional.spans import Frames
 from w2vlab.types import Mask
 
 
-def thin_out(frames: Frames, size: int, generator: np.random.Generator) -> Frames:
+def subsample_frames(frames: Frames, size: int, generator: np.random.Generator) -> Frames:
     """Returns `size` of `frames` at random, in order; all of them, without a draw, if there are no more."""
     return np.sort(generator.choice(frames, size=size, replace=False)) if len(frames) > size else frames
 
 
-def fill_up(frames: Frames, size: int, num_frames: int, generator: np.random.Generator) -> Frames:
+def extend_frames(frames: Frames, size: int, num_frames: int, generator: np.random.Generator) -> Frames:
     """Adds others of the `num_frames` frames at random up to `size`, but leaves at least one out."""
     missing = min(size, num_frames - 1) - len(frames)
     if missing <= 0:

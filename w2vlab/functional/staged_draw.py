@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def draw_in_stages(keys: Sequence[tuple[Hashable, ...]], most: int, draw: np.random.Generator) -> list[int]:
+def multistage_sample(keys: Sequence[tuple[Hashable, ...]], most: int, draw: np.random.Generator) -> list[int]:
     """Draws units so that their mean in stages (`functional.abx.StagedMean`) estimates that of all without a bias.
 
     Where there are more groups than may be drawn, groups are drawn evenly and one unit comes from each. Where there are
@@ -27,10 +27,10 @@ def draw_in_stages(keys: Sequence[tuple[Hashable, ...]], most: int, draw: np.ran
     Reference:
         Cochran 1977, Sampling Techniques, Chapters 5 (stratified) and 10 (several stages).
     """
-    return sorted(_drawn(list(range(len(keys))), keys, 0, min(most, len(keys)), draw))
+    return sorted(_sample_units(list(range(len(keys))), keys, 0, min(most, len(keys)), draw))
 
 
-def _drawn(
+def _sample_units(
     units: list[int], keys: Sequence[tuple[Hashable, ...]], stage: int, number: int, draw: np.random.Generator
 ) -> list[int]:
     if number >= len(units):
@@ -45,7 +45,7 @@ def _drawn(
         unit
         for group, share in zip(groups.values(), shares.tolist(), strict=True)
         if share
-        for unit in _drawn(group, keys, stage + 1, share, draw)
+        for unit in _sample_units(group, keys, stage + 1, share, draw)
     ]
 
 

@@ -20,8 +20,8 @@ def cooccurrence(codes: Tensor, phones: Tensor, num_codes: int, num_phones: int)
     Args:
         codes: In `[0, num_codes)`, int64 of shape `(N,)`.
         phones: In `[0, num_phones)`, int64 of shape `(N,)`.
-        num_codes: Rows V.
-        num_phones: Columns P.
+        num_codes: Number V of codes.
+        num_phones: Number P of phones.
 
     Returns:
         float64 of shape `(V, P)`.
