@@ -14,7 +14,7 @@ from w2vlab.evaluation.abx_errors import AbxErrors, measure_abx
 from w2vlab.evaluation.intervals import jackknife_pnmi, jackknife_probe, subsample_abx
 from w2vlab.evaluation.probe import ProbeResult
 from w2vlab.evaluation.unit_quality import UnitData, measure_units
-from w2vlab.functional.information import jackknife_pnmi_of_pairs
+from w2vlab.functional.information import pnmi_estimate
 from w2vlab.functional.interval import Interval
 from w2vlab.functional.subsampling import SubsamplingEstimate
 
@@ -91,8 +91,8 @@ def true_pnmi(noise: float) -> float:
 
 def test_intervals_of_pnmi_hold_the_truth() -> None:
     draw = np.random.default_rng(0)
-    plain = [jackknife_pnmi_of_pairs(make_utterances(draw, 0.3)) for _ in range(CORPORA)]
-    noisy = [jackknife_pnmi_of_pairs(make_utterances(draw, 0.6)) for _ in range(CORPORA)]
+    plain = [pnmi_estimate(make_utterances(draw, 0.3)) for _ in range(CORPORA)]
+    noisy = [pnmi_estimate(make_utterances(draw, 0.6)) for _ in range(CORPORA)]
     assert held([figure.interval for figure in plain], true_pnmi(0.3)) < 0.5  # so few frames make it too large
     assert 0.9 < held([figure.bias_corrected().interval for figure in plain], true_pnmi(0.3)) < 0.99
     assert 0.9 < held([figure.bias_corrected().interval for figure in noisy], true_pnmi(0.6)) < 0.99

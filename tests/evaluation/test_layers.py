@@ -100,7 +100,7 @@ def test_a_choice_of_layers(model: MaskedPrediction) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("", "`layers` must be all or some of latents, 0, 1, 2, context, quantized, codes, separated by commas, but is empty"),
+        ("", "`layers` must be all or some of latents, 0, 1, 2, context, quantized, codes, separated .*, but is empty"),
         (" , ", "but is empty"),
         ("3", "but has 3"),
         ("-1", "but has -1"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from w2vlab.data.alignments import Alignment
 from w2vlab.evaluation.frames import FrameGrid
 from w2vlab.functional.code_statistics import mean_run_length
-from w2vlab.functional.information import jackknife_pnmi_of_pairs
+from w2vlab.functional.information import pnmi_estimate
 from w2vlab.functional.jackknife import JackknifeEstimate
 from w2vlab.functional.units import (
     BitRate,
@@ -140,7 +140,7 @@ def count_phones(data: UnitData, codes: Mapping[str, Tensor], num_codes: int) ->
 def leave_one_out_pnmi(data: UnitData, codes: Mapping[str, Tensor]) -> JackknifeEstimate:
     """Returns the PNMI of codes `(T,)`, and those that leave out each utterance."""
     pairs = [data.labelled(name, codes[name]) for name in sorted(codes)]
-    return jackknife_pnmi_of_pairs([(numbers.numpy(), phones.numpy()) for numbers, phones in pairs])
+    return pnmi_estimate([(numbers.numpy(), phones.numpy()) for numbers, phones in pairs])
 
 
 def _shuffled_pnmi(data: UnitData, codes: Mapping[str, Tensor], num_codes: int) -> float:

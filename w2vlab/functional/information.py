@@ -12,7 +12,7 @@ from w2vlab.functional.jackknife import Floats, JackknifeEstimate
 Ints = npt.NDArray[np.int64]
 
 
-def jackknife_pnmi_of_pairs(utterances: Sequence[tuple[Ints, Ints]]) -> JackknifeEstimate:
+def pnmi_estimate(utterances: Sequence[tuple[Ints, Ints]]) -> JackknifeEstimate:
     """Returns the PNMI of codes and phones (`functional.units`), and those that leave out each utterance.
 
     Args:
