@@ -111,7 +111,7 @@ def test_a_checkpoint_is_scored_and_rebuilt(
     assert isinstance(module, CTCFineTuning)
     assert module.vocabulary is not None
     assert "".join(module.vocabulary.entries[1:]) == " ehnortw"
-    refused = "`ckpt_path` must be a checkpoint of a pretraining, but "
+    refused = "`ckpt_path` must be a checkpoint of a pretraining"
     assert main(["fit", f"--config={spoken / 'pretraining.yaml'}", f"--ckpt_path={path}"]) == 1
     assert f"error: {refused}" in capsys.readouterr().err
     with pytest.raises(ValueError, match=refused):

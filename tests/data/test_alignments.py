@@ -1,4 +1,4 @@
-"""Label files, texts and lhotse alignments: what is read, and what is refused."""
+"""Label files, transcripts and lhotse alignments: reading and errors."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def test_labels_of_festival(tmp_path: Path) -> None:
     assert alignment.centres.tolist() == pytest.approx([0.171, 0.367, 0.407])
 
 
-def test_which_phone_is_spoken_when() -> None:
+def test_phone_indices() -> None:
     alignment = Alignment(("a", "b", "c"), np.array([0.1, 0.2, 0.5]), np.array([0.2, 0.3, 0.6]))
-    times = [0.0, 0.1, 0.19, 0.2, 0.3, 0.4, 0.5, 0.59, 0.6]  # there is a gap, an end belongs to what follows
+    times = [0.0, 0.1, 0.19, 0.2, 0.3, 0.4, 0.5, 0.59, 0.6]  # with a gap; an end belongs to the next phone
     assert alignment.phone_indices(times).tolist() == [-1, 0, 0, 1, -1, -1, 2, 2, -1]
     assert Alignment((), np.array([]), np.array([])).phone_indices([0.1]).tolist() == [-1]
 
@@ -53,7 +53,7 @@ def test_malformed_labels(text: str, message: str, tmp_path: Path) -> None:
         read_lab_file(write(tmp_path / "x.lab", text))
 
 
-def test_labels_that_are_no_text(tmp_path: Path) -> None:
+def test_labels_that_are_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "x.lab").write_bytes(b"#\n\xff\xfe")
     with pytest.raises(ValueError, match="must be UTF-8 text"):
         read_lab_file(tmp_path / "x.lab")
@@ -75,7 +75,7 @@ def test_texts(tmp_path: Path) -> None:
         read_festival_transcripts(write(tmp_path / "other", "ru_0001 text\n"))
 
 
-def test_beside_the_audio_and_in_the_layout_of_a_voice(tmp_path: Path) -> None:
+def test_label_files_beside_the_audio_and_of_a_festival_voice(tmp_path: Path) -> None:
     for root, lab in ((tmp_path / "flat", tmp_path / "flat"), (tmp_path / "voice" / "wav", tmp_path / "voice" / "lab")):
         write_ramp(root / "a" / "x.wav", 0.5)
         write_ramp(root / "y.flac", 0.5)
@@ -111,12 +111,12 @@ def test_alignments_of_lhotse(tmp_path: Path) -> None:
     assert list(found) == ["x"]
     assert (found["x"].phones, found["x"].speaker) == (("a", "b"), "anna")
     assert found["x"].ends.tolist() == pytest.approx([0.3, 0.5])
-    # They are found by the ids that the data layer gives.
+    # The keys are the ids of the data module.
     manifest = prepare_manifest(tmp_path / "cuts.jsonl", tmp_path / "cache")
     assert {cut.id for cut in CutSet.from_jsonl_lazy(manifest.cuts)} == {"x", "y"}
 
 
-def test_words_alone_are_no_phones(tmp_path: Path) -> None:
+def test_word_alignments_are_not_phone_alignments(tmp_path: Path) -> None:
     assert find_alignments(manifest_with({"word": [AlignmentItem("hello", 0.1, 0.5)]}, tmp_path)) == {}
 
 

@@ -1,4 +1,4 @@
-"""The commands of the page on data."""
+"""The commands of the documentation page on data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run is in its data: on any number of processes, and when it goes on."""
+"""The position of a run in its data: on any number of processes, and when it is resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.data.runs import SaveAfter, assert_same, fit
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_resumed_runs_go_on_where_they_were(ready_module, corpus, tmp_path, num_workers):
+def test_resumed_runs_read_the_remaining_batches(ready_module, corpus, tmp_path, num_workers):
     steps = (1, 3, 14)  # the first, inside the first epoch, inside the second
     whole = fit(ready_module(corpus, num_workers=num_workers), max_epochs=3, callbacks=[SaveAfter(tmp_path, steps)])
     assert [whole.epochs[step] for step in steps] == [0, 0, 1]
@@ -45,7 +45,7 @@ def test_resume_with_limited_epochs_and_twice(ready_module, corpus, tmp_path):
 
 @pytest.fixture
 def on_processes(ready_module, corpus, monkeypatch):
-    """Makes a module as it is in one of several processes, about to train or to go on."""
+    """Makes the data module of one of several processes, before training or resuming."""
 
     def make(world_size, accumulate, rank=0, **arguments):
         for name in ("module", "micro_batches"):
@@ -63,8 +63,8 @@ def share(module):
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 4), (2, 2), (4, 1)])
-def test_goes_on_behind_every_update_on_any_layout(on_processes, ready_module, corpus, world_size, accumulate):
-    """Dealt out again, the shares of all processes are the rest of one sequence."""
+def test_resumes_after_any_update_on_any_layout(on_processes, ready_module, corpus, world_size, accumulate):
+    """The batches of all processes together are the rest of the sequence."""
     sequence = share(ready_module(corpus))
     end = len(sequence) // 4 * 4
     state = ready_module(corpus).state_dict()
@@ -78,7 +78,7 @@ def test_goes_on_behind_every_update_on_any_layout(on_processes, ready_module, c
         assert [ids for step in zip(*shares, strict=True) for ids in step] == sequence[done:end]
 
 
-def test_goes_on_at_a_whole_update_of_another_size(on_processes, ready_module, corpus, caplog):
+def test_resumes_at_the_start_of_an_update_of_another_size(on_processes, ready_module, corpus, caplog):
     sequence = share(ready_module(corpus))
     for done in range(0, 9, 3):
         module = on_processes(1, 2)
@@ -90,15 +90,15 @@ def test_goes_on_at_a_whole_update_of_another_size(on_processes, ready_module, c
 
 
 def module_state(module, **changes):
-    """The state of a module that has no real trainer."""
+    """The state of a module without a real trainer."""
     trainer, module.trainer = module.trainer, None
     state = module.state_dict() | changes
     module.trainer = trainer
     return state
 
 
-def test_the_place_is_behind_the_last_whole_update(ready_module, corpus):
-    """In the middle of one, at the end of an epoch and of a run, and where the run ends inside an epoch."""
+def test_the_position_is_after_the_last_complete_update(ready_module, corpus):
+    """Inside an update, at the end of an epoch and of a run, and if the run ends inside an epoch."""
     places = []
 
     class Ask(Callback):
@@ -120,7 +120,7 @@ def test_the_place_is_behind_the_last_whole_update(ready_module, corpus):
     assert places == [*first, (1, 0), (1, 0), (1, 0), (1, 0), (1, 3), (1, 3)]
 
 
-def test_an_epoch_of_which_nothing_is_left_is_passed_over(ready_module, corpus):
+def test_a_completed_epoch_is_skipped(ready_module, corpus):
     whole = fit(ready_module(corpus), max_epochs=2, num_sanity_val_steps=0)
     module = ready_module(corpus)
     first = whole.epochs.count(0)
@@ -130,7 +130,7 @@ def test_an_epoch_of_which_nothing_is_left_is_passed_over(ready_module, corpus):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_whole_updates_are_read_ahead_where_a_model_asks(make_module, corpus, tmp_path, num_workers):
+def test_updates_are_prefetched_if_the_model_needs_them(make_module, corpus, tmp_path, num_workers):
     def module(whole_updates):
         made = make_module(corpus, num_workers=num_workers, micro_batches=3)
         made.require(1600, whole_updates=whole_updates)
@@ -153,7 +153,7 @@ def test_whole_updates_are_read_ahead_where_a_model_asks(make_module, corpus, tm
         assert resumed.updates == ahead.updates[step * 3 :]
 
 
-def test_the_first_batch_of_an_update_stays_whole(make_module, corpus):
+def test_the_first_batch_of_an_update_keeps_the_others(make_module, corpus):
     module = make_module(corpus)
     module.require(1600, whole_updates=True)
     module.prepare_data()
@@ -180,7 +180,7 @@ def test_options_that_decide_the_order_are_compared(on_processes, ready_module, 
     assert "data.num_buckets 10 (the checkpoint had 3)" in caplog.text
     caplog.clear()
     on_processes(1, 1, num_buckets=10).load_state_dict(ready_module(corpus, num_buckets=None).state_dict())
-    assert not warnings_in(caplog)  # the default comes to the same here
+    assert not warnings_in(caplog)  # the default has the same value here
     write_ramp(corpus / "one_more.wav", 0.5)
     on_processes(1, 1, accept_changes=True).load_state_dict(state)
     assert "utterances to train on 40 (the checkpoint had 39)" in caplog.text

@@ -20,7 +20,7 @@ from w2vlab.types import RunError
 
 
 class Disturb(Callback):
-    """Another run on the same corpus, which has grown, in the middle of this one."""
+    """Adds files to the corpus and prepares it again, as another run would, in the middle of this run."""
 
     def __init__(self, corpus: Path, cache: Path) -> None:
         self.corpus, self.cache = corpus, cache

@@ -1,4 +1,4 @@
-"""Intervals of every figure: each holds its estimate, and 90 to 99 % of them hold the truth of made-up corpora."""
+"""Confidence intervals of all metrics: they contain the estimate, and 90 to 99 % contain the truth in simulations."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def expected_accuracy(gain: float) -> float:
 
 
 @pytest.mark.parametrize("utterances", [8, 50])
-def test_intervals_of_accuracies_hold_the_truth(utterances: int) -> None:
+def test_coverage_of_accuracy_intervals(utterances: int) -> None:
     draw = np.random.default_rng(utterances)
     probes = [tuple(jackknife_probe(p) for p in make_probes(draw, utterances)) for _ in range(CORPORA)]
     truths = [expected_accuracy(gain) for gain in (0.0, BETTER)]
@@ -89,11 +89,11 @@ def true_pnmi(noise: float) -> float:
     return float((joint * np.log(joint * PHONES / codes)).sum() / np.log(PHONES))
 
 
-def test_intervals_of_pnmi_hold_the_truth() -> None:
+def test_coverage_of_pnmi_intervals() -> None:
     draw = np.random.default_rng(0)
     plain = [pnmi_estimate(make_utterances(draw, 0.3)) for _ in range(CORPORA)]
     noisy = [pnmi_estimate(make_utterances(draw, 0.6)) for _ in range(CORPORA)]
-    assert held([figure.interval for figure in plain], true_pnmi(0.3)) < 0.5  # so few frames make it too large
+    assert held([figure.interval for figure in plain], true_pnmi(0.3)) < 0.5  # biased with so few frames
     assert 0.9 < held([figure.bias_corrected().interval for figure in plain], true_pnmi(0.3)) < 0.99
     assert 0.9 < held([figure.bias_corrected().interval for figure in noisy], true_pnmi(0.6)) < 0.99
 
@@ -101,7 +101,7 @@ def test_intervals_of_pnmi_hold_the_truth() -> None:
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), utterances=st.integers(1, 6), codes=st.integers(1, 9), phones=st.integers(1, 4))
 def test_pnmi_lies_in_its_interval(seed: int, utterances: int, codes: int, phones: int) -> None:
-    """Also where there are more codes than frames, where a bootstrap's interval lies above its estimate."""
+    """Even with more codes than frames, when the interval of a bootstrap is above its estimate."""
     draw = np.random.default_rng(seed)
     ids = [f"u{number}" for number in range(utterances)]
     tuples = {name: torch.from_numpy(draw.integers(0, codes, (8, 2))) for name in ids}
@@ -139,24 +139,24 @@ def make_corpus(draw: np.random.Generator, neighbours: int, utterances: int, ite
         ]
         ends = np.arange(1.0, len(names) + 2)
         alignments[f"u{number:02}"] = Alignment((*names, "pau"), ends - 1, ends)
-    # Neighbours are phones too, each with a pause on one side and no other phone between the same two.
+    # Context phones are phones too, each with a pause on one side, in a context with no other phone.
     task = make_task(alignments)
     cells = tuple(cell for cell in task.cells if cell.phone in NAMES and cell.other in NAMES)
     return AbxTask("within", cells, len(cells)), PLACES[spoken] + colour + noise
 
 
 def errors_of(task: AbxTask, values: np.ndarray) -> AbxErrors:
-    """Frames are angles, a single one an item, so that distances are differences of values."""
+    """Each item has a single frame that is an angle, so that distances are differences of values."""
     angles = torch.from_numpy(0.3 * values)
     frames = torch.stack([angles.cos(), angles.sin()], dim=-1)
     return measure_abx(task, lambda item: frames[int(item.utterance[1:]), int(item.start) // 4][None])
 
 
 @pytest.mark.parametrize(("neighbours", "utterances", "items"), [(1, 16, 3), (3, 16, 5)], ids=["common", "rare"])
-def test_intervals_of_abx_hold_the_truth(
+def test_coverage_of_abx_intervals(
     neighbours: int, utterances: int, items: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The truth is what corpora of this size have on average; of rare neighbourhoods most cells have three items."""
+    """The truth is the mean over corpora of this size; in rare contexts most cells have three items."""
     draw = np.random.default_rng(0)
     figures: list[tuple[SubsamplingEstimate, SubsamplingEstimate]] = []
     monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_TRIPLES", 400)

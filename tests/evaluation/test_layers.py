@@ -1,4 +1,4 @@
-"""Which representations a model has, and that they are those of an ordinary forward pass."""
+"""The representations of a model, which equal those of an ordinary forward pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_representations_of_every_context(cls: type, context: type, hidden: tupl
         assert {name: len(tensor) for name, tensor in found.items()} == dict.fromkeys(names, frames)
         assert found["codes"].shape == (frames, 2)
         assert all(tensor.isfinite().all() for tensor in found.values())
-    if hidden:  # the last layer is the context, apart from a norm behind it
+    if hidden:  # the last layer is the context, apart from a norm after it
         found = features[BATCH.ids[0]]
         same = torch.equal(found["layer 2"], found["context"])
         assert same == (context is not TransformerContext or not model.context.pre_norm)
@@ -50,7 +50,7 @@ def test_continuous_targets_have_no_codes() -> None:
 
 
 @pytest.mark.parametrize("cls", [MaskedPrediction, FuturePrediction])
-def test_context_is_that_of_a_forward_pass_that_hides_nothing(cls: type) -> None:
+def test_context_equals_an_unmasked_forward_pass(cls: type) -> None:
     torch.manual_seed(0)
     parts = {"masking": NoMasking} if cls is MaskedPrediction else {}
     model = build_model(cls, **parts).eval()
@@ -64,7 +64,7 @@ def test_context_is_that_of_a_forward_pass_that_hides_nothing(cls: type) -> None
             assert torch.equal(found["codes"], whole.targets.assignment[row, : len(found["codes"])])
 
 
-def test_quantized_inputs_are_what_the_context_sees() -> None:
+def test_layer_0_of_quantized_inputs() -> None:
     torch.manual_seed(0)
     model = build_model(MaskedPrediction, inputs="quantized", masking=NoMasking).eval()
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_a_choice_of_layers(model: MaskedPrediction) -> None:
         ("0,top", "but has top"),
     ],
 )
-def test_a_choice_of_what_is_not_there(layers: str, message: str, model: MaskedPrediction) -> None:
+def test_invalid_layers(layers: str, message: str, model: MaskedPrediction) -> None:
     with pytest.raises(ValueError, match=message):
         select_representations(model, layers)
 

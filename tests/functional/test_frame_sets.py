@@ -24,7 +24,7 @@ def hidden_frames(draw: st.DrawFn) -> tuple[np.ndarray, int]:
 
 @given(hidden_frames(), st.integers(0, 50), st.integers(0, 1000))
 @settings(deadline=None)
-def test_thinned_out_and_filled_up(case: tuple[np.ndarray, int], size: int, seed: int) -> None:
+def test_subsampled_and_extended_frames(case: tuple[np.ndarray, int], size: int, seed: int) -> None:
     frames, num_frames = case
     fewer = subsample_frames(frames, size, rng(seed))
     assert len(fewer) == min(len(frames), size)
@@ -37,7 +37,7 @@ def test_thinned_out_and_filled_up(case: tuple[np.ndarray, int], size: int, seed
         assert (np.diff(row) > 0).all()
 
 
-def test_nothing_is_drawn_where_nothing_changes() -> None:
+def test_the_generator_is_unused_if_nothing_changes() -> None:
     generator = rng(0)
     frames = np.array([1, 2])
     assert subsample_frames(frames, 2, generator) is frames
@@ -45,7 +45,7 @@ def test_nothing_is_drawn_where_nothing_changes() -> None:
     assert generator.random() == rng(0).random()
 
 
-def test_every_frame_is_as_likely_to_be_left_or_added() -> None:
+def test_frames_are_removed_and_added_uniformly() -> None:
     frames, left, added = np.arange(0, 20, 2), np.zeros(20), np.zeros(20)
     for seed in range(4000):
         left[subsample_frames(frames, 4, rng(seed))] += 1

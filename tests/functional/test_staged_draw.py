@@ -19,7 +19,7 @@ ERRORS = np.random.default_rng(0).random(len(KEYS)) * np.arange(len(KEYS))
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 7, 12, 18])
-def test_expected_mean_is_that_of_all(most: int) -> None:
+def test_the_sample_mean_is_unbiased(most: int) -> None:
     draw = np.random.default_rng(most)
     means = []
     for _ in range(3000):
@@ -34,7 +34,7 @@ def test_expected_mean_is_that_of_all(most: int) -> None:
     most=st.integers(1, 50),
     seed=st.integers(0, 9),
 )
-def test_as_many_as_asked_for_and_evenly(keys: list[tuple[int, int]], most: int, seed: int) -> None:
+def test_sample_sizes_are_equal_between_groups(keys: list[tuple[int, int]], most: int, seed: int) -> None:
     chosen = multistage_sample(keys, most, np.random.default_rng(seed))
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(most, len(keys))

@@ -61,7 +61,7 @@ def test_difference_is_paired() -> None:
     assert on_parts(one).minus(on_parts(one)) == Interval(0.0, 0.0, 0.0)
 
 
-def test_where_nothing_is_known_of_the_spread_all_is_possible() -> None:
+def test_without_a_variance_the_interval_is_the_full_range() -> None:
     halves, quarters = (np.full((5, parts), math.nan) for parts in (2, 4))
     nothing = SubsamplingEstimate(value=0.4, number=3, halves=halves, quarters=quarters)
     assert nothing.interval == Interval(0.4, 0.0, 1.0)
@@ -75,7 +75,9 @@ def test_where_nothing_is_known_of_the_spread_all_is_possible() -> None:
     quarters=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), max_size=4),
     other=st.floats(0, 1),
 )
-def test_every_interval_holds_its_figure(value: float, number: int, halves: list, quarters: list, other: float) -> None:
+def test_every_interval_contains_its_value(
+    value: float, number: int, halves: list, quarters: list, other: float
+) -> None:
     first, second = np.array(halves).reshape(-1, 2), np.array(quarters).reshape(-1, 4)
     one = SubsamplingEstimate(value=value, number=number, halves=first, quarters=second)
     another = SubsamplingEstimate(value=other, number=number, halves=first[:, ::-1], quarters=second[:, ::-1])

@@ -62,7 +62,7 @@ class RepresentationResult:
         name: Name of the representation.
         dim: Its width D.
         probe: Result of the phone probe.
-        shifted: The same with frames 0.3 s after their phones, as a control: what is predictable from the context.
+        shifted: The same with frames 0.3 s after their phones, as a control: the accuracy from the context alone.
         abx: Errors of each ABX task, by `within` or `across`.
     """
 

@@ -1,4 +1,4 @@
-"""ABX errors: how often a sequence X is closer to B, of another category, than to A, of its own category."""
+"""ABX errors: how often a sequence X is closer to B, of another category, than to A, of the same category."""
 
 from __future__ import annotations
 
