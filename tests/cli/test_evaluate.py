@@ -205,7 +205,7 @@ def test_bad_input_is_an_error_of_one_line(
 def test_a_checkpoint_without_a_configuration(tmp_path: Path, options: list[str], capsys) -> None:
     torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
     assert main(["evaluate", str(tmp_path / "bare.ckpt"), *options]) == 1
-    assert "`ckpt_path` must be a checkpoint that holds the configuration of its model" in capsys.readouterr().err
+    assert "`ckpt_path` must be a checkpoint that contains the configuration of its model" in capsys.readouterr().err
 
 
 def test_one_checkpoint_cannot_be_compared(checkpoint: Path, capsys) -> None:

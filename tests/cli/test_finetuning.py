@@ -111,7 +111,7 @@ def test_a_checkpoint_is_scored_and_rebuilt(
     assert isinstance(module, CTCFineTuning)
     assert module.vocabulary is not None
     assert "".join(module.vocabulary.entries[1:]) == " ehnortw"
-    refused = "`ckpt_path` must be a checkpoint of a pretraining, but "
+    refused = "`ckpt_path` must be a checkpoint of a pretraining"
     assert main(["fit", f"--config={spoken / 'pretraining.yaml'}", f"--ckpt_path={path}"]) == 1
     assert f"error: {refused}" in capsys.readouterr().err
     with pytest.raises(ValueError, match=refused):
@@ -136,7 +136,7 @@ def test_the_decoder_is_one_flag(finetune: Callable[..., int], capsys: pytest.Ca
     [
         (["--model.checkpoint=null"], "`model.checkpoint` must be given: the file of a pretrained model"),
         (["--model.checkpoint=absent.ckpt"], "`model.checkpoint` must be a checkpoint file, but absent.ckpt is none."),
-        (["--model.units=phones"], "`data.corpus` must come with transcripts for `model.units` phones, but "),
+        (["--model.units=phones"], "`data.corpus` must have transcripts for `model.units` phones, but "),
         (["--data.crop_to_shortest=true"], "`data.crop_to_shortest` must be false for a model that learns from"),
         (["--trainer.callbacks=GradientFlow"], "`trainer.callbacks` must not hold GradientFlow where `model` is CTC"),
     ],

@@ -15,7 +15,7 @@ from w2vlab.cli.comparison_picture import draw_comparison
 from w2vlab.cli.evaluation_picture import draw_evaluation
 from w2vlab.evaluation.comparison import PNMI, PROBE, Compared
 from w2vlab.evaluation.evaluate import Evaluation
-from w2vlab.evaluation.measure import Measured, SourceResult
+from w2vlab.evaluation.measure import RepresentationResult, SourceResult
 from w2vlab.evaluation.unit_quality import UnitData
 from w2vlab.functional.interval import Interval
 
@@ -35,18 +35,12 @@ def evaluation(phones: bool, codes: bool = True, layers: bool = True) -> Evaluat
     units = {f"u{n}": (20 * torch.rand(100, 2, generator=random) ** 2).long() for n in range(5)}
     spoken = {name: torch.randint(0, 3, (100,), generator=random) for name in units} if phones else {}
     probe: Any = SimpleNamespace(accuracy=0.5, majority=0.2)
-    measured = [Measured(name="context", dim=8, probe=probe if phones and layers else None, shifted=None, abx={})]
+    measured = [RepresentationResult(name="context", dim=8, probe=probe if phones and layers else None)]
     data = UnitData(codes=units, phones=spoken, codebook_size=20, num_phones=3 * phones) if codes else None
     corpus: Any = SimpleNamespace(name="c $x$", phones=("a", "b", "c") if phones else ())
     seen: Any = None
-    return Evaluation(
-        model=SourceResult(name="model", representations=measured, units=[], unit_data=data, frames_per_second=50.0),
-        random=None,
-        mfcc=None,
-        corpus=corpus,
-        tasks=(),
-        seen=seen,
-    )
+    model = SourceResult(name="model", representations=measured, units=[], unit_data=data, frames_per_second=50.0)
+    return Evaluation(model=model, random=None, mfcc=None, corpus=corpus, tasks=(), seen=seen)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ RATE = 16_000
 
 
 def write_ramp(path: Path, seconds: float, rate: int = RATE, channels: int = 1) -> Path:
-    """Writes audio whose sample i is `(i % 30_000) / 2**15`, so that a window tells where it was cut."""
+    """Writes audio whose sample i is `(i % 30_000) / 2**15`, so that a window's start can be read from its samples."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ramp = (np.arange(round(seconds * rate)) % 30_000).astype(np.int16)
     soundfile.write(path, np.stack([ramp] * channels, axis=1), rate)
@@ -23,7 +23,7 @@ def write_ramp(path: Path, seconds: float, rate: int = RATE, channels: int = 1) 
 
 
 def start_of(window: np.ndarray) -> int:
-    """Returns where a window of a ramp was cut."""
+    """Returns the start of a window of a ramp."""
     return round(float(window[0]) * 2**15)
 
 

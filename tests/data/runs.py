@@ -1,4 +1,4 @@
-"""Runs of a real trainer that remember which batches they were given."""
+"""Runs of a real trainer that record their batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Recorder(L.LightningModule):
-    """Trains nothing worth having and remembers what it was given."""
+    """A minimal module that records its batches."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class Recorder(L.LightningModule):
 
 
 class SaveAfter(Callback):
-    """Saves a checkpoint after given numbers of batches, in the middle of everything."""
+    """Saves a checkpoint after given numbers of batches, also in the middle of an update."""
 
     def __init__(self, folder: Path, steps: tuple[int, ...]):
         self.folder = folder

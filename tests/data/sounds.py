@@ -1,4 +1,4 @@
-"""Sound that tells where it was cut, and the files that other programs make of it."""
+"""Audio signals in which errors of decoding are visible, and encoded files of other programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soundfile
 
 
 def speech_like(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
-    """Harmonics of a moving pitch that come and go: in it, unlike in noise, a decoder in a wrong state is far off.
+    """Harmonics of a varying pitch and volume: unlike with noise, a decoder in a wrong state has large errors.
 
     Returns:
         Samples within [-0.7, 0.7], shape `(samples, channels)`; other channels say the same later and more softly.
@@ -39,20 +39,20 @@ def _voice(seconds: float, rate: int) -> np.ndarray:
 
 
 def write_mp3(path: Path, sound: np.ndarray, rate: int, constant: bool) -> Path:
-    """Writes an mp3 with an index, of constant or variable bit rate."""
+    """Writes an mp3 with a Xing/Info header, of constant or variable bit rate."""
     mode = "CONSTANT" if constant else "VARIABLE"
     soundfile.write(path, sound, rate, compression_level=0.6, bitrate_mode=mode)
     return path
 
 
 def without_index(mp3: bytes) -> bytes:
-    """Takes the first frame away, which has nothing but the index in it."""
+    """Removes the first frame, which has only the Xing/Info header."""
     assert b"Xing" in mp3[:64] or b"Info" in mp3[:64]
     return mp3[frame_size(mp3) :]
 
 
 def frame_size(mp3: bytes) -> int:
-    """Returns the bytes of the frame of MPEG layer III that `mp3` begins with."""
+    """Returns the bytes of the first MPEG Layer III frame of `mp3`."""
     newest = mp3[1] >> 3 & 3 == 3
     rates = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
     kbits = {
@@ -64,19 +64,19 @@ def frame_size(mp3: bytes) -> int:
 
 
 def with_tags(mp3: bytes) -> bytes:
-    """Puts a tag of ID3v2 in front, and of APEv2 and ID3v1 behind."""
+    """Adds an ID3v2 tag at the beginning, and APEv2 and ID3v1 tags at the end."""
     size = bytes(3000 >> 7 * (3 - place) & 127 for place in range(4))
     ape = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 2000, 1, 0)
     return b"ID3\4\0\0" + size + b"\0" * 3000 + mp3 + b"x" * 1968 + ape + b"TAG".ljust(128, b"\0")
 
 
 def flac_of_a_pipe(flac: bytes) -> bytes:
-    """Takes the number of samples out of the header, as in what is written to a pipe."""
+    """Removes the number of samples from the header, as in files that were written to a pipe."""
     fields = int.from_bytes(flac[18:26]) >> 36 << 36
     return flac[:18] + fields.to_bytes(8) + flac[26:]
 
 
 def wav_of_a_pipe(wav: bytes, length: int) -> bytes:
-    """Has a wav of the plainest form announce another length of its samples."""
+    """Changes the declared length of the data chunk of a simple wav."""
     assert wav[36:40] == b"data"
     return wav[:4] + struct.pack("<I", min(length + 36, 0xFFFFFFFF)) + wav[8:40] + struct.pack("<I", length) + wav[44:]

@@ -1,4 +1,4 @@
-"""Fetching, with programs on PATH that stand in for the system's apt-get and dpkg."""
+"""Downloads with fake apt-get and dpkg programs on PATH."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OFFLINE = (
 
 
 class System:
-    """Puts the programs on PATH; each argument is what a step does."""
+    """Puts the fake programs on PATH; each argument is the shell code of a step."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         self.bin = tmp_path / "bin"
@@ -68,7 +68,7 @@ def leftovers(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "corpora").iterdir() if not path.name.endswith(".lock"))
 
 
-def test_fetches_once(system, cache):
+def test_downloads_once(system, cache):
     folder = fetch_package(TINY, cache)
     assert sorted(path.name for path in folder.iterdir()) == ["0.wav", "1.wav", "2.wav", "3.wav"]
     assert fetch_package(TINY, cache) == folder
@@ -76,40 +76,40 @@ def test_fetches_once(system, cache):
     assert leftovers(cache) == ["tiny-speech"]
 
 
-def test_keeps_to_its_own_lists_and_caches(system, cache):
+def test_uses_separate_package_lists_and_caches(system, cache):
     fetch_package(TINY, cache)
     for line in system.log.read_text().splitlines():
         assert f"-oDir::State::Lists={cache}" in line
         assert f"-oDir::Cache={cache}" in line
 
 
-def test_a_copy_with_a_lost_or_empty_file_is_fetched_again(system, cache):
+def test_an_incomplete_copy_is_downloaded_again(system, cache):
     folder = fetch_package(TINY, cache)
     (folder / "0.wav").unlink()
     fetch_package(TINY, cache)
     (folder / "1.wav").write_bytes(b"")
     fetch_package(TINY, cache)
     assert system.downloads == 3
-    assert TINY.is_whole(folder)
+    assert TINY.is_complete(folder)
 
 
 @pytest.mark.parametrize("step", ["download", "unpack"])
-def test_a_killed_fetch_leaves_nothing_taken_for_whole(system, cache, step):
+def test_a_killed_download_leaves_no_incomplete_corpus(system, cache, step):
     killed = f"cp {system.wav} 0.wav; echo half > tiny_1_all.deb; kill -9 $PPID"
     system.provides(**{step: killed})
-    # A process of its own, for it is really killed.
+    # In a separate process, because it is killed.
     process = multiprocessing.get_context("fork").Process(target=fetch_package, args=(TINY, cache))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert leftovers(cache) == ["tiny-speech.partial"]
-    assert not TINY.is_whole(TINY.audio_folder(cache))
+    assert not TINY.is_complete(TINY.audio_folder(cache))
     system.provides()
-    assert TINY.is_whole(fetch_package(TINY, cache))
+    assert TINY.is_complete(fetch_package(TINY, cache))
     assert leftovers(cache) == ["tiny-speech"]
 
 
-def test_processes_that_start_together_fetch_once(system, cache):
+def test_concurrent_processes_download_once(system, cache):
     system.provides(download="sleep 0.3; echo package > tiny_1_all.deb")
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=fetch_package, args=(TINY, cache)) for _ in range(3)]
@@ -134,19 +134,19 @@ def test_processes_that_start_together_fetch_once(system, cache):
         ({"count": 3}, "the package does not hold 4 wav files in usr/share/tiny/wav"),
     ],
 )
-def test_failures_say_why_and_what_to_do(system, cache, broken, reason):
+def test_failures_name_cause_and_remedy(system, cache, broken, reason):
     system.provides(**broken)
-    with pytest.raises(ValueError, match=f"^Could not fetch tiny-speech: {reason}") as error:
+    with pytest.raises(ValueError, match=f"^Could not download tiny-speech: {reason}") as error:
         fetch_package(TINY, cache)
     assert str(error.value).endswith("Check the network, or give a folder of audio with --data.corpus=FOLDER.")
     assert leftovers(cache) == []
     system.provides()
-    assert TINY.is_whole(fetch_package(TINY, cache))
+    assert TINY.is_complete(fetch_package(TINY, cache))
 
 
-def test_lists_that_fail_in_part_do_not_matter_when_the_package_is_there(system, cache):
+def test_partly_failed_package_lists_are_ignored_if_the_package_is_found(system, cache):
     system.provides(update=OFFLINE)
-    assert TINY.is_whole(fetch_package(TINY, cache))
+    assert TINY.is_complete(fetch_package(TINY, cache))
 
 
 def test_cache_that_cannot_be_written(system, tmp_path):
@@ -168,7 +168,7 @@ def test_cache_mounted_read_only(system, cache, monkeypatch):
         fetch_package(TINY, cache)
 
 
-def test_whole_copy_in_a_read_only_cache_is_used(system, cache, monkeypatch):
+def test_a_complete_copy_in_a_read_only_cache_is_used(system, cache, monkeypatch):
     folder = fetch_package(TINY, cache)
     monkeypatch.setattr("w2vlab.data.apt.make_writable", lambda _: pytest.fail("nothing has to be written"))
     assert fetch_package(TINY, cache) == folder
@@ -187,14 +187,14 @@ def test_festvox_without_apt(without_apt, cache):
         corpora.fetch("festvox-ru", cache)
 
 
-def test_sample_is_festvox_where_apt_is(system, cache, monkeypatch, caplog):
+def test_sample_is_festvox_with_apt(system, cache, monkeypatch, caplog):
     monkeypatch.setattr(corpora, "FESTVOX_RU", TINY)
     caplog.set_level("INFO")
     assert corpora.fetch("sample", cache) == corpora.locate("sample", cache) == TINY.audio_folder(cache)
     assert "The sample corpus of this system is tiny-speech." in caplog.text
 
 
-def test_fetched_sample_stays_the_sample_without_apt(system, cache, monkeypatch, request):
+def test_a_downloaded_sample_corpus_is_used_without_apt(system, cache, monkeypatch, request):
     monkeypatch.setattr(corpora, "FESTVOX_RU", TINY)
     folder = corpora.fetch("sample", cache)
     request.getfixturevalue("without_apt")

@@ -1,4 +1,4 @@
-"""What is heard is what is in the file: every stretch of every format is that of the whole file."""
+"""Segments of files of all formats equal those of the fully decoded files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def stretches(num_samples: int, length: int) -> list[int]:
 
 
 def check_stretches(path: Path) -> np.ndarray:
-    """Compares stretches with the file as it is decoded in one go, and returns that."""
+    """Compares segments with the fully decoded file, and returns the latter."""
     info = probe(path)
     with AudioFile(path, info.num_samples) as file:
         whole = file.read(0, info.num_samples)
     length = info.sampling_rate // 10
     for start in stretches(info.num_samples, length):
         with AudioFile(path, info.num_samples) as file:
-            # Decoders of mp3 round otherwise after a seek.
+            # mp3 decoders have other rounding errors after a seek.
             np.testing.assert_allclose(file.read(start, length), whole[start : start + length], rtol=0, atol=2e-7)
     return whole
 
@@ -50,7 +50,7 @@ SHAPES = [(8000, 1), (16_000, 1), (24_000, 2), (44_100, 2), (48_000, 8), (96_000
         if kind != "opus" or shape[0] in OPUS
     ],
 )
-def test_stretches_of_files(tmp_path, kind, rate, channels):
+def test_segments_of_files(tmp_path, kind, rate, channels):
     sound = speech_like(2.3 if channels == 8 else 4.1, rate, channels)
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, sound, rate, **({"format": "OGG", "subtype": "OPUS"} if kind == "opus" else {}))
@@ -63,7 +63,7 @@ def test_stretches_of_files(tmp_path, kind, rate, channels):
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16_000, 1), (22_050, 2), (44_100, 2), (48_000, 1)])
 @pytest.mark.parametrize("constant", [False, True])
-def test_stretches_of_mp3(tmp_path, rate, channels, constant, capfd):
+def test_segments_of_mp3(tmp_path, rate, channels, constant, capfd):
     sound = speech_like(4.1, rate, channels)
     path = write_mp3(tmp_path / "a.mp3", sound, rate, constant)
     indexed = check_stretches(path)
@@ -77,14 +77,14 @@ def test_stretches_of_mp3(tmp_path, rate, channels, constant, capfd):
     ("rate", "frame", "channels"), [(8000, 576, 1), (16_000, 576, 1), (44_100, 1152, 2), (48_000, 1152, 1)]
 )
 @pytest.mark.parametrize("constant", [False, True])
-def test_mp3_without_an_index_is_read_to_its_end(tmp_path, rate, frame, channels, constant, capfd):
+def test_mp3_without_an_info_header_is_read_to_its_end(tmp_path, rate, frame, channels, constant, capfd):
     sound = speech_like(4.1, rate, channels)
     plain = without_index(write_mp3(tmp_path / "a.mp3", sound, rate, constant).read_bytes())
     for name, content in (("plain", plain), ("tags", with_tags(plain))):
         path = tmp_path / f"{name}.mp3"
         path.write_bytes(content)
         whole = check_stretches(path)
-        # Whole frames, with the delay of the encoder, as every decoder has it that knows no better.
+        # Without the header decoders return complete frames, including the delay of the encoder.
         assert len(whole) % frame == 0
         assert len(sound) < len(whole) < len(sound) + 4 * frame
     delay = np.argmax(np.correlate(whole[: rate // 2 + 3000, 0], sound[: rate // 2, 0], "valid"))
@@ -94,14 +94,14 @@ def test_mp3_without_an_index_is_read_to_its_end(tmp_path, rate, frame, channels
     assert not capfd.readouterr().err
 
 
-def test_mp3s_that_were_joined_are_read_to_the_end_of_the_last(tmp_path):
+def test_concatenated_mp3s_are_read_to_the_end(tmp_path):
     one = write_mp3(tmp_path / "a.mp3", speech_like(2.0, 16_000), 16_000, constant=False)
     (tmp_path / "two.mp3").write_bytes(2 * one.read_bytes())
     assert len(check_stretches(tmp_path / "two.mp3")) > 2 * 2.0 * 16_000
 
 
 @pytest.mark.parametrize("channels", [1, 8])
-def test_flac_of_a_pipe(tmp_path, channels):
+def test_flac_from_a_pipe(tmp_path, channels):
     sound = speech_like(2.3, 16_000, channels)
     soundfile.write(tmp_path / "a.flac", sound, 16_000)
     (tmp_path / "pipe.flac").write_bytes(flac_of_a_pipe((tmp_path / "a.flac").read_bytes()))
@@ -109,7 +109,7 @@ def test_flac_of_a_pipe(tmp_path, channels):
 
 
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0x7FFFF000, 0x7FFFEFFC, 0x80000000])
-def test_wav_of_a_pipe(tmp_path, length):
+def test_wav_from_a_pipe(tmp_path, length):
     sound = speech_like(1.0, 16_000, 2)
     soundfile.write(tmp_path / "a.wav", sound, 16_000)
     (tmp_path / "pipe.wav").write_bytes(wav_of_a_pipe((tmp_path / "a.wav").read_bytes(), length))
@@ -126,7 +126,7 @@ def test_an_open_file_is_read_like_its_path(tmp_path, kind):
 
 @pytest.mark.parametrize(("kind", "subtype"), [("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")])
 def test_the_pre_roll_is_needed(tmp_path, monkeypatch, kind, subtype):
-    """Otherwise the tests above would say nothing."""
+    """Without it segments are wrong, so the tests above do test it."""
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, speech_like(4.1, 44_100), 44_100)
     check_stretches(path)
@@ -144,8 +144,8 @@ def test_the_pre_roll_is_needed(tmp_path, monkeypatch, kind, subtype):
         ("a.mp3", {"compression_level": 0.6}),
     ],
 )
-def test_damage_in_a_file_is_never_heard(tmp_path, name, written):
-    """200 overwritten bytes: where a stretch is read, it is the right one, as long as the format has sums to check."""
+def test_damaged_audio_is_never_returned(tmp_path, name, written):
+    """With 200 overwritten bytes a segment is either correct or an error, if the format has checksums."""
     path = tmp_path / name
     soundfile.write(path, speech_like(6.0, 16_000), 16_000, **written)
     whole = check_stretches(path)
@@ -166,15 +166,15 @@ def test_damage_in_a_file_is_never_heard(tmp_path, name, written):
     assert len(reasons) < 20
 
 
-def test_mp3_noise_of_the_decoder_is_kept_and_that_of_others_is_not(tmp_path, capfd):
+def test_messages_of_the_mp3_decoder_are_captured_and_others_are_not(tmp_path, capfd):
     path = write_mp3(tmp_path / "a.mp3", speech_like(4.0, 16_000), 16_000, constant=False)
-    with AudioFile(path) as file, file._messages() as messages:
+    with AudioFile(path) as file, file._capture_messages() as messages:
         os.write(2, b"[src/libmpg123/layer3.c:1] error: something\nNote: Trying to resync...\nan alarm of another\n")
     assert [message[:12] for message in messages] == ["[src/libmpg1", "Note: Trying"]
     assert capfd.readouterr().err == "an alarm of another\n"
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_pipes_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
     for name in ("pipe.wav", "folder.wav"):

@@ -17,13 +17,13 @@ def no_apt(tmp_path, monkeypatch):
 
 
 def archive(folder: Path, part: str) -> None:
-    """Puts an archive where the recipe's download leaves it, laid out as the published one."""
+    """Writes an archive with the layout of the published one to the path that the recipe downloads to."""
     audio = write_ramp(folder / "work" / "LibriSpeech" / part / "1" / "2" / f"{part}.flac", 0.3)
     with tarfile.open(folder / f"{part}.tar.gz", "w:gz") as tar:
         tar.add(audio, arcname=audio.relative_to(folder / "work"))
 
 
-def test_mini_librispeech_is_what_is_left_without_apt(no_apt, cache, monkeypatch):
+def test_mini_librispeech_is_the_sample_without_apt(no_apt, cache, monkeypatch):
     fetched = []
 
     def download(url, filename, **_):
@@ -38,7 +38,7 @@ def test_mini_librispeech_is_what_is_left_without_apt(no_apt, cache, monkeypatch
     assert len(fetched) == 2
 
 
-def test_mini_librispeech_that_arrived_broken_is_fetched_anew(cache, monkeypatch):
+def test_a_broken_download_of_mini_librispeech_is_repeated(cache, monkeypatch):
     monkeypatch.setattr(
         "lhotse.recipes.librispeech.resumable_download",
         lambda url, filename, **_: Path(filename).exists() or Path(filename).write_text("<html>Log in first</html>"),
@@ -46,7 +46,7 @@ def test_mini_librispeech_that_arrived_broken_is_fetched_anew(cache, monkeypatch
     for _ in range(2):
         with pytest.raises(
             ValueError,
-            match=r"^Could not fetch mini_librispeech: what arrived is not a whole archive\. Check the network",
+            match=r"^Could not download mini_librispeech: the downloaded archive is incomplete\. Check the network",
         ):
             corpora.fetch("mini_librispeech", cache)
         assert not list(cache.rglob("*.tar.gz"))
@@ -57,7 +57,7 @@ def test_mini_librispeech_without_network(cache, monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("socket.getaddrinfo", no_route)  # whatever the network and the proxies of this machine
-    message = r"^Could not fetch mini_librispeech: .*Network is unreachable.*--data\.corpus=FOLDER\.$"
+    message = r"^Could not download mini_librispeech: .*Network is unreachable.*--data\.corpus=FOLDER\.$"
     with pytest.raises(ValueError, match=message):
         corpora.fetch("mini_librispeech", cache)
 

@@ -27,7 +27,7 @@ def cuts(tmp_path):
     return [cut_of(write_ramp(tmp_path / f"u{n}.wav", 0.3 + n / 10)) for n in range(3)]
 
 
-def test_reads_exactly_the_windows_that_the_address_gives(cuts):
+def test_reads_the_windows_of_the_address(cuts):
     for epoch in range(3):
         batch = read(cuts, epoch=epoch)
         windows = choose_windows(
@@ -40,7 +40,7 @@ def test_reads_exactly_the_windows_that_the_address_gives(cuts):
             torch.testing.assert_close(row, expected, rtol=0, atol=0)
 
 
-def test_a_window_does_not_depend_on_the_neighbours(cuts):
+def test_a_window_does_not_depend_on_its_batch(cuts):
     assert torch.equal(read(cuts).waveform[1], read(cuts[1:]).waveform[0])
 
 
@@ -58,7 +58,7 @@ def test_validation_takes_the_middle_in_every_epoch(cuts):
     assert torch.equal(batches[0].waveform, batches[1].waveform)
 
 
-def test_a_batch_counts_as_its_plan_says(cuts):
+def test_a_batch_has_the_count_flag_of_its_plan(cuts):
     assert read(cuts).counted
     repeated = read(cuts, random=False, counted=False)
     assert not repeated.counted
@@ -93,34 +93,34 @@ def test_channels_are_averaged(tmp_path):
     torch.testing.assert_close(batch.waveform, torch.full((1, 4000), 0.125), rtol=0, atol=1e-4)
 
 
-def test_files_that_turned_bad_are_left_out_and_counted(cuts, tmp_path, caplog):
+def test_unreadable_files_are_left_out_and_counted(cuts, tmp_path, caplog):
     (tmp_path / "u0.wav").unlink()
     samples = np.zeros(6400, dtype=np.float32)
     samples[6000] = np.nan
     soundfile.write(tmp_path / "u1.wav", samples, RATE, subtype="FLOAT")
     batch = read(cuts, max_samples=4800 * 2, crop_to_shortest=False)
     assert (batch.ids, batch.num_samples) == (("u2",), (8000,))
-    messages = [record.message for record in caplog.records if "out of their batches" in record.message]
-    assert "1 missing (u0); the last was u0 (missing)" in messages[0]
-    assert "1 missing (u0); 1 with NaN or infinite samples (u1); the last was u1 (with NaN or" in messages[1]
+    messages = [record.message for record in caplog.records if "in this process so far" in record.message]
+    assert "1 missing (u0); the last one was u0 (missing)" in messages[0]
+    assert "1 missing (u0); 1 with NaN or infinite samples (u1); the last one was u1 (with NaN or" in messages[1]
 
 
-def test_a_file_cut_off_after_the_scan_is_left_out(cuts, tmp_path):
+def test_a_file_truncated_after_the_scan_is_left_out(cuts, tmp_path):
     write_ramp(tmp_path / "u2.wav", 0.001)
     assert read(cuts, max_samples=16_000).ids == ("u0", "u1")
 
 
-def test_a_batch_with_nothing_left_is_replaced(cuts, tmp_path):
+def test_an_unreadable_batch_is_replaced(cuts, tmp_path):
     (tmp_path / "u0.wav").unlink()
     batch = read(cuts[:1], substitute=cuts[1:], epoch=4)
     assert batch.ids == ("u1", "u2")
     assert torch.equal(batch.waveform, read(cuts[1:], epoch=4).waveform)
 
 
-def test_when_nothing_can_be_read_the_disk_is_blamed(cuts, tmp_path):
+def test_two_unreadable_batches_raise_an_error(cuts, tmp_path):
     for path in tmp_path.glob("*.wav"):
         path.unlink()
-    with pytest.raises(RuntimeError, match=r"^Two whole batches could not be read \(3 missing \(u0, u1, u2\)\)"):
+    with pytest.raises(RuntimeError, match=r"^No utterance of two batches could be read \(3 missing \(u0, u1, u2\)\)"):
         read(cuts[:1], substitute=cuts[1:])
 
 
@@ -130,4 +130,4 @@ def test_warnings_become_rarer(cuts, tmp_path, caplog):
     for _ in range(20):
         dataset[BatchPlan(0, tuple(cuts), ())]
     assert dataset.skipped.total == 20
-    assert sum("out of their batches" in record.message for record in caplog.records) == 5  # at 1, 2, 4, 8, 16
+    assert sum("in this process so far" in record.message for record in caplog.records) == 5  # at 1, 2, 4, 8, 16

@@ -1,4 +1,4 @@
-"""The commands of the page on data."""
+"""The commands of the documentation page on data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from tests.data.conftest import write_ramp
-from w2vlab.data.probing import EXTENSIONS, RATES, is_not_read
+from w2vlab.data.probing import EXTENSIONS, SAMPLING_RATE_RANGE, unsupported_reason
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 
@@ -33,8 +33,8 @@ def test_long_recordings_are_cut_as_the_page_says(tmp_path, ready_module, monkey
 
 def test_the_page_names_what_is_read_and_what_is_not():
     assert all(f"`{ending}`" in PAGE for ending in EXTENSIONS)
-    assert all(is_not_read(Path(f"a.{ending}")) for ending in ("m4a", "aac", "wma", "webm", "amr", "aiff"))
-    assert f"from {RATES[0] // 1000} to {RATES[1] // 1000} kHz" in PAGE
+    assert all(unsupported_reason(Path(f"a.{ending}")) for ending in ("m4a", "aac", "wma", "webm", "amr", "aiff"))
+    assert f"from {SAMPLING_RATE_RANGE[0] // 1000} to {SAMPLING_RATE_RANGE[1] // 1000} kHz" in PAGE
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")

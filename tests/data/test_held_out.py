@@ -1,4 +1,4 @@
-"""What an evaluation tests on, and that a pretraining can leave it out."""
+"""The test set of evaluations, and its exclusion from pretraining."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.data.conftest import write_ramp
-from w2vlab.data.held_out import exclusion, is_held_out, read_split, split_by_hash
+from w2vlab.data.held_out import is_held_out, make_exclusion_filter, read_split, split_by_hash
 from w2vlab.data.splitting import position
 
 IDS = [f"ru_{number:04}.wav" for number in range(1, 621)]
 
 
 def test_the_split_is_fixed_and_disjoint() -> None:
-    """These are names of festvox-ru. If this changes, figures from before cannot be compared with those after."""
+    """With names of festvox-ru. If the split changes, earlier results cannot be compared with later ones."""
     split = split_by_hash(reversed(IDS), 150, 50)
     assert (len(split.train), len(split.test)) == (150, 50)
     assert not {*split.train} & {*split.test}
@@ -30,20 +30,20 @@ FIRST_TEST = ("ru_0389.wav", "ru_0422.wav", "ru_0302.wav")
 FIRST_TRAIN = ("ru_0494.wav", "ru_0328.wav", "ru_0181.wav")
 
 
-def test_more_files_move_none() -> None:
+def test_new_files_do_not_change_the_split_of_others() -> None:
     few, many = split_by_hash(IDS[:300], 1000, 1000), split_by_hash(IDS, 1000, 1000)
     assert {*few.test} <= {*many.test}
     assert {*few.train} <= {*many.train}
 
 
-def test_it_has_nothing_to_do_with_what_validates() -> None:
+def test_it_is_independent_of_the_validation_split() -> None:
     below = [name for name in IDS if is_held_out(name)]
     assert 40 <= len(below) <= 85
     assert 0.3 < sum(position(name) for name in below) / len(below) < 0.7
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_a_few_utterances_have_both_sides(size: int) -> None:
+def test_small_corpora_have_both_parts(size: int) -> None:
     split = split_by_hash([f"u{number}" for number in range(size)], 150, 50)
     assert split.test
     assert split.train
@@ -75,7 +75,7 @@ def test_a_split_from_a_file(tmp_path: Path) -> None:
         ('{"train": [], "test": ["a"]}', "`split` must name utterances in both lists"),
     ],
 )
-def test_splits_that_are_none(text: str | None, message: str, tmp_path: Path) -> None:
+def test_invalid_splits(text: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     if text is not None:
         path.write_text(text)
@@ -83,18 +83,20 @@ def test_splits_that_are_none(text: str | None, message: str, tmp_path: Path) ->
         read_split(path, ["a", "b"])
 
 
-def test_exclusion_by_name_is_what_the_split_tests_on() -> None:
-    excluded = exclusion("festvox-ru-test")
+def test_the_named_exclusion_is_the_test_set() -> None:
+    excluded = make_exclusion_filter("festvox-ru-test")
     split = split_by_hash(IDS, 1000, 1000)
     assert {name for name in IDS if excluded(name)} == {*split.test}
     assert all(excluded(f"wav/{name}") for name in split.test)
     assert not excluded("other.wav")
-    assert exclusion(None) is None
+    assert make_exclusion_filter(None) is None
 
 
-def test_exclusion_that_is_no_file() -> None:
-    with pytest.raises(ValueError, match=r"`exclude` must be festvox-ru-test or a file with an id a line, but is 'x'"):
-        exclusion("x")
+def test_missing_exclusion_file() -> None:
+    with pytest.raises(
+        ValueError, match=r"`exclude` must be festvox-ru-test or a file with one id per line, but is 'x'"
+    ):
+        make_exclusion_filter("x")
 
 
 def test_excluded_utterances_are_neither_trained_on_nor_validated_on(corpus, ready_module, tmp_path: Path) -> None:
@@ -107,10 +109,12 @@ def test_excluded_utterances_are_neither_trained_on_nor_validated_on(corpus, rea
     assert len(module._train) == len(train)
     assert "excluded: 10 of" in module.summary()
     whole = ready_module(corpus, validation_fraction=0.3)
-    assert {cut.id for cut in whole._val} - {*out} == validation  # nobody changes sides
+    assert {cut.id for cut in whole._val} - {*out} == validation  # no utterance changes to the other part
 
 
-def test_an_exclusion_without_effect_is_told(tmp_path: Path, ready_module, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exclusion_without_effect_causes_a_warning(
+    tmp_path: Path, ready_module, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(8):
         write_ramp(tmp_path / "c" / f"u{number}.wav", 0.4)
     ready_module(tmp_path / "c", exclude="festvox-ru-test")

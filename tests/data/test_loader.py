@@ -22,8 +22,8 @@ def sampler(manifest):
 
 
 @pytest.fixture(autouse=True)
-def look_often(monkeypatch):
-    """Torch looks after its processes every 5 s; the tests need not wait for that."""
+def check_workers_often(monkeypatch):
+    """Lets PyTorch check its workers every 0.1 s instead of 5 s."""
     monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
 
 
@@ -33,13 +33,13 @@ def read(loader, epoch):
 
 
 def kill_one(others=()):
-    """Kills a reading process and waits until it is gone; torch's own handler would raise right here."""
+    """Kills a worker and waits until it has ended; PyTorch's own signal handler would raise here."""
     victim = next(child for child in multiprocessing.active_children() if child not in others)
     os.kill(victim.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, victim.pid, os.WEXITED | os.WNOWAIT)  # that handler must find it, so it is not taken away
+    os.waitid(os.P_PID, victim.pid, os.WEXITED | os.WNOWAIT)  # WNOWAIT, because PyTorch's handler must still find it
 
 
-def test_a_process_that_is_killed_changes_nothing(sampler, caplog):
+def test_a_killed_worker_does_not_change_the_batches(sampler, caplog):
     dataset = SpeechDataset(6400, crop_to_shortest=True, seed=0, random=True)
     expected = [read(ResilientLoader(dataset, sampler, 0), epoch) for epoch in range(2)]
     assert len(expected[0]) > 6
@@ -54,7 +54,7 @@ def test_a_process_that_is_killed_changes_nothing(sampler, caplog):
             kill_one(others)
     kill_one(others)  # between two epochs
     actual += read(loader, 1)
-    assert sum("A process that reads audio died" in record.message for record in caplog.records) == 2
+    assert sum("A data loader worker died" in record.message for record in caplog.records) == 2
     for (ids, waveform), (expected_ids, expected_waveform) in zip(actual, chain(*expected), strict=True):
         assert ids == expected_ids
         assert torch.equal(waveform, expected_waveform)
@@ -62,27 +62,27 @@ def test_a_process_that_is_killed_changes_nothing(sampler, caplog):
 
 
 class Deadly(SpeechDataset):
-    """No process survives reading a batch."""
+    """Kills the worker that reads a batch."""
 
     def __getitem__(self, plan):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Faulty(SpeechDataset):
-    """A mistake in the code, not a death."""
+    """Raises an error in the worker."""
 
     def __getitem__(self, plan):
         raise RuntimeError("a mistake")
 
 
-def test_processes_that_die_again_and_again_end_the_run(sampler, caplog):
+def test_workers_that_die_repeatedly_raise_an_error(sampler, caplog):
     loader = ResilientLoader(Deadly(6400, crop_to_shortest=True, seed=0, random=True), sampler, 1)
-    with pytest.raises(RunError, match=r"^3 processes that read audio died one after another .*`num_workers`"):
+    with pytest.raises(RunError, match=r"^3 data loader workers died one after another .*`num_workers`"):
         next(iter(loader))
-    assert sum("A process that reads audio died" in record.message for record in caplog.records) == 2
+    assert sum("A data loader worker died" in record.message for record in caplog.records) == 2
 
 
-def test_an_error_of_a_process_is_no_death(sampler):
+def test_an_error_in_a_worker_is_raised(sampler):
     loader = ResilientLoader(Faulty(6400, crop_to_shortest=True, seed=0, random=True), sampler, 1)
     with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker process 0"):
         next(iter(loader))

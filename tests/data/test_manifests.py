@@ -52,7 +52,7 @@ def test_name_that_is_not_utf8_is_skipped(tmp_path, cache):
     assert (ids(manifest), manifest.skipped.total) == (["good.wav"], 1)
 
 
-def test_conversions_are_noted(tmp_path, cache):
+def test_conversions_are_counted(tmp_path, cache):
     write_ramp(tmp_path / "corpus/stereo.wav", 0.3, channels=2)
     write_ramp(tmp_path / "corpus/telephone.wav", 0.3, rate=8000)
     write_ramp(tmp_path / "corpus/plain.wav", 0.3)
@@ -115,7 +115,7 @@ def test_lhotse_cuts(tmp_path, cache):
 
 
 def test_lhotse_commands_are_not_run(tmp_path, cache):
-    """A manifest may come from anybody; lhotse runs what a source of this kind says, also that of a reverberation."""
+    """A manifest may come from an untrusted source; lhotse would run its commands, also those of a reverberation."""
     plain = Recording.from_file(write_ramp(tmp_path / "a.wav", 1.0))
     command = AudioSource("command", [0], f"mkdir {tmp_path / 'called'}; cat {tmp_path / 'a.wav'}")
     bad = replace(plain, id="bad", sources=[command])
@@ -134,7 +134,7 @@ def test_lhotse_commands_are_not_run(tmp_path, cache):
     assert (tmp_path / "called").exists()
 
 
-def test_lhotse_recording_that_lost_its_end(tmp_path, cache):
+def test_truncated_lhotse_recording(tmp_path, cache):
     path = write_ramp(tmp_path / "a.wav", 1.0)
     RecordingSet.from_recordings([Recording.from_file(path)]).to_file(tmp_path / "recordings.jsonl")
     write_ramp(path, 0.4)
@@ -181,7 +181,7 @@ def test_prepared_once_until_a_file_changes(corpus, cache, monkeypatch):
     assert "new.wav" in ids(prepare_manifest(corpus, cache))
 
 
-def test_interrupted_preparation_is_done_again(corpus, cache, monkeypatch):
+def test_interrupted_preparation_is_repeated(corpus, cache, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -194,7 +194,7 @@ def test_interrupted_preparation_is_done_again(corpus, cache, monkeypatch):
     assert len(ids(prepare_manifest(corpus, cache))) == 40
 
 
-def test_interrupted_renewal_is_not_taken_for_the_old_state(corpus, cache, monkeypatch):
+def test_interrupted_rescan_does_not_use_the_old_manifest(corpus, cache, monkeypatch):
     prepare_manifest(corpus, cache)
     added = write_ramp(corpus / "added.wav", 0.3)
 
@@ -218,7 +218,7 @@ def test_order_and_content_do_not_depend_on_the_order_of_files(corpus, cache, tm
 
 
 @pytest.mark.parametrize("more", [0.001, 0.058, 0.49])
-def test_a_recording_a_little_shorter_than_its_manifest_is_used_as_far_as_it_goes(tmp_path, cache, more):
+def test_a_slightly_shorter_recording_is_used_with_its_true_length(tmp_path, cache, more):
     path = write_ramp(tmp_path / "a.wav", 1.0)
     recording = Recording.from_file(path)
     longer = replace(recording, num_samples=recording.num_samples + round(more * RATE), duration=1.0 + more)
@@ -232,7 +232,7 @@ def test_a_recording_a_little_shorter_than_its_manifest_is_used_as_far_as_it_goe
 
 
 def test_a_recording_has_the_rate_of_its_file(tmp_path, cache):
-    """Manifests made by other decoders have Opus at 48 kHz, which libsndfile reads at the rate that was encoded."""
+    """Other decoders read Opus at 48 kHz, libsndfile at the sampling rate of the encoder's input."""
     path = write_ramp(tmp_path / "a.wav", 1.0)
     other = replace(Recording.from_file(path), sampling_rate=48_000, num_samples=48_000)
     RecordingSet.from_recordings([other]).to_file(tmp_path / "recordings.jsonl")
@@ -240,7 +240,7 @@ def test_a_recording_has_the_rate_of_its_file(tmp_path, cache):
     assert (cut.sampling_rate, cut.num_samples, cut.duration) == (RATE, RATE, 1.0)
 
 
-def test_audio_that_is_not_read_is_counted_with_the_command_that_converts_it(tmp_path, cache):
+def test_unsupported_audio_is_counted_with_a_conversion_command(tmp_path, cache):
     root = tmp_path / "corpus"
     root.mkdir()
     for name in ("a.m4a", "b.M4A", "c.webm", "d.wma", "e.aac"):
@@ -272,9 +272,9 @@ def test_fairseq_manifest_with_a_byte_order_mark_and_odd_names(tmp_path, cache, 
     assert ids(prepare_manifest(tmp_path / "audio", cache)) == sorted(names)
 
 
-def test_what_an_older_scan_found_is_not_taken_for_what_this_one_finds(corpus, cache, monkeypatch):
+def test_older_scan_versions_are_not_reused(corpus, cache, monkeypatch):
     now = prepare_manifest(corpus, cache).fingerprint
-    monkeypatch.setattr(listing, "SCAN", b"another")
+    monkeypatch.setattr(listing, "SCAN_VERSION", b"another")
     assert prepare_manifest(corpus, cache).fingerprint != now
 
 

@@ -12,7 +12,7 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.evaluation import open_corpus
 
 
-def test_split_is_disjoint_whole_and_deterministic(ready_module, corpus):
+def test_the_split_is_disjoint_complete_and_deterministic(ready_module, corpus):
     module = ready_module(corpus, validation_fraction=0.3)
     train = {name for batch in module.train_dataloader() for name in batch.ids}
     val = {name for batch in module.val_dataloader() for name in batch.ids}
@@ -22,7 +22,7 @@ def test_split_is_disjoint_whole_and_deterministic(ready_module, corpus):
     assert {name for batch in again.val_dataloader() for name in batch.ids} == val
 
 
-def test_own_validation_corpus(ready_module, corpus, tmp_path):
+def test_separate_validation_corpus(ready_module, corpus, tmp_path):
     write_ramp(tmp_path / "other" / "v.wav", 0.5)
     module = ready_module(corpus, validation=str(tmp_path / "other"))
     (batch,) = module.val_dataloader()
@@ -30,7 +30,7 @@ def test_own_validation_corpus(ready_module, corpus, tmp_path):
     assert len({name for batch in module.train_dataloader() for name in batch.ids}) == 40
 
 
-def test_worker_processes_read_the_same(ready_module, corpus):
+def test_workers_read_the_same_batches(ready_module, corpus):
     alone = [(batch.ids, batch.waveform) for batch in ready_module(corpus).train_dataloader()]
     workers = [(batch.ids, batch.waveform) for batch in ready_module(corpus, num_workers=2).train_dataloader()]
     assert_same(alone, workers)
@@ -65,7 +65,7 @@ def test_utterances_too_short_for_the_user_or_the_model_are_left_out(ready_modul
     module.require(10**6)
     module.prepare_data()
     with pytest.raises(
-        ValueError, match=r"must hold an utterance that is long enough, but has 40 shorter than 62\.5 s"
+        ValueError, match=r"must have an utterance that is long enough, but has 40 shorter than 62\.5 s"
     ):
         module.setup()
 
@@ -76,7 +76,7 @@ def test_summary(ready_module, corpus):
     lines = ready_module(corpus).summary().splitlines()
     assert lines[0].startswith(f"{corpus}: ")
     assert re.search(
-        r": \d+ utterances \([\d.]+ s, of which an epoch hears [\d.]+ s, in windows of up to 0\.4 s\) to train on, "
+        r": \d+ utterances \([\d.]+ s, of which an epoch uses [\d.]+ s, in windows of up to 0\.4 s\) to train on, "
         r"\d+ utterances? \([\d.]+ s.*\) to validate on",
         lines[0],
     )
@@ -90,7 +90,7 @@ def test_summary(ready_module, corpus):
     ]
 
 
-def test_what_was_left_out_is_told_once(ready_module, corpus, caplog, cache):
+def test_left_out_utterances_are_logged_once(ready_module, corpus, caplog, cache):
     caplog.set_level("INFO")
     (corpus / "empty.wav").touch()
     ready_module(corpus)
@@ -98,13 +98,11 @@ def test_what_was_left_out_is_told_once(ready_module, corpus, caplog, cache):
     assert sum("1 empty (empty.wav)" in record.message for record in caplog.records) == 1
 
 
-def test_long_recordings_are_told_with_what_an_epoch_hears_and_with_a_command_that_cuts_them(
-    ready_module, tmp_path, monkeypatch
-):
+def test_long_recordings_are_logged_with_a_command_that_cuts_them(ready_module, tmp_path, monkeypatch):
     for name in "abcd":
         write_ramp(tmp_path / "corpus" / f"{name}.wav", 9.0)
     extent, advice = ready_module(tmp_path / "corpus", validation_fraction=0.25).summary().splitlines()
-    heard = r"of which an epoch hears [\d.]+ s, in windows of up to 0\.4 s"
+    heard = r"of which an epoch uses [\d.]+ s, in windows of up to 0\.4 s"
     assert re.search(rf"utterances? \([\d.]+ s, {heard}\) to train on, \d utterances? \([\d.]+ s, {heard}\)", extent)
     found = re.search(r"python -c '(.*)', then --data\.corpus=(windows\.jsonl\.gz)$", advice)
     assert found
@@ -116,11 +114,11 @@ def test_long_recordings_are_told_with_what_an_epoch_hears_and_with_a_command_th
     assert sum(sum(batch.num_samples) for batch in module.train_dataloader()) > 0.97 * 4 * 9 * 16_000
 
 
-def test_utterances_a_little_longer_than_a_window_are_not_advised_to_be_cut(ready_module, tmp_path):
+def test_no_advice_to_cut_utterances_slightly_longer_than_a_window(ready_module, tmp_path):
     for name in "abcd":
         write_ramp(tmp_path / "corpus" / f"{name}.wav", 1.0)
     (extent,) = ready_module(tmp_path / "corpus", validation_fraction=0.25).summary().splitlines()
-    assert "of which an epoch hears" in extent
+    assert "of which an epoch uses" in extent
 
 
 def test_setup_only_reads(make_module, corpus):

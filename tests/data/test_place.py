@@ -1,4 +1,4 @@
-"""Where a run is in its data: on any number of processes, and when it goes on."""
+"""The position of a run in its data: on any number of processes, and when it is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from w2vlab.data import WholeUpdates
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_resumed_runs_go_on_where_they_were(ready_module, corpus, tmp_path, num_workers):
+def test_resumed_runs_read_the_remaining_batches(ready_module, corpus, tmp_path, num_workers):
     steps = (1, 3, 14)  # the first, inside the first epoch, inside the second
     whole = fit(ready_module(corpus, num_workers=num_workers), max_epochs=3, callbacks=[SaveAfter(tmp_path, steps)])
     assert [whole.epochs[step] for step in steps] == [0, 0, 1]
@@ -46,11 +46,12 @@ def test_resume_with_limited_epochs_and_twice(ready_module, corpus, tmp_path):
 
 @pytest.fixture
 def on_processes(ready_module, corpus, monkeypatch):
-    """Makes a module as it is in one of several processes, about to train or to go on."""
+    """Makes the data module of one of several processes, before training or resuming."""
 
     def make(world_size, accumulate, rank=0, **arguments):
-        monkeypatch.setattr("w2vlab.data.module.world_size", lambda: world_size)
-        monkeypatch.setattr("w2vlab.data.module.rank", lambda: rank)
+        for name in ("module", "micro_batches"):
+            monkeypatch.setattr(f"w2vlab.data.{name}.world_size", lambda: world_size)
+            monkeypatch.setattr(f"w2vlab.data.{name}.rank", lambda: rank)
         module = ready_module(corpus, **arguments)
         module.trainer = SimpleNamespace(accumulate_grad_batches=accumulate, state=SimpleNamespace(fn="fit"))
         return module
@@ -63,8 +64,8 @@ def share(module):
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 4), (2, 2), (4, 1)])
-def test_goes_on_behind_every_update_on_any_layout(on_processes, ready_module, corpus, world_size, accumulate):
-    """Dealt out again, the shares of all processes are the rest of one sequence."""
+def test_resumes_after_any_update_on_any_layout(on_processes, ready_module, corpus, world_size, accumulate):
+    """The batches of all processes together are the rest of the sequence."""
     sequence = share(ready_module(corpus))
     end = len(sequence) // 4 * 4
     state = ready_module(corpus).state_dict()
@@ -78,7 +79,7 @@ def test_goes_on_behind_every_update_on_any_layout(on_processes, ready_module, c
         assert [ids for step in zip(*shares, strict=True) for ids in step] == sequence[done:end]
 
 
-def test_goes_on_at_a_whole_update_of_another_size(on_processes, ready_module, corpus, caplog):
+def test_resumes_at_the_start_of_an_update_of_another_size(on_processes, ready_module, corpus, caplog):
     sequence = share(ready_module(corpus))
     for done in range(0, 9, 3):
         module = on_processes(1, 2)
@@ -86,19 +87,19 @@ def test_goes_on_at_a_whole_update_of_another_size(on_processes, ready_module, c
         assert share(module) == sequence[done - done % 2 :][: len(sequence) // 2 * 2 - done + done % 2]
     messages = [record.message for record in caplog.records if "another batch than before" in record.message]
     start = "Resuming with updates of 2 micro-batches (the checkpoint had 3): another batch than before"
-    assert messages == [f"{start}.", f"{start}, going on 1 micro-batch back.", f"{start}."]
+    assert messages == [f"{start}.", f"{start}, repeating 1 micro-batch.", f"{start}."]
 
 
 def module_state(module, **changes):
-    """The state of a module that has no real trainer."""
+    """The state of a module without a real trainer."""
     trainer, module.trainer = module.trainer, None
     state = module.state_dict() | changes
     module.trainer = trainer
     return state
 
 
-def test_the_place_is_behind_the_last_whole_update(ready_module, corpus):
-    """In the middle of one, at the end of an epoch and of a run, and where the run ends inside an epoch."""
+def test_the_position_is_after_the_last_complete_update(ready_module, corpus):
+    """Inside an update, at the end of an epoch and of a run, and if the run ends inside an epoch."""
     places = []
 
     class Ask(Callback):
@@ -120,7 +121,7 @@ def test_the_place_is_behind_the_last_whole_update(ready_module, corpus):
     assert places == [*first, (1, 0), (1, 0), (1, 0), (1, 0), (1, 3), (1, 3)]
 
 
-def test_an_epoch_of_which_nothing_is_left_is_passed_over(ready_module, corpus):
+def test_a_completed_epoch_is_skipped(ready_module, corpus):
     whole = fit(ready_module(corpus), max_epochs=2, num_sanity_val_steps=0)
     module = ready_module(corpus)
     first = whole.epochs.count(0)
@@ -166,7 +167,7 @@ def test_any_loader_can_be_wrapped(ready_module, corpus):
         WholeUpdates(batches, 0)
 
 
-def test_the_first_batch_of_an_update_stays_whole(make_module, corpus):
+def test_the_first_batch_of_an_update_keeps_the_others(make_module, corpus):
     module = make_module(corpus)
     module.require(1600)
     module.prepare_data()
@@ -193,7 +194,7 @@ def test_options_that_decide_the_order_are_compared(on_processes, ready_module, 
     assert "data.num_buckets 10 (the checkpoint had 3)" in caplog.text
     caplog.clear()
     on_processes(1, 1, num_buckets=10).load_state_dict(ready_module(corpus, num_buckets=None).state_dict())
-    assert not warnings_in(caplog)  # the default comes to the same here
+    assert not warnings_in(caplog)  # the default has the same value here
     write_ramp(corpus / "one_more.wav", 0.5)
     on_processes(1, 1, accept_changes=True).load_state_dict(state)
     assert "utterances to train on 40 (the checkpoint had 39)" in caplog.text

@@ -40,7 +40,7 @@ def test_truncated(tmp_path, extension, share):
     assert reason(path) == "truncated"
 
 
-def test_missing_empty_garbage_and_silent_of_samples(tmp_path):
+def test_missing_empty_garbage_and_no_samples(tmp_path):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "garbage.flac").write_bytes(b"not audio at all" * 20)
     assert reason(tmp_path / "absent.wav") == "missing"
@@ -49,7 +49,7 @@ def test_missing_empty_garbage_and_silent_of_samples(tmp_path):
     assert reason(write_ramp(tmp_path / "none.wav", 0.0)) == "without samples"
 
 
-def test_wav_with_other_chunks_or_unknown_length_is_whole(tmp_path):
+def test_wav_with_other_chunks_or_unknown_length_is_complete(tmp_path):
     plain = write_ramp(tmp_path / "a.wav", 0.5).read_bytes()
     odd_chunk = b"note" + struct.pack("<I", 3) + b"abc\0"
     (tmp_path / "chunk.wav").write_bytes(plain[:36] + odd_chunk + plain[36:])
@@ -62,7 +62,7 @@ def test_wav_with_other_chunks_or_unknown_length_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [1, 3999, 384_001, 2_000_000_000])
-def test_rates_that_are_mistakes(tmp_path, rate):
+def test_invalid_sampling_rates(tmp_path, rate):
     content = bytearray(write_ramp(tmp_path / "a.wav", 0.5).read_bytes())
     content[24:28] = struct.pack("<I", rate)
     (tmp_path / "a.wav").write_bytes(content)
@@ -79,13 +79,13 @@ def test_a_truncated_ogg(tmp_path, share):
     assert reason(path) == "truncated"
 
 
-def test_ogg_files_that_were_joined(tmp_path):
+def test_concatenated_ogg_files(tmp_path):
     content = write_ramp(tmp_path / "a.ogg", 1.0).read_bytes()
     (tmp_path / "two.ogg").write_bytes(content + write_ramp(tmp_path / "b.ogg", 1.0).read_bytes())
     assert reason(tmp_path / "two.ogg") == "several streams in one Ogg file, not read: write one each"
 
 
-def test_wav_of_64_bits_that_was_cut_off(tmp_path):
+def test_truncated_rf64(tmp_path):
     audio, rate = soundfile.read(write_ramp(tmp_path / "a.wav", 0.5))
     soundfile.write(tmp_path / "b.wav", audio, rate, format="RF64")
     content = (tmp_path / "b.wav").read_bytes()
@@ -94,7 +94,7 @@ def test_wav_of_64_bits_that_was_cut_off(tmp_path):
     assert reason(tmp_path / "b.wav") == "truncated"
 
 
-def test_an_index_of_an_mp3_that_cannot_be_right(tmp_path):
+def test_an_implausible_xing_header(tmp_path):
     path = tmp_path / "a.mp3"
     soundfile.write(path, speech_like(9.0, 16_000), 16_000, compression_level=0.6)
     content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Files that other programs write, to files and to pipes, where they are installed."""
+"""Audio that other programs write, to files and to pipes; programs that are not installed are skipped."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_files_of_other_programs(tmp_path, writer, rate, channels, capfd):
     if path.suffix[1:] in LOSSLESS:
         np.testing.assert_array_equal(whole, written)
     else:
-        # An mp3 without an index has the delays of encoder and decoder in it, and whole frames.
+        # An mp3 without a Xing/Info header includes the delays of encoder and decoder, and has complete frames.
         assert -1 <= len(whole) - len(written) * own_rate / rate <= 4 * 1152
     if path.suffix == ".mp3" and shutil.which("ffmpeg"):
         command = ["ffmpeg", "-v", "error", "-i", path, "-f", "f32le", "-"]
@@ -80,9 +80,9 @@ def test_files_of_other_programs(tmp_path, writer, rate, channels, capfd):
         assert theirs.size == whole.size
 
 
-def test_flac_in_ogg_is_named_with_what_to_do(tmp_path):
+def test_ogg_flac_is_reported_with_a_conversion_command(tmp_path):
     if shutil.which("ffmpeg") is None:
-        # What such a file begins with: the head of a page, and that of the stream.
+        # The beginning of such a file: the header of a page, and that of the stream.
         page = b"OggS\0\2" + bytes(20) + b"\1\x33\x7fFLAC\1\0\0\1fLaC" + bytes(38)
         (tmp_path / "a.ogg").write_bytes(page)
     else:

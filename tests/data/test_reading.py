@@ -1,4 +1,4 @@
-"""Windows of utterances are those of the whole utterance, at 16 kHz."""
+"""Windows of utterances equal those of the full utterance, at 16 kHz."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from w2vlab.types import RandomAddress
 
 
 def check_windows(cut: Cut, length: int = 3000) -> np.ndarray:
-    """Compares windows with the whole, and returns that."""
+    """Compares windows with the full utterance, and returns the latter."""
     whole = read_window(cut, Window(0, num_samples(cut)))
     assert whole.shape == (num_samples(cut),)
     last = len(whole) - length
@@ -52,7 +52,7 @@ def recording(path: Path, seconds: float, rate: int, channels: int = 1) -> Recor
     ],
 )
 def test_windows_of_every_rate(tmp_path, rate, kind):
-    """At 44.1 kHz a window that was cut from the file first would begin up to half a sample of the file off."""
+    """At 44.1 kHz, cutting before resampling would shift a window by up to half a sample of the file."""
     cut = recording(tmp_path / f"a.{kind}", 2.013, rate).to_cut()
     whole = check_windows(cut)
     assert abs(len(whole) - 2.013 * 16_000) <= 1
@@ -61,7 +61,7 @@ def test_windows_of_every_rate(tmp_path, rate, kind):
 
 
 def test_random_crops_of_an_mp3(tmp_path, cache):
-    """Its frames depend on those before them: most of these were wrong, by as much as the signal."""
+    """Its frames depend on previous ones: without a pre-roll most crops have errors as large as the signal."""
     (tmp_path / "corpus").mkdir()
     write_mp3(tmp_path / "corpus" / "a.mp3", speech_like(4.0, 16_000), 16_000, constant=False)
     (cut,) = Utterances(prepare_manifest(tmp_path / "corpus", cache).cuts, 1)
@@ -84,7 +84,7 @@ def test_a_cut_is_resampled_by_itself(tmp_path):
     np.testing.assert_allclose(whole, cut.resample(16_000).load_audio()[0], rtol=0, atol=1e-6)
 
 
-def test_a_cut_whose_ends_are_rounded_apart_ends_with_its_recording(tmp_path):
+def test_a_cut_rounded_beyond_its_recording(tmp_path):
     source = recording(tmp_path / "a.wav", 1.0, 8000)
     cut = MonoCut("cut", start=100.5 / 8000, duration=1.0 - 100.5 / 8000, channel=0, recording=source)
     assert len(check_windows(cut)) == num_samples(cut)
@@ -105,8 +105,8 @@ def test_channels_of_a_file_and_of_several(tmp_path):
     np.testing.assert_allclose(check_windows(replace(right, recording=apart)), sound[:, 1], rtol=0, atol=1e-4)
 
 
-def test_what_lhotse_has_to_read_is_decoded_as_files_are(tmp_path):
-    """From memory, with an effect: lhotse seeks in an mp3, and reads on in a wrong state."""
+def test_lhotse_uses_our_decoders(tmp_path):
+    """From memory, with a transform: lhotse's own decoders are in a wrong state after a seek in an mp3."""
     path = write_mp3(tmp_path / "a.mp3", speech_like(4.0, 16_000), 16_000, constant=False)
     expected = check_windows(Recording.from_file(path).to_cut())
     in_memory = Recording.from_bytes(path.read_bytes(), "memory")
@@ -118,14 +118,14 @@ def test_what_lhotse_has_to_read_is_decoded_as_files_are(tmp_path):
 
 
 class OtherDecoder(lhotse_audio.AudioBackend):
-    """Plays something, whatever is in the file, as lhotse's last resort does with what is damaged."""
+    """Returns audio for any file, like the decoder that lhotse falls back to for damaged files."""
 
     def read_audio(self, path_or_fd, offset=0.0, duration=None, force_opus_sampling_rate=None):
         return np.zeros((1, round((duration or 2.0) * 16_000)), np.float32), 16_000
 
 
 @pytest.mark.parametrize("louder", [False, True])
-def test_damaged_audio_is_left_out_where_lhotse_would_take_another_decoder(tmp_path, louder, monkeypatch):
+def test_damaged_audio_raises_where_lhotse_would_fall_back_to_another_decoder(tmp_path, louder, monkeypatch):
     path = tmp_path / "a.flac"
     source = recording(path, 2.0, 16_000)
     good = recording(tmp_path / "b.flac", 2.0, 16_000)
@@ -140,7 +140,7 @@ def test_damaged_audio_is_left_out_where_lhotse_would_take_another_decoder(tmp_p
     assert dataset.skipped.counts == {"damaged": 1}
 
 
-def test_a_file_that_became_a_pipe_or_lost_its_end_is_left_out(tmp_path):
+def test_a_file_replaced_by_a_pipe_or_truncated_is_left_out(tmp_path):
 
     cuts = [recording(tmp_path / f"{name}.wav", 1.0, 16_000).to_cut() for name in "abc"]
     (tmp_path / "a.wav").unlink()

@@ -9,15 +9,15 @@ from lhotse.augmentation.resample import Resample
 
 from tests.data.sounds import speech_like
 from w2vlab.data import resampling
-from w2vlab.data.resampling import resampler
+from w2vlab.data.resampling import get_resampler
 
 COMMON = [8000, 11_025, 12_000, 22_050, 24_000, 32_000, 37_800, 44_100, 48_000, 96_000]
 COPRIME = [22_254, 11_127, 16_001, 15_999, 8001, 44_056, 383_987]
 
 
 def stretch(rate: int, sound: np.ndarray, start: int, length: int) -> np.ndarray:
-    resample = resampler(rate)
-    first, last = resample.inputs(start, length, len(sound))
+    resample = get_resampler(rate)
+    first, last = resample.input_range(start, length, len(sound))
     assert 0 <= first < last <= len(sound)
     return resample(sound[first:last], first, start, length)
 
@@ -27,14 +27,14 @@ def speech(rate: int, seconds: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", COMMON)
-def test_common_rates_are_resampled_by_the_library_as_before(rate):
+def test_common_rates_use_the_resampler_of_lhotse(rate):
     sound = speech(rate, 1.1)
     expected = Resample(rate, 16_000)(torch.from_numpy(sound)).numpy()
     np.testing.assert_array_equal(stretch(rate, sound, 0, 17_600), expected[:17_600])
 
 
 @pytest.mark.parametrize("rate", COMMON + COPRIME)
-def test_a_stretch_is_that_of_the_whole(rate):
+def test_a_segment_equals_that_of_the_full_audio(rate):
     sound = speech(rate, 1.1)
     total = len(sound) * 16_000 // rate
     whole = stretch(rate, sound, 0, total)
@@ -44,16 +44,16 @@ def test_a_stretch_is_that_of_the_whole(rate):
 
 
 @pytest.mark.parametrize("rate", [*COMMON, 15_990])
-def test_the_compact_filters_are_the_library_s(rate, monkeypatch):
+def test_the_sparse_filters_equal_those_of_lhotse(rate, monkeypatch):
     sound = speech(rate, 1.1)
     expected = Resample(rate, 16_000)(torch.from_numpy(sound)).numpy()
-    monkeypatch.setattr(resampling, "_MAX_KERNEL", 0)
-    resampler.cache_clear()
+    monkeypatch.setattr(resampling, "_MAX_FILTER_BANK", 0)
+    get_resampler.cache_clear()
     try:
-        # The library's have some of their arithmetic in single precision.
+        # lhotse computes its filters partly in single precision.
         np.testing.assert_allclose(stretch(rate, sound, 0, 17_600), expected[:17_600], rtol=0, atol=3e-5)
     finally:
-        resampler.cache_clear()
+        get_resampler.cache_clear()
 
 
 @pytest.mark.parametrize("rate", COPRIME)
@@ -67,9 +67,9 @@ def test_coprime_rates_keep_a_tone(rate):
 
 @pytest.mark.parametrize("rate", [22_254, 11_127, 16_001])
 def test_coprime_rates_take_no_more_memory_than_the_audio(rate):
-    """lhotse's filters for them have up to 256 million numbers."""
+    """lhotse's filter banks for these rates have up to 256 million values."""
     sound = speech(rate, 2.0)
-    resampler.cache_clear()
+    get_resampler.cache_clear()
     tracemalloc.start()
     try:
         stretch(rate, sound, 0, 32_000)
@@ -77,4 +77,4 @@ def test_coprime_rates_take_no_more_memory_than_the_audio(rate):
     finally:
         tracemalloc.stop()
     assert peak < 40 * 2**20
-    assert not isinstance(resampler(rate), resampling._Library)
+    assert not isinstance(get_resampler(rate), resampling._LhotseResampler)

@@ -1,4 +1,4 @@
-"""A run has the utterances that it began with, whatever happens to its corpus, and when it goes on."""
+"""A run uses the utterances that it was started with when its corpus changes, and when it is resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from w2vlab.types import RunError
 
 
 class Disturb(Callback):
-    """Another run on the same corpus, which has grown, in the middle of this one."""
+    """Adds files to the corpus and prepares it again, as another run would, in the middle of this run."""
 
     def __init__(self, corpus: Path, cache: Path) -> None:
         self.corpus, self.cache = corpus, cache
@@ -32,7 +32,7 @@ class Disturb(Callback):
             prepare_manifest(self.corpus, self.cache)
 
 
-def test_files_that_come_during_a_run_change_nothing_of_it(ready_module, corpus, cache, tmp_path):
+def test_files_added_during_a_run_do_not_change_it(ready_module, corpus, cache, tmp_path):
     whole = fit(ready_module(corpus), max_epochs=2)
     disturbed = fit(ready_module(corpus), max_epochs=2, callbacks=[Disturb(corpus, cache), SaveAfter(tmp_path, ())])
     assert len(list((corpus).glob("new*.wav"))) == 10
@@ -40,7 +40,7 @@ def test_files_that_come_during_a_run_change_nothing_of_it(ready_module, corpus,
     assert_same(disturbed.validated, whole.validated)
 
 
-def test_a_manifest_is_never_written_over(corpus, cache):
+def test_a_manifest_is_never_overwritten(corpus, cache):
     first = prepare_manifest(corpus, cache)
     text = first.cuts.read_bytes()
     write_ramp(corpus / "new.wav", 0.3)
@@ -52,10 +52,10 @@ def test_a_manifest_is_never_written_over(corpus, cache):
     assert read_manifest(corpus, cache) == second
     (corpus / "new.wav").unlink()
     assert prepare_manifest(corpus, cache) == first
-    assert read_manifest(corpus, cache) == first  # the one that was asked for last
+    assert read_manifest(corpus, cache) == first  # the one that was prepared last
 
 
-def test_manifests_without_use_for_a_month_are_removed(corpus, cache, make_module):
+def test_manifests_unused_for_a_month_are_removed(corpus, cache, make_module):
     unused = prepare_manifest(corpus, cache)
     write_ramp(corpus / "one.wav", 0.3)
     used = make_module(corpus)
@@ -73,10 +73,10 @@ def test_manifests_without_use_for_a_month_are_removed(corpus, cache, make_modul
     assert list(used.train_dataloader().sampler)
 
 
-def test_a_manifest_that_is_gone_is_told_in_a_line(ready_module, corpus, cache):
+def test_a_removed_manifest_raises_an_error(ready_module, corpus, cache):
     module = ready_module(corpus)
     shutil.rmtree(cache)
-    with pytest.raises(RunError, match=r"^The list of utterances .*cuts-\w+\.jsonl must stay as long as"):
+    with pytest.raises(RunError, match=r"^The manifest .*cuts-\w+\.jsonl must exist while a run reads it"):
         list(module.train_dataloader().sampler)
 
 
@@ -92,20 +92,20 @@ def batches(module: Any) -> list[tuple[str, ...]]:
 
 @pytest.fixture
 def begun(ready_module, corpus):
-    """State and batches of a run on the corpus as it is at first."""
+    """State and batches of a run on the original corpus."""
     module = ready_module(corpus)
     return module.state_dict(), batches(module)
 
 
-def test_a_resumed_run_goes_on_with_what_it_began_with(begun, ready_module, corpus, caplog):
+def test_a_resumed_run_uses_the_utterances_of_its_start(begun, ready_module, corpus, caplog):
     state, before = begun
     write_ramp(corpus / "new.wav", 0.3)
     module = resumed(ready_module(corpus), state)
     assert batches(module) == before
     module.trainer = None
     assert module.state_dict()["manifests"] == state["manifests"]
-    assert f"{corpus} has changed since the run began, by 1 new utterance: going on with what it began" in caplog.text
-    assert "--data.accept_changes=true takes what is there now" in caplog.text
+    assert f"{corpus} has changed since the run was started: it has 1 new utterance. Resuming with the" in caplog.text
+    assert "--data.accept_changes=true uses the corpus as it is now" in caplog.text
 
 
 def test_changes_can_be_accepted(begun, ready_module, corpus, caplog):
@@ -113,45 +113,45 @@ def test_changes_can_be_accepted(begun, ready_module, corpus, caplog):
     write_ramp(corpus / "new.wav", 0.3)
     module = resumed(ready_module(corpus, accept_changes=True), state)
     assert any("new.wav" in ids for ids in batches(module))
-    assert f"Resuming with other data: {corpus} has changed since the run began." in caplog.text
+    assert f"Resuming with other data: {corpus} has changed since the run was started." in caplog.text
 
 
 @pytest.mark.parametrize("change", ["gone", "other"])
-def test_a_run_whose_data_is_not_there_any_more_is_refused(begun, ready_module, corpus, change):
+def test_resuming_without_the_original_data_is_an_error(begun, ready_module, corpus, change):
     state, _ = begun
     file = corpus / "speaker0" / "u10.wav"
     file.unlink()
     if change == "other":
         write_ramp(file, 0.5)
     message = (
-        rf"^`data.corpus` must be what the run began with, but {corpus} has changed since, and 1 utterance of it is "
-        r"gone or changed\. Restore it, or resume with what is there now: --data\.accept_changes=true\.$"
+        rf"^`data.corpus` must be as at the start of the run, but {corpus} has changed: 1 utterance has been removed "
+        r"or changed\. Restore it, or resume with the corpus as it is now: --data\.accept_changes=true\.$"
     )
     with pytest.raises(ValueError, match=message):
         resumed(ready_module(corpus), state)
     resumed(ready_module(corpus, accept_changes=True), state)
 
 
-def test_without_the_list_of_what_was_there_a_changed_corpus_is_refused(begun, ready_module, corpus, cache):
+def test_a_changed_corpus_without_its_original_manifest_is_an_error(begun, ready_module, corpus, cache):
     state, before = begun
     shutil.rmtree(cache)
     assert batches(resumed(ready_module(corpus), state)) == before  # nothing has changed
     write_ramp(corpus / "new.wav", 0.3)
     shutil.rmtree(cache)
-    with pytest.raises(ValueError, match="the list of what it was is no longer in the cache"):
+    with pytest.raises(ValueError, match="its manifest of the start of the run is no longer in the cache"):
         resumed(ready_module(corpus), state)
 
 
-def test_other_ids_in_the_file_of_excluded_ones_are_told(ready_module, corpus, tmp_path):
+def test_other_excluded_ids_are_an_error(ready_module, corpus, tmp_path):
     excluded = tmp_path / "excluded.txt"
     excluded.write_text("speaker0/u10.wav\n")
     state = ready_module(corpus, exclude=str(excluded)).state_dict()
     excluded.write_text("speaker0/u12.wav\n")
-    with pytest.raises(ValueError, match=r"or the ids that `data\.exclude` names, are not what they were"):
+    with pytest.raises(ValueError, match=r"its transcripts, or the ids in `data\.exclude`, are different"):
         resumed(ready_module(corpus, exclude=str(excluded)), state)
 
 
-def test_a_model_that_needs_longer_ones_is_named(begun, make_module, corpus, caplog):
+def test_a_model_that_needs_longer_utterances_causes_a_warning(begun, make_module, corpus, caplog):
     state, _ = begun
     module = make_module(corpus)
     module.require(4800)
@@ -164,13 +164,13 @@ def test_a_model_that_needs_longer_ones_is_named(begun, make_module, corpus, cap
 def test_a_corpus_may_move(begun, ready_module, corpus, caplog):
     state, before = begun
     moved = corpus.with_name("moved")
-    shutil.copytree(corpus, moved)  # with other times
+    shutil.copytree(corpus, moved)  # with other modification times
     module = resumed(ready_module(moved), state)
     assert batches(module) == before
     assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
 
 
-def test_who_chooses_other_utterances_gets_them(begun, ready_module, corpus, caplog):
+def test_changed_options_select_other_utterances(begun, ready_module, corpus, caplog):
     state, _ = begun
     write_ramp(corpus / "new.wav", 0.5)
     module = resumed(ready_module(corpus, min_seconds=0.3), state)
@@ -178,19 +178,19 @@ def test_who_chooses_other_utterances_gets_them(begun, ready_module, corpus, cap
     assert "Resuming with data.min_seconds 0.3 (the checkpoint had 0.1)" in caplog.text
 
 
-def test_processes_take_the_manifest_that_their_machine_has_scanned(monkeypatch):
-    """Though the newest one in the cache may be of another run."""
+def test_processes_use_the_manifest_that_their_node_has_scanned(monkeypatch):
+    """The newest one in the cache may be of another run."""
     answers = [("a", {"c": "1"}), ("a", {}), ("b", {"c": "2"}), ("b", {})]
 
     def gather(into: list[Any], mine: Any) -> None:
-        into[:] = answers  # as it is by then
+        into[:] = answers  # read when called, so that it can be replaced below
 
     monkeypatch.setattr(same_data, "is_distributed", lambda: True)
     monkeypatch.setattr(same_data, "world_size", lambda: 4)
     monkeypatch.setattr(same_data.dist, "all_gather_object", gather)
     monkeypatch.setattr(same_data.socket, "gethostname", lambda: "b")
-    assert same_data.agreed({}) == {"c": "2"}
-    assert same_data.agreed({"c": "2"}) == {"c": "2"}
+    assert same_data.share_fingerprints({}) == {"c": "2"}
+    assert same_data.share_fingerprints({"c": "2"}) == {"c": "2"}
     answers = [("a", {"train": "1"}), ("a", {"train": "1"}), ("b", {"train": "2"}), ("b", {"train": "2"})]
-    with pytest.raises(RunError, match=r"^`data.corpus` must be the same on all processes, but on b it is not"):
-        same_data.check_that_processes_agree({"train": "2"})
+    with pytest.raises(RunError, match=r"^`data.corpus` must be the same on all processes, but on b it differs"):
+        same_data.check_same_data_on_all_processes({"train": "2"})

@@ -38,7 +38,7 @@ def test_one_process_uses_every_utterance_once_within_the_limit(utterances):
         assert max(crops) * len(crops) <= 1.5
 
 
-def test_whole_utterances_are_handed_on(utterances):
+def test_plans_have_full_utterances(utterances):
     longest = max((cut for plan in make(utterances) for cut in plan.cuts), key=lambda cut: cut.duration)
     assert longest.duration == 0.59
 
@@ -56,7 +56,7 @@ def test_order_is_decided_by_seed_and_epoch(utterances):
     assert len({repr(order) for order in orders}) == 4
 
 
-def test_set_epoch_moves_on_and_returns(utterances):
+def test_set_epoch_changes_the_epoch(utterances):
     sampler = make(utterances)
     first = ids(sampler)
     sampler.set_epoch(1)
@@ -75,9 +75,9 @@ def test_starts_inside_an_epoch(utterances, world_size, accumulate):
         assert list(make(utterances, start=done * world_size, **layout)) == full[done:]
 
 
-def test_start_holds_for_its_epoch_only(utterances):
+def test_the_start_applies_to_its_epoch_only(utterances):
     sampler = make(utterances, epoch=3, start=2)
-    sampler.set_epoch(3)  # as Lightning does behind a resume
+    sampler.set_epoch(3)  # as Lightning does after resuming
     assert ids(sampler) == ids(make(utterances, epoch=3))[2:]
     sampler.set_epoch(4)
     assert ids(sampler) == ids(make(utterances, epoch=4))
@@ -85,8 +85,8 @@ def test_start_holds_for_its_epoch_only(utterances):
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 4), (2, 2), (4, 1), (3, 1), (1, 3), (2, 3)])
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_shares_make_up_the_sequence_of_one_process(utterances, world_size, accumulate, epoch):
-    """The i-th micro-batch of process r for update u is number u*P*A + i*P + r; what makes no update is dropped."""
+def test_all_ranks_together_have_the_sequence_of_one_process(utterances, world_size, accumulate, epoch):
+    """The i-th micro-batch of rank r in update u has index u*P*A + i*P + r; incomplete updates are dropped."""
     sequence = list(make(utterances, epoch=epoch))
     size = world_size * accumulate
     shares = [
@@ -132,17 +132,17 @@ def test_processes_validate_on_everything(utterances, world_size):
     assert {name for share in shares for batch in share for name in batch} == {cut.id for cut in utterances}
 
 
-def test_no_whole_update(utterances):
+def test_fewer_micro_batches_than_an_update(utterances):
     message = (
         r"^`batch_seconds` must leave 6 micro-batches for an update, but is 4 with 15\.8 s of audio, which make 5; "
-        r"lower it or `micro_batches`, take fewer processes, or add audio\.$"
+        r"lower it or `micro_batches`, use fewer processes, or add audio\.$"
     )
     with pytest.raises(ValueError, match=message):
         list(make(utterances, world_size=2, accumulate=3, batch_seconds=4))
 
 
 class Lengths:
-    """Utterances of which only the lengths are known."""
+    """Utterances with lengths only."""
 
     def __init__(self, durations: np.ndarray) -> None:
         self.durations = durations
@@ -153,7 +153,7 @@ class Lengths:
 
 
 def test_little_is_lost_by_cropping_to_the_shortest():
-    """Lengths as LibriSpeech's, of which most lie between 12 and 16 s; 10 buckets leave 69.2 s and crop 7.4 % away."""
+    """Lengths as in LibriSpeech, mostly from 12 to 16 s; with 10 buckets 69.2 s are left and 7.4 % are cropped away."""
     draws = np.random.default_rng(0)
     lengths = np.where(draws.random(25_000) < 0.62, draws.normal(14.2, 1.3, 25_000), draws.uniform(2, 14, 25_000))
     durations = np.clip(lengths.round(2), 2, 17)

@@ -1,4 +1,4 @@
-"""What is said in an utterance, from every kind of corpus that tells it."""
+"""Transcripts from all kinds of corpora."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lhotse.audio import Recording
 from lhotse.supervision import AlignmentItem
 
 from tests.data.conftest import write_ramp
-from w2vlab.data.transcripts import Transcripts, normalized, read_transcripts
+from w2vlab.data.transcripts import Transcripts, normalize, read_transcripts
 
 
 @pytest.fixture
 def festival(tmp_path: Path) -> Path:
-    """Three utterances laid out like a Festival voice; the last says nothing."""
+    """Three utterances in the layout of a Festival voice; the last one has an empty transcript."""
     voice = tmp_path / "voice"
     for folder in ("wav", "etc", "lab"):
         (voice / folder).mkdir(parents=True)
@@ -30,12 +30,12 @@ def festival(tmp_path: Path) -> Path:
 
 def test_a_festival_voice(festival: Path) -> None:
     characters = read_transcripts(festival, "characters")
-    assert characters.of("ru_0001.wav") == "волны волос"
-    assert characters.of("ru_0002.wav") == "она сказала да"
-    assert characters.of("ru_0003.wav") is None
-    assert characters.of("ru_0004.wav") is None
+    assert characters.get("ru_0001.wav") == "волны волос"
+    assert characters.get("ru_0002.wav") == "она сказала да"
+    assert characters.get("ru_0003.wav") is None
+    assert characters.get("ru_0004.wav") is None
     phones = read_transcripts(festival, "phones")
-    assert [phones.of(f"ru_000{number}.wav") for number in (1, 2, 3)] == ["v aa l", "d aa", None]
+    assert [phones.get(f"ru_000{number}.wav") for number in (1, 2, 3)] == ["v aa l", "d aa", None]
 
 
 def test_librispeech(tmp_path: Path) -> None:
@@ -43,10 +43,10 @@ def test_librispeech(tmp_path: Path) -> None:
     chapter.mkdir(parents=True)
     (chapter / "19-198.trans.txt").write_text("19-198-0000 IT'S A TEST\n19-198-0001 'TIS\n")
     transcripts = read_transcripts(tmp_path, "characters")
-    assert transcripts.of("dev-clean/19/198/19-198-0000.flac") == "it's a test"
-    assert transcripts.of("dev-clean/19/198/19-198-0001.flac") == "tis"
-    assert transcripts.of("19-198-0000.flac") is None
-    assert transcripts.of("dev-clean/19/198/19-198-0000.txt") is None, "that is no audio"
+    assert transcripts.get("dev-clean/19/198/19-198-0000.flac") == "it's a test"
+    assert transcripts.get("dev-clean/19/198/19-198-0001.flac") == "tis"
+    assert transcripts.get("19-198-0000.flac") is None
+    assert transcripts.get("dev-clean/19/198/19-198-0000.txt") is None, "that is no audio"
 
 
 def test_a_fairseq_manifest(tmp_path: Path) -> None:
@@ -55,10 +55,12 @@ def test_a_fairseq_manifest(tmp_path: Path) -> None:
     (tmp_path / "train.wrd").write_text("ONE\nTWO THREE\n")
     (tmp_path / "train.phn").write_text("W AH N\nT UW SIL TH R IY\n")
     characters, phones = (read_transcripts(manifest, units) for units in ("characters", "phones"))
-    assert [characters.of(name) for name in ("a.wav", "b/c.wav")] == ["one", "two three"]
-    assert [phones.of(name) for name in ("a.wav", "b/c.wav")] == ["W AH N", "T UW TH R IY"]
+    assert [characters.get(name) for name in ("a.wav", "b/c.wav")] == ["one", "two three"]
+    assert [phones.get(name) for name in ("a.wav", "b/c.wav")] == ["W AH N", "T UW TH R IY"]
     (tmp_path / "train.wrd").write_text("ONE\n")
-    with pytest.raises(ValueError, match=r"train\.wrd must have a line for each of the 2 of .*, but has 1"):
+    with pytest.raises(
+        ValueError, match=r"train\.wrd must have one line for each of the 2 utterances of .*, but has 1"
+    ):
         read_transcripts(manifest, "characters")
 
 
@@ -76,22 +78,22 @@ def test_a_lhotse_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "cuts.jsonl"
     CutSet.from_cuts(cuts).to_file(manifest)
     characters = read_transcripts(manifest, "characters")
-    assert characters.of("whole") == "hi there"
-    assert characters.of("silent") is None
-    assert read_transcripts(manifest, "phones").of("whole") == "HH AY"
-    # What begins within the cut and ends behind it would say more than can be heard.
+    assert characters.get("whole") == "hi there"
+    assert characters.get("silent") is None
+    assert read_transcripts(manifest, "phones").get("whole") == "HH AY"
+    # A supervision that ends after its cut has words that are not in the audio.
     cuts[1].supervisions = [SupervisionSegment("s", "cut", start=0.1, duration=0.3, text="too much")]
     CutSet.from_cuts(cuts).to_file(manifest)
-    assert read_transcripts(manifest, "characters").of("cut") is None
+    assert read_transcripts(manifest, "characters").get("cut") is None
 
 
 @pytest.mark.parametrize("units", ["characters", "phones"])
-def test_a_corpus_without_transcripts_is_refused(units: str, corpus: Path) -> None:
-    with pytest.raises(ValueError, match=f"`corpus` must come with transcripts for `model.units` {units}, but .* none"):
+def test_a_corpus_without_transcripts_is_an_error(units: str, corpus: Path) -> None:
+    with pytest.raises(ValueError, match=f"`corpus` must have transcripts for `model.units` {units}, but .* none"):
         read_transcripts(corpus, units)
 
 
-def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.trans.txt").write_bytes(b"a \xff\n")
     with pytest.raises(ValueError, match=r"a\.trans\.txt must be UTF-8 text"):
         read_transcripts(tmp_path, "characters")
@@ -106,17 +108,17 @@ def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (" ' ", ""),
     ],
 )
-def test_what_words_are_made_of(text: str, expected: str) -> None:
-    assert normalized(text) == expected
+def test_normalisation_of_words(text: str, expected: str) -> None:
+    assert normalize(text) == expected
 
 
-def test_an_id_wins_over_one_without_its_ending() -> None:
+def test_an_id_has_precedence_over_one_without_its_suffix() -> None:
     transcripts = Transcripts({"a.wav": "one", "a": "two"}, "characters")
-    assert (transcripts.of("a.wav"), transcripts.of("a.flac"), transcripts.of("a")) == ("one", "two", "two")
+    assert (transcripts.get("a.wav"), transcripts.get("a.flac"), transcripts.get("a")) == ("one", "two", "two")
 
 
 @pytest.fixture
-def told(corpus: Path) -> Path:
+def transcribed(corpus: Path) -> Path:
     """The corpus, with transcripts of all utterances but three."""
     for speaker in (0, 1):
         names = [path.stem for path in sorted((corpus / f"speaker{speaker}").glob("*.wav"))]
@@ -125,8 +127,8 @@ def told(corpus: Path) -> Path:
     return corpus
 
 
-def test_batches_bring_the_transcripts_of_whole_utterances(told: Path, make_module) -> None:
-    module = make_module(told, crop_to_shortest=False, max_seconds=0.5, min_seconds=0.21)
+def test_batches_have_the_transcripts_of_full_utterances(transcribed: Path, make_module) -> None:
+    module = make_module(transcribed, crop_to_shortest=False, max_seconds=0.5, min_seconds=0.21)
     module.require(1600, units="characters")
     module.prepare_data()
     module.setup()
@@ -141,25 +143,25 @@ def test_batches_bring_the_transcripts_of_whole_utterances(told: Path, make_modu
                 number = int(Path(name).stem[1:])
                 assert samples == round((0.2 + number / 100) * 16_000), "nothing is cropped"
                 assert transcript == f"word {number:02}"
-    assert len(seen) >= 40 - 3 - 9 - 1 - 4  # a training epoch drops what is no whole update
+    assert len(seen) >= 40 - 3 - 9 - 1 - 4  # a training epoch drops incomplete updates
     held_out = {transcript for batch in module.val_dataloader() for transcript in batch.transcripts}
     assert held_out.isdisjoint(module.training_transcripts())
 
 
-def test_batches_bring_none_where_nobody_asked(told: Path, ready_module) -> None:
-    module = ready_module(told)
+def test_batches_have_no_transcripts_by_default(transcribed: Path, ready_module) -> None:
+    module = ready_module(transcribed)
     assert next(iter(module.train_dataloader())).transcripts is None
     assert list(module.training_transcripts()) == []
 
 
-def test_cropping_and_transcripts_do_not_go_together(told: Path, make_module) -> None:
+def test_transcribed_utterances_cannot_be_cropped(transcribed: Path, make_module) -> None:
     with pytest.raises(ValueError, match="`crop_to_shortest` must be false for a model that learns from transcripts"):
-        make_module(told).require(1600, units="characters")
+        make_module(transcribed).require(1600, units="characters")
 
 
-def test_a_corpus_whose_transcripts_are_of_nothing_usable_is_refused(told: Path, make_module) -> None:
-    module = make_module(told, crop_to_shortest=False, max_seconds=0.1, batch_seconds=1)
+def test_a_corpus_without_a_usable_transcribed_utterance_is_an_error(transcribed: Path, make_module) -> None:
+    module = make_module(transcribed, crop_to_shortest=False, max_seconds=0.1, batch_seconds=1)
     module.require(1600, units="characters")
     module.prepare_data()
-    with pytest.raises(ValueError, match="must hold an utterance that has a transcript and a length in range"):
+    with pytest.raises(ValueError, match="must have an utterance that has a transcript and a length in range"):
         module.setup()

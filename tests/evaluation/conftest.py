@@ -1,4 +1,4 @@
-"""A tiny labelled corpus: every phone is a tone of its own, a little different each time."""
+"""A tiny labelled corpus: each phone is a tone with small variations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def corpus(labelled: Path, shared_cache: Path) -> EvaluationCorpus:
 
 
 def make_model(seed: int = 0, **parts: Any) -> MaskedPrediction:
-    """A tiny model with 50 frames a second, as those of speech have, so that sequences are as short."""
+    """A tiny model with a frame rate of 50 Hz, as speech models have, so that sequences are short."""
     torch.manual_seed(seed)
     encoder = partial(ConvFeatureEncoder, layers=[(8, 10, 5), (8, 8, 8), (8, 8, 8)])
     model: MaskedPrediction = build_model(MaskedPrediction, encoder=encoder, **parts)

@@ -1,4 +1,4 @@
-"""Cells of ABX against a loop over all triples, and against fastabx: its values, and itself where it can be had."""
+"""ABX errors against a loop over all triples, and against fastabx: recorded values, and the package if installed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ import torch
 
 from w2vlab.data.alignments import Alignment
 from w2vlab.evaluation.abx import AbxTask, Cell, Item, make_task
-from w2vlab.evaluation.abx_errors import measure
+from w2vlab.evaluation.abx_errors import measure_abx
 from w2vlab.evaluation.frames import FrameGrid
 from w2vlab.functional.abx import StagedMean
 from w2vlab.functional.dtw import angular_distances, dtw
 from w2vlab.functional.subsampling import draw_splits
 
 GRID = FrameGrid(320, 320)
-"""Frames of 20 ms, side by side."""
+"""Adjacent frames of 20 ms."""
 
 
 OFTEN = (0.6, 0.25, 0.15)
-"""Of the three phones. In a balanced alphabet all pairs have as many cells, and the order of averages is not seen."""
+"""Frequencies of the phones; with equal ones all pairs would have equal numbers of cells, and stages of the average
+would make no difference."""
 
 
 def make_alignments(utterances: int = 4, speakers: int = 1, seed: int = 0) -> dict[str, Alignment]:
@@ -66,7 +67,7 @@ def literal_items(alignments: dict[str, Alignment]) -> list[tuple[str, str, str,
 
 
 @pytest.mark.parametrize("speakers", ["within", "across"])
-def test_error_is_that_of_a_loop_over_triples(speakers: str) -> None:
+def test_error_equals_a_loop_over_triples(speakers: str) -> None:
     alignments = make_alignments(6, speakers=2)
     features = make_features(alignments)
     task = make_task(alignments, speakers)
@@ -89,7 +90,7 @@ def test_error_is_that_of_a_loop_over_triples(speakers: str) -> None:
             near, far = distance(x, a), distance(x, b)
             wrong = 0.5 if near == far else float(near > far)
             expected.setdefault((pa, pb, ba, ea, sa, sx), []).append(wrong)
-    found = measure(task, frames)
+    found = measure_abx(task, frames)
     cells = {
         (c.phone, c.other, c.before, c.after, c.speaker, c.speaker_x): e
         for c, e in zip(task.cells, found.errors, strict=True)
@@ -97,7 +98,7 @@ def test_error_is_that_of_a_loop_over_triples(speakers: str) -> None:
     assert cells.keys() == expected.keys()
     for key, wrong in expected.items():
         assert cells[key] == pytest.approx(np.mean(wrong)), key
-    # Over neighbourhoods (and the speakers of X), then over the speakers of A and B, then over pairs of phones.
+    # Average over contexts (and the speakers of X), then over the speakers of A and B, then over pairs of phones.
     by_speaker: dict[tuple, list[float]] = {}
     for (a, b, _, _, speaker, _), wrong in expected.items():
         by_speaker.setdefault((a, b, speaker), []).append(float(np.mean(wrong)))
@@ -107,8 +108,8 @@ def test_error_is_that_of_a_loop_over_triples(speakers: str) -> None:
     assert found.value == pytest.approx(np.mean([np.mean(means) for means in by_pair.values()]))
 
 
-def test_pairs_of_phones_count_alike() -> None:
-    """`a` has two others and `b` one, which must not make the pair (b, a) count for two."""
+def test_pairs_of_phones_have_equal_weights() -> None:
+    """`a` is paired with two phones and `b` with one, but the pair (b, a) must not have twice the weight."""
     item = Item("u", 0.0, 1.0)
 
     def cell(phone: str, other: str) -> Cell:
@@ -132,7 +133,7 @@ def test_parts_have_the_errors_of_their_utterances() -> None:
     alignments = make_alignments(8, speakers=2)
     features = make_features(alignments)
     for speakers in ("within", "across"):
-        found = measure(make_task(alignments, speakers), frames_of(features))
+        found = measure_abx(make_task(alignments, speakers), frames_of(features))
         for parts, means in ((2, found.halves), (4, found.quarters)):
             splits = draw_splits(8, parts)
             assert means.shape == (len(splits), parts)
@@ -144,12 +145,12 @@ def test_parts_have_the_errors_of_their_utterances() -> None:
                         if own == part
                     }
                     assert value == pytest.approx(
-                        measure(make_task(some, speakers), frames_of(features)).value, nan_ok=True
+                        measure_abx(make_task(some, speakers), frames_of(features)).value, nan_ok=True
                     )
 
 
-def test_without_cells_there_is_nothing() -> None:
-    nothing = measure(AbxTask("within", (), 0), frames_of({}))
+def test_without_cells_the_error_is_nan() -> None:
+    nothing = measure_abx(AbxTask("within", (), 0), frames_of({}))
     assert np.isnan(nothing.value)
     assert np.isnan(nothing.halves).all()
 
@@ -157,16 +158,16 @@ def test_without_cells_there_is_nothing() -> None:
 def test_small_blocks_and_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     alignments = make_alignments()
     task, frames = make_task(alignments), frames_of(make_features(alignments))
-    together = measure(task, frames)
-    monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_NUMBERS", 300)
+    together = measure_abx(task, frames)
+    monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_ELEMENTS", 300)
     monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_PAIRS", 10)
     steps: list[float] = []
-    assert measure(task, frames, advance=steps.append).errors == pytest.approx(together.errors)
+    assert measure_abx(task, frames, advance=steps.append).errors == pytest.approx(together.errors)
     assert len(steps) > 3
     assert sum(steps) == len(task.cells)
 
 
-def test_nothing_is_drawn_without_a_limit() -> None:
+def test_without_limits_all_cells_are_used() -> None:
     alignments = make_alignments(30, speakers=2)
     for speakers in ("within", "across"):
         task = make_task(alignments, speakers, seed=0)
@@ -188,24 +189,24 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert {cell.key for cell in first.cells} == {cell.key for cell in whole.cells}  # no pair of phones is left out
 
 
-def test_pauses_are_neighbours_only() -> None:
+def test_pauses_are_context_only() -> None:
     task = make_task(make_alignments(12))
     assert "pau" not in {phone for cell in task.cells for phone in (cell.phone, cell.other)}
     assert "pau" in {cell.before for cell in task.cells}
 
 
-def test_one_speaker_has_nobody_to_be_compared_with() -> None:
+def test_one_speaker_has_no_cells_across_speakers() -> None:
     assert make_task(make_alignments(), "across").cells == ()
 
 
 FASTABX = {"within": 0.48682484567901235, "across": 0.4588233024691358}
-"""What fastabx 0.9.0 gives on these alignments and features, whose alphabet is unbalanced (Python 3.12)."""
+"""Results of fastabx 0.9.0 on these alignments and features, with phones of different frequencies (Python 3.12)."""
 
 
 @pytest.mark.parametrize("speakers", ["within", "across"])
-def test_is_what_fastabx_gives(speakers: str) -> None:
+def test_equals_recorded_values_of_fastabx(speakers: str) -> None:
     alignments = make_alignments(6, speakers=2)
-    found = measure(make_task(alignments, speakers), frames_of(make_features(alignments)))
+    found = measure_abx(make_task(alignments, speakers), frames_of(make_features(alignments)))
     assert found.value == pytest.approx(FASTABX[speakers], abs=1e-6)
 
 
@@ -236,6 +237,6 @@ def test_agrees_with_fastabx(speakers: str, tmp_path: Path) -> None:
         context="within",
         distance="angular",
     )
-    found = measure(make_task(alignments, speakers), frames_of(features)).value
+    found = measure_abx(make_task(alignments, speakers), frames_of(features)).value
     assert found == pytest.approx(theirs, abs=1e-6)
     assert found == pytest.approx(FASTABX[speakers], abs=1e-6)

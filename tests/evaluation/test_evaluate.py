@@ -1,4 +1,4 @@
-"""A whole evaluation on the tiny corpus: every figure has its controls, and nothing is seen that must not be."""
+"""A complete evaluation on the tiny corpus: all results have controls, and test utterances are not trained on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import IdentityQuantizer
 
 
-def test_every_representation_is_measured_beside_its_controls(corpus, shared_cache, model) -> None:
+def test_every_representation_has_its_controls(corpus, shared_cache, model) -> None:
     tasks = make_tasks(corpus, max_cells=30)
     evaluation = evaluate(model, corpus, shared_cache, tasks=tasks)
     rows = table_rows(evaluation)
@@ -33,7 +33,7 @@ def test_every_representation_is_measured_beside_its_controls(corpus, shared_cac
         assert 0 < row.accuracy <= 1
         assert 0 <= row.accuracy_shifted < row.accuracy
         assert 0 <= row.abx["within"] < 0.6
-    assert rows[-1].accuracy > 0.9  # tones are easily told by their cepstra
+    assert rows[-1].accuracy > 0.9  # MFCCs separate tones easily
     assert rows[-1].abx["within"] < 0.2
     assert rows[-1].dim == 78
     assert rows[6].dim == 10  # one-hot vectors of 2 codebooks with 5 entries
@@ -45,7 +45,7 @@ def test_every_representation_is_measured_beside_its_controls(corpus, shared_cac
     assert set(content["corpus"]["split"]["test"]) == set(corpus.split.test)
 
 
-def test_test_utterances_are_not_learned_from(corpus, shared_cache, model, monkeypatch) -> None:
+def test_test_utterances_are_not_used_for_training(corpus, shared_cache, model, monkeypatch) -> None:
     seen = {}
     from w2vlab.evaluation import measure
 
@@ -60,7 +60,7 @@ def test_test_utterances_are_not_learned_from(corpus, shared_cache, model, monke
 
 
 def test_a_better_network_scores_better(corpus, shared_cache) -> None:
-    """One that hears nothing is near the most frequent phone, and cannot tell items apart."""
+    """A network without input is close to the majority accuracy, and has chance-level ABX errors."""
     deaf = make_model()
     with torch.no_grad():
         for parameter in deaf.encoder.parameters():
@@ -105,14 +105,14 @@ def test_one_phone_is_too_few(tmp_path: Path, shared_cache) -> None:
         open_corpus(str(root), shared_cache)
 
 
-def test_labels_of_other_audio(tmp_path: Path, shared_cache) -> None:
+def test_labels_that_do_not_fit_the_audio(tmp_path: Path, shared_cache) -> None:
     root = write_labelled(tmp_path, 3)
     soundfile.write(root / "u01.wav", np.zeros(4000), 16_000)
     with pytest.raises(ValueError, match=r"The labels of u01.wav must end with its audio, at 0.250 s"):
         open_corpus(str(root), shared_cache)
 
 
-def test_audio_that_went_away(tmp_path: Path, shared_cache, model) -> None:
+def test_deleted_audio(tmp_path: Path, shared_cache, model) -> None:
     root = write_labelled(tmp_path, 4)
     corpus = open_corpus(str(root), shared_cache)
     (root / "u02.wav").unlink()
@@ -120,7 +120,7 @@ def test_audio_that_went_away(tmp_path: Path, shared_cache, model) -> None:
         evaluate(model, corpus, shared_cache, "context")
 
 
-def test_what_the_pretraining_has_had(corpus, shared_cache, tmp_path: Path) -> None:
+def test_test_utterances_in_pretraining(corpus, shared_cache, tmp_path: Path) -> None:
     test = corpus.split.test
     assert "not known" in str(seen_in_pretraining(None, corpus, shared_cache))
     other = {"data": {"corpus": str(tmp_path), "validation": None}}

@@ -1,4 +1,4 @@
-"""Features in a temporary file come back as they were."""
+"""Features are read from the temporary file unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from w2vlab.evaluation.frame_store import FrameStore
 
 
-def test_what_was_added_comes_back() -> None:
+def test_stored_features_are_unchanged() -> None:
     store = FrameStore()
     generator = torch.Generator().manual_seed(0)
     features = {

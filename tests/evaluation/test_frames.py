@@ -1,4 +1,4 @@
-"""Where frames lie, against the samples that they are made of."""
+"""Positions of frames, compared with the samples that they depend on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_between_is_that_of_a_search() -> None:
         assert list(range(9))[found] == expected
 
 
-def test_a_time_on_the_grid_belongs_to_what_begins_there() -> None:
+def test_a_time_on_the_grid_belongs_to_the_next_frame() -> None:
     cepstra = FrameGrid(160, 0)
     assert cepstra.between(0.3, 0.33, 100) == slice(30, 33)
     assert cepstra.between(0.1 + 0.2, 0.33, 100) == slice(30, 33)  # 0.30000000000000004

@@ -1,4 +1,4 @@
-"""The best layer beside the best one before training, and beside cepstra."""
+"""The best layer compared with the best one before training, and with MFCCs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gain(corpus: EvaluationCorpus) -> Gain:
     return measure_gain(make_model(1).eval(), make_model(2).eval(), corpus)
 
 
-def test_figures_are_those_of_an_evaluation(
+def test_accuracies_equal_those_of_an_evaluation(
     gain: Gain, corpus: EvaluationCorpus, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("w2vlab.evaluation.probe.run_probe.__defaults__", ("cpu", PENALTIES))
@@ -42,8 +42,8 @@ def test_the_layer_is_the_best_one_on_held_out_training_utterances(gain: Gain) -
         assert best.held_out[best.representation] == max(best.held_out.values())
 
 
-def test_the_test_has_no_part_in_the_choice(gain: Gain, corpus: EvaluationCorpus) -> None:
-    """Other utterances to test on: the same layers and the same figures of the choice."""
+def test_test_utterances_do_not_affect_the_choice(gain: Gain, corpus: EvaluationCorpus) -> None:
+    """With other test utterances the chosen layers and the held-out accuracies are the same."""
     fewer = replace(corpus, split=replace(corpus.split, test=corpus.split.test[:2]))
     other = measure_gain(make_model(1).eval(), make_model(2).eval(), fewer)
     assert other.trained.held_out == gain.trained.held_out
@@ -52,7 +52,7 @@ def test_the_test_has_no_part_in_the_choice(gain: Gain, corpus: EvaluationCorpus
 
 
 def test_differences_are_paired(gain: Gain, corpus: EvaluationCorpus) -> None:
-    """A network is exactly as good as itself, on whatever utterances."""
+    """The difference of a network to itself is exactly zero."""
     model = make_model(1).eval()
     nothing = measure_gain(model, model, corpus).over_before
     assert nothing is not None
@@ -64,8 +64,8 @@ def test_differences_are_paired(gain: Gain, corpus: EvaluationCorpus) -> None:
         assert difference.low <= difference.value <= difference.high
 
 
-def test_what_has_learned_the_phones_is_better_beyond_chance(corpus: EvaluationCorpus) -> None:
-    """A network whose encoder is switched off before training: it hears nothing."""
+def test_a_gain_is_significant(corpus: EvaluationCorpus) -> None:
+    """Compared with a network whose encoder is switched off, so that it has no input."""
     deaf = make_model(1)
     with torch.no_grad():
         for parameter in deaf.encoder.parameters():

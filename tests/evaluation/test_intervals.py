@@ -1,4 +1,4 @@
-"""Intervals of every figure: each holds its estimate, and 90 to 99 % of them hold the truth of made-up corpora."""
+"""Confidence intervals of all metrics: they contain the estimate, and 90 to 99 % contain the truth in simulations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from w2vlab.data.alignments import Alignment
 from w2vlab.evaluation.abx import AbxTask, make_task
-from w2vlab.evaluation.abx_errors import AbxErrors, measure
-from w2vlab.evaluation.intervals import of_abx, of_pnmi, of_probe
+from w2vlab.evaluation.abx_errors import AbxErrors, measure_abx
+from w2vlab.evaluation.intervals import jackknife_pnmi, jackknife_probe, subsample_abx
 from w2vlab.evaluation.probe import ProbeResult
 from w2vlab.evaluation.unit_quality import UnitData, measure_units
-from w2vlab.functional.information import jackknifed_pnmi
+from w2vlab.functional.information import pnmi_estimate
 from w2vlab.functional.interval import Interval
-from w2vlab.functional.subsampling import Subsampled
+from w2vlab.functional.subsampling import SubsamplingEstimate
 
 CORPORA = 300
 
@@ -37,12 +37,8 @@ def make_probes(draw: np.random.Generator, utterances: int) -> tuple[ProbeResult
 
     def probe(gain: float) -> ProbeResult:
         correct = draw.binomial(total, 1 / (1 + np.exp(-ease - gain)))
-        return ProbeResult(
-            correct=dict(zip(ids, correct, strict=True)),
-            total=dict(zip(ids, total, strict=True)),
-            majority=0.1,
-            penalty=1.0,
-        )
+        counts = (dict(zip(ids, numbers, strict=True)) for numbers in (correct, total))
+        return ProbeResult(correct=next(counts), total=next(counts), majority=0.1, penalty=1.0)
 
     return probe(0.0), probe(BETTER)
 
@@ -53,9 +49,9 @@ def expected_accuracy(gain: float) -> float:
 
 
 @pytest.mark.parametrize("utterances", [8, 50])
-def test_intervals_of_accuracies_hold_the_truth(utterances: int) -> None:
+def test_coverage_of_accuracy_intervals(utterances: int) -> None:
     draw = np.random.default_rng(utterances)
-    probes = [tuple(of_probe(p) for p in make_probes(draw, utterances)) for _ in range(CORPORA)]
+    probes = [tuple(jackknife_probe(p) for p in make_probes(draw, utterances)) for _ in range(CORPORA)]
     truths = [expected_accuracy(gain) for gain in (0.0, BETTER)]
     assert 0.9 < held([one.interval for one, _ in probes], truths[0]) < 0.99
     assert 0.9 < held([better.minus(one) for one, better in probes], truths[1] - truths[0]) < 0.99
@@ -64,7 +60,7 @@ def test_intervals_of_accuracies_hold_the_truth(utterances: int) -> None:
 @given(data=st.lists(st.integers(0, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1))
 def test_accuracy_lies_in_its_interval(data: list[tuple[int, int]]) -> None:
     correct, total = ({f"u{i}": pair[side] for i, pair in enumerate([*data, (1, 1)])} for side in (0, 1))
-    probe = of_probe(ProbeResult(correct=correct, total=total, majority=0.1, penalty=1.0))
+    probe = jackknife_probe(ProbeResult(correct=correct, total=total, majority=0.1, penalty=1.0))
     assert probe.value == sum(correct.values()) / sum(total.values())
     assert 0 <= probe.interval.low <= probe.value <= probe.interval.high <= 1
 
@@ -93,30 +89,30 @@ def true_pnmi(noise: float) -> float:
     return float((joint * np.log(joint * PHONES / codes)).sum() / np.log(PHONES))
 
 
-def test_intervals_of_pnmi_hold_the_truth() -> None:
+def test_coverage_of_pnmi_intervals() -> None:
     draw = np.random.default_rng(0)
-    plain = [jackknifed_pnmi(make_utterances(draw, 0.3)) for _ in range(CORPORA)]
-    noisy = [jackknifed_pnmi(make_utterances(draw, 0.6)) for _ in range(CORPORA)]
-    assert held([figure.interval for figure in plain], true_pnmi(0.3)) < 0.5  # so few frames make it too large
-    assert 0.9 < held([figure.corrected().interval for figure in plain], true_pnmi(0.3)) < 0.99
-    assert 0.9 < held([figure.corrected().interval for figure in noisy], true_pnmi(0.6)) < 0.99
+    plain = [pnmi_estimate(make_utterances(draw, 0.3)) for _ in range(CORPORA)]
+    noisy = [pnmi_estimate(make_utterances(draw, 0.6)) for _ in range(CORPORA)]
+    assert held([figure.interval for figure in plain], true_pnmi(0.3)) < 0.5  # biased with so few frames
+    assert 0.9 < held([figure.bias_corrected().interval for figure in plain], true_pnmi(0.3)) < 0.99
+    assert 0.9 < held([figure.bias_corrected().interval for figure in noisy], true_pnmi(0.6)) < 0.99
 
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), utterances=st.integers(1, 6), codes=st.integers(1, 9), phones=st.integers(1, 4))
 def test_pnmi_lies_in_its_interval(seed: int, utterances: int, codes: int, phones: int) -> None:
-    """Also where there are more codes than frames, where a bootstrap's interval lies above its estimate."""
+    """Even with more codes than frames, when the interval of a bootstrap is above its estimate."""
     draw = np.random.default_rng(seed)
     ids = [f"u{number}" for number in range(utterances)]
     tuples = {name: torch.from_numpy(draw.integers(0, codes, (8, 2))) for name in ids}
     spoken = {name: torch.from_numpy(draw.integers(-1, phones, 8)) for name in ids}
     spoken[ids[0]][0] = 0
     data = UnitData(codes=tuples, phones=spoken, codebook_size=codes, num_phones=phones)
-    figure, joint = of_pnmi(data), measure_units(data, 50)[0]
+    figure, joint = jackknife_pnmi(data), measure_units(data, 50)[0]
     if (torch.cat(list(spoken.values())) > 0).any():
         assert figure.value == pytest.approx(joint.pnmi, abs=1e-9)
-    assert joint.pnmi_corrected == figure.corrected().value
-    for interval in (figure.interval, figure.corrected().interval):
+    assert joint.pnmi_corrected == figure.bias_corrected().value
+    for interval in (figure.interval, figure.bias_corrected().interval):
         assert 0 <= interval.low <= interval.value <= interval.high <= 1
 
 
@@ -143,31 +139,31 @@ def make_corpus(draw: np.random.Generator, neighbours: int, utterances: int, ite
         ]
         ends = np.arange(1.0, len(names) + 2)
         alignments[f"u{number:02}"] = Alignment((*names, "pau"), ends - 1, ends)
-    # Neighbours are phones too, each with a pause on one side and no other phone between the same two.
+    # Context phones are phones too, each with a pause on one side, in a context with no other phone.
     task = make_task(alignments)
     cells = tuple(cell for cell in task.cells if cell.phone in NAMES and cell.other in NAMES)
     return AbxTask("within", cells, len(cells)), PLACES[spoken] + colour + noise
 
 
 def errors_of(task: AbxTask, values: np.ndarray) -> AbxErrors:
-    """Frames are angles, a single one an item, so that distances are differences of values."""
+    """Each item has a single frame that is an angle, so that distances are differences of values."""
     angles = torch.from_numpy(0.3 * values)
     frames = torch.stack([angles.cos(), angles.sin()], dim=-1)
-    return measure(task, lambda item: frames[int(item.utterance[1:]), int(item.start) // 4][None])
+    return measure_abx(task, lambda item: frames[int(item.utterance[1:]), int(item.start) // 4][None])
 
 
 @pytest.mark.parametrize(("neighbours", "utterances", "items"), [(1, 16, 3), (3, 16, 5)], ids=["common", "rare"])
-def test_intervals_of_abx_hold_the_truth(
+def test_coverage_of_abx_intervals(
     neighbours: int, utterances: int, items: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The truth is what corpora of this size have on average; of rare neighbourhoods most cells have three items."""
+    """The truth is the mean over corpora of this size; in rare contexts most cells have three items."""
     draw = np.random.default_rng(0)
-    figures: list[tuple[Subsampled, Subsampled]] = []
+    figures: list[tuple[SubsamplingEstimate, SubsamplingEstimate]] = []
     monkeypatch.setattr("w2vlab.evaluation.abx_errors._MAX_TRIPLES", 400)
     for _ in range(CORPORA // 2):
         task, values = make_corpus(draw, neighbours, utterances, items)
         worse = values + draw.normal(0, 0.5, values.shape)
-        figures.append((of_abx(errors_of(task, values)), of_abx(errors_of(task, worse))))
+        figures.append((subsample_abx(errors_of(task, values)), subsample_abx(errors_of(task, worse))))
     one, other = (np.array([pair[side].value for pair in figures]) for side in (0, 1))
     assert 0.9 < held([figure.interval for figure, _ in figures], one.mean()) < 0.99
     assert 0.9 < held([other.minus(one) for one, other in figures], (other - one).mean()) < 0.99

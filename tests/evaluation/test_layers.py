@@ -1,4 +1,4 @@
-"""Which representations a model has, and that they are those of an ordinary forward pass."""
+"""The representations of a model, which equal those of an ordinary forward pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from tests.contracts.tiny import address, audio_batch, build_model, factory
 from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, TransformerContext
 from w2vlab.evaluation.extraction import ModelFeatures, as_vectors, read_batches
-from w2vlab.evaluation.layers import available, choose, layer_modules
+from w2vlab.evaluation.layers import available_representations, layer_modules, select_representations
 from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction
 from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer
@@ -29,7 +29,7 @@ BATCH = audio_batch((800, 700, 430))
 )
 def test_representations_of_every_context(cls: type, context: type, hidden: tuple[str, ...]) -> None:
     model = build_model(cls, context=factory(context), quantizer=factory(GumbelQuantizer))
-    names = available(model)
+    names = available_representations(model)
     assert names == ("latents", *hidden, "context", "quantized", "codes")
     features = dict(ModelFeatures(model, names)(BATCH))
     assert list(features) == list(BATCH.ids)
@@ -39,7 +39,7 @@ def test_representations_of_every_context(cls: type, context: type, hidden: tupl
         assert {name: len(tensor) for name, tensor in found.items()} == dict.fromkeys(names, frames)
         assert found["codes"].shape == (frames, 2)
         assert all(tensor.isfinite().all() for tensor in found.values())
-    if hidden:  # the last layer is the context, apart from a norm behind it
+    if hidden:  # the last layer is the context, apart from a norm after it
         found = features[BATCH.ids[0]]
         same = torch.equal(found["layer 2"], found["context"])
         assert same == (context is not TransformerContext or not model.context.pre_norm)
@@ -47,21 +47,21 @@ def test_representations_of_every_context(cls: type, context: type, hidden: tupl
 
 def test_continuous_targets_have_no_codes() -> None:
     model = build_model(MaskedPrediction, quantizer=factory(IdentityQuantizer))
-    assert available(model) == ("latents", *HIDDEN, "context")
+    assert available_representations(model) == ("latents", *HIDDEN, "context")
     with pytest.warns(W2VLabWarning, match=r"`layers` has codes, .*IdentityQuantizer .*: not evaluated"):
-        assert choose(model, "context,codes") == ("context",)
+        assert select_representations(model, "context,codes") == ("context",)
     with pytest.raises(ValueError, match=r"but has codes: IdentityQuantizer has no codebooks\.$"):
-        choose(model, "codes")
+        select_representations(model, "codes")
 
 
 @pytest.mark.parametrize("cls", [MaskedPrediction, FuturePrediction])
-def test_context_is_that_of_a_forward_pass_that_hides_nothing(cls: type) -> None:
+def test_context_equals_an_unmasked_forward_pass(cls: type) -> None:
     torch.manual_seed(0)
     parts = {"masking": NoMasking} if cls is MaskedPrediction else {}
     model = build_model(cls, **parts).eval()
     with torch.no_grad():
         whole = model(BATCH, address(3))
-    names = available(model)
+    names = available_representations(model)
     for row, (_, found) in enumerate(ModelFeatures(model, names)(BATCH)):
         expected = whole.context[row, : len(found["context"])]
         assert torch.allclose(found["context"], expected, atol=1e-6)
@@ -69,7 +69,7 @@ def test_context_is_that_of_a_forward_pass_that_hides_nothing(cls: type) -> None
             assert torch.equal(found["codes"], whole.targets.assignment[row, : len(found["codes"])])
 
 
-def test_quantized_inputs_are_what_the_context_sees() -> None:
+def test_layer_0_of_quantized_inputs() -> None:
     torch.manual_seed(0)
     model = build_model(MaskedPrediction, inputs="quantized", masking=NoMasking).eval()
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_padding_and_modes_make_no_difference() -> None:
     model.encoder.eval()
     modes = [part.training for part in model.modules()]
     before = torch.get_rng_state()
-    names = available(model)
+    names = available_representations(model)
     together = dict(ModelFeatures(model, names)(BATCH))
     alone = dict(ModelFeatures(model, names)(audio_batch((430,), first=2)))
     for name in names:
@@ -97,24 +97,24 @@ def test_padding_and_modes_make_no_difference() -> None:
 
 
 def test_a_choice_of_layers(model: MaskedPrediction) -> None:
-    assert choose(model, "all") == available(model)
-    assert choose(model, "codes, 0,2") == ("layer 0", "layer 2", "codes")
-    assert choose(model, "context") == ("context",)
+    assert select_representations(model, "all") == available_representations(model)
+    assert select_representations(model, "codes, 0,2") == ("layer 0", "layer 2", "codes")
+    assert select_representations(model, "context") == ("context",)
 
 
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("", "`layers` must be all or some of latents, 0, 1, 2, context, quantized, codes, with .*, but is empty"),
+        ("", "`layers` must be all or some of latents, 0, 1, 2, context, quantized, codes, separated .*, but is empty"),
         (" , ", "but is empty"),
         ("3", "but has 3"),
         ("-1", "but has -1"),
         ("0,top", "but has top"),
     ],
 )
-def test_a_choice_of_what_is_not_there(layers: str, message: str, model: MaskedPrediction) -> None:
+def test_invalid_layers(layers: str, message: str, model: MaskedPrediction) -> None:
     with pytest.raises(ValueError, match=message):
-        choose(model, layers)
+        select_representations(model, layers)
 
 
 def test_codes_as_vectors() -> None:

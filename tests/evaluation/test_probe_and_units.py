@@ -1,4 +1,4 @@
-"""The probe and the unit quality on a corpus whose phones can be told apart."""
+"""The probe and the unit quality on a corpus with separable phones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from w2vlab.data.alignments import Alignment
 from w2vlab.evaluation.frames import FrameGrid
-from w2vlab.evaluation.intervals import of_probe
+from w2vlab.evaluation.intervals import jackknife_probe
 from w2vlab.evaluation.probe import Examples, phone_rows, run_probe
 from w2vlab.evaluation.unit_quality import UnitData, frame_phones, measure_units
 
@@ -18,17 +18,17 @@ GRID = FrameGrid(320, 400)
 ALIGNMENT = Alignment(("a", "b", "a"), np.array([0.0, 0.1, 0.3]), np.array([0.1, 0.3, 0.55]))
 
 
-def test_rows_are_the_frames_in_the_middle_of_phones() -> None:
+def test_phone_frames_are_in_the_middle_of_phones() -> None:
     rows = phone_rows(ALIGNMENT, ("a", "b"), GRID, 26)
     centres = GRID.centres(26)
     assert rows.frames.tolist() == [int(np.abs(centres - time).argmin()) for time in (0.05, 0.2, 0.425)]
     assert rows.labels.tolist() == [0, 1, 0]
 
 
-def test_shifted_rows_lie_behind_their_phone_and_within_the_labels() -> None:
+def test_shifted_frames_are_after_their_phones_and_inside_the_labels() -> None:
     rows = phone_rows(ALIGNMENT, ("a", "b"), GRID, 26, shift=0.3)
     centres = GRID.centres(26)
-    assert rows.frames.tolist() == [int(np.abs(centres - time).argmin()) for time in (0.35, 0.5)]  # 0.725 is behind
+    assert rows.frames.tolist() == [int(np.abs(centres - time).argmin()) for time in (0.35, 0.5)]  # 0.725 is too late
     assert rows.labels.tolist() == [0, 1]
 
 
@@ -43,7 +43,7 @@ def examples(ids: list[str], noise: float, seed: int) -> Examples:
     return made
 
 
-def test_a_probe_names_what_can_be_told_and_no_more() -> None:
+def test_a_probe_learns_separable_phones_only() -> None:
     train, test = examples([f"a{n}" for n in range(20)], 0.1, 0), examples([f"b{n}" for n in range(5)], 0.1, 1)
     probe = run_probe(train, test, 3)
     assert probe.accuracy > 0.98
@@ -55,14 +55,14 @@ def test_a_probe_names_what_can_be_told_and_no_more() -> None:
     assert run_probe(train, test, 3).accuracy < 0.6
 
 
-def test_the_test_has_no_part_in_the_choice_of_the_penalty() -> None:
+def test_test_utterances_do_not_affect_the_penalty() -> None:
     train = examples([f"a{n}" for n in range(10)], 1.0, 0)
     one, other = (run_probe(train, examples(["b"], noise, 1), 3) for noise in (0.1, 5.0))
     assert one.penalty == other.penalty
     assert one.accuracy > other.accuracy
 
 
-def test_a_phone_that_could_not_be_learned_is_wrong() -> None:
+def test_phones_missing_in_training_are_errors() -> None:
     train, test = examples(["a", "b"], 0.1, 0), examples(["c"], 0.1, 1)
     test.labels["c"][:5] = 3
     assert run_probe(train, test, 4).correct["c"] <= 15
@@ -70,9 +70,9 @@ def test_a_phone_that_could_not_be_learned_is_wrong() -> None:
 
 def test_phone_of_each_frame() -> None:
     phones = frame_phones(ALIGNMENT, ("a", "b"), GRID, 28)
-    expected = [{0: 0, 1: 1, 2: 0, -1: -1}[int(n)] for n in ALIGNMENT.at(GRID.centres(28))]
+    expected = [{0: 0, 1: 1, 2: 0, -1: -1}[int(n)] for n in ALIGNMENT.phone_indices(GRID.centres(28))]
     assert phones.tolist() == expected
-    assert phones[-1] == -1  # behind the last label
+    assert phones[-1] == -1  # after the last label
 
 
 def unit_data(noise: float = 0.0, utterances: int = 6) -> UnitData:
@@ -87,7 +87,7 @@ def unit_data(noise: float = 0.0, utterances: int = 6) -> UnitData:
     return UnitData(codes=codes, phones=phones, codebook_size=2, num_phones=4)
 
 
-def test_codes_that_are_phones() -> None:
+def test_codes_equal_to_phones() -> None:
     joint, first, second = measure_units(unit_data(), 50)
     assert (joint.name, first.name, second.name) == ("joint", "codebook 1", "codebook 2")
     assert (joint.pnmi, joint.phone_purity, joint.cluster_purity) == (pytest.approx(1), 1, 1)
@@ -119,17 +119,17 @@ def test_without_phones_there_are_bits_and_runs() -> None:
     assert joint.run_frames > 3
 
 
-def test_intervals_hold_their_figure_and_narrow_with_more_utterances() -> None:
+def test_intervals_contain_the_accuracy_and_narrow_with_more_utterances() -> None:
     train = examples([f"a{n}" for n in range(6)], 0.6, 0)
     few, many = (run_probe(train, examples([f"b{n}" for n in range(size)], 0.6, 1), 3) for size in (4, 64))
-    wide, narrow = of_probe(few).interval, of_probe(many).interval
+    wide, narrow = jackknife_probe(few).interval, jackknife_probe(many).interval
     assert wide.low <= wide.value <= wide.high
     assert narrow.low < few.accuracy + 0.2
     assert narrow.high - narrow.low < (wide.high - wide.low)
 
 
-def test_pairs_take_away_what_they_have_in_common() -> None:
+def test_paired_differences_remove_common_variance() -> None:
     train = examples([f"a{n}" for n in range(6)], 0.6, 0)
     test = examples([f"b{n}" for n in range(10)], 0.6, 1)
-    probe = of_probe(run_probe(train, test, 3))
+    probe = jackknife_probe(run_probe(train, test, 3))
     assert (probe.minus(probe).low, probe.minus(probe).value, probe.minus(probe).high) == (0, 0, 0)

@@ -36,7 +36,7 @@ def literal_dtw(distances: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("levels", [0, 3], ids=["real", "with ties"])
-def test_dtw_is_that_of_a_loop(levels: int) -> None:
+def test_dtw_equals_a_loop(levels: int) -> None:
     """With a few levels of distance many paths are equally cheap, and the rule for ties decides their lengths."""
     generator = torch.Generator().manual_seed(levels)
     lengths = [(1, 1), (1, 6), (7, 1), (3, 6), (7, 6), (5, 5), (2, 3)]
@@ -48,7 +48,7 @@ def test_dtw_is_that_of_a_loop(levels: int) -> None:
     assert found.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_what_lies_beyond_the_lengths_is_not_read() -> None:
+def test_distances_beyond_the_lengths_are_ignored() -> None:
     distances = torch.rand(1, 4, 5, generator=torch.Generator().manual_seed(0))
     spoiled = torch.full((1, 6, 9), math.nan)
     spoiled[:, :4, :5] = distances
@@ -74,7 +74,7 @@ def literal_abx(a: list[int], b: list[int], distance: np.ndarray, same: bool, x:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_error_is_that_of_a_loop(same: bool) -> None:
+def test_error_equals_a_loop(same: bool) -> None:
     distance = np.random.default_rng(0).integers(0, 4, (9, 9)) / 4
     a, b, x = [0, 1, 2], [3, 4, 5, 6], [0, 1, 2] if same else [7, 8]
     found = abx_error(torch.tensor(distance[np.ix_(x, a)]), torch.tensor(distance[np.ix_(x, b)]), same)
@@ -82,7 +82,7 @@ def test_error_is_that_of_a_loop(same: bool) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_triples_are_those_of_a_loop(same: bool) -> None:
+def test_triples_equal_a_loop(same: bool) -> None:
     distance = np.random.default_rng(1).integers(0, 4, (9, 9)) / 4
     a, b, x = [0, 1, 2], [3, 4, 5, 6], [0, 1, 2] if same else [7, 8]
     to_same, to_other = (torch.tensor(distance[np.ix_(x, side)]) for side in (a, b))
@@ -103,7 +103,7 @@ def test_triples_are_those_of_a_loop(same: bool) -> None:
         assert expected[tuple(place)] == wrong
 
 
-def test_one_item_makes_no_triple() -> None:
+def test_one_item_has_no_triples() -> None:
     with pytest.raises(ValueError, match="there is no triple"):
         abx_error(torch.zeros(1, 1), torch.zeros(1, 2), same_items=True)
 

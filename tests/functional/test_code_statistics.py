@@ -61,7 +61,7 @@ def test_loops_over_the_formulas(sequences):
         assert runs[group] == pytest.approx(len(frames) / num_runs)
 
 
-def test_an_utterance_does_not_lead_to_the_next():
+def test_pairs_do_not_cross_utterances():
     alternating = [torch.tensor([[0], [1]]), torch.tensor([[0], [1]])]
     assert next_code_entropy(alternating, 2) == [0.0]
     assert mean_run_length([torch.zeros(3, 1).long(), torch.zeros(5, 1).long()]) == [4.0]
@@ -79,7 +79,7 @@ def test_closed_forms():
     assert next_code_entropy([one[0][:1]], SIZE) == [0.0, 0.0, 0.0]
 
 
-def test_share_of_changed_codes():
+def test_fraction_of_changed_codes():
     before = [torch.tensor([[0, 1], [2, 3]]), torch.tensor([[1, 1], [1, 1]])]
     now = [torch.tensor([[0, 1], [2, 0]]), torch.tensor([[0, 1], [1, 0]])]
     assert changed_share(before, now) == [0.25, 0.5]

@@ -22,7 +22,7 @@ from w2vlab.types import LossOutput, PretrainOutput, QuantizerOutput
 
 
 @pytest.mark.parametrize("num_tables", [1, 3])
-def test_nearest_entries_are_those_of_brute_force(num_tables: int) -> None:
+def test_nearest_entries_equal_brute_force(num_tables: int) -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(2, 50, 3, 4))
     entries = generator.normal(size=(num_tables, 20, 4))
@@ -55,7 +55,7 @@ def test_nearest_entry_of_an_entry_is_itself() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_of_entries_that_rounding_tells_apart_it_is_the_first(dtype):
+def test_the_first_of_entries_equal_up_to_rounding_is_chosen(dtype):
     """Two entries at one place differ by the order in which frames were summed up: that must not decide."""
     entries = torch.randn(1, 5, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
     entries[0, 4] = entries[0, 2] * (1 - torch.finfo(dtype).eps)
@@ -66,7 +66,7 @@ def test_of_entries_that_rounding_tells_apart_it_is_the_first(dtype):
 
 
 @pytest.mark.parametrize("num_tables", [1, 3])
-def test_lookup_and_selection_read_the_same(num_tables: int) -> None:
+def test_lookup_and_selection_are_equal(num_tables: int) -> None:
     entries = torch.randn(num_tables, 7, 4)
     codes = torch.randint(0, 7, (2, 5, 3))
     expected = np.zeros((2, 5, 12), dtype=np.float32)
@@ -78,14 +78,14 @@ def test_lookup_and_selection_read_the_same(num_tables: int) -> None:
     assert torch.equal(select_entries(one_hot, entries), torch.from_numpy(expected))
 
 
-def test_counts_leave_padding_out() -> None:
+def test_counts_ignore_padding() -> None:
     codes = torch.tensor([[[0, 1], [2, 1], [2, 0]], [[0, 0], [1, 2], [1, 1]]])  # (B, N, G)
     assert torch.equal(count_codes(codes, 4), torch.tensor([[2.0, 2, 2, 0], [2, 3, 1, 0]]))
     padding = torch.tensor([[False, False, True], [False, True, True]])
     assert torch.equal(count_codes(codes, 4, padding), torch.tensor([[2.0, 0, 1, 0], [1, 2, 0, 0]]))
 
 
-def test_sum_of_probabilities_leaves_padding_out() -> None:
+def test_sum_of_probabilities_ignores_padding() -> None:
     probabilities = torch.rand(2, 3, 2, 4)
     padding = torch.tensor([[False, False, True], [False, True, True]])
     expected = probabilities[0, 0] + probabilities[0, 1] + probabilities[1, 0]

@@ -57,7 +57,7 @@ def test_a_literal_example() -> None:
     assert loss == pytest.approx(packed.item())
 
 
-def test_what_cannot_be_aligned_costs_nothing_and_teaches_nothing() -> None:
+def test_unalignable_utterances_have_zero_loss_and_gradient() -> None:
     targets = [(1, 1, 1), (1, 2), (), (1, 2, 1, 2)]
     assert [frames_needed(target) for target in targets] == [5, 2, 0, 4]
     frames = (4, 5, 5, 3)
@@ -72,13 +72,13 @@ def test_what_cannot_be_aligned_costs_nothing_and_teaches_nothing() -> None:
     assert (log_probs.grad.abs().sum(dim=(1, 2)) > 0).tolist() == [False, True, False, False]
 
 
-def test_a_batch_of_which_nothing_can_be_aligned_has_a_gradient_of_zero() -> None:
+def test_a_batch_without_alignable_utterances_has_zero_gradients() -> None:
     log_probs = scores().requires_grad_()
     ctc_loss(log_probs, [()] * 4, FRAMES).sum().backward()
     assert not log_probs.grad.any()
 
 
-def test_what_is_not_finite_is_seen() -> None:
+def test_infinite_outputs_are_not_hidden() -> None:
     """Where PyTorch's `zero_infinity` would hide it."""
     log_probs = scores()
     log_probs[1] = torch.nan
@@ -86,6 +86,6 @@ def test_what_is_not_finite_is_seen() -> None:
     assert losses.isfinite().tolist() == [True, False, True, True]
 
 
-def test_best_path_joins_what_is_alike_and_drops_blanks() -> None:
+def test_best_path_collapses_repeats_and_removes_blanks() -> None:
     entries = torch.tensor([[1, 1, 0, 1, 2, 2], [0, 0, 2, 2, 1, 1]])
     assert best_path(F.one_hot(entries, 3).float(), (6, 4)) == [[1, 1, 2], [2]]

@@ -8,7 +8,7 @@ from w2vlab.types import RandomAddress
 
 
 @pytest.mark.parametrize("change", ["seed", "update", "stream", "purpose", "utterance"])
-def test_every_piece_of_an_address_counts(change: str) -> None:
+def test_draws_depend_on_each_field_of_an_address(change: str) -> None:
     base = {"seed": 1, "update": 2, "ids": ("a",), "stream": "train"}
     other = base | {"seed": {"seed": 2}, "update": {"update": 3}, "stream": {"stream": "validation"}}.get(change, {})
     if change == "utterance":

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2vlab.functional.frame_sets import fill_up, make_mask, near_visible, thin_out
+from w2vlab.functional.frame_sets import extend_frames, make_mask, near_visible, subsample_frames
 
 
 def rng(*key: int) -> np.random.Generator:
@@ -24,12 +24,12 @@ def hidden_frames(draw: st.DrawFn) -> tuple[np.ndarray, int]:
 
 @given(hidden_frames(), st.integers(0, 50), st.integers(0, 1000))
 @settings(deadline=None)
-def test_thinned_out_and_filled_up(case: tuple[np.ndarray, int], size: int, seed: int) -> None:
+def test_subsampled_and_extended_frames(case: tuple[np.ndarray, int], size: int, seed: int) -> None:
     frames, num_frames = case
-    fewer = thin_out(frames, size, rng(seed))
+    fewer = subsample_frames(frames, size, rng(seed))
     assert len(fewer) == min(len(frames), size)
     assert set(fewer) <= set(frames)
-    more = fill_up(frames, size, num_frames, rng(seed))
+    more = extend_frames(frames, size, num_frames, rng(seed))
     assert len(more) == max(len(frames), min(size, num_frames - 1))
     assert set(more) >= set(frames)
     assert more[-1] < num_frames
@@ -37,19 +37,19 @@ def test_thinned_out_and_filled_up(case: tuple[np.ndarray, int], size: int, seed
         assert (np.diff(row) > 0).all()
 
 
-def test_nothing_is_drawn_where_nothing_changes() -> None:
+def test_the_generator_is_unused_if_nothing_changes() -> None:
     generator = rng(0)
     frames = np.array([1, 2])
-    assert thin_out(frames, 2, generator) is frames
-    assert fill_up(frames, 2, 9, generator) is frames
+    assert subsample_frames(frames, 2, generator) is frames
+    assert extend_frames(frames, 2, 9, generator) is frames
     assert generator.random() == rng(0).random()
 
 
-def test_every_frame_is_as_likely_to_be_left_or_added() -> None:
+def test_frames_are_removed_and_added_uniformly() -> None:
     frames, left, added = np.arange(0, 20, 2), np.zeros(20), np.zeros(20)
     for seed in range(4000):
-        left[thin_out(frames, 4, rng(seed))] += 1
-        added[fill_up(frames, 14, 20, rng(seed))] += 1
+        left[subsample_frames(frames, 4, rng(seed))] += 1
+        added[extend_frames(frames, 14, 20, rng(seed))] += 1
     # Of ten each, four are left or added; a standard error is 31.
     assert (abs(left[::2] - 1600) < 190).all()
     assert (abs(added[1::2] - 1600) < 190).all()

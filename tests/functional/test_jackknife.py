@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from w2vlab.functional.interval import Interval
-from w2vlab.functional.jackknife import Jackknifed
+from w2vlab.functional.jackknife import JackknifeEstimate
 from w2vlab.functional.student import t_quantile
 
 SHARES = st.floats(0, 1)
 
 
-def mean_without_each(values: np.ndarray) -> Jackknifed:
-    return Jackknifed(float(values.mean()), (values.sum() - values) / (len(values) - 1), -math.inf, math.inf)
+def mean_without_each(values: np.ndarray) -> JackknifeEstimate:
+    return JackknifeEstimate(float(values.mean()), (values.sum() - values) / (len(values) - 1), -math.inf, math.inf)
 
 
-def test_interval_of_a_mean_is_student_s() -> None:
+def test_interval_of_a_mean_is_that_of_student() -> None:
     values = np.random.default_rng(0).normal(size=12)
     found = mean_without_each(values).interval
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -29,7 +29,7 @@ def test_interval_of_a_mean_is_student_s() -> None:
 
 
 @pytest.mark.parametrize("freedom", [1.0, 1.7, 4.0, 49.0, 1e6])
-def test_quantile_is_scipy_s(freedom: float) -> None:
+def test_quantile_equals_scipy(freedom: float) -> None:
     assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
 
 
@@ -43,33 +43,33 @@ def test_difference_is_paired() -> None:
     assert same == Interval(0.0, 0.0, 0.0)
 
 
-def test_bias_of_a_variance_is_taken_away() -> None:
+def test_bias_of_a_variance_is_removed() -> None:
     """The jackknife turns the variance with n into that with n - 1."""
     values = np.random.default_rng(2).random(9)
     without = np.array([np.delete(values, place).var() for place in range(9)])
-    found = Jackknifed(float(values.var()), without).corrected()
+    found = JackknifeEstimate(float(values.var()), without).bias_corrected()
     assert found.value == pytest.approx(values.var(ddof=1))
-    spread = Jackknifed(float(values.var()), without).interval
+    spread = JackknifeEstimate(float(values.var()), without).interval
     assert found.interval.high - found.value == pytest.approx(spread.high - spread.value)
 
 
 @pytest.mark.parametrize("without", [[], [0.4], [0.4, math.nan, 0.5]], ids=["none", "one", "nothing left"])
-def test_where_nothing_is_known_of_the_spread_all_is_possible(without: list[float]) -> None:
-    figure = Jackknifed(0.4, np.array(without))
-    assert figure.interval == figure.corrected().interval == Interval(0.4, 0.0, 1.0)
+def test_without_a_variance_the_interval_is_the_full_range(without: list[float]) -> None:
+    figure = JackknifeEstimate(0.4, np.array(without))
+    assert figure.interval == figure.bias_corrected().interval == Interval(0.4, 0.0, 1.0)
     assert figure.minus(figure) == Interval(0.0, -1.0, 1.0)
 
 
 @given(value=SHARES, without=st.lists(SHARES | st.just(math.nan), max_size=8), other=SHARES, draw=st.randoms())
-def test_every_interval_holds_its_figure(value: float, without: list[float], other: float, draw) -> None:
-    figure = Jackknifed(value, np.array(without))
-    shuffled = Jackknifed(other, np.array(draw.sample(without, len(without))))
+def test_every_interval_contains_its_value(value: float, without: list[float], other: float, draw) -> None:
+    figure = JackknifeEstimate(value, np.array(without))
+    shuffled = JackknifeEstimate(other, np.array(draw.sample(without, len(without))))
     for interval in (
         figure.interval,
-        figure.corrected().interval,
+        figure.bias_corrected().interval,
         figure.minus(shuffled),
         shuffled.minus(figure),
-        figure.corrected().minus(shuffled.corrected()),
+        figure.bias_corrected().minus(shuffled.bias_corrected()),
     ):
         assert interval.low <= interval.value <= interval.high
         assert all(math.isfinite(end) for end in (interval.low, interval.high))

@@ -34,7 +34,7 @@ def test_mean_per_utterance() -> None:
 
 @pytest.mark.parametrize("num_groups", [1, 2, 6])
 @pytest.mark.parametrize("affine", [True, False])
-def test_group_norm_is_torchs_on_each_utterance_without_its_padding(num_groups: int, affine: bool) -> None:
+def test_group_norm_equals_torch_on_each_utterance_without_padding(num_groups: int, affine: bool) -> None:
     """The defect of the published implementations (fairseq#3118): zero padding changed every frame."""
     torch.manual_seed(0)
     lengths = (7, 3, 5)
@@ -50,7 +50,7 @@ def test_group_norm_is_torchs_on_each_utterance_without_its_padding(num_groups: 
 
 
 @pytest.mark.parametrize("num_groups", [1, 2, 4])
-def test_group_norm_without_padding_takes_the_same_values(num_groups: int) -> None:
+def test_group_norm_without_padding_mask_is_equal(num_groups: int) -> None:
     sequence, weight, bias = torch.randn(2, 9, 4), torch.randn(4), torch.randn(4)
     nothing = torch.zeros(2, 9, dtype=torch.bool)
     normalised = group_norm_over_time(sequence, num_groups, weight, bias)
@@ -58,7 +58,7 @@ def test_group_norm_without_padding_takes_the_same_values(num_groups: int) -> No
     assert_close(normalised, group_norm_over_time(sequence, num_groups, weight, bias, nothing))
 
 
-def test_group_norm_keeps_the_dtype_and_computes_above_it() -> None:
+def test_group_norm_keeps_the_dtype_and_computes_in_float32() -> None:
     sequence = 1000 + torch.randn(1, 50, 2)
     halved = sequence.bfloat16()
     for mask in (None, torch.arange(50)[None] >= 40):
@@ -67,7 +67,7 @@ def test_group_norm_keeps_the_dtype_and_computes_above_it() -> None:
         assert_close(result, group_norm_over_time(halved.float(), 1, None, None, mask).bfloat16(), rtol=0, atol=0)
 
 
-def test_group_norm_takes_any_memory_layout() -> None:
+def test_group_norm_accepts_any_memory_layout() -> None:
     sequence = torch.randn(2, 6, 7).transpose(1, 2)
     mask = make_padding_mask((7, 4), 7, CPU)
     expected = group_norm_over_time(sequence.contiguous(), 2, None, None, mask)

@@ -42,14 +42,14 @@ def test_agrees_with_scikit_learn(penalty: float) -> None:
     assert torch.allclose(ours, torch.tensor(theirs.predict_proba(rows), dtype=torch.float64), atol=1e-6)
 
 
-def test_beginning_elsewhere_ends_at_the_same_place() -> None:
+def test_the_optimum_does_not_depend_on_the_start() -> None:
     features, labels = problem()
     warm = fit_logistic(features, labels, 4, 1e-2, start=fit_logistic(features, labels, 4, 1.0), tolerance=1e-8)
     cold = fit_logistic(features, labels, 4, 1e-2, tolerance=1e-8)
     assert torch.allclose(warm.scores(features), cold.scores(features), atol=1e-4)
 
 
-def test_works_where_gradients_are_off_and_draws_nothing() -> None:
+def test_works_without_gradients_and_uses_no_random_numbers() -> None:
     features, labels = problem()
     before = torch.get_rng_state()
     with torch.no_grad():
@@ -61,14 +61,14 @@ def test_works_where_gradients_are_off_and_draws_nothing() -> None:
     assert (without.predict(features) == labels).float().mean() > 0.7
 
 
-def test_float32_is_near() -> None:
+def test_float32_is_close_to_float64() -> None:
     features, labels = problem()
     wide, narrow = fit_logistic(features, labels, 4, 1e-2), fit_logistic(features.float(), labels, 4, 1e-2)
     assert narrow.weight.dtype == torch.float32
     assert torch.allclose(narrow.scores(features.float()).double(), wide.scores(features), atol=5e-3)
 
 
-def test_wrong_arguments() -> None:
+def test_invalid_arguments() -> None:
     features, labels = problem()
     with pytest.raises(ValueError, match="`penalty` must be positive, but is 0"):
         fit_logistic(features, labels, 4, 0)

@@ -68,7 +68,7 @@ def starts_of(seed: int, **options: bool) -> list[int]:
 
 @pytest.mark.parametrize(("last_start", "num_places"), [(False, 20), (True, 21)])
 @pytest.mark.parametrize("replacement", [False, True])
-def test_starts_are_uniform_over_all_places(replacement: bool, last_start: bool, num_places: int) -> None:
+def test_starts_are_uniform(replacement: bool, last_start: bool, num_places: int) -> None:
     """Never 20 by default, so the last of 30 frames stays visible."""
     drawn = [starts_of(seed, replacement=replacement, last_start=last_start) for seed in range(4000)]
     assert any(len(set(starts)) < 4 for starts in drawn) == replacement
@@ -82,7 +82,7 @@ def test_the_shortest_span_bounds_the_starts() -> None:
     assert {start for starts in drawn for start in starts} == set(range(18))
 
 
-def test_spans_nearly_as_long_as_the_utterance_find_places() -> None:
+def test_spans_nearly_as_long_as_the_utterance() -> None:
     assert sorted(draw_span_starts(np.array([50, 40]), 30, rng(0)).tolist()) == [0, 1]
     assert draw_span_starts(np.array([50]), 30, rng(0), replacement=True).tolist() == [0]
     assert draw_span_starts(np.array([1, 1, 1, 3]), 2, rng(0), replacement=True).tolist() == [0, 0, 0, 0]
@@ -99,7 +99,7 @@ spans = st.integers(1, 60).flatmap(
 
 @given(spans)
 @settings(deadline=None)
-def test_spans_cover_what_a_loop_says(case: tuple[int, list[tuple[int, int]]]) -> None:
+def test_covered_frames_equal_a_loop(case: tuple[int, list[tuple[int, int]]]) -> None:
     num_frames, drawn = case
     covered = {frame for start, length in drawn for frame in range(start, start + length) if frame < num_frames}
     starts, lengths = np.array(drawn).T
@@ -140,7 +140,7 @@ def test_arranged_spans_keep_their_space_and_lengths(
 
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 4), st.booleans(), st.integers(0, 1000))
 @settings(deadline=None)
-def test_all_spans_find_a_place_where_there_is_room_in_any_case(
+def test_all_spans_are_placed_if_there_is_enough_room(
     num_spans: int, length: int, min_space: int, last_start: bool, seed: int
 ) -> None:
     """Each span takes `2 * (length + min_space) - 1` starts away from the next at most."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2vlab.functional.abx import StagedMean
-from w2vlab.functional.staged_draw import draw_in_stages
+from w2vlab.functional.staged_draw import multistage_sample
 
 KEYS = [(pair, speaker) for pair, speakers in {"ab": (9, 2), "ac": (1,), "ba": (5, 1, 1)}.items()
         for speaker, number in enumerate(speakers) for _ in range(number)]  # fmt: skip
@@ -19,11 +19,11 @@ ERRORS = np.random.default_rng(0).random(len(KEYS)) * np.arange(len(KEYS))
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 7, 12, 18])
-def test_expected_mean_is_that_of_all(most: int) -> None:
+def test_the_sample_mean_is_unbiased(most: int) -> None:
     draw = np.random.default_rng(most)
     means = []
     for _ in range(3000):
-        chosen = draw_in_stages(KEYS, most, draw)
+        chosen = multistage_sample(KEYS, most, draw)
         means.append(StagedMean([KEYS[place] for place in chosen])(ERRORS[chosen]))
     off = np.mean(means) - StagedMean(KEYS)(ERRORS)
     assert abs(off) < 4 * np.std(means) / math.sqrt(len(means))
@@ -34,8 +34,8 @@ def test_expected_mean_is_that_of_all(most: int) -> None:
     most=st.integers(1, 50),
     seed=st.integers(0, 9),
 )
-def test_as_many_as_asked_for_and_evenly(keys: list[tuple[int, int]], most: int, seed: int) -> None:
-    chosen = draw_in_stages(keys, most, np.random.default_rng(seed))
+def test_sample_sizes_are_equal_between_groups(keys: list[tuple[int, int]], most: int, seed: int) -> None:
+    chosen = multistage_sample(keys, most, np.random.default_rng(seed))
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(most, len(keys))
     there, drawn = Counter(key[0] for key in keys), Counter(keys[place][0] for place in chosen)

@@ -11,18 +11,26 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from w2vlab.functional.interval import Interval
-from w2vlab.functional.subsampling import HALVES, NUM_SPLITS, QUARTERS, Subsampled, draw_splits
+from w2vlab.functional.subsampling import HALVES, NUM_SPLITS, QUARTERS, SubsamplingEstimate, draw_splits
 
 NUMBERS = st.floats(0, 1) | st.just(math.nan)
 
 
-def on_parts(values: np.ndarray) -> Subsampled:
+def on_parts(values: np.ndarray) -> SubsamplingEstimate:
     """The mean of `values`, and that of their parts."""
     parts = [
         np.array([[values[split == part].mean() for part in range(size)] for split in draw_splits(len(values), size)])
         for size in (HALVES, QUARTERS)
     ]
-    return Subsampled(float(values.mean()), len(values), *parts, -math.inf, math.inf)
+    halves, quarters = parts
+    return SubsamplingEstimate(
+        value=float(values.mean()),
+        number=len(values),
+        halves=halves,
+        quarters=quarters,
+        lowest=-math.inf,
+        highest=math.inf,
+    )
 
 
 @pytest.mark.parametrize("number", [8, 50, 51])
@@ -53,8 +61,9 @@ def test_difference_is_paired() -> None:
     assert on_parts(one).minus(on_parts(one)) == Interval(0.0, 0.0, 0.0)
 
 
-def test_where_nothing_is_known_of_the_spread_all_is_possible() -> None:
-    nothing = Subsampled(0.4, 3, np.full((5, 2), math.nan), np.full((5, 4), math.nan))
+def test_without_a_variance_the_interval_is_the_full_range() -> None:
+    halves, quarters = (np.full((5, parts), math.nan) for parts in (2, 4))
+    nothing = SubsamplingEstimate(value=0.4, number=3, halves=halves, quarters=quarters)
     assert nothing.interval == Interval(0.4, 0.0, 1.0)
     assert nothing.minus(nothing) == Interval(0.0, -1.0, 1.0)
 
@@ -66,9 +75,12 @@ def test_where_nothing_is_known_of_the_spread_all_is_possible() -> None:
     quarters=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), max_size=4),
     other=st.floats(0, 1),
 )
-def test_every_interval_holds_its_figure(value: float, number: int, halves: list, quarters: list, other: float) -> None:
-    parts = np.array(halves).reshape(-1, 2), np.array(quarters).reshape(-1, 4)
-    one, another = Subsampled(value, number, *parts), Subsampled(other, number, *(part[:, ::-1] for part in parts))
+def test_every_interval_contains_its_value(
+    value: float, number: int, halves: list, quarters: list, other: float
+) -> None:
+    first, second = np.array(halves).reshape(-1, 2), np.array(quarters).reshape(-1, 4)
+    one = SubsamplingEstimate(value=value, number=number, halves=first, quarters=second)
+    another = SubsamplingEstimate(value=other, number=number, halves=first[:, ::-1], quarters=second[:, ::-1])
     for interval in (one.interval, one.minus(another), another.minus(one)):
         assert interval.low <= interval.value <= interval.high
         assert math.isfinite(interval.low)

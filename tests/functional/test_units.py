@@ -30,14 +30,14 @@ def entropy(counts: Counter) -> float:
     return -sum(n / total * math.log(n / total) for n in counts.values())
 
 
-def test_counts_are_those_of_a_loop() -> None:
+def test_counts_equal_a_loop() -> None:
     codes, phones = frames()
     counts = cooccurrence(codes, phones, 7, 5)
     pairs = Counter(zip(codes.tolist(), phones.tolist(), strict=True))
     assert {(v, p): int(counts[v, p]) for v in range(7) for p in range(5) if counts[v, p]} == dict(pairs)
 
 
-def test_purities_are_those_of_a_loop() -> None:
+def test_purities_equal_a_loop() -> None:
     """Hsu et al. 2021: the expectation of p(most likely phone | code), and of p(most likely code | phone)."""
     codes, phones = frames(1)
     counts = cooccurrence(codes, phones, 7, 5)
@@ -48,7 +48,7 @@ def test_purities_are_those_of_a_loop() -> None:
     assert cluster_purity(counts) == pytest.approx(sum(of_phone[p] == c for c, p in pairs) / len(pairs))
 
 
-def test_pnmi_is_that_of_a_loop() -> None:
+def test_pnmi_equals_a_loop() -> None:
     codes, phones = frames(2)
     pairs = list(zip(codes.tolist(), phones.tolist(), strict=True))
     information = (
@@ -60,7 +60,7 @@ def test_pnmi_is_that_of_a_loop() -> None:
     assert phone_normalized_mutual_information(counts) == pytest.approx(expected, rel=1e-10)
 
 
-def test_pnmi_of_codes_that_are_phones_and_of_a_single_code() -> None:
+def test_pnmi_of_phones_and_of_a_single_code() -> None:
     _, phones = frames()
     assert phone_normalized_mutual_information(cooccurrence(phones, phones, 5, 5)) == pytest.approx(1)
     assert phone_normalized_mutual_information(cooccurrence(0 * phones, phones, 1, 5)) == 0
@@ -68,7 +68,7 @@ def test_pnmi_of_codes_that_are_phones_and_of_a_single_code() -> None:
     assert math.isnan(phone_normalized_mutual_information(cooccurrence(phones, 0 * phones, 5, 1)))
 
 
-def test_joint_codes_number_the_tuples() -> None:
+def test_joint_codes() -> None:
     sequences = [torch.tensor([[0, 1], [1, 0], [0, 1]]), torch.tensor([[1, 0], [1, 1]])]
     (first, second), size = joint_codes(sequences)
     assert size == 3
@@ -76,7 +76,7 @@ def test_joint_codes_number_the_tuples() -> None:
     assert len({*first.tolist(), *second.tolist()}) == 3
 
 
-def test_bits_a_second_are_those_of_a_loop() -> None:
+def test_bit_rates_equal_a_loop() -> None:
     sequences = [torch.tensor([0, 0, 1, 1, 1, 2]), torch.tensor([2, 2, 0])]
     runs = [(0, 2), (1, 3), (2, 1), (2, 2), (0, 1)]
     rate = bit_rate(sequences, frames_per_second=50)
@@ -87,6 +87,6 @@ def test_bits_a_second_are_those_of_a_loop() -> None:
     assert rate.runs_with_lengths == pytest.approx(5 / seconds * entropy(Counter(runs)) / math.log(2))
 
 
-def test_one_code_takes_no_bits() -> None:
+def test_one_code_has_bit_rate_zero() -> None:
     rate = bit_rate([torch.zeros(9, dtype=torch.long)], 50)
     assert (rate.frames, rate.runs, rate.runs_with_lengths) == (0, 0, 0)

@@ -62,7 +62,7 @@ def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jupyter_client.launcher.Popen", forked.Popen)
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel sets it before imports
     notebook = nbformat.read(path, as_version=4)
-    if "w2vlab" in notebook.metadata and not FESTVOX_RU.is_whole(FESTVOX_RU.audio_folder(cache_root(None))):
+    if "w2vlab" in notebook.metadata and not FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache_root(None))):
         pytest.skip("needs the sample corpus, which no test fetches; `w2vlab fit --config notebooks/toy.yaml` does")
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
     before = pictures(notebook)

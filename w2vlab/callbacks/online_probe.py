@@ -17,8 +17,8 @@ from w2vlab.callbacks.whole_model import keeps_whole_model
 from w2vlab.data.held_out import HASH
 from w2vlab.evaluation.corpus import open_corpus
 from w2vlab.evaluation.extraction import ModelFeatures, as_vectors, read_batches
-from w2vlab.evaluation.layers import CODES, choose
-from w2vlab.evaluation.probe import Examples, Rows, phone_rows, run_probe
+from w2vlab.evaluation.layers import CODES, select_representations
+from w2vlab.evaluation.probe import Examples, PhoneFrames, phone_rows, run_probe
 from w2vlab.evaluation.unit_quality import UnitData, frame_phones, measure_units
 from w2vlab.files import cache_root
 from w2vlab.modules.pretraining import PretrainingModule
@@ -106,7 +106,7 @@ class OnlineProbe(Callback):
         if not trainer.is_global_zero:
             return
         module = cast(PretrainingModule, pl_module)
-        names = choose(module, self.layer)
+        names = select_representations(module, self.layer)
         if len(names) != 1:
             raise ValueError(f"`layer` must be one representation, but is {self.layer}.")
         (self._name,) = names
@@ -119,7 +119,7 @@ class OnlineProbe(Callback):
             )
             return
         split = self._corpus.split
-        cuts = self._corpus.some((*split.train, *split.test))
+        cuts = self._corpus.select((*split.train, *split.test))
         self._batches: list[AudioBatch] = [batch for batch, _ in read_batches(cuts, self.batch_seconds)]
         self._active = True
 
@@ -160,7 +160,7 @@ class OnlineProbe(Callback):
         for batch in self._batches:
             for utterance, found in features(batch):
                 frames = found[self._name]
-                rows: Rows = phone_rows(alignments[utterance], phones, features.grid, len(frames))
+                rows: PhoneFrames = phone_rows(alignments[utterance], phones, features.grid, len(frames))
                 side = sides["test" if utterance in test else "train"]
                 side.features[utterance] = as_vectors(frames[rows.frames], size)
                 side.labels[utterance] = rows.labels

@@ -1,4 +1,4 @@
-"""From a corpus on disk, or the name of a sample one, to batches of audio."""
+"""Data loading: scans a corpus, or downloads a sample corpus, and delivers batches of audio."""
 
 from w2vlab.data.module import SpeechDataModule
 from w2vlab.data.updates import WholeUpdates

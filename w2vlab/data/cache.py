@@ -1,4 +1,4 @@
-"""The folder that fetched corpora and prepared manifests go to."""
+"""The cache folder of downloaded corpora and prepared manifests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ logger = logging.getLogger(__name__)
 
 
 def make_writable(folder: Path) -> None:
-    """Creates `folder`, a part of the cache, and makes sure that files can be put there.
+    """Creates `folder`, which is in the cache, and checks that it is writable.
 
     Raises:
-        ValueError: They cannot.
+        ValueError: It is not writable.
     """
     files.make_writable(folder, "cache_dir", "--data.cache_dir or W2VLAB_CACHE")
 
 
 @contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Holds the lock file `lock`, waiting for another process to release it; a killed process releases its locks."""
+def hold_lock(lock: Path) -> Iterator[None]:
+    """Holds the lock file `lock`; waits while another process holds it. Locks of killed processes are released."""
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What the first and last bytes of a file say, where libsndfile does not look or does not tell."""
+"""Parses headers and ends of audio files for what libsndfile does not report: missing lengths and truncation."""
 
 from __future__ import annotations
 
@@ -10,159 +10,162 @@ from typing import BinaryIO
 
 from w2vlab.types import Seconds
 
-UNKNOWN = (1 << 36) - 1
-"""Samples that are announced for a FLAC of unknown length, for libFLAC to decode to the end: the most it can have."""
+MAX_FLAC_SAMPLES = (1 << 36) - 1
+"""Number of samples written into the header of a FLAC of unknown length, so that libFLAC decodes to the end."""
 
-NUM_FRAMES = (1 << 31) - 1
-"""Frames that are announced for an mp3 without an index, for the same reason."""
+MAX_MP3_FRAMES = (1 << 31) - 1
+"""Number of frames written into the Info header of an mp3 that has none, for the same reason."""
 
 _FLAC_HEAD = 26  # bytes up to the end of the number of samples in STREAMINFO
 _MAX_OGG_PAGE = 65_307
 _MAX_MP3_FRAME = 2_881
 
 
-class Spliced:
-    """A file of which the first bytes are replaced, as far as libsndfile needs one.
+class SplicedFile:
+    """A file with another header: a file-like object with the methods that libsndfile calls.
 
     Args:
-        head: The bytes in front.
-        file: What follows them.
-        start: Its first byte.
-        stop: The one behind its last.
+        head: The bytes of the new header.
+        file: The file whose bytes `[start, stop)` follow the header.
+        start: First byte.
+        stop: End, excluded.
     """
 
     def __init__(self, head: bytes, file: BinaryIO, start: int, stop: int) -> None:
         self._head, self._file, self._start = head, file, start
         self._size = len(head) + stop - start
-        self._place = 0
+        self._position = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to a byte, as files do."""
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        return self._place
+        """Moves to a byte, as `io.IOBase.seek`."""
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
 
     def tell(self) -> int:
-        """Returns the place in bytes."""
-        return self._place
+        """Returns the position in bytes."""
+        return self._position
 
     def read(self, size: int) -> bytes:
         """Returns up to `size` bytes."""
-        found = self._head[self._place : self._place + size]
-        behind = self._place + len(found) - len(self._head)
-        if len(found) < size and behind >= 0:
-            self._file.seek(self._start + behind)
-            found += self._file.read(max(0, min(size, self._size - self._place) - len(found)))
-        self._place += len(found)
-        return found
+        data = self._head[self._position : self._position + size]
+        offset = self._position + len(data) - len(self._head)
+        if len(data) < size and offset >= 0:
+            self._file.seek(self._start + offset)
+            data += self._file.read(max(0, min(size, self._size - self._position) - len(data)))
+        self._position += len(data)
+        return data
 
 
-def read_at(file: BinaryIO, place: int, size: int) -> bytes:
-    """Returns up to `size` bytes from `place` on; a decoder that reads the same file stays where it is."""
+def read_at(file: BinaryIO, position: int, size: int) -> bytes:
+    """Returns up to `size` bytes from `position` on, and restores the file's position for a decoder that shares it."""
     before = file.tell()
-    file.seek(max(0, place))
-    found = file.read(size)
+    file.seek(max(0, position))
+    data = file.read(size)
     file.seek(before)
-    return found
+    return data
 
 
-def flac_without_length(file: BinaryIO, num_samples: int | None, size: int) -> Spliced | None:
-    """Returns a FLAC with a number of samples in its header; None where it has one, or is no plain FLAC.
+def repair_flac_length(file: BinaryIO, num_samples: int | None, size: int) -> SplicedFile | None:
+    """Returns a FLAC with a number of samples in its header, if the header has none.
 
-    Writers to a pipe cannot go back to fill it in, and libsndfile can neither read nor seek without.
+    Writers to a pipe cannot seek back to fill it in, and libsndfile can neither read nor seek without it.
 
     Args:
         file: The file.
-        num_samples: How many it has; None for as many as there are.
-        size: Bytes of the file.
+        num_samples: Number of samples; None if it is not known.
+        size: Size of the file in bytes.
+
+    Returns:
+        None if the header has a number of samples, or the file is not a native FLAC.
     """
     head = read_at(file, 0, _FLAC_HEAD)
     if head[:4] != b"fLaC" or len(head) < _FLAC_HEAD:
         return None
     fields = int.from_bytes(head[18:])  # 20 bits of rate, 3 of channels, 5 of bits a sample, 36 of samples
-    if fields & UNKNOWN:
+    if fields & MAX_FLAC_SAMPLES:
         return None
-    fields |= UNKNOWN if num_samples is None else num_samples
-    return Spliced(head[:18] + fields.to_bytes(8), file, _FLAC_HEAD, size)
+    fields |= MAX_FLAC_SAMPLES if num_samples is None else num_samples
+    return SplicedFile(head[:18] + fields.to_bytes(8), file, _FLAC_HEAD, size)
 
 
 @dataclass(frozen=True)
 class Mp3:
-    """Where an mp3 has its audio, and what its index says of it.
+    """Position of the audio in an mp3, and the size that its Xing/Info header declares.
 
     Attributes:
-        start: Its first byte of audio, behind the tags.
-        stop: The one behind its last, in front of the tags.
-        announced: Bytes of audio that the index announces; None where there is no index, or it does not say.
+        start: First byte of audio, after the tags at the beginning.
+        stop: End of the audio, excluded, before the tags at the end.
+        declared_bytes: Bytes of audio by the Xing/Info header; None if there is no such header, or it has no size.
     """
 
     start: int
     stop: int
-    announced: int | None
+    declared_bytes: int | None
 
     @property
     def has_length(self) -> bool:
-        """Whether the index tells the length. One of files that were joined is of the first of them alone."""
-        return self.announced is not None and self.stop - self.start <= self.announced + _MAX_MP3_FRAME
+        """Whether the Xing/Info header has the length of all audio; in concatenated files it is that of the first."""
+        return self.declared_bytes is not None and self.stop - self.start <= self.declared_bytes + _MAX_MP3_FRAME
 
     @property
-    def is_cut_off(self) -> bool:
-        """Whether audio is missing that the index announces."""
-        return self.announced is not None and self.stop - self.start < self.announced
+    def is_truncated(self) -> bool:
+        """Whether there is less audio than the Xing/Info header declares."""
+        return self.declared_bytes is not None and self.stop - self.start < self.declared_bytes
 
-    def may_last(self, seconds: Seconds) -> bool:
-        """Tells whether so much audio can be in so many bytes, at 8 to 320 kbit/s and some more: indices break too."""
-        audio = (self.announced or 0) - _MAX_MP3_FRAME  # the index is a frame of its own
-        return audio * 8 <= 650_000 * seconds and 7_000 * seconds <= 8 * (self.announced or 0)
+    def is_plausible_duration(self, seconds: Seconds) -> bool:
+        """Returns whether the bit rate is between about 8 and 320 kbit/s; otherwise the Xing/Info header is damaged."""
+        audio = (self.declared_bytes or 0) - _MAX_MP3_FRAME  # without the frame that holds the header
+        return audio * 8 <= 650_000 * seconds and 7_000 * seconds <= 8 * (self.declared_bytes or 0)
 
-    def with_index(self, file: BinaryIO, rate: int, channels: int) -> Spliced:
-        """Returns the file with an index, in a frame of silence, and another frame of silence, in front of it.
+    def with_info_header(self, file: BinaryIO, rate: int, channels: int) -> SplicedFile:
+        """Returns the file with two more frames at its beginning: one with an Info header, and one of silence.
 
-        Without one, libmpg123 guesses the length from the size of the file and stops there.
+        Without an Info header libmpg123 estimates the length from the size of the file, and stops decoding there.
         """
-        form = next(form for form, rates in _MP3_RATES.items() if rate in rates)
-        newest, mono = form == 3, channels == 1
-        flags = (0xFF, 0xE3 | form << 3, 14 << 4 | _MP3_RATES[form].index(rate) << 2, 0xC0 if mono else 0)
-        size = (144 * 320_000 if newest else 72 * 160_000) // rate
-        side = (17 if mono else 32) if newest else (9 if mono else 17)
-        index = bytes(flags) + bytes(side) + struct.pack(">4sII", b"Info", 1, NUM_FRAMES)
-        silence = bytes(flags).ljust(size, b"\0")
-        return Spliced(index.ljust(size, b"\0") + silence, file, self.start, self.stop)
+        version = next(version for version, rates in _MP3_RATES.items() if rate in rates)
+        is_mpeg1, mono = version == 3, channels == 1
+        header = (0xFF, 0xE3 | version << 3, 14 << 4 | _MP3_RATES[version].index(rate) << 2, 0xC0 if mono else 0)
+        frame_size = (144 * 320_000 if is_mpeg1 else 72 * 160_000) // rate
+        side_info = (17 if mono else 32) if is_mpeg1 else (9 if mono else 17)
+        info = bytes(header) + bytes(side_info) + struct.pack(">4sII", b"Info", 1, MAX_MP3_FRAMES)
+        silence = bytes(header).ljust(frame_size, b"\0")
+        return SplicedFile(info.ljust(frame_size, b"\0") + silence, file, self.start, self.stop)
 
 
 _MP3_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-"""Sampling rates by version: MPEG 1, 2 and 2.5, as its bits have it."""
+"""Sampling rates in Hz by the version bits of a frame header: MPEG 1, 2 and 2.5."""
 
 
-def mp3_frame_samples(rate: int) -> int:
-    """Returns how many samples a frame has."""
+def mp3_samples_per_frame(rate: int) -> int:
+    """Returns the number of samples of a Layer III frame."""
     return 1152 if rate >= 32_000 else 576
 
 
-def find_mp3(file: BinaryIO, size: int) -> Mp3:
-    """Finds the audio of an mp3 between its tags, and its index."""
+def parse_mp3(file: BinaryIO, size: int) -> Mp3:
+    """Finds the audio of an mp3 between its ID3 and APE tags, and reads its Xing/Info header."""
     start, stop = 0, size
     while (tag := read_at(file, start, 10))[:3] == b"ID3" and len(tag) == 10:
-        start += 10 + sum((byte & 127) << 7 * (3 - place) for place, byte in enumerate(tag[6:]))
+        start += 10 + sum((byte & 127) << 7 * (3 - position) for position, byte in enumerate(tag[6:]))
         start += 10 if tag[5] & 16 else 0
     if read_at(file, stop - 128, 3) == b"TAG":
         stop -= 128
     footer = read_at(file, stop - 32, 32)
     if footer[:8] == b"APETAGEX":
-        behind, flags = struct.unpack("<I4xI", footer[12:24])
-        stop -= behind + (32 if flags >> 31 else 0)
+        footer_size, flags = struct.unpack("<I4xI", footer[12:24])
+        stop -= footer_size + (32 if flags >> 31 else 0)
     stop = max(start, stop)
     head = read_at(file, start, 64)
-    for place in (head.find(b"Xing"), head.find(b"Info")):
-        if place > 0 and len(head) >= place + 16:
-            flags, _, announced = struct.unpack(">III", head[place + 4 : place + 16])
-            return Mp3(start, stop, announced if flags & 3 == 3 else None)
+    for position in (head.find(b"Xing"), head.find(b"Info")):
+        if position > 0 and len(head) >= position + 16:
+            flags, _, declared_bytes = struct.unpack(">III", head[position + 4 : position + 16])
+            return Mp3(start, stop, declared_bytes if flags & 3 == 3 else None)
     return Mp3(start, stop, None)
 
 
-def ogg_fault(file: BinaryIO, size: int) -> str | None:
-    """Returns what is wrong with the end of an Ogg file; None for one stream that ends with its last page.
+def find_ogg_defect(file: BinaryIO, size: int) -> str | None:
+    """Returns the defect of an Ogg file that is truncated or has several streams; None if it has neither defect.
 
-    libsndfile plays what is there, and the first of streams that were joined.
+    libsndfile reads a truncated file without an error, and of concatenated streams only the first.
     """
     first = read_at(file, 0, 18)[14:]
     start = max(0, size - 2 * _MAX_OGG_PAGE)
@@ -171,46 +174,46 @@ def ogg_fault(file: BinaryIO, size: int) -> str | None:
     page = tail[pages[-1] :] if pages else b""
     if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]) or not page[5] & 4:
         return "truncated"
-    begins = any(tail[place + 5] & 2 for place in pages if start + place)
+    begins = any(tail[position + 5] & 2 for position in pages if start + position)
     return "several streams in one Ogg file, not read: write one each" if begins or page[14:18] != first else None
 
 
-def is_flac_in_ogg(file: BinaryIO) -> bool:
-    """Tells whether an Ogg file holds FLAC, which libsndfile's wheels do not read."""
+def is_ogg_flac(file: BinaryIO) -> bool:
+    """Returns whether the file is FLAC in an Ogg container, which the libsndfile of soundfile's wheels cannot read."""
     head = read_at(file, 0, 64)
     return head[:4] == b"OggS" and b"\x7fFLAC" in head
 
 
-def wav_is_whole(file: BinaryIO, size: int) -> bool:
-    """Tells whether the samples of a wav end inside the file; libsndfile takes those that are there for all."""
-    found = _wav_data(file)
-    return found is None or _is_unknown(found[1]) or sum(found) <= size
+def is_wav_complete(file: BinaryIO, size: int) -> bool:
+    """Returns whether the data chunk of a wav ends inside the file; libsndfile reads truncated ones without error."""
+    chunk = _find_wav_data(file)
+    return chunk is None or _is_placeholder_length(chunk[1]) or sum(chunk) <= size
 
 
-def wav_without_length(file: BinaryIO, size: int) -> Spliced | None:
-    """Returns a wav that announces all samples up to its end, where its writer has left zero; None for others."""
-    found = _wav_data(file)
-    # One without samples that was closed as it should be knows its own size.
-    if found is None or found[1] or int.from_bytes(read_at(file, 4, 4), "little") + 8 == size:
+def repair_wav_length(file: BinaryIO, size: int) -> SplicedFile | None:
+    """Returns a wav whose data chunk extends to the end of the file, if its writer has left the length at zero."""
+    chunk = _find_wav_data(file)
+    # A wav that has no samples, but was closed properly, has the right size in its RIFF header.
+    if chunk is None or chunk[1] or int.from_bytes(read_at(file, 4, 4), "little") + 8 == size:
         return None
-    return Spliced(read_at(file, 0, found[0] - 4) + b"\xff" * 4, file, found[0], size)
+    return SplicedFile(read_at(file, 0, chunk[0] - 4) + b"\xff" * 4, file, chunk[0], size)
 
 
-def _wav_data(file: BinaryIO) -> tuple[int, int] | None:
-    """Returns where the samples of a wav begin and how many bytes it announces; None for what is none."""
+def _find_wav_data(file: BinaryIO) -> tuple[int, int] | None:
+    """Returns start and declared length of the data chunk of a wav, in bytes; None if there is no data chunk."""
     if read_at(file, 0, 4) not in (b"RIFF", b"RF64"):
         return None
-    place, large = 12, 0
-    while len(header := read_at(file, place, 8)) == 8:
+    position, large = 12, 0
+    while len(header := read_at(file, position, 8)) == 8:
         name, length = struct.unpack("<4sI", header)
         if name == b"ds64":
-            large = int.from_bytes(read_at(file, place + 16, 8), "little")
+            large = int.from_bytes(read_at(file, position + 16, 8), "little")
         if name == b"data":
-            return place + 8, large if length == 0xFFFFFFFF and large else length
-        place += 8 + length + length % 2
+            return position + 8, large if length == 0xFFFFFFFF and large else length
+        position += 8 + length + length % 2
     return None
 
 
-def _is_unknown(length: int) -> bool:
-    """Tells whether a writer to a pipe left `length`: zero, all ones (ffmpeg), 2 GiB (arecord) or nearly so (sox)."""
+def _is_placeholder_length(length: int) -> bool:
+    """Returns whether `length` is a placeholder of a writer to a pipe: zero, all ones (ffmpeg) or about 2 GiB (sox)."""
     return length in (0, 0xFFFFFFFF) or 0x7FFF0000 <= length <= 0x80000000

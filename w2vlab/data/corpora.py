@@ -1,4 +1,4 @@
-"""The sample corpora that can be asked for by name."""
+"""Resolves the option `data.corpus`: the name of a sample corpus, which is downloaded, or a path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 from w2vlab.data.apt import FESTVOX_RU, apt_available, fetch_package
-from w2vlab.data.cache import exclusive, make_writable
+from w2vlab.data.cache import hold_lock, make_writable
 
 MINI_LIBRISPEECH = "mini_librispeech"
 SAMPLE = "sample"
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_name(name: str, cache: Path) -> str:
-    """Returns the corpus that `name` stands for on this system: `sample` is one of the others."""
+    """Returns `name`, or for `sample` the name of the sample corpus that this system can download."""
     if name != SAMPLE:
         return name
-    fetched = FESTVOX_RU.is_whole(FESTVOX_RU.audio_folder(cache))
-    return FESTVOX_RU.package if fetched or apt_available() else MINI_LIBRISPEECH
+    downloaded = FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache))
+    return FESTVOX_RU.package if downloaded or apt_available() else MINI_LIBRISPEECH
 
 
 def locate(corpus: str, cache: Path) -> Path:
-    """Returns the file or folder that `corpus`, a name or a path, stands for; fetches nothing."""
+    """Returns the file or folder of `corpus`, a name or a path, without downloading it."""
     name = resolve_name(corpus, cache)
     if name == FESTVOX_RU.package:
         return FESTVOX_RU.audio_folder(cache)
@@ -35,10 +35,14 @@ def locate(corpus: str, cache: Path) -> Path:
 
 
 def fetch(corpus: str, cache: Path) -> Path:
-    """Makes sure that `corpus`, a name or a path, is on disk, and returns its file or folder.
+    """Downloads `corpus` if it is the name of a sample corpus that is not on disk, and returns its file or folder.
+
+    Args:
+        corpus: A name of `NAMES`, or a path.
+        cache: The cache folder.
 
     Raises:
-        ValueError: It cannot be fetched, or the path does not exist.
+        ValueError: The download fails, or the path does not exist.
     """
     name = resolve_name(corpus, cache)
     if corpus == SAMPLE:
@@ -56,9 +60,9 @@ def fetch(corpus: str, cache: Path) -> Path:
 
 
 def _fetch_festvox_ru(cache: Path) -> Path:
-    if not apt_available() and not FESTVOX_RU.is_whole(FESTVOX_RU.audio_folder(cache)):
+    if not apt_available() and not FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache)):
         raise ValueError(
-            f"`corpus` {FESTVOX_RU.package!r} needs apt-get and dpkg (Debian, Ubuntu), which are not here; take "
+            f"`corpus` {FESTVOX_RU.package!r} needs apt-get and dpkg (Debian, Ubuntu), which are not installed; use "
             f"--data.corpus={MINI_LIBRISPEECH}, or give a folder of audio with --data.corpus=FOLDER."
         )
     return fetch_package(FESTVOX_RU, cache)
@@ -69,17 +73,17 @@ def _fetch_mini_librispeech(cache: Path) -> Path:
     from lhotse.recipes.librispeech import download_librispeech
 
     folder = locate(MINI_LIBRISPEECH, cache)
-    # The recipe marks each part that it has unpacked to the end.
+    # lhotse's recipe writes `.completed` after it has unpacked a part.
     if all((folder / part / ".completed").is_file() for part in PARTS):
         return folder
     make_writable(folder.parent)
-    with exclusive(folder.parent / "fetch.lock"):
+    with hold_lock(folder.parent / "fetch.lock"):
         try:
             download_librispeech(folder.parent, dataset_parts=PARTS)
         except (EOFError, tarfile.TarError):
-            for archive in folder.parent.glob("*.tar.gz"):  # or the next start would resume behind its end
+            for archive in folder.parent.glob("*.tar.gz"):  # otherwise the next download would resume after its end
                 archive.unlink()
-            raise _fetch_error("what arrived is not a whole archive") from None
+            raise _fetch_error("the downloaded archive is incomplete") from None
         except OSError as error:  # urllib's errors and a full disk alike
             raise _fetch_error(error) from None
     return folder
@@ -87,6 +91,6 @@ def _fetch_mini_librispeech(cache: Path) -> Path:
 
 def _fetch_error(reason: object) -> ValueError:
     return ValueError(
-        f"Could not fetch {MINI_LIBRISPEECH}: {reason}. Check the network, "
+        f"Could not download {MINI_LIBRISPEECH}: {reason}. Check the network, "
         "or give a folder of audio with --data.corpus=FOLDER."
     )

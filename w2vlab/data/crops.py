@@ -1,4 +1,4 @@
-"""Which window of each utterance a batch uses."""
+"""Crops the utterances of a batch: chooses a window of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from w2vlab.types import RandomAddress
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of an utterance, in samples at 16 kHz.
+    """A segment of an utterance, in samples at 16 kHz.
 
     Attributes:
         start: First sample.
@@ -28,17 +28,17 @@ def choose_windows(
 
     Args:
         num_samples: Length of each utterance, B integers.
-        max_samples: The longest window.
+        max_samples: Longest window.
         crop_to_shortest: Whether all windows are as long as the shortest, so that the batch has no padding.
-        address: Where the starts are drawn from; None takes the middle of each utterance.
+        address: Address of the generators that draw the starts; None takes the middle of each utterance.
     """
     lengths = [min(available, max_samples) for available in num_samples]
     if crop_to_shortest:
         lengths = [min(lengths)] * len(lengths)
-    slack = [available - length for available, length in zip(num_samples, lengths, strict=True)]
+    max_starts = [available - length for available, length in zip(num_samples, lengths, strict=True)]
     if address is None:
-        starts = [spare // 2 for spare in slack]
+        starts = [max_start // 2 for max_start in max_starts]
     else:
-        draws = zip(address.generators("crop"), slack, strict=True)
-        starts = [int(generator.integers(spare + 1)) for generator, spare in draws]
+        draws = zip(address.generators("crop"), max_starts, strict=True)
+        starts = [int(generator.integers(max_start + 1)) for generator, max_start in draws]
     return [Window(start, length) for start, length in zip(starts, lengths, strict=True)]

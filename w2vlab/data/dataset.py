@@ -1,4 +1,4 @@
-"""Reads the audio of a planned batch."""
+"""The dataset: reads the audio of a planned batch."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 class SpeechDataset(Dataset[AudioBatch]):
-    """Turns a `BatchPlan` into an `AudioBatch`, reading of a file its window, and what its decoder needs.
+    """Reads the windows of a `BatchPlan` into an `AudioBatch`.
 
-    An utterance that cannot be read, or holds NaN or infinite samples, is left out of its batch and counted in a
-    warning. When nothing of a batch is left, the batch before it takes its place: all processes must go on making the
-    same number of steps.
+    An utterance that cannot be read, or has NaN or infinite samples, is left out of its batch and counted in a warning.
+    If no utterance of a batch can be read, the previous batch replaces it, because all processes must make the same
+    number of steps.
 
     Args:
-        max_samples: The longest window, at 16 kHz.
-        crop_to_shortest: Whether the windows of a batch are all as long as its shortest.
-        seed: The run's seed.
-        random: Whether windows are drawn anew each epoch; otherwise they are the middles.
-        transcripts: What is said in each utterance, for batches to bring it; None for none.
+        max_samples: Longest window, in samples at 16 kHz.
+        crop_to_shortest: Whether all windows of a batch are cropped to the length of the shortest.
+        seed: Seed of the run.
+        random: Whether windows are drawn anew each epoch; otherwise each is the middle of its utterance.
+        transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
     """
 
     def __init__(
@@ -53,30 +53,30 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.seed = seed
         self.random = random
         self.transcripts = transcripts
-        self.skipped = Tally()  # of this worker process
+        self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
         """Reads one batch.
 
         Raises:
-            RuntimeError: Neither of two batches could be read.
+            RuntimeError: Neither the batch nor its substitute can be read.
         """
         for cuts in (plan.cuts, plan.substitute):
             batch = self.read(cuts, plan.epoch)
             if batch is not None:
                 return replace(batch, counted=plan.counted)
         raise RuntimeError(
-            f"Two whole batches could not be read ({self.skipped}). Check that the disk that holds the corpus is there."
+            f"No utterance of two batches could be read ({self.skipped}). Check that the disk of the corpus is mounted."
         )
 
     def read(self, cuts: Sequence[Cut], epoch: int = 0) -> AudioBatch | None:
-        """Reads the windows of `cuts`; None where none of them can be read."""
+        """Reads the windows of `cuts` into a batch; returns None if none of them can be read."""
         ids = tuple(cut.id for cut in cuts)
         address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
-        read = [self._read(cut, window) for cut, window in zip(cuts, windows, strict=True)]
-        usable = [(name, audio) for name, audio in zip(ids, read, strict=True) if audio is not None]
+        waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+        usable = [(name, audio) for name, audio in zip(ids, waveforms, strict=True) if audio is not None]
         if not usable:
             return None
         lengths = tuple(len(audio) for _, audio in usable)
@@ -84,16 +84,16 @@ class SpeechDataset(Dataset[AudioBatch]):
         for row, (_, audio) in zip(waveform, usable, strict=True):
             row[: len(audio)] = torch.from_numpy(audio)
         names = tuple(name for name, _ in usable)
-        said = None if self.transcripts is None else tuple(self.transcripts.of(name) or "" for name in names)
-        return AudioBatch(waveform=waveform, num_samples=lengths, ids=names, transcripts=said)
+        transcripts = None if self.transcripts is None else tuple(self.transcripts.get(name) or "" for name in names)
+        return AudioBatch(waveform=waveform, num_samples=lengths, ids=names, transcripts=transcripts)
 
-    def _read(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
+    def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
         try:
             audio = read_window(cut, window)  # (S,)
         except UnusableAudioError as error:
             self._skip(str(error), cut.id)
             return None
-        # Decoders and lhotse's own checks fail in many ways, and no single file may end a run of days.
+        # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
         except Exception as error:
             self._skip(f"unreadable ({type(error).__name__})", cut.id)
             return None
@@ -105,10 +105,10 @@ class SpeechDataset(Dataset[AudioBatch]):
     def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
         total = self.skipped.total
-        # At 1, 2, 4, 8, …: a broken disk must be seen, and not fill the log with one line a file.
+        # Log at 1, 2, 4, 8, … utterances, so that a failing disk is visible but does not fill the log.
         if total & (total - 1) == 0:
             logger.warning(
-                "Left %s out of their batches in this process so far: %s; the last was %s (%s).",
+                "Left out %s in this process so far: %s; the last one was %s (%s).",
                 count(total, "utterance"),
                 self.skipped,
                 name,

@@ -1,4 +1,4 @@
-"""Which utterances an evaluation tests on, and how a pretraining leaves them out."""
+"""Test utterances of evaluations, and their exclusion from pretraining."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from w2vlab.data.splitting import held_out_position
 from w2vlab.plain_data import read_json
 
 TEST_FRACTION = 0.1
-"""Share of the utterances of a corpus that an evaluation may test on."""
+"""Fraction of the utterances of a corpus that may be test utterances."""
 
 HASH = "hash"
-"""The name of the rule by which a corpus is split unless a file says otherwise."""
+"""Name of the default rule that splits a corpus, by hashes of the ids."""
 
 FESTVOX_RU_TEST = "festvox-ru-test"
-"""The name by which a pretraining leaves out what an evaluation on festvox-ru tests on."""
+"""Value of `data.exclude` for the test utterances of festvox-ru."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """What a probe learns from, and what everything is measured on.
+class EvaluationSplit:
+    """Training and test utterances of an evaluation.
 
     Attributes:
-        rule: What decided, for people to read.
-        train: Ids to learn from, in order.
-        test: Ids to measure on, in order; none of them is in `train`.
+        rule: `hash`, or the path of the file that the split was read from.
+        train: Ids of the utterances that probes are trained on.
+        test: Ids of the test utterances; none of them is in `train`.
     """
 
     rule: str
@@ -37,37 +37,41 @@ class Split:
 
 
 def is_held_out(utterance_id: str) -> bool:
-    """Tells whether an evaluation may test on `utterance_id`: by its name alone, so adding files moves none."""
+    """Returns whether `utterance_id` may be a test utterance; depends on the id alone, so new files change no other."""
     return held_out_position(utterance_id) < TEST_FRACTION
 
 
-def split_by_hash(ids: Iterable[str], num_train: int, num_test: int) -> Split:
-    """Splits a corpus by hashes of its ids, not by the ones that choose what validates a pretraining.
+def split_by_hash(ids: Iterable[str], num_train: int, num_test: int) -> EvaluationSplit:
+    """Splits a corpus by hashes of its ids; these hashes are independent of those of the validation split.
 
-    Ids are ordered by their hashes in [0, 1). The test has the first ones below `TEST_FRACTION`, what a probe learns
-    from the first ones behind that. Where one side would be empty, as in a corpus of a few utterances, it gets one.
+    Ids are ordered by their hashes in [0, 1). Test utterances are the first ones below `TEST_FRACTION`, training
+    utterances the first ones after it. If one side would be empty, as in a corpus of a few utterances, it gets one.
 
     Args:
-        ids: Of all utterances.
-        num_train: Most utterances to learn from.
-        num_test: Most utterances to measure on.
+        ids: Ids of all utterances.
+        num_train: Maximum number of training utterances.
+        num_test: Maximum number of test utterances.
 
     Raises:
-        ValueError: There are not two utterances.
+        ValueError: There are fewer than two utterances.
     """
     ordered = sorted(ids, key=held_out_position)
     if len(ordered) < 2:
         raise ValueError(f"`corpus` must have at least 2 usable utterances to test on some, but has {len(ordered)}.")
     limit = min(max(1, sum(map(is_held_out, ordered))), len(ordered) - 1)
     test, train = ordered[:limit][:num_test], ordered[limit:][:num_train]
-    return Split(HASH, tuple(train), tuple(test))
+    return EvaluationSplit(HASH, tuple(train), tuple(test))
 
 
-def read_split(path: Path, ids: Iterable[str]) -> Split:
-    """Reads a split from a JSON file with the lists `train` and `test`, as `w2vlab evaluate` leaves one.
+def read_split(path: Path, ids: Iterable[str]) -> EvaluationSplit:
+    """Reads a split from a JSON file with the lists `train` and `test`, such as `split.json` of `w2vlab evaluate`.
+
+    Args:
+        path: The file.
+        ids: Ids of all utterances of the corpus.
 
     Raises:
-        ValueError: It is none, or does not fit the utterances of the corpus.
+        ValueError: The file is malformed, or does not fit the utterances of the corpus.
     """
     try:
         content = read_json(path)
@@ -84,17 +88,20 @@ def read_split(path: Path, ids: Iterable[str]) -> Split:
         raise ValueError(f"`split` must name utterances of the corpus, but {len(unknown)} are not: {unknown[0]}, …")
     if not train or not test or {*train} & {*test}:
         raise ValueError(f"`split` must name utterances in both lists, and none in both, but {path} does not.")
-    return Split(str(path), train, test)
+    return EvaluationSplit(str(path), train, test)
 
 
-def exclusion(exclude: str | None) -> Callable[[str], bool] | None:
-    """Returns what tells by an id whether a pretraining leaves the utterance out; None where it leaves none out.
+def make_exclusion_filter(exclude: str | None) -> Callable[[str], bool] | None:
+    """Returns a function that is True for the ids of utterances to exclude from pretraining.
 
     Args:
-        exclude: `festvox-ru-test`, or a file with one id a line, or None for nothing.
+        exclude: `festvox-ru-test`, or a file with one id per line, or None.
+
+    Returns:
+        None if `exclude` is None.
 
     Raises:
-        ValueError: There is no such file.
+        ValueError: The file does not exist.
     """
     if exclude is None:
         return None
@@ -102,7 +109,7 @@ def exclusion(exclude: str | None) -> Callable[[str], bool] | None:
         return _is_festvox_ru_test
     path = Path(exclude).expanduser()
     if not path.is_file():
-        raise ValueError(f"`exclude` must be {FESTVOX_RU_TEST} or a file with an id a line, but is {exclude!r}.")
+        raise ValueError(f"`exclude` must be {FESTVOX_RU_TEST} or a file with one id per line, but is {exclude!r}.")
     ids = {line.strip() for line in read_lines(path) if line.strip()}
     return ids.__contains__
 

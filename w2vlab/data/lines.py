@@ -1,4 +1,4 @@
-"""Lines of text files, as their authors mean them."""
+"""Reads lines of text files."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""Returns the lines of a UTF-8 text, with or without a byte order mark.
+    r"""Reads the lines of a UTF-8 text file, with or without a byte order mark.
 
-    Lines end with `\n` or `\r\n` and with nothing else: `str.splitlines` also ends them at form feeds and at U+0085,
-    U+2028 and U+2029, which names and texts may have.
+    Only `\n` and `\r\n` end a line. `str.splitlines` would also split at form feeds and at U+0085, U+2028 and U+2029,
+    which file names and transcripts may contain.
 
     Raises:
-        ValueError: It is not UTF-8.
+        ValueError: The file is not UTF-8.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""What a corpus names: every utterance of a folder, a fairseq manifest or a lhotse manifest, before a look inside."""
+"""Lists the utterances of a folder, a fairseq manifest or a lhotse manifest, without reading audio."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from lhotse.cut.data import DataCut
 from lhotse.serialization import load_manifest_lazy
 
 from w2vlab.data.lines import read_lines
-from w2vlab.data.probing import EXTENSIONS, is_not_read
+from w2vlab.data.probing import EXTENSIONS, unsupported_reason
 from w2vlab.data.tally import Tally
 
-SCAN = b"w2vlab-scan-4"
-"""Changes with what a scan finds in the same files, so that what an older one has found is not taken for it."""
+SCAN_VERSION = b"w2vlab-scan-4"
+"""Part of the fingerprint; increased when a scan of the same files gives another result, so that it is repeated."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One utterance as its corpus names it.
+    """One utterance of a corpus.
 
     Attributes:
-        id: Unique in the corpus.
-        paths: The audio files it needs; empty where the audio is no local file.
-        cut: The part of the audio that a lhotse manifest asks for; None for whole files.
-        num_samples: Samples that the manifest promises; None where it says nothing.
-        reason: Why it is left out, where its name tells; None otherwise.
+        id: Unique id in the corpus.
+        paths: Its audio files; empty if the audio is not in local files.
+        cut: The cut of a lhotse manifest; None for an audio file.
+        num_samples: Number of samples by the manifest; None if the manifest has none.
+        reason: Why the utterance is left out, if that is known from its name; None otherwise.
     """
 
     id: str
@@ -42,10 +42,14 @@ class Entry:
 
 
 def list_entries(source: Path, skipped: Tally) -> list[Entry]:
-    """Lists the utterances of `source`, ordered by id; those that cannot even be named are counted in `skipped`.
+    """Lists the utterances of `source`, ordered by id.
+
+    Args:
+        source: The folder or manifest.
+        skipped: Counts the utterances that are left out, such as those that are listed twice.
 
     Raises:
-        ValueError: `source` is of no known kind, or is malformed.
+        ValueError: `source` is not a folder or a manifest, or is malformed.
     """
     if source.is_dir():
         found = _list_folder(source, skipped)
@@ -62,7 +66,7 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
     for entry in found:
         if entry.id in entries:
             skipped.add("listed twice", entry.id)
-        elif not _is_text(entry.id):
+        elif not _is_valid_utf8(entry.id):
             skipped.add("with a name that is not UTF-8", repr(entry.id))
         else:
             entries[entry.id] = entry
@@ -70,8 +74,8 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
 
 
 def fingerprint(source: Path, entries: list[Entry]) -> str:
-    """Returns a key that changes when an utterance, a file's size or its time of change does."""
-    digest = hashlib.blake2b(digest_size=16, person=SCAN)
+    """Returns a hash of the ids of all utterances and of the sizes and modification times of their files."""
+    digest = hashlib.blake2b(digest_size=16, person=SCAN_VERSION)
     manifest = () if source.is_dir() else (source,)
     digest.update(repr([_stat(path) for path in manifest]).encode())
     for entry in entries:
@@ -79,8 +83,8 @@ def fingerprint(source: Path, entries: list[Entry]) -> str:
     return digest.hexdigest()
 
 
-def whole(recording: Recording) -> DataCut:
-    """Returns all of `recording` as a cut of the same id."""
+def cut_from_recording(recording: Recording) -> DataCut:
+    """Returns a cut of the full `recording`, with the same id."""
     cut: DataCut = recording.to_cut()  # type: ignore[no-untyped-call]
     return cut
 
@@ -94,7 +98,7 @@ def _stat(path: Path) -> tuple[str, int, int]:
     return name, status.st_size, status.st_mtime_ns
 
 
-def _is_text(name: str) -> bool:
+def _is_valid_utf8(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -107,7 +111,7 @@ def _list_folder(root: Path, skipped: Tally) -> Iterator[Entry]:
         skipped.add("folder that cannot be read", str(error.filename))
 
     visited = set()
-    # Links are followed, for corpora are often linked together; remembering where one has been ends loops of them.
+    # Symbolic links are followed, because corpora are often assembled from links; `visited` prevents endless loops.
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
         real = os.path.realpath(folder)
         if real in visited:
@@ -116,7 +120,7 @@ def _list_folder(root: Path, skipped: Tally) -> Iterator[Entry]:
         visited.add(real)
         for name in names:
             path = Path(folder, name)
-            reason = is_not_read(path)
+            reason = unsupported_reason(path)
             if path.suffix.lower() in EXTENSIONS or reason is not None:
                 yield Entry(path.relative_to(root).as_posix(), (path,), reason=reason)
 
@@ -143,21 +147,21 @@ def _list_tsv(manifest: Path) -> Iterator[Entry]:
 def _list_lhotse(manifest: Path, skipped: Tally) -> Iterator[Entry]:
     for item in _read_lhotse(manifest):
         if not isinstance(item, MonoCut | MultiCut) or item.recording is None:
-            # Mixtures and padding would have to be rendered before a window of them could be read.
+            # A window of a mixture or a padded cut cannot be read without computing all of it.
             skipped.add("not a plain cut of a recording", item.id)
             continue
-        if _runs_a_command(item.recording.to_dict()):
+        if _uses_shell_command(item.recording.to_dict()):
             skipped.add("the output of a shell command, which is not run", item.id)
             continue
         paths = tuple(Path(str(source.source)) for source in item.recording.sources if source.type == "file")
         yield Entry(item.id, paths, item.drop_features().drop_supervisions())
 
 
-def _runs_a_command(plain: Any) -> bool:
-    """Tells whether lhotse would run a command for a recording, or for one in its transforms (a reverberation)."""
+def _uses_shell_command(plain: Any) -> bool:
+    """Returns whether lhotse would run a shell command for a recording or its transforms, such as a reverberation."""
     if isinstance(plain, dict):
-        return plain.get("type") == "command" or any(map(_runs_a_command, plain.values()))
-    return isinstance(plain, list | tuple) and any(map(_runs_a_command, plain))
+        return plain.get("type") == "command" or any(map(_uses_shell_command, plain.values()))
+    return isinstance(plain, list | tuple) and any(map(_uses_shell_command, plain))
 
 
 def _read_lhotse(manifest: Path) -> Iterator[Cut]:
@@ -165,9 +169,9 @@ def _read_lhotse(manifest: Path) -> Iterator[Cut]:
         items: Any = load_manifest_lazy(manifest)
         known = isinstance(items, CutSet | RecordingSet)
         if not known:
-            raise ValueError("it holds neither")
+            raise ValueError("it has neither cuts nor recordings")
         for item in items:
-            yield whole(item) if isinstance(item, Recording) else item
-    # lhotse's readers fail in their own ways on a file that is not theirs; all of them mean the same to its author.
+            yield cut_from_recording(item) if isinstance(item, Recording) else item
+    # lhotse's readers raise many types of errors for malformed files; the cause is the same for the user.
     except Exception as error:
         raise ValueError(f"{manifest} must be a lhotse manifest of cuts or recordings, but is not: {error}.") from None

@@ -1,4 +1,4 @@
-"""Delivery of batches that outlives the processes that read them."""
+"""A data loader that restarts worker processes that die."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ MAX_DEATHS_IN_A_ROW = 3
 
 
 class ResilientLoader(DataLoader[AudioBatch]):
-    """Reads the planned batches in order, in processes of its own; one that dies does not end the run.
+    """Reads the planned batches in order in worker processes, and restarts the workers if one of them dies.
 
-    Reading goes on in new processes, from the first batch that was not delivered, so the batches are those of an
-    undisturbed run.
+    The new workers begin with the first batch that was not delivered, so that the batches are the same as without the
+    failure.
 
     Args:
-        dataset: Turns a plan into a batch.
-        sampler: Plans the batches; the same ones each time that it is asked in an epoch.
-        num_workers: Processes that read audio; 0 reads in this one.
-        ahead: Batches that the processes together read ahead, at least two each.
+        dataset: Reads a batch from its plan.
+        sampler: Plans the batches; must yield the same ones each time it is iterated in an epoch.
+        num_workers: Worker processes; 0 reads in this process.
+        ahead: Batches that all workers together prefetch; at least two per worker.
 
     Attributes:
-        waited: Time for which whoever takes the batches had to wait for them so far.
+        waited: Total time in seconds that the consumer has waited for batches.
     """
 
     def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, ahead: int = 0) -> None:
         self.waited: Seconds = 0.0
-        self._remaining = _Remaining(sampler)
+        self._remaining = _UndeliveredPlans(sampler)
         super().__init__(
             dataset,
             sampler=self._remaining,
@@ -55,7 +55,7 @@ class ResilientLoader(DataLoader[AudioBatch]):
         """Yields the batches of an epoch.
 
         Raises:
-            RunError: Several processes in a row died without a batch between them.
+            RunError: Workers have died several times in a row without delivering a batch.
         """
         self._remaining.delivered = 0
         in_a_row = 0
@@ -66,58 +66,58 @@ class ResilientLoader(DataLoader[AudioBatch]):
                 try:
                     if batches is None:
                         batches = super().__iter__()
-                        _leave_deaths_to_the_iterator()
+                        _restore_default_sigchld()
                     batch = next(batches)
                 finally:
                     self.waited += time.perf_counter() - asked
             except StopIteration:
                 return
             except (RuntimeError, ConnectionError, EOFError) as error:
-                if not _is_death(error):
+                if not _is_worker_death(error):
                     raise
                 in_a_row += 1
                 if in_a_row == MAX_DEATHS_IN_A_ROW:
                     raise RunError(
-                        f"{in_a_row} processes that read audio died one after another ({error}), most likely for want "
-                        "of memory: lower `num_workers` or `batch_seconds` (with --data.num_workers=0 reading happens "
-                        "in the training process and shows its own error)."
+                        f"{in_a_row} data loader workers died one after another ({error}), most likely because memory "
+                        "ran out: lower `num_workers` or `batch_seconds` (with --data.num_workers=0 the training "
+                        "process reads the audio, and the original error is shown)."
                     ) from None
-                logger.warning("A process that reads audio died (%s). New ones go on with the same batch.", str(error))
+                logger.warning("A data loader worker died (%s). New workers resume with the same batch.", str(error))
             else:
                 in_a_row = 0
                 self._remaining.delivered += 1
                 yield batch
                 continue
-            # Behind the `except`, whose traceback would keep the old iterator, and with it its processes, alive.
+            # Not inside `except`, because the traceback would keep the old iterator and its workers alive.
             batches = self._iterator = None
 
 
-class _Remaining(Sampler[BatchPlan]):
-    """What a sampler plans, without what is delivered already."""
+class _UndeliveredPlans(Sampler[BatchPlan]):
+    """Yields the plans of a sampler without those of the batches that were already delivered."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.delivered = 0
         self._sampler = sampler
 
     def set_epoch(self, epoch: int) -> None:
-        """Passes on the epoch that Lightning gives."""
+        """Passes Lightning's call on to the sampler."""
         self._sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         yield from islice(self._sampler, self.delivered, None)
 
 
-def _is_death(error: Exception) -> bool:
-    """Tells a worker that is gone from an error that one had, which torch passes on as "Caught … in DataLoader"."""
+def _is_worker_death(error: Exception) -> bool:
+    """Returns whether a worker has died; PyTorch passes an error inside a worker on as "Caught … in DataLoader"."""
     if isinstance(error, RuntimeError):
         return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
-    return not str(error).startswith("Caught")  # the other end of a connection is gone, and its process not yet
+    return not str(error).startswith("Caught")  # the connection is closed although the process has not ended yet
 
 
-def _leave_deaths_to_the_iterator() -> None:
-    """Takes back torch's signal handler, which raises wherever the main thread is, such as inside a training step.
+def _restore_default_sigchld() -> None:
+    """Removes PyTorch's SIGCHLD handler, because it raises anywhere in the main thread, even inside a training step.
 
-    The iterator looks by itself every few seconds whether the process that it waits for is alive.
+    The loader's iterator checks every few seconds whether its workers are alive, so dead workers are still noticed.
     """
     if threading.current_thread() is not threading.main_thread():
         return

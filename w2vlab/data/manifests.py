@@ -1,4 +1,4 @@
-"""Prepared manifests: a corpus scanned once, its usable utterances written to the cache."""
+"""Prepared manifests: a corpus is scanned once, and its usable utterances are written to the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.progress import track
 
 from w2vlab.data.audio_files import UnusableAudioError
 from w2vlab.data.cache import make_writable
-from w2vlab.data.listing import Entry, fingerprint, list_entries, whole
+from w2vlab.data.listing import Entry, cut_from_recording, fingerprint, list_entries
 from w2vlab.data.probing import EXTENSIONS, AudioInfo, probe
 from w2vlab.data.splitting import position
 from w2vlab.data.tally import Tally
@@ -29,25 +29,25 @@ from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.wording import count
 
 ROUNDING: Seconds = 0.025
-"""How much shorter audio may be than its manifest says without a word: manifests round."""
+"""How much shorter than in its manifest audio may be without being reported, because manifests round."""
 
 TOLERANCE: Seconds = 0.5
-"""How much shorter audio may be than its manifest says to be used, as far as it goes; as lhotse has it."""
+"""How much shorter than in its manifest audio may be and still be used, with its true length; the same as lhotse's."""
 
-_KEPT: Seconds = 30 * 24 * 3600
-"""For how long a manifest of an earlier state of a corpus stays without use; a run may go on after a while."""
+_UNUSED_LIFETIME: Seconds = 30 * 24 * 3600
+"""How long an unused manifest of an earlier state of a corpus is kept, for runs that are resumed later."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A prepared corpus.
 
     Attributes:
-        cuts: The usable utterances, a lhotse manifest ordered by `splitting.position`: an order like a shuffled one
-            that depends on nothing but the ids.
-        fingerprint: State of the corpus that was scanned.
-        skipped: What was left out, by reason.
-        notes: What will be converted on reading, by kind.
+        cuts: Path of a lhotse manifest of the usable utterances, ordered by `splitting.position`: a shuffled order that
+            depends on the ids alone.
+        fingerprint: Hash of the files that were scanned.
+        skipped: Utterances that were left out, by reason.
+        notes: Utterances that are converted when they are read, by conversion.
     """
 
     cuts: Path
@@ -56,42 +56,49 @@ class Manifest:
     notes: Tally
 
 
-def read_manifest(source: Path, cache: Path, state: str | None = None) -> Manifest:
+def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> Manifest:
     """Returns a prepared manifest of `source`.
 
     Args:
         source: The corpus.
-        cache: Where prepared manifests are.
-        state: The fingerprint of the one that is wanted; None for the one that was asked for last.
+        cache: The cache folder.
+        fingerprint: Fingerprint of the manifest; None for the one that was prepared or used last.
 
     Raises:
-        RuntimeError: It was never prepared, or is no longer there.
+        RuntimeError: The manifest was never prepared, or has been removed.
     """
-    folder = _folder(source, cache)
-    reports = list(folder.glob("report-*.json")) if state is None else [folder / f"report-{state}.json"]
+    folder = _manifest_folder(source, cache)
+    reports = list(folder.glob("report-*.json")) if fingerprint is None else [folder / f"report-{fingerprint}.json"]
     report = max(filter(Path.is_file, reports), key=lambda path: path.stat().st_mtime_ns, default=None)
     if report is None:
         raise RuntimeError(f"{source} must be prepared before it is used, but is not; call `prepare_data()` first.")
     content = json.loads(report.read_text())
-    fingerprint = content["fingerprint"]
+    found = content["fingerprint"]
     return Manifest(
-        folder / f"cuts-{fingerprint}.jsonl", fingerprint, Tally(**content["skipped"]), Tally(**content["notes"])
+        cuts=folder / f"cuts-{found}.jsonl",
+        fingerprint=found,
+        skipped=Tally(**content["skipped"]),
+        notes=Tally(**content["notes"]),
     )
 
 
 def prepare_manifest(source: Path, cache: Path) -> Manifest:
-    """Scans `source` and writes its manifest, unless one of the same files is there.
+    """Scans `source` and writes its manifest, unless there is a manifest with the same fingerprint.
 
-    A manifest is never changed: its fingerprint is in its name, and a run reads the one that it began with. Those that
-    no run has read or begun with for 30 days are removed when there is a new one.
+    A manifest is never changed, so that a run reads the same manifest from its beginning to its end; its fingerprint is
+    part of its file name. When a new manifest is written, those that no run has used for 30 days are removed.
+
+    Args:
+        source: The corpus.
+        cache: The cache folder.
 
     Raises:
-        ValueError: The corpus is malformed or holds nothing usable, or the cache is not writable.
+        ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable.
     """
     skipped = Tally()
     entries = list_entries(source, skipped)
     state = fingerprint(source, entries)
-    folder = _folder(source, cache)
+    folder = _manifest_folder(source, cache)
     report = folder / f"report-{state}.json"
     if not report.is_file():
         make_writable(folder)
@@ -100,72 +107,73 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         if not cuts:
             kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
             found = f"none of {len(entries)} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
-            raise ValueError(f"`corpus` must hold at least one usable utterance, but in {source} {found}.")
+            raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
         cuts.sort(key=lambda cut: position(cut.id))
-        # The report vouches for the cuts, so it comes last: an interrupted write is scanned again.
-        _replace(folder / f"cuts-{state}.jsonl", cuts)
+        # The report is written last, because a manifest is complete if it has a report: after an interruption the
+        # corpus is scanned again.
+        _write_cuts(folder / f"cuts-{state}.jsonl", cuts)
         content = {"fingerprint": state, "skipped": asdict(skipped), "notes": asdict(notes)}
         temporary = folder / f".report-{os.getpid()}.json"
         temporary.write_text(json.dumps(content))
         temporary.replace(report)
         _remove_unused(folder)
     with suppress(OSError):  # a cache may be read-only
-        now = time.time_ns()  # finer than the time that the system gives to files
+        now = time.time_ns()  # has a finer resolution than the system's own modification times
         os.utime(report, ns=(now, now))
     return read_manifest(source, cache, state)
 
 
 def remarks(corpus: str, left_out: Tally, notes: Tally) -> list[str]:
-    """Returns a line for what was left out of a corpus, and one for what is converted, where there is any."""
+    """Returns log lines on a corpus: one for the utterances left out and one for conversions, if there are any."""
     lines = [f"of {corpus}, left out {count(left_out.total, 'utterance')}: {left_out}"] if left_out else []
     return [*lines, f"of {corpus}, {notes}"] if notes else lines
 
 
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
-def first_told(manifest: Manifest) -> bool:
-    """Tells whether nothing was said of a manifest in this process, and remembers that now something is."""
-    first = manifest.fingerprint not in _told
-    _told.add(manifest.fingerprint)
+def is_first_report(manifest: Manifest) -> bool:
+    """Returns True in the first call for a manifest in this process, so that its remarks are logged once."""
+    first = manifest.fingerprint not in _reported
+    _reported.add(manifest.fingerprint)
     return first
 
 
-def advice_to_cut(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
-    """Returns how to have all of long recordings heard."""
+def windowing_advice(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
+    """Returns a log line with a command that cuts long recordings into windows, so that all of them are trained on."""
     cut = f'CutSet.from_file("{cuts}").cut_into_windows({max_seconds:g}).to_file("windows.jsonl.gz")'
     return (
-        f"of {corpus}, an epoch hears less than a quarter: one window of `max_seconds` of each long recording. "
-        f"To hear all, cut them: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
+        f"of {corpus}, an epoch uses less than a quarter: one window of `max_seconds` of each long recording. To use "
+        f"all, cut the recordings: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
     )
 
 
-def _folder(source: Path, cache: Path) -> Path:
+def _manifest_folder(source: Path, cache: Path) -> Path:
     key = hashlib.blake2b(os.fsencode(source), digest_size=6).hexdigest()
     return cache / "manifests" / f"{source.stem}-{key}"
 
 
-def _replace(path: Path, cuts: Iterable[DataCut]) -> None:
+def _write_cuts(path: Path, cuts: Iterable[DataCut]) -> None:
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.jsonl")
     CutSet.from_cuts(cuts).to_file(temporary)
     temporary.replace(path)
 
 
 def _remove_unused(folder: Path) -> None:
-    """Removes manifests of earlier states, with their reports; also those of earlier versions, `cuts.jsonl`."""
+    """Removes unused manifests and their reports, including `cuts.jsonl` of earlier versions of w2vlab."""
     for cuts in folder.glob("cuts*.jsonl"):
         files = [cuts, cuts.with_name(f"report{cuts.stem.removeprefix('cuts')}.json")]
         with suppress(OSError):
-            if time.time() - max(path.stat().st_mtime for path in files if path.exists()) > _KEPT:
+            if time.time() - max(path.stat().st_mtime for path in files if path.exists()) > _UNUSED_LIFETIME:
                 for path in files:
                     path.unlink(missing_ok=True)
 
 
 def _scan(entries: list[Entry], skipped: Tally, notes: Tally) -> list[DataCut]:
     cuts = []
-    # Opening a file waits for the disk or the network, so threads help.
+    # Threads, because opening files mostly waits for the disk or the network.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        results = pool.map(_examine, entries)
+        results = pool.map(_probe_entry, entries)
         for entry, result in track(zip(entries, results, strict=True), "Scanning audio", total=len(entries)):
             if isinstance(result, str):
                 skipped.add(result, entry.id)
@@ -181,25 +189,25 @@ def _scan(entries: list[Entry], skipped: Tally, notes: Tally) -> list[DataCut]:
     return cuts
 
 
-def _examine(entry: Entry) -> tuple[DataCut, Seconds] | str:
-    """Returns the utterance as a cut and what it is short of its manifest, or the reason why it cannot be used."""
+def _probe_entry(entry: Entry) -> tuple[DataCut, Seconds] | str:
+    """Returns the utterance as a cut and the seconds missing compared with its manifest, or why it cannot be used."""
     if entry.reason is not None:
         return entry.reason
     try:
         infos = [probe(path) for path in entry.paths]
-        cut, missing = _whole_file(entry, infos[0]) if entry.cut is None else _checked_cut(entry.cut, infos)
-        # A file that is replaced by another one of the same length has another size.
+        cut, missing = _cut_of_file(entry, infos[0]) if entry.cut is None else _check_cut(entry.cut, infos)
+        # File sizes are stored to notice a file that was replaced by another one of the same duration.
         cut.custom = {**(cut.custom or {}), BYTES: [path.stat().st_size for path in entry.paths]}
         return cut, missing
     except UnusableAudioError as error:
         return str(error)
-    except FileNotFoundError:  # it was there a moment ago
+    except FileNotFoundError:  # removed after it was probed
         return "missing"
 
 
-def _whole_file(entry: Entry, info: AudioInfo) -> tuple[DataCut, Seconds]:
+def _cut_of_file(entry: Entry, info: AudioInfo) -> tuple[DataCut, Seconds]:
     seconds = info.num_samples / info.sampling_rate
-    promised = info.num_samples if entry.num_samples is None else entry.num_samples
+    expected = info.num_samples if entry.num_samples is None else entry.num_samples
     recording = Recording(
         id=entry.id,
         sources=[AudioSource("file", channels=list(range(info.num_channels)), source=str(entry.paths[0]))],
@@ -207,37 +215,41 @@ def _whole_file(entry: Entry, info: AudioInfo) -> tuple[DataCut, Seconds]:
         num_samples=info.num_samples,
         duration=seconds,
     )
-    return whole(recording), _missing(promised / info.sampling_rate, seconds)
+    return cut_from_recording(recording), _missing_seconds(expected / info.sampling_rate, seconds)
 
 
-def _checked_cut(cut: DataCut, infos: list[AudioInfo]) -> tuple[DataCut, Seconds]:
+def _check_cut(cut: DataCut, infos: list[AudioInfo]) -> tuple[DataCut, Seconds]:
     recording = cut.recording
-    assert recording is not None, "the listing lets no other cut through"
+    assert recording is not None, "the listing skips cuts without a recording"
     if cut.duration <= 0:
         raise UnusableAudioError("without samples")
-    # A transform such as a change of speed changes the duration; lhotse checks those when it reads.
+    # Transforms such as speed perturbation change the duration; lhotse checks such recordings when it reads them.
     if infos and not recording.transforms:
-        recording = _as_found(recording, infos)
-    missing = _missing(cut.end, recording.duration)
+        recording = _with_probed_length(recording, infos)
+    missing = _missing_seconds(cut.end, recording.duration)
     if recording.duration <= cut.start:
         raise UnusableAudioError("shorter than the manifest says")
     duration = min(cut.duration, recording.duration - cut.start)
     return fastcopy(cut, recording=recording, duration=duration), missing
 
 
-def _as_found(recording: Recording, infos: list[AudioInfo]) -> Recording:
-    """Returns a recording with the length and the rate that its files have, not those of its manifest."""
+def _with_probed_length(recording: Recording, infos: list[AudioInfo]) -> Recording:
+    """Returns the recording with the length and sampling rate of its files instead of those in its manifest."""
     rates = {info.sampling_rate for info in infos}
     if len(rates) > 1:
         raise UnusableAudioError("with files of several sampling rates")
     rate, num_samples = rates.pop(), min(info.num_samples for info in infos)
-    _missing(recording.duration, num_samples / rate)
+    _missing_seconds(recording.duration, num_samples / rate)
     return fastcopy(recording, sampling_rate=rate, num_samples=num_samples, duration=num_samples / rate)
 
 
-def _missing(promised: Seconds, found: Seconds) -> Seconds:
-    """Returns by how much audio is shorter than promised, at least 0."""
-    missing = max(0.0, promised - found)
+def _missing_seconds(expected: Seconds, found: Seconds) -> Seconds:
+    """Returns by how much audio is shorter than expected, at least 0.
+
+    Raises:
+        UnusableAudioError: It is shorter by more than `TOLERANCE`.
+    """
+    missing = max(0.0, expected - found)
     if missing > TOLERANCE:
         raise UnusableAudioError("shorter than the manifest says")
     return missing

@@ -1,4 +1,4 @@
-"""A look at an audio file: what it holds, and whether all of it is there."""
+"""Reads the properties of an audio file, and checks that it is complete."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from w2vlab.types import Hertz
 
 EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
-_OTHERS = (
+_UNSUPPORTED = (
     "3gp aac ac3 aif aiff alac amr ape au caf g722 gsm m4a m4b mka mkv mov "  # codespell:ignore caf
     "mp2 mp4 mpc oga ra sph spx w64 webm wma wv"
 )
-OTHER_EXTENSIONS = frozenset(f".{ending}" for ending in _OTHERS.split())
-"""Of audio that is not read."""
+UNSUPPORTED_EXTENSIONS = frozenset(f".{ending}" for ending in _UNSUPPORTED.split())
+"""Suffixes of audio files that are not supported."""
 
-RATES = (4_000, 384_000)
-"""The lowest and the highest sampling rate in Hz that a file may have; those beyond are mistakes in a header."""
+SAMPLING_RATE_RANGE = (4_000, 384_000)
+"""Lowest and highest sampling rate in Hz of a file; others are errors in the header."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds.
+    """Properties of an audio file.
 
     Attributes:
-        sampling_rate: Of the file, not of the models.
+        sampling_rate: Sampling rate of the file in Hz.
         num_samples: Samples of each channel.
         num_channels: 1 for mono.
     """
@@ -38,40 +38,46 @@ class AudioInfo:
     num_channels: int
 
 
-def is_not_read(path: Path) -> str | None:
-    """Returns why a file of audio is not read, and what to do, where its name tells; None for others."""
+def unsupported_reason(path: Path) -> str | None:
+    """Returns why the format of an audio file, known from its suffix, is not supported, and how to convert it.
+
+    Returns:
+        None if the suffix is not that of an unsupported audio format.
+    """
     ending = path.suffix.lower()
-    if ending not in OTHER_EXTENSIONS:
+    if ending not in UNSUPPORTED_EXTENSIONS:
         return None
     return f"{ending}, not read: convert with `ffmpeg -i X{ending} -vn X.flac`"
 
 
 def probe(path: Path) -> AudioInfo:
-    """Reads the header of `path`, and checks that the audio it announces is there.
+    """Reads the header of `path`, and checks that the file has all the audio that its header declares.
 
-    Only where the header does not tell a length is the audio decoded.
+    The audio is decoded only if the header has no length.
 
     Raises:
-        UnusableAudioError: The file is missing, empty, unreadable, truncated or without a sample.
+        UnusableAudioError: The file is missing, empty, unreadable, truncated or has no samples.
     """
     try:
         file = AudioFile(path)
     except UnusableAudioError as error:
-        named = is_not_read(path) if str(error) == "unreadable" else None
-        raise UnusableAudioError(named or str(error)) from error
+        reason = unsupported_reason(path) if str(error) == "unreadable" else None
+        raise UnusableAudioError(reason or str(error)) from error
     try:
         with file:
-            return _look(file)
-    except (soundfile.SoundFileError, OSError) as error:  # of a disk or a network, too
+            return _inspect(file)
+    except (soundfile.SoundFileError, OSError) as error:  # OSError: also of a failing disk or network
         raise UnusableAudioError("unreadable") from error
 
 
-def _look(file: AudioFile) -> AudioInfo:
-    if not RATES[0] <= file.sampling_rate <= RATES[1]:
-        raise UnusableAudioError(f"with a sampling rate outside {RATES[0]} to {RATES[1]} Hz")
-    if fault := file.fault():
-        raise UnusableAudioError(fault)
-    num_samples = file.count() if file.num_samples is None else file.num_samples
+def _inspect(file: AudioFile) -> AudioInfo:
+    if not SAMPLING_RATE_RANGE[0] <= file.sampling_rate <= SAMPLING_RATE_RANGE[1]:
+        raise UnusableAudioError(
+            f"with a sampling rate outside {SAMPLING_RATE_RANGE[0]} to {SAMPLING_RATE_RANGE[1]} Hz"
+        )
+    if defect := file.find_defect():
+        raise UnusableAudioError(defect)
+    num_samples = file.count_samples() if file.num_samples is None else file.num_samples
     if num_samples <= 0:
         raise UnusableAudioError("without samples")
     return AudioInfo(file.sampling_rate, num_samples, file.num_channels)

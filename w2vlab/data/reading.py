@@ -1,4 +1,4 @@
-"""Reads windows of utterances."""
+"""Reads windows of utterances, resampled to 16 kHz."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lhotse.utils import compute_num_samples
 
 from w2vlab.data.audio_files import AudioFile, UnusableAudioError
 from w2vlab.data.crops import Window
-from w2vlab.data.resampling import resampler
+from w2vlab.data.resampling import get_resampler
 
 Audio = npt.NDArray[np.float32]
 
@@ -24,63 +24,65 @@ Audio = npt.NDArray[np.float32]
 def read_window(cut: Cut, window: Window) -> Audio:
     """Reads a window of an utterance, with its channels averaged, at 16 kHz.
 
-    It is that window of the whole utterance, read and resampled, whatever the format and the rate of the file are.
+    For all formats and sampling rates the result is the same as reading and resampling the full utterance and then
+    cropping it.
 
     Args:
         cut: The utterance.
-        window: In samples at 16 kHz.
+        window: The window, in samples at 16 kHz.
 
     Returns:
         Samples, shape `(window.length,)`.
 
     Raises:
-        UnusableAudioError: They are not there, or the file is damaged.
+        UnusableAudioError: The file is missing, too short or damaged.
     """
-    resample = resampler(cut.sampling_rate)
+    resample = get_resampler(cut.sampling_rate)
     available = compute_num_samples(cut.duration, cut.sampling_rate)
-    first, last = resample.inputs(window.start, window.length, available)
-    audio = resample(_read(cut, first, last - first), first, window.start, window.length)
+    first, stop = resample.input_range(window.start, window.length, available)
+    audio = resample(_read_segment(cut, first, stop - first), first, window.start, window.length)
     if len(audio) < window.length:
         raise UnusableAudioError("shorter than when it was scanned")
     return audio
 
 
-def _read(cut: Any, start: int, length: int) -> Audio:
-    """Returns samples of `cut` at its own rate, channels averaged."""
+def _read_segment(cut: Any, start: int, length: int) -> Audio:
+    """Reads samples of `cut` at the sampling rate of the file, with its channels averaged."""
     recording = cut.recording
     if recording.transforms or any(source.type != "file" for source in recording.sources):
         return _read_through_lhotse(cut, start, length)
-    wanted = {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
+    selected = {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
     start += compute_num_samples(cut.start, recording.sampling_rate)
-    # Where start and duration are both rounded up, the last sample is one too far.
-    rounded = int(start + length == recording.num_samples + 1)
+    # If start and duration are both rounded up, the segment ends one sample after the recording.
+    excess = int(start + length == recording.num_samples + 1)
     channels = []
     for source in recording.sources:
-        columns = [column for column, channel in enumerate(source.channels) if channel in wanted]
+        columns = [column for column, channel in enumerate(source.channels) if channel in selected]
         if columns:
             with AudioFile(Path(source.source), recording.num_samples) as file:
-                channels.append(file.read(start, length - rounded)[:, columns])
+                channels.append(file.read(start, length - excess)[:, columns])
     audio: Audio = np.concatenate(channels, axis=1).mean(axis=1)
-    return np.pad(audio, (0, rounded), mode="edge") if rounded else audio
+    return np.pad(audio, (0, excess), mode="edge") if excess else audio
 
 
 def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:
-    """Reads what is more than a file: from a URL, out of a command, with the effects that its manifest asks for."""
+    """Reads a recording that is not only local files: from a URL, or with transforms such as speed perturbation."""
     rate = cut.sampling_rate
     try:
-        with _our_decoders():
+        with _w2vlab_backend():
             part = cut.truncate(offset=start / rate, duration=length / rate)
             audio: Audio = part.load_audio().mean(axis=0)
     except UnusableAudioError as error:
-        raise UnusableAudioError(str(error).splitlines()[0]) from error  # lhotse adds the whole recording
+        # lhotse appends a description of the recording to the message.
+        raise UnusableAudioError(str(error).splitlines()[0]) from error
     return audio
 
 
 class W2VLabBackend(lhotse_audio.AudioBackend):  # type: ignore[no-untyped-call]  # lhotse's are not typed
-    """Has lhotse read as we do.
+    """An audio backend for lhotse that decodes with `AudioFile`.
 
-    Its own reading begins in the wrong state in an mp3, and where a file is damaged it takes another decoder, which
-    plays something.
+    lhotse's own backends seek inexactly in mp3 files, and fall back to another decoder for damaged files, which returns
+    audio without an error.
     """
 
     def read_audio(
@@ -90,7 +92,7 @@ class W2VLabBackend(lhotse_audio.AudioBackend):  # type: ignore[no-untyped-call]
         duration: float | None = None,
         force_opus_sampling_rate: int | None = None,
     ) -> tuple[Audio, int]:
-        """Returns samples, shape `(channels, samples)`, and their rate."""
+        """Returns samples, shape `(channels, samples)`, and their sampling rate."""
         source = path_or_fd if isinstance(path_or_fd, BytesIO) else Path(path_or_fd)
         with AudioFile(source) as file:
             rate = file.sampling_rate
@@ -98,10 +100,10 @@ class W2VLabBackend(lhotse_audio.AudioBackend):  # type: ignore[no-untyped-call]
             num_samples = file.num_samples
             if num_samples is None:
                 with AudioFile(source) as other:
-                    num_samples = other.count()
+                    num_samples = other.count_samples()
             length = num_samples - start
             if duration is not None:
-                # lhotse checks how much is missing, and tolerates half a second.
+                # lhotse itself checks that at most half a second is missing.
                 length = min(length, compute_num_samples(duration, rate))
             return file.read(start, length).T, rate
 
@@ -110,7 +112,7 @@ _BACKEND = W2VLabBackend()
 
 
 @contextmanager
-def _our_decoders() -> Iterator[None]:
+def _w2vlab_backend() -> Iterator[None]:
     before = lhotse_audio.get_current_audio_backend()
     lhotse_audio.set_current_audio_backend(_BACKEND)
     try:

@@ -1,152 +1,131 @@
-"""A run has the data that it began with: on all of its processes, and when it goes on."""
+"""Keeps the data of a run the same: on all processes, and when the run is resumed."""
 
 from __future__ import annotations
 
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch.distributed as dist
 
-from w2vlab.data.utterances import Utterances
+from w2vlab.data.splits import DataSplit
 from w2vlab.distributed import is_distributed, rank, world_size
 from w2vlab.types import RunError
 from w2vlab.wording import count
 
 logger = logging.getLogger(__name__)
 
-SHORTEST = "samples of the shortest utterance"
-"""What is recorded of a model's need of longer ones."""
 
-CHOOSES = (
-    *("data.corpus", "data.validation", "data.validation_fraction", "data.exclude"),
-    *("data.min_seconds", "data.max_seconds", SHORTEST),
-)
-"""What chooses utterances, of all that decides their order: who changes one wants others."""
+def share_fingerprints(prepared: Mapping[str, str]) -> dict[str, str]:
+    """All-gathers the fingerprints of the manifests, because only some processes have scanned the corpora.
 
-
-@dataclass(frozen=True)
-class Split:
-    """What a run trains and validates on.
-
-    Attributes:
-        train: Utterances to train on.
-        validation: Those to validate on.
-        manifests: The fingerprint of the manifest of each corpus.
-    """
-
-    train: Utterances
-    validation: Utterances
-    manifests: dict[str, str]
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """What both are, the same wherever the corpora are."""
-        return {"train": self.train.digest, "validation": self.validation.digest}
-
-
-def agreed(prepared: Mapping[str, str]) -> dict[str, str]:
-    """Returns the manifests of a run, on every process those of the one that has scanned for its machine.
-
-    What lies in the cache is no answer: another run may scan a corpus at the same moment.
+    The latest manifest in the cache could be another one: another run may scan the corpus at the same time.
 
     Args:
-        prepared: The fingerprint of each corpus, of a process that has scanned; empty on others.
+        prepared: Fingerprint of the manifest of each corpus, on a process that has scanned; empty on others.
+
+    Returns:
+        The fingerprints of a process that has scanned, preferably one on the same node.
     """
     if not is_distributed():
         return dict(prepared)
-    here = socket.gethostname()
-    all_of_them: list[Any] = [None] * world_size()
-    dist.all_gather_object(all_of_them, (here, dict(prepared)))
-    scanned = [(host, found) for host, found in all_of_them if found]
-    scanned.sort(key=lambda answer: answer[0] != here)  # where one machine scans for all, they share the cache
+    host = socket.gethostname()
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, (host, dict(prepared)))
+    scanned = [(other, fingerprints) for other, fingerprints in gathered if fingerprints]
+    scanned.sort(key=lambda entry: entry[0] != host)  # if no process of this node has scanned, the cache is shared
     return dict(prepared or (scanned[0][1] if scanned else {}))
 
 
-def check_that_processes_agree(digests: Mapping[str, str]) -> None:
-    """Ends a run whose processes do not have the same utterances, such as those of a node with an older copy.
+def check_same_data_on_all_processes(digests: Mapping[str, str]) -> None:
+    """Checks that all processes have the same utterances; a node may have an older copy of the corpus.
+
+    Args:
+        digests: `DataSplit.digests` on this process.
 
     Raises:
-        RunError: They differ.
+        RunError: They differ between processes.
     """
     if not is_distributed():
         return
-    all_of_them: list[Any] = [None] * world_size()
-    dist.all_gather_object(all_of_them, (socket.gethostname(), dict(digests)))
-    different = sorted({host for host, found in all_of_them if found != all_of_them[0][1]})
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, (socket.gethostname(), dict(digests)))
+    first_host, first_digests = gathered[0]
+    different = sorted({host for host, others in gathered if others != first_digests})
     if different:
         raise RunError(
-            f"`data.corpus` must be the same on all processes, but on {', '.join(different)} it is not what it is on "
-            f"{all_of_them[0][0]}. Copy the corpus anew, or read it from a disk that all nodes share."
+            f"`data.corpus` must be the same on all processes, but on {', '.join(different)} it differs from that on "
+            f"{first_host}. Copy the corpus anew, or read it from a disk that all nodes share."
         )
 
 
-def keep_to(
-    state: Mapping[str, Any], now: Split, read: Callable[[Mapping[str, str]], Split], corpora: str, accept: bool
-) -> Split:
-    """Goes back to the utterances that a run began with, where others have come to its corpus since.
+def restore_split(
+    state: Mapping[str, Any],
+    current: DataSplit,
+    read: Callable[[Mapping[str, str]], DataSplit],
+    corpora: str,
+    accept_changes: bool,
+) -> DataSplit:
+    """Returns the utterances that a run was started with, although others have been added to its corpus.
 
     Args:
-        state: What the checkpoint has of the data.
-        now: What is there now, by the same options.
-        read: Reads manifests by their fingerprints; raises a RuntimeError where one is not there.
-        corpora: What the run reads, in words.
-        accept: Whether it takes what is there now.
-
-    Returns:
-        What the run is to have.
+        state: State of the data module in the checkpoint.
+        current: Utterances of the corpus as it is now, selected by the same options.
+        read: Reads manifests by their fingerprints; raises a RuntimeError if one of them has been removed.
+        corpora: Names of the corpora, for messages.
+        accept_changes: Whether the run uses the corpus as it is now.
 
     Raises:
-        ValueError: What it began with is not all there any more.
+        ValueError: Utterances that the run was started with have been removed or changed.
     """
-    before = state.get("data")
-    if before in (None, now.digests):
-        return now
-    if accept:
+    recorded = state.get("data")
+    if recorded in (None, current.digests):
+        return current
+    if accept_changes:
         if rank() == 0:
-            logger.warning("Resuming with other data: %s has changed since the run began.", corpora)
-        return now
+            logger.warning("Resuming with other data: %s has changed since the run was started.", corpora)
+        return current
     try:
-        then = read(state["manifests"])
+        original = read(state["manifests"])
     except RuntimeError:
-        raise ValueError(_refusal(corpora, None)) from None
-    gone, new = _changes(then, now)
-    if gone or then.digests != before:
-        raise ValueError(_refusal(corpora, gone))
+        raise ValueError(_changed_data_message(corpora, None)) from None
+    missing, new = _count_changes(original, current)
+    if missing or original.digests != recorded:
+        raise ValueError(_changed_data_message(corpora, missing))
     if rank() == 0:
         logger.warning(
-            "%s has changed since the run began, by %s: going on with what it began with, %s to train on. "
-            "--data.accept_changes=true takes what is there now.",
+            "%s has changed since the run was started: it has %s. Resuming with the utterances of the start, %s to "
+            "train on; --data.accept_changes=true uses the corpus as it is now.",
             corpora,
             count(new, "new utterance"),
-            count(len(then.train), "utterance"),
+            count(len(original.train), "utterance"),
         )
-    return then
+    return original
 
 
-def _changes(then: Split, now: Split) -> tuple[int, int]:
-    """Returns how many of the utterances of then are gone or changed, and how many are new or changed."""
-    before, after = (np.concatenate([split.train.keys, split.validation.keys]) for split in (then, now))
+def _count_changes(original: DataSplit, current: DataSplit) -> tuple[int, int]:
+    """Returns the number of utterances that were removed or changed, and of those that are new or changed."""
+    before, after = (np.concatenate([split.train.keys, split.validation.keys]) for split in (original, current))
     return len(np.setdiff1d(before, after)), len(np.setdiff1d(after, before))
 
 
-def _refusal(corpora: str, gone: int | None) -> str:
-    """Says why a run does not go on.
+def _changed_data_message(corpora: str, missing: int | None) -> str:
+    """Returns the error message for a corpus that has changed.
 
     Args:
-        corpora: What has changed.
-        gone: Utterances that are gone or changed; 0 where all audio is there; None where that cannot be said.
+        corpora: Names of the corpora.
+        missing: Number of utterances that were removed or changed; 0 if only transcripts or exclusions have changed;
+            None if the original manifest has been removed.
     """
-    if gone is None:
-        what = "the list of what it was is no longer in the cache"
-    elif gone:
-        what = f"{count(gone, 'utterance')} of it {'is' if gone == 1 else 'are'} gone or changed"
+    if missing is None:
+        reason = "its manifest of the start of the run is no longer in the cache"
+    elif missing:
+        reason = f"{count(missing, 'utterance')} {'has' if missing == 1 else 'have'} been removed or changed"
     else:
-        what = "its transcripts, or the ids that `data.exclude` names, are not what they were"
+        reason = "its transcripts, or the ids in `data.exclude`, are different"
     return (
-        f"`data.corpus` must be what the run began with, but {corpora} has changed since, and {what}. Restore it, or "
-        "resume with what is there now: --data.accept_changes=true."
+        f"`data.corpus` must be as at the start of the run, but {corpora} has changed: {reason}. Restore it, or "
+        "resume with the corpus as it is now: --data.accept_changes=true."
     )

@@ -1,4 +1,4 @@
-"""One sequence of batches an epoch, the same on any hardware, of which every process takes its share."""
+"""Plans the batches of an epoch: one sequence, the same for any number of processes, divided among the processes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FEWEST_BUCKETS, _MOST_BUCKETS, _BATCHES_A_BUCKET = 10, 100, 60
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What one micro-batch is to be read from.
+    """The utterances of one micro-batch.
 
     Attributes:
-        epoch: The epoch that it belongs to.
+        epoch: The epoch of the batch.
         cuts: Its utterances.
-        substitute: Those of another batch, for when none of `cuts` can be read.
-        counted: False where it repeats another one, only for all processes to make as many steps.
+        substitute: Utterances of another batch, which are used if none of `cuts` can be read.
+        counted: False if the batch only repeats another one so that all processes make the same number of steps.
     """
 
     epoch: int
@@ -38,27 +38,28 @@ class BatchPlan:
 
 
 class EpochSampler(Sampler[BatchPlan]):
-    """Plans the micro-batches of one process for an epoch, through lhotse's bucketing sampler.
+    """Plans the micro-batches of one process for an epoch, with lhotse's bucketing sampler.
 
-    Every process plans the epoch's whole sequence, which depends on the seed and the epoch alone, and takes its share.
-    An update is the next `world_size * accumulate` of the sequence, dealt out in turn: the i-th that process r computes
-    for update u is number `(u * accumulate + i) * world_size + r`. Layouts with the same product make the same updates.
+    Every process plans the complete sequence of the epoch, which depends on the seed and the epoch alone, and takes its
+    part of it. An update consists of the next `world_size * accumulate` micro-batches of the sequence: the i-th one of
+    rank r in update u has index `(u * accumulate + i) * world_size + r`. Therefore layouts with the same product of
+    processes and accumulation compute the same updates.
 
-    In training, what is left for less than a whole update at the end of an epoch is dropped. In validation nothing is:
-    processes that would come out short repeat a batch that does not count.
+    In training, micro-batches of an incomplete update at the end of an epoch are dropped. In validation none are
+    dropped: ranks that would have fewer batches repeat one that is not counted.
 
     Args:
-        utterances: What to sample from.
-        batch_seconds: Most audio in a batch, counted as its longest utterance times their number.
-        max_seconds: The longest crop; what lies beyond it does not count.
-        num_buckets: Batches are made of utterances from the same one of so many ranges of length.
-        seed: The run's seed; None for validation, in a fixed order.
+        utterances: Utterances to sample from.
+        batch_seconds: Maximum audio in a batch, in seconds: the longest utterance times the number of utterances.
+        max_seconds: Longest crop, in seconds; longer utterances count as that long.
+        num_buckets: Number of ranges of length; the utterances of a batch come from one of them.
+        seed: Seed of the run; None for validation, in a fixed order.
         world_size: Number of processes.
-        rank: This process.
+        rank: Rank of this process.
         accumulate: Micro-batches of an update on each process.
 
     Attributes:
-        repeats: Whether every epoch is the first one again.
+        repeats: Whether all epochs repeat the first one.
     """
 
     def __init__(
@@ -82,37 +83,37 @@ class EpochSampler(Sampler[BatchPlan]):
         self._rank = rank
         self._update = world_size * accumulate
         self._sampler = DynamicBucketingSampler(
-            _Cropped(utterances, max_seconds),
+            _CroppedCuts(utterances, max_seconds),
             max_duration=batch_seconds,
             duration_bins=_bucket_limits(np.minimum(utterances.durations, max_seconds), num_buckets),
             shuffle=seed is not None,
-            # lhotse adds the epoch to the seed; without the factor, run 1 would repeat run 0 one epoch later.
+            # lhotse adds the epoch to the seed, so without the factor epoch 1 with seed 0 would be epoch 0 with seed 1.
             seed=(seed or 0) * 1_000_003,
-            # lhotse would find out the processes by itself, and share out in a way that depends on their number.
+            # Otherwise lhotse would divide the batches among the processes itself, depending on their number.
             world_size=1,
             rank=0,
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Moves to the start of `epoch`, or stays where it is in that epoch; Lightning calls it."""
+        """Moves to the start of `epoch`, unless the sampler is already in that epoch; called by Lightning."""
         if epoch != self.epoch:
             self.move_to(epoch, 0)
 
     def move_to(self, epoch: int, start: int) -> None:
-        """Makes the next iteration begin in `epoch`.
+        """Sets where the next iteration begins.
 
         Args:
-            epoch: From 0.
-            start: Micro-batches of the whole sequence that are done: a whole number of updates.
+            epoch: The epoch, from 0.
+            start: Micro-batches of the sequence that are skipped; a multiple of the micro-batches of an update.
         """
         self.epoch = epoch
         self.start = start
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Yields this process's plans of the epoch, from its start on.
+        """Yields this process's plans of the epoch.
 
         Raises:
-            ValueError: There is not one whole update in an epoch.
+            ValueError: An epoch has fewer micro-batches than one update needs.
         """
         for update in islice(self._updates(), self.start // self._update, None):
             yield from update[self._rank :: self._world_size]
@@ -124,7 +125,7 @@ class EpochSampler(Sampler[BatchPlan]):
             raise ValueError(
                 f"`batch_seconds` must leave {count(size, 'micro-batch')} for an update, but is {self._batch_seconds} "
                 f"with {duration(self._utterances.seconds)} of audio, which make {len(update)}; lower it or "
-                "`micro_batches`, take fewer processes, or add audio."
+                "`micro_batches`, use fewer processes, or add audio."
             )
         while len(update) == size:
             yield update
@@ -136,7 +137,7 @@ class EpochSampler(Sampler[BatchPlan]):
         epoch = 0 if self.repeats else self.epoch
         self._sampler.set_epoch(epoch)
         planned = (tuple(cut.whole for cut in cuts) for cuts in self._sampler)
-        # A batch's substitute is the one before it; the first takes the second.
+        # The substitute of a batch is the previous one; that of the first batch is the second.
         head = list(islice(planned, 2))
         substitute = head[-1]
         for cuts in chain(head, planned):
@@ -144,8 +145,8 @@ class EpochSampler(Sampler[BatchPlan]):
             substitute = cuts
 
 
-class _Cropped(Iterable[Cut]):
-    """Utterances as long as their crops will be, for the sampler to measure, with the whole one attached."""
+class _CroppedCuts(Iterable[Cut]):
+    """Cuts with the duration of their crops, which the sampler measures; the custom field `whole` has the full cut."""
 
     def __init__(self, cuts: Iterable[Cut], max_seconds: Seconds) -> None:
         self.cuts = cuts
@@ -157,22 +158,23 @@ class _Cropped(Iterable[Cut]):
 
 
 def default_num_buckets(durations: npt.NDArray[np.float64], batch_seconds: Seconds) -> int:
-    """Returns in how many ranges of length utterances are best sorted, where no option says it.
+    """Returns the default number of buckets.
 
-    What a batch loses is the spread of lengths within a bucket: with lengths as LibriSpeech's, 87.5 s nominal hold
-    69 s behind cropping to the shortest with 10 buckets, 78 s with 100; fairseq's own batching comes to 77 s. But a
-    bucket's last batch of an epoch is not full: a small corpus, of few batches a bucket, would lose more than it gains.
+    With more buckets less audio is cropped away, because the lengths in a bucket differ less: with the lengths of
+    LibriSpeech, a batch of 87.5 s has 69 s after cropping to the shortest utterance with 10 buckets and 78 s with 100;
+    with fairseq's batching it has 77 s. However, the last batch of each bucket is not full, so that a small corpus,
+    with few batches per bucket, would lose more than it gains.
 
     Args:
-        durations: Seconds of each utterance, after cropping.
-        batch_seconds: Most audio in a batch.
+        durations: Duration of each utterance after cropping, in seconds.
+        batch_seconds: Maximum audio in a batch, in seconds.
     """
     num_batches = float(durations.sum()) / batch_seconds
     return int(np.clip(num_batches // _BATCHES_A_BUCKET, _FEWEST_BUCKETS, _MOST_BUCKETS))
 
 
 def _bucket_limits(durations: npt.NDArray[np.float64], num_buckets: int) -> list[Seconds]:
-    """Returns the longest duration of each bucket but the last; all hold about the same total duration."""
+    """Returns the longest duration of each bucket but the last, such that all have about the same total duration."""
     ordered = np.sort(durations)
     total = np.cumsum(ordered)
     shares = total[-1] * np.arange(1, num_buckets) / num_buckets

@@ -1,4 +1,4 @@
-"""Which utterances validate: decided by each one's id alone, so adding files moves none from one side to the other."""
+"""Splits a corpus by hashes of the ids, so that adding files moves no utterance from one part to the other."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import numpy.typing as npt
 
 
 def position(utterance_id: str) -> float:
-    """Returns where `utterance_id` falls in [0, 1), evenly over ids."""
-    return _even(utterance_id, b"w2vlab-split")
+    """Returns a hash of `utterance_id`, uniform in [0, 1), for the choice of validation utterances."""
+    return _uniform_hash(utterance_id, b"w2vlab-split")
 
 
 def held_out_position(utterance_id: str) -> float:
-    """Returns the same for the choice of what an evaluation tests on, which has nothing to do with `position`."""
-    return _even(utterance_id, b"w2vlab-test")
+    """Returns another hash of `utterance_id`, independent of `position`, for the choice of an evaluation's test set."""
+    return _uniform_hash(utterance_id, b"w2vlab-test")
 
 
-def _even(utterance_id: str, purpose: bytes) -> float:
+def _uniform_hash(utterance_id: str, purpose: bytes) -> float:
     digest = hashlib.blake2b(utterance_id.encode(), digest_size=8, person=purpose).digest()
-    # 53 bits are all that a float holds; one more could round up to 1.
+    # A float has 53 bits of precision; with more the result could round up to 1.
     return (int.from_bytes(digest, "little") >> 11) / 2**53
 
 
 def validation_limit(positions: npt.NDArray[np.float64], fraction: float) -> float:
-    """Returns the position below which an utterance validates.
+    """Returns the position below which utterances are for validation.
 
-    It is `fraction`, moved just far enough where that leaves either side without an utterance.
+    This is `fraction`, unless one part would have no utterance: then it is moved until that part has one.
 
     Args:
-        positions: Of all utterances.
-        fraction: Share of utterances to set aside, in (0, 1).
+        positions: `position` of each utterance.
+        fraction: Fraction of utterances for validation, in (0, 1).
 
     Raises:
-        ValueError: There are not two utterances to be told apart.
+        ValueError: There are fewer than two utterances with different positions.
     """
     lowest, highest = positions.min(initial=1.0), positions.max(initial=0.0)
     if lowest >= highest:

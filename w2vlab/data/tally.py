@@ -1,4 +1,4 @@
-"""Counts of what happened to utterances, by reason, with a few names to look at."""
+"""Counts utterances by reason, with a few ids as examples."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ MAX_EXAMPLES = 3
 
 @dataclass
 class Tally:
-    """Counts utterances by reason; truth value: whether anything was counted.
+    """Counts of utterances by reason; false if it is empty.
 
     Attributes:
-        counts: Utterances of each reason.
-        examples: The first few names of each reason.
+        counts: Number of utterances of each reason.
+        examples: The first few ids of each reason.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Everything counted so far."""
+        """Number of utterances of all reasons."""
         return sum(self.counts.values())
 
     def __add__(self, other: Tally) -> Tally:

@@ -1,4 +1,4 @@
-"""What a pretrained model has learned: measurements on frozen features, with controls."""
+"""Evaluates a pretrained model by measurements on its frozen features, with controls."""
 
 from w2vlab.evaluation.corpus import EvaluationCorpus, open_corpus
 from w2vlab.evaluation.evaluate import Evaluation, evaluate, load_model, make_tasks

@@ -1,4 +1,4 @@
-"""ABX errors of cells: how far their items are apart under some representation."""
+"""Computes the ABX errors of cells from distances between the frames of their items."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from w2vlab.functional.subsampling import HALVES, QUARTERS, Floats, draw_splits
 
 Ints = npt.NDArray[np.int64]
 
-_MAX_NUMBERS = 1_000_000
-"""In the padded frames, and in the padded distances, of the pairs that are compared at once: they fit a CPU's cache."""
+_MAX_ELEMENTS = 1_000_000
+"""Maximum size of the padded frames and of the padded distances of a batch of pairs, so that they fit a CPU's cache."""
 
 _MAX_TRIPLES = 4096
-"""Of a cell that are divided among parts of the utterances; its error is that of all."""
+"""Maximum number of triples of a cell that are used for errors on parts of the utterances; its error uses all."""
 
 _MAX_PAIRS = 100_000
-"""Distances that are kept, as long as no single neighbourhood has more."""
+"""Number of distances that are kept in memory at a time; more only if a single context has more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AbxErrors:
     """Errors of the cells of a task.
 
     Attributes:
-        errors: Of each cell, in [0, 1]; 0.5 is chance.
-        value: Their average: over neighbourhoods, then speakers, then pairs of phones; NaN without cells.
-        num_utterances: Utterances that items come from.
-        halves: The average on the halves of these utterances (`functional.subsampling`), NaN where they have no cell.
-        quarters: The same on their quarters.
+        errors: Error of each cell, in [0, 1]; 0.5 is chance.
+        value: Their average over contexts, then speakers, then pairs of phones; NaN without cells.
+        num_utterances: Number of utterances that the items come from.
+        halves: The average on halves of these utterances (`functional.subsampling`); NaN for a half without cells.
+        quarters: The same on quarters.
     """
 
     errors: Floats
@@ -48,48 +48,54 @@ class AbxErrors:
     quarters: Floats
 
 
-def measure(
+def measure_abx(
     task: AbxTask,
     frames: Callable[[Item], Tensor],
     device: torch.device | str = "cpu",
     advance: Callable[[float], None] = lambda cells: None,
 ) -> AbxErrors:
-    """Returns the errors of the cells of `task`.
+    """Computes the errors of the cells of `task`.
 
-    Items are compared by the angles between their frames along the cheapest alignment (`functional.dtw`). Cells of the
-    same neighbourhood share distances, so what is computed together, and kept until then, is some neighbourhoods:
-    memory does not grow with the number of cells.
+    The distance of two items is the mean angle between their frames along the best alignment (`functional.dtw`). Cells
+    of the same context share distances, so a few contexts are computed at a time; therefore memory does not grow with
+    the number of cells.
 
     Args:
-        task: What to compare.
-        frames: Gives the frames `(T, D)` of an item, at least one.
-        device: Where to compute.
-        advance: Is called with every so many cells that are done.
+        task: The cells.
+        frames: Returns the frames `(T, D)` of an item, at least one.
+        device: Device that computes the distances.
+        advance: Called with the number of cells that were completed since the last call.
     """
     numbers = {name: number for number, name in enumerate(sorted({item.utterance for item in task.items}))}
     within = task.speakers == "within"
-    parts = [_Parts([cell.key for cell in task.cells], len(numbers), size) for size in (HALVES, QUARTERS)]
+    keys = [cell.key for cell in task.cells]
+    halves, quarters = (_SplitErrors(keys, len(numbers), num_parts) for num_parts in (HALVES, QUARTERS))
     errors = []
-    for first, stop in _blocks(task.cells):
+    for first, stop in _context_blocks(task.cells):
         cells = task.cells[first:stop]
         units, wrong, owner = [], [], []
-        for place, (cell, (to_same, to_other)) in enumerate(zip(cells, _distances(cells, frames, device), strict=True)):
+        for index, (cell, (to_same, to_other)) in enumerate(zip(cells, _distances(cells, frames, device), strict=True)):
             errors.append(abx_error(to_same, to_other, within))
             triples = triples_of(to_same, to_other, within, _MAX_TRIPLES)
             sides = ((cell.x, triples.x), (cell.a, triples.a), (cell.b, triples.b))
             units.append([np.array([numbers[item.utterance] for item in items])[which] for items, which in sides])
             wrong.append(triples.wrong)
-            owner.append(np.full(len(triples.wrong), place))
+            owner.append(np.full(len(triples.wrong), index))
         block = np.concatenate(units, axis=1), np.concatenate(wrong), np.concatenate(owner)
-        for part in parts:
-            part.add(first, len(cells), *block)
+        for split in (halves, quarters):
+            split.add(first, len(cells), *block)
         advance(len(cells))
-    mean = StagedMean([cell.key for cell in task.cells])
-    return AbxErrors(np.array(errors), mean(errors), len(numbers), *(part.means() for part in parts))
+    return AbxErrors(
+        errors=np.array(errors),
+        value=StagedMean(keys)(errors),
+        num_utterances=len(numbers),
+        halves=halves.means(),
+        quarters=quarters.means(),
+    )
 
 
-class _Parts:
-    """The average error on each part of each split, of which the sums of cells with the same key are kept."""
+class _SplitErrors:
+    """Accumulates the average error on each part of each split, as sums over cells with the same key."""
 
     def __init__(self, keys: Sequence[tuple[Hashable, ...]], num_utterances: int, num_parts: int) -> None:
         group: dict[tuple[Hashable, ...], int] = {}
@@ -99,19 +105,27 @@ class _Parts:
         self._sums, self._cells = np.zeros((2, len(self._splits), num_parts, len(group)))
 
     def add(self, first: int, number: int, units: Ints, wrong: Floats, owner: Ints) -> None:
-        """Adds cells `first` to `first + number`, whose triples have items of three `units` each, `(3, N)`."""
+        """Adds the cells `[first, first + number)`.
+
+        Args:
+            first: Index of the first cell.
+            number: Number of cells.
+            units: Utterances of X, A and B of each triple, `(3, N)`.
+            wrong: 1 if X is closer to B in the triple, 0.5 for a tie, `(N,)`.
+            owner: Index of the triple's cell, from 0 for `first`, `(N,)`.
+        """
         groups = self._group_of_cell[first : first + number]
-        together = max(1, _MAX_NUMBERS // max(1, len(wrong)))
-        for start in range(0, len(self._splits), together):
-            rows = slice(start, start + together)
+        splits_at_once = max(1, _MAX_ELEMENTS // max(1, len(wrong)))
+        for start in range(0, len(self._splits), splits_at_once):
+            rows = slice(start, start + splits_at_once)
             x, a, b = self._splits[rows][:, units].transpose(1, 0, 2)  # each (splits, N)
-            split, triple = np.nonzero((x == a) & (x == b))
-            place = (split * self._num_parts + x[split, triple].astype(np.int64)) * number + owner[triple]
+            split, triple = np.nonzero((x == a) & (x == b))  # triples with all three items in the same part
+            index = (split * self._num_parts + x[split, triple].astype(np.int64)) * number + owner[triple]
             shape = len(x) * self._num_parts, number
-            triples = np.bincount(place, minlength=shape[0] * number).reshape(shape)
-            errors = np.bincount(place, wrong[triple], shape[0] * number).reshape(shape) / np.maximum(triples, 1)
-            for kept, values in ((self._sums, errors), (self._cells, (triples > 0).astype(np.float64))):
-                kept[rows] += sums_of_groups(values, groups, kept.shape[2]).reshape(kept[rows].shape)
+            triples = np.bincount(index, minlength=shape[0] * number).reshape(shape)
+            errors = np.bincount(index, wrong[triple], shape[0] * number).reshape(shape) / np.maximum(triples, 1)
+            for total, values in ((self._sums, errors), (self._cells, (triples > 0).astype(np.float64))):
+                total[rows] += sums_of_groups(values, groups, total.shape[2]).reshape(total[rows].shape)
 
     def means(self) -> Floats:
         """Returns the averages, shape `(splits, parts)`."""
@@ -122,14 +136,14 @@ class _Parts:
         )
 
 
-def _blocks(cells: Sequence[Cell]) -> Iterator[tuple[int, int]]:
-    """Cuts cells into parts of about `_MAX_PAIRS` distances, between neighbourhoods."""
+def _context_blocks(cells: Sequence[Cell]) -> Iterator[tuple[int, int]]:
+    """Yields ranges `[first, stop)` of cells with about `_MAX_PAIRS` distances; a context is in one range."""
     first = pairs = 0
-    for place, cell in enumerate(cells):
-        before = cells[place - 1]
-        if pairs > _MAX_PAIRS and (cell.before, cell.after) != (before.before, before.after):
-            yield first, place
-            first, pairs = place, 0
+    for index, cell in enumerate(cells):
+        previous = cells[index - 1]
+        if pairs > _MAX_PAIRS and (cell.before, cell.after) != (previous.before, previous.after):
+            yield first, index
+            first, pairs = index, 0
         pairs += len(cell.x) * (len(cell.a) + len(cell.b))
     if cells:
         yield first, len(cells)
@@ -138,45 +152,51 @@ def _blocks(cells: Sequence[Cell]) -> Iterator[tuple[int, int]]:
 def _distances(
     cells: Sequence[Cell], frames: Callable[[Item], Tensor], device: torch.device | str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the distances of each X from each A and from each B of each cell; a pair of items is measured once."""
-    same_place = itertools.groupby(cells, key=lambda cell: (cell.before, cell.after))
-    neighbourhoods = [_Neighbourhood.of(list(group)) for _, group in same_place]
-    sequences = [frames(item) for neighbourhood in neighbourhoods for item in neighbourhood.items]
-    offsets = itertools.accumulate((len(neighbourhood.items) for neighbourhood in neighbourhoods), initial=0)
+    """Yields the distances of each X to each A and to each B of each cell; each pair of items is computed once."""
+    by_context = itertools.groupby(cells, key=lambda cell: (cell.before, cell.after))
+    contexts = [_ContextPairs.of(list(group)) for _, group in by_context]
+    sequences = [frames(item) for context in contexts for item in context.items]
+    offsets = itertools.accumulate((len(context.items) for context in contexts), initial=0)
     pairs = torch.cat(
-        [n.wanted.nonzero() + offset for n, offset in zip(neighbourhoods, offsets, strict=False)]
+        [context.compared.nonzero() + offset for context, offset in zip(contexts, offsets, strict=False)]
     )  # (P, 2)
     distances = _pair_distances(sequences, pairs, torch.device(device))
-    counts = [int(neighbourhood.wanted.sum()) for neighbourhood in neighbourhoods]
-    for neighbourhood, part in zip(neighbourhoods, torch.split(distances, counts), strict=True):
-        table = torch.zeros(neighbourhood.wanted.shape)
-        table[neighbourhood.wanted] = part
-        for x, a, b in neighbourhood.sides:
+    counts = [int(context.compared.sum()) for context in contexts]
+    for context, part in zip(contexts, torch.split(distances, counts), strict=True):
+        table = torch.zeros(context.compared.shape)
+        table[context.compared] = part
+        for x, a, b in context.sides:
             yield table[x[:, None], a], table[x[:, None], b]
 
 
 @dataclass(frozen=True)
-class _Neighbourhood:
-    """Cells that share items: their items, which of these are compared, and the places of X, A and B of each cell."""
+class _ContextPairs:
+    """The cells of one context.
+
+    Attributes:
+        items: The N items of all cells.
+        compared: True for pairs of items whose distance is needed, `(N, N)`.
+        sides: Indices in `items` of X, A and B of each cell.
+    """
 
     items: list[Item]
-    wanted: Tensor
+    compared: Tensor
     sides: list[tuple[Tensor, Tensor, Tensor]]
 
     @classmethod
-    def of(cls, cells: Sequence[Cell]) -> _Neighbourhood:
+    def of(cls, cells: Sequence[Cell]) -> _ContextPairs:
         items = sorted({i for c in cells for i in (*c.a, *c.b, *c.x)}, key=lambda i: (i.utterance, i.start, i.end))
-        number = {item: place for place, item in enumerate(items)}
+        index = {item: number for number, item in enumerate(items)}
 
-        def places(side: Sequence[Item]) -> Tensor:
-            return torch.tensor([number[item] for item in side])
+        def indices(side: Sequence[Item]) -> Tensor:
+            return torch.tensor([index[item] for item in side])
 
-        sides = [(places(cell.x), places(cell.a), places(cell.b)) for cell in cells]
-        wanted = torch.zeros(len(items), len(items), dtype=torch.bool)
+        sides = [(indices(cell.x), indices(cell.a), indices(cell.b)) for cell in cells]
+        compared = torch.zeros(len(items), len(items), dtype=torch.bool)
         for x, a, b in sides:
-            wanted[x[:, None], a] = wanted[x[:, None], b] = True
-        wanted.fill_diagonal_(False)  # an item is not compared with itself
-        return cls(items, wanted, sides)
+            compared[x[:, None], a] = compared[x[:, None], b] = True
+        compared.fill_diagonal_(False)  # an item is not compared with itself
+        return cls(items, compared, sides)
 
 
 def _pair_distances(sequences: Sequence[Tensor], pairs: Tensor, device: torch.device) -> Tensor:
@@ -196,11 +216,11 @@ def _pair_distances(sequences: Sequence[Tensor], pairs: Tensor, device: torch.de
 
 
 def _chunks(order: Tensor, longest: Sequence[int], width: int) -> Iterator[Tensor]:
-    """Cuts `order`, by ascending length, into parts that fit the memory."""
+    """Splits `order`, sorted by ascending length, into chunks of at most `_MAX_ELEMENTS` padded values."""
     first = 0
-    for place, length in enumerate(longest):
-        if place > first and (place + 1 - first) * length * max(width, length) > _MAX_NUMBERS:
-            yield order[first:place]
-            first = place
+    for index, length in enumerate(longest):
+        if index > first and (index + 1 - first) * length * max(width, length) > _MAX_ELEMENTS:
+            yield order[first:index]
+            first = index
     if len(order):
         yield order[first:]

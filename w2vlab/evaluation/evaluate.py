@@ -1,4 +1,4 @@
-"""A checkpoint through all measurements, with the controls without which no figure means anything."""
+"""Evaluates a checkpoint and its controls: the randomly initialised network and MFCCs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from w2vlab.evaluation.abx import AbxTask, make_task
 from w2vlab.evaluation.corpus import EvaluationCorpus, Seen, seen_in_pretraining
 from w2vlab.evaluation.extraction import ModelFeatures
-from w2vlab.evaluation.layers import choose
-from w2vlab.evaluation.measure import Advance, Reporter, Settings, Silent, SourceResult, measure_source
+from w2vlab.evaluation.layers import select_representations
+from w2vlab.evaluation.measure import Advance, NoProgress, Reporter, Settings, SourceResult, measure_source
 from w2vlab.evaluation.mfcc import MfccFeatures
 from w2vlab.modules.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.pretraining import PretrainingModule
@@ -24,21 +24,21 @@ from w2vlab.modules.saved.plain import CONFIG
 MODEL, RANDOM, MFCC = "model", "random network", "MFCC"
 
 TWIN_SEED = 0
-"""Of the weights of the random network, whatever seed the run had."""
+"""Seed of the weights of the random network, independent of the run's seed."""
 
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """What a checkpoint came to.
+    """Results of a checkpoint and its controls.
 
     Attributes:
-        model: The checkpoint's own features.
-        random: Those of the same network before it learned anything; None where nobody knows how to build it.
-        mfcc: Cepstra; None without phones.
-        corpus: What was measured on.
+        model: Results of the checkpoint's features.
+        random: Results of the same network with random weights; None if its configuration is not known.
+        mfcc: Results of MFCCs; None without phones.
+        corpus: The corpus of the evaluation.
         tasks: The ABX tasks.
-        seen: What the pretraining had of the test utterances.
-        seconds: How long each stage took.
+        seen: Numbers of test utterances that were used in pretraining.
+        seconds: Duration of each stage of the evaluation, in seconds.
     """
 
     model: SourceResult
@@ -56,32 +56,39 @@ class Evaluation:
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> PretrainingModule:
-    """Rebuilds the model of a checkpoint, in evaluation.
+    """Loads the model of a checkpoint, in evaluation mode.
+
+    Args:
+        path: The checkpoint.
+        device: Device of the model.
 
     Raises:
-        ValueError: The file is no whole checkpoint of a pretraining, or names a part that is not known.
+        ValueError: The file is not a complete checkpoint of a pretraining run, or names an unknown part.
     """
     checkpoint = read_checkpoint(path, check=False)
     if PRETRAINED in checkpoint:
         raise ValueError(
-            f"`ckpt_path` must be a checkpoint of a pretraining, but {path} is one of a fine-tuning. `w2vlab validate` "
-            "scores that."
+            f"`ckpt_path` must be a checkpoint of a pretraining run, but {path} is one of a fine-tuning run. Evaluate "
+            "it with `w2vlab validate`."
         )
     if CONFIG not in checkpoint:
         raise ValueError(
-            f"`ckpt_path` must be a checkpoint that holds the configuration of its model, but {path} holds none. "
-            "From Python, give the module to `w2vlab.evaluation.evaluate`."
+            f"`ckpt_path` must be a checkpoint that contains the configuration of its model, but {path} has none. "
+            "From Python, pass the module to `w2vlab.evaluation.evaluate`."
         )
     module = PretrainingModule.load_from_checkpoint(path, map_location="cpu")
     return module.to(device).eval()
 
 
 def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> PretrainingModule | None:
-    """Builds the same network with weights as they are drawn; None where its configuration is not known.
+    """Builds the same network with random weights.
 
     Args:
         module: The network.
-        seed: Of the weights; with that of its run they are those that the run began with.
+        seed: Seed of the weights; with the seed of the run they are the initial weights of the run.
+
+    Returns:
+        None if the configuration of the network is not known.
     """
     if module.run_config is None:
         return None
@@ -90,7 +97,7 @@ def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> Pretraining
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             twin: PretrainingModule = build_model(module.run_config["model"], PretrainingModule, "the run")
-    except ValueError:  # it has a part that is no class
+    except ValueError:  # a part of the configuration is not a known class
         return None
     return twin.to(module.device).eval()
 
@@ -98,13 +105,13 @@ def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> Pretraining
 def make_tasks(
     corpus: EvaluationCorpus, max_cells: int | None = None, whole_corpus: bool = False, seed: int = 0
 ) -> tuple[AbxTask, ...]:
-    """Makes the ABX tasks that a corpus allows: within its speakers, and across where there are several.
+    """Makes the ABX tasks of a corpus: within speakers, and across speakers if there are several.
 
     Args:
-        corpus: The utterances; without phones there is no task.
-        max_cells: Most cells of a task, drawn as `make_task` does; None for all of them, 0 for no task.
-        whole_corpus: Take all utterances that have labels, not the test utterances alone.
-        seed: Of the draw, where there are more cells than that.
+        corpus: The corpus; without phones it has no task.
+        max_cells: Maximum number of cells of a task, sampled by `make_task`; None for all, 0 for no task.
+        whole_corpus: Use all utterances that have labels instead of the test utterances alone.
+        seed: Seed of the sample.
     """
     ids = corpus.alignments if whole_corpus else set(corpus.split.test)
     alignments = {name: found for name, found in corpus.alignments.items() if name in ids}
@@ -126,31 +133,32 @@ def evaluate(
     reporter: Reporter | None = None,
     mfcc: SourceResult | None = None,
 ) -> Evaluation:
-    """Measures a model and its controls: the same network before training, and cepstra.
+    """Evaluates a model and its controls: the same network with random weights, and MFCCs.
 
     Args:
         module: The model, on the device to use.
-        corpus: What to measure on.
-        cache: Where corpora are, to tell which utterances the pretraining had.
-        layers: Representations, as `layers.choose` takes them.
+        corpus: The corpus of the evaluation.
+        cache: The cache folder, for finding the corpora that the model was pretrained on.
+        layers: Representations, as in `layers.select_representations`.
         tasks: ABX tasks on the corpus.
-        batch_seconds: Most audio in a batch, in seconds, padding counted.
-        reporter: Is told of the stages.
-        mfcc: What cepstra came to on the same corpus and tasks; None measures them.
+        batch_seconds: Maximum audio in a batch, in seconds, including padding.
+        reporter: Shows progress; None shows none.
+        mfcc: Results of MFCCs on the same corpus and tasks; None computes them.
 
     Raises:
-        ValueError: There are neither phones nor codes, the layers are not there, or audio cannot be read.
+        ValueError: There are neither phones nor codes, a layer does not exist, or audio cannot be read.
     """
-    names = choose(module, layers)
+    names = select_representations(module, layers)
     quantizer = module.quantizer
     if not corpus.alignments and not quantizer.num_codebooks:
         raise ValueError(
             f"`corpus` must have phone labels to measure {type(quantizer).__name__}, which has no codes, but "
             f"{corpus.name} has none."
         )
-    clock = _Clock(reporter or Silent())
+    clock = _TimedReporter(reporter or NoProgress())
     device = str(module.device)
-    settings = Settings(batch_seconds, device, quantizer.codebook_size if quantizer.num_codebooks else 0)
+    codebook_size = quantizer.codebook_size if quantizer.num_codebooks else 0
+    settings = Settings(batch_seconds=batch_seconds, device=device, codebook_size=codebook_size)
     model = measure_source(MODEL, ModelFeatures(module, names), corpus, tasks, settings, clock)
     twin, random = random_twin(module), None
     if twin is not None:
@@ -167,7 +175,7 @@ def evaluate(
 def measure_mfcc(
     corpus: EvaluationCorpus, tasks: tuple[AbxTask, ...], settings: Settings, reporter: Reporter | None = None
 ) -> SourceResult:
-    """Measures cepstra: with their neighbours for the probe, as they are under ABX."""
+    """Evaluates MFCCs: stacked with their neighbours in the probe, and without them in ABX."""
     return measure_source(
         MFCC,
         MfccFeatures(),
@@ -180,8 +188,8 @@ def measure_mfcc(
     )
 
 
-class _Clock:
-    """Hands stages on, and notes how long they take."""
+class _TimedReporter:
+    """Forwards stages to another reporter, and measures how long they take."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.seconds: dict[str, float] = {}

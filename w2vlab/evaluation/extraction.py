@@ -1,4 +1,4 @@
-"""Features of a frozen model, without masks, noise or dropout."""
+"""Extracts features from a frozen model, without masking, noise and dropout."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 
 Features = dict[str, Tensor]
-"""What each representation has of one utterance: `(T, D)`, and codes as they are, int64 of shape `(T, G)`."""
+"""Features of one utterance by representation, `(T, D)`; codes are int64 of shape `(T, G)`."""
 
 
 class Extractor(Protocol):
-    """Turns audio into features.
+    """Computes features from audio.
 
     Attributes:
-        grid: Where their frames lie.
-        names: What they are called.
+        grid: Positions of the frames in time.
+        names: Names of the representations.
     """
 
     grid: FrameGrid
@@ -38,12 +38,12 @@ class Extractor(Protocol):
 
 
 class ModelFeatures:
-    """Features of a model in evaluation: of the unmasked input, without anything random.
+    """Extracts features of a model in evaluation mode, from unmasked input.
 
     Args:
         module: The model, on its device.
-        names: Representations, as `layers.choose` returns them.
-        precision: Context of a forward pass, such as a trainer's; by default that of the weights.
+        names: Representations, as `layers.select_representations` returns them.
+        precision: Makes the context manager of a forward pass, such as a trainer's autocast; by default none.
     """
 
     def __init__(
@@ -64,31 +64,31 @@ class ModelFeatures:
         host = {name: tensor.cpu() for name, tensor in tensors.items()}
         for row, (name, samples) in enumerate(zip(batch.ids, batch.num_samples, strict=True)):
             frames = self.module.encoder.num_frames(samples)
-            yield name, {key: _plain(tensor[row, :frames]) for key, tensor in host.items()}
+            yield name, {key: _copy_as_float32(tensor[row, :frames]) for key, tensor in host.items()}
 
     def _compute(self, batch: AudioBatch) -> Features:
-        module, wanted, found = self.module, set(self.names), {}
+        module, requested, features = self.module, set(self.names), {}
         encoding = module.encode(batch)
-        if LATENTS in wanted:
-            found[LATENTS] = encoding.latents
-        if wanted & {QUANTIZED, CODES}:
+        if LATENTS in requested:
+            features[LATENTS] = encoding.latents
+        if requested & {QUANTIZED, CODES}:
             output = module.quantize(batch, encoding)
-            found |= {QUANTIZED: output.quantized, CODES: output.assignment}
-        if wanted - {LATENTS, QUANTIZED, CODES}:
+            features |= {QUANTIZED: output.quantized, CODES: output.assignment}
+        if requested - {LATENTS, QUANTIZED, CODES}:
             with recorded_layers(module.context, self.names) as layers:
                 frames = module.context.project(module.visible(encoding))
-                found[CONTEXT] = module.context(frames, encoding.padding_mask)
-            found |= layers
-        return {name: found[name] for name in self.names}
+                features[CONTEXT] = module.context(frames, encoding.padding_mask)
+            features |= layers
+        return {name: features[name] for name in self.names}
 
 
-def _plain(frames: Tensor) -> Tensor:
+def _copy_as_float32(frames: Tensor) -> Tensor:
     return frames.float().clone() if frames.is_floating_point() else frames.clone()
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Has everything in `module` evaluate, and puts back what was training: part by part, as somebody had set it."""
+    """Switches all submodules to evaluation mode, and restores the mode of each of them afterwards."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -108,14 +108,17 @@ def as_vectors(features: Tensor, codebook_size: int) -> Tensor:
 def read_batches(
     cuts: Sequence[Cut], batch_seconds: Seconds, min_samples: int = 1
 ) -> Iterator[tuple[AudioBatch, Seconds]]:
-    """Reads whole utterances, those of similar length together, with the seconds of audio that each batch stands for.
+    """Reads full utterances in batches of similar length.
 
-    What cannot be read is left out and counted in a warning, as in training.
+    Utterances that cannot be read are left out and counted in a warning, as in training.
 
     Args:
-        cuts: What to read.
-        batch_seconds: Most audio in a batch, padding counted; a longer utterance is a batch of its own.
-        min_samples: Utterances of fewer samples are left out: the model has no frame for them.
+        cuts: The utterances.
+        batch_seconds: Maximum audio in a batch, in seconds, including padding; a longer utterance is one batch.
+        min_samples: Utterances of fewer samples at 16 kHz are left out, because the model computes no frame for them.
+
+    Yields:
+        A batch, and the total duration in seconds of its utterances, including those that could not be read.
     """
     ordered = sorted((cut for cut in cuts if num_samples(cut) >= min_samples), key=lambda cut: (cut.duration, cut.id))
     if not ordered:

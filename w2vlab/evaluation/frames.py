@@ -1,4 +1,4 @@
-"""Where the frames of a representation lie in time."""
+"""Positions of the frames of a representation in time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from w2vlab.types import SAMPLE_RATE, Seconds
 
 @dataclass(frozen=True)
 class FrameGrid:
-    """Frame t is made of the samples from `t * stride` on; what is spoken in their middle is what it is about.
+    """A regular grid of frames; frame t is computed from `receptive_field` samples from `t * stride` on.
+
+    The time of a frame is the middle of these samples.
 
     Attributes:
-        stride: Samples from one frame to the next.
-        receptive_field: Samples that a frame is made of; 0 where frame t lies around sample `t * stride`.
+        stride: Samples from one frame to the next, at 16 kHz.
+        receptive_field: Samples that a frame depends on; 0 if frame t is centred on sample `t * stride`.
     """
 
     stride: int
@@ -25,24 +27,24 @@ class FrameGrid:
 
     @property
     def frames_per_second(self) -> float:
-        """How many there are."""
+        """Frame rate in Hz."""
         return SAMPLE_RATE / self.stride
 
     def centres(self, num_frames: int) -> npt.NDArray[np.float64]:
-        """Returns the middle of each frame, in seconds."""
+        """Returns the time of each frame, in seconds."""
         samples = np.arange(num_frames, dtype=np.float64) * self.stride + self.receptive_field / 2
         return samples / SAMPLE_RATE
 
     def nearest(self, times: npt.ArrayLike, num_frames: int) -> npt.NDArray[np.int64]:
-        """Returns the frame whose middle is nearest to each of `times` (seconds)."""
-        places = (np.asarray(times) * SAMPLE_RATE - self.receptive_field / 2) / self.stride
-        return np.clip(np.rint(places), 0, num_frames - 1).astype(np.int64)
+        """Returns the index of the frame that is nearest to each of `times` (seconds)."""
+        positions = (np.asarray(times) * SAMPLE_RATE - self.receptive_field / 2) / self.stride
+        return np.clip(np.rint(positions), 0, num_frames - 1).astype(np.int64)
 
     def between(self, start: Seconds, end: Seconds, num_frames: int) -> slice:
-        """Returns the frames whose middles are in `[start, end)`; the nearest to it where there is none."""
-        places = [(time * SAMPLE_RATE - self.receptive_field / 2) / self.stride for time in (start, end)]
-        # Times in label files are rounded: 0.3 s is no later than sample 4800.
-        first, stop = (min(max(0, math.ceil(place - 1e-6)), num_frames) for place in places)
+        """Returns the frames in `[start, end)` seconds, or the frame nearest to its middle if there are none."""
+        positions = [(time * SAMPLE_RATE - self.receptive_field / 2) / self.stride for time in (start, end)]
+        # Tolerance for rounding, so that a time of 0.3 s is not after sample 4800.
+        first, stop = (min(max(0, math.ceil(position - 1e-6)), num_frames) for position in positions)
         if first >= stop:
             first = int(self.nearest((start + end) / 2, num_frames))
             stop = first + 1

@@ -1,4 +1,4 @@
-"""What training has added to a network: its best layer beside the best one before training, and beside cepstra."""
+"""Measures the gain of training: the best layer of a network compared with its best layer before, and with MFCCs."""
 
 from __future__ import annotations
 
@@ -10,35 +10,34 @@ import torch
 
 from w2vlab.evaluation.corpus import EvaluationCorpus
 from w2vlab.evaluation.extraction import Extractor, ModelFeatures, read_batches
-from w2vlab.evaluation.intervals import of_probe
-from w2vlab.evaluation.layers import CODES, QUANTIZED, available
-from w2vlab.evaluation.measure import Reporter, Silent
+from w2vlab.evaluation.intervals import jackknife_probe
+from w2vlab.evaluation.layers import CODES, QUANTIZED, available_representations
+from w2vlab.evaluation.measure import NoProgress, Reporter
 from w2vlab.evaluation.mfcc import MfccFeatures
 from w2vlab.evaluation.probe import Examples, ProbeResult, held_out_split, phone_rows, run_probe
 from w2vlab.functional.interval import Interval
-from w2vlab.functional.jackknife import Jackknifed
+from w2vlab.functional.jackknife import JackknifeEstimate
 from w2vlab.functional.logistic import fit_logistic
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import Seconds
 
 PENALTIES = (1e-1, 1e-2, 1e-3)
-"""Fewer than an evaluation tries: this is to be had within a minute."""
+"""Strengths of the regularisation that are tried; fewer than in an evaluation, so that it takes less than a minute."""
 
 _CHOICE_PENALTY, _CHOICE_ITERATIONS = 1e-2, 30
-"""Of the fits that choose the layer, which are not finished: the order of the layers is known long before."""
+"""Regularisation and iterations of the fits that choose the layer; the best layer is known before they converge."""
 
-_CEPSTRA = "mfcc_stacked"
+_MFCC_NAME = "mfcc_stacked"
 
 
 @dataclass(frozen=True)
 class Best:
-    """The representation of a network that tells phones apart best.
+    """The representation of a network with the highest phone accuracy.
 
     Attributes:
         representation: Its name.
-        probe: What it came to on the test utterances, which had no part in the choice.
-        held_out: What it was chosen by: accuracy of each representation on training utterances that a shortly fitted
-            classifier has not seen.
+        probe: Its result on the test utterances, which do not affect the choice.
+        held_out: Accuracy of each representation on held-out training utterances, by which the best one was chosen.
     """
 
     representation: str
@@ -46,19 +45,19 @@ class Best:
     held_out: Mapping[str, float]
 
     @property
-    def jackknifed(self) -> Jackknifed:
-        """Its accuracy without each of the test utterances, which are the same for all."""
-        return of_probe(self.probe)
+    def jackknifed(self) -> JackknifeEstimate:
+        """Its accuracy, with the accuracies that leave out each test utterance."""
+        return jackknife_probe(self.probe)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What training has added.
+    """Accuracies after and before training, and of MFCCs.
 
     Attributes:
-        trained: The network.
-        before: The same before training; None where its weights are not known.
-        mfcc: Cepstra.
+        trained: The trained network.
+        before: The same network before training; None if its initial weights are not known.
+        mfcc: MFCCs.
     """
 
     trained: Best
@@ -67,12 +66,12 @@ class Gain:
 
     @property
     def over_before(self) -> Interval | None:
-        """How much more the trained network names, utterances left out in pairs; None without the untrained one."""
+        """Difference to the network before training, paired by utterances; None if that is not known."""
         return None if self.before is None else self.trained.jackknifed.minus(self.before.jackknifed)
 
     @property
     def over_mfcc(self) -> Interval:
-        """The same beside cepstra."""
+        """Difference to MFCCs, paired by utterances."""
         return self.trained.jackknifed.minus(self.mfcc.jackknifed)
 
 
@@ -84,69 +83,70 @@ def measure_gain(
     precision: Callable[[], AbstractContextManager[None]] = nullcontext,
     reporter: Reporter | None = None,
 ) -> Gain:
-    """Measures a network before and after training, each by the layer that is best on held-out training utterances.
+    """Measures the phone accuracy of a network before and after training, each in its best layer.
 
-    So both have the same choice among as many layers, and the test utterances have no part in it.
+    The layer is chosen on held-out training utterances, for both networks in the same way; the test utterances do not
+    affect the choice.
 
     Args:
-        module: The network.
-        before: The same before training; None where it is not known.
-        corpus: What to measure on, with phones.
-        batch_seconds: Most audio in a batch, in seconds, padding counted.
-        precision: Context of a forward pass, such as a trainer's.
-        reporter: Is told of the stages.
+        module: The trained network.
+        before: The same network before training; None if it is not known.
+        corpus: The corpus, with phones.
+        batch_seconds: Maximum audio in a batch, in seconds, including padding.
+        precision: Makes the context manager of a forward pass, such as a trainer's autocast.
+        reporter: Shows progress; None shows none.
 
     Raises:
         ValueError: Features are not finite, or audio cannot be read.
     """
-    reporter = reporter or Silent()
-    names = tuple(name for name in available(module) if name not in (QUANTIZED, CODES))
+    reporter = reporter or NoProgress()
+    names = tuple(name for name in available_representations(module) if name not in (QUANTIZED, CODES))
     extractors: list[Extractor] = [
         ModelFeatures(module, names, precision),
         *([] if before is None else [ModelFeatures(before, names, precision)]),
         MfccFeatures(),
     ]
-    sides = [_Sides(extractor, corpus) for extractor in extractors]
+    sources = [_PhoneExamples(extractor, corpus) for extractor in extractors]
     ids = (*corpus.split.train, *corpus.split.test)
     with reporter.stage("features (s of audio)", corpus.seconds(ids)) as advance:
-        for batch, seconds in read_batches(corpus.some(ids), batch_seconds):
-            for side in sides:
-                for utterance, features in side.extractor(batch):
-                    side.keep(utterance, features)
+        for batch, seconds in read_batches(corpus.select(ids), batch_seconds):
+            for source in sources:
+                for utterance, features in source.extractor(batch):
+                    source.add(utterance, features)
             advance(seconds)
-    if missing := sorted(set(ids) - sides[0].seen):
+    if missing := sorted(set(ids) - sources[0].utterances):
         raise ValueError(
             f"`corpus` must have all of its utterances on disk, but {len(missing)} cannot be read: {missing[0]}, …"
         )
-    with reporter.stage("phone probes", sum(len(side.train) + 1 for side in sides)) as advance:
+    with reporter.stage("phone probes", sum(len(source.train) + 1 for source in sources)) as advance:
         device = module.device
-        trained, *controls = (side.best(device, lambda: advance(1)) for side in sides)
+        trained, *controls = (source.probe_best(device, lambda: advance(1)) for source in sources)
     return Gain(trained, None if before is None else controls[0], controls[-1])
 
 
-class _Sides:
-    """The frames in the middle of the phones, of each representation of an extractor."""
+class _PhoneExamples:
+    """Collects the frames in the middle of the phones, for each representation of an extractor."""
 
     def __init__(self, extractor: Extractor, corpus: EvaluationCorpus) -> None:
         self.extractor = extractor
         self.train: dict[str, Examples] = {}
         self.test: dict[str, Examples] = {}
-        self.seen: set[str] = set()
+        self.utterances: set[str] = set()
         self._corpus = corpus
-        self._tested = set(corpus.split.test)
+        self._test_ids = set(corpus.split.test)
 
-    def keep(self, utterance: str, features: Mapping[str, torch.Tensor]) -> None:
-        self.seen.add(utterance)
-        kept = self.test if utterance in self._tested else self.train
+    def add(self, utterance: str, features: Mapping[str, torch.Tensor]) -> None:
+        self.utterances.add(utterance)
+        part = self.test if utterance in self._test_ids else self.train
         for name, frames in features.items():
-            if isinstance(self.extractor, MfccFeatures) and name != _CEPSTRA:
-                continue  # for a probe, cepstra are those with their neighbours
+            if isinstance(self.extractor, MfccFeatures) and name != _MFCC_NAME:
+                continue  # probes use the MFCCs that are stacked with their neighbours
             rows = phone_rows(self._corpus.alignments[utterance], self._corpus.phones, self.extractor.grid, len(frames))
-            examples = kept.setdefault(name, Examples())
+            examples = part.setdefault(name, Examples())
             examples.features[utterance] = frames[rows.frames]
             examples.labels[utterance] = rows.labels
 
-    def best(self, device: torch.device, advance: Callable[[], None]) -> Best:
+    def probe_best(self, device: torch.device, advance: Callable[[], None]) -> Best:
         num_phones = len(self._corpus.phones)
         accuracies = {}
         for name, examples in self.train.items():

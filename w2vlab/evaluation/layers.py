@@ -1,4 +1,4 @@
-"""Which representations of a model are looked at, and how they are had from a forward pass."""
+"""Selects representations of a model, and records them in a forward pass."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _LAYER = "layer "
 
 
 def layer_name(number: int) -> str:
-    """Returns what the output of the context network's layer `number` is called; 0 is what goes into the first."""
+    """Returns the name of the output of the context network's layer `number`; 0 is the input of the first layer."""
     return f"{_LAYER}{number}"
 
 
 def layer_modules(context: ContextNetwork) -> list[nn.Module]:
-    """Returns the layers of a context network, in order; none where it is not made of layers one after another."""
+    """Returns the layers of a context network, in order; none if it is not a sequence of layers."""
     for module in context.modules():
         if isinstance(module, LayerDropStack):
             return list(module)
@@ -40,16 +40,16 @@ def layer_modules(context: ContextNetwork) -> list[nn.Module]:
     return []
 
 
-def available(module: PretrainingModule) -> tuple[str, ...]:
-    """Names the representations of a model, from the audio up."""
+def available_representations(module: PretrainingModule) -> tuple[str, ...]:
+    """Returns the names of the representations of a model, from input to output."""
     layers = layer_modules(module.context)
     hidden = [layer_name(number) for number in range(len(layers) + 1)] if layers else []
     discrete = [QUANTIZED, CODES] if module.quantizer.num_codebooks else []
     return LATENTS, *hidden, CONTEXT, *discrete
 
 
-def choose(module: PretrainingModule, layers: str) -> tuple[str, ...]:
-    """Returns the representations that `layers` asks for, in the order of `available`.
+def select_representations(module: PretrainingModule, layers: str) -> tuple[str, ...]:
+    """Returns the names of the representations in `layers`, in the order of `available_representations`.
 
     Args:
         module: The model.
@@ -59,20 +59,20 @@ def choose(module: PretrainingModule, layers: str) -> tuple[str, ...]:
     so that one list of layers evaluates every trial of a sweep over quantizers.
 
     Raises:
-        ValueError: It asks for nothing, or for something that the model does not have.
+        ValueError: `layers` is empty, or names something that the model does not have.
     """
-    known = available(module)
+    known = available_representations(module)
     if layers.strip() == ALL:
         return known
-    rule = f"`layers` must be {ALL} or some of {_short(known)}, with commas between, but"
-    wanted = set()
+    rule = f"`layers` must be {ALL} or some of {_join_names(known)}, separated by commas, but"
+    requested = set()
     for name in filter(None, (part.strip() for part in layers.split(","))):
         full = layer_name(int(name)) if name.lstrip("-").isdecimal() else name
         if full not in (*known, QUANTIZED, CODES):
             raise ValueError(f"{rule} has {name}.")
-        wanted.add(full)
-    missing = [name for name in (QUANTIZED, CODES) if name in wanted and name not in known]
-    if wanted and wanted.issubset(missing):
+        requested.add(full)
+    missing = [name for name in (QUANTIZED, CODES) if name in requested and name not in known]
+    if requested and requested.issubset(missing):
         raise ValueError(f"{rule} has {missing[0]}: {type(module.quantizer).__name__} has no codebooks.")
     if missing:
         warnings.warn(
@@ -81,18 +81,18 @@ def choose(module: PretrainingModule, layers: str) -> tuple[str, ...]:
             category=W2VLabWarning,
             stacklevel=2,
         )
-    if not wanted:
+    if not requested:
         raise ValueError(f"{rule} is empty.")
-    return tuple(name for name in known if name in wanted)
+    return tuple(name for name in known if name in requested)
 
 
-def _short(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return ", ".join(name.removeprefix(_LAYER) for name in names)
 
 
 @contextmanager
 def recorded_layers(context: ContextNetwork, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Has the layers that are asked for leave their outputs `(B, T, D)` in the mapping that it yields."""
+    """Registers forward hooks that store the outputs `(B, T, D)` of the named layers in the mapping that it yields."""
     layers = layer_modules(context)
     outputs: dict[str, Tensor] = {}
 
@@ -100,14 +100,14 @@ def recorded_layers(context: ContextNetwork, names: Sequence[str]) -> Iterator[d
         for number, layer in enumerate(layers, start=1):
             if (name := layer_name(number)) in names:
 
-                def after(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
+                def store_output(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
                     outputs[name] = output
 
-                stack.callback(layer.register_forward_hook(after).remove)
+                stack.callback(layer.register_forward_hook(store_output).remove)
         if layers and (name := layer_name(0)) in names:
 
-            def before(layer: nn.Module, args: Any, name: str = name) -> None:
+            def store_input(layer: nn.Module, args: Any, name: str = name) -> None:
                 outputs[name] = args[0]
 
-            stack.callback(layers[0].register_forward_pre_hook(before).remove)
+            stack.callback(layers[0].register_forward_pre_hook(store_input).remove)
         yield outputs

@@ -1,4 +1,4 @@
-"""One set of features through all measurements: a single pass over the audio, of which each keeps what it needs."""
+"""Computes all measurements of one feature extractor, with a single pass over the audio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.evaluation.abx import AbxTask, Item
-from w2vlab.evaluation.abx_errors import AbxErrors, measure
+from w2vlab.evaluation.abx_errors import AbxErrors, measure_abx
 from w2vlab.evaluation.corpus import SHIFT_SECONDS, EvaluationCorpus
 from w2vlab.evaluation.extraction import Extractor, Features, as_vectors, read_batches
 from w2vlab.evaluation.frame_store import FrameStore
@@ -24,14 +24,14 @@ Advance = Callable[[float], None]
 
 
 class Reporter(Protocol):
-    """Is told what is going on."""
+    """Shows the progress of an evaluation."""
 
     def stage(self, name: str, total: float) -> AbstractContextManager[Advance]:
-        """Begins a stage of `total` steps, and yields what is told of each step that is done."""
+        """Begins a stage of `total` steps, and yields a function to call with the number of completed steps."""
 
 
-class Silent:
-    """Tells nobody."""
+class NoProgress:
+    """Shows no progress."""
 
     @contextmanager
     def stage(self, name: str, total: float) -> Iterator[Advance]:
@@ -39,14 +39,14 @@ class Silent:
         yield lambda steps: None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to measure.
+    """Settings of an evaluation.
 
     Attributes:
-        batch_seconds: Most audio in a batch, in seconds, padding counted.
-        device: Where probes are fitted and distances computed.
-        codebook_size: Entries V of the codebooks; 0 without codes.
+        batch_seconds: Maximum audio in a batch, in seconds, including padding.
+        device: Device on which probes are fitted and distances are computed.
+        codebook_size: Entries V of a codebook; 0 without codes.
     """
 
     batch_seconds: Seconds = 40.0
@@ -55,15 +55,15 @@ class Settings:
 
 
 @dataclass(kw_only=True)
-class Measured:
-    """What one representation came to.
+class RepresentationResult:
+    """Results of one representation.
 
     Attributes:
-        name: Of the representation.
-        dim: Its width.
-        probe: The phone probe.
-        shifted: The same where each frame lies 0.3 s behind its phone: what is known without hearing it.
-        abx: Errors of each task, by `within` or `across`.
+        name: Name of the representation.
+        dim: Its width D.
+        probe: Result of the phone probe.
+        shifted: The same with frames 0.3 s after their phones, as a control: the accuracy from the context alone.
+        abx: Errors of each ABX task, by `within` or `across`.
     """
 
     name: str
@@ -75,32 +75,40 @@ class Measured:
 
 @dataclass(kw_only=True)
 class SourceResult:
-    """What a model, or a control, came to.
+    """Results of a model or a control.
 
     Attributes:
-        name: Of what gave the features.
-        representations: Each of them.
-        units: Of its codes; empty where it has none.
+        name: Name of the model or control.
+        representations: Results of each representation.
+        units: Results of its codes; empty without codes.
         unit_data: Codes and phones of the test utterances; None without codes.
-        frames_per_second: Of its features.
+        frames_per_second: Frame rate of the features in Hz.
     """
 
     name: str
-    representations: list[Measured]
+    representations: list[RepresentationResult]
     units: list[UnitQuality]
     unit_data: UnitData | None
     frames_per_second: float
 
 
-@dataclass(kw_only=True)
-class _Kept:
-    """What is left of the features when the audio is done with."""
+@dataclass
+class _Collected:
+    """Features that are collected in the pass over the audio.
 
-    examples: dict[tuple[str, str], Examples]  # by "train" or "test" or those shifted, and representation
-    whole: FrameStore  # of utterances with items of ABX
-    codes: dict[str, Tensor]
-    phones: dict[str, Tensor]
-    dims: dict[str, int]
+    Attributes:
+        examples: Examples of the probes, by part (`train`, `test`, `shifted train`, `shifted test`) and representation.
+        frames: All frames of utterances that ABX items come from.
+        codes: Codes of each test utterance, `(T, G)`.
+        phones: Phone of each frame of each test utterance, `(T,)`.
+        dims: Width of each representation.
+    """
+
+    examples: dict[tuple[str, str], Examples] = field(default_factory=dict)
+    frames: FrameStore = field(default_factory=FrameStore)
+    codes: dict[str, Tensor] = field(default_factory=dict)
+    phones: dict[str, Tensor] = field(default_factory=dict)
+    dims: dict[str, int] = field(default_factory=dict)
 
 
 def measure_source(
@@ -114,116 +122,125 @@ def measure_source(
     compared: Sequence[str] | None = None,
     with_shifted: bool = True,
 ) -> SourceResult:
-    """Measures everything that `extractor` gives.
+    """Computes all measurements of the features of `extractor`.
 
     Args:
-        name: What to call it.
-        extractor: Gives the features.
-        corpus: The utterances, with phones or without.
+        name: Name of the source, for progress and results.
+        extractor: Computes the features.
+        corpus: The utterances, with or without phones.
         tasks: ABX tasks on them.
-        settings: How.
-        reporter: Is told of the stages.
+        settings: The settings.
+        reporter: Shows progress; None shows none.
         probed: Representations with a phone probe; None for all.
-        compared: Representations under ABX; None for all.
-        with_shifted: Whether probes have a control of shifted labels beside them.
+        compared: Representations with ABX; None for all.
+        with_shifted: Whether probes have a control with shifted frames.
 
     Raises:
-        ValueError: Audio of the evaluation cannot be read.
+        ValueError: Audio cannot be read.
     """
-    reporter = reporter or Silent()
-    kept = _extract(name, extractor, corpus, tasks, settings, reporter)
-    measured = {key: Measured(name=key, dim=dim) for key, dim in kept.dims.items()}
+    reporter = reporter or NoProgress()
+    collected = _collect_features(name, extractor, corpus, tasks, settings, reporter)
+    results = {key: RepresentationResult(name=key, dim=dim) for key, dim in collected.dims.items()}
     if corpus.alignments:
-        chosen = [key for key in measured if probed is None or key in probed]
+        chosen = [key for key in results if probed is None or key in probed]
         with reporter.stage(f"{name}: phone probes", len(chosen)) as advance:
             for key in chosen:
-                measured[key].probe = _probe(kept, key, "", corpus, settings)
+                results[key].probe = _run_probe(collected, key, "", corpus, settings)
                 if with_shifted:
-                    measured[key].shifted = _probe(kept, key, "shifted ", corpus, settings)
+                    results[key].shifted = _run_probe(collected, key, "shifted ", corpus, settings)
                 advance(1)
     for task in tasks:
-        chosen = [key for key in measured if compared is None or key in compared]
+        chosen = [key for key in results if compared is None or key in compared]
         cells = len(task.cells) * len(chosen)
         with reporter.stage(f"{name}: ABX {task.speakers} speakers (cells)", cells) as advance:
             for key in chosen:
-                measured[key].abx[task.speakers] = _abx(kept, key, extractor, task, settings, advance)
+                results[key].abx[task.speakers] = _run_abx(collected, key, extractor, task, settings, advance)
     data, units = None, []
-    if kept.codes:
+    if collected.codes:
         data = UnitData(
-            codes=kept.codes, phones=kept.phones, codebook_size=settings.codebook_size, num_phones=len(corpus.phones)
+            codes=collected.codes,
+            phones=collected.phones,
+            codebook_size=settings.codebook_size,
+            num_phones=len(corpus.phones),
         )
         units = measure_units(data, extractor.grid.frames_per_second)
     return SourceResult(
         name=name,
-        representations=list(measured.values()),
+        representations=list(results.values()),
         units=units,
         unit_data=data,
         frames_per_second=extractor.grid.frames_per_second,
     )
 
 
-def _extract(
+def _collect_features(
     name: str,
     extractor: Extractor,
     corpus: EvaluationCorpus,
     tasks: Sequence[AbxTask],
     settings: Settings,
     reporter: Reporter,
-) -> _Kept:
-    kept = _Kept(examples={}, whole=FrameStore(), codes={}, phones={}, dims={})
+) -> _Collected:
+    collected = _Collected()
     compared = {item.utterance for task in tasks for item in task.items}
     train, test = set(corpus.split.train), set(corpus.split.test)
-    wanted = sorted((train if corpus.alignments else set()) | test | compared)
-    seen = set()
-    with reporter.stage(f"{name}: features (s of audio)", corpus.seconds(wanted)) as advance:
-        for batch, seconds in read_batches(corpus.some(wanted), settings.batch_seconds):
+    needed = sorted((train if corpus.alignments else set()) | test | compared)
+    read = set()
+    size = settings.codebook_size
+    with reporter.stage(f"{name}: features (s of audio)", corpus.seconds(needed)) as advance:
+        for batch, seconds in read_batches(corpus.select(needed), settings.batch_seconds):
             for utterance, features in extractor(batch):
-                seen.add(utterance)
-                kept.dims = {key: as_vectors(f[:1], settings.codebook_size).shape[1] for key, f in features.items()}
+                read.add(utterance)
+                collected.dims = {key: as_vectors(frames[:1], size).shape[1] for key, frames in features.items()}
                 if utterance in train | test and corpus.alignments:
-                    _keep_rows(kept, "train" if utterance in train else "test", utterance, features, extractor, corpus)
+                    part = "train" if utterance in train else "test"
+                    _add_examples(collected, part, utterance, features, extractor, corpus)
                 if utterance in test and CODES in features:
-                    _keep_codes(kept, utterance, features[CODES], extractor, corpus)
+                    _add_codes(collected, utterance, features[CODES], extractor, corpus)
                 if utterance in compared:
-                    kept.whole.add(utterance, features)
+                    collected.frames.add(utterance, features)
             advance(seconds)
-    if missing := sorted(set(wanted) - seen):
+    if missing := sorted(set(needed) - read):
         raise ValueError(
             f"`corpus` must have all of its utterances on disk, but {len(missing)} cannot be read: {missing[0]}, …"
         )
-    return kept
+    return collected
 
 
-def _keep_rows(
-    kept: _Kept, side: str, utterance: str, features: Features, extractor: Extractor, corpus: EvaluationCorpus
+def _add_examples(
+    collected: _Collected, part: str, utterance: str, features: Features, extractor: Extractor, corpus: EvaluationCorpus
 ) -> None:
     num_frames = len(next(iter(features.values())))
     alignment = corpus.alignments[utterance]
     for kind, shift in (("", 0.0), ("shifted ", SHIFT_SECONDS)):
         rows = phone_rows(alignment, corpus.phones, extractor.grid, num_frames, shift)
         for key, frames in features.items():
-            examples = kept.examples.setdefault((kind + side, key), Examples())
+            examples = collected.examples.setdefault((kind + part, key), Examples())
             examples.features[utterance] = frames[rows.frames]
             examples.labels[utterance] = rows.labels
 
 
-def _keep_codes(kept: _Kept, utterance: str, codes: Tensor, extractor: Extractor, corpus: EvaluationCorpus) -> None:
-    kept.codes[utterance] = codes
+def _add_codes(
+    collected: _Collected, utterance: str, codes: Tensor, extractor: Extractor, corpus: EvaluationCorpus
+) -> None:
+    collected.codes[utterance] = codes
     if (alignment := corpus.alignments.get(utterance)) is not None:
-        kept.phones[utterance] = frame_phones(alignment, corpus.phones, extractor.grid, len(codes))
+        collected.phones[utterance] = frame_phones(alignment, corpus.phones, extractor.grid, len(codes))
 
 
-def _probe(kept: _Kept, key: str, kind: str, corpus: EvaluationCorpus, settings: Settings) -> ProbeResult:
+def _run_probe(collected: _Collected, key: str, kind: str, corpus: EvaluationCorpus, settings: Settings) -> ProbeResult:
     train, test = (
         Examples({n: as_vectors(f, settings.codebook_size) for n, f in examples.features.items()}, examples.labels)
-        for examples in (kept.examples[kind + "train", key], kept.examples[kind + "test", key])
+        for examples in (collected.examples[kind + "train", key], collected.examples[kind + "test", key])
     )
     return run_probe(train, test, len(corpus.phones), settings.device)
 
 
-def _abx(kept: _Kept, key: str, extractor: Extractor, task: AbxTask, settings: Settings, advance: Advance) -> AbxErrors:
-    def frames(item: Item) -> Tensor:
-        whole = kept.whole.get(item.utterance, key)
-        return as_vectors(whole[extractor.grid.between(item.start, item.end, len(whole))], settings.codebook_size)
+def _run_abx(
+    collected: _Collected, key: str, extractor: Extractor, task: AbxTask, settings: Settings, advance: Advance
+) -> AbxErrors:
+    def item_frames(item: Item) -> Tensor:
+        frames = collected.frames.get(item.utterance, key)
+        return as_vectors(frames[extractor.grid.between(item.start, item.end, len(frames))], settings.codebook_size)
 
-    return measure(task, frames, torch.device(settings.device), advance)
+    return measure_abx(task, item_frames, torch.device(settings.device), advance)

@@ -1,4 +1,4 @@
-"""Cepstra: what was known of speech before anything was learned from it, and the control of every measurement."""
+"""MFCCs, the control of all measurements: features that are not learned."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from w2vlab.types import SAMPLE_RATE, AudioBatch
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
 NEIGHBOUR_FRAMES = 2
-"""Of 10 ms: a stacked frame has what lies 20 ms before and behind it beside it."""
+"""A stacked frame is concatenated with the frames this many frames (of 10 ms) before and after it."""
 
 
 class MfccFeatures:
-    """Mel cepstra, 100 a second.
+    """Mel-frequency cepstral coefficients at 100 Hz.
 
-    `mfcc` has them as they are, for ABX, which looks at sequences. `mfcc_stacked` has them with their first
-    differences, and each frame beside those 20 ms before and behind it, for a linear probe, which sees nothing else.
+    `mfcc` has the coefficients alone, for ABX, which compares sequences. `mfcc_stacked` has the coefficients and their
+    deltas, concatenated with those 20 ms before and after, for a linear probe, which has no other context.
 
     Args:
-        num_coefficients: Cepstra, the zeroth included.
+        num_coefficients: Number of coefficients, including the zeroth.
     """
 
-    grid = FrameGrid(HOP_SAMPLES, 0)  # windows are centred on their frame
+    grid = FrameGrid(HOP_SAMPLES, 0)  # windows are centred on their frames
     names: tuple[str, ...] = ("mfcc", "mfcc_stacked")
 
     def __init__(self, num_coefficients: int = 13) -> None:
-        from torchaudio.functional import compute_deltas  # only who measures cepstra needs torchaudio
+        from torchaudio.functional import compute_deltas  # imported here, because only MFCCs need torchaudio
         from torchaudio.transforms import MFCC
 
         self._deltas = compute_deltas
@@ -43,12 +43,12 @@ class MfccFeatures:
     def __call__(self, batch: AudioBatch) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Yields the id and the features `(T, D)` of each utterance."""
         for name, samples, waveform in zip(batch.ids, batch.num_samples, batch.waveform, strict=True):
-            cepstra = self._transform(waveform[:samples])  # (D, T)
-            with_differences = torch.cat([cepstra, self._deltas(cepstra)]).T  # (T, 2 D)
-            yield name, {"mfcc": cepstra.T, "mfcc_stacked": _stacked(with_differences)}
+            mfcc = self._transform(waveform[:samples])  # (D, T)
+            with_deltas = torch.cat([mfcc, self._deltas(mfcc)]).T  # (T, 2 D)
+            yield name, {"mfcc": mfcc.T, "mfcc_stacked": _stack_neighbours(with_deltas)}
 
 
-def _stacked(features: Tensor) -> Tensor:
-    places = torch.arange(len(features))
-    shifted = (features[(places + by).clamp(0, len(features) - 1)] for by in (-NEIGHBOUR_FRAMES, 0, NEIGHBOUR_FRAMES))
-    return torch.cat(list(shifted), dim=1)
+def _stack_neighbours(features: Tensor) -> Tensor:
+    frames = torch.arange(len(features))
+    shifts = (-NEIGHBOUR_FRAMES, 0, NEIGHBOUR_FRAMES)
+    return torch.cat([features[(frames + shift).clamp(0, len(features) - 1)] for shift in shifts], dim=1)

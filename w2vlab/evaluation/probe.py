@@ -1,4 +1,4 @@
-"""The phone probe: how well a linear classifier names the phone in whose middle a frame lies."""
+"""The phone probe: accuracy of a linear classifier that predicts the phone from the frame in its middle."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from w2vlab.functional.logistic import Logistic, fit_logistic
 from w2vlab.types import Seconds
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""Strengths of the regularisation that are tried, from the strongest."""
+"""Strengths of the regularisation that are tried, in descending order."""
 
 VALIDATION_SHARE = 0.2
-"""Of the utterances to learn from, those on which the strength is chosen."""
+"""Fraction of the training utterances on which the strength of the regularisation is chosen."""
 
 
 _TOLERANCE, _TOLERANCE_OF_CHOICE = 3e-4, 1e-3
-"""Gradients at which a fit is done: with a third of them accuracies move by 0.1 to 0.2 points, in twice the time."""
+"""Largest gradient at which a fit ends; a third of it changes accuracies by 0.1 to 0.2 points, in twice the time."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """One frame for each phone that was spoken.
+class PhoneFrames:
+    """One frame for each phone of an utterance.
 
     Attributes:
-        frames: Which frame of the utterance, int64 of shape `(N,)`.
-        labels: Which phone, int64 of shape `(N,)`.
+        frames: Indices of the frames, int64 of shape `(N,)`.
+        labels: Labels of the phones, int64 of shape `(N,)`.
     """
 
     frames: Tensor
@@ -42,56 +42,56 @@ class Rows:
 
 def phone_rows(
     alignment: Alignment, phones: Sequence[str], grid: FrameGrid, num_frames: int, shift: Seconds = 0.0
-) -> Rows:
+) -> PhoneFrames:
     """Returns the frame nearest to the middle of each phone of an utterance.
 
     Args:
-        alignment: The phones.
-        phones: All names, in the order of their labels.
-        grid: Where the frames lie.
-        num_frames: Frames of the utterance.
-        shift: How much later the frame lies than the middle of the phone; phones for which that is behind the last
-            label are left out.
+        alignment: The phone alignment of the utterance.
+        phones: All phone names, in the order of their labels.
+        grid: Positions of the frames in time.
+        num_frames: Number of frames of the utterance.
+        shift: Time in seconds from the middle of the phone to the frame; phones whose frame would be after the last
+            phone are left out.
     """
     number = {phone: index for index, phone in enumerate(phones)}
     times: npt.NDArray[np.float64] = alignment.centres + shift
     inside = times < alignment.ends[-1]
     labels = np.array([number[phone] for phone in alignment.phones], dtype=np.int64)[inside]
-    return Rows(torch.from_numpy(grid.nearest(times[inside], num_frames)), torch.from_numpy(labels))
+    return PhoneFrames(torch.from_numpy(grid.nearest(times[inside], num_frames)), torch.from_numpy(labels))
 
 
 @dataclass
 class Examples:
-    """What a probe is fitted to or measured on.
+    """Examples to fit a probe to or to test it on.
 
     Attributes:
-        features: The rows `(N, D)` of each utterance, by its id.
-        labels: The phone of each row, `(N,)`.
+        features: Features `(N, D)` of each utterance, by its id.
+        labels: Phone labels `(N,)` of each utterance, by its id.
     """
 
     features: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
 
-    def some(self, ids: Sequence[str]) -> Examples:
-        """Returns the examples of `ids` alone."""
-        wanted = [name for name in ids if name in self.features]
-        return Examples({n: self.features[n] for n in wanted}, {n: self.labels[n] for n in wanted})
+    def select(self, ids: Sequence[str]) -> Examples:
+        """Returns the examples of `ids`."""
+        present = [name for name in ids if name in self.features]
+        return Examples({n: self.features[n] for n in present}, {n: self.labels[n] for n in present})
 
     def stacked(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns everything as two tensors."""
+        """Returns the features and the labels of all utterances."""
         features, labels = torch.cat(list(self.features.values())), torch.cat(list(self.labels.values()))
         return features.to(device), labels.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What a probe came to.
+    """Result of a probe.
 
     Attributes:
-        correct: Phones named right in each test utterance, by its id.
-        total: Phones in each test utterance.
-        majority: Accuracy of naming the most frequent phone of the training each time.
-        penalty: The strength of the regularisation that was chosen.
+        correct: Number of correctly classified phones of each test utterance, by its id.
+        total: Number of phones of each test utterance, by its id.
+        majority: Accuracy of always predicting the most frequent phone of the training utterances.
+        penalty: Strength of the regularisation that was chosen.
     """
 
     correct: Mapping[str, int]
@@ -101,7 +101,7 @@ class ProbeResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of phones named right, in [0, 1]."""
+        """Fraction of correctly classified phones, in [0, 1]."""
         return sum(self.correct.values()) / sum(self.total.values())
 
 
@@ -112,17 +112,18 @@ def run_probe(
     device: torch.device | str = "cpu",
     penalties: Sequence[float] = PENALTIES,
 ) -> ProbeResult:
-    """Fits a multinomial logistic regression, and names the phones of the test utterances.
+    """Fits a multinomial logistic regression to the training examples, and tests it on the others.
 
-    Features are standardised by those it is fitted to. The regularisation is made weaker for as long as that helps on a
-    fifth of the training utterances, fitted to the rest; the test has no part in that. Nothing is drawn.
+    Features are standardised with the statistics of the training examples. The regularisation is weakened as long as
+    the accuracy on a fifth of the training utterances increases, with a fit to the rest of them; test utterances do not
+    affect the choice. The result is deterministic.
 
     Args:
-        train: Examples of the utterances to learn from.
-        test: Examples of others. A phone that was not there to be learned counts as wrong.
-        num_phones: Names P.
-        device: Where to compute.
-        penalties: Strengths to try, from the strongest; `functional.logistic.fit_logistic` says of what.
+        train: Examples of the training utterances.
+        test: Examples of the test utterances. Phones that are not in the training examples count as errors.
+        num_phones: Number P of phones.
+        device: Device of the fit.
+        penalties: Strengths of the regularisation to try, in descending order; see `functional.logistic.fit_logistic`.
     """
     device = torch.device(device)
     penalty = penalties[0] if len(penalties) == 1 else _best_penalty(train, num_phones, device, penalties)
@@ -138,16 +139,16 @@ def run_probe(
 
 
 def held_out_split(train: Examples) -> tuple[Examples, Examples]:
-    """Returns the training utterances on which choices are made, and the rest to fit to; both the same where it is one.
+    """Splits training examples into held-out ones, for choices of hyper-parameters, and the rest.
 
-    The test has no part in such choices.
+    Both parts are all examples if there is only one utterance.
     """
+    # Ordering by the hash that chose the test utterances is unbiased, because it does not depend on the audio.
     ordered = sorted(train.features, key=held_out_position)
     if len(ordered) < 2:
         return train, train
-    # The hash chose these utterances too; its order says nothing about what is in them.
     size = max(1, round(VALIDATION_SHARE * len(ordered)))
-    return train.some(ordered[:size]), train.some(ordered[size:])
+    return train.select(ordered[:size]), train.select(ordered[size:])
 
 
 def _best_penalty(train: Examples, num_phones: int, device: torch.device, penalties: Sequence[float]) -> float:
@@ -162,6 +163,6 @@ def _best_penalty(train: Examples, num_phones: int, device: torch.device, penalt
         model = fit_logistic(rows, labels, num_phones, penalty, start=model, tolerance=_TOLERANCE_OF_CHOICE)
         correct = int((model.predict(held_out) == expected).sum())
         if correct <= best_correct:
-            break  # it only gets worse from here, and weaker penalties take the longest
+            break  # weaker penalties are not better, and their fits take the longest
         best, best_correct = penalty, correct
     return best

@@ -1,4 +1,4 @@
-"""An evaluation as rows of a table and as plain data."""
+"""Converts an evaluation to table rows and to JSON data."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from w2vlab.data.held_out import Split
+from w2vlab.data.held_out import EvaluationSplit
 from w2vlab.evaluation.abx import AbxTask
 from w2vlab.evaluation.abx_errors import AbxErrors
 from w2vlab.evaluation.evaluate import Evaluation
-from w2vlab.evaluation.measure import Measured, SourceResult
+from w2vlab.evaluation.measure import RepresentationResult, SourceResult
 from w2vlab.evaluation.probe import ProbeResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One representation beside its controls; None where something was not measured.
+    """Results of one representation and its controls; None for results that were not measured.
 
     Attributes:
-        name: Of the representation.
-        dim: Its width.
-        accuracy: Of the phone probe, in [0, 1].
-        accuracy_shifted: The same 0.3 s behind the phone.
-        accuracy_random: The same of the network before training.
-        abx: Error by `within` or `across`, in [0, 1].
-        abx_random: The same of the network before training.
+        name: Name of the representation.
+        dim: Its width D.
+        accuracy: Accuracy of the phone probe, in [0, 1].
+        accuracy_shifted: Accuracy with frames 0.3 s after the phones.
+        accuracy_random: Accuracy of the network with random weights.
+        abx: ABX error by `within` or `across`, in [0, 1].
+        abx_random: ABX error of the network with random weights.
     """
 
     name: str
@@ -38,33 +38,33 @@ class Row:
 
 
 def table_rows(evaluation: Evaluation) -> list[Row]:
-    """Returns the rows of the model's representations and, last, of cepstra."""
+    """Returns the rows of the model's representations, and a last one of MFCCs."""
     controls = {m.name: m for m in evaluation.random.representations} if evaluation.random else {}
-    rows = [_row(evaluation, measured, controls.get(measured.name)) for measured in evaluation.model.representations]
+    rows = [_make_row(result, controls.get(result.name)) for result in evaluation.model.representations]
     if evaluation.mfcc is not None:
-        found = evaluation.mfcc.representations
-        joined = Measured(
+        results = evaluation.mfcc.representations
+        joined = RepresentationResult(
             name="MFCC (control)",
-            dim=max(m.dim for m in found),
-            probe=next((m.probe for m in found if m.probe), None),
-            shifted=next((m.shifted for m in found if m.shifted), None),
-            abx=next((m.abx for m in found if m.abx), {}),
+            dim=max(m.dim for m in results),
+            probe=next((m.probe for m in results if m.probe), None),
+            shifted=next((m.shifted for m in results if m.shifted), None),
+            abx=next((m.abx for m in results if m.abx), {}),
         )
-        rows.append(_row(evaluation, joined, None))
+        rows.append(_make_row(joined, None))
     return rows
 
 
-def _row(evaluation: Evaluation, measured: Measured, control: Measured | None) -> Row:
-    def means(found: dict[str, AbxErrors]) -> dict[str, float]:
-        return {name: errors.value for name, errors in found.items()}
+def _make_row(result: RepresentationResult, control: RepresentationResult | None) -> Row:
+    def means(errors_by_task: dict[str, AbxErrors]) -> dict[str, float]:
+        return {name: errors.value for name, errors in errors_by_task.items()}
 
     return Row(
-        name=measured.name,
-        dim=measured.dim,
-        accuracy=_accuracy(measured.probe),
-        accuracy_shifted=_accuracy(measured.shifted),
+        name=result.name,
+        dim=result.dim,
+        accuracy=_accuracy(result.probe),
+        accuracy_shifted=_accuracy(result.shifted),
         accuracy_random=_accuracy(control.probe) if control else None,
-        abx=means(measured.abx),
+        abx=means(result.abx),
         abx_random=means(control.abx) if control else {},
     )
 
@@ -74,12 +74,12 @@ def _accuracy(probe: ProbeResult | None) -> float | None:
 
 
 def majority(evaluation: Evaluation) -> float | None:
-    """Returns the accuracy of naming the most frequent phone each time; None without phones."""
+    """Returns the accuracy of always predicting the most frequent phone; None without phones."""
     return next((m.probe.majority for m in evaluation.model.representations if m.probe), None)
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns everything as plain data that is valid JSON, with what each utterance and cell gave."""
+    """Returns all results as data for valid JSON, including those of each utterance and cell."""
     corpus = evaluation.corpus
     content = {
         "corpus": {
@@ -95,12 +95,12 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "abx": {task.speakers: _task(task) for task in evaluation.tasks},
         "seconds": evaluation.seconds,
     }
-    plain: dict[str, Any] = _plain(content)
+    plain: dict[str, Any] = _to_json(content)
     return plain
 
 
-def as_plain_split(split: Split) -> dict[str, Any]:
-    """Returns a split as `--split FILE` takes it."""
+def as_plain_split(split: EvaluationSplit) -> dict[str, Any]:
+    """Returns a split in the format of `--split FILE`."""
     return {"rule": split.rule, "train": list(split.train), "test": list(split.test)}
 
 
@@ -127,11 +127,11 @@ def _task(task: AbxTask) -> dict[str, Any]:
     return {"num_possible": task.num_possible, "cells": cells}
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_to_json(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None  # JSON has neither NaN nor infinity
     return value

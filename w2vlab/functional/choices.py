@@ -1,4 +1,4 @@
-"""Checking options that are one of a few words."""
+"""Checks options of a `Literal` type."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any, get_args
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuses a word that is none of a `Literal` type's: from Python, nothing else would look at it.
+    """Checks that a value is one of a `Literal` type's; Python does not check annotations itself.
 
     Args:
-        name: The option, as the user typed it.
+        name: Name of the option, as users type it.
         value: Its value.
         choices: The `Literal` type of the option.
 
     Raises:
-        ValueError: The value is none of them.
+        ValueError: The value is not one of the choices.
     """
-    words = get_args(choices)
-    if value not in words:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, words))}, but is {value}.")
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, but is {value}.")

@@ -1,6 +1,6 @@
-"""What sequences of codes tell about codebooks: which entries live, which come together, how they follow each other.
+"""Statistics of code sequences: usage of entries, joint perplexity of codebooks, entropy of successive codes.
 
-Everything here is on the host and counts codes as they are; a sequence is the codes `(T, G)` of one utterance.
+All tensors are on the host; a sequence is the codes `(T, G)` of one utterance.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ def usage_counts(sequences: Sequence[Tensor], codebook_size: int) -> Tensor:
 
 
 def joint_perplexity(sequences: Sequence[Tensor]) -> float:
-    """Returns how many combinations of codes are used, in effect: the exponential of the entropy of the tuples.
+    """Returns the perplexity of the tuples of codes of all G codebooks: the exponential of their entropy.
 
-    A frame's tuple is its codes in all G codebooks, so this lies between the largest perplexity of a codebook (the
-    others follow from it) and the product of all of them (they are independent), and is at most the number of frames.
+    It is between the largest perplexity of a codebook (if that one determines the others) and the product of all
+    perplexities (if the codebooks are independent), and at most the number of frames.
     """
     _, counts = torch.unique(torch.cat(list(sequences)), dim=0, return_counts=True)
     return math.exp(_entropy(counts))
 
 
 def next_code_entropy(sequences: Sequence[Tensor], codebook_size: int) -> list[float]:
-    """Returns how much is not known of the next code when this one is, in bits a frame, for each codebook.
+    """Returns the conditional entropy of the next code given the current one, in bits per frame, for each codebook.
 
-    This is Shannon's F_2, `H(this, next) - H(this)`, over all pairs of neighbouring frames of an utterance, with the
-    shares among these pairs as probabilities: 0 where each code has one successor, log2 V where codes follow each other
-    at random. It is too low where pairs are fewer than the V^2 that there may be.
+    This is Shannon's F_2, `H(current, next) - H(current)`, estimated from all pairs of successive frames of an
+    utterance: 0 if each code has only one successor, log2 V for independent and uniform codes. The estimate is too low
+    if there are fewer pairs than the V^2 possible ones.
 
     Args:
-        sequences: The codes `(T, G)` of each utterance.
+        sequences: Codes `(T, G)` of each utterance.
         codebook_size: Entries V of a codebook.
 
     Reference:
         Shannon 1951, Prediction and Entropy of Printed English, Equation 1.
     """
-    this = torch.cat([codes[:-1] for codes in sequences])  # (pairs, G)
-    pairs = this * codebook_size + torch.cat([codes[1:] for codes in sequences])
+    current = torch.cat([codes[:-1] for codes in sequences])  # (pairs, G)
+    pairs = current * codebook_size + torch.cat([codes[1:] for codes in sequences])
     return [
-        max(0.0, (_entropy(_occurrences(pairs[:, group])) - _entropy(_occurrences(this[:, group]))) / math.log(2))
-        for group in range(this.shape[1])
+        max(0.0, (_entropy(_occurrences(pairs[:, group])) - _entropy(_occurrences(current[:, group]))) / math.log(2))
+        for group in range(current.shape[1])
     ]
 
 
 def mean_run_length(sequences: Sequence[Tensor]) -> list[float]:
-    """Returns for how many frames a code lasts on average, for each codebook; a run ends with its utterance."""
+    """Returns the mean number of frames in a run of equal codes, for each codebook; runs end with their utterances."""
     num_frames = sum(len(codes) for codes in sequences)
     runs = sum(1 + (codes[1:] != codes[:-1]).sum(dim=0) for codes in sequences if len(codes))
     return [num_frames / int(count) for count in torch.as_tensor(runs)]
 
 
 def changed_share(before: Sequence[Tensor], now: Sequence[Tensor]) -> list[float]:
-    """Returns the share of frames that have another code than `before`, for each codebook."""
+    """Returns the fraction of frames whose code differs from that in `before`, for each codebook."""
     return (torch.cat(list(before)) != torch.cat(list(now))).float().mean(dim=0).tolist()
 
 
@@ -69,6 +69,6 @@ def _occurrences(codes: Tensor) -> Tensor:
 
 
 def _entropy(counts: Tensor) -> float:
-    """Returns the entropy of a distribution that is given by counts above 0, in nats; 0 of nothing."""
+    """Returns the entropy in nats of a distribution given by positive counts; 0 without counts."""
     shares = counts.double() / counts.sum()
     return float(-(shares * shares.log()).sum())

@@ -1,4 +1,4 @@
-"""How codebooks are searched, read and counted."""
+"""Codebook operations: nearest entries, lookup, counts of codes, perplexity."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from w2vlab.functional.precision import at_least_float32
 
 
 def check_codebooks(num_codebooks: int, codebook_size: int) -> None:
-    """Refuses numbers of codebooks and entries that quantize nothing.
+    """Checks the numbers of codebooks and entries.
 
     Raises:
-        ValueError: There is no codebook, or nothing to choose in one.
+        ValueError: There is no codebook, or fewer than two entries.
     """
     if num_codebooks < 1:
         raise ValueError(f"`num_codebooks` must be at least 1, but is {num_codebooks}.")
@@ -22,10 +22,10 @@ def check_codebooks(num_codebooks: int, codebook_size: int) -> None:
 
 
 def group_width(input_dim: int, num_codebooks: int) -> int:
-    """Returns the width of one codebook's share of latents that all codebooks split between them.
+    """Returns the width of each group of channels, if latents are split into one group for each codebook.
 
     Raises:
-        ValueError: They cannot be split evenly.
+        ValueError: The number of codebooks does not divide the width of the latents.
     """
     if input_dim % num_codebooks:
         raise ValueError(f"`num_codebooks` must divide the width of the latents ({input_dim}), but is {num_codebooks}.")
@@ -33,23 +33,23 @@ def group_width(input_dim: int, num_codebooks: int) -> int:
 
 
 def select_entries(one_hot: Tensor, entries: Tensor) -> Tensor:
-    """Reads codebook entries by (straight-through) one-hot vectors.
+    """Selects codebook entries by (straight-through) one-hot vectors.
 
-    The product carries gradient both ways: to the chosen entries, and through the one-hot vectors to whatever chose.
+    The product has gradients with respect to both the selected entries and the one-hot vectors.
 
     Args:
         one_hot: Shape `(…, G, V)`.
         entries: Shape `(G, V, d)`, or `(1, V, d)` for one codebook shared by all groups.
 
     Returns:
-        The chosen entries of all groups, concatenated, shape `(…, G * d)`.
+        The selected entries of all groups, concatenated, shape `(…, G * d)`.
     """
     entries = entries.expand(one_hot.shape[-2], -1, -1)
     return torch.einsum("...gv,gvd->...gd", one_hot, entries).flatten(-2)
 
 
 def lookup_entries(codes: Tensor, entries: Tensor) -> Tensor:
-    """Reads codebook entries by index: `codes` `(…, G)` from `entries` `(G or 1, V, d)` gives `(…, G * d)`."""
+    """Selects codebook entries by index: `codes` `(…, G)` from `entries` `(G or 1, V, d)` gives `(…, G * d)`."""
     groups = torch.arange(codes.shape[-1], device=codes.device) % entries.shape[0]
     return entries[groups, codes].flatten(-2)
 
@@ -57,10 +57,10 @@ def lookup_entries(codes: Tensor, entries: Tensor) -> Tensor:
 def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
     """Finds the entry with the smallest Euclidean distance.
 
-    The squared distance is expanded, so memory is `(…, G, V)`; subtracting directly would take d times that. Expanded,
-    it is a difference of large numbers where vectors and entries lie far from zero, so the mean entry is taken off
-    both first. Among entries that are equally near up to rounding, such as two that were placed at the same frame, it
-    is the first, whatever the order in which their coordinates were added up.
+    The squared distance is expanded into norms and a product, which takes memory `(…, G, V)` instead of d times that.
+    Far from zero the expansion is a difference of large numbers, so the mean entry is subtracted from vectors and
+    entries first. Of entries with equal distances up to rounding, such as two that were initialised with the same
+    frame, the first is chosen, so that the result does not depend on the order of summation.
 
     Args:
         vectors: Shape `(…, G, d)`.
@@ -84,7 +84,7 @@ def nearest_entries(vectors: Tensor, entries: Tensor) -> Tensor:
 
 
 def count_codes(codes: Tensor, codebook_size: int, padding_mask: Tensor | None = None) -> Tensor:
-    """Counts how often each entry was chosen.
+    """Counts how often each entry was selected.
 
     Args:
         codes: Shape `(B, N, G)`.
@@ -104,9 +104,9 @@ def count_codes(codes: Tensor, codebook_size: int, padding_mask: Tensor | None =
 def sum_by_code(
     vectors: Tensor, codes: Tensor, codebook_size: int, padding_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Counts and sums up the vectors that each entry was chosen for.
+    """Counts and sums the vectors that were assigned to each entry.
 
-    A product with one-hot vectors, because it gives the same sums at every run, as adding in place does not on a GPU.
+    It is a product with one-hot vectors, because `scatter_add_` on a GPU is not deterministic.
 
     Args:
         vectors: Shape `(B, N, G, d)`, in float32 or wider.
@@ -126,20 +126,20 @@ def sum_by_code(
 
 
 def sum_probabilities(probabilities: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-    """Sums soft assignments `(B, N, G, V)` over the frames that count, in float32 or wider: `(G, V)`."""
+    """Sums soft assignments `(B, N, G, V)` over frames that are not padding, in float32 or wider: `(G, V)`."""
     if padding_mask is not None:
         probabilities = probabilities * ~padding_mask[..., None, None]
     return at_least_float32(probabilities).sum(dim=(0, 1))
 
 
 def perplexity(distribution: Tensor) -> Tensor:
-    """Returns how many entries each codebook uses, in effect: the exponential of its entropy.
+    """Returns the perplexity of each codebook: the exponential of the entropy of its entries.
 
     Args:
         distribution: Probabilities of the entries, shape `(…, V)`.
 
     Returns:
-        Between 1 (a single entry) and V (all alike), shape `(…)`.
+        Between 1 (a single entry) and V (uniform), shape `(…)`.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Equation 4; the 1e-7 inside the logarithm is the released code's.

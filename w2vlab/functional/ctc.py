@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: the loss, what it can align, and the best path."""
+"""Connectionist temporal classification: the loss, alignable targets, and best-path decoding."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 
 def frames_needed(target: Sequence[int]) -> int:
-    """Returns the fewest frames that `target` can be aligned with: one a unit, and a blank between two alike."""
+    """Returns the fewest frames to align `target` with: one for each unit, and a blank between repeated units."""
     return len(target) + sum(first == second for first, second in pairwise(target))
 
 
 def ctc_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]], num_frames: Sequence[int]) -> Tensor:
-    """Returns the loss of each utterance, in nats, without gradient for those that cannot be aligned: `(B,)`.
+    """Computes the CTC loss of each utterance, in nats.
 
-    What cannot be aligned is known before anything is computed, and never enters; so a value that is not finite means
-    that the model's are not.
+    Utterances that cannot be aligned are left out before the loss is computed, so that the loss is infinite or NaN only
+    if the model's outputs are.
 
     Args:
-        log_probabilities: Shape `(B, T, V)`, the blank first.
-        targets: The units of each utterance, numbers in [1, V).
+        log_probabilities: Shape `(B, T, V)`, with the blank at index 0.
+        targets: Units of each utterance, integers in [1, V).
         num_frames: Frames of each utterance, B integers.
 
     Returns:
-        The negative logarithm of the probability of each target; 0 where `alignable` is False.
+        Negative log-probability of each target, shape `(B,)`; 0 without gradient if `alignable` is False.
 
     Reference:
         Graves et al. 2006, Connectionist Temporal Classification (ICML), Equation 8.
     """
     rows = [row for row, fits in enumerate(alignable(targets, num_frames)) if fits]
-    losses = 0.0 * log_probabilities[:, 0, 0]  # (B,), in the graph whatever fits
+    losses = 0.0 * log_probabilities[:, 0, 0]  # (B,), in the autograd graph even if no utterance can be aligned
     if not rows:
         return losses
     device = log_probabilities.device
@@ -52,7 +52,7 @@ def ctc_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]], num_fr
         padded[number, : lengths[number]] = torch.tensor(targets[row])
     chosen = torch.tensor(rows).to(device, non_blocking=True)
     with torch.autocast(device.type, enabled=False):
-        of_rows = torch.ctc_loss(  # which takes lengths from the host
+        of_rows = torch.ctc_loss(  # with lengths on the host, so that it does not synchronise
             at_least_float32(log_probabilities).index_select(0, chosen).transpose(0, 1),  # (T, B', V)
             padded.to(device, non_blocking=True),
             [num_frames[row] for row in rows],
@@ -64,15 +64,15 @@ def ctc_loss(log_probabilities: Tensor, targets: Sequence[Sequence[int]], num_fr
 
 
 def alignable(targets: Sequence[Sequence[int]], num_frames: Sequence[int]) -> tuple[bool, ...]:
-    """Tells which targets have a unit, and enough frames for all of theirs."""
+    """Returns for each target whether it has a unit and its utterance has enough frames."""
     return tuple(0 < frames_needed(target) <= frames for target, frames in zip(targets, num_frames, strict=True))
 
 
 def best_path(log_probabilities: Tensor, num_frames: Sequence[int]) -> list[list[int]]:
-    """Returns the units on the path of the most likely entry of each frame.
+    """Decodes greedily: collapses repeats of the most likely entry of each frame, and removes blanks.
 
     Args:
-        log_probabilities: Shape `(B, T, V)`, the blank first.
+        log_probabilities: Shape `(B, T, V)`, with the blank at index 0.
         num_frames: Frames of each utterance, B integers.
 
     Reference:

@@ -1,4 +1,4 @@
-"""Distances between sequences of vectors that may differ in tempo: dynamic time warping, of many pairs at once."""
+"""Dynamic time warping of many pairs of sequences at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from w2vlab.functional.precision import at_least_float32
 
 
 def angular_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Returns the angle between every two frames as a share of 180 degrees.
+    """Returns the angles between all pairs of frames, divided by 180 degrees.
 
-    A frame of zeros is at distance 1 from any other frame and at distance 0 from one of zeros.
+    A zero frame has distance 0 to another zero frame, and distance 1 to all other frames.
 
     Args:
         first: Frames, shape `(…, N, D)`.
@@ -30,27 +30,27 @@ def angular_distances(first: Tensor, second: Tensor) -> Tensor:
     first, second = at_least_float32(first), at_least_float32(second)
     cosine = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).mT  # (…, N, M)
     distance = torch.acos(cosine.clamp(-1, 1)) / math.pi
-    nothing = (first == 0).all(dim=-1)[..., :, None], (second == 0).all(dim=-1)[..., None, :]
-    distance = distance.masked_fill(nothing[0] ^ nothing[1], 1.0)
-    return distance.masked_fill(nothing[0] & nothing[1], 0.0)
+    first_zero, second_zero = (first == 0).all(dim=-1)[..., :, None], (second == 0).all(dim=-1)[..., None, :]
+    distance = distance.masked_fill(first_zero ^ second_zero, 1.0)
+    return distance.masked_fill(first_zero & second_zero, 0.0)
 
 
 def dtw(distances: Tensor, num_first: Sequence[int], num_second: Sequence[int]) -> Tensor:
-    """Returns the mean distance along the cheapest alignment of each of P pairs of sequences.
+    """Returns the mean distance along the best alignment of each of P pairs of sequences.
 
-    A path goes from the first frames of both to the last ones, by steps of one frame in one or both. The one with the
-    smallest sum is taken; of several, as one follows them back, the step in both before the one in the second, and that
-    before the one in the first. The sum is divided by the number of cells of that path.
+    An alignment path goes from the first frames of both sequences to their last ones, in steps of one frame in one or
+    both of them. The path with the smallest sum of distances is chosen; ties are resolved in backtracking, in the order
+    step in both, step in the second, step in the first. The sum is divided by the number of cells of the path.
 
-    All pairs go together, one anti-diagonal after another.
+    All pairs are computed together, one anti-diagonal after another.
 
     Args:
-        distances: Between the frames of each pair, shape `(P, N, M)`; what lies beyond a pair's lengths is not read.
+        distances: Distances between the frames of each pair, shape `(P, N, M)`; values beyond the lengths are ignored.
         num_first: Frames of the first sequence of each pair, P integers from 1 to N.
-        num_second: Frames of the second, P integers from 1 to M.
+        num_second: Frames of the second sequence of each pair, P integers from 1 to M.
 
     Returns:
-        Shape `(P,)`.
+        Mean distances, shape `(P,)`.
 
     Reference:
         Sakoe and Chiba 1978; normalised as in Schatz et al. 2013 and Libri-Light, arXiv:1912.07875.
@@ -58,12 +58,12 @@ def dtw(distances: Tensor, num_first: Sequence[int], num_second: Sequence[int]) 
     pairs, height, width = distances.shape
     device = distances.device
     last = torch.stack([torch.tensor(list(num_first)), torch.tensor(list(num_second))]).to(device) - 1  # (2, P)
-    ends = last.sum(dim=0)  # the anti-diagonal on which each pair is done
+    ends = last.sum(dim=0)  # the anti-diagonal of the last cell of each pair
     result = distances.new_zeros(pairs)
-    # Cell (i, d - i) of anti-diagonal d stands at place i + 1; place 0 is the border that no path enters.
+    # Cell (i, d - i) of anti-diagonal d has index i + 1; index 0 is a border of infinite cost.
     padded = distances.new_full((pairs, height + 1), math.inf)
-    before, twice = padded.clone(), padded.clone()  # costs on the last anti-diagonal and the one before it
-    steps, steps_twice = torch.ones_like(padded), torch.ones_like(padded)
+    before, twice = padded.clone(), padded.clone()  # costs on the previous anti-diagonal and the one before it
+    steps, steps_twice = torch.ones_like(padded), torch.ones_like(padded)  # cells of the paths to them
     rows = torch.arange(height, device=device)
     for diagonal in range(height + width - 1):
         first, stop = max(0, diagonal - width + 1), min(height, diagonal + 1)
@@ -83,7 +83,7 @@ def dtw(distances: Tensor, num_first: Sequence[int], num_second: Sequence[int]) 
             count[:, first + 1 : stop + 1] = taken + 1
         done = ends == diagonal
         if bool(done.any()):
-            places = last[0, done] + 1
-            result[done] = cost[done, places] / count[done, places]
+            cells = last[0, done] + 1
+            result[done] = cost[done, cells] / count[done, cells]
         twice, before, steps_twice, steps = before, cost, steps, count
     return result

@@ -1,4 +1,4 @@
-"""Changing which frames of an utterance are hidden, and putting utterances together."""
+"""Operations on sets of masked frames, and their collation into a mask."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from w2vlab.functional.spans import Frames
 from w2vlab.types import Mask
 
 
-def thin_out(frames: Frames, size: int, generator: np.random.Generator) -> Frames:
-    """Returns `size` of `frames` at random, in order; all of them, without a draw, if there are no more."""
+def subsample_frames(frames: Frames, size: int, generator: np.random.Generator) -> Frames:
+    """Returns a random subset of `size` of `frames`, in order; all frames, without using the generator, if fewer."""
     return np.sort(generator.choice(frames, size=size, replace=False)) if len(frames) > size else frames
 
 
-def fill_up(frames: Frames, size: int, num_frames: int, generator: np.random.Generator) -> Frames:
-    """Adds others of the `num_frames` frames at random up to `size`, but leaves at least one out."""
+def extend_frames(frames: Frames, size: int, num_frames: int, generator: np.random.Generator) -> Frames:
+    """Adds random other frames of the utterance up to `size` frames, but leaves at least one frame visible."""
     missing = min(size, num_frames - 1) - len(frames)
     if missing <= 0:
         return frames
@@ -26,21 +26,21 @@ def fill_up(frames: Frames, size: int, num_frames: int, generator: np.random.Gen
 
 
 def near_visible(frames: Frames, num_frames: int, reach: int) -> Frames:
-    """Returns those of the hidden `frames` that are at most `reach` frames away from one that is not hidden.
+    """Returns the masked `frames` that are at most `reach` frames away from a visible frame.
 
-    The ends of the utterance are no visible frames.
+    The ends of the utterance do not count as visible frames.
     """
     visible = np.setdiff1d(np.arange(num_frames), frames, assume_unique=True)
-    # Farther away than any frame, so that every hidden frame has one on either side.
+    # Sentinels beyond the reach, so that each masked frame has a visible one on both sides.
     visible = np.concatenate([[-num_frames], visible, [2 * num_frames]])
-    behind = np.searchsorted(visible, frames)
-    distance = np.minimum(frames - visible[behind - 1], visible[behind] - frames)
+    following = np.searchsorted(visible, frames)
+    distance = np.minimum(frames - visible[following - 1], visible[following] - frames)
     near: Frames = frames[distance <= reach]
     return near
 
 
 def make_mask(hidden: Sequence[Frames], targets: Sequence[Frames], num_frames: Sequence[int]) -> Mask:
-    """Puts the frames to hide and the frames to predict of each utterance together."""
+    """Collates the masked frames and the frames to predict of all utterances into a mask."""
     num_targets = tuple(len(row) for row in targets)
     indices = torch.zeros(len(targets), max(num_targets), dtype=torch.int64)  # (B, M)
     frames = torch.zeros(len(hidden), max(num_frames), dtype=torch.bool)  # (B, T)

@@ -1,4 +1,4 @@
-"""Identities whose gradient is not the identity's."""
+"""Identity functions with modified gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 def scale_gradient(value: Tensor, scale: float) -> Tensor:
-    """Returns `value` as it is and multiplies the gradient that flows back through it by `scale`."""
+    """Returns `value` unchanged, and multiplies its gradient in the backward pass by `scale`."""
     if scale == 1.0 or not value.requires_grad:  # TorchScript cannot save a function of autograd
         return value
     scaled: Tensor = _ScaleGradient.apply(value, scale)
@@ -29,9 +29,12 @@ def scale_gradient(value: Tensor, scale: float) -> Tensor:
 
 
 def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
-    """Returns exactly `value` and passes the gradient to `surrogate` unchanged (Bengio et al. 2013, arXiv:1308.3432).
+    """Returns `value`, with the gradient of `surrogate`: the straight-through estimator.
 
-    The bracket is exactly zero; `value - surrogate.detach() + surrogate`, as usually written, would round.
+    The term in brackets is exactly zero; the usual `value - surrogate.detach() + surrogate` has a rounding error.
+
+    Reference:
+        Bengio et al. 2013, arXiv:1308.3432.
     """
     return value.detach() + (surrogate - surrogate.detach())
 
@@ -49,9 +52,9 @@ class _ZeroGradients(torch.autograd.Function):
 
 
 def with_zero_gradients(value: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """Returns `value` as it is and gives `parameters`, which it was not computed from, a gradient of zero.
+    """Returns `value` unchanged, and gives `parameters`, on which it does not depend, zero gradients.
 
-    DDP waits for a gradient of every parameter. Whatever an update leaves out is brought into the graph with this.
+    DDP waits for the gradients of all parameters, so parameters that an update does not use need zero gradients.
     """
     result: Tensor = _ZeroGradients.apply(value, *parameters)
     return result

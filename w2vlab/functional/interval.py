@@ -1,4 +1,4 @@
-"""A figure and how far it could be off."""
+"""Confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its 95 % confidence interval, which always holds it.
+    """A metric and its 95 % confidence interval, which always contains it.
 
     Attributes:
-        value: The figure itself.
+        value: The metric.
         low: Lower end.
         high: Upper end.
     """
@@ -21,5 +21,5 @@ class Interval:
 
     @classmethod
     def around(cls, value: float, margin: float, lowest: float, highest: float) -> Interval:
-        """Returns `value ± margin`, cut to what the figure can be."""
+        """Returns `value ± margin`, clipped to `[lowest, highest]`."""
         return cls(value, max(lowest, value - margin), min(highest, value + margin))

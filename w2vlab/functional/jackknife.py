@@ -1,4 +1,4 @@
-"""How far a figure could be off because of the utterances that it was taken on: the jackknife."""
+"""Jackknife confidence intervals of metrics over the choice of utterances."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Jackknifed:
-    """A figure, and what it is without each of the utterances; figures of the same utterances can be paired.
+class JackknifeEstimate:
+    """A metric, and its values with each utterance left out; estimates on the same utterances can be compared in pairs.
 
-    The standard error is `s² = (n - 1) / n · Σ (without_u - mean)²`, and the interval `value ± t(0.975, n - 1) · s`,
-    cut to what the figure can be. Utterances are independent; their frames are not. No utterance is there twice, as in
-    a bootstrap, whose repeats make a plug-in mutual information larger than it is.
+    The standard error is `s² = (n - 1) / n · Σ (leave_one_out_u - mean)²`, and the interval
+    `value ± t(0.975, n - 1) · s`, clipped to the range of the metric. The resampled units are utterances, because their
+    frames are not independent. A bootstrap would repeat utterances, which increases a plug-in mutual information.
 
-    A figure that utterances make together, as ABX, varies far less than `s` says (Efron and Stein): for those there is
+    A metric of several utterances together, such as ABX, varies far less than `s` (Efron and Stein); for those see
     `functional.subsampling`.
 
     Attributes:
-        value: The figure itself, in [lowest, highest].
-        without: The figure without each utterance, `(n,)`, in the same order wherever they are paired; NaN where
-            nothing is left.
-        lowest: The least that it can be.
-        highest: The most.
+        value: The metric, in [lowest, highest].
+        leave_one_out: The metric without each utterance, `(n,)`, in the same order in paired estimates; NaN if nothing
+            is left.
+        lowest: Lowest possible value.
+        highest: Highest possible value.
 
     Reference:
         Tukey 1958, Annals of Mathematical Statistics 29, p. 614; Efron and Stein 1981, Annals of Statistics 9 (3), "The
@@ -38,36 +38,45 @@ class Jackknifed:
     """
 
     value: float
-    without: Floats
+    leave_one_out: Floats
     lowest: float = 0.0
     highest: float = 1.0
 
     @property
     def interval(self) -> Interval:
-        """The figure with its interval; all that it can be where fewer than two utterances give nothing to go by."""
-        number = len(self.without)
-        if number < 2 or not np.isfinite(self.without).all():
+        """The metric with its interval, which is the full range if there are fewer than two utterances."""
+        number = len(self.leave_one_out)
+        if number < 2 or not np.isfinite(self.leave_one_out).all():
             return Interval(self.value, self.lowest, self.highest)
-        spread = math.fsum((self.without - self.without.mean()) ** 2)
+        spread = math.fsum((self.leave_one_out - self.leave_one_out.mean()) ** 2)
         margin = t_quantile(number - 1) * math.sqrt((number - 1) / number * spread)
         return Interval.around(self.value, margin, self.lowest, self.highest)
 
-    def minus(self, other: Jackknifed) -> Interval:
-        """Returns by how much this is more than `other` on the same utterances, each left out of both at a time."""
-        lowest, highest = self.lowest - other.highest, self.highest - other.lowest
-        return Jackknifed(self.value - other.value, self.without - other.without, lowest, highest).interval
+    def minus(self, other: JackknifeEstimate) -> Interval:
+        """Returns the difference to `other` with its interval, paired by utterances."""
+        return JackknifeEstimate(
+            value=self.value - other.value,
+            leave_one_out=self.leave_one_out - other.leave_one_out,
+            lowest=self.lowest - other.highest,
+            highest=self.highest - other.lowest,
+        ).interval
 
-    def corrected(self) -> Jackknifed:
-        """Takes away the bias that falls with the number of utterances: `n · value - (n - 1) · mean of without`.
+    def bias_corrected(self) -> JackknifeEstimate:
+        """Removes the bias of order 1/n: `n · value - (n - 1) · mean(leave_one_out)`.
 
-        The figures without each utterance become the means of n - 1 pseudo-values, so the standard error stays.
+        The values that leave out an utterance become means of n - 1 pseudo-values, so the standard error is the same.
 
         Reference:
             Quenouille 1956, Biometrika 43, "Notes on bias in estimation"; of entropies: Zahl 1977, Ecology 58.
         """
-        number = len(self.without)
-        if number < 2 or not np.isfinite(self.without).all():
+        number = len(self.leave_one_out)
+        if number < 2 or not np.isfinite(self.leave_one_out).all():
             return self
-        value = number * self.value - (number - 1) * float(self.without.mean())
-        shifted = self.without + (value - float(self.without.mean()))
-        return Jackknifed(min(self.highest, max(self.lowest, value)), shifted, self.lowest, self.highest)
+        value = number * self.value - (number - 1) * float(self.leave_one_out.mean())
+        shifted = self.leave_one_out + (value - float(self.leave_one_out.mean()))
+        return JackknifeEstimate(
+            value=min(self.highest, max(self.lowest, value)),
+            leave_one_out=shifted,
+            lowest=self.lowest,
+            highest=self.highest,
+        )

@@ -1,4 +1,4 @@
-"""Padding masks, and statistics and gathers that respect them."""
+"""Padding masks, and operations that ignore padding."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from w2vlab.functional.precision import at_least_float32
 
 
 def make_padding_mask(lengths: Sequence[int], size: int, device: torch.device) -> Tensor | None:
-    """Returns a mask `(B, size)` that is True from `lengths[b]` on, or None when no row has padding.
+    """Returns a mask `(B, size)` that is True from `lengths[b]` on, or None if no row has padding.
 
-    None is not a shortcut only: it lets every part take its unmasked path without asking the device.
+    With None, parts skip masking without a device synchronisation.
     """
     if min(lengths) >= size:
         return None
@@ -24,21 +24,21 @@ def make_padding_mask(lengths: Sequence[int], size: int, device: torch.device) -
 
 
 def frames_with_target(num_frames: Sequence[int], ahead: int) -> tuple[int, ...]:
-    """Returns how many frames of each utterance have a target `ahead` frames ahead.
+    """Returns the number of frames of each utterance that have a target `ahead` frames later.
 
     Raises:
-        ValueError: None has, in any utterance.
+        ValueError: No utterance has such a frame.
     """
     if max(num_frames) <= ahead:
         raise ValueError(
-            f"An utterance must have more than {ahead} frames for one so far ahead to be predicted, but the longest "
+            f"An utterance must have more than {ahead} frames to predict one {ahead} frames ahead, but the longest "
             f"has {max(num_frames)}. Raise `data.min_seconds`."
         )
     return tuple(max(0, frames - ahead) for frames in num_frames)
 
 
 def gather_frames(sequence: Tensor, indices: Tensor) -> Tensor:
-    """Picks frames `indices` `(B, M)` of `sequence` `(B, T, C)`: `(B, M, C)`."""
+    """Gathers frames `indices` `(B, M)` of `sequence` `(B, T, C)`: `(B, M, C)`."""
     return sequence.gather(1, indices[..., None].expand(-1, -1, sequence.shape[-1]))
 
 
@@ -58,16 +58,16 @@ def group_norm_over_time(
     padding_mask: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalises each group of channels over channels and time, in float32 or wider.
+    """Applies group normalisation over channels and time, in float32 or wider, without padding.
 
-    Statistics leave padding out, so an utterance gives the same values alone and in a padded batch; the published
-    implementations let padding in (fairseq#3118, pytorch/audio#2242).
+    Padding does not affect the statistics, so an utterance has the same output alone and in a padded batch; in the
+    published implementations it does (fairseq#3118, pytorch/audio#2242).
 
     Args:
         frames: Shape `(B, T, C)`.
-        num_groups: Groups that the C channels are divided into.
-        weight: Scale of each channel, shape `(C,)`; None for neither scale nor offset.
-        bias: Offset of each channel, shape `(C,)`; None for neither.
+        num_groups: Number of groups of the C channels.
+        weight: Scale of each channel, shape `(C,)`; None for no affine transform.
+        bias: Offset of each channel, shape `(C,)`; None for no affine transform.
         padding_mask: True on padding, shape `(B, T)`, or None.
         eps: Added to the variance.
 
@@ -84,7 +84,7 @@ def group_norm_over_time(
             variance = ((grouped - mean).square() * valid).sum(dim=(1, 3), keepdim=True) / count
             normalised = (grouped - mean) * torch.rsqrt(variance + eps)
         elif num_groups == 1:
-            normalised = F.layer_norm(grouped, grouped.shape[1:], eps=eps)  # one kernel, and it keeps its input alone
+            normalised = F.layer_norm(grouped, grouped.shape[1:], eps=eps)  # one kernel that saves only its input
         else:
             variance, mean = torch.var_mean(grouped, dim=(1, 3), correction=0, keepdim=True)
             normalised = (grouped - mean) * torch.rsqrt(variance + eps)

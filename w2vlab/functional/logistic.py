@@ -1,4 +1,4 @@
-"""Multinomial logistic regression: a linear classifier whose optimum is unique, so nothing is drawn to find it."""
+"""Multinomial logistic regression; its optimum is unique, so the result needs no random seed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from w2vlab.functional.precision import at_least_float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Logistic:
-    """A linear classifier of features that it standardises itself.
+    """A linear classifier that standardises its features.
 
     Attributes:
-        mean: Of the features it was fitted to, shape `(D,)`.
-        scale: One over their standard deviation, or 0 where a feature is constant, shape `(D,)`.
+        mean: Mean of the training features, shape `(D,)`.
+        scale: Inverse standard deviation of the training features, 0 for constant features, shape `(D,)`.
         weight: Shape `(num_classes, D)`.
         bias: Shape `(num_classes,)`.
     """
@@ -45,18 +45,18 @@ def fit_logistic(
     max_iterations: int = 200,
     tolerance: float = 1e-4,
 ) -> Logistic:
-    """Minimises the mean cross-entropy plus `penalty / 2` times the squared weights, by L-BFGS from zero.
+    """Minimises the mean cross-entropy plus `penalty / 2` times the sum of squared weights, by L-BFGS.
 
     The bias is not penalised. scikit-learn's `LogisticRegression(C=1 / (N * penalty))` has the same optimum.
 
     Args:
-        features: Shape `(N, D)`; standardised here by their own means and deviations, in float32 or wider.
+        features: Shape `(N, D)`; standardised with their own statistics, in float32 or wider.
         labels: Classes in `[0, num_classes)`, int64 of shape `(N,)`.
-        num_classes: Classes, also those that no label has.
+        num_classes: Number of classes, including those without labels.
         penalty: Strength of the regularisation, above 0.
-        start: Where to begin, such as the optimum for a stronger penalty on the same features; None for zero.
-        max_iterations: Most iterations.
-        tolerance: Largest entry of the gradient at which it is done.
+        start: Initial solution, such as the optimum for a stronger penalty on the same features; None for zeros.
+        max_iterations: Maximum number of iterations.
+        tolerance: The fit ends if no entry of the gradient is larger.
 
     Raises:
         ValueError: The features are not finite, or the penalty is not positive.
@@ -66,13 +66,13 @@ def fit_logistic(
     mean, scale = _standardisation(features)
     rows = (at_least_float32(features) - mean) * scale  # (N, D)
     if not rows.isfinite().all():
-        raise ValueError("`features` must be finite, but hold NaN or infinite values.")
+        raise ValueError("`features` must be finite, but have NaN or infinite values.")
     if start is None:
         weight = rows.new_zeros(num_classes, rows.shape[1])
         bias = rows.new_zeros(num_classes)
     else:
         weight, bias = start.weight.clone(), start.bias.clone()
-    # Also where gradients are switched off around the caller, as in a validation.
+    # The caller may have disabled gradients, as in validation.
     with torch.inference_mode(False), torch.enable_grad():
         rows, labels = rows.clone(), labels.clone()
         parameters = [weight.clone().requires_grad_(), bias.clone().requires_grad_()]
@@ -80,7 +80,7 @@ def fit_logistic(
             parameters,
             max_iter=max_iterations,
             tolerance_grad=tolerance,
-            # In float32 the loss stops to change long before a small gradient vanishes.
+            # A smaller change, because in float32 the loss becomes constant before the gradient is small.
             tolerance_change=1e-5 * tolerance,
             history_size=10,
             line_search_fn="strong_wolfe",
@@ -94,11 +94,11 @@ def fit_logistic(
             return value
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return Logistic(mean, scale, parameters[0].detach(), parameters[1].detach())
+    return Logistic(mean=mean, scale=scale, weight=parameters[0].detach(), bias=parameters[1].detach())
 
 
 def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    # In float64: the variance of a feature with a large mean would be lost in float32.
+    # In float64, because float32 is not accurate enough for the variance of a feature with a large mean.
     wide = features.double()
     mean, deviation = wide.mean(dim=0), wide.std(dim=0, unbiased=False)
     constant = deviation <= 1e-6 * (mean.abs() + 1e-6)

@@ -1,4 +1,4 @@
-"""The precision of what must not be computed in half precision."""
+"""Operations that must be computed in float32 under mixed precision."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ISLANDS = (
     "diversity penalty",
     "CTC",
 )
-"""What stays in float32 (or float64) under mixed precision, by name; everything else may run in bfloat16 or float16.
+"""Operations that use float32 (or float64) under mixed precision; all others may use bfloat16 or float16.
 
-Each one begins with `torch.autocast(…, enabled=False)` and `at_least_float32`, or is given float32 by one that does.
+Each of them disables autocast and converts its inputs with `at_least_float32`, or gets its inputs from one that does.
 """
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Returns `tensor` in float32, or as it is where it is float64 already: half precision is raised, none lowered."""
+    """Returns `tensor` converted to float32, or unchanged if it is float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

@@ -1,4 +1,4 @@
-"""Draws a sample whose mean in stages has the expected value of the whole's."""
+"""Multistage sampling, for unbiased estimates of a mean that is computed in stages."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ import numpy as np
 import numpy.typing as npt
 
 
-def draw_in_stages(keys: Sequence[tuple[Hashable, ...]], most: int, draw: np.random.Generator) -> list[int]:
-    """Draws units so that their mean in stages (`functional.abx.StagedMean`) estimates that of all without a bias.
+def multistage_sample(keys: Sequence[tuple[Hashable, ...]], most: int, generator: np.random.Generator) -> list[int]:
+    """Draws a sample of units whose staged mean (`functional.abx.StagedMean`) is an unbiased estimate of that of all.
 
-    Where there are more groups than may be drawn, groups are drawn evenly and one unit comes from each. Where there are
-    fewer, none is left out: each gets as many as the others, or all that it has, and who gets one more is drawn. The
-    same then holds for the groups within a group. How many come from where does not depend on what is measured, so by
-    induction over the stages the mean of each group has the expected value of the group's, and so have their averages.
+    If there are more groups than units to draw, groups are sampled uniformly, with one unit of each. Otherwise all
+    groups are used, with equal numbers of units, or all units of smaller groups; a remainder is assigned at random. The
+    same is repeated for the groups within a group. The sample sizes do not depend on the values, so by induction over
+    the stages the expected mean of the sample of each group is the mean of the group.
 
     Args:
-        keys: Where each unit belongs, from the coarsest to the finest stage, all of the same length.
-        most: Units to draw, at least 1; all where there are not more.
-        draw: Where randomness comes from.
+        keys: Groups of each unit, from the coarsest to the finest stage; all of the same length.
+        most: Maximum number of units to draw, at least 1.
+        generator: Random generator.
 
     Returns:
-        Places in `keys`, ascending.
+        Indices in `keys`, ascending.
 
     Reference:
         Cochran 1977, Sampling Techniques, Chapters 5 (stratified) and 10 (several stages).
     """
-    return sorted(_drawn(list(range(len(keys))), keys, 0, min(most, len(keys)), draw))
+    return sorted(_sample_units(list(range(len(keys))), keys, 0, min(most, len(keys)), generator))
 
 
-def _drawn(
-    units: list[int], keys: Sequence[tuple[Hashable, ...]], stage: int, number: int, draw: np.random.Generator
+def _sample_units(
+    units: list[int], keys: Sequence[tuple[Hashable, ...]], stage: int, number: int, generator: np.random.Generator
 ) -> list[int]:
     if number >= len(units):
         return units
     if stage == len(keys[units[0]]):
-        return [units[place] for place in draw.choice(len(units), number, replace=False)]
+        return [units[index] for index in generator.choice(len(units), number, replace=False)]
     groups: dict[Hashable, list[int]] = {}
     for unit in units:
         groups.setdefault(keys[unit][stage], []).append(unit)
-    shares = _even_shares(np.array([len(group) for group in groups.values()]), number, draw)
+    sample_sizes = _allocate(np.array([len(group) for group in groups.values()]), number, generator)
     return [
         unit
-        for group, share in zip(groups.values(), shares.tolist(), strict=True)
-        if share
-        for unit in _drawn(group, keys, stage + 1, share, draw)
+        for group, size in zip(groups.values(), sample_sizes.tolist(), strict=True)
+        if size
+        for unit in _sample_units(group, keys, stage + 1, size, generator)
     ]
 
 
-def _even_shares(sizes: npt.NDArray[np.int64], number: int, draw: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Divides `number` evenly among groups, none of which gets more than it has; what is left over is drawn."""
-    level = 0  # what each group gets, or all that it has
-    while np.minimum(sizes, level + 1).sum() <= number:
-        level += 1
-    shares = np.minimum(sizes, level)
-    larger = np.flatnonzero(sizes > level)
-    shares[draw.choice(larger, number - shares.sum(), replace=False)] += 1
-    return shares
+def _allocate(sizes: npt.NDArray[np.int64], number: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Divides `number` evenly among groups of `sizes`, at most the size of each; a remainder is assigned at random."""
+    per_group = 0
+    while np.minimum(sizes, per_group + 1).sum() <= number:
+        per_group += 1
+    allocated = np.minimum(sizes, per_group)
+    larger = np.flatnonzero(sizes > per_group)
+    allocated[generator.choice(larger, number - allocated.sum(), replace=False)] += 1
+    return allocated

@@ -1,7 +1,7 @@
-"""How well discrete codes agree with phones, and how many bits they take.
+"""Agreement of discrete codes with phones, and bit rates of codes.
 
-Everything here is on the host. A table of counts has codes in rows and phones in columns, shape `(V, P)`: in how many
-frames code v stood where phone p was spoken.
+All tensors are on the host. A table of counts has codes in rows and phones in columns, shape `(V, P)`: the number of
+frames with code v and phone p.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 
 def cooccurrence(codes: Tensor, phones: Tensor, num_codes: int, num_phones: int) -> Tensor:
-    """Counts how often each code comes with each phone.
+    """Counts how often each code and each phone occur in the same frame.
 
     Args:
         codes: In `[0, num_codes)`, int64 of shape `(N,)`.
         phones: In `[0, num_phones)`, int64 of shape `(N,)`.
-        num_codes: Rows V.
-        num_phones: Columns P.
+        num_codes: Number V of codes.
+        num_phones: Number P of phones.
 
     Returns:
         float64 of shape `(V, P)`.
@@ -31,9 +31,10 @@ def cooccurrence(codes: Tensor, phones: Tensor, num_codes: int, num_phones: int)
 
 
 def phone_purity(counts: Tensor) -> float:
-    """Returns the accuracy of naming each code by its most frequent phone, in [0, 1].
+    """Returns the accuracy of predicting the most frequent phone of each code, in [0, 1].
 
-    With a code for every frame it would be 1, so it is to be read beside the number of codes and `cluster_purity`.
+    It increases with the number of codes (1 if each frame has its own), so compare it together with that number and
+    with `cluster_purity`.
 
     Args:
         counts: As `cooccurrence` returns it, shape `(V, P)`.
@@ -45,7 +46,7 @@ def phone_purity(counts: Tensor) -> float:
 
 
 def cluster_purity(counts: Tensor) -> float:
-    """Returns the share of frames that have the most frequent code of their phone, in [0, 1]; 1 with a single code.
+    """Returns the fraction of frames that have the most frequent code of their phone, in [0, 1]; 1 with a single code.
 
     Args:
         counts: As `cooccurrence` returns it, shape `(V, P)`.
@@ -57,16 +58,16 @@ def cluster_purity(counts: Tensor) -> float:
 
 
 def phone_normalized_mutual_information(counts: Tensor) -> float:
-    """Returns which share of the uncertainty about the phone goes when the code is known (PNMI), in [0, 1].
+    """Returns the phone-normalized mutual information (PNMI), `I(phone; code) / H(phone)`, in [0, 1].
 
-    `I(phone; code) / H(phone)`, from shares of frames as they are. A finite sample makes it too high, the more so the
-    more codes there are for the frames: compare with that of codes that have nothing to do with the phones.
+    The plug-in estimate has a positive bias, which increases with the number of codes per frame: compare it with the
+    PNMI of codes that are independent of the phones.
 
     Args:
         counts: As `cooccurrence` returns it, shape `(V, P)`.
 
     Returns:
-        NaN where there is one phone only.
+        NaN if there is only one phone.
 
     Reference:
         Hsu et al. 2021, arXiv:2106.07447.
@@ -79,13 +80,13 @@ def phone_normalized_mutual_information(counts: Tensor) -> float:
 
 
 def joint_codes(sequences: Sequence[Tensor]) -> tuple[list[Tensor], int]:
-    """Numbers the tuples of codes that are used.
+    """Maps tuples of codes to joint codes, one for each tuple that occurs.
 
     Args:
-        sequences: The codes `(T, G)` of each utterance.
+        sequences: Codes `(T, G)` of each utterance.
 
     Returns:
-        The number of each frame's tuple, `(T,)` for each utterance, and how many tuples there are.
+        Joint code of each frame, `(T,)` for each utterance, and the number of joint codes.
     """
     tuples, numbers = torch.unique(torch.cat(list(sequences)), dim=0, return_inverse=True)
     return list(numbers.split([len(codes) for codes in sequences])), len(tuples)
@@ -93,14 +94,14 @@ def joint_codes(sequences: Sequence[Tensor]) -> tuple[list[Tensor], int]:
 
 @dataclass(frozen=True)
 class BitRate:
-    """What it takes to write codes down, by an ideal code for independent symbols with the frequencies that they have.
+    """Bit rates of codes with ideal entropy coding of independent symbols.
 
     Attributes:
-        frames: Bits a second where each frame is written: frames a second times the entropy of a frame's tuple.
-        runs: Bits a second where a tuple is written when it changes, and how long it lasts is not: changes a second
-            times the entropy of the tuples of runs.
-        runs_with_lengths: Bits a second where a tuple is written when it changes, and with it how long it lasts:
-            changes a second times the entropy of (tuple, frames). Nothing is lost.
+        frames: Bits per second with one symbol per frame: the frame rate times the entropy of the codes.
+        runs: Bits per second with one symbol per run of equal codes, without the durations: runs per second times the
+            entropy of their codes.
+        runs_with_lengths: Bits per second with one symbol per run that includes its duration, which is lossless: runs
+            per second times the entropy of (code, number of frames).
     """
 
     frames: float
@@ -109,33 +110,37 @@ class BitRate:
 
 
 def bit_rate(sequences: Sequence[Tensor], frames_per_second: float) -> BitRate:
-    """Measures the bits a second of numbered codes `(T,)` of each utterance; a run ends with its utterance.
+    """Computes the bit rates of codes `(T,)` of each utterance; runs end with their utterances.
+
+    Args:
+        sequences: Codes of each utterance.
+        frames_per_second: Frame rate in Hz.
 
     Reference:
-        `frames` is the bit rate of ZeroSpeech 2019, Dunbar et al. 2019, arXiv:1904.11469, Section 4, with one symbol a
-        frame; `runs` the same with one symbol a run.
+        `frames` is the bit rate of ZeroSpeech 2019, Dunbar et al. 2019, arXiv:1904.11469, Section 4, with one symbol
+        per frame; `runs` is the same with one symbol per run.
     """
-    runs, lengths = [], []
+    run_codes, run_lengths = [], []
     for codes in sequences:
-        values, count = torch.unique_consecutive(codes, return_counts=True)
-        runs.append(values)
-        lengths.append(count)
-    whole, values, count = torch.cat(list(sequences)), torch.cat(runs), torch.cat(lengths)
-    if not len(whole):
-        return BitRate(math.nan, math.nan, math.nan)
-    seconds = len(whole) / frames_per_second
+        values, counts = torch.unique_consecutive(codes, return_counts=True)
+        run_codes.append(values)
+        run_lengths.append(counts)
+    frames, runs, lengths = torch.cat(list(sequences)), torch.cat(run_codes), torch.cat(run_lengths)
+    if not len(frames):
+        return BitRate(frames=math.nan, runs=math.nan, runs_with_lengths=math.nan)
+    runs_per_second = len(runs) / (len(frames) / frames_per_second)
     return BitRate(
-        frames_per_second * _bits(whole),
-        len(values) / seconds * _bits(values),
-        len(values) / seconds * _bits(values * (int(count.max()) + 1) + count),
+        frames=frames_per_second * _entropy_in_bits(frames),
+        runs=runs_per_second * _entropy_in_bits(runs),
+        runs_with_lengths=runs_per_second * _entropy_in_bits(runs * (int(lengths.max()) + 1) + lengths),
     )
 
 
-def _bits(symbols: Tensor) -> float:
+def _entropy_in_bits(symbols: Tensor) -> float:
     counts = torch.unique(symbols, return_counts=True)[1].double()
     return _entropy(counts / counts.sum()) / math.log(2)
 
 
-def _entropy(shares: Tensor) -> float:
-    """Returns the entropy in nats, where nothing times its logarithm is nothing."""
-    return float(-torch.special.xlogy(shares, shares).sum())
+def _entropy(probabilities: Tensor) -> float:
+    """Returns the entropy in nats, with 0 log 0 = 0."""
+    return float(-torch.special.xlogy(probabilities, probabilities).sum())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2vlab.functional.frame_sets import thin_out
+from w2vlab.functional.frame_sets import subsample_frames
 from w2vlab.functional.spans import draw_span_starts, spans_to_frames
 from w2vlab.interfaces import Masking, MaskingFactory
 from w2vlab.masking.none import NoMasking
@@ -105,7 +105,7 @@ class ChannelMasking(Masking):
             rows.append(spans_to_frames(starts, length, num_channels))
         if self.equalize_channels:
             fewest = min(len(row) for row in rows)
-            rows = [thin_out(row, fewest, generator) for row, generator in zip(rows, generators, strict=True)]
+            rows = [subsample_frames(row, fewest, generator) for row, generator in zip(rows, generators, strict=True)]
         channels = torch.zeros(len(rows), num_channels, dtype=torch.bool)  # (B, D)
         for row, hidden in enumerate(rows):
             channels[row, torch.from_numpy(hidden)] = True

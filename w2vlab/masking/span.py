@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.frame_sets import fill_up, make_mask, near_visible, thin_out
+from w2vlab.functional.frame_sets import extend_frames, make_mask, near_visible, subsample_frames
 from w2vlab.functional.spans import (
     Frames,
     LengthDistribution,
@@ -163,7 +163,9 @@ class SpanMasking(Masking):
         targets = [near_visible(row, frames, self.edge_frames) for row, frames in zip(rows, num_frames, strict=True)]
         if self.equalize != "none":
             fewest = min(len(row) for row in targets)
-            targets = [thin_out(row, fewest, generator) for row, generator in zip(targets, generators, strict=True)]
+            targets = [
+                subsample_frames(row, fewest, generator) for row, generator in zip(targets, generators, strict=True)
+            ]
         return make_mask(rows, targets, num_frames)
 
     def _draw_num_spans(self, num_frames: Sequence[int], generators: Sequence[np.random.Generator]) -> list[int]:
@@ -210,7 +212,7 @@ class SpanMasking(Masking):
             )
         else:
             starts, lengths = arrange_spans(lengths, num_frames, self.min_space, generator, last_start=self.last_start)
-        return thin_out(spans_to_frames(starts, lengths, num_frames), num_frames - 1, generator)
+        return subsample_frames(spans_to_frames(starts, lengths, num_frames), num_frames - 1, generator)
 
     def _equalized(
         self,
@@ -222,16 +224,18 @@ class SpanMasking(Masking):
         """Gives all utterances the same number of masked frames; `sizes` are the sums of the spans' lengths."""
         counts = [len(row) for row in rows]
         if self.equalize == "fewest":
-            return [thin_out(row, min(counts), generator) for row, generator in zip(rows, generators, strict=True)]
+            return [
+                subsample_frames(row, min(counts), generator) for row, generator in zip(rows, generators, strict=True)
+            ]
         if self.equalize == "none":
             return rows
         if self.equalize == "most":
             sizes = [max(counts)] * len(rows)
-        return [fill_up(*arguments) for arguments in zip(rows, sizes, num_frames, generators, strict=True)]
+        return [extend_frames(*arguments) for arguments in zip(rows, sizes, num_frames, generators, strict=True)]
 
     def _drop(self, row: Frames, generator: np.random.Generator) -> Frames:
         """Unmasks frames at random, but never all of them."""
-        return thin_out(row, max(len(row) - round(self.frame_dropout * len(row)), 1), generator)
+        return subsample_frames(row, max(len(row) - round(self.frame_dropout * len(row)), 1), generator)
 
 
 def _check_lengths(distribution: LengthDistribution, length: int, spread: float) -> None:

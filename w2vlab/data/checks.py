@@ -1,0 +1,63 @@
+"""Checks of the options of the data module."""
+
+from __future__ import annotations
+
+from w2vlab.types import SAMPLE_RATE, Seconds
+
+
+def check(name: str, value: object, holds: bool, rule: str) -> None:
+    """Raises an error if an option breaks a rule.
+
+    Args:
+        name: Name of the option.
+        value: Its value.
+        holds: Whether the value follows the rule.
+        rule: The rule in words, after "must be".
+
+    Raises:
+        ValueError: `holds` is false.
+    """
+    if not holds:
+        raise ValueError(f"`{name}` must be {rule}, but is {value}.")
+
+
+def check_durations(min_seconds: Seconds, max_seconds: Seconds, batch_seconds: Seconds) -> None:
+    """Checks that the limits of durations are positive and in ascending order.
+
+    Raises:
+        ValueError: They are not.
+    """
+    check("min_seconds", min_seconds, min_seconds > 0, "positive")
+    check("max_seconds", max_seconds, max_seconds >= min_seconds, f"at least `min_seconds`, {min_seconds}")
+    check("batch_seconds", batch_seconds, batch_seconds >= max_seconds, f"at least `max_seconds`, {max_seconds}")
+
+
+def check_at_least(least: int, **options: int | None) -> None:
+    """Checks that options are at least `least`, or None.
+
+    Raises:
+        ValueError: One of them is less.
+    """
+    for name, value in options.items():
+        check(name, value, value is None or value >= least, f"at least {least}")
+
+
+def check_fits_model(max_seconds: Seconds, min_samples: int, transcribed: bool, crop_to_shortest: bool) -> None:
+    """Checks that crops are long enough for a model, and that transcribed utterances are not cropped.
+
+    Args:
+        max_seconds: Longest crop.
+        min_samples: Fewest samples of an utterance at 16 kHz for the model.
+        transcribed: Whether the model learns from transcripts.
+        crop_to_shortest: Whether utterances are cropped to the shortest of their batch.
+
+    Raises:
+        ValueError: Crops are too short, or transcribed utterances would be cropped.
+    """
+    if transcribed and crop_to_shortest:
+        raise ValueError(
+            "`crop_to_shortest` must be false for a model that learns from transcripts, because a crop does not match "
+            "its transcript, but is true."
+        )
+    needed = min_samples / SAMPLE_RATE
+    check("max_seconds", max_seconds, max_seconds >= needed, f"at least {needed:.3f} for this model")
