@@ -175,7 +175,7 @@ class PretrainingModule(TrainedModule):
                 terms[name] = statistics.term(name, joint[name], output)
             else:
                 value = at_least_float32(penalty(output))  # () or (B,)
-                terms[name] = (value * counts.to(value.dtype)).sum() * penalty.weight
+                terms[name] = penalty.weight * (value * counts.to(value.dtype)).sum()
         return terms
 
     @torch.no_grad()
