@@ -47,4 +47,6 @@ def test_every_path_exists() -> None:
     added = {"w2vlab/quantizers/softmax.py", "w2vlab/masking/block.py"}
     named = set(re.findall(r"`((?:[\w.]+/)+[\w.]*)`", TEXT)) - added
     assert len(named) > 40
-    assert [path for path in sorted(named) if not (ROOT / path).exists() and not (ROOT / "w2vlab" / path).exists()] == []
+    assert [
+        path for path in sorted(named) if not (ROOT / path).exists() and not (ROOT / "w2vlab" / path).exists()
+    ] == []
