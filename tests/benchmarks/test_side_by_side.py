@@ -40,7 +40,7 @@ def test_a_step_compared_with_the_reference(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_step_compared_with_transformers() -> None:
-    pytest.importorskip("transformers", reason="the peer, which is no dependency")
+    pytest.importorskip("transformers", reason="the peer is not a dependency")
     check(train_step.main(["--model=tiny", "--seconds=1", "--rounds=1", "--warmup=1"]), "transformers", rounds=1)
 
 

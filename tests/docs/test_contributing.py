@@ -40,3 +40,13 @@ def test_the_quantizer_and_the_masking_pass_the_contracts(tmp_path: Path) -> Non
     own_tests = re.findall(r"^def (test_\w+)", QUANTIZER_TEST + MASKING_TEST, re.MULTILINE)
     assert len(own_tests) == 2
     assert set(own_tests) <= set(passed)
+
+
+def test_every_path_exists() -> None:
+    """From the root, or below `w2vlab`; the files that the examples add do not exist."""
+    added = {"w2vlab/quantizers/softmax.py", "w2vlab/masking/block.py"}
+    named = set(re.findall(r"`((?:[\w.]+/)+[\w.]*)`", TEXT)) - added
+    assert len(named) > 40
+    assert [
+        path for path in sorted(named) if not (ROOT / path).exists() and not (ROOT / "w2vlab" / path).exists()
+    ] == []

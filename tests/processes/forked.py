@@ -94,7 +94,7 @@ def _after_the_interpreter(command: Sequence[Any]) -> list[str]:
     first, *rest = map(os.fspath, command)
     if first == "w2vlab":
         return ["-m", "w2vlab", *rest]
-    assert first == sys.executable, f"{first} is no Python"
+    assert first == sys.executable, f"{first} is not a Python interpreter"
     while rest[0] == "-u" or rest[0].startswith("-X"):  # the interpreter's standard streams
         rest = rest[1:]
     return rest
