@@ -60,8 +60,8 @@ class CausalConvBlock(nn.Module, Compilable):
         if not self.replicate:
             before = torch.zeros_like(before)
         padded = torch.cat([before, frames], dim=1)  # (B, T + kernel - 1, C)
-        output = self.dropout(self.conv(padded))  # (B, T, C')
-        output = self.activation(self.norm(output, padding_mask))
+        convolved = self.dropout(self.conv(padded))  # (B, T, C')
+        output: Tensor = self.activation(self.norm(convolved, padding_mask))
         if self.residual_scale is not None:
             output = (output + self.shortcut(frames)) * self.residual_scale
         return output

@@ -12,7 +12,7 @@ from w2vlab.wording import W2VLabWarning
 
 
 class GRUContext(ContextNetwork):
-    """Gated recurrent units over the latents: each context sums up all frames so far.
+    """Gated recurrent units over the latents: each context depends on all frames so far.
 
     The defaults are fairseq's `aggregator=gru` of wav2vec; CPC has a width of 256.
 
@@ -35,7 +35,7 @@ class GRUContext(ContextNetwork):
                 raise ValueError(f"`{name}` must be at least 1, but is {value}.")
         if num_layers == 1 and dropout:
             warnings.warn(
-                "`dropout` has no effect: it stands between layers, and `num_layers` is 1.",
+                "`dropout` has no effect: it is applied between layers, and `num_layers` is 1.",
                 category=W2VLabWarning,
                 stacklevel=2,
             )

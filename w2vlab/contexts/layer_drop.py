@@ -1,4 +1,4 @@
-"""Layers one after another: which training leaves out (LayerDrop), and which it computes twice to save memory."""
+"""A stack of layers with LayerDrop and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.interfaces import StepDependent
 
 _PURPOSE = int.from_bytes(b"layer_drop", "little")
-"""Keeps these draws apart from whatever else is drawn from (seed, update)."""
+"""Makes these draws independent of other draws from (seed, update)."""
 
 
 class LayerDropStack(nn.ModuleList, StepDependent):
     """Layers one after another, some of which are left out of an update in training (LayerDrop).
 
-    Which ones is drawn once an update and on the host. All processes and all micro-batches leave out the same, so an
-    update trains one sub-network, however it is laid out, and no process waits for another that has more layers to run.
-    The published code draws anew in every process and micro-batch; the rate is the same.
+    They are drawn once an update, on the host. All processes and all micro-batches leave out the same layers, so that
+    an update trains one sub-network for any layout of the hardware, and no process waits for another that has more
+    layers to run. The published code draws in every process and micro-batch; the rate is the same.
 
-    A layer left out costs nothing. Its parameters get a gradient of zero, because DDP waits for one of each.
+    A layer left out costs no time. Its parameters get a gradient of zero, because DDP waits for a gradient of each.
 
     Args:
         layers: Modules that map frames `(B, T, D)` and a padding mask to frames `(B, T, D)`.
         layer_drop: Probability of a layer to be left out.
-        activation_checkpointing: In training, keep only what goes into each layer, and compute the layer again in the
-            backward pass, with the same dropout: about a third more time, the same gradients.
+        activation_checkpointing: In training, keep only the input of each layer, and recompute the layer in the
+            backward pass with the same dropout: about a third more time, the same gradients.
 
     Reference:
         Fan et al. 2019, arXiv:1909.11556; checkpointing: Chen et al. 2016, arXiv:1604.06174.
@@ -46,7 +46,7 @@ class LayerDropStack(nn.ModuleList, StepDependent):
         self.set_update(0)
 
     def set_update(self, update: int, seed: int = 0) -> None:
-        """Draws the layers that are left out of an update."""
+        """Draws the layers that are left out of the update."""
         draws = np.random.default_rng((seed, update, _PURPOSE)).random(len(self))
         self.dropped: tuple[bool, ...] = tuple((draws < self.layer_drop).tolist())
 

@@ -58,6 +58,7 @@ class ConvBlock(nn.Module):
             if input_dim == 1
             else Conv1d(input_dim, output_dim, kernel_size, stride, bias)
         )
+        # The output of the norm is never kept, because the activation follows: both are recomputed from its input.
         self.norm: GroupNorm | LayerNorm | None = None
         if layer_norm:
             self.norm = LayerNorm(output_dim, recompute=True)
@@ -82,22 +83,20 @@ class ConvBlock(nn.Module):
             padding_mask: True on padding, which does not enter statistics over time, shape `(B, T')`, or None.
         """
         frames = self.conv(frames)  # (B, T', D)
-        if isinstance(self.norm, GroupNorm):
+        if self.norm is not None:
             frames = self.norm(frames, padding_mask)
-        elif self.norm is not None:
-            frames = self.norm(frames)
         activated: Frames = self.activation(frames)
         return activated
 
 
 class ConvStack(nn.ModuleList, Compilable):
-    """Convolutions one after another: what an encoder computes of tensors alone.
+    """Convolutions one after another: the part of an encoder that takes tensors alone and can be compiled.
 
     Args:
         blocks: The convolutions.
         log_compression: Return `log(|x| + 1)`.
-        skip_connections: Add each layer's input to its output where the widths agree.
-        residual_scale: Factor of such a sum.
+        skip_connections: Add each layer's input to its output if the widths agree.
+        residual_scale: Factor of this sum.
     """
 
     def __init__(
@@ -109,12 +108,12 @@ class ConvStack(nn.ModuleList, Compilable):
         self.residual_scale = residual_scale
 
     def padding_masks(self, lengths: Sequence[int], size: int, device: torch.device) -> list[Tensor | None]:
-        """Returns the padding `(B, T)` that the output of each block has, where a statistic over time is taken of it.
+        """Returns the padding `(B, T)` of the output of each block, or None if its norm has no statistics over time.
 
         Args:
-            lengths: Samples of each row that may enter a statistic.
+            lengths: Samples of each row that may enter statistics.
             size: Samples of a row.
-            device: Where the masks go.
+            device: Device of the masks.
         """
         masks: list[Tensor | None] = []
         for block in self:
@@ -150,16 +149,15 @@ class ConvFeatureEncoder(FeatureEncoder):
         bias: Whether the convolutions have a bias.
         activation: `gelu`, or `relu` (wav2vec).
         log_compression: Return `log(|x| + 1)` (wav2vec, vq-wav2vec).
-        skip_connections: Add each layer's input to its output where the widths agree.
-        residual_scale: Variance left to the sum of a skip connection; the sum is multiplied by its square root.
-        normalize_waveform: Bring each utterance to zero mean and unit variance first (LARGE): the crop that is in the
-            batch, where fairseq takes the statistics of the whole file. Those would take reading it whole; the levels
-            differ by 5 % (standard deviation) for crops of 5 s, and not at all where nothing is cropped. With `layer`
-            and `bias` it is needed: the biases of the first layer would drown quiet audio, and all frames would look
-            alike.
+        skip_connections: Add each layer's input to its output if the widths agree.
+        residual_scale: The sum of a skip connection is multiplied by the square root of this.
+        normalize_waveform: Bring each utterance to zero mean and unit variance first (LARGE), by the statistics of the
+            crop in the batch. fairseq takes those of the whole file, which would have to be read whole; the levels
+            differ by 5 % (standard deviation) for crops of 5 s, and not at all if nothing is cropped. `layer` with
+            `bias` needs it: otherwise the biases of the first layer exceed quiet audio, and all frames are alike.
         gradient_scale: Factor of the gradient that reaches this encoder (0.1 for BASE, 1 for LARGE).
         padding: `exclude` keeps padding out of statistics over time, so that an utterance has the same latents alone
-            and in a padded batch; `include` does as fairseq does.
+            and in a padded batch; `include` lets it in, as fairseq does.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862, Section 2.1; Baevski et al. 2020, arXiv:2006.11477, Section 2.

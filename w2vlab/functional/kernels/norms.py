@@ -27,9 +27,6 @@ class GroupNorm(nn.GroupNorm):
             pass, which uses less memory. False if anything else follows but an activation of this package.
     """
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, num_groups: int, num_channels: int, recompute: bool = False) -> None:
         super().__init__(num_groups, num_channels)
         self.recompute = recompute
@@ -73,8 +70,11 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(num_channels)
         self.recompute = recompute
 
-    def forward(self, input: Frames) -> Frames:  # type: ignore[override]
-        """Maps `input` `(B, T, C)` to the same shape."""
+    def forward(self, input: Frames, padding_mask: Tensor | None = None) -> Frames:  # type: ignore[override]
+        """Maps `input` `(B, T, C)` to the same shape; `padding_mask` is not used, as a frame is normalised alone."""
+        if uses_plain_kernels():
+            frames = as_tensor(input)
+            return super().forward(frames).to(frames.dtype)
         normalised = recompute(self._normalise, input, shared=(self.weight, self.bias))
         return normalised if self.recompute else as_tensor(normalised)
 
