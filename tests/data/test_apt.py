@@ -131,7 +131,7 @@ def test_concurrent_processes_download_once(system, cache):
         ({"download": "echo 'E: Unable to locate package tiny-speech' >&2; exit 100"}, "E: Unable to locate package t"),
         ({"unpack": "echo 'dpkg: no space left on device' >&2; exit 2"}, "dpkg: no space left on device"),
         ({"unpack": "exit 2"}, "exit status 2"),
-        ({"count": 3}, "the package does not hold 4 wav files in usr/share/tiny/wav"),
+        ({"count": 3}, "the package does not have 4 wav files in usr/share/tiny/wav"),
     ],
 )
 def test_failures_name_cause_and_remedy(system, cache, broken, reason):

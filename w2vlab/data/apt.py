@@ -71,7 +71,7 @@ def fetch_package(corpus: AptCorpus, cache: Path) -> Path:
         try:
             unpacked = _download_and_unpack(corpus, work)
             if not corpus.is_complete(unpacked / corpus.folder):
-                raise _fetch_error(corpus, f"the package does not hold {corpus.num_files} wav files in {corpus.folder}")
+                raise _fetch_error(corpus, f"the package does not have {corpus.num_files} wav files in {corpus.folder}")
             target = corpora / corpus.package
             shutil.rmtree(target, ignore_errors=True)
             unpacked.rename(target)

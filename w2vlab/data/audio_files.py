@@ -120,7 +120,7 @@ class AudioFile:
         return decoder
 
     def find_defect(self) -> str | None:
-        """Returns why audio is missing or damaged, as far as that is visible without decoding; None if it is not."""
+        """Returns why audio is missing or damaged; None if no defect is visible without decoding."""
         if self.format == "OGG":
             return containers.find_ogg_defect(self._file, self.size)
         if self._mp3 is not None and self.format == "MP3":
@@ -217,7 +217,7 @@ class AudioFile:
                 if first:
                     self._decoder.seek(first)
                 audio: Any = self._decoder.read(frames=stop - first, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, ValueError) as problem:  # ValueError: a seek beyond the end
+        except (soundfile.SoundFileError, ValueError) as problem:  # ValueError: the decoder has lost its position
             raise UnusableAudioError("damaged") from problem
         # Both decoders skip damaged data, so that all samples after it would be too early.
         log = self._decoder.extra_info if self.format == "OGG" else ""

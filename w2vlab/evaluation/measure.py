@@ -155,21 +155,25 @@ def measure_source(
         with reporter.stage(f"{name}: ABX {task.speakers} speakers (cells)", cells) as advance:
             for key in chosen:
                 results[key].abx[task.speakers] = _run_abx(collected, key, extractor, task, settings, advance)
-    data, units = None, []
-    if collected.codes:
-        data = UnitData(
-            codes=collected.codes,
-            phones=collected.phones,
-            codebook_size=settings.codebook_size,
-            num_phones=len(corpus.phones),
-        )
-        units = measure_units(data, extractor.grid.frames_per_second)
+    data = _unit_data(collected, corpus, settings)
+    frames_per_second = extractor.grid.frames_per_second
     return SourceResult(
         name=name,
         representations=list(results.values()),
-        units=units,
+        units=[] if data is None else measure_units(data, frames_per_second),
         unit_data=data,
-        frames_per_second=extractor.grid.frames_per_second,
+        frames_per_second=frames_per_second,
+    )
+
+
+def _unit_data(collected: _Collected, corpus: EvaluationCorpus, settings: Settings) -> UnitData | None:
+    if not collected.codes:
+        return None
+    return UnitData(
+        codes=collected.codes,
+        phones=collected.phones,
+        codebook_size=settings.codebook_size,
+        num_phones=len(corpus.phones),
     )
 
 

@@ -1,1 +1,1 @@
-"""Tensor mathematics without state; the parts hold the weights, these functions hold the formulas."""
+"""Stateless tensor functions: the formulas of the parts, which have the weights."""
