@@ -29,7 +29,7 @@ def step(path: Path) -> int:
 
 
 def flip_a_bit(path: Path) -> None:
-    """In the middle of a tensor, where PyTorch's reader does not look."""
+    """In the middle of a tensor, which PyTorch's reader does not check."""
     data = bytearray(path.read_bytes())
     place = data.index(torch.full((100,), 1.0).numpy().tobytes())
     data[place + 50] ^= 1
@@ -58,7 +58,7 @@ class DiskFull:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Names of files for which there is no space."""
+    """Names of files that cannot be written, because the disk is full."""
     names: set[str] = set()
     real = Path.open
 
@@ -121,7 +121,7 @@ def test_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_full_disk_does_not_end_a_run(tmp_path: Path, disk: set[str], caplog: pytest.LogCaptureFixture) -> None:
-    """The best checkpoint so far stays while there is no space, and one is saved as soon as there is."""
+    """The best checkpoint so far is kept while the disk is full, and a new one is saved as soon as there is space."""
     checkpoint = RunCheckpoint(monitor="val/loss/total", mode="max", filename="{step}", auto_insert_metric_name=False)
     found: dict[int, tuple[set[str], str | None]] = {}
 
@@ -247,7 +247,7 @@ def test_start_that_fails_leaves_the_last_checkpoint_alone(failure: Fail, tmp_pa
     run(tmp_path, 1, callbacks=[RunCheckpoint()], max_steps=3)
     last = tmp_path / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
-    for ckpt_path in (last, None):  # one that goes on, and a new run in the same folder
+    for ckpt_path in (last, None):  # a resumed run, and a new run in the same folder
         with pytest.raises((ValueError, Stopped)):
             run(tmp_path, 2, ckpt_path, callbacks=[failure, RunCheckpoint()], num_sanity_val_steps=1)
     assert last.read_bytes() == before
@@ -255,7 +255,7 @@ def test_start_that_fails_leaves_the_last_checkpoint_alone(failure: Fail, tmp_pa
 
 
 def test_error_within_an_optimizer_step_is_not_saved(tmp_path: Path) -> None:
-    """Some weights may have changed and others not; behind the step, the state is whole."""
+    """During an optimiser step some weights may have changed and others not; after it, the state is consistent."""
 
     class HalfStep(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:

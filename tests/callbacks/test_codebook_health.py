@@ -160,14 +160,14 @@ def test_a_resumed_run_goes_on_with_the_history(tmp_path: Path) -> None:
     assert all("1/changed" in look for look in looks[1:])
 
 
-def test_a_quantizer_without_codebooks_is_told_once(tmp_path: Path) -> None:
+def test_a_quantizer_without_codebooks_warns_once(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="CodebookHealth has no effect: IdentityQuantizer has no codebooks") as caught:
         train(CodebookHealth(every=1), tmp_path, model=model_with(factory(IdentityQuantizer)))
     assert len([warning for warning in caught if "CodebookHealth" in str(warning.message)]) == 1
     assert not list(tmp_path.glob("codebook_health.*"))
 
 
-def test_without_a_validation_it_is_told(tmp_path: Path) -> None:
+def test_a_run_without_validation_warns(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="CodebookHealth has no effect: its probe is from the validation"):
         fit(model_with(), noise(), 2, callbacks=[CodebookHealth(every=1)], default_root_dir=tmp_path)
 
@@ -188,7 +188,7 @@ def test_weights_that_are_no_numbers_leave_valid_json(quantizer: type, tmp_path:
     fit(model_with(factory(quantizer)), noise(), 6, callbacks=callbacks, **options)
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     looks = json.loads((tmp_path / "codebook_health.json").read_text(), parse_constant=refuse)["looks"]
     assert [look["update"] for look in looks] == [0, 2, 4, 6]
@@ -197,7 +197,7 @@ def test_weights_that_are_no_numbers_leave_valid_json(quantizer: type, tmp_path:
         assert looks[-1]["1/perplexity_soft"] is None
 
 
-def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_fast_dev_run_writes_no_files(tmp_path: Path) -> None:
     train(CodebookHealth(every=1), tmp_path, fast_dev_run=True)
     assert not list(tmp_path.glob("codebook_health.*"))
 
@@ -231,7 +231,7 @@ def view(groups: int, looks: int = 3, size: int = 6) -> HealthView:
         history.record(100 * look, {f"{group + 1}/{name}": 0.5 for group in range(groups) for name in names})
     codes = torch.arange(50 * groups).view(50, groups) % (size - 1)  # one entry is dead
     counts = torch.stack([torch.bincount(codes[:, group], minlength=size) for group in range(groups)]).float()
-    return HealthView("A title", history, counts, codes, 0.02)
+    return HealthView(title="A title", history=history, counts=counts, codes=codes, frame_seconds=0.02)
 
 
 def panels(figure: Figure) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def test_picture_shows_usage_codes_and_history() -> None:
         "Entropy of the next code (bits a frame)",
     }
     usage = [text.get_text() for text in shown["Usage, most used first"].get_legend().get_texts()]
-    assert usage == ["codebook 1: 1 of 6 dead", "codebook 2: 1 of 6 dead", "all alike"]
+    assert usage == ["codebook 1: 1 of 6 dead", "codebook 2: 1 of 6 dead", "uniform usage"]
     raster = shown["Codes of one utterance"]
     assert raster.images[0].get_array().shape == (2, 50)
     assert raster.get_xlim() == (0, 1)  # 50 frames of 20 ms

@@ -51,14 +51,14 @@ def _settings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def compiler() -> Iterator[compile_module.CompilerOrEager]:
-    """One for all tests, so that what is compiled for one serves the others."""
-    yield compile_module.CompilerOrEager()
+def compiler() -> Iterator[compile_module.InductorWithFallback]:
+    """One for all tests, so that they share the compiled code."""
+    yield compile_module.InductorWithFallback()
     torch._dynamo.reset()
 
 
 @pytest.fixture
-def compiling(compiler: compile_module.CompilerOrEager) -> Iterator[Callable[..., CompileModel]]:
+def compiling(compiler: compile_module.InductorWithFallback) -> Iterator[Callable[..., CompileModel]]:
     """Makes the callback, with kernels that are PyTorch's own."""
 
     def make(**options: Any) -> CompileModel:
@@ -94,7 +94,7 @@ def test_inductor_gives_the_same_losses_and_gradients() -> None:
     torch.manual_seed(0)
     models = [build_model(MaskedPrediction, context=factory(TransformerContext, num_layers=1)) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    compiler = compile_module.CompilerOrEager()
+    compiler = compile_module.InductorWithFallback()
     compile_module.compile_regions(models[0], compiler)
     results = []
     with warnings.catch_warnings():
@@ -117,7 +117,7 @@ def test_inductor_gives_the_same_losses_and_gradients() -> None:
 @needs_compiler
 @in_a_process_of_its_own
 def test_noise_ahead_of_an_update_is_that_of_the_update() -> None:
-    """The diversity of a whole update is taken without gradient, by a compilation of its own, and must be the same."""
+    """Global-batch statistics are computed without gradient, by a separate compilation, and must be the same."""
     seen: list[tuple[bool, Tensor]] = []
     model = model_of()
     model.quantizer.register_forward_hook(
@@ -167,7 +167,7 @@ def test_a_run_goes_on_with_and_without(first: bool, tmp_path: Path, compiling: 
 @needs_compiler
 @in_a_process_of_its_own
 def test_gradient_flow_is_the_same_with_and_without(tmp_path: Path) -> None:
-    """It derives the graph of a step by each term, which compiled code forbids unless it is told."""
+    """It runs several backward passes over one graph, which compiled code allows only without donated buffers."""
     matrices = []
     for callbacks in ([CompileModel(parts=["loss"])], []):
         flow = GradientFlow(every=1)
@@ -180,7 +180,7 @@ def test_gradient_flow_is_the_same_with_and_without(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_the_model_computes_by_itself(compiling: Callable[..., CompileModel]) -> None:
-    """As averaging callbacks make one: what was compiled for the model must not stay behind in it."""
+    """As averaging callbacks make one: the copy must not refer to the compiled code of the model."""
     model = model_of()
     run(updates=1, model=model, callbacks=[compiling()])
     other = copy.deepcopy(model).eval()
@@ -223,7 +223,7 @@ class CountingQuantizer(IdentityQuantizer, Compilable):
 def test_compiling_on_and_on_is_warned_of_once(
     monkeypatch: pytest.MonkeyPatch, compiling: Callable[..., CompileModel]
 ) -> None:
-    monkeypatch.setattr(compile_module, "_SETTLED", 2)
+    monkeypatch.setattr(compile_module, "_WARMUP_UPDATES", 2)
     torch.manual_seed(0)
     model = build_model(FuturePrediction, quantizer=CountingQuantizer, optimizer=plain_sgd, scheduler=constant_rate)
     model.quantizer.register_forward_pre_hook(lambda module, inputs: setattr(module, "batches", module.batches + "x"))
@@ -235,7 +235,7 @@ def test_compiling_on_and_on_is_warned_of_once(
 def test_a_run_that_has_settled_is_not_warned_of(
     monkeypatch: pytest.MonkeyPatch, compiling: Callable[..., CompileModel]
 ) -> None:
-    monkeypatch.setattr(compile_module, "_SETTLED", 2)
+    monkeypatch.setattr(compile_module, "_WARMUP_UPDATES", 2)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*still compiles.*")
         run(updates=6, accumulate=1, callbacks=[compiling()])

@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> CTCFineTuning:
 
 @pytest.mark.parametrize("callback", [CodebookHealth, CollapseWatchdog, GradientFlow, OnlineProbe])
 def test_those_of_pretraining_refuse(callback: type[Callback], model: CTCFineTuning) -> None:
-    message = f"`trainer.callbacks` must not hold {callback.__name__} where `model` is CTCFineTuning.* Take it out"
+    message = f"`trainer.callbacks` must not contain {callback.__name__} if `model` is CTCFineTuning.* Remove it"
     with pytest.raises(ValueError, match=message):
         callback().setup(make_trainer(1), model, TrainerFn.FITTING)
 

@@ -62,7 +62,7 @@ class Lines(Logger):
         assert step is not None
         self.rows.append((step, dict(metrics)))
 
-    def looks(self) -> dict[int, dict[str, float]]:
+    def measurements(self) -> dict[int, dict[str, float]]:
         return {step: row for step, row in self.rows if any(name.startswith("gradient_flow/") for name in row)}
 
 
@@ -96,10 +96,10 @@ def test_a_run_is_bit_for_bit_the_same(cls: type[PretrainingModule], accumulate:
 def test_it_looks_once_at_each_update_whose_turn_it_is(tmp_path: Path) -> None:
     flow, lines = GradientFlow(every=2), Lines(tmp_path)
     fit(noisy_model(MaskedPrediction), make_batches(5, 2, 2), 5, 2, callbacks=[flow], logger=lines)
-    looks = lines.looks()
-    assert list(looks) == [0, 2, 4]
+    measurements = lines.measurements()
+    assert list(measurements) == [0, 2, 4]
     assert len([step for step, row in lines.rows if "gradient_flow/total/encoder/norm" in row]) == 3
-    last = looks[4]
+    last = measurements[4]
     for term in flow.matrix.terms:
         for part in flow.matrix.parts:
             assert last[f"gradient_flow/{term}/{part}/norm"] == flow.matrix.norm(term, part)

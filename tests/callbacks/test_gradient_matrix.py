@@ -1,4 +1,4 @@
-"""Which loss moves which part: against closed forms, by what training does, and by known zeros."""
+"""Gradients by loss term and part: against closed forms, against training, and known zeros."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def reached_by(matrix: GradientMatrix, term: str) -> set[str]:
 
 
 class Model(nn.Module):
-    """Two children and a parameter of its own."""
+    """Two children and a direct parameter."""
 
     def __init__(self, first: list[float], second: list[float]) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def test_what_is_not_finite_is_valid_json_and_can_be_drawn() -> None:
 
 
 def test_nothing_to_look_at() -> None:
-    with pytest.raises(ValueError, match="`module` must have parameters that are trained, but has none"):
+    with pytest.raises(ValueError, match="`module` must have trainable parameters, but has none"):
         gradient_matrix(nn.Identity(), {"a": torch.zeros(())})
     with pytest.raises(ValueError, match="`terms` must name at least one term, but is empty"):
         gradient_matrix(nn.Linear(1, 1), {})
@@ -144,7 +144,7 @@ def test_terms_add_up_to_the_gradient_of_training(cls: type[PretrainingModule], 
 
 
 def test_gumbel_in_wav2vec2() -> None:
-    """Diversity moves the scores and what is before them; the codebook learns from the contrastive loss alone."""
+    """Diversity has gradients for the scores and the parts before them, but not for the codebook."""
     matrix = matrix_of(make_model(MaskedPrediction, NoiselessGumbel, diversity=True))
     projections = {"loss.context_projection", "loss.target_projection"}
     everything = {"encoder", "norm", "codebook", "scores", "context", "mask_embedding", *projections}

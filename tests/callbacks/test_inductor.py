@@ -42,14 +42,14 @@ def test_versions_that_overrun_do_without_vectors(version: str, options: dict[st
 # backward pass of an encoder's first block.
 SUMS = """
 import torch
-from w2vlab.callbacks.compile import CompilerOrEager
+from w2vlab.callbacks.compile import InductorWithFallback
 
 scale = torch.nn.Parameter(torch.randn(12))
 
 def summed(frames):
     return (frames.transpose(1, 2) * scale[:, None]).sum(0)
 
-compiled = torch.compile(summed, backend=CompilerOrEager(), dynamic=True)
+compiled = torch.compile(summed, backend=InductorWithFallback(), dynamic=True)
 kept = []
 with torch.no_grad():
     for number in range(300):  # so that glibc has many chances to find its heap damaged
@@ -63,16 +63,16 @@ print("all right")
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile on a CPU")
 def test_a_sum_over_rows_that_fill_no_vector() -> None:
-    """In a process of its own: where a kernel writes past its buffer, the process is ended."""
+    """In a separate process, because a kernel that writes past its buffer crashes the process."""
     done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "all right\n"), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("version", "device", "told"), [("2.11.0", "cpu", 1), ("2.14.1", "cpu", 0), ("2.11.0", "cuda", 0)]
+    ("version", "device", "expected"), [("2.11.0", "cpu", 1), ("2.14.1", "cpu", 0), ("2.11.0", "cuda", 0)]
 )
-def test_a_run_without_vectors_is_told(
-    version: str, device: str, told: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_run_without_vectors_logs_it(
+    version: str, device: str, expected: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(compile_module, "safe_options", lambda _: safe_options(version))
     strategy = SimpleNamespace(root_device=torch.device(device))
@@ -80,4 +80,4 @@ def test_a_run_without_vectors_is_told(
     model = build_model(MaskedPrediction)
     with caplog.at_level("INFO", logger="w2vlab"):
         CompileModel().setup(trainer, model, "fit")
-    assert len([line for line in caplog.messages if "without vectors" in line]) == told
+    assert len([line for line in caplog.messages if "without SIMD vectors" in line]) == expected

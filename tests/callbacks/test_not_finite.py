@@ -1,4 +1,4 @@
-"""Updates that are skipped, and what is said of them."""
+"""Skipped updates, and the warnings about them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_too_many_in_a_row_end_the_run(caplog: pytest.LogCaptureFixture) -> None
         run(batches, 8, NotFinite(max_in_a_row=5))
     assert "5 updates in a row had a loss or gradient that is not finite, the last one at update 6" in str(ended.value)
     assert ", ".join(batches[5].ids) in str(ended.value)
-    told = [entry.args[1] for entry in caplog.records if "was skipped" in entry.getMessage()]
-    assert told == [1, 2, 4]
+    warned = [entry.args[1] for entry in caplog.records if "was skipped" in entry.getMessage()]
+    assert warned == [1, 2, 4]
 
 
 def test_a_run_without_an_update_is_no_success() -> None:

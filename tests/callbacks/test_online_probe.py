@@ -98,7 +98,7 @@ def test_a_resumed_run_goes_on_with_the_history(speech, tmp_path: Path) -> None:
     assert [row["update"] for row in probe.history.rows] == [0, 2, 4, 6]
 
 
-def test_without_labels_it_is_told(tmp_path: Path) -> None:
+def test_a_corpus_without_labels_warns(tmp_path: Path) -> None:
     corpus = write_labelled(tmp_path, 4, labels=False)
     probe = OnlineProbe(every=1, corpus=str(corpus), cache_dir=tmp_path / "cache")
     with pytest.warns(UserWarning, match="OnlineProbe has no effect: .* has no phone labels"):

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -12,12 +13,31 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
-from w2vlab.callbacks.examples import show_examples
+from w2vlab.callbacks.examples import log_examples
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.panels import PRETRAINING, RECOGNITION
-from w2vlab.callbacks.picture import _rows, draw_run
-from w2vlab.callbacks.run_view import Bar, Finding, RunView
+from w2vlab.callbacks.picture import _split_into_rows, draw_run
+from w2vlab.callbacks.run_view import Bar, ProbeResult, RunView
 from w2vlab.callbacks.summary import print_summary, summarize
+
+
+def make_view(
+    train: MetricHistory,
+    validation: MetricHistory,
+    num_candidates: int | None = None,
+    code_counts: torch.Tensor | None = None,
+    num_codes: int = 0,
+    **options: Any,
+) -> RunView:
+    return RunView(
+        title="A title",
+        train=train,
+        validation=validation,
+        num_candidates=num_candidates,
+        code_counts=code_counts,
+        num_codes=num_codes,
+        **options,
+    )
 
 
 def run_view(codebooks: bool) -> RunView:
@@ -33,10 +53,10 @@ def run_view(codebooks: bool) -> RunView:
         values = {"loss/total": loss, "accuracy": 0.5, **(codes if codebooks else {})}
         validation.record(update, {f"val/{name}": value for name, value in values.items()})
     counts = torch.tensor([[5.0, 0, 3, 2, 1, 1, 1, 1], [9.0, 1, 0, 0, 0, 0, 0, 0]]) if codebooks else None
-    return RunView("A title", train, validation, 5, counts, 16 if codebooks else 0, guess_loss=math.log(5))
+    return make_view(train, validation, 5, counts, 16 if codebooks else 0, chance_loss=math.log(5))
 
 
-FINDING = Finding(
+PROBE_RESULT = ProbeResult(
     "Phones named",
     (Bar("trained", 0.58, 0.56, 0.6), Bar("before", 0.49, 0.48, 0.5), Bar("MFCC", 0.72, 0.71, 0.73)),
     {"phones named": "58.0 %", "before training": "49.0 %"},
@@ -54,11 +74,11 @@ def titles(figure: Figure) -> list[str]:
 
 
 def test_picture_shows_everything_there_is() -> None:
-    figure = draw_run(replace(run_view(codebooks=True), finding=FINDING))
+    figure = draw_run(replace(run_view(codebooks=True), probe=PROBE_RESULT))
     figure.savefig(io.BytesIO())
     assert figure.get_suptitle() == "A title"
     assert labels(figure, "Loss (nats a prediction)") == [
-        *("training", "validation", "a guess: ln 5, penalties apart"),
+        *("training", "validation", "chance: ln 5, without penalties"),
     ]
     assert labels(figure, "Phones named") == ["58.0 %", "49.0 %", "72.0 %"]
     (bars,) = (axes for axes in figure.axes if axes.get_title() == "Phones named")
@@ -76,7 +96,7 @@ def test_picture_shows_everything_there_is() -> None:
         *("audio (left)", "MFU (right)", "waiting for data (right)"),
     ]
     assert labels(figure, "Share of each entry, most used first") == [
-        *("codebook 1: 7 of 8 used", "codebook 2: 2 of 8 used", "all alike"),
+        *("codebook 1: 7 of 8 used", "codebook 2: 2 of 8 used", "uniform usage"),
     ]
 
 
@@ -110,7 +130,7 @@ def with_rows(rows: int, *, codebooks: bool = True) -> RunView:
     view = run_view(codebooks)
     view.train.rows, view.validation.rows = view.train.rows[:rows], view.validation.rows[:rows]
     counts = torch.tensor([[5.0, 0], [0, 9.0]]) if codebooks else None  # one entry of each is used
-    return replace(view, code_counts=counts, finding=FINDING if codebooks else None)
+    return replace(view, code_counts=counts, probe=PROBE_RESULT if codebooks else None)
 
 
 @pytest.mark.parametrize("codebooks", [True, False])
@@ -143,14 +163,14 @@ def test_what_is_not_finite_is_no_mark() -> None:
     train, validation = MetricHistory(), MetricHistory()
     train.record(10, {"train/loss/total": math.nan, "train/accuracy": 0.2, "learning_rate": 1e-4})
     validation.record(10, {"val/loss/total": math.inf})
-    figure = draw_run(RunView("Diverged", train, validation, 5, torch.zeros(2, 8), 16))
+    figure = draw_run(make_view(train, validation, 5, torch.zeros(2, 8), 16))
     figure.savefig(io.BytesIO())
     assert titles(figure) == ["Accuracy among the candidates", "Schedules"]
 
 
 @pytest.mark.parametrize("number", range(1, 8))
 def test_panels_fill_the_picture(number: int) -> None:
-    rows = _rows(PRETRAINING[:number])
+    rows = _split_into_rows(PRETRAINING[:number])
     assert [panel for row in rows for panel in row] == list(PRETRAINING[:number])
     assert [len(row) for row in rows] == {1: [1], 2: [2], 3: [3], 4: [2, 2], 5: [3, 2], 6: [3, 3], 7: [4, 3]}[number]
 
@@ -177,7 +197,7 @@ def test_an_accuracy_that_means_nothing_is_not_shown(kind: str, share: float, co
 
 @pytest.mark.parametrize(("codebooks", "panels"), [(True, 7), (False, 4)])
 def test_labels_do_not_overlap(codebooks: bool, panels: int) -> None:
-    figure = draw_run(replace(run_view(codebooks), finding=FINDING if codebooks else None))
+    figure = draw_run(replace(run_view(codebooks), probe=PROBE_RESULT if codebooks else None))
     figure.savefig(io.BytesIO())
     boxes = [axes.get_tightbbox() for axes in figure.axes if axes.get_title()]
     assert len(boxes) == panels
@@ -185,15 +205,15 @@ def test_labels_do_not_overlap(codebooks: bool, panels: int) -> None:
 
 
 def test_empty_run_can_be_drawn() -> None:
-    figure = draw_run(RunView("Nothing", MetricHistory(), MetricHistory(), None, None, 0))
+    figure = draw_run(make_view(MetricHistory(), MetricHistory()))
     figure.savefig(io.BytesIO())
     assert not figure.axes
-    assert [text.get_text() for text in figure.texts if text.get_text() != "Nothing"] == ["nothing recorded"]
+    assert [text.get_text() for text in figure.texts if text.get_text() != "A title"] == ["nothing recorded"]
 
 
 def test_summary_of_a_run_with_codebooks() -> None:
     assert summarize(run_view(codebooks=True), 3725.4) == {
-        "validation loss": "4 at first, 3 at last",
+        "validation loss": "4 at first, 3 at the end",
         "validation accuracy": "0.500, chance is 0.200 (2.5 times that)",
         "codebook perplexity": "6.0 of the codes, 7.5 of the probabilities",
         "codes used": "9 of 16",
@@ -211,7 +231,7 @@ def test_speed_is_that_of_the_whole_run() -> None:
 
 
 def test_what_was_measured_at_the_end_is_in_the_table() -> None:
-    summary = summarize(replace(run_view(codebooks=True), finding=FINDING), 1.0)
+    summary = summarize(replace(run_view(codebooks=True), probe=PROBE_RESULT), 1.0)
     assert list(summary)[3:6] == ["codes used", "phones named", "before training"]
     assert summary["before training"] == "49.0 %"
 
@@ -228,7 +248,7 @@ def recognition_view(*rates: str, course: Sequence[tuple[int, float]] = ((10, 0.
         train.record(update, {"train/loss/total": 200 * rate, "learning_rate": 1e-4})
         validation.record(update, {"val/loss/total": 100 * rate, **{f"val/{name}": rate for name in rates}})
     named = {name: {"wer": "word", "cer": "character", "per": "phone"}[name] for name in rates}
-    return RunView("A title", train, validation, None, None, 0, named)
+    return make_view(train, validation, error_rates=named)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +258,7 @@ def test_recognition_is_drawn_by_its_errors(rates: tuple[str, ...], shown: list[
     figure = draw_run(recognition_view(*rates))
     figure.savefig(io.BytesIO())
     assert labels(figure, "Loss (nats an utterance)") == ["training", "validation"]
-    assert labels(figure, "Error rates in validation") == [*shown, "as many errors as there are to recognise"]
+    assert labels(figure, "Error rates in validation") == [*shown, "100 % errors"]
     assert titles(figure) == ["Loss (nats an utterance)", "Error rates in validation", "Schedules"]
     assert len(titles(figure)) < len(RECOGNITION)
 
@@ -261,8 +281,8 @@ def test_recognition_before_its_first_validation() -> None:
 def test_examples_are_lined_up(caplog: pytest.LogCaptureFixture) -> None:
     table = Mock()
     with caplog.at_level("INFO"):
-        show_examples([("a.wav", "one two", "on to")], [table], 7)
-        show_examples([], [table], 8)
+        log_examples([("a.wav", "one two", "on to")], [table], 7)
+        log_examples([], [table], 8)
     assert caplog.messages == ["Recognised after update 7:\n  a.wav: 'one two'\n  recognised: 'on to'"]
     table.log_table.assert_called_once_with(
         "val/examples", columns=["utterance", "transcript", "recognised"], data=[["a.wav", "one two", "on to"]], step=7

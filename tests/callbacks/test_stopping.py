@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tests.callbacks.test_callbacks import Rising, run
 from tests.ddp.processes import in_two_processes
 from w2vlab.callbacks import GracefulStop, RunCheckpoint
-from w2vlab.callbacks.stopping import SIGNALS, Stopped, handling, stop_at_once
+from w2vlab.callbacks.stopping import SIGNALS, Stopped, signal_handler, stop_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +60,8 @@ def last_step(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_run_stops_behind_the_micro_batch(number: signal.Signals, tmp_path: Path) -> None:
-    """In the middle of an update, of which nothing is kept; what was logged of the last whole one is on the disk."""
+def test_run_stops_after_the_micro_batch(number: signal.Signals, tmp_path: Path) -> None:
+    """In the middle of an update, which is discarded; the logs of the last complete update are on the disk."""
     callbacks = [Send("on_after_backward", 6, number), GracefulStop(), RunCheckpoint()]
     logger = CSVLogger(tmp_path, "", "")
     with pytest.raises(Stopped) as stop:
@@ -121,7 +121,7 @@ def test_handlers_are_given_back_and_ignored_signals_stay_ignored(tmp_path: Path
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with handling(stop_at_once):
+    with signal_handler(stop_at_once):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         with pytest.raises(Stopped, match="143"):
             os.kill(os.getpid(), signal.SIGTERM)

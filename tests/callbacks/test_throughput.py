@@ -58,7 +58,7 @@ def noisy_model(cls: type[PretrainingModule], quantizer: type = GumbelQuantizer,
 
 
 class Clock:
-    """Stands in for the time that `w2vlab.metrics` looks at."""
+    """Replaces the clock of `w2vlab.metrics`."""
 
     now = 0.0
 
@@ -67,7 +67,7 @@ class Clock:
 
 
 class Ticking(Callback):
-    """Lets a batch of training take a second, and one of validation a thousand; comes before who looks at the time."""
+    """Lets a training batch take 1 s, and a validation batch 1000 s; comes before callbacks that read the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -80,7 +80,7 @@ class Ticking(Callback):
 
 
 class Logged(Callback):
-    """Keeps what others find behind each batch; comes after who logs."""
+    """Records the metrics after each batch; comes after callbacks that log."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -93,7 +93,7 @@ class Logged(Callback):
 
 
 COUNTED: dict[str, Any] = {}
-"""What `fit_flops` gave, by what was counted: it takes seconds, and most runs here are of the same model."""
+"""Cache of `fit_flops`, because it takes seconds, and most runs here have the same model."""
 
 
 def counted_once(model: Any) -> Any:
@@ -157,7 +157,7 @@ def test_rates_of_a_run(clock: Clock) -> None:
     flops = count_flops(skeleton(model), 2, 400)
     assert logged.column(FLOPS) == pytest.approx([flops] * 5, rel=0.01)
     assert logged.column(MFU) == pytest.approx([flops / DEVICE_RATE] * 5, rel=0.01)
-    assert WAIT not in logged.rows[-1], "a plain loader does not tell"
+    assert WAIT not in logged.rows[-1], "a plain loader does not measure it"
 
 
 def test_a_rate_below_the_runs_own_is_measured_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_validation_is_left_out(clock: Clock) -> None:
 
 
 def test_with_accumulation_an_update_is_counted_as_a_whole(clock: Clock) -> None:
-    """The first micro-batch takes 5 s more, as a look at the whole update does."""
+    """The first micro-batch takes 5 s more, as the pass for global-batch statistics does."""
 
     class LookAhead(Callback):
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -419,7 +419,7 @@ def test_on_a_gpu_it_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the first utilisation."""
 
     class Strict(Callback):
-        """Forbids to wait around the monitor alone: the trainer has reasons of its own."""
+        """Forbids synchronisation in the monitor alone, because the trainer synchronises too."""
 
         def __init__(self, mode: str) -> None:
             self.mode = mode

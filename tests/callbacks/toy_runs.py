@@ -42,7 +42,7 @@ def silence(batches: int = 8, size: int = 4) -> list[AudioBatch]:
 
 
 def damaged(which: Sequence[int] = (3,)) -> list[AudioBatch]:
-    """White noise with a sample that is no number in each batch of `which`, the fourth alone unless told otherwise."""
+    """White noise with a NaN sample in each batch of `which`, by default in the fourth alone."""
     batches = noise()
     for index in which:
         batches[index].waveform[0, 100] = torch.nan

@@ -1,4 +1,4 @@
-"""What each of two processes runs; a module of its own, so that a spawned process can import it."""
+"""The function that each of two processes runs; in a separate module, so that a spawned process can import it."""
 
 from __future__ import annotations
 

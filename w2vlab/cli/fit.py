@@ -11,7 +11,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
-from w2vlab.callbacks.stopping import Stopped, handling, stop_at_once
+from w2vlab.callbacks.stopping import Stopped, signal_handler, stop_at_once
 from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.cli.no_news import only_news
 from w2vlab.cli.problems import report_problem
@@ -37,7 +37,7 @@ def run(command: str, options: list[str]) -> int:
     """
     phase = _Phase()
     try:
-        with only_news(), messages_shown(), handling(stop_at_once):  # until training begins
+        with only_news(), messages_shown(), signal_handler(stop_at_once):  # until training begins
             load_parts()
             W2VLightningCLI([command, *options], phase)
     except Stopped as stop:
