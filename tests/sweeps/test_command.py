@@ -1,4 +1,4 @@
-"""The command of a trial: an agent's, and what is added to it."""
+"""The command of a trial: that of a W&B agent, and the options that are added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweep files: what is read from them, and what is refused."""
+"""Reading valid and invalid sweep files."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_is_wrong_is_said(tmp_path, change, message):
         ("{distribution: normal, mu: -1E3, sigma: .5e-2}", {"mu": -1000.0, "sigma": 0.005}),
         ("{distribution: q_uniform, min: 0, max: 1, q: 1e-1}", {"q": 0.1}),
         ("{values: [1, 2], probabilities: [1e-1, 9e-1]}", {"probabilities": [0.1, 0.9]}),
-        # What a flag takes is its own affair: the text goes on as it is, and old trials keep their names.
+        # Values are passed on as text, so that existing trials keep their names.
         ("{values: [1e-5, null]}", {"values": ["1e-5", None]}),
     ],
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from w2vlab.sweeps import LocalMachine, Runner, RunnerOptions, only_one, planned_trials, read_sweep, read_trials
-from w2vlab.sweeps import with_earlier as merged_with
+from w2vlab.sweeps import LocalMachine, Runner, RunnerOptions, lock_folder, planned_trials, read_sweep, read_trials
+from w2vlab.sweeps import merge_earlier_trials as merged_with
 
 FAKE = Path(__file__).with_name("fake_run.py")
 
@@ -115,7 +115,7 @@ def test_asked_twice_it_ends_at_once(tmp_path):
     assert runner.trials[0].state == "waiting"
 
 
-def test_an_error_of_the_sweep_itself_leaves_no_trial_behind(tmp_path):
+def test_an_error_of_the_sweep_ends_its_trials(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [waits]}\n")
 
     def break_down() -> None:
@@ -131,7 +131,7 @@ def test_an_error_of_the_sweep_itself_leaves_no_trial_behind(tmp_path):
 
 def test_what_is_not_among_the_best_is_stopped_early(tmp_path):
     rest = "early_terminate: {type: hyperband, min_iter: 3, eta: 2}\n"
-    # In the order of the grid: the bad one is last, when the others have shown what is to be had.
+    # In the order of the grid: the bad one is last, when the others have values to compare it with.
     runner = runner_of(tmp_path, "  kind: {values: [plain, waits]}\n  level: {values: [1, 2, 3, 9]}\n", rest)
     runner.trials = [t for t in runner.trials if t.parameters["kind"] == "plain" or t.parameters["level"] == 9]
     runner.run(nothing)
@@ -227,19 +227,19 @@ def test_a_metric_that_no_trial_logs_is_named(tmp_path):
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     refused = pytest.raises(ValueError, match=rf"`folder` must not be in use.*process {os.getpid()}")
-    with only_one(tmp_path), refused, only_one(tmp_path):
+    with lock_folder(tmp_path), refused, lock_folder(tmp_path):
         pass
-    with only_one(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
-def test_a_trial_that_was_left_behind_keeps_the_folder(tmp_path):
-    with only_one(tmp_path) as lock:
+def test_a_trial_of_an_ended_sweep_holds_the_lock(tmp_path):
+    with lock_folder(tmp_path) as lock:
         attempt = LocalMachine([], 1, lock).start([sys.executable, "-c", "import time; time.sleep(600)"], {}, tmp_path)
-    with pytest.raises(ValueError, match="a trial that it has left, still runs"), only_one(tmp_path):
+    with pytest.raises(ValueError, match="or one of its trials still runs"), lock_folder(tmp_path):
         pass
     attempt.kill()
-    with only_one(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from w2vlab.sweeps import planned_trials, read_sweep
 from w2vlab.sweeps.parameters import read_parameter
-from w2vlab.sweeps.trial import in_words, value_at
+from w2vlab.sweeps.trial import format_value, value_at
 
 
 def sweep_of(tmp_path: Path, parameters: str, method: str = "grid"):
@@ -33,7 +33,7 @@ def test_equal_settings_are_one_trial(tmp_path):
 
 def test_a_grid_needs_values(tmp_path):
     with pytest.raises(
-        ValueError, match=r"`a` must have `values` for a grid, but is uniform\. Or let `method` be random"
+        ValueError, match=r"`a` must have `values` for a grid, but is uniform\. Or set `method` to random"
     ):
         planned_trials(sweep_of(tmp_path, "  a: {min: 0.0, max: 1.0}\n"), None)
 
@@ -48,7 +48,7 @@ def test_nested_parameters_stay_nested_as_an_agent_passes_them(tmp_path):
     assert value_at(trials[0].parameters, ("model", "other", "size")) is None
 
 
-def test_names_tell_trials_apart_and_follow_from_the_values_alone(tmp_path):
+def test_names_are_unique_and_depend_on_the_values_only(tmp_path):
     text = "  model.quantizer: {values: [configs/quantizer/gumbel.yaml, KMeansQuantizer]}\n  size: {values: [40, 80]}\n"
     trials = planned_trials(sweep_of(tmp_path, text), None)
     names = [trial.name for trial in trials]
@@ -62,9 +62,9 @@ def test_names_tell_trials_apart_and_follow_from_the_values_alone(tmp_path):
 
 def test_values_in_words(tmp_path):
     part = {"class_path": "w2vlab.quantizers.EMAQuantizer", "init_args": {"codebook_size": 40, "gamma": 0.1}}
-    assert in_words(part) == "EMAQuantizer(codebook_size=40, gamma=0.1)"
-    assert in_words({"class_path": "IdentityQuantizer"}) == "IdentityQuantizer"
-    assert [in_words(value) for value in ("configs/a/b.yaml", "KMeans", 0.5, [1])] == ["b", "KMeans", "0.5", "[1]"]
+    assert format_value(part) == "EMAQuantizer(codebook_size=40, gamma=0.1)"
+    assert format_value({"class_path": "IdentityQuantizer"}) == "IdentityQuantizer"
+    assert [format_value(value) for value in ("configs/a/b.yaml", "KMeans", 0.5, [1])] == ["b", "KMeans", "0.5", "[1]"]
     parts = "[{class_path: A, init_args: {n: 1}}, {class_path: A, init_args: {n: 2}}]"
     text = f"  q: {{values: {parts}}}\n  s: {{values: [1, 2]}}\n"
     names = [trial.name[:-7] for trial in planned_trials(sweep_of(tmp_path, text), None)]
