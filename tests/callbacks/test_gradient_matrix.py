@@ -219,7 +219,8 @@ def test_names_do_not_overlap(terms: int) -> None:
     names = ("contrastive", "a_rather_long_penalty", "another_long_penalty", "kmeans")[:terms]
     parts = ("encoder", "loss.context_projection")
     norms = torch.ones(terms, 2, dtype=torch.float64)
-    figure = draw_gradient_matrix(GradientMatrix(names, parts, norms, norms, terms * norms[0]), "A title " * 8)
+    matrix = GradientMatrix(terms=names, parts=parts, norms=norms, cosines=norms, total=terms * norms[0])
+    figure = draw_gradient_matrix(matrix, "A title " * 8)
     figure.savefig(io.BytesIO())
     inside = figure.bbox
     for axes in figure.axes:

@@ -89,7 +89,7 @@ def test_picture_shows_everything_there_is() -> None:
     assert intervals == [pytest.approx(ends) for ends in ([0.56, 0.6], [0.48, 0.5], [0.71, 0.73])]
     assert labels(figure, "Accuracy among the candidates") == ["training", "validation", "chance, 1 of 5"]
     assert labels(figure, "Codebook perplexity in validation") == [
-        *("of the codes", "of the probabilities", "all 16 entries alike"),
+        *("of the codes", "of the probabilities", "uniform usage of 16 entries"),
     ]
     assert labels(figure, "Schedules") == ["learning rate (left)", "Gumbel temperature (right)"]
     assert labels(figure, "Speed (seconds of audio a second)") == [
@@ -182,7 +182,7 @@ def test_a_validation_before_training_is_a_point_at_0() -> None:
     (loss,) = (axes for axes in figure.axes if axes.get_title().startswith("Loss"))
     (line,) = (line for line in loss.lines if line.get_label() == "validation")
     assert (line.get_xdata()[0], line.get_ydata()[0], line.get_marker()) == (0, 4.6, "o")
-    assert summarize(view, 1.0)["validation loss"] == "4.6 before training, 3 at last"
+    assert summarize(view, 1.0)["validation loss"] == "4.6 before training, 3 at the end"
 
 
 @pytest.mark.parametrize("kind", ["excluded", "equal"])
@@ -268,7 +268,7 @@ def test_summary_of_recognition() -> None:
     assert list(summary) == [
         *("validation loss", "word error rate", "character error rate", "speed", "time"),
     ]
-    assert summary["word error rate"] == "45.0 % at best, 50.0 % at last"
+    assert summary["word error rate"] == "45.0 % at best, 50.0 % at the end"
 
 
 def test_recognition_before_its_first_validation() -> None:

@@ -86,15 +86,19 @@ def test_a_model_may_know_nothing_at_first_but_not_collapse():
 
 
 def test_runs_without_codebooks_or_negatives():
-    assert names(readings(loss=2.0, accuracy=0.5), TaskSettings(101)) == []
-    assert names(readings(loss=0.0, accuracy=1.0, excluded=1.0), TaskSettings(101)) == ["equal_negatives"]
-    named = TaskSettings(320, num_codebooks=2, codebook_size=320)  # codes are named: loss 0 is all there is to see
+    assert names(readings(loss=2.0, accuracy=0.5), TaskSettings(num_candidates=101)) == []
+    assert names(readings(loss=0.0, accuracy=1.0, excluded=1.0), TaskSettings(num_candidates=101)) == [
+        "equal_negatives"
+    ]
+    named = TaskSettings(
+        num_candidates=320, num_codebooks=2, codebook_size=320
+    )  # codes are named: loss 0 is all there is to see
     assert names(readings(loss=0.0, accuracy=1.0, perplexity=2.0), named) == ["collapsed"]
     assert names(readings(loss=math.log(320), accuracy=0.003, perplexity=90.0), named) == ["uninformed"]
 
 
 def test_distractors_that_count_as_wrong_collapse_to_the_loss_at_chance_level():
-    task = TaskSettings(11, "logistic", 2, 320)
+    task = TaskSettings(num_candidates=11, objective="logistic", num_codebooks=2, codebook_size=320)
     level = 11 * math.log(11) - 10 * math.log(10)
     assert names(readings(loss=level, accuracy=0.0, perplexity=2.0, equal=1.0), task) == ["collapsed"]
     assert names(readings(loss=level, accuracy=0.0, perplexity=99.0, equal=0.1), task) == ["uninformed"]
@@ -112,14 +116,17 @@ def test_the_published_figures_are_in_the_words():
 def test_the_chance_loss_is_the_minimum_over_equal_predictions(negatives, excluded):
     """One score s for all candidates, minimised on a grid over the published formulas."""
     reading = Reading(0, 0.0, 0.0, excluded=excluded)
-    assert TaskSettings(1 + negatives).chance_loss(reading) == pytest.approx(math.log(1 + negatives * (1 - excluded)))
+    task = TaskSettings(num_candidates=1 + negatives)
+    assert task.chance_loss(reading) == pytest.approx(math.log(1 + negatives * (1 - excluded)))
     scores = np.linspace(-12, 12, 24_001)
     true, false = np.logaddexp(0, -scores), np.logaddexp(0, scores)
     plain = Reading(0, 0.0, 0.0)
     expected = (true + negatives * false).min()
-    assert TaskSettings(1 + negatives, "logistic").chance_loss(plain) == pytest.approx(expected, abs=1e-4)
+    task = TaskSettings(num_candidates=1 + negatives, objective="logistic")
+    assert task.chance_loss(plain) == pytest.approx(expected, abs=1e-4)
     balanced = (true + false).min()
-    assert TaskSettings(1 + negatives, "balanced_logistic").chance_loss(plain) == pytest.approx(balanced, abs=1e-4)
+    task = TaskSettings(num_candidates=1 + negatives, objective="balanced_logistic")
+    assert task.chance_loss(plain) == pytest.approx(balanced, abs=1e-4)
 
 
 @given(

@@ -25,7 +25,7 @@ def test_switched_on_by_its_name(fit: Fit, capfd: pytest.CaptureFixture[str]) ->
     assert fit() == 0
     with own_kernels():
         assert fit("--trainer.callbacks+=CompileModel") == 0
-    told = "To be compiled at the first batch, by part and number of regions: encoder (1), quantizer (1), context (1), "
+    told = "Regions to compile at the first batch, by part: encoder (1), quantizer (1), context (1), "
     assert told in capfd.readouterr().err
     assert losses(1) == pytest.approx(losses(0), rel=1e-4)
     assert len(losses(1)) == 2

@@ -110,8 +110,8 @@ def test_what_tells_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str
     told = {
         "config.yaml": "The configuration of the run",
         "metrics.csv": "The table of the CSV logger",
-        "metrics.jsonl": "The file of all metrics",
-        "run.json": "What it takes to repeat the run",
+        "metrics.jsonl": "metrics.jsonl",
+        "run.json": "The record of the run",
         "report.json": "The report",
         "codebook_health.json": "The picture of codebook health",
     }
@@ -121,7 +121,7 @@ def test_what_tells_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str
     lines = [entry.getMessage() for entry in caplog.records if "cannot be written" in entry.getMessage()]
     told.pop("codebook_health.json")
     for what in told.values():
-        assert f"{what} cannot be written: [Errno 28] No space left on device. The run goes on without." in lines
+        assert f"{what} cannot be written: [Errno 28] No space left on device. The run continues without it." in lines
     assert (Path("runs/w2vlab/version_0/checkpoints") / "last.ckpt").is_file()
 
 

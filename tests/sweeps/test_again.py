@@ -24,7 +24,7 @@ from w2vlab.sweeps import (
     read_trials,
 )
 from w2vlab.sweeps.command import file_command
-from w2vlab.sweeps.plan import changes
+from w2vlab.sweeps.plan import describe_changes
 
 GRID = "  kind: {values: [plain]}\n  level: {values: [1, 2]}\n"
 
@@ -180,8 +180,8 @@ def test_a_record_of_an_earlier_version_says_nothing_of_changes(done: Runner, tm
 def test_what_an_option_is_compared_by() -> None:
     before = Plan.of_run(["w2vlab", "fit"], {"a": 1, "b": [1], "data.num_workers": 2, "trainer.logger": "x"})
     same = Plan.of_run(["w2vlab", "fit", "--c"], {"a": 1, "b": [1], "c": None, "data.num_workers": 4})
-    assert changes(before, same) == []
+    assert describe_changes(before, same) == []
     other = Plan.of_run(["w2vlab", "fit"], {"a": 1.5, "b": [1, 2], "d": "x" * 1000})
-    assert changes(before, other) == ["a 1 -> 1.5", "b [1] -> [1, 2]", f"d null -> {'x' * 59}…"]
+    assert describe_changes(before, other) == ["a 1 -> 1.5", "b [1] -> [1, 2]", f"d null -> {'x' * 59}…"]
     many = Plan.of_run([], {f"o{number}": number for number in range(100)})
-    assert changes(before, many)[-1] == "and 96 more"
+    assert describe_changes(before, many)[-1] == "and 96 more"

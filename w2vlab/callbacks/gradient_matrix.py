@@ -23,7 +23,7 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradientMatrix:
     """Norms and cosine similarities of the gradients of each term with respect to each part of a model.
 
@@ -138,7 +138,7 @@ def gradient_matrix(module: nn.Module, terms: Mapping[str, Tensor], num_predicti
     lengths = norms[:, :-1] * norms[:, -1:]  # (parts, terms)
     cosines = (gram[:, :-1, -1] / lengths).clamp(-1, 1).masked_fill(lengths == 0, math.nan)
     norms = norms.T / num_predictions
-    return GradientMatrix(tuple(terms), tuple(parts), norms[:-1], cosines.T, norms[-1])
+    return GradientMatrix(terms=tuple(terms), parts=tuple(parts), norms=norms[:-1], cosines=cosines.T, total=norms[-1])
 
 
 def _products(parameter: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:

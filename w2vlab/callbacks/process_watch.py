@@ -64,14 +64,14 @@ class ProcessWatch(Callback):
         while not self._set_up:
             for index, child in enumerate(getattr(launcher, "procs", ())):
                 if child.poll():
-                    self._end_process(f"Process {index + 1} died or ended before the run had begun.")
+                    self._end_process(f"Process {index + 1} died or ended before the run had started.")
             _disable_lightning_observer()
             time.sleep(0.5)
 
     def _watch_parent(self, parent: int) -> None:
         while not self._set_up:
             if os.getppid() != parent:
-                self._end_process("Process 0 died or ended before the run had begun.")
+                self._end_process("Process 0 died or ended before the run had started.")
             time.sleep(0.5)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

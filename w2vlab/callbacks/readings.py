@@ -46,7 +46,7 @@ class Reading:
         return self.equal if self.excluded is None else self.excluded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskSettings:
     """The constants of a run that metrics are compared with.
 

@@ -221,6 +221,40 @@ class AtChance(Signature):
         return f"The model is at chance level: its accuracy is {accuracy:.3f}, and chance is {chance:.3f}."
 
 
+def make_signatures(
+    *,
+    loss_tolerance: float,
+    chance_tolerance: float,
+    perplexity_share: float,
+    equal_share: float,
+    pinned_accuracy: float,
+) -> tuple[Signature, ...]:
+    """Returns all signatures; each one comes before those that it implies.
+
+    The arguments are the options of `CollapseWatchdog` of the same names.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    if loss_tolerance <= 0:
+        raise ValueError(f"`loss_tolerance` must be above 0, but is {loss_tolerance}.")
+    if chance_tolerance < 1:
+        raise ValueError(f"`chance_tolerance` must be at least 1, but is {chance_tolerance}.")
+    shares = {"perplexity_share": perplexity_share, "equal_share": equal_share, "pinned_accuracy": pinned_accuracy}
+    for name, share in shares.items():
+        if not 0 < share < 1:
+            raise ValueError(f"`{name}` must be between 0 and 1, but is {share}.")
+    return (
+        NotFinite(),
+        Collapsed(perplexity_share),
+        Uninformed(loss_tolerance),
+        FewCodes(perplexity_share),
+        EqualNegatives(equal_share),
+        AlwaysRight(pinned_accuracy),
+        AtChance(chance_tolerance),
+    )
+
+
 def diagnose(
     readings: Sequence[Reading], task: TaskSettings, signatures: Sequence[Signature], length: int, patience: int
 ) -> list[Detection]:

@@ -24,18 +24,7 @@ from w2vlab.callbacks.readings import (
     reduced_metrics,
 )
 from w2vlab.callbacks.run_folder import run_folder, warn_on_write_failure
-from w2vlab.callbacks.signatures import (
-    AlwaysRight,
-    AtChance,
-    Collapsed,
-    Detection,
-    EqualNegatives,
-    FewCodes,
-    NotFinite,
-    Signature,
-    Uninformed,
-    diagnose,
-)
+from w2vlab.callbacks.signatures import Detection, diagnose, make_signatures
 from w2vlab.callbacks.whole_model import has_unsharded_model
 from w2vlab.files import write_atomically
 from w2vlab.modules.pretraining import PretrainingModule
@@ -117,32 +106,17 @@ class CollapseWatchdog(Callback):
             raise ValueError(f"`action` must be warn, stop or restore, but is {action}.")
         if max_restores < 1:
             raise ValueError(f"`max_restores` must be at least 1, but is {max_restores}.")
-        if loss_tolerance <= 0:
-            raise ValueError(f"`loss_tolerance` must be above 0, but is {loss_tolerance}.")
-        if chance_tolerance < 1:
-            raise ValueError(f"`chance_tolerance` must be at least 1, but is {chance_tolerance}.")
-        shares = {
-            "perplexity_share": perplexity_share,
-            "equal_share": equal_share,
-            "pinned_accuracy": pinned_accuracy,
-        }
-        for name, share in shares.items():
-            if not 0 < share < 1:
-                raise ValueError(f"`{name}` must be between 0 and 1, but is {share}.")
         self.every = every
         self.window = window
         self.patience = patience
         self.action = action
         self.max_restores = max_restores
-        # Ordered by implication: a signature comes before those that it implies.
-        self.signatures: tuple[Signature, ...] = (
-            NotFinite(),
-            Collapsed(perplexity_share),
-            Uninformed(loss_tolerance),
-            FewCodes(perplexity_share),
-            EqualNegatives(equal_share),
-            AlwaysRight(pinned_accuracy),
-            AtChance(chance_tolerance),
+        self.signatures = make_signatures(
+            loss_tolerance=loss_tolerance,
+            chance_tolerance=chance_tolerance,
+            perplexity_share=perplexity_share,
+            equal_share=equal_share,
+            pinned_accuracy=pinned_accuracy,
         )
         self.events: list[dict[str, Any]] = []
         self._reported: dict[str, int] = {}  # the last update at which each signature was detected

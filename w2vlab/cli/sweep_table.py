@@ -42,7 +42,7 @@ def _becomes(trial: Trial, earlier: EarlierTrials) -> str:
         return " (dropped)"
     if trial in earlier.repeated or trial in earlier.lost:
         return " (begins anew)"
-    return f" ({trial.state})" if trial.ended else " (goes on)" if trial.begun else ""
+    return f" ({trial.state})" if trial.ended else " (goes on)" if trial.started else ""
 
 
 def print_again(earlier: EarlierTrials, console: Console) -> None:

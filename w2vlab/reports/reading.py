@@ -9,7 +9,7 @@ from typing import Any
 
 from w2vlab.files import RUN_RECORD
 from w2vlab.reports.folders import in_sweep, is_run, read_folder, walk
-from w2vlab.reports.run import Found
+from w2vlab.reports.run import Found, RunData
 from w2vlab.reports.wandb_runs import SCHEME, find_wandb_files, read_wandb_files, read_wandb_server
 from w2vlab.wording import one_line
 
@@ -78,6 +78,41 @@ def _assign_names(found: Found) -> None:
             run.name = str(folder.relative_to(common))
     for run in found.runs:
         run.name = one_line(run.name, _LONGEST_NAME)
+
+
+def drop_superseded_runs(found: Found) -> list[str]:
+    """Removes runs that others have resumed, and unfinished runs if there are finished ones; returns notes on them."""
+    notes = []
+    by_source = {str(Path(run.source).absolute()): run for run in found.runs}
+    resumed = []
+    for run in found.runs:
+        original = by_source.get(str(Path(run.resumed_from).absolute())) if run.resumed_from else None
+        if original is not None and original is not run and _same_run(original, run):
+            resumed.append(original)
+    if resumed:
+        found.runs[:] = [run for run in found.runs if not any(run is original for original in resumed)]
+        notes.append(
+            f"Runs that another run has resumed are part of that run: {', '.join(run.name for run in resumed)}."
+        )
+    finished = [run for run in found.runs if run.finished is not False]
+    unfinished = [run for run in found.runs if run.finished is False]
+    if unfinished:
+        listed = "; ".join(f"{run.name} ({run.ended})" for run in unfinished)
+        if finished:
+            found.runs[:] = finished
+            notes.append(f"Unfinished, and not in the table: {listed}.")
+        else:
+            notes.append(f"None of the runs is finished: {listed}.")
+    return notes
+
+
+def _same_run(one: RunData, other: RunData) -> bool:
+    may_differ = ("ckpt_path", "new_run", "trainer.max_steps")
+    first, second = (
+        {k: v for k, v in run.options.items() if k not in may_differ and not k.startswith("trainer.logger")}
+        for run in (one, other)
+    )
+    return first == second
 
 
 def find_single_run(path: str) -> Path:

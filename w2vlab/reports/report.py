@@ -13,6 +13,7 @@ from w2vlab.registry import did_you_mean
 from w2vlab.reports.grouping import Group, Grouping, group_runs, label
 from w2vlab.reports.outcomes import EVALUATION, EVALUATION_SETTING, Outcome, choose_outcomes
 from w2vlab.reports.published import PUBLISHED, Published, load_published
+from w2vlab.reports.reading import drop_superseded_runs
 from w2vlab.reports.run import Cost, Found, RunData
 from w2vlab.reports.statistics import Difference, Mean, compare_means, compute_mean
 from w2vlab.wording import one_line
@@ -86,7 +87,7 @@ def make_report(
     Raises:
         ValueError: A key, a metric or the baseline is unknown.
     """
-    notes = _drop_superseded_runs(found)
+    notes = drop_superseded_runs(found)
     grouping = group_runs(found, by)
     outcomes = choose_outcomes(found.runs, metrics)
     baseline_index = _find_baseline(grouping, baseline)
@@ -142,39 +143,6 @@ def _notes_on_grouping(grouping: Grouping) -> list[str]:
     if grouping.redundant_keys:
         notes.append(f"The groups also differ in: {', '.join(grouping.redundant_keys)}.")
     return notes
-
-
-def _drop_superseded_runs(found: Found) -> list[str]:
-    """Removes runs that others have resumed, and unfinished runs if there are finished ones; returns notes on them."""
-    notes = []
-    by_source = {str(Path(run.source).absolute()): run for run in found.runs}
-    resumed = []
-    for run in found.runs:
-        original = by_source.get(str(Path(run.resumed_from).absolute())) if run.resumed_from else None
-        if original is not None and original is not run and _same_run(original, run):
-            resumed.append(original)
-    if resumed:
-        found.runs[:] = [run for run in found.runs if not any(run is original for original in resumed)]
-        notes.append(f"Runs that another run has resumed are part of that run: {_names(resumed)}.")
-    finished = [run for run in found.runs if run.finished is not False]
-    unfinished = [run for run in found.runs if run.finished is False]
-    if unfinished:
-        listed = "; ".join(f"{run.name} ({run.ended})" for run in unfinished)
-        if finished:
-            found.runs[:] = finished
-            notes.append(f"Unfinished, and not in the table: {listed}.")
-        else:
-            notes.append(f"None of the runs is finished: {listed}.")
-    return notes
-
-
-def _same_run(one: RunData, other: RunData) -> bool:
-    may_differ = ("ckpt_path", "new_run", "trainer.max_steps")
-    first, second = (
-        {k: v for k, v in run.options.items() if k not in may_differ and not k.startswith("trainer.logger")}
-        for run in (one, other)
-    )
-    return first == second
 
 
 def _find_baseline(grouping: Grouping, name: str | None) -> int:

@@ -95,10 +95,12 @@ def check_earlier_trials(
     """
     known = {identity(trial.parameters) for trial in planned}
     gone = [trial for trial in trials if identity(trial.parameters) not in known]
-    changed = [(trial, texts) for trial in trials if trial.begun and (texts := describe_changes(trial.ran, trial.plan))]
+    changed = [
+        (trial, texts) for trial in trials if trial.started and (texts := describe_changes(trial.ran, trial.plan))
+    ]
     groups = {CHANGED: [trial for trial, _ in changed], GONE: gone}
     earlier = EarlierTrials(
-        repeated=[trial for trial in _select("repeat", repeat, trials, groups) if trial.begun],
+        repeated=[trial for trial in _select("repeat", repeat, trials, groups) if trial.started],
         dropped=_select("drop", drop, trials, groups),
     )
     for trial in earlier.dropped:

@@ -63,7 +63,7 @@ class Trial:
     repeats: int = 0
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether it was ever started."""
         return self.ended or self.attempts > 0 or self.seconds > 0
 
