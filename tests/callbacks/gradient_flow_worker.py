@@ -32,5 +32,5 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
 
 
 def train_share(folder: Path) -> dict[str, Any]:
-    """What one of two processes does."""
+    """Runs on each of two processes."""
     return train(folder / f"rank-{rank()}", strategy="ddp", devices=2)

@@ -1,4 +1,4 @@
-"""Kernels for processors write where they may, with every version of PyTorch that is supported."""
+"""CPU kernels of Inductor write within their buffers, with every supported version of PyTorch."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ NO_VECTORS = {"cpp.simdlen": 1}
         ("unknown", {}),
     ],
 )
-def test_versions_that_overrun_do_without_vectors(version: str, options: dict[str, Any]) -> None:
+def test_versions_with_the_bug_have_no_vectors(version: str, options: dict[str, Any]) -> None:
     assert safe_options(version) == options
 
 
-# Twelve rows, which fill no whole number of vectors, a dimension between, and a sum over the inner one: as in the
+# Twelve rows, which are not a multiple of the vector length, and a sum over a dimension that is not adjacent, as in the
 # backward pass of an encoder's first block.
 SUMS = """
 import torch
@@ -52,7 +52,7 @@ def summed(frames):
 compiled = torch.compile(summed, backend=InductorWithFallback(), dynamic=True)
 kept = []
 with torch.no_grad():
-    for number in range(300):  # so that glibc has many chances to find its heap damaged
+    for number in range(300):  # so that glibc has many chances to detect heap corruption
         frames = torch.randn(3 + number % 5, 10, 12)
         found = compiled(frames)
         torch.testing.assert_close(found, summed(frames))
@@ -62,7 +62,7 @@ print("all right")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile on a CPU")
-def test_a_sum_over_rows_that_fill_no_vector() -> None:
+def test_a_sum_over_rows_with_a_remainder() -> None:
     """In a separate process, because a kernel that writes past its buffer crashes the process."""
     done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "all right\n"), done.stderr

@@ -73,7 +73,7 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
-def test_picture_shows_everything_there_is() -> None:
+def test_picture_of_a_complete_run() -> None:
     figure = draw_run(replace(run_view(codebooks=True), probe=PROBE_RESULT))
     figure.savefig(io.BytesIO())
     assert figure.get_suptitle() == "A title"
@@ -100,7 +100,7 @@ def test_picture_shows_everything_there_is() -> None:
     ]
 
 
-def test_picture_leaves_out_what_there_is_not() -> None:
+def test_picture_omits_panels_without_data() -> None:
     figure = draw_run(run_view(codebooks=False))
     figure.savefig(io.BytesIO())
     assert titles(figure) == [
@@ -116,7 +116,7 @@ def test_picture_leaves_out_what_there_is_not() -> None:
 
 
 def visible_marks(axes: Axes) -> int:
-    """Lines of several points or of marked ones, and bars; lines across the panel do not count."""
+    """Counts visible marks: line segments, markers and bars, but not limits."""
     across = [line for line in axes.lines if line.get_linestyle() == "--"]
     lines = [line for line in axes.lines if line not in across]
     marked = (
@@ -126,7 +126,7 @@ def visible_marks(axes: Axes) -> int:
 
 
 def with_rows(rows: int, *, codebooks: bool = True) -> RunView:
-    """The first rows of training alone, and as many validations."""
+    """A view with that many rows of training, and as many validations."""
     view = run_view(codebooks)
     view.train.rows, view.validation.rows = view.train.rows[:rows], view.validation.rows[:rows]
     counts = torch.tensor([[5.0, 0], [0, 9.0]]) if codebooks else None  # one entry of each is used
@@ -136,7 +136,7 @@ def with_rows(rows: int, *, codebooks: bool = True) -> RunView:
 @pytest.mark.parametrize("codebooks", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_no_panel_looks_empty(rows: int, codebooks: bool) -> None:
-    """Of a short run, one logged row of training and one validation are all there is."""
+    """A short run may have one logged row of training and one validation only."""
     figure = draw_run(with_rows(rows, codebooks=codebooks))
     figure.savefig(io.BytesIO())
     assert len(titles(figure)) == {True: (2, 7, 7), False: (0, 4, 4)}[codebooks][rows]
@@ -144,8 +144,8 @@ def test_no_panel_looks_empty(rows: int, codebooks: bool) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_marks_and_lines_are_within_their_axes(rows: int) -> None:
-    """Where values lie close together and far above 0, their marks were cut at the upper edge."""
+def test_markers_and_lines_are_within_their_axes(rows: int) -> None:
+    """Also if values are close together and far above 0, where markers were clipped at the upper edge."""
     view = with_rows(rows)
     for row in view.train.rows:
         row |= {"train/throughput/data_wait_share": 0.0, "train/throughput/mfu": 1.0}
@@ -159,7 +159,7 @@ def test_marks_and_lines_are_within_their_axes(rows: int) -> None:
                 assert low + 0.02 * (high - low) < min(values) <= max(values) < high - 0.02 * (high - low)
 
 
-def test_what_is_not_finite_is_no_mark() -> None:
+def test_values_that_are_not_finite_are_not_drawn() -> None:
     train, validation = MetricHistory(), MetricHistory()
     train.record(10, {"train/loss/total": math.nan, "train/accuracy": 0.2, "learning_rate": 1e-4})
     validation.record(10, {"val/loss/total": math.inf})
@@ -187,7 +187,7 @@ def test_a_validation_before_training_is_a_point_at_0() -> None:
 
 @pytest.mark.parametrize("kind", ["excluded", "equal"])
 @pytest.mark.parametrize(("share", "collapsed"), [(0.9, False), (1.0, True)])
-def test_an_accuracy_that_means_nothing_is_not_shown(kind: str, share: float, collapsed: bool) -> None:
+def test_a_meaningless_accuracy_is_not_shown(kind: str, share: float, collapsed: bool) -> None:
     view = run_view(codebooks=True)
     view.validation.record(150, {"val/accuracy": 1.0, f"val/{kind}_negatives": share})
     accuracy = summarize(view, 1.0)["validation accuracy"]
@@ -222,21 +222,21 @@ def test_summary_of_a_run_with_codebooks() -> None:
     }
 
 
-def test_speed_is_that_of_the_whole_run() -> None:
-    """The last window has 2.6 s of audio a second in it, because something else had the processors."""
+def test_speed_is_a_median_over_the_run() -> None:
+    """The last window has 2.6 s of audio a second, because the CPU was busy."""
     view = run_view(codebooks=True)
     slow = {"train/audio_seconds_per_second": 2.6, "train/throughput/mfu": math.nan}
     view.train.record(110, {**view.train.rows[-1], **slow})
     assert summarize(view, 1.0)["speed"].startswith("50 s of audio a second, MFU 43.2 %")
 
 
-def test_what_was_measured_at_the_end_is_in_the_table() -> None:
+def test_the_final_probe_is_in_the_table() -> None:
     summary = summarize(replace(run_view(codebooks=True), probe=PROBE_RESULT), 1.0)
     assert list(summary)[3:6] == ["codes used", "phones named", "before training"]
     assert summary["before training"] == "49.0 %"
 
 
-def test_summary_has_dashes_for_what_there_is_not() -> None:
+def test_summary_has_dashes_for_missing_metrics() -> None:
     summary = summarize(run_view(codebooks=False), 0)
     assert summary["codebook perplexity"] == summary["codes used"] == "–"  # noqa: RUF001
     assert summary["speed"] == "50 s of audio a second (medians of the run)"
@@ -278,7 +278,7 @@ def test_recognition_before_its_first_validation() -> None:
     assert not draw_run(view).axes
 
 
-def test_examples_are_lined_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_are_aligned(caplog: pytest.LogCaptureFixture) -> None:
     table = Mock()
     with caplog.at_level("INFO"):
         log_examples([("a.wav", "one two", "on to")], [table], 7)
@@ -289,7 +289,7 @@ def test_examples_are_lined_up(caplog: pytest.LogCaptureFixture) -> None:
     )
 
 
-def test_paths_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_paths_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/a" * 200 + "[bold].png"
     print_summary("A title", {"time": "0:00:01"}, {"picture": path})
     assert f"picture: {path}\n" in capsys.readouterr().out

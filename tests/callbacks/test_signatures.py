@@ -57,28 +57,28 @@ def test_each_signature(values, expected):
 @pytest.mark.parametrize(
     "values",
     [
-        {**HEALTHY, "perplexity": [3.0] * 9 + [20.0]},  # one batch is enough to see that codes live
-        {**HEALTHY, "perplexity": [2.2 + 0.4 * n for n in range(10)]},  # on its way up
+        {**HEALTHY, "perplexity": [3.0] * 9 + [20.0]},  # one batch shows that codes are used
+        {**HEALTHY, "perplexity": [2.2 + 0.4 * n for n in range(10)]},  # it recovers
         {**HEALTHY, "loss": [4.8 - 0.04 * n for n in range(10)], "excluded": 0.0},  # passes ln 101
-        {**HEALTHY, "excluded": 0.6},  # many, and always so
+        {**HEALTHY, "excluded": 0.6},  # high, but constant
         {**HEALTHY, "excluded": [0.1] * 5 + [0.4] * 5},  # rises, but low
         {**HEALTHY, "accuracy": [0.999] * 9 + [0.9]},
         {**HEALTHY, "loss": [math.nan] * 9 + [2.0]},
         {**HEALTHY, "accuracy": 0.013},
     ],
 )
-def test_what_looks_like_it_and_is_not(values):
+def test_similar_metrics_without_a_signature(values):
     assert names(readings(**values)) == []
 
 
-def test_only_a_whole_window_counts():
+def test_a_signature_needs_a_complete_window():
     assert names(readings(count=9, **COLLAPSED)) == []
     assert names(readings(count=30, **{**COLLAPSED, "perplexity": [99.0] * 20 + [2.0] * 10})) == ["collapsed"]
     assert names(readings(count=2, **{**HEALTHY, "loss": math.nan})) == ["not_finite"]
     assert names(readings(count=1, **{**HEALTHY, "loss": math.nan})) == []
 
 
-def test_a_model_may_know_nothing_at_first_but_not_collapse():
+def test_patience_applies_to_chance_level_but_not_to_collapse():
     ignorant = {**HEALTHY, "loss": math.log(101), "accuracy": 0.01, "excluded": 0.0}
     assert names(readings(first=4800, **ignorant)) == []
     assert names(readings(first=4910, **ignorant)) == ["uninformed"]
@@ -104,7 +104,7 @@ def test_distractors_that_count_as_wrong_collapse_to_the_loss_at_chance_level():
     assert names(readings(loss=level, accuracy=0.0, perplexity=99.0, equal=0.1), task) == ["uninformed"]
 
 
-def test_the_published_figures_are_in_the_words():
+def test_the_published_losses_are_in_the_message():
     (detection,) = diagnose(
         readings(**{**HEALTHY, "loss": 4.6151, "accuracy": 0.01, "excluded": 0.0}), BASE, SIGNATURES, 10, 5000
     )
@@ -146,7 +146,7 @@ def flags(signature, **facts):
 
 
 @pytest.mark.parametrize("signature", [signature.name for signature in SIGNATURES])
-def test_there_is_always_something_to_try(signature):
+def test_every_signature_has_a_fix(signature):
     assert "--model.optimizer.lr=0.0005" in flags(signature)
 
 
@@ -154,7 +154,7 @@ def test_fixes_are_for_this_run():
     given = {"pressure": ("DiversityPenalty", 0.15), "feature": ("FeaturePenalty", 10.0)}
     assert "--model.penalties.pressure.weight=0.3" in flags("few_codes", has_probabilities=True, penalties=given)
     defaults = {"diversity": ("DiversityPenalty", 0.1), "feature": ("FeaturePenalty", 10.0)}
-    # Penalties on the command line replace the default ones, so they are all named.
+    # Penalties on the command line replace the default ones, so that all of them are listed.
     assert (
         "--model.penalties.feature=FeaturePenalty --model.penalties.diversity=DiversityPenalty "
         "--model.penalties.diversity.weight=0.2"
@@ -167,7 +167,7 @@ def test_fixes_are_for_this_run():
     assert "--model.quantizer=EMAQuantizer" not in flags("collapsed", quantizer="EMAQuantizer")
     fixed = "--model.encoder=LogMelEncoder", "--model.quantizer=RandomProjectionQuantizer"
     assert " ".join(fixed) in flags("collapsed", encoder="ConvFeatureEncoder", quantizer="KMeansQuantizer")
-    # Codes that do not learn become few all the same where the encoder learns.
+    # Frozen codes can collapse too if the encoder learns.
     assert fixed[0] in flags("collapsed", encoder="ConvFeatureEncoder", quantizer="RandomProjectionQuantizer")
     assert not set(fixed) & set(flags("collapsed", encoder="LogMelEncoder", quantizer="RandomProjectionQuantizer"))
     assert "--model.quantizer.temperature_end=1" in flags("collapsed", temperatures=(2.0, 0.5))

@@ -1,4 +1,4 @@
-"""CollapseWatchdog on runs that really collapse, and on runs that do not."""
+"""CollapseWatchdog on real runs that collapse, and on healthy ones."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_all_reports_are_in_a_file(tmp_path: Path) -> None:
 
 
 def test_a_signature_is_reported_once_and_again_only_after_recovery() -> None:
-    """The quantizer is broken for a while, twice; between the two it has more than a window to recover in."""
+    """The quantizer is broken twice for a while, with more than a window to recover in between."""
     dog = watchdog(every=2, window=10)
     broken = Sabotage(50, until=80), Sabotage(120, until=150)
     model = toy_model(MaskedPrediction, 0.005, quantizer=GUMBEL, penalties={"d": partial(DiversityPenalty, weight=1.0)})
@@ -146,7 +146,7 @@ def test_a_healthy_run_is_the_same_with_and_without(action: str) -> None:
 
 
 class States(Callback):
-    """Remembers every state."""
+    """Keeps the weights before each update."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, torch.Tensor]] = []
@@ -267,7 +267,7 @@ def test_a_run_shorter_than_a_window_warns(caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.parametrize(("updates", "warns"), [(50, True), (99, True), (100, False), (-1, False)])
 def test_a_run_shorter_than_its_patience_warns(updates: int, warns: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Its codebooks are watched; a model that learns nothing would be let pass without a word."""
+    """Its codebooks are watched, but a model that learns nothing would not be detected."""
     trainer: Any = SimpleNamespace(
         estimated_stepping_batches=math.inf if updates < 0 else updates,
         max_steps=updates,
@@ -296,7 +296,7 @@ def test_a_run_shorter_than_its_patience_warns(updates: int, warns: bool, caplog
         ({"equal_share": 1.5}, "`equal_share` must be between 0 and 1, but is 1.5."),
     ],
 )
-def test_wrong_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         CollapseWatchdog(**options)
 
@@ -308,7 +308,7 @@ def test_restoring_a_sharded_model_is_refused() -> None:
     CollapseWatchdog(action="stop").setup(trainer, None, "fit")  # type: ignore[arg-type]
 
 
-def test_two_processes_decide_alike(tmp_path: Path) -> None:
+def test_two_processes_take_the_same_action(tmp_path: Path) -> None:
     """Both processes restore, and process 0 alone reports."""
     first, second = in_two_processes(train_share, tmp_path)
     done = [event["done"] for event in first["events"]]

@@ -14,11 +14,11 @@ from w2vlab.modules import PretrainingModule
 from w2vlab.types import AudioBatch
 
 SAMPLES = 800
-"""Of an utterance: 79 frames of the tiny encoder."""
+"""Samples of an utterance: 79 frames of the tiny encoder."""
 
 
 def noise(batches: int = 8, size: int = 4) -> list[AudioBatch]:
-    """White noise, of which nothing can be predicted."""
+    """White noise, which cannot be predicted."""
     return [audio_batch((SAMPLES,) * size, first=index * size) for index in range(batches)]
 
 
@@ -37,7 +37,7 @@ def tones(batches: int = 16, size: int = 4) -> list[AudioBatch]:
 
 
 def silence(batches: int = 8, size: int = 4) -> list[AudioBatch]:
-    """Nothing at all."""
+    """Silence."""
     return [AudioBatch(0 * batch.waveform, batch.num_samples, batch.ids) for batch in noise(batches, size)]
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full for a while costs what could not be written, and no more."""
+"""A disk that is full for a while does not end a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from w2vlab.modules import MaskedPrediction
 
 
 class FullDisk:
-    """Takes the first half of a file of that many bytes while it is full."""
+    """Raises an error after 20,000 bytes of a file while the disk is full."""
 
     full = False
 

@@ -32,7 +32,7 @@ def one_process(number: int, address: Connection, orders: Connection) -> None:
     links = ProcessLinks(number, 3, "localhost", lambda _: address.recv(), lambda *news: orders.send(news))
     orders.send("connected")
     for word in iter(orders.recv, None):
-        if word == "fork":  # as a data loader does
+        if word == "fork":  # as a data loader with workers does
             if os.fork() == 0:
                 time.sleep(TIMEOUT)
                 os._exit(0)
@@ -45,7 +45,7 @@ def one_process(number: int, address: Connection, orders: Connection) -> None:
 
 @pytest.fixture
 def star() -> Iterator[tuple[ProcessLinks, Statuses, dict[int, Any], dict[int, Any]]]:
-    """This process as number 0, and two others."""
+    """This process as process 0, and two other processes."""
     statuses = Statuses()
     addresses, orders, processes = {}, {}, {}
     for number in (1, 2):
@@ -109,7 +109,7 @@ def first_process(address: Connection) -> None:
     signal.pause()
 
 
-def test_death_of_the_first_process() -> None:
+def test_death_of_process_0() -> None:
     here, there = fork.Pipe()
     process = fork.Process(target=first_process, args=(there,))
     process.start()

@@ -1,4 +1,4 @@
-"""What a process does when another one is gone."""
+"""Ending a process when another one has died."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from w2vlab.callbacks.process_links import DIED, DONE, FAILED
 
 
 class Links(list):
-    """Keeps what this process says."""
+    """Keeps the announced statuses."""
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Links(list):
 
 
 class Exit(BaseException):
-    """Instead of the end of the process that tests."""
+    """Raised instead of ending the test process."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> ProcessWatch:
 
 
 @pytest.mark.parametrize(("process", "prints"), [(0, True), (2, False)])
-def test_a_death_ends_the_others(watch: ProcessWatch, capfd: Any, process: int, prints: bool) -> None:
+def test_a_death_ends_the_other_processes(watch: ProcessWatch, capfd: Any, process: int, prints: bool) -> None:
     """Process 0 prints the error for all, if it is alive."""
     with pytest.raises(Exit, match="1"):
         watch._on_status(process, DIED)
@@ -99,7 +99,7 @@ def test_after_teardown_a_status_has_no_effect(watch: ProcessWatch) -> None:
     watch.on_exception(None, None, RuntimeError())
 
 
-def test_one_process_is_not_watched() -> None:
+def test_a_single_process_is_not_watched() -> None:
     watch = ProcessWatch()
     watch.setup(SimpleNamespace(world_size=1), None, "fit")
     watch.on_exception(None, None, RuntimeError())

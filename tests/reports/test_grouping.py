@@ -32,7 +32,7 @@ def test_runs_that_differ_in_the_seed_and_in_where_they_log_are_one_group() -> N
 
 
 def test_options_that_follow_from_a_class_are_not_keys() -> None:
-    """Gumbel and EMA differ in the size too, but the class says it all; a second size of EMA does not follow."""
+    """Gumbel and EMA differ in the size too, which follows from the class; a second size of EMA does not."""
     found = Found([run("a", config("GumbelQuantizer")), run("b", config("EMAQuantizer"))])
     assert group_runs(found, None).keys == ["model.quantizer"]
     found.runs.append(run("c", config("EMAQuantizer", codebook_size=160)))
@@ -76,7 +76,7 @@ def test_sweeps_are_grouped_by_their_own_parameters() -> None:
     assert names(found) == {"base": ["a", "c"], "base + mask_8": ["b"], "new": []}
 
 
-def test_groups_whose_labels_read_alike_are_numbered() -> None:
+def test_groups_with_equal_labels_are_numbered() -> None:
     found = Found(
         [run("a", config(), {"x": "one/f.yaml"}), run("b", config(), {"x": "two/f.yaml"})], [Sweep("s", ("x",))]
     )
@@ -102,6 +102,6 @@ def test_labels(value: Any, text: str) -> None:
     assert label(value) == text
 
 
-def test_heads_are_as_short_as_they_can_be() -> None:
+def test_column_heads_are_as_short_as_possible() -> None:
     assert shorten_keys(["model.quantizer", "model.quantizer.codebook_size"]) == ["quantizer", "codebook_size"]
     assert shorten_keys(["a.rate", "b.rate", "rate"]) == ["a.rate", "b.rate", "rate"]

@@ -28,7 +28,7 @@ def as_text(value: object) -> Callable[[Path], None]:
 
 def large(path: Path) -> None:
     with path.open("ab") as file:
-        file.truncate(300 * MEBIBYTE)  # a hole: nothing is on the disk
+        file.truncate(300 * MEBIBYTE)  # a sparse file
 
 
 def everything(report: Report, pictures: bool) -> str:
@@ -102,7 +102,7 @@ def test_a_bad_file_in_one_of_many_folders(name: str, write: Callable[[Path], No
     assert len(note) < 600
 
 
-def test_numbers_that_are_none(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     write_run(tmp_path / "good", config(), rows(2.0))
     for number, values in enumerate(
         (
@@ -133,7 +133,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         {"name": None},
     ],
 )
-def test_a_trial_of_a_record_that_is_none(broken: dict[str, object], tmp_path: Path) -> None:
+def test_invalid_trials_of_a_record(broken: dict[str, object], tmp_path: Path) -> None:
     write_run(tmp_path / "elsewhere", config(), rows(1.0))
     write_run(tmp_path / "in" / "s" / "t1", config(), rows(2.0))
     trials = [trial("t1", {"p": 1}), {**trial("t2", {"p": 2}), **broken}]
@@ -173,7 +173,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_can_do_nothing_to_a_table(name: str, tmp_path: Path) -> None:
+def test_names_are_escaped_in_tables(name: str, tmp_path: Path) -> None:
     trials = []
     for number, value in enumerate(("plain", name)):
         options = config()
@@ -224,4 +224,4 @@ def test_evaluations_of_other_corpora_or_checkpoints_are_not_compared(tmp_path: 
         path.write_text(json.dumps({**json.loads(path.read_text()), "corpus": {"name": corpus}}))
     report = make_report(read_runs([str(tmp_path)]))
     assert report.lines[1].differences == [None, None, None]
-    assert "The evaluations cannot be compared: they differ in their corpus." in report.notes
+    assert "The evaluations are not comparable: they differ in their corpus." in report.notes

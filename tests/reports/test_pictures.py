@@ -32,7 +32,7 @@ def test_curves_are_means_with_a_band(tmp_path: Path) -> None:
     assert legend(figure) == ["all runs (n = 2)"]
 
 
-def test_runs_that_were_validated_at_different_updates_are_lines_of_their_own(tmp_path: Path) -> None:
+def test_runs_validated_at_different_updates_are_separate_lines(tmp_path: Path) -> None:
     for seed, update in ((1, 10), (2, 15)):
         logged = [{"update": update * n, "val/loss/total": 1.0 * n} for n in (1, 2)]
         write_run(tmp_path / f"a{seed}", config(seed=seed), [*logged, {"update": 40 + seed, "val/loss/total": 1.0}])
@@ -62,7 +62,7 @@ def test_a_point_a_run(tmp_path: Path) -> None:
     assert len(legend(figure)) == 4
 
 
-def test_losses_that_cannot_be_compared_say_so(tmp_path: Path) -> None:
+def test_titles_warn_of_incomparable_losses(tmp_path: Path) -> None:
     figure = draw_curves(make_report(read_runs([str(write_quantizer_sweep(tmp_path))])))
     assert figure.axes[0].get_title() == "Validation loss, not comparable between these groups"
 

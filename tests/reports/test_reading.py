@@ -24,7 +24,7 @@ from w2vlab.reports.reading import find_single_run
 from w2vlab.reports.repeating import repeat_command
 
 
-def test_a_run_is_read_whole(tmp_path: Path) -> None:
+def test_all_data_of_a_run_are_read(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(seed=3), rows(2.0), (0.6, 0.1, 0.4))
     (run,) = read_runs([str(tmp_path)]).runs
     assert (run.name, run.seed, run.finished) == ("a", 3, True)
@@ -36,7 +36,7 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     assert run.evaluation == {"evaluation/probe": 0.6, "evaluation/abx_within": 0.1, "evaluation/pnmi": 0.4}
 
 
-def test_cost_is_the_report_s_where_there_is_one(tmp_path: Path) -> None:
+def test_cost_is_that_of_the_report_if_it_exists(tmp_path: Path) -> None:
     folder = write_run(tmp_path, config(), rows(2.0))
     cost = {"seconds": 1.0, "audio_seconds": 2.0, "updates": 3, "peak_memory_gib": None, "of_tomorrow": 1}
     (folder / "report.json").write_text(json.dumps({"cost": cost}))
@@ -76,14 +76,14 @@ def test_the_evaluation_of_the_last_checkpoint_counts(tmp_path: Path) -> None:
     assert read_runs([str(tmp_path)]).runs[0].evaluation["evaluation/probe"] == 0.6
 
 
-def test_a_validation_s_folder_is_no_run(tmp_path: Path) -> None:
+def test_the_folder_of_a_validation_is_not_a_run(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), rows(2.0))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.yaml").write_text("a: 1")
     assert [run.name for run in read_runs([str(tmp_path)]).runs] == ["a"]
 
 
-def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
+def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), rows(2.0))
     assert len(read_runs([str(tmp_path), str(tmp_path / "a")]).runs) == 1
 
@@ -100,7 +100,7 @@ def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
         ("evaluation/last/evaluation.json", '{"table": 3}', "evaluation.json is not an evaluation"),
     ],
 )
-def test_damaged_files_are_named_and_counted(name: str, content: str, problem: str, tmp_path: Path) -> None:
+def test_damaged_files_are_listed_and_counted(name: str, content: str, problem: str, tmp_path: Path) -> None:
     write_run(tmp_path / "good", config(), rows(2.0))
     bad = write_run(tmp_path / "bad", config(seed=2), rows(2.0), (0.6, 0.1, 0.4))
     (bad / name).write_text(content)
@@ -120,7 +120,7 @@ def test_no_runs(tmp_path: Path) -> None:
         read_runs(["nowhere"])
 
 
-def test_a_sweep_names_what_came_to_nothing(tmp_path: Path) -> None:
+def test_a_sweep_lists_trials_without_a_result(tmp_path: Path) -> None:
     write_quantizer_sweep(tmp_path / "sweep")
     report = make_report(read_runs([str(tmp_path)]))
     assert [(line.group.name, len(line.group.runs)) for line in report.lines] == [
@@ -130,7 +130,7 @@ def test_a_sweep_names_what_came_to_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["waiting", "running", "stopped early", "failed"])
-def test_an_unfinished_trial_is_in_no_mean(state: str, tmp_path: Path) -> None:
+def test_an_unfinished_trial_is_not_averaged(state: str, tmp_path: Path) -> None:
     for seed in (1, 2):
         write_run(tmp_path / f"t{seed}" / "w2vlab" / "x", config(seed=seed), rows(float(seed)))
     trials = [trial("t1", {"p": 1, "seed_everything": 1}), trial("t2", {"p": 2, "seed_everything": 2}, state)]
@@ -140,7 +140,7 @@ def test_an_unfinished_trial_is_in_no_mean(state: str, tmp_path: Path) -> None:
     assert f"t2: no result ({state}, at 2.5)." in report.notes
 
 
-def test_a_finished_trial_without_a_run_is_named(tmp_path: Path) -> None:
+def test_a_finished_trial_without_a_run_is_listed(tmp_path: Path) -> None:
     write_run(tmp_path / "t1", config(), rows(2.0))
     sweep = write_sweep(tmp_path, "s", [trial("t1", {"p": 1}), trial("t2", {"p": 2})])
     assert any(
@@ -149,7 +149,7 @@ def test_a_finished_trial_without_a_run_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_trial_that_was_taken_up_again_is_its_last_part(tmp_path: Path) -> None:
+def test_a_resumed_trial_is_its_last_run(tmp_path: Path) -> None:
     write_run(tmp_path / "t1" / "w2vlab" / "b", config(), rows(9.0, updates=40), started="2026-01-01T00:00:00+00:00")
     write_run(tmp_path / "t1" / "w2vlab" / "a", config(), rows(2.0), started="2026-01-01T01:00:00+00:00")
     (run,) = read_runs([str(write_sweep(tmp_path, "s", [trial("t1", {"p": 1})]))]).runs
@@ -181,11 +181,11 @@ def test_parts_of_a_run_count_once(tmp_path: Path) -> None:
     report = make_report(read_runs([str(tmp_path)]))
     assert [run.name for line in report.lines for run in line.group.runs] == ["b"]
     assert "Runs that another run has resumed are part of that run: a." in report.notes
-    write_run(first, config("EMAQuantizer"), rows(3.0))  # b would be a branch of it: both are runs of their own
+    write_run(first, config("EMAQuantizer"), rows(3.0))  # other options than b, so that both are separate runs
     assert make_report(read_runs([str(tmp_path)])).num_runs == 2
 
 
-def test_unfinished_runs_are_left_out_unless_there_are_no_others(tmp_path: Path) -> None:
+def test_unfinished_runs_are_skipped_unless_there_are_no_others(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), rows(3.0, updates=40), status="running")
     report = make_report(read_runs([str(tmp_path)]))
     assert (report.num_runs, report.notes[0]) == (1, "None of the runs is finished: a (running, or killed, update 40).")
@@ -212,7 +212,7 @@ def test_the_command_that_repeats_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", [["--trainer.default_root_dir=s/t1"], ["--trainer.default_root_dir", "s/t1"]])
 def test_a_trial_is_repeated_outside_of_its_sweep(option: list[str], tmp_path: Path) -> None:
-    """The sweep would take the repetition for the trial, and its environment, which had W&B offline, is not there."""
+    """Otherwise the sweep would use the repetition as its trial; W&B is offline, as in the environment of the trial."""
     command = ["w2vlab", "fit", *option, "--model.quantizer=x"]
     run = write_run(tmp_path / "s" / "t1" / "w2vlab" / "id", config(), rows(2.0), command=command)
     record = json.loads((run / "run.json").read_text())
@@ -245,14 +245,14 @@ def test_a_repetition_logs_below_its_own_root_folder(logs: str, tmp_path: Path) 
         {"versions": [1]},
     ],
 )
-def test_what_is_no_command_of_a_run_is_not_repeated(record: dict[str, Any], tmp_path: Path) -> None:
+def test_invalid_commands_are_not_repeated(record: dict[str, Any], tmp_path: Path) -> None:
     path = write_run(tmp_path, config(), rows(2.0)) / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **record}))
     with pytest.raises(ValueError, match=r"run.json is damaged"):
         repeat_command(tmp_path)
 
 
-def test_what_is_printed_for_a_shell_is_two_comments_and_a_command(tmp_path: Path) -> None:
+def test_the_printed_shell_script_is_two_comments_and_a_command(tmp_path: Path) -> None:
     folder = write_run(
         tmp_path / "a\nb",
         config(),
@@ -287,8 +287,8 @@ def test_runs_that_cannot_be_repeated(tmp_path: Path) -> None:
         find_single_run(str(tmp_path))
 
 
-def test_an_evaluation_from_before_a_resume_is_left_out(tmp_path: Path) -> None:
-    """`last` is another state by then; one that was resumed and did nothing is the same."""
+def test_an_evaluation_from_before_a_resume_is_skipped(tmp_path: Path) -> None:
+    """The resumed run has replaced `last.ckpt`, unless it made no update."""
     run = write_run(tmp_path, config(), rows(2.0), (0.6, 0.1, 0.4), started="2026-01-01T00:00:00+00:00")
     evaluation, checkpoint = run / "evaluation" / "last" / "evaluation.json", run / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir()
@@ -298,5 +298,7 @@ def test_an_evaluation_from_before_a_resume_is_left_out(tmp_path: Path) -> None:
         os.utime(evaluation, (start + evaluated,) * 2)
         os.utime(checkpoint, (start + written,) * 2)
         found = read_runs([str(tmp_path)])
-        assert any("is of the run before it was resumed" in problem for problem in found.problems) == outdated
+        assert (
+            any("is older than the checkpoint of the resumed run" in problem for problem in found.problems) == outdated
+        )
         assert bool(found.runs[0].evaluation) != outdated

@@ -1,4 +1,4 @@
-"""What the table says."""
+"""The table of a report, in all formats."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_another_baseline(tmp_path: Path) -> None:
         report_of(tmp_path, baseline="0.2")
 
 
-def test_a_baseline_that_fits_several(tmp_path: Path) -> None:
+def test_an_ambiguous_baseline(tmp_path: Path) -> None:
     sweep = write_quantizer_sweep(tmp_path, seeds=1)
     with pytest.raises(ValueError, match="'40' matches several"):
         report_of(sweep, by=["model.quantizer", "model.quantizer.codebook_size"], baseline="40")
@@ -113,7 +113,7 @@ def test_values_that_are_not_finite_are_listed_and_not_averaged(tmp_path: Path) 
     json.dumps(report_as_plain_data(report), allow_nan=False)
 
 
-def test_evaluations_are_the_outcomes_and_who_lacks_one_is_named(tmp_path: Path) -> None:
+def test_evaluations_are_the_outcomes_and_missing_ones_are_listed(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), rows(1.0), (0.61, 0.1, 0.4))
     report = report_of(tmp_path)
     assert render_cells(report).columns[2:5] == ["phone probe %", "ABX within %", "PNMI %"]
@@ -149,8 +149,8 @@ def test_unequal_runs_have_notes(tmp_path: Path) -> None:
     assert any("several runs with seed 2; they are not independent samples" in note for note in notes)
 
 
-def test_a_row_averages_nothing_but_seeds(tmp_path: Path) -> None:
-    """A sweep whose file was edited between its trials: the parameters are the same, and what was run is not."""
+def test_a_row_averages_over_seeds_only(tmp_path: Path) -> None:
+    """A sweep whose file was edited between its trials: equal parameters, but different options."""
     trials = []
     for number, (updates, rate, loss) in enumerate(((80, 0.01, 1.0), (80, 0.01, 2.0), (40, 0.1, 7.0))):
         options = config(seed=number + 1)
@@ -169,7 +169,7 @@ def test_a_row_averages_nothing_but_seeds(tmp_path: Path) -> None:
     json.dumps(report_as_plain_data(report))
 
 
-def test_chosen_keys_average_nothing_else_either(tmp_path: Path) -> None:
+def test_chosen_keys_average_over_seeds_only_too(tmp_path: Path) -> None:
     two_by_two(tmp_path)
     report = report_of(tmp_path, by=["model.quantizer"])
     assert [len(line.group.runs) for line in report.lines] == [2, 2]
@@ -179,13 +179,13 @@ def test_chosen_keys_average_nothing_else_either(tmp_path: Path) -> None:
     ]
 
 
-def test_an_option_that_an_earlier_version_did_not_have_splits_no_row(tmp_path: Path) -> None:
+def test_an_option_that_an_earlier_version_did_not_have_does_not_split_a_row(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(seed=1), rows(1.0))
     write_run(tmp_path / "b", config(seed=2, new_option=None), rows(2.0))
     assert [len(line.group.runs) for line in report_of(tmp_path, by=["model.loss"]).lines] == [2]
 
 
-def test_no_penalties_are_not_the_default_ones(tmp_path: Path) -> None:
+def test_no_penalties_differ_from_the_default_ones(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(penalties=None), rows(1.0))
     write_run(tmp_path / "b", config(penalties={}), rows(2.0))
     report = report_of(tmp_path)
@@ -194,7 +194,7 @@ def test_no_penalties_are_not_the_default_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", ["val/loss/contrastive", "train/loss/total", "train/accuracy"])
-def test_every_loss_and_accuracy_is_one_of_its_objective(metric: str, tmp_path: Path) -> None:
+def test_losses_and_accuracies_depend_on_the_objective(metric: str, tmp_path: Path) -> None:
     for number, quantizer in enumerate(("GumbelQuantizer", "EMAQuantizer")):
         logged = [{"update": 1, metric: 2.0}, {"update": 2, "val/loss/total": 1.0, "val/wer": 0.5, metric: 2.0}]
         write_run(tmp_path / f"r{number}", config(quantizer), logged)
@@ -205,7 +205,7 @@ def test_every_loss_and_accuracy_is_one_of_its_objective(metric: str, tmp_path: 
     assert report.notes[0].startswith(f"{metric} is not comparable between these groups")
 
 
-def test_published_rows_stand_beside_the_measured_ones(tmp_path: Path) -> None:
+def test_published_rows_are_next_to_the_measured_ones(tmp_path: Path) -> None:
     file = tmp_path / "published.yaml"
     file.write_text(PUBLISHED)
     sweep = write_quantizer_sweep(tmp_path / "s", name="quantizers_small")
@@ -228,11 +228,11 @@ def test_published_parameters_are_compared_as_plain_data(tmp_path: Path) -> None
     assert paper.text({"config": ["x.yaml"], "k": 2, "seed_everything": 3}) == "1.5"
     assert paper.text({"config": "x.yaml", "k": 2}) == paper.text({"config": ["x.yaml"]}) == ""
     file.write_text("s: {rows: []}")
-    with pytest.raises(ValueError, match="must hold source, outcome and rows of each sweep"):
+    with pytest.raises(ValueError, match="must have source, outcome and rows of each sweep"):
         load_published("s", file)
 
 
-def test_nothing_but_failures(tmp_path: Path) -> None:
+def test_only_failed_trials(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, "s", [trial("a", {"p": 1}, "failed", "x"), trial("b", {"p": 2}, "waiting")])
     cells = render_cells(report_of(sweep))
     assert [row[:2] for row in cells.rows] == [["1", "0"], ["2", "0"]]
@@ -273,11 +273,11 @@ def test_latex(tmp_path: Path) -> None:
         ("run-1 1e-05 2026-01-02", "run-1 1e-05 2026-01-02"),
     ],
 )
-def test_what_latex_would_read_as_a_command(text: str, set_: str) -> None:
+def test_latex_commands_are_escaped(text: str, set_: str) -> None:
     assert latex_text(text) == set_
 
 
-def test_csv_has_whole_numbers(tmp_path: Path) -> None:
+def test_csv_has_unrounded_numbers(tmp_path: Path) -> None:
     first, second = csv.DictReader(io.StringIO(render_csv(report_of(two_by_two(tmp_path)))))
     assert (first["model.dropout"], second["model.dropout"]) == ("–", "0.1")  # noqa: RUF001
     assert float(second["val/loss/total:mean"]) == 6
@@ -287,7 +287,7 @@ def test_csv_has_whole_numbers(tmp_path: Path) -> None:
     assert float(second["audio_seconds"]) == 4000
 
 
-def test_plain_data_names_every_run(tmp_path: Path) -> None:
+def test_plain_data_has_every_run(tmp_path: Path) -> None:
     plain = json.loads(json.dumps(report_as_plain_data(report_of(two_by_two(tmp_path))), allow_nan=False))
     assert plain["baseline"] == plain["groups"][0]["name"]
     assert [run["val/loss/total"] for group in plain["groups"] for run in group["runs"]] == [1, 3, 5, 7]

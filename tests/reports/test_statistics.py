@@ -35,7 +35,7 @@ def test_interval_is_that_of_welch(one: list[float], other: list[float]) -> None
     if max(one) > 1e-100:
         expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
-    else:  # the squares of the variances are no floats any more
+    else:  # the squares of the variances overflow
         scaled = compare_means(compute_mean([1e170 * x for x in one]), compute_mean([1e170 * x for x in other]))
         assert scaled is not None
         assert found.low == pytest.approx(1e-170 * scaled.low, rel=1e-3)
@@ -48,7 +48,7 @@ def test_interval_of_two_and_two_by_hand() -> None:
     assert (found.low, found.high) == pytest.approx((-4 - 4.302653 * math.sqrt(2), -4 + 4.302653 * math.sqrt(2)))
 
 
-def test_one_seed_on_a_side_allows_no_interval() -> None:
+def test_one_seed_in_a_group_has_no_interval() -> None:
     assert compare_means(compute_mean([1.0]), compute_mean([2.0, 3.0])) == Difference(-1.5, None, None)
     assert compare_means(compute_mean([2.0, 3.0]), compute_mean([1.0])) == Difference(1.5, None, None)
     assert compare_means(compute_mean([]), compute_mean([1.0])) is None
@@ -76,9 +76,9 @@ def test_every_interval_holds_its_difference(one: list[float], other: list[float
     ("sizes", "deviations"),
     [((2, 2), (1, 1)), ((3, 3), (1, 4)), ((3, 5), (3, 1)), ((5, 3), (1, 1)), ((10, 10), (1, 2))],
 )
-def test_intervals_hold_the_truth(sizes: tuple[int, int], deviations: tuple[float, float], monkeypatch) -> None:
-    """Of seeds whose outcomes are normal, 90 to 99 % of the intervals have the true difference in them."""
-    # Another test holds our quantile to SciPy's, which takes a hundredth of the time.
+def test_coverage_of_the_intervals(sizes: tuple[int, int], deviations: tuple[float, float], monkeypatch) -> None:
+    """For normally distributed outcomes, 90 to 99 % of the intervals contain the true difference."""
+    # SciPy's quantile, which is a hundred times faster; another test compares ours with it.
     monkeypatch.setattr("w2vlab.reports.statistics.t_quantile", lambda freedom: stats.t.ppf(0.975, freedom))
     draw = np.random.default_rng(0)
     held = 0

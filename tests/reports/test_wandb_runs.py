@@ -1,4 +1,4 @@
-"""Runs in the files of Weights & Biases, and on a server that answers as theirs does."""
+"""Runs in the files of Weights & Biases, and on a fake server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK = 32 * 1024
 
 
 def framed(contents: list[bytes]) -> bytes:
-    """Writes records as pieces that end with their block."""
+    """Writes records as fragments within blocks."""
     data = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
     for content in contents:
         first = True
@@ -72,7 +72,7 @@ def write_offline(root: Path, name: str, options: Any, loss: float, code: int | 
     return path
 
 
-def test_the_frame_of_the_tests_is_that_of_the_files(tmp_path: Path) -> None:
+def test_the_test_files_have_the_real_format(tmp_path: Path) -> None:
     path = write_offline(tmp_path, "a", {}, 2.0, padding=3 * BLOCK)
     kinds = [found.WhichOneof("record_type") for found in records(path)]
     assert kinds == ["run", "config", *["history"] * 5, "exit"]
@@ -92,7 +92,7 @@ def test_offline_runs_are_read(tmp_path: Path) -> None:
 
 
 def test_a_validation_before_training_is_at_update_0(tmp_path: Path) -> None:
-    """It is logged at the same step as one after the first update, of which a run has both or the latter alone."""
+    """It is logged at the same step as a validation after the first update."""
     for name, first in (("with", True), ("without", False)):
         rows = [{"trainer/global_step": 0, "val/loss/total": loss} for loss in (5.0, 4.0)[not first :]]
         folder = tmp_path / f"offline-run-20260101_000000-{name}"
@@ -104,7 +104,7 @@ def test_a_validation_before_training_is_at_update_0(tmp_path: Path) -> None:
     assert runs == {"with": {0: 5.0, 1: 4.0}, "without": {1: 4.0}}
 
 
-def test_files_of_a_run_whose_folder_was_read_do_not_count_again(tmp_path: Path) -> None:
+def test_files_of_a_run_whose_folder_was_read_are_skipped(tmp_path: Path) -> None:
     write_run(tmp_path / "w2vlab" / "r1", config(), rows(2.0))
     write_offline(tmp_path / "wandb", "r1", config(), 2.0)
     assert [run.source for run in read_runs([str(tmp_path)]).runs] == [str(tmp_path / "w2vlab" / "r1")]
@@ -118,13 +118,13 @@ def test_the_latest_run_is_a_link_and_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "ended"), [(None, "running, or killed"), (3, "failed with status 3")])
-def test_a_run_without_a_good_end(code: int | None, ended: str, tmp_path: Path) -> None:
+def test_unfinished_runs(code: int | None, ended: str, tmp_path: Path) -> None:
     write_offline(tmp_path, "r1", config(), 2.0, code)
     (run,) = read_runs([str(tmp_path)]).runs
     assert (run.finished, run.ended) == (False, ended)
 
 
-def test_a_file_that_is_cut_off_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_truncated_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
     path = write_offline(tmp_path, "r1", config(), 2.0, padding=1000)
     data = path.read_bytes()
     path.write_bytes(data[:-300])
@@ -142,7 +142,7 @@ def test_a_file_that_is_cut_off_is_used_as_far_as_it_goes(tmp_path: Path) -> Non
 
 
 class Api:
-    """Answers as `wandb.Api` does."""
+    """A fake of `wandb.Api`."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []

@@ -32,7 +32,7 @@ GRID = "  kind: {values: [plain]}\n  level: {values: [1, 2]}\n"
 def prepared(
     tmp_path: Path, parameters: str = GRID, rest: str = "", repeat: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> tuple[EarlierTrials, Runner]:
-    """Returns what becomes of the trials, and what runs them when that is carried out; each has a recipe."""
+    """Returns the classified trials, and a runner for them; each trial has a configuration file."""
     sweep, folder = sweep_of(tmp_path, parameters, rest), tmp_path / "sweep"
     recipe = tmp_path / "recipe.yaml"
     sweep = replace(sweep, command=(*sweep.command, f"--config={recipe}"))
@@ -66,7 +66,7 @@ def test_the_record_has_what_each_trial_was_run_with(done: Runner) -> None:
     record = json.loads((done.folder / "sweep.json").read_text())
     first, second = record["trials"]
     assert first["ran"]["command"][2:] == ["--kind=plain", "--level=1", f"--config={done.folder.parent}/recipe.yaml"]
-    # What they have in common is there once.
+    # Common options are stored once.
     assert (first["ran"]["options"], second["ran"]["options"]) == ({"level": "1"}, {"level": "2"})
     assert record["options"]["kind"] == "plain"
     assert any(name.startswith("content of ") for name in record["options"])
@@ -90,12 +90,10 @@ def test_an_edited_file_with_the_same_command_is_listed_and_refused(done: Runner
     assert starts(runner) == [1, 1]
 
 
-def test_an_edited_command_is_named_and_its_trials_begin_anew_if_that_is_asked_for(
-    done: Runner, tmp_path: Path
-) -> None:
+def test_an_edited_command_is_listed_and_its_trials_can_be_repeated(done: Runner, tmp_path: Path) -> None:
     more = GRID + "  updates: {value: 8}\n"
     earlier, _ = prepared(tmp_path, more)
-    assert earlier.changed == []  # another parameter: other trials, in folders of their own
+    assert earlier.changed == []  # another parameter gives other trials, in other folders
     earlier, runner = prepared(tmp_path)
     runner.trials[0].plan = Plan(done.trials[0].plan.command, {**done.trials[0].plan.options, "lr": "0.1"})  # type: ignore[union-attr]
     earlier = check_earlier_trials(runner.folder, runner.trials, runner.trials)
@@ -104,7 +102,7 @@ def test_an_edited_command_is_named_and_its_trials_begin_anew_if_that_is_asked_f
     assert str(refused.value).count("\n  ") == 1
     earlier = check_earlier_trials(runner.folder, runner.trials, runner.trials, ["changed"])
     run(earlier, runner)
-    assert starts(runner) == [1, 1]  # the log of before went with its folder
+    assert starts(runner) == [1, 1]  # the old log was set aside with its folder
     assert [trial.repeats for trial in runner.trials] == [1, 0]
     kept = runner.folder / "set_aside" / f"{runner.trials[0].name}-1"
     assert (kept / "run" / "metrics.jsonl").is_file()
@@ -122,7 +120,7 @@ def test_a_trial_whose_folder_was_deleted_runs_again(done: Runner, tmp_path: Pat
     ]
 
 
-def test_trials_that_the_file_has_no_more_are_dropped_if_asked_for(done: Runner, tmp_path: Path) -> None:
+def test_trials_that_are_not_in_the_file_can_be_dropped(done: Runner, tmp_path: Path) -> None:
     less = GRID.replace("[1, 2]", "[2]")
     earlier, runner = prepared(tmp_path, less)
     assert [trial.parameters["level"] for trial in run(earlier, runner).trials] == [2, 1]
@@ -132,7 +130,7 @@ def test_trials_that_the_file_has_no_more_are_dropped_if_asked_for(done: Runner,
     assert [trial.parameters["level"] for trial in read_trials(runner.folder)] == [2]
     assert not (runner.folder / gone).exists()
     assert (runner.folder / "set_aside" / f"{gone}-1").is_dir()
-    # It may come back, and then begins at the beginning.
+    # If it is added again, it starts from scratch.
     assert starts(run(*prepared(tmp_path))) == [1, 1]
 
 
@@ -142,7 +140,7 @@ def test_a_trial_that_is_in_neither_file_nor_folder_is_dropped(done: Runner, tmp
     assert [trial.parameters["level"] for trial in run(earlier, runner).trials] == [2]
 
 
-def test_trials_are_begun_anew_by_name(done: Runner, tmp_path: Path) -> None:
+def test_trials_are_repeated_by_name(done: Runner, tmp_path: Path) -> None:
     earlier, runner = prepared(tmp_path, repeat=["*level=2*", done.trials[1].name])
     assert [trial.name for trial in earlier.repeated] == [done.trials[1].name]
     run(earlier, runner)
@@ -158,14 +156,12 @@ def test_trials_are_begun_anew_by_name(done: Runner, tmp_path: Path) -> None:
         (GRID.replace("[1, 2]", "[2]"), {"repeat": ["*level=1*"]}, r"`repeat` must name trials of the file, but"),
     ],
 )
-def test_names_that_cannot_be(
-    done: Runner, tmp_path: Path, parameters: str, options: dict[str, Any], message: str
-) -> None:
+def test_invalid_names(done: Runner, tmp_path: Path, parameters: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path, parameters, **options)
 
 
-def test_a_record_of_an_earlier_version_says_nothing_of_changes(done: Runner, tmp_path: Path) -> None:
+def test_changes_are_unknown_with_a_record_of_an_earlier_version(done: Runner, tmp_path: Path) -> None:
     path = done.folder / "sweep.json"
     record = json.loads(path.read_text())
     del record["options"]
@@ -177,7 +173,7 @@ def test_a_record_of_an_earlier_version_says_nothing_of_changes(done: Runner, tm
     assert earlier == EarlierTrials()
 
 
-def test_what_an_option_is_compared_by() -> None:
+def test_changes_of_options_are_described() -> None:
     before = Plan.of_run(["w2vlab", "fit"], {"a": 1, "b": [1], "data.num_workers": 2, "trainer.logger": "x"})
     same = Plan.of_run(["w2vlab", "fit", "--c"], {"a": 1, "b": [1], "c": None, "data.num_workers": 4})
     assert describe_changes(before, same) == []
