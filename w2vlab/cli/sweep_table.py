@@ -15,8 +15,8 @@ from rich.text import Text
 
 from w2vlab.comparable import depends_on_objective, describe_objective_differences
 from w2vlab.sweeps import EarlierTrials, Runner, Sweep, Trial, varied_paths
+from w2vlab.sweeps.again import SET_ASIDE
 from w2vlab.sweeps.command import file_command
-from w2vlab.sweeps.earlier import SET_ASIDE
 from w2vlab.sweeps.trial import format_value, value_at
 from w2vlab.wording import count, one_line
 
