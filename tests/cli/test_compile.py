@@ -44,7 +44,7 @@ def test_it_can_be_told_what_to_compile(fit: Fit, capfd: pytest.CaptureFixture[s
     flags = ["--trainer.callbacks+=CompileModel", "--trainer.callbacks.parts=[context]", "--trainer.max_steps=1"]
     with own_kernels():
         assert fit(*flags) == 0
-    assert "by part and number of regions: context (1)." in capfd.readouterr().err
+    assert "by part: context (1)." in capfd.readouterr().err
 
 
 def test_explain_does_not_compile(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:

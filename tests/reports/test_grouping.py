@@ -6,7 +6,7 @@ import pytest
 
 from tests.reports.made_up import config
 from w2vlab.options import flat
-from w2vlab.reports.grouping import group_runs, label, shorten_keys
+from w2vlab.reports.grouping import format_value, group_runs, shorten_keys
 from w2vlab.reports.run import Found, RunData, Sweep
 
 
@@ -99,7 +99,7 @@ def test_groups_with_equal_labels_are_numbered() -> None:
     ],
 )
 def test_labels(value: Any, text: str) -> None:
-    assert label(value) == text
+    assert format_value(value) == text
 
 
 def test_column_heads_are_as_short_as_possible() -> None:

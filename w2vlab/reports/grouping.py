@@ -84,7 +84,7 @@ def group_runs(found: Found, by: Sequence[str] | None) -> Grouping:
     groups: dict[str, Group] = {}
 
     def get_group(values: Sequence[Any]) -> Group:
-        new = Group(labels=tuple(map(label, values)))
+        new = Group(labels=tuple(map(format_value, values)))
         return groups.setdefault(json.dumps(values, sort_keys=True, default=str), new)
 
     for run in found.runs:
@@ -116,7 +116,7 @@ def _split_by_other_options(group: Group, keys: Sequence[str]) -> list[Group]:
     short = shorten_keys(names)
     for run, some in zip(group.runs, settings, strict=True):
         values = [some.get(name) for name in names]
-        texts = [f"{name} {label(value)}" for name, value in zip(short, values, strict=True)]
+        texts = [f"{name} {format_value(value)}" for name, value in zip(short, values, strict=True)]
         more = f" and {len(texts) - _MOST_LISTED} more" if len(texts) > _MOST_LISTED else ""
         first = f"{', '.join(texts[:2])}{', …' if texts[2:] else ''}"
         labels = (*group.labels[:-1], f"{group.labels[-1]} ({first})") if group.labels else (first,)
@@ -169,19 +169,21 @@ def _is_ignored(name: str) -> bool:
     return is_seed(name) or is_incidental(name)
 
 
-def label(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Formats a value for a table: in one line, with class and file names without package and folder."""
-    return one_line(_label(value), _LONGEST_LABEL)
+    return one_line(_format_value(value), _LONGEST_LABEL)
 
 
-def _label(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return " + ".join(map(_label, value)) or "none"
+        return " + ".join(map(_format_value, value)) or "none"
     if isinstance(value, dict):
         options = value.get("init_args")
-        inner = ", ".join(f"{key}={_label(v)}" for key, v in options.items()) if isinstance(options, dict) else ""
+        inner = (
+            ", ".join(f"{key}={_format_value(v)}" for key, v in options.items()) if isinstance(options, dict) else ""
+        )
         if "class_path" in value:
-            return _label(value["class_path"]) + (f"({inner})" if inner else "")
+            return _format_value(value["class_path"]) + (f"({inner})" if inner else "")
         return json.dumps(value, default=str)
     if value is None or isinstance(value, bool):
         return json.dumps(value)

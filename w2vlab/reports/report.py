@@ -10,7 +10,7 @@ from typing import Any
 
 from w2vlab.comparable import canonical_text, depends_on_objective, describe_objective_differences
 from w2vlab.registry import did_you_mean
-from w2vlab.reports.grouping import Group, Grouping, group_runs, label
+from w2vlab.reports.grouping import Group, Grouping, format_value, group_runs
 from w2vlab.reports.outcomes import EVALUATION, EVALUATION_SETTING, Outcome, choose_outcomes
 from w2vlab.reports.published import PUBLISHED, Published, load_published
 from w2vlab.reports.reading import drop_superseded_runs
@@ -226,7 +226,7 @@ def _notes_on_unequal_runs(lines: Sequence[Line]) -> list[str]:
         listed = ", ".join(f"{update:g}" for update in sorted(updates))
         notes.append(f"The runs had different numbers of updates: {listed}.")
     for line in lines:
-        seeds = [label(run.seed) for run in line.group.runs if run.seed is not None]
+        seeds = [format_value(run.seed) for run in line.group.runs if run.seed is not None]
         repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         if repeated:
             notes.append(
