@@ -22,7 +22,7 @@ from tests.modules.training import (
     NoiselessGumbel,
     make_model,
 )
-from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix, term_gradients, trained_parts
+from w2vlab.callbacks.gradient_matrix import GradientMatrix, compute_term_gradients, gradient_matrix, trained_parts
 from w2vlab.callbacks.gradient_picture import draw_gradient_matrix
 from w2vlab.losses import CodePredictionLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
@@ -125,7 +125,7 @@ def test_terms_add_up_to_the_gradient_of_training(cls: type[PretrainingModule], 
     model = build_model(cls, quantizer=factory(quantizer), penalties=penalties).double()
     terms, count = forward(model)
     parameters = list(model.parameters())
-    gradients = term_gradients(terms, parameters)
+    gradients = compute_term_gradients(terms, parameters)
     matrix = gradient_matrix(model, terms, count)
     assert all(parameter.grad is None for parameter in parameters)
     torch.stack(list(terms.values())).sum().backward()  # as in `training_step`; the graph was retained

@@ -15,7 +15,7 @@ from rich.console import Console
 from tests.reports.made_up import config, rows, trial, write_quantizer_sweep, write_run, write_sweep
 from w2vlab.reports import Report, make_report, read_runs
 from w2vlab.reports.published import load_published
-from w2vlab.reports.rendering import latex_text, print_table, render_cells, render_csv, render_latex, render_markdown
+from w2vlab.reports.rendering import escape_latex, print_table, render_cells, render_csv, render_latex, render_markdown
 from w2vlab.reports.report import report_as_plain_data
 
 PUBLISHED = """
@@ -274,7 +274,7 @@ def test_latex(tmp_path: Path) -> None:
     ],
 )
 def test_latex_commands_are_escaped(text: str, set_: str) -> None:
-    assert latex_text(text) == set_
+    assert escape_latex(text) == set_
 
 
 def test_csv_has_unrounded_numbers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gradient norms by loss term and part of the model, measured every so many updates."""
+"""Gradient norms by loss term and part of the model, measured at regular intervals."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def trained_parts(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     return parts
 
 
-def term_gradients(terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[str, list[Tensor | None]]:
+def compute_term_gradients(terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[str, list[Tensor | None]]:
     """Returns the gradient of each of `terms` with respect to `parameters`, summed over all processes.
 
     The graph is retained, and `.grad` is not changed. All processes must call it, because a term may contain an
@@ -129,7 +129,7 @@ def gradient_matrix(module: nn.Module, terms: Mapping[str, Tensor], num_predicti
     if not terms:
         raise ValueError("`terms` must name at least one term, but is empty.")
     owners = [(part, parameter) for part, parameters in parts.items() for parameter in parameters]
-    gradients = term_gradients(terms, [parameter for _, parameter in owners])
+    gradients = compute_term_gradients(terms, [parameter for _, parameter in owners])
     products = {part: torch.zeros((), dtype=torch.float64) for part in parts}
     for (part, parameter), found in zip(owners, zip(*gradients.values(), strict=True), strict=True):
         products[part] = products[part].to(parameter.device) + _products(parameter, found)

@@ -84,7 +84,7 @@ class TaskSettings:
         return self.num_codebooks * (1 + share * (self.codebook_size - 1))
 
 
-def reduced_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, float]:
+def reduce_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, float]:
     """Returns the training metrics that signatures need, as means over the processes, in one all-reduce."""
     names = {
         "loss": f"loss/{module.loss.name}",
@@ -102,7 +102,7 @@ def reduced_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, fl
 
 
 def make_reading(update: int, values: dict[str, float]) -> Reading:
-    """Returns the values of `reduced_metrics` at one update as a `Reading`."""
+    """Returns the values of `reduce_metrics` at one update as a `Reading`."""
     return Reading(update, **{name: value for name, value in values.items() if name != "perplexity_soft"})
 
 

@@ -21,7 +21,7 @@ from w2vlab.callbacks.readings import (
     get_run_settings,
     get_task_settings,
     make_reading,
-    reduced_metrics,
+    reduce_metrics,
 )
 from w2vlab.callbacks.run_folder import run_folder, warn_on_write_failure
 from w2vlab.callbacks.signatures import Detection, diagnose, make_signatures
@@ -198,7 +198,7 @@ class CollapseWatchdog(Callback):
             return
         self._last_update = update
         module = cast(PretrainingModule, pl_module)
-        values = reduced_metrics(trainer, module)
+        values = reduce_metrics(trainer, module)
         self._readings.append(make_reading(update, values))
         task = get_task_settings(module)
         detections = diagnose(self._readings, task, self.signatures, self._length, self._patience)

@@ -63,7 +63,7 @@ _RECOGNITION = (LOSS, "val/wer", "val/cer", "val/per")
 _PRETRAINING = (LOSS, ACCURACY, PERPLEXITY)
 
 
-def evaluation_outcomes(content: dict[str, Any]) -> dict[str, float]:
+def extract_outcomes(content: dict[str, Any]) -> dict[str, float]:
     """Returns the outcomes in the content of an `evaluation.json`, in [0, 1], without those that were not measured.
 
     They are the phone probe accuracy and the ABX error of the context, and the mutual information of phones and the

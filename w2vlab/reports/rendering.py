@@ -124,14 +124,14 @@ def render_markdown(cells: Cells) -> str:
     """Returns a Markdown table, and each note as a paragraph."""
 
     def line(entries: Sequence[str]) -> str:
-        return "| " + " | ".join(markdown_text(entry).replace("`", r"\`") for entry in entries) + " |"
+        return "| " + " | ".join(escape_markdown(entry).replace("`", r"\`") for entry in entries) + " |"
 
     rule = ["---" if index < cells.num_left else "---:" for index in range(len(cells.columns))]
     lines = [line(cells.columns), "| " + " | ".join(rule) + " |", *map(line, cells.rows), ""]
     return "\n".join([*lines, *(f"{_paragraph(note)}\n" for note in cells.notes)])
 
 
-def markdown_text(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escapes HTML, cell separators, emphasis, images and links, but not the brackets of intervals."""
     text = re.sub(r"([\\|*])", r"\\\1", text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -140,7 +140,7 @@ def markdown_text(text: str) -> str:
 
 def _paragraph(text: str) -> str:
     """Escapes the start of a note, so that Markdown does not parse it as a heading or a list."""
-    text = re.sub(r"^([#+=~-])", r"\\\1", markdown_text(text.strip()))
+    text = re.sub(r"^([#+=~-])", r"\\\1", escape_markdown(text.strip()))
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
 
 
@@ -170,17 +170,17 @@ def render_latex(cells: Cells) -> str:
         "\\bottomrule",
         "\\end{tabular}",
     ]
-    notes = [f"\n\\par{{\\footnotesize {latex_text(note)}\\par}}" for note in cells.notes]
+    notes = [f"\n\\par{{\\footnotesize {escape_latex(note)}\\par}}" for note in cells.notes]
     return "\n".join(lines) + "\n" + "".join(notes) + "\n"
 
 
 def _latex_line(entries: Sequence[str]) -> str:
-    line = " & ".join(latex_text(entry) for entry in entries) + r" \\"
+    line = " & ".join(escape_latex(entry) for entry in entries) + r" \\"
     # After the `\\` of the previous row, LaTeX would parse a bracket as its option, and a star as its variant.
     return f"{{}}{line}" if line[:1] in ("[", "*") else line
 
 
-def latex_text(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Escapes special characters of LaTeX, and typesets signed numbers in math mode."""
     escaped = "".join(_ESCAPED.get(character, character) for character in text)
     return re.sub(r"(?<![\w.)}$-])([+-]\d[\d.]*)", r"$\1$", escaped)
@@ -195,9 +195,9 @@ def render_csv(report: Report) -> str:
     heads += ["seconds", "audio_seconds", "updates", "peak_memory_gib", "published"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(map(csv_cell, heads))
+    writer.writerow(map(escape_csv, heads))
     for line in report.lines:
-        row: list[object] = [*map(csv_cell, line.group.labels or ("all",)), len(line.group.runs)]
+        row: list[object] = [*map(escape_csv, line.group.labels or ("all",)), len(line.group.runs)]
         for mean, found in zip(line.means, line.differences, strict=True):
             row += [mean.mean if mean.number else None, mean.deviation, mean.number]
             row += [None] * 3 if found is None else [found.value, found.low, found.high]
@@ -207,7 +207,7 @@ def render_csv(report: Report) -> str:
     return file.getvalue()
 
 
-def csv_cell(text: str) -> str:
+def escape_csv(text: str) -> str:
     """Prefixes a name that a spreadsheet would parse as a formula with an apostrophe."""
     is_formula = text[:1] in ("=", "+", "-", "@") and not _is_number(text)
     return f"'{text}" if is_formula else text

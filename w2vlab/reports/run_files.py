@@ -14,7 +14,7 @@ from typing import Any
 from w2vlab.files import CONFIG, EVALUATION, METRICS, REPORT, RUN_RECORD
 from w2vlab.options import flat
 from w2vlab.plain_data import MEBIBYTE, read_json, read_yaml
-from w2vlab.reports.outcomes import EVALUATION_SETTING, evaluation_outcomes
+from w2vlab.reports.outcomes import EVALUATION_SETTING, extract_outcomes
 from w2vlab.reports.run import Cost, Row, RunData, split_rows
 from w2vlab.wording import one_line
 
@@ -132,7 +132,7 @@ def _evaluation(folder: Path, problems: list[str], started: str) -> tuple[dict[s
         content = read_optional_json(path, problems, _MOST_OF_EVALUATIONS)
         try:
             if content:
-                return evaluation_outcomes(content), {
+                return extract_outcomes(content), {
                     f"{EVALUATION_SETTING}checkpoint": path.parent.name,
                     **_measured_on(content),
                 }

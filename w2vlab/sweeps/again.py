@@ -12,7 +12,7 @@ from w2vlab.files import METRICS, REPORT
 from w2vlab.registry import did_you_mean
 from w2vlab.sweeps.command import fit_options
 from w2vlab.sweeps.plan import describe_changes
-from w2vlab.sweeps.trial import Trial, identity, newest
+from w2vlab.sweeps.trial import Trial, canonical_parameters, find_newest
 
 CHANGED, GONE = "changed", "gone"
 """Keywords in place of trial names: trials whose options have changed, and trials that are not in the file any more."""
@@ -93,8 +93,8 @@ def check_earlier_trials(
     Raises:
         ValueError: There is no trial of that name, or a trial to be dropped is still in the file.
     """
-    known = {identity(trial.parameters) for trial in planned}
-    gone = [trial for trial in trials if identity(trial.parameters) not in known]
+    known = {canonical_parameters(trial.parameters) for trial in planned}
+    gone = [trial for trial in trials if canonical_parameters(trial.parameters) not in known]
     changed = [
         (trial, texts) for trial in trials if trial.started and (texts := describe_changes(trial.ran, trial.plan))
     ]
@@ -147,7 +147,7 @@ def _is_lost(folder: Path, trial: Trial) -> bool:
         return True
     plan = trial.ran or trial.plan
     is_run = plan is not None and fit_options(list(plan.command)) is not None
-    return is_run and newest(trial_folder, METRICS) is None and newest(trial_folder, REPORT) is None
+    return is_run and find_newest(trial_folder, METRICS) is None and find_newest(trial_folder, REPORT) is None
 
 
 def _set_aside(folder: Path, name: str) -> None:

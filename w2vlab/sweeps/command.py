@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.sweeps.file import Sweep
-from w2vlab.sweeps.trial import Trial, newest
+from w2vlab.sweeps.trial import Trial, find_newest
 
 
 def file_command(sweep: Sweep, trial: Trial) -> list[str]:
@@ -62,7 +62,7 @@ def trial_command(sweep: Sweep, trial: Trial, folder: Path) -> list[str]:
         found = shutil.which(command[0])
         return [found or command[0], *command[1:]]
     # `fit` finds the last intact checkpoint. Without a checkpoint, a `ckpt_path` in the sweep file is used.
-    resume = [] if newest(folder, "*.ckpt") is None else ["--ckpt_path=last"]
+    resume = [] if find_newest(folder, "*.ckpt") is None else ["--ckpt_path=last"]
     return [*own_program(), "fit", *options, f"--trainer.default_root_dir={folder}", *resume]
 
 

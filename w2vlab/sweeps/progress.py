@@ -7,7 +7,7 @@ from pathlib import Path
 
 from w2vlab.files import METRICS
 from w2vlab.registry import known_names
-from w2vlab.sweeps.trial import Trial, newest
+from w2vlab.sweeps.trial import Trial, find_newest
 
 _LARGEST = 1e300  # JSON allows integers beyond the range of floats
 
@@ -30,7 +30,7 @@ class TrialProgress:
 
     def update(self) -> None:
         """Reads the logged rows, if the file has changed since the last call."""
-        path = newest(self._folder, METRICS)
+        path = find_newest(self._folder, METRICS)
         if path is None or path.stat().st_size == self._size:
             return
         data = path.read_bytes()

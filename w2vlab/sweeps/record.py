@@ -15,7 +15,7 @@ from w2vlab.files import SWEEP_RECORD, write_atomically
 from w2vlab.plain_data import MEBIBYTE, read_json
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.plan import Plan
-from w2vlab.sweeps.trial import Trial, identity
+from w2vlab.sweeps.trial import Trial, canonical_parameters
 from w2vlab.wording import one_line
 
 FILE = "sweep.yaml"
@@ -84,11 +84,11 @@ def merge_earlier_trials(trials: Sequence[Trial], earlier: Sequence[Trial]) -> l
 
     Failed trials are set to waiting, because the cause may have been fixed before the sweep was started again.
     """
-    known: Mapping[str, Trial] = {identity(trial.parameters): trial for trial in earlier}
-    planned = {identity(trial.parameters) for trial in trials}
+    known: Mapping[str, Trial] = {canonical_parameters(trial.parameters): trial for trial in earlier}
+    planned = {canonical_parameters(trial.parameters) for trial in trials}
     merged = []
     for new in trials:
-        trial = known.get(identity(new.parameters), new)
+        trial = known.get(canonical_parameters(new.parameters), new)
         trial.updates, trial.failure, trial.plan = new.updates, None, new.plan
         if trial.state == "failed":
             trial.state, trial.attempts = "waiting", 0

@@ -14,7 +14,7 @@ from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.machine import Attempt, Machine
 from w2vlab.sweeps.progress import TrialProgress
 from w2vlab.sweeps.record import write_record
-from w2vlab.sweeps.trial import CHECKPOINT, Trial, failure_reason, identity, newest
+from w2vlab.sweeps.trial import CHECKPOINT, Trial, canonical_parameters, failure_reason, find_newest
 
 _WRONG_USAGE = 2
 """Exit status of a run with invalid options, which is not retried, because it would fail again."""
@@ -166,7 +166,9 @@ class Runner:
         if self._search is None or len(self.trials) >= self._count:
             return None
         trial = self._search.next(self.trials)
-        if any(identity(trial.parameters) == identity(other.parameters) for other in self.trials):
+        if any(
+            canonical_parameters(trial.parameters) == canonical_parameters(other.parameters) for other in self.trials
+        ):
             self._count = len(self.trials)  # the search space is exhausted
             return None
         self.trials.append(trial)
@@ -178,7 +180,7 @@ class Runner:
             return None
         if trial.name in self._not_to_evaluate:
             return None
-        checkpoint = newest(self.folder / trial.name, CHECKPOINT)
+        checkpoint = find_newest(self.folder / trial.name, CHECKPOINT)
         if checkpoint is not None:
             result = checkpoint.parent.parent / "evaluation" / checkpoint.stem / EVALUATION
             if not result.exists():

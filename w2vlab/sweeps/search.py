@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from w2vlab.sweeps.file import Sweep
-from w2vlab.sweeps.trial import Trial, identity, trial_name
+from w2vlab.sweeps.trial import Trial, canonical_parameters, trial_name
 
 
 def planned_trials(sweep: Sweep, count: int | None, seed: int = 0) -> list[Trial]:
@@ -38,7 +38,7 @@ def planned_trials(sweep: Sweep, count: int | None, seed: int = 0) -> list[Trial
     unique: dict[str, Trial] = {}
     for setting in settings:
         trial = make_trial(sweep, setting)
-        unique.setdefault(identity(trial.parameters), trial)
+        unique.setdefault(canonical_parameters(trial.parameters), trial)
     return list(unique.values())
 
 

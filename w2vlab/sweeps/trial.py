@@ -139,7 +139,7 @@ def format_value(value: Any) -> str:
     return f"{kind}({options})" if kind and options else kind or options
 
 
-def identity(parameters: Mapping[str, Any]) -> str:
+def canonical_parameters(parameters: Mapping[str, Any]) -> str:
     """Returns a canonical text of parameters, which is equal only for equal parameters."""
     return json.dumps(parameters, sort_keys=True)
 
@@ -161,11 +161,11 @@ def trial_name(parameters: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
     while len(readable.encode()) > _MOST_BYTES:  # file systems limit the length of names
         readable = readable[:-1]
     readable = readable.strip("_-.")
-    digits = hashlib.sha256(identity(parameters).encode()).hexdigest()[:6]
+    digits = hashlib.sha256(canonical_parameters(parameters).encode()).hexdigest()[:6]
     return f"{readable}-{digits}" if readable else digits
 
 
-def newest(folder: Path, name: str) -> Path | None:
+def find_newest(folder: Path, name: str) -> Path | None:
     """Returns the most recently modified file called `name` below `folder`; None if there is none."""
     return max(folder.rglob(name), key=lambda path: path.stat().st_mtime, default=None)
 
