@@ -34,7 +34,7 @@ from torch import nn
 from benchmarks.gpu_contenders import Contender, ours, theirs, varied
 from benchmarks.gpu_measures import calls_in, graphs_compiled, in_turns, matrix_rate, peak_memory, waits_in
 from benchmarks.peers import LAYOUTS, Layout, audio, build_ours, build_transformers
-from w2vlab.callbacks.compile import CompilerOrEager, compile_regions
+from w2vlab.callbacks.compile import InductorWithFallback, compile_regions
 from w2vlab.cli.explain_cost import count_cost
 from w2vlab.types import SAMPLE_RATE, AudioBatch
 
@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace, save: Callable[[dict[str, Any]], None])
     seconds, batch_size = options.seconds or seconds, options.batch or batch_size
     device, dtype = torch.device(options.device), DTYPES[options.precision]
     batch = audio(batch_size, seconds).to(device)
-    compiler = CompilerOrEager()
+    compiler = InductorWithFallback()
     contenders: list[Contender] = []
 
     def add(name: str, build: Callable[[], nn.Module], begin: Callable[[Any], Callable[[], int]]) -> nn.Module:
@@ -167,7 +167,7 @@ def _ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 def _compilation(
-    model: Any, batch: AudioBatch, lengths: int, dtype: torch.dtype, compiler: CompilerOrEager
+    model: Any, batch: AudioBatch, lengths: int, dtype: torch.dtype, compiler: InductorWithFallback
 ) -> dict[str, Any]:
     """Trains on batches of other lengths and counts the compilations."""
     batches = varied(batch, 4 + lengths)

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import gpu_step
 from tests.contracts.tiny import address, audio_batch, build_model, classes, factory
-from w2vlab.callbacks.compile import CompilerOrEager, compile_regions
+from w2vlab.callbacks.compile import InductorWithFallback, compile_regions
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer
 
@@ -59,7 +59,7 @@ LATER = ((500, 300, 350), (330, 330), (650, 410, 500, 300, 444), (700,) * 4)
 def test_a_compiled_step_neither_synchronises_nor_compiles_for_other_lengths(cls: type) -> None:
     torch.manual_seed(0)
     model = build_model(cls, quantizer=factory(GumbelQuantizer)).cuda()
-    compiler = CompilerOrEager()
+    compiler = InductorWithFallback()
     compile_regions(model, compiler)
     for update, lengths in enumerate(WARM_UP):
         step_in_bf16(model, lengths, update)

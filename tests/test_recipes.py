@@ -10,7 +10,7 @@ from w2vlab import recipes
 from w2vlab.recipes import (
     RUN_FOLDERS,
     SWEEP_FOLDERS,
-    file_named,
+    find_file,
     find_recipe,
     recipe_names,
     recipe_path,
@@ -35,19 +35,19 @@ def test_every_file_has_a_name() -> None:
     "text", ["quantizer/ema", "quantizer/ema.yaml", "configs/quantizer/ema", "configs/quantizer/ema.yaml"]
 )
 def test_spellings_of_a_name(text: str, empty: Path) -> None:
-    assert file_named(text, "X") == SHIPPED / "quantizer" / "ema.yaml"
+    assert find_file(text, "X") == SHIPPED / "quantizer" / "ema.yaml"
 
 
 @pytest.mark.parametrize("text", ["quickstart", "quickstart.yaml", "configs/quickstart.yaml", "quantizer/ema"])
 def test_a_file_at_the_path_comes_first(text: str, empty: Path) -> None:
     (empty / text).parent.mkdir(parents=True, exist_ok=True)
     (empty / text).write_text("mine")
-    assert file_named(text, "X") == Path(text)
+    assert find_file(text, "X") == Path(text)
 
 
 def test_a_folder_at_the_path_is_no_file(empty: Path) -> None:
     (empty / "quickstart").mkdir()
-    assert file_named("quickstart", "X") == SHIPPED / "quickstart.yaml"
+    assert find_file("quickstart", "X") == SHIPPED / "quickstart.yaml"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_folder_at_the_path_is_no_file(empty: Path) -> None:
 )
 def test_what_is_a_path_and_no_name(text: str, empty: Path) -> None:
     with pytest.raises(ValueError, match=r"^X must be a file that exists or the name of a recipe, but is .*quickstart"):
-        file_named(text, "X")
+        find_file(text, "X")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_several_that_it_could_be() -> None:
 )
 def test_a_miss_has_advice(text: str, folders: tuple[str, ...], advice: str, empty: Path) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
-        file_named(text, "X", folders)
+        find_file(text, "X", folders)
     assert str(raised.value) == f"X must be a file that exists or the name of a recipe, but is {text}. {advice}"
 
 

@@ -1,4 +1,4 @@
-"""Which options a result depends on, and which figures of runs that differ in them can be compared."""
+"""Options that results depend on, and metrics that are comparable between runs."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ _INCIDENTAL_BELOW = ("trainer.logger", "checkpoint.", "progress.", "report.", "t
 
 
 def is_incidental(name: str) -> bool:
-    """Tells whether an option says where a run logs and what it shows, and nothing of what it computes."""
+    """Returns whether an option affects only logging, display and paths, but not the computation."""
     return name in _INCIDENTAL or name.startswith(_INCIDENTAL_BELOW)
 
 
 def is_seed(name: str) -> bool:
-    """Tells whether an option is that of random draws."""
+    """Returns whether an option is a random seed."""
     return name.rpartition(".")[2] in (SEED, "seed")
 
 
-def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the names of the options that are not the same in all of some runs, outer ones first.
+def differing_options(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the names of the options that differ between runs, outer options first.
 
-    What a run does not say is the same as null: an option may be younger than the run.
+    A missing option counts as null, because it may have been added after the run.
 
     Args:
-        options: Of each run, by their flat names.
+        options: The options of each run, by their flat names.
     """
     names = dict.fromkeys(name for some in options for name in some)
-    found = [name for name in names if len({text_of(some.get(name)) for some in options}) > 1]
+    found = [name for name in names if len({canonical_text(some.get(name)) for some in options}) > 1]
     return sorted(found, key=lambda name: name.count("."))
 
 
-def text_of(value: Any) -> str:
-    """Returns a text that is the same for equal values only."""
+def canonical_text(value: Any) -> str:
+    """Returns a canonical text of a value, which is equal only for equal values."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
 def depends_on_objective(metric: str) -> bool:
-    """Tells whether a metric means what it does only under one objective: its loss, and accuracy among its candidates.
+    """Returns whether a metric depends on the training objective, as losses and the accuracy among candidates do.
 
-    Error rates are none, nor is what evaluations and probes measure, nor costs, nor what someone's own program logs.
+    Error rates, metrics of evaluations and probes, costs, and metrics of other programs do not.
     """
     kind, _, name = metric.partition("/")
     return kind in ("train", "val") and (name == "accuracy" or name.startswith("loss"))
 
 
-def unlike_objectives(options: Iterable[Mapping[str, Any]]) -> str:
-    """Says in what runs differ that the meaning of their losses depends on; nothing where that is nothing.
+def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the differences between runs that make their losses incomparable, as text; empty if there are none.
 
     Args:
-        options: Of each run, by their flat names.
+        options: The options of each run, by their flat names.
     """
-    kinds: dict[str, set[str]] = {}
+    values_by_aspect: dict[str, set[str]] = {}
     for some in options:
         penalties = some.get("model.penalties")
-        for what, value in (
+        for aspect, value in (
             ("the model", some.get("model")),
             ("the loss", some.get("model.loss")),
             ("their negatives", _negatives(some)),
@@ -76,8 +76,8 @@ def unlike_objectives(options: Iterable[Mapping[str, Any]]) -> str:
             ("the masking", _below(some, "model.masking")),
             ("the data that they are validated on", {k: some[k] for k in _VALIDATED_ON if k in some}),
         ):
-            kinds.setdefault(what, set()).add(text_of(value))
-    return ", ".join(what for what, values in kinds.items() if len(values) > 1)
+            values_by_aspect.setdefault(aspect, set()).add(canonical_text(value))
+    return ", ".join(aspect for aspect, values in values_by_aspect.items() if len(values) > 1)
 
 
 _ENTRIES = ("num_codebooks", "codebook_size")

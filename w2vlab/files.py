@@ -1,4 +1,4 @@
-"""The files that a run and a sweep leave in their folders: their names, and how they are written."""
+"""Names of the files of runs and sweeps, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 RUNS = "runs"
-"""Where runs go by default; a logger with this folder follows `trainer.default_root_dir`."""
+"""Default folder of runs; a logger with this folder is moved to `trainer.default_root_dir`."""
 
 CONFIG = "config.yaml"
 """All options of a run."""
 
 RUN_RECORD = "run.json"
-"""What it takes to repeat a run, and how it ended."""
+"""Provenance of a run, and its final status."""
 
 METRICS = "metrics.jsonl"
-"""Every recorded row of a run."""
+"""All recorded metrics of a run."""
 
 REPORT = "report.json"
-"""What came out of a run."""
+"""The report of a run."""
 
 FINAL_PROBE = "final_probe.json"
-"""What the probe at the end of a run has found."""
+"""The result of the probe at the end of a run."""
 
 EVALUATION = "evaluation.json"
-"""What `w2vlab evaluate` has found, in `evaluation/<checkpoint>/`."""
+"""The result of `w2vlab evaluate`, in `evaluation/<checkpoint>/`."""
 
 SWEEP_RECORD = "sweep.json"
 """The trials of a sweep and their states."""
 
 UNFINISHED = ".unfinished"
-"""What the name of a file has behind it until all of it is written."""
+"""Suffix of the temporary file that is renamed when it is complete."""
 
 
 def cache_root(cache_dir: Path | None) -> Path:
-    """Returns `cache_dir`, else the environment's `W2VLAB_CACHE`, else `~/.cache/w2vlab`."""
+    """Returns `cache_dir`, otherwise the environment variable `W2VLAB_CACHE`, otherwise `~/.cache/w2vlab`."""
     chosen = cache_dir or os.environ.get("W2VLAB_CACHE") or "~/.cache/w2vlab"
     return Path(chosen).expanduser().absolute()
 
 
 def folder_name(name: str) -> str:
-    """Returns the name of a folder for something with a name of any kind: always one folder, never a way out of one.
+    """Converts any name to a safe name of a single folder.
 
-    A name that is one already stays as it is. Of another one, with a `/` in it for example, the readable part is kept,
-    with a few digits that no other name has.
+    A name that is safe already is returned unchanged. From others, for example with a `/`, unsafe characters are
+    replaced, and a hash of the name is appended.
     """
     plain = name.isprintable() and "/" not in name and not name.startswith(".") and 0 < len(os.fsencode(name)) <= 200
     if plain and name == name.strip():
@@ -59,19 +59,19 @@ def folder_name(name: str) -> str:
 
 
 def make_writable(folder: Path, option: str, instead: str | None = None) -> None:
-    """Creates `folder` and makes sure that files can be put there.
+    """Creates `folder` and checks that files can be written to it.
 
     Args:
         folder: The folder.
-        option: What names it.
-        instead: How to choose another; by default with that option.
+        option: The option that sets the folder, for the error message.
+        instead: How to choose another folder; by default with that option.
 
     Raises:
-        ValueError: They cannot.
+        ValueError: The folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Only a real file tells: permission bits say nothing to root or about a file system mounted read-only.
+        # By writing a file, because permission bits do not apply to root, or show a file system mounted read-only.
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -82,14 +82,14 @@ def make_writable(folder: Path, option: str, instead: str | None = None) -> None
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives the place to write a file to, and renames it when all is written: the file before it is whole until then.
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write to, and renames it to `path` at the end, so that the replacement is atomic.
 
     Args:
-        path: What is replaced.
+        path: The file to replace.
 
     Raises:
-        OSError: It cannot be written; nothing is left of the attempt.
+        OSError: The file cannot be written; the temporary file is removed.
     """
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
@@ -101,23 +101,23 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, text: str, newline: str | None = None) -> None:
-    """Writes a file such that whoever reads it finds all of the new text or all of the old one.
+def write_atomically(path: Path, text: str, newline: str | None = None) -> None:
+    """Writes a file atomically, so that readers see either the old text or the new text.
 
     Args:
-        path: Where.
-        text: What.
-        newline: What ends lines, as for `open`.
+        path: The file.
+        text: The text, which is written in UTF-8.
+        newline: Line ending, as for `open`.
 
     Raises:
-        OSError: It cannot be written; nothing is left of the attempt.
+        OSError: The file cannot be written; the temporary file is removed.
     """
-    with replacing(path) as unfinished:
+    with replace_atomically(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline=newline)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what processes that were killed while they wrote a file have left in a folder."""
+    """Removes temporary files of processes that were killed while writing to a folder."""
     for path in folder.glob(f"*{UNFINISHED}"):
         with suppress(OSError):
             path.unlink()

@@ -1,4 +1,4 @@
-"""What each of two processes runs; a module of its own, so that a spawned process can import it."""
+"""The function that each of two processes runs; in a separate module, so that a spawned process can import it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UPDATES = 2
 
 
 def train(folder: Path, **options: Any) -> dict[str, Any]:
-    """Trains with the diversity penalty, which is one of all processes together, and looks at every update."""
+    """Trains with the diversity penalty, which has statistics of the global batch, and measures at every update."""
     model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)
     flow = GradientFlow(every=1)
     trainer = make_trainer(
@@ -32,5 +32,5 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
 
 
 def train_share(folder: Path) -> dict[str, Any]:
-    """What one of two processes does."""
+    """Runs on each of two processes."""
     return train(folder / f"rank-{rank()}", strategy="ddp", devices=2)

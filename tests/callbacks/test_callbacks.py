@@ -20,7 +20,7 @@ from w2vlab.callbacks.run_folder import run_folder
 
 
 class Rising(LightningModule):
-    """Learns something while its validation loss rises, as it may when more codes come into use."""
+    """Its validation loss rises, as may happen while more codes come into use."""
 
     title = "Rising with IdentityQuantizer"
     num_candidates = 4
@@ -70,7 +70,7 @@ def test_last_checkpoint_does_not_wait_for_a_better_loss(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_report_goes_on_after_a_resume(tmp_path: Path) -> None:
+def test_report_continues_after_a_resume(tmp_path: Path) -> None:
     run(tmp_path, 1, callbacks=[checkpoint(), RunReport()])
     report = RunReport()
     run(tmp_path, 2, tmp_path / "checkpoints" / "last.ckpt", callbacks=[checkpoint(), report])
@@ -80,7 +80,7 @@ def test_report_goes_on_after_a_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_sanity_check_is_no_validation(tmp_path: Path) -> None:
+def test_sanity_check_is_not_recorded(tmp_path: Path) -> None:
     report = RunReport()
     run(tmp_path, 1, callbacks=[report], num_sanity_val_steps=2)
     assert [row["update"] for row in report.validation.rows] == [10]
@@ -94,9 +94,7 @@ def test_report_without_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_progress_prints_ten_lines_where_there_is_no_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_prints_ten_lines_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, 5, callbacks=[TrainingProgress()], enable_checkpointing=False)
     lines = capsys.readouterr().out.splitlines()
     validations = [line for line in lines if "validation" in line]
@@ -142,14 +140,14 @@ def test_progress_is_a_bar_on_a_terminal(
 
 
 @pytest.mark.parametrize("logger", [True, False])
-def test_run_folder_is_the_one_that_holds_the_checkpoints(logger: bool, tmp_path: Path) -> None:
+def test_run_folder_is_the_parent_of_checkpoints(logger: bool, tmp_path: Path) -> None:
     table = CSVLogger(tmp_path, name="some") if logger else False
     trainer = run(tmp_path, 1, logger=table, callbacks=[checkpoint()])
     assert (run_folder(trainer) / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize(("name", "version"), [("../../x", "1"), ("/x", "1"), ("a", "../../../x"), ("a", "/x")])
-def test_a_logger_s_name_is_no_way_out_of_its_folder(name: str, version: str, tmp_path: Path) -> None:
+def test_a_logger_name_cannot_leave_its_folder(name: str, version: str, tmp_path: Path) -> None:
     logger = SimpleNamespace(name=name, version=version, save_dir=str(tmp_path))
     trainer: Any = SimpleNamespace(loggers=[logger], default_root_dir=str(tmp_path))
     with pytest.raises(ValueError, match=r"`trainer.logger` must have a name and a version below its `save_dir`"):

@@ -1,4 +1,4 @@
-"""Checkpoints that are written as a whole or not at all, and read only if they are whole."""
+"""Checkpoints are written atomically, and read only if they are intact."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step(path: Path) -> int:
 
 
 def flip_a_bit(path: Path) -> None:
-    """In the middle of a tensor, where PyTorch's reader does not look."""
+    """In the middle of a tensor, which PyTorch's reader does not check."""
     data = bytearray(path.read_bytes())
     place = data.index(torch.full((100,), 1.0).numpy().tobytes())
     data[place + 50] ^= 1
@@ -37,7 +37,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 class DiskFull:
-    """A file that takes a few bytes and no more."""
+    """A file on a disk with a few free bytes."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -58,7 +58,7 @@ class DiskFull:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Names of files for which there is no space."""
+    """Names of files that cannot be written, because the disk is full."""
     names: set[str] = set()
     real = Path.open
 
@@ -70,7 +70,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-def test_file_is_whole_or_as_it_was(tmp_path: Path, disk: set[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, disk: set[str], caplog: pytest.LogCaptureFixture) -> None:
     writer = AtomicCheckpointIO()
     path = tmp_path / "folder" / "last.ckpt"
     writer.save_checkpoint(content(1), path)
@@ -89,7 +89,7 @@ def test_file_is_whole_or_as_it_was(tmp_path: Path, disk: set[str], caplog: pyte
 
 
 def test_there_is_a_last_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is killed between any two changes of the folder leaves one; every file was on the disk before."""
+    """Also if a process is killed between any two changes of the folder; every file was synced before."""
     path = tmp_path / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint(content(1), path)
@@ -109,7 +109,7 @@ def test_there_is_a_last_checkpoint_at_every_moment(tmp_path: Path, monkeypatch:
     assert seen == ["fsync", "link", "replace", "replace", "fsync"]
 
 
-def test_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def link(*_: Any) -> None:
         raise PermissionError
 
@@ -121,7 +121,7 @@ def test_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_full_disk_does_not_end_a_run(tmp_path: Path, disk: set[str], caplog: pytest.LogCaptureFixture) -> None:
-    """The best checkpoint so far stays while there is no space, and one is saved as soon as there is."""
+    """The best checkpoint so far is kept while the disk is full, and a new one is saved as soon as there is space."""
     checkpoint = RunCheckpoint(monitor="val/loss/total", mode="max", filename="{step}", auto_insert_metric_name=False)
     found: dict[int, tuple[set[str], str | None]] = {}
 
@@ -149,7 +149,7 @@ def test_full_disk_does_not_end_a_run(tmp_path: Path, disk: set[str], caplog: py
     assert caplog.text.count("could not be written") >= 2
 
 
-def test_last_is_written_every_so_many_updates(tmp_path: Path) -> None:
+def test_last_is_written_at_its_interval(tmp_path: Path) -> None:
     written = {}
     watch = LambdaCallback(
         on_train_batch_start=lambda trainer, *_: written.update(
@@ -171,8 +171,8 @@ class Score(Callback):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_best_is_that_of_all_folders(kept: bool, tmp_path: Path) -> None:
-    """As long as its file is there; it stays when it is surpassed."""
+def test_best_is_the_best_of_all_folders(kept: bool, tmp_path: Path) -> None:
+    """As long as its file exists, which is kept when a better checkpoint is saved."""
     folders = [tmp_path / name for name in ("first", "second", "third")]
     before = None
     found = []
@@ -188,7 +188,7 @@ def test_best_is_that_of_all_folders(kept: bool, tmp_path: Path) -> None:
     assert [(folder / "best.ckpt").exists() for folder in folders] == [kept, False, kept]
 
 
-def test_fewer_best_ones_are_kept_than_before(tmp_path: Path) -> None:
+def test_save_top_k_can_be_lowered_at_a_resume(tmp_path: Path) -> None:
     checkpoint = RunCheckpoint(monitor="val/loss/total", dirpath=tmp_path, save_top_k=3, filename="{step}")
     run(tmp_path, 3, callbacks=[checkpoint])
     assert len(checkpoint.best_k_models) == 3
@@ -197,7 +197,7 @@ def test_fewer_best_ones_are_kept_than_before(tmp_path: Path) -> None:
     assert [Path(path).name for path in checkpoint.best_k_models] == ["step=10.ckpt", "step=20.ckpt"]
 
 
-def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     run(tmp_path, 1, callbacks=[RunCheckpoint(dirpath=tmp_path / "before")])
     left = [tmp_path / folder / "last.ckpt.unfinished" for folder in ("before", "now", "other")]
     for path in left:
@@ -207,12 +207,12 @@ def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
     assert [path.exists() for path in left] == [False, False, True]
 
 
-def test_folder_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_an_address_as_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`dirpath` must be a folder on .* disk, but is memory://bucket/run\. "):
         run(tmp_path, 1, callbacks=[RunCheckpoint(dirpath="memory://bucket/run")])
 
 
-def test_other_ways_to_write_are_left_alone(tmp_path: Path) -> None:
+def test_a_configured_checkpoint_io_is_kept(tmp_path: Path) -> None:
     class Own(TorchCheckpointIO):
         pass
 
@@ -243,11 +243,11 @@ class Fail(Callback):
     ],
     ids=["setup", "start", "first batch", "sanity check", "first update"],
 )
-def test_start_that_fails_leaves_the_last_checkpoint_alone(failure: Fail, tmp_path: Path) -> None:
+def test_a_failed_start_keeps_the_last_checkpoint(failure: Fail, tmp_path: Path) -> None:
     run(tmp_path, 1, callbacks=[RunCheckpoint()], max_steps=3)
     last = tmp_path / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
-    for ckpt_path in (last, None):  # one that goes on, and a new run in the same folder
+    for ckpt_path in (last, None):  # a resumed run, and a new run in the same folder
         with pytest.raises((ValueError, Stopped)):
             run(tmp_path, 2, ckpt_path, callbacks=[failure, RunCheckpoint()], num_sanity_val_steps=1)
     assert last.read_bytes() == before
@@ -255,7 +255,7 @@ def test_start_that_fails_leaves_the_last_checkpoint_alone(failure: Fail, tmp_pa
 
 
 def test_error_within_an_optimizer_step_is_not_saved(tmp_path: Path) -> None:
-    """Some weights may have changed and others not; behind the step, the state is whole."""
+    """During an optimiser step some weights may have changed and others not; after it, the state is consistent."""
 
     class HalfStep(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:
@@ -276,7 +276,7 @@ def test_error_within_an_optimizer_step_is_not_saved(tmp_path: Path) -> None:
     assert step(tmp_path / "checkpoints" / "last.ckpt") == 2
 
 
-def test_damage_that_pytorch_does_not_notice_is_found(tmp_path: Path) -> None:
+def test_damage_that_pytorch_does_not_detect_is_detected(tmp_path: Path) -> None:
     writer = AtomicCheckpointIO()
     last = tmp_path / "last.ckpt"
     for number in (2, 1):
@@ -288,7 +288,7 @@ def test_damage_that_pytorch_does_not_notice_is_found(tmp_path: Path) -> None:
 
 
 def test_config_is_read_without_the_weights(tmp_path: Path) -> None:
-    """64 MiB of nothing, of which no page is touched."""
+    """64 MiB of zeros, of which no page is read."""
     path = tmp_path / "large.ckpt"
     torch.save({"state_dict": {"weight": torch.zeros(2**24)}, "w2vlab_config": {"seed": 1}}, path)
     before = resident()

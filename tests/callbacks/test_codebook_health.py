@@ -1,4 +1,4 @@
-"""CodebookHealth in a trainer: what it measures, and that the run does not notice."""
+"""CodebookHealth in a trainer: its measurements, and that they do not change the run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def content(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "codebook_health.json").read_text())
 
 
-def test_looks_at_the_start_every_so_often_and_at_the_end(tmp_path: Path) -> None:
+def test_it_measures_at_the_start_at_its_interval_and_at_the_end(tmp_path: Path) -> None:
     train(CodebookHealth(every=2, num_utterances=4), tmp_path, updates=5)
     assert [look["update"] for look in content(tmp_path)["looks"]] == [0, 2, 4, 5]
     assert (tmp_path / "codebook_health.png").read_bytes().startswith(b"\x89PNG")
@@ -66,8 +66,8 @@ def test_without_a_sanity_check_it_waits_for_the_first_validation(tmp_path: Path
 
 @pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize("quantizer", [GumbelQuantizer, KMeansQuantizer, EMAQuantizer])
-def test_numbers_are_those_of_every_frame_of_the_probe_in_evaluation(quantizer: type, tmp_path: Path) -> None:
-    """Counted here in plain loops, from each utterance by itself, without padding."""
+def test_statistics_are_over_all_frames_of_the_probe_in_evaluation(quantizer: type, tmp_path: Path) -> None:
+    """Computed here in plain loops, for each utterance separately, without padding."""
     model = train(CodebookHealth(every=3, num_utterances=4), tmp_path, model=model_with(factory(quantizer)))
     model.eval()
     utterances = [audio_batch((samples,), first=100 + n) for n, samples in enumerate((800, 700, 430, 620))]
@@ -97,7 +97,7 @@ def test_numbers_are_those_of_every_frame_of_the_probe_in_evaluation(quantizer: 
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_codes_change_where_weights_do(tmp_path: Path) -> None:
+def test_codes_change_with_the_weights(tmp_path: Path) -> None:
     train(CodebookHealth(every=2), tmp_path / "still", model=model_with(rate=0.0))
     train(CodebookHealth(every=2), tmp_path / "moving", model=model_with(rate=0.1))
     still, moving = (content(tmp_path / name)["looks"] for name in ("still", "moving"))
@@ -107,8 +107,8 @@ def test_codes_change_where_weights_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_the_probe_is_the_same_utterances_all_along(tmp_path: Path) -> None:
-    """The check before training sees one batch of two; the first validation sees the rest."""
+def test_the_probe_does_not_change(tmp_path: Path) -> None:
+    """The sanity check has one of two batches; the first validation has both."""
     health = CodebookHealth(every=1, num_utterances=16)
     train(health, tmp_path, num_sanity_val_steps=1)
     assert content(tmp_path)["probe"]["utterances"] == [f"utterance-{n}" for n in (100, 101, 102, 103, 104)]
@@ -116,7 +116,7 @@ def test_the_probe_is_the_same_utterances_all_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_kept_utterances_are_as_short_as_they_can_be(tmp_path: Path) -> None:
+def test_probe_utterances_are_not_padded_more_than_needed(tmp_path: Path) -> None:
     health = CodebookHealth(num_utterances=4)
     train(health, tmp_path)
     assert [batch.waveform.shape for batch in health._probe] == [(3, 800), (1, 620)]
@@ -133,13 +133,13 @@ def test_the_run_is_the_same_with_and_without(cls: type, tmp_path: Path) -> None
     assert losses([CodebookHealth(every=1)]) == losses([])
 
 
-def test_nothing_is_drawn_and_modes_come_back(tmp_path: Path) -> None:
+def test_random_state_and_modes_are_restored(tmp_path: Path) -> None:
     model = model_with()
     health = CodebookHealth()
     health._probe = VALIDATION
     health._active = True
     model.train()
-    model.encoder.eval()  # frozen by somebody
+    model.encoder.eval()  # frozen by the user
     modes = [module.training for module in model.modules()]
     before = torch.get_rng_state()
     codes, _ = health._quantize(make_trainer(1), model)
@@ -150,7 +150,7 @@ def test_nothing_is_drawn_and_modes_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_a_resumed_run_goes_on_with_the_history(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_the_history(tmp_path: Path) -> None:
     trainer = make_trainer(4, callbacks=[CodebookHealth(every=2)], default_root_dir=tmp_path, num_sanity_val_steps=2)
     trainer.fit(model_with(), loader(noise()), loader(VALIDATION))
     trainer.save_checkpoint(tmp_path / "half.ckpt")
@@ -160,20 +160,20 @@ def test_a_resumed_run_goes_on_with_the_history(tmp_path: Path) -> None:
     assert all("1/changed" in look for look in looks[1:])
 
 
-def test_a_quantizer_without_codebooks_is_told_once(tmp_path: Path) -> None:
+def test_a_quantizer_without_codebooks_warns_once(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="CodebookHealth has no effect: IdentityQuantizer has no codebooks") as caught:
         train(CodebookHealth(every=1), tmp_path, model=model_with(factory(IdentityQuantizer)))
     assert len([warning for warning in caught if "CodebookHealth" in str(warning.message)]) == 1
     assert not list(tmp_path.glob("codebook_health.*"))
 
 
-def test_without_a_validation_it_is_told(tmp_path: Path) -> None:
+def test_a_run_without_validation_warns(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="CodebookHealth has no effect: its probe is from the validation"):
         fit(model_with(), noise(), 2, callbacks=[CodebookHealth(every=1)], default_root_dir=tmp_path)
 
 
 class Poison(Callback):
-    """No update makes weights that are no numbers, but a checkpoint may hold some."""
+    """Updates that are not finite are skipped, but a checkpoint may have NaN weights."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.global_step == 3:
@@ -182,13 +182,13 @@ class Poison(Callback):
 
 
 @pytest.mark.parametrize("quantizer", [GumbelQuantizer, FiniteScalarQuantizer])
-def test_weights_that_are_no_numbers_leave_valid_json(quantizer: type, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_leave_valid_json(quantizer: type, tmp_path: Path) -> None:
     options = {"validation": VALIDATION, "num_sanity_val_steps": 2, "default_root_dir": tmp_path}
     callbacks = [Poison(), CodebookHealth(every=2)]
     fit(model_with(factory(quantizer)), noise(), 6, callbacks=callbacks, **options)
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     looks = json.loads((tmp_path / "codebook_health.json").read_text(), parse_constant=refuse)["looks"]
     assert [look["update"] for look in looks] == [0, 2, 4, 6]
@@ -197,13 +197,13 @@ def test_weights_that_are_no_numbers_leave_valid_json(quantizer: type, tmp_path:
         assert looks[-1]["1/perplexity_soft"] is None
 
 
-def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_fast_dev_run_writes_no_files(tmp_path: Path) -> None:
     train(CodebookHealth(every=1), tmp_path, fast_dev_run=True)
     assert not list(tmp_path.glob("codebook_health.*"))
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_numbers_reach_the_logger(tmp_path: Path) -> None:
+def test_metrics_are_logged(tmp_path: Path) -> None:
     table = CSVLogger(tmp_path, name="run", version="1")
     train(CodebookHealth(every=3, num_utterances=4), tmp_path, logger=table)
     rows = list(csv.DictReader((tmp_path / "run" / "1" / "metrics.csv").open()))
@@ -213,7 +213,7 @@ def test_numbers_reach_the_logger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["every", "num_utterances"])
-def test_wrong_options(name: str) -> None:
+def test_invalid_options(name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be at least 1, but is 0."):
         CodebookHealth(**{name: 0})
 
@@ -248,14 +248,14 @@ def test_picture_shows_usage_codes_and_history() -> None:
         "Entropy of the next code (bits a frame)",
     }
     usage = [text.get_text() for text in shown["Usage, most used first"].get_legend().get_texts()]
-    assert usage == ["codebook 1: 1 of 6 dead", "codebook 2: 1 of 6 dead", "all alike"]
+    assert usage == ["codebook 1: 1 of 6 dead", "codebook 2: 1 of 6 dead", "uniform usage"]
     raster = shown["Codes of one utterance"]
     assert raster.images[0].get_array().shape == (2, 50)
     assert raster.get_xlim() == (0, 1)  # 50 frames of 20 ms
     assert raster.get_xlabel() == "time (s)"
 
 
-def test_picture_of_many_codebooks_says_what_it_leaves_out() -> None:
+def test_picture_of_many_codebooks_says_how_many_it_shows() -> None:
     figure = draw_codebook_health(view(groups=40))
     figure.savefig(io.BytesIO())
     assert "Usage, most used first\n(codebooks 1 to 4 of 40)" in panels(figure)
@@ -281,7 +281,7 @@ def with_values(values: list[float], changed: list[float], size: int = 6) -> Hea
         ([40.0, 0.0], [1.0]),
     ],
 )
-def test_every_mark_is_seen_whole(values: list[float], changed: list[float]) -> None:
+def test_no_marker_is_clipped(values: list[float], changed: list[float]) -> None:
     figure = draw_codebook_health(with_values(values, changed))
     figure.savefig(io.BytesIO())
     marks = 0

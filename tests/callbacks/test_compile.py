@@ -1,4 +1,4 @@
-"""CompileModel in real runs: the same losses, the same checkpoints, and a word where something does not work."""
+"""CompileModel in real runs: the same losses and checkpoints, and warnings if something does not work."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
-    """A test begins with PyTorch's own."""
+    """Resets PyTorch's settings before a test."""
     dynamo, functorch = torch._dynamo.config, torch._functorch.config
     with dynamo.patch(recompile_limit=8, optimize_ddp=True), functorch.patch(donated_buffer=True):
         yield
 
 
 @pytest.fixture(scope="module")
-def compiler() -> Iterator[compile_module.CompilerOrEager]:
-    """One for all tests, so that what is compiled for one serves the others."""
-    yield compile_module.CompilerOrEager()
+def compiler() -> Iterator[compile_module.InductorWithFallback]:
+    """One for all tests, so that they share the compiled code."""
+    yield compile_module.InductorWithFallback()
     torch._dynamo.reset()
 
 
 @pytest.fixture
-def compiling(compiler: compile_module.CompilerOrEager) -> Iterator[Callable[..., CompileModel]]:
-    """Makes the callback, with kernels that are PyTorch's own."""
+def compiling(compiler: compile_module.InductorWithFallback) -> Iterator[Callable[..., CompileModel]]:
+    """Makes the callback, with eager kernels of PyTorch."""
 
     def make(**options: Any) -> CompileModel:
         callback = CompileModel(**options)
@@ -90,11 +90,11 @@ def run(updates: int = 4, accumulate: int = 2, callbacks: Any = (), model: Any =
 @needs_compiler
 @in_a_process_of_its_own
 def test_inductor_gives_the_same_losses_and_gradients() -> None:
-    """In evaluation mode, where nothing is drawn on the device."""
+    """In evaluation mode, without noise on the device."""
     torch.manual_seed(0)
     models = [build_model(MaskedPrediction, context=factory(TransformerContext, num_layers=1)) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    compiler = compile_module.CompilerOrEager()
+    compiler = compile_module.InductorWithFallback()
     compile_module.compile_regions(models[0], compiler)
     results = []
     with warnings.catch_warnings():
@@ -116,8 +116,8 @@ def test_inductor_gives_the_same_losses_and_gradients() -> None:
 
 @needs_compiler
 @in_a_process_of_its_own
-def test_noise_ahead_of_an_update_is_that_of_the_update() -> None:
-    """The diversity of a whole update is taken without gradient, by a compilation of its own, and must be the same."""
+def test_noise_of_global_batch_statistics_is_that_of_the_update() -> None:
+    """Global-batch statistics are computed without gradient, by a separate compilation, and must be the same."""
     seen: list[tuple[bool, Tensor]] = []
     model = model_of()
     model.quantizer.register_forward_hook(
@@ -132,7 +132,7 @@ def test_noise_ahead_of_an_update_is_that_of_the_update() -> None:
 
 
 def test_a_run_is_the_same_with_and_without(compiling: Callable[..., CompileModel]) -> None:
-    """Training, validation and weights; noise too, where kernels draw it as PyTorch's own do."""
+    """Training, validation and weights; noise too, because eager kernels draw the same."""
     validation = make_batches(1, 1, 2, samples=LENGTHS)
     models = [model_of(activation_checkpointing=True) for _ in range(2)]
     callback = compiling()
@@ -152,8 +152,10 @@ def test_a_run_is_the_same_with_and_without(compiling: Callable[..., CompileMode
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_run_goes_on_with_and_without(first: bool, tmp_path: Path, compiling: Callable[..., CompileModel]) -> None:
-    """From a checkpoint of a compiled run without compiling, and the other way round."""
+def test_a_run_can_be_resumed_with_and_without(
+    first: bool, tmp_path: Path, compiling: Callable[..., CompileModel]
+) -> None:
+    """From a checkpoint of a compiled run without compilation, and vice versa."""
     batches = with_updates(make_batches(2, 2, 3, samples=LENGTHS), 2)  # an epoch of two updates
     expected = fit(model_of(), batches, 4, 2)
     save = ModelCheckpoint(tmp_path, filename="half", every_n_train_steps=2)
@@ -167,7 +169,7 @@ def test_a_run_goes_on_with_and_without(first: bool, tmp_path: Path, compiling: 
 @needs_compiler
 @in_a_process_of_its_own
 def test_gradient_flow_is_the_same_with_and_without(tmp_path: Path) -> None:
-    """It derives the graph of a step by each term, which compiled code forbids unless it is told."""
+    """It runs several backward passes over one graph, which compiled code allows only without donated buffers."""
     matrices = []
     for callbacks in ([CompileModel(parts=["loss"])], []):
         flow = GradientFlow(every=1)
@@ -179,8 +181,8 @@ def test_gradient_flow_is_the_same_with_and_without(tmp_path: Path) -> None:
     assert_close(matrices[0].norms, matrices[1].norms, rtol=1e-4, atol=1e-7)
 
 
-def test_a_copy_of_the_model_computes_by_itself(compiling: Callable[..., CompileModel]) -> None:
-    """As averaging callbacks make one: what was compiled for the model must not stay behind in it."""
+def test_a_copy_of_the_model_is_independent(compiling: Callable[..., CompileModel]) -> None:
+    """As averaging callbacks make one: the copy must not refer to the compiled code of the model."""
     model = model_of()
     run(updates=1, model=model, callbacks=[compiling()])
     other = copy.deepcopy(model).eval()
@@ -194,7 +196,7 @@ def test_a_copy_of_the_model_computes_by_itself(compiling: Callable[..., Compile
 
 @in_a_process_of_its_own
 def test_without_a_compiler_a_warning_and_the_same_losses(tmp_path: Path) -> None:
-    """Inductor itself, with nothing to compile with and nothing compiled before."""
+    """Inductor itself, without a C++ compiler and without a cache."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path)
     expected = run(updates=1)
     missing = {"cpp.cxx": (None, str(tmp_path / "no-compiler")), "force_disable_caches": True}
@@ -208,7 +210,7 @@ def test_without_a_compiler_a_warning_and_the_same_losses(tmp_path: Path) -> Non
 
 
 class CountingQuantizer(IdentityQuantizer, Compilable):
-    """Breaks its promise: it reads a number that is another one in every batch."""
+    """Reads a number that differs in every batch, although it claims to be `Compilable`."""
 
     def __init__(self, input_dim: int) -> None:
         super().__init__(input_dim)
@@ -220,10 +222,10 @@ class CountingQuantizer(IdentityQuantizer, Compilable):
         return QuantizerOutput(quantized=output.quantized / factor, codes=output.codes)
 
 
-def test_compiling_on_and_on_is_warned_of_once(
+def test_repeated_recompilation_warns_once(
     monkeypatch: pytest.MonkeyPatch, compiling: Callable[..., CompileModel]
 ) -> None:
-    monkeypatch.setattr(compile_module, "_SETTLED", 2)
+    monkeypatch.setattr(compile_module, "_WARMUP_UPDATES", 2)
     torch.manual_seed(0)
     model = build_model(FuturePrediction, quantizer=CountingQuantizer, optimizer=plain_sgd, scheduler=constant_rate)
     model.quantizer.register_forward_pre_hook(lambda module, inputs: setattr(module, "batches", module.batches + "x"))
@@ -232,10 +234,10 @@ def test_compiling_on_and_on_is_warned_of_once(
     assert len([warning for warning in caught if "still compiles" in str(warning.message)]) == 1
 
 
-def test_a_run_that_has_settled_is_not_warned_of(
+def test_a_few_late_compilations_do_not_warn(
     monkeypatch: pytest.MonkeyPatch, compiling: Callable[..., CompileModel]
 ) -> None:
-    monkeypatch.setattr(compile_module, "_SETTLED", 2)
+    monkeypatch.setattr(compile_module, "_WARMUP_UPDATES", 2)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*still compiles.*")
         run(updates=6, accumulate=1, callbacks=[compiling()])
@@ -255,17 +257,17 @@ def test_only_the_parts_that_are_named_are_compiled(compiling: Callable[..., Com
         ({"parts": []}, "`parts` must name at least one part, or be null for all, but is empty"),
     ],
 )
-def test_options_that_mean_nothing(options: dict[str, Any], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CompileModel(**options)
 
 
-def test_parts_that_are_not_there() -> None:
+def test_unknown_parts() -> None:
     with pytest.raises(ValueError, match=r"`parts` must name parts of the model, .*encoder.*, but one is encodr"):
         run(updates=1, callbacks=[CompileModel(parts=["encodr"])])
 
 
-def test_parts_and_models_without_regions_are_warned_of() -> None:
+def test_parts_and_models_without_regions_warn() -> None:
     quantizer, encoder, context = (factory(cls) for cls in (EMAQuantizer, LogMelEncoder, GRUContext))
     model = build_model(MaskedPrediction, quantizer=quantizer, encoder=encoder, context=context)
     with pytest.warns(UserWarning, match="`parts` has no effect on quantizer: nothing in it can be compiled"):
@@ -275,8 +277,8 @@ def test_parts_and_models_without_regions_are_warned_of() -> None:
         run(updates=1, accumulate=1, model=bare, callbacks=[CompileModel()])
 
 
-def test_a_part_of_somebody_else_is_left_as_it_is() -> None:
-    """It has not said that it can be compiled."""
+def test_a_part_that_is_not_compilable_stays_eager() -> None:
+    """A part of another package that is not `Compilable`."""
 
     class Elsewhere(IdentityQuantizer):
         pass

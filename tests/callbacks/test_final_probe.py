@@ -1,4 +1,4 @@
-"""FinalProbe in a trainer: what it measures and says, and that the run does not notice."""
+"""FinalProbe in a trainer: its results and texts, and that it does not change the run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.evaluation.conftest import write_labelled
 from tests.modules.recognition import pretrain, recognizer
 from tests.modules.training import fit, make_trainer
 from w2vlab.callbacks import FinalProbe, GracefulStop, RunReport
-from w2vlab.callbacks.final_probe import _same, _signature
-from w2vlab.callbacks.final_probe_text import finding
+from w2vlab.callbacks.final_probe import _same, _weight_checksums
+from w2vlab.callbacks.final_probe_text import describe_gain
 from w2vlab.callbacks.stopping import Stopped
 from w2vlab.evaluation.corpus import Seen
 from w2vlab.evaluation.gain import Best, Gain
@@ -58,7 +58,7 @@ def test_the_run_is_the_same_with_and_without(cls: type, quantizer: type, speech
     assert torch.equal(state, before)
 
 
-def test_everything_that_was_found_is_written(speech, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_results_are_written(speech, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     probe, report, table = FinalProbe(**speech), RunReport(), CSVLogger(tmp_path, name="run", version="1")
     fit(toy(), noise(), 3, validation=noise(2), callbacks=[report, probe], logger=table, default_root_dir=tmp_path)
     folder, gain = tmp_path / "run" / "1", probe.gain
@@ -67,13 +67,13 @@ def test_everything_that_was_found_is_written(speech, tmp_path: Path, capsys: py
     assert written["update"] == 3
     assert written["trained"]["accuracy"]["value"] == gain.trained.probe.accuracy
     assert written["over_mfcc"]["low"] == gain.over_mfcc.low
-    assert written["before_training"] is None  # built in Python: nobody knows how
+    assert written["before_training"] is None  # built in Python, so that its options are unknown
     assert set(written["split"]["train"]).isdisjoint(written["split"]["test"])
     (row,) = [row for row in csv.DictReader((folder / "metrics.csv").open()) if row["final_probe/accuracy"]]
     assert (int(row["step"]), float(row["final_probe/mfcc"])) == (3, pytest.approx(gain.mfcc.probe.accuracy))
     summary = json.loads((folder / "report.json").read_text())["summary"]
     output = capsys.readouterr().out
-    for name, text in finding(gain, 1, Seen(known=False)).rows.items():
+    for name, text in describe_gain(gain, 1, Seen(known=False)).rows.items():
         assert summary[name] == text
         assert name in output
     assert "Phone probe, phone probes: done in" in output
@@ -83,26 +83,26 @@ def test_everything_that_was_found_is_written(speech, tmp_path: Path, capsys: py
 def test_the_report_is_written_before_it_whatever_the_order(
     first: bool, speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = []
+    files = []
 
-    def look(self: FinalProbe, trainer: Any, module: Any) -> str:
-        looks.append(sorted(path.name for path in tmp_path.iterdir()))
+    def measure(self: FinalProbe, trainer: Any, module: Any) -> str:
+        files.append(sorted(path.name for path in tmp_path.iterdir()))
         return "skipped."
 
-    monkeypatch.setattr(FinalProbe, "_measure", look)
+    monkeypatch.setattr(FinalProbe, "_measure", measure)
     callbacks = [FinalProbe(**speech), RunReport()]
     fit(toy(), noise(), 1, callbacks=callbacks if first else callbacks[::-1], default_root_dir=tmp_path)
-    assert looks == [["metrics.jsonl", "report.json", "report.png"]]
+    assert files == [["metrics.jsonl", "report.json", "report.png"]]
 
 
-def test_without_a_report_it_says_itself_what_it_found(speech, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_report_it_prints_its_result(speech, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(toy(), noise(), 1, callbacks=[FinalProbe(**speech)], default_root_dir=tmp_path)
     output = capsys.readouterr().out
     assert "Phone probe, phones named: " in output
-    assert "Phone probe, before training: not known" in output
+    assert "Phone probe, before training: unknown" in output
 
 
-def test_without_labels_it_says_so_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_labels_it_prints_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = write_labelled(tmp_path, 4, labels=False)
     probe = FinalProbe(corpus=str(corpus), cache_dir=tmp_path / "cache")
     fit(toy(), noise(), 1, callbacks=[probe], default_root_dir=tmp_path)
@@ -111,21 +111,21 @@ def test_without_labels_it_says_so_in_a_line(tmp_path: Path, capsys: pytest.Capt
     assert probe.gain is None
 
 
-def test_a_model_that_is_not_finite_is_no_end_of_the_run(speech, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_not_finite_does_not_fail_the_run(speech, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     model = toy()
     with torch.no_grad():
         next(model.context.parameters()).fill_(torch.nan)
     fit(model, noise(), 1, callbacks=[FinalProbe(**speech)], default_root_dir=tmp_path)
-    assert "Phone probe: not done: `features` must be finite" in capsys.readouterr().out
+    assert "Phone probe: failed: `features` must be finite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_measurement_and_not_the_run(
+def test_a_signal_ends_the_probe_and_not_the_run(
     number: signal.Signals, speech, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stopped(*_: Any) -> None:
         os.kill(os.getpid(), number)
-        raise AssertionError("it goes on")
+        raise AssertionError("the probe was not interrupted")
 
     monkeypatch.setattr("w2vlab.evaluation.gain.measure_gain", stopped)
     probe, handler = FinalProbe(**speech), signal.getsignal(number)
@@ -136,8 +136,8 @@ def test_a_signal_ends_the_measurement_and_not_the_run(
     assert signal.getsignal(number) == handler
 
 
-def test_who_has_asked_for_the_end_does_not_wait_for_it(speech, tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Ctrl-C at the last update comes too late to stop the run."""
+def test_a_run_that_was_asked_to_stop_skips_the_probe(speech, tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C at the last update is too late to stop the run."""
 
     class Late(RunReport):
         def on_train_end(self, *_: Any) -> None:
@@ -146,10 +146,10 @@ def test_who_has_asked_for_the_end_does_not_wait_for_it(speech, tmp_path, capfd:
     probe = FinalProbe(**speech)
     fit(toy(), noise(), 1, callbacks=[GracefulStop(), probe, Late()], default_root_dir=tmp_path)
     assert probe.gain is None
-    assert "Phone probe: left out, because the run was asked to stop." in capfd.readouterr().out
+    assert "Phone probe: skipped, because the run was asked to stop." in capfd.readouterr().out
 
 
-def test_a_run_that_is_stopped_is_not_measured(speech, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_is_not_probed(speech, tmp_path: Path) -> None:
     class Stop(RunReport):
         def on_train_batch_end(self, *_: Any) -> None:
             raise Stopped(signal.SIGTERM)
@@ -160,37 +160,37 @@ def test_a_run_that_is_stopped_is_not_measured(speech, tmp_path: Path) -> None:
     assert probe.gain is None
 
 
-def test_weights_are_recognised() -> None:
+def test_checksums_identify_weights() -> None:
     model, same = toy(), toy()
-    first = _signature(model)
-    assert _same(first, _signature(same))
+    first = _weight_checksums(model)
+    assert _same(first, _weight_checksums(same))
     with torch.no_grad():
         next(model.context.parameters())[0] += 0.1
-    assert not _same(first, _signature(model))
+    assert not _same(first, _weight_checksums(model))
     assert not _same([], first)
 
 
 @pytest.mark.parametrize(("name", "least"), [("num_train", 2), ("num_test", 1)])
-def test_wrong_numbers(name: str, least: int) -> None:
+def test_invalid_sizes(name: str, least: int) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be at least {least}, but is 0."):
         FinalProbe(**{name: 0})
     with pytest.raises(ValueError, match="`batch_seconds` must be positive, but is -1"):
         FinalProbe(batch_seconds=-1)
 
 
-def test_what_cannot_be_measured_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_invalid_modules_and_corpora_are_refused_at_the_start(tmp_path: Path) -> None:
     pretrain(tmp_path / "pretrained.ckpt")
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(), is_global_zero=True)
     with pytest.raises(ValueError, match=r"`trainer.strategy` must keep the whole model .*, but is SimpleNamespace"):
         FinalProbe().setup(trainer, toy(), "fit")
     with pytest.raises(ValueError, match="`corpus` must be an existing path or one of"):
         FinalProbe(corpus="nothing", cache_dir=tmp_path).setup(make_trainer(1), toy(), "fit")
-    with pytest.raises(ValueError, match=r"`trainer.callbacks` must not hold FinalProbe where `model` is CTC"):
+    with pytest.raises(ValueError, match=r"`trainer.callbacks` must not contain FinalProbe if `model` is CTC"):
         FinalProbe().setup(make_trainer(1), recognizer(tmp_path / "pretrained.ckpt"), "fit")
 
 
 def best(accuracy: float, representation: str = "layer 2", spread: int = 0) -> Best:
-    """Ten utterances of a hundred phones, the same share of each but for `spread`."""
+    """Ten utterances of a hundred phones, with the same accuracy up to `spread`."""
     correct = {f"u{n}": round(100 * accuracy) + (spread if n % 2 else -spread) for n in range(10)}
     probe = ProbeResult(correct=correct, total=dict.fromkeys(correct, 100), majority=0.07, penalty=1e-2)
     return Best(representation, probe, {representation: accuracy})
@@ -202,26 +202,26 @@ def best(accuracy: float, representation: str = "layer 2", spread: int = 0) -> B
         (
             best(0.49, "layer 1"),
             best(0.716),
-            "by layer 1: training has added 9.0 points [9.0, 9.0], beyond chance",
-            "still better, by 14.0 points [14.0, 14.0], beyond chance",
+            "on layer 1: training has gained 9.0 points [9.0, 9.0], significant",
+            "better than the network by 14.0 points [14.0, 14.0], significant",
         ),
         (
             best(0.6),
             best(0.5),
-            "training has lost 2.0 points [2.0, 2.0], beyond chance",
-            "the network is better by 8.0 points [8.0, 8.0], beyond chance",
+            "training has lost 2.0 points [2.0, 2.0], significant",
+            "the network is better by 8.0 points [8.0, 8.0], significant",
         ),
         (
             best(0.57, spread=9),
             best(0.57, spread=9),
-            "no difference beyond chance (1.0 points [",
-            "no difference beyond chance (1.0 points [",
+            "no significant difference (1.0 points [",
+            "no significant difference (1.0 points [",
         ),
     ],
 )
-def test_words_are_those_of_the_interval(before: Best, mfcc: Best, learned: str, beside: str) -> None:
-    found = finding(Gain(best(0.58), before, mfcc), 10, Seen(True, total=10))
-    assert found.rows["phones named"].startswith("58.0 % [58.0, 58.0] by layer 2")
+def test_texts_follow_from_the_interval(before: Best, mfcc: Best, learned: str, beside: str) -> None:
+    found = describe_gain(Gain(best(0.58), before, mfcc), 10, Seen(True, total=10))
+    assert found.rows["phones named"].startswith("58.0 % [58.0, 58.0] on layer 2")
     assert learned in found.rows["before training"]
     assert beside in found.rows["MFCC"]
     assert found.rows["tested on"] == "10 utterances; seen in pretraining: none of 10"
@@ -230,18 +230,16 @@ def test_words_are_those_of_the_interval(before: Best, mfcc: Best, learned: str,
     )
 
 
-def test_an_interval_is_asked_and_not_the_figure() -> None:
+def test_significance_is_by_the_interval_and_not_by_the_difference() -> None:
     gain = Gain(best(0.58), best(0.57, spread=9), best(0.57))
     difference = gain.over_before
     assert isinstance(difference, Interval)
     assert difference.low < 0 < difference.value < difference.high
-    assert "no difference beyond chance" in finding(gain, 10, Seen(True)).rows["before training"]
+    assert "no significant difference" in describe_gain(gain, 10, Seen(True)).rows["before training"]
 
 
-def test_a_few_utterances_cannot_rule_out_chance() -> None:
-    """Utterances on which a probe happens to do equally well are no certainty."""
-    rows = finding(Gain(best(0.58), best(0.49), best(0.7)), 7, Seen(True)).rows
-    assert rows["before training"].endswith(
-        "the network is at +9.0 points; 7 utterances are too few to rule out chance"
-    )
-    assert rows["MFCC"].endswith("the network is at -12.0 points; 7 utterances are too few to rule out chance")
+def test_a_few_utterances_are_too_few_for_significance() -> None:
+    """A few utterances may have equal accuracies by chance, which would give an interval of width 0."""
+    rows = describe_gain(Gain(best(0.58), best(0.49), best(0.7)), 7, Seen(True)).rows
+    assert rows["before training"].endswith("the network is at +9.0 points; 7 utterances are too few for significance")
+    assert rows["MFCC"].endswith("the network is at -12.0 points; 7 utterances are too few for significance")

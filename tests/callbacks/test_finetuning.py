@@ -1,4 +1,4 @@
-"""What callbacks make of a fine-tuning: the default ones work, and those of pretraining refuse."""
+"""Callbacks in fine-tuning: the default ones work, and those for pretraining raise an error."""
 
 from __future__ import annotations
 
@@ -27,15 +27,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> CTCFineTuning:
 
 
 @pytest.mark.parametrize("callback", [CodebookHealth, CollapseWatchdog, GradientFlow, OnlineProbe])
-def test_those_of_pretraining_refuse(callback: type[Callback], model: CTCFineTuning) -> None:
-    message = f"`trainer.callbacks` must not hold {callback.__name__} where `model` is CTCFineTuning.* Take it out"
+def test_callbacks_for_pretraining_raise_an_error(callback: type[Callback], model: CTCFineTuning) -> None:
+    message = f"`trainer.callbacks` must not contain {callback.__name__} if `model` is CTCFineTuning.* Remove it"
     with pytest.raises(ValueError, match=message):
         callback().setup(make_trainer(1), model, TrainerFn.FITTING)
 
 
-def test_its_speed_is_logged_without_a_word_on_operations(
-    model: CTCFineTuning, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_its_throughput_is_logged_without_operations(model: CTCFineTuning, caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer(2, callbacks=[ThroughputMonitor()], log_every_n_steps=1)
     with caplog.at_level(logging.WARNING):
         trainer.fit(model, loader(spoken_batches(2, 1, 2)))

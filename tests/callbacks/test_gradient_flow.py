@@ -1,4 +1,4 @@
-"""GradientFlow in a run: what it leaves, and that it leaves no trace in the run itself."""
+"""GradientFlow in a run: its files and metrics, and that it does not change the run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name_
 
 
 class Lines(Logger):
-    """Keeps what it is given."""
+    """Keeps the logged metrics."""
 
     name, version = "lines", 0
 
@@ -62,7 +62,7 @@ class Lines(Logger):
         assert step is not None
         self.rows.append((step, dict(metrics)))
 
-    def looks(self) -> dict[int, dict[str, float]]:
+    def measurements(self) -> dict[int, dict[str, float]]:
         return {step: row for step, row in self.rows if any(name.startswith("gradient_flow/") for name in row)}
 
 
@@ -93,13 +93,13 @@ def test_a_run_is_bit_for_bit_the_same(cls: type[PretrainingModule], accumulate:
 
 
 @pytest.mark.usefixtures("one_drawing")
-def test_it_looks_once_at_each_update_whose_turn_it_is(tmp_path: Path) -> None:
+def test_it_measures_once_at_each_update_that_is_due(tmp_path: Path) -> None:
     flow, lines = GradientFlow(every=2), Lines(tmp_path)
     fit(noisy_model(MaskedPrediction), make_batches(5, 2, 2), 5, 2, callbacks=[flow], logger=lines)
-    looks = lines.looks()
-    assert list(looks) == [0, 2, 4]
+    measurements = lines.measurements()
+    assert list(measurements) == [0, 2, 4]
     assert len([step for step, row in lines.rows if "gradient_flow/total/encoder/norm" in row]) == 3
-    last = looks[4]
+    last = measurements[4]
     for term in flow.matrix.terms:
         for part in flow.matrix.parts:
             assert last[f"gradient_flow/{term}/{part}/norm"] == flow.matrix.norm(term, part)
@@ -113,7 +113,7 @@ def test_it_looks_once_at_each_update_whose_turn_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_it_looks_again_in_another_run(tmp_path: Path) -> None:
+def test_it_measures_again_in_another_run(tmp_path: Path) -> None:
     flow = GradientFlow()
     for _ in range(2):
         flow.matrix = None
@@ -123,7 +123,7 @@ def test_it_looks_again_in_another_run(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_drawing")
 @every_model
-def test_total_is_what_moves_the_weights(cls: type[PretrainingModule], tmp_path: Path) -> None:
+def test_total_is_the_gradient_of_the_update(cls: type[PretrainingModule], tmp_path: Path) -> None:
     """One update of plain SGD at a rate of 0.05."""
     model, flow = make_model(cls, NoiselessGumbel, diversity=True), GradientFlow()
     before = parameters_of(model.double())
@@ -145,7 +145,7 @@ def test_accumulation_shows_the_first_micro_batch(tmp_path: Path) -> None:
 
 
 class GraphsLeft(Callback):
-    """Counts the contexts of training that outlive their batch."""
+    """Counts training contexts that are alive after their batch."""
 
     def __init__(self) -> None:
         self.seen: list[weakref.ref[torch.Tensor]] = []
@@ -168,7 +168,7 @@ def test_no_graph_outlives_its_batch(tmp_path: Path) -> None:
     assert len(graphs.seen) == 4
 
 
-def test_a_trial_run_leaves_no_file(tmp_path: Path) -> None:
+def test_a_fast_dev_run_writes_no_files(tmp_path: Path) -> None:
     flow = GradientFlow()
     fit(
         *(noisy_model(MaskedPrediction), make_batches(1, 1, 2), 1),
@@ -186,13 +186,13 @@ def test_every_must_be_positive(every: int) -> None:
         GradientFlow(every=every)
 
 
-def test_weights_in_pieces_are_refused() -> None:
+def test_a_sharded_model_is_refused() -> None:
     trainer: Any = SimpleNamespace(strategy=ShardedStrategy())
     with pytest.raises(ValueError, match=r"`trainer.strategy` must keep all weights .*, but is ShardedStrategy"):
         GradientFlow().setup(trainer, noisy_model(MaskedPrediction), "fit")
 
 
-def test_two_processes_show_what_one_with_the_whole_batch_shows(tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_the_global_batch(tmp_path: Path) -> None:
     first, second = in_two_processes(train_share, tmp_path)
     alone = train(tmp_path / "alone")
     assert first["matrix"] == second["matrix"]

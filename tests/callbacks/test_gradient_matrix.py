@@ -1,4 +1,4 @@
-"""Which loss moves which part: against closed forms, by what training does, and by known zeros."""
+"""Gradients by loss term and part: against closed forms, against training, and known zeros."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.modules.training import (
     NoiselessGumbel,
     make_model,
 )
-from w2vlab.callbacks.gradient_matrix import GradientMatrix, gradient_matrix, term_gradients, trained_parts
+from w2vlab.callbacks.gradient_matrix import GradientMatrix, compute_term_gradients, gradient_matrix, trained_parts
 from w2vlab.callbacks.gradient_picture import draw_gradient_matrix
 from w2vlab.losses import CodePredictionLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
@@ -47,7 +47,7 @@ def reached_by(matrix: GradientMatrix, term: str) -> set[str]:
 
 
 class Model(nn.Module):
-    """Two children and a parameter of its own."""
+    """Two children and a direct parameter."""
 
     def __init__(self, first: list[float], second: list[float]) -> None:
         super().__init__()
@@ -86,14 +86,14 @@ def test_closed_form(first: list[float], second: list[float], slope: list[float]
                 assert math.isnan(matrix.cosine(term, part))
 
 
-def test_a_gradient_whose_square_vanishes_is_not_zero() -> None:
+def test_a_gradient_whose_square_underflows_is_not_zero() -> None:
     model = nn.ModuleDict({"part": nn.Linear(1, 1, bias=False)})
     matrix = gradient_matrix(model, {"faint": 1e-30 * model["part"].weight.sum()})
     assert matrix.norm("faint", "part") == pytest.approx(1e-30)
     assert matrix.cosine("faint", "part") == pytest.approx(1)
 
 
-def test_what_is_not_finite_is_valid_json_and_can_be_drawn() -> None:
+def test_values_that_are_not_finite_are_valid_json_and_can_be_drawn() -> None:
     model = nn.ModuleDict({"broken": nn.Linear(1, 1, bias=False), "whole": nn.Linear(1, 1, bias=False)})
     broken, whole = model["broken"].weight.sum(), model["whole"].weight.sum()
     matrix = gradient_matrix(model, {"a": broken * math.inf + whole, "b": broken * math.nan})
@@ -105,14 +105,14 @@ def test_what_is_not_finite_is_valid_json_and_can_be_drawn() -> None:
     draw_gradient_matrix(matrix, "A title").savefig(io.BytesIO())
 
 
-def test_nothing_to_look_at() -> None:
-    with pytest.raises(ValueError, match="`module` must have parameters that are trained, but has none"):
+def test_without_parameters_or_terms() -> None:
+    with pytest.raises(ValueError, match="`module` must have trainable parameters, but has none"):
         gradient_matrix(nn.Identity(), {"a": torch.zeros(())})
     with pytest.raises(ValueError, match="`terms` must name at least one term, but is empty"):
         gradient_matrix(nn.Linear(1, 1), {})
 
 
-# What a model's parts are, and what reaches them
+# The parts of models, and their gradients
 
 every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 
@@ -125,10 +125,10 @@ def test_terms_add_up_to_the_gradient_of_training(cls: type[PretrainingModule], 
     model = build_model(cls, quantizer=factory(quantizer), penalties=penalties).double()
     terms, count = forward(model)
     parameters = list(model.parameters())
-    gradients = term_gradients(terms, parameters)
+    gradients = compute_term_gradients(terms, parameters)
     matrix = gradient_matrix(model, terms, count)
     assert all(parameter.grad is None for parameter in parameters)
-    torch.stack(list(terms.values())).sum().backward()  # as training_step; the graph is still there
+    torch.stack(list(terms.values())).sum().backward()  # as in `training_step`; the graph was retained
     for index, parameter in enumerate(parameters):
         found = [rows[index] for rows in gradients.values() if rows[index] is not None]
         assert_close(sum(found, torch.zeros_like(parameter)), parameter.grad, rtol=1e-10, atol=1e-10)
@@ -144,7 +144,7 @@ def test_terms_add_up_to_the_gradient_of_training(cls: type[PretrainingModule], 
 
 
 def test_gumbel_in_wav2vec2() -> None:
-    """Diversity moves the scores and what is before them; the codebook learns from the contrastive loss alone."""
+    """Diversity has gradients for the scores and the parts before them, but not for the codebook."""
     matrix = matrix_of(make_model(MaskedPrediction, NoiselessGumbel, diversity=True))
     projections = {"loss.context_projection", "loss.target_projection"}
     everything = {"encoder", "norm", "codebook", "scores", "context", "mask_embedding", *projections}
@@ -155,7 +155,7 @@ def test_gumbel_in_wav2vec2() -> None:
     assert matrix.cosine("contrastive", "codebook") == pytest.approx(1)
 
 
-def test_gumbel_in_vq_wav2vec_teaches_its_scores_without_a_term_of_probabilities() -> None:
+def test_gumbel_in_vq_wav2vec_has_gradients_for_its_scores_without_diversity() -> None:
     model = build_model(FuturePrediction, quantizer=factory(GumbelQuantizer))
     matrix = matrix_of(model)
     assert matrix.terms == ("future",)
@@ -174,8 +174,8 @@ def test_kmeans_learns_its_codebook_from_its_own_loss_alone(cls: type[Pretrainin
     assert reached_by(matrix, "feature") == {"encoder"}
 
 
-def test_targets_that_are_constants_get_nothing() -> None:
-    """In the graph for DDP's sake, with a gradient of zeros: that is nothing too."""
+def test_constant_targets_have_zero_gradients() -> None:
+    """They are in the graph with a zero gradient, because DDP requires it."""
     model = build_model(
         MaskedPrediction, loss=factory(CodePredictionLoss), quantizer=factory(NoiselessGumbel), penalties={}
     )
@@ -185,7 +185,7 @@ def test_targets_that_are_constants_get_nothing() -> None:
     assert {"codebook", "scores"} < set(matrix.parts)
 
 
-def test_quantized_inputs_are_parts_of_their_own() -> None:
+def test_quantized_inputs_are_separate_parts() -> None:
     model = build_model(
         MaskedPrediction,
         quantizer=factory(NoiselessGumbel),
@@ -195,10 +195,10 @@ def test_quantized_inputs_are_parts_of_their_own() -> None:
     assert {"codebook", "scores", "input_codebook", "input_scores"} < set(matrix_of(model).parts)
 
 
-# The picture
+# The figure
 
 
-def test_picture_says_which_cells_get_nothing() -> None:
+def test_picture_shows_zero_gradients_as_0() -> None:
     matrix = matrix_of(make_model(MaskedPrediction, NoiselessGumbel, diversity=True))
     figure = draw_gradient_matrix(matrix, "A title")
     figure.savefig(io.BytesIO())
@@ -219,9 +219,8 @@ def test_names_do_not_overlap(terms: int) -> None:
     names = ("contrastive", "a_rather_long_penalty", "another_long_penalty", "kmeans")[:terms]
     parts = ("encoder", "loss.context_projection")
     norms = torch.ones(terms, 2, dtype=torch.float64)
-    figure = draw_gradient_matrix(
-        GradientMatrix(terms=names, parts=parts, norms=norms, cosines=norms, total=terms * norms[0]), "A title " * 8
-    )
+    matrix = GradientMatrix(terms=names, parts=parts, norms=norms, cosines=norms, total=terms * norms[0])
+    figure = draw_gradient_matrix(matrix, "A title " * 8)
     figure.savefig(io.BytesIO())
     inside = figure.bbox
     for axes in figure.axes:

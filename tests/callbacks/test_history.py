@@ -34,7 +34,7 @@ def test_long_history_is_bounded_and_evenly_spaced() -> None:
     assert values == updates
 
 
-def test_spacing_survives_a_checkpoint() -> None:
+def test_spacing_is_restored_from_a_checkpoint() -> None:
     whole, first = MetricHistory(), MetricHistory()
     for update in range(3 * MAX_ROWS):
         whole.record(update, {"a": 0.0})

@@ -1,4 +1,4 @@
-"""Kernels for processors write where they may, with every version of PyTorch that is supported."""
+"""CPU kernels of Inductor write within their buffers, with every supported version of PyTorch."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ NO_VECTORS = {"cpp.simdlen": 1}
         ("unknown", {}),
     ],
 )
-def test_versions_that_overrun_do_without_vectors(version: str, options: dict[str, Any]) -> None:
+def test_versions_with_the_bug_have_no_vectors(version: str, options: dict[str, Any]) -> None:
     assert safe_options(version) == options
 
 
-# Twelve rows, which fill no whole number of vectors, a dimension between, and a sum over the inner one: as in the
+# Twelve rows, which are not a multiple of the vector length, and a sum over a dimension that is not adjacent, as in the
 # backward pass of an encoder's first block.
 SUMS = """
 import torch
-from w2vlab.callbacks.compile import CompilerOrEager
+from w2vlab.callbacks.compile import InductorWithFallback
 
 scale = torch.nn.Parameter(torch.randn(12))
 
 def summed(frames):
     return (frames.transpose(1, 2) * scale[:, None]).sum(0)
 
-compiled = torch.compile(summed, backend=CompilerOrEager(), dynamic=True)
+compiled = torch.compile(summed, backend=InductorWithFallback(), dynamic=True)
 kept = []
 with torch.no_grad():
-    for number in range(300):  # so that glibc has many chances to find its heap damaged
+    for number in range(300):  # so that glibc has many chances to detect heap corruption
         frames = torch.randn(3 + number % 5, 10, 12)
         found = compiled(frames)
         torch.testing.assert_close(found, summed(frames))
@@ -62,17 +62,17 @@ print("all right")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile on a CPU")
-def test_a_sum_over_rows_that_fill_no_vector() -> None:
-    """In a process of its own: where a kernel writes past its buffer, the process is ended."""
+def test_a_sum_over_rows_with_a_remainder() -> None:
+    """In a separate process, because a kernel that writes past its buffer crashes the process."""
     done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "all right\n"), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("version", "device", "told"), [("2.11.0", "cpu", 1), ("2.14.1", "cpu", 0), ("2.11.0", "cuda", 0)]
+    ("version", "device", "expected"), [("2.11.0", "cpu", 1), ("2.14.1", "cpu", 0), ("2.11.0", "cuda", 0)]
 )
-def test_a_run_without_vectors_is_told(
-    version: str, device: str, told: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_run_without_vectors_logs_it(
+    version: str, device: str, expected: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(compile_module, "safe_options", lambda _: safe_options(version))
     strategy = SimpleNamespace(root_device=torch.device(device))
@@ -80,4 +80,4 @@ def test_a_run_without_vectors_is_told(
     model = build_model(MaskedPrediction)
     with caplog.at_level("INFO", logger="w2vlab"):
         CompileModel().setup(trainer, model, "fit")
-    assert len([line for line in caplog.messages if "without vectors" in line]) == told
+    assert len([line for line in caplog.messages if "without SIMD vectors" in line]) == expected

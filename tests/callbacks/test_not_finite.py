@@ -1,4 +1,4 @@
-"""Updates that are skipped, and what is said of them."""
+"""Skipped updates, and the warnings about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(batches: list[Any], updates: int, callback: NotFinite) -> Any:
     return fit(toy_model(MaskedPrediction, 0.001), batches, updates, callbacks=[callback])
 
 
-def test_one_damaged_batch_is_skipped_logged_and_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_damaged_batch_is_skipped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     batches = damaged()
     with caplog.at_level(logging.WARNING, "w2vlab"):
         record = run(batches, 6, NotFinite(max_in_a_row=2))
@@ -28,7 +28,7 @@ def test_one_damaged_batch_is_skipped_logged_and_named(caplog: pytest.LogCapture
         "Update 4 was skipped (1 so far): its loss or gradient is not finite, "
         f"with the utterances {', '.join(batches[3].ids)}."
     )
-    # What is recorded of an update is read before the callback's turn.
+    # The metrics of an update are read before this callback logs.
     assert [values.get("train/skipped_updates") for values in record.metrics] == [None, 0, 0, 0, 1, 1]
 
 
@@ -40,12 +40,12 @@ def test_too_many_in_a_row_end_the_run(caplog: pytest.LogCaptureFixture) -> None
         run(batches, 8, NotFinite(max_in_a_row=5))
     assert "5 updates in a row had a loss or gradient that is not finite, the last one at update 6" in str(ended.value)
     assert ", ".join(batches[5].ids) in str(ended.value)
-    told = [entry.args[1] for entry in caplog.records if "was skipped" in entry.getMessage()]
-    assert told == [1, 2, 4]
+    warned = [entry.args[1] for entry in caplog.records if "was skipped" in entry.getMessage()]
+    assert warned == [1, 2, 4]
 
 
-def test_a_run_without_an_update_is_no_success() -> None:
-    """However short it is; one update that was made is enough."""
+def test_a_run_without_an_update_fails() -> None:
+    """However short it is; one successful update is enough."""
     batches = noise()
     for batch in batches:
         batch.waveform[0, 100] = float("nan")

@@ -1,4 +1,4 @@
-"""OnlineProbe in a trainer: what it measures, and that the run does not notice."""
+"""OnlineProbe in a trainer: its metrics, and that it does not change the run."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_the_run_is_the_same_with_and_without(cls: type, quantizer: type, speech
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_nothing_is_drawn_and_modes_come_back(speech) -> None:
+def test_random_state_and_modes_are_restored(speech) -> None:
     model = toy_model(MaskedPrediction, 0.005, quantizer=GUMBEL, feature_dropout=0.2)
     probe, trainer = OnlineProbe(**speech), make_trainer(1)
     probe.setup(trainer, model, "fit")
     model.train()
-    model.encoder.eval()  # frozen by somebody
+    model.encoder.eval()  # frozen by the user
     modes = [part.training for part in model.modules()]
     before = torch.get_rng_state()
     probe._measure(trainer, model)
@@ -58,7 +58,7 @@ def test_nothing_is_drawn_and_modes_come_back(speech) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_figures_are_those_of_an_evaluation_and_reach_the_logger(speech, tmp_path: Path, monkeypatch) -> None:
+def test_metrics_are_those_of_an_evaluation_and_are_logged(speech, tmp_path: Path, monkeypatch) -> None:
     penalties = (1e-2, 1e-3)
     monkeypatch.setattr("w2vlab.evaluation.probe.run_probe.__defaults__", ("cpu", penalties))
     model = toy_model(MaskedPrediction, 0.005, quantizer=GUMBEL)
@@ -88,7 +88,7 @@ def test_continuous_targets_have_no_pnmi(speech, tmp_path: Path) -> None:
     assert [sorted(row) for row in probe.history.rows] == [["accuracy", "update"]] * 2
 
 
-def test_a_resumed_run_goes_on_with_the_history(speech, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_the_history(speech, tmp_path: Path) -> None:
     trainer = make_trainer(4, callbacks=[OnlineProbe(every=2, **speech)], default_root_dir=tmp_path)
     trainer.fit(toy_model(MaskedPrediction, 0.005, quantizer=GUMBEL), loader(noise()))
     trainer.save_checkpoint(tmp_path / "half.ckpt")
@@ -98,7 +98,7 @@ def test_a_resumed_run_goes_on_with_the_history(speech, tmp_path: Path) -> None:
     assert [row["update"] for row in probe.history.rows] == [0, 2, 4, 6]
 
 
-def test_without_labels_it_is_told(tmp_path: Path) -> None:
+def test_a_corpus_without_labels_warns(tmp_path: Path) -> None:
     corpus = write_labelled(tmp_path, 4, labels=False)
     probe = OnlineProbe(every=1, corpus=str(corpus), cache_dir=tmp_path / "cache")
     with pytest.warns(UserWarning, match="OnlineProbe has no effect: .* has no phone labels"):
@@ -113,12 +113,12 @@ def test_without_labels_it_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "least"), [("every", 1), ("num_train", 2), ("num_test", 1)])
-def test_wrong_numbers(name: str, least: int) -> None:
+def test_invalid_sizes(name: str, least: int) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be at least {least}, but is 0."):
         OnlineProbe(**{name: 0})
 
 
-def test_wrong_layers(speech) -> None:
+def test_invalid_layers(speech) -> None:
     model = toy_model(MaskedPrediction, 0.005, quantizer=GUMBEL)
     with pytest.raises(ValueError, match="`layer` must be one representation, but is all"):
         OnlineProbe(layer="all", **speech).setup(make_trainer(1), model, "fit")

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -12,12 +13,31 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
-from w2vlab.callbacks.examples import show_examples
+from w2vlab.callbacks.examples import log_examples
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.panels import PRETRAINING, RECOGNITION
-from w2vlab.callbacks.picture import _rows, draw_run
-from w2vlab.callbacks.run_view import Bar, Finding, RunView
+from w2vlab.callbacks.picture import _split_into_rows, draw_run
+from w2vlab.callbacks.run_view import Bar, ProbeResult, RunView
 from w2vlab.callbacks.summary import print_summary, summarize
+
+
+def make_view(
+    train: MetricHistory,
+    validation: MetricHistory,
+    num_candidates: int | None = None,
+    code_counts: torch.Tensor | None = None,
+    num_codes: int = 0,
+    **options: Any,
+) -> RunView:
+    return RunView(
+        title="A title",
+        train=train,
+        validation=validation,
+        num_candidates=num_candidates,
+        code_counts=code_counts,
+        num_codes=num_codes,
+        **options,
+    )
 
 
 def run_view(codebooks: bool) -> RunView:
@@ -33,18 +53,10 @@ def run_view(codebooks: bool) -> RunView:
         values = {"loss/total": loss, "accuracy": 0.5, **(codes if codebooks else {})}
         validation.record(update, {f"val/{name}": value for name, value in values.items()})
     counts = torch.tensor([[5.0, 0, 3, 2, 1, 1, 1, 1], [9.0, 1, 0, 0, 0, 0, 0, 0]]) if codebooks else None
-    return RunView(
-        title="A title",
-        train=train,
-        validation=validation,
-        num_candidates=5,
-        code_counts=counts,
-        num_codes=16 if codebooks else 0,
-        guess_loss=math.log(5),
-    )
+    return make_view(train, validation, 5, counts, 16 if codebooks else 0, chance_loss=math.log(5))
 
 
-FINDING = Finding(
+PROBE_RESULT = ProbeResult(
     "Phones named",
     (Bar("trained", 0.58, 0.56, 0.6), Bar("before", 0.49, 0.48, 0.5), Bar("MFCC", 0.72, 0.71, 0.73)),
     {"phones named": "58.0 %", "before training": "49.0 %"},
@@ -61,12 +73,12 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
-def test_picture_shows_everything_there_is() -> None:
-    figure = draw_run(replace(run_view(codebooks=True), finding=FINDING))
+def test_picture_of_a_complete_run() -> None:
+    figure = draw_run(replace(run_view(codebooks=True), probe=PROBE_RESULT))
     figure.savefig(io.BytesIO())
     assert figure.get_suptitle() == "A title"
     assert labels(figure, "Loss (nats a prediction)") == [
-        *("training", "validation", "a guess: ln 5, penalties apart"),
+        *("training", "validation", "chance: ln 5, without penalties"),
     ]
     assert labels(figure, "Phones named") == ["58.0 %", "49.0 %", "72.0 %"]
     (bars,) = (axes for axes in figure.axes if axes.get_title() == "Phones named")
@@ -77,18 +89,18 @@ def test_picture_shows_everything_there_is() -> None:
     assert intervals == [pytest.approx(ends) for ends in ([0.56, 0.6], [0.48, 0.5], [0.71, 0.73])]
     assert labels(figure, "Accuracy among the candidates") == ["training", "validation", "chance, 1 of 5"]
     assert labels(figure, "Codebook perplexity in validation") == [
-        *("of the codes", "of the probabilities", "all 16 entries alike"),
+        *("of the codes", "of the probabilities", "uniform usage of 16 entries"),
     ]
     assert labels(figure, "Schedules") == ["learning rate (left)", "Gumbel temperature (right)"]
     assert labels(figure, "Speed (seconds of audio a second)") == [
         *("audio (left)", "MFU (right)", "waiting for data (right)"),
     ]
     assert labels(figure, "Share of each entry, most used first") == [
-        *("codebook 1: 7 of 8 used", "codebook 2: 2 of 8 used", "all alike"),
+        *("codebook 1: 7 of 8 used", "codebook 2: 2 of 8 used", "uniform usage"),
     ]
 
 
-def test_picture_leaves_out_what_there_is_not() -> None:
+def test_picture_omits_panels_without_data() -> None:
     figure = draw_run(run_view(codebooks=False))
     figure.savefig(io.BytesIO())
     assert titles(figure) == [
@@ -104,7 +116,7 @@ def test_picture_leaves_out_what_there_is_not() -> None:
 
 
 def visible_marks(axes: Axes) -> int:
-    """Lines of several points or of marked ones, and bars; lines across the panel do not count."""
+    """Counts visible marks: line segments, markers and bars, but not limits."""
     across = [line for line in axes.lines if line.get_linestyle() == "--"]
     lines = [line for line in axes.lines if line not in across]
     marked = (
@@ -114,17 +126,17 @@ def visible_marks(axes: Axes) -> int:
 
 
 def with_rows(rows: int, *, codebooks: bool = True) -> RunView:
-    """The first rows of training alone, and as many validations."""
+    """A view with that many rows of training, and as many validations."""
     view = run_view(codebooks)
     view.train.rows, view.validation.rows = view.train.rows[:rows], view.validation.rows[:rows]
     counts = torch.tensor([[5.0, 0], [0, 9.0]]) if codebooks else None  # one entry of each is used
-    return replace(view, code_counts=counts, finding=FINDING if codebooks else None)
+    return replace(view, code_counts=counts, probe=PROBE_RESULT if codebooks else None)
 
 
 @pytest.mark.parametrize("codebooks", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_no_panel_looks_empty(rows: int, codebooks: bool) -> None:
-    """Of a short run, one logged row of training and one validation are all there is."""
+    """A short run may have one logged row of training and one validation only."""
     figure = draw_run(with_rows(rows, codebooks=codebooks))
     figure.savefig(io.BytesIO())
     assert len(titles(figure)) == {True: (2, 7, 7), False: (0, 4, 4)}[codebooks][rows]
@@ -132,8 +144,8 @@ def test_no_panel_looks_empty(rows: int, codebooks: bool) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_marks_and_lines_are_within_their_axes(rows: int) -> None:
-    """Where values lie close together and far above 0, their marks were cut at the upper edge."""
+def test_markers_and_lines_are_within_their_axes(rows: int) -> None:
+    """Also if values are close together and far above 0, where markers were clipped at the upper edge."""
     view = with_rows(rows)
     for row in view.train.rows:
         row |= {"train/throughput/data_wait_share": 0.0, "train/throughput/mfu": 1.0}
@@ -147,27 +159,18 @@ def test_marks_and_lines_are_within_their_axes(rows: int) -> None:
                 assert low + 0.02 * (high - low) < min(values) <= max(values) < high - 0.02 * (high - low)
 
 
-def test_what_is_not_finite_is_no_mark() -> None:
+def test_values_that_are_not_finite_are_not_drawn() -> None:
     train, validation = MetricHistory(), MetricHistory()
     train.record(10, {"train/loss/total": math.nan, "train/accuracy": 0.2, "learning_rate": 1e-4})
     validation.record(10, {"val/loss/total": math.inf})
-    figure = draw_run(
-        RunView(
-            title="Diverged",
-            train=train,
-            validation=validation,
-            num_candidates=5,
-            code_counts=torch.zeros(2, 8),
-            num_codes=16,
-        )
-    )
+    figure = draw_run(make_view(train, validation, 5, torch.zeros(2, 8), 16))
     figure.savefig(io.BytesIO())
     assert titles(figure) == ["Accuracy among the candidates", "Schedules"]
 
 
 @pytest.mark.parametrize("number", range(1, 8))
 def test_panels_fill_the_picture(number: int) -> None:
-    rows = _rows(PRETRAINING[:number])
+    rows = _split_into_rows(PRETRAINING[:number])
     assert [panel for row in rows for panel in row] == list(PRETRAINING[:number])
     assert [len(row) for row in rows] == {1: [1], 2: [2], 3: [3], 4: [2, 2], 5: [3, 2], 6: [3, 3], 7: [4, 3]}[number]
 
@@ -179,12 +182,12 @@ def test_a_validation_before_training_is_a_point_at_0() -> None:
     (loss,) = (axes for axes in figure.axes if axes.get_title().startswith("Loss"))
     (line,) = (line for line in loss.lines if line.get_label() == "validation")
     assert (line.get_xdata()[0], line.get_ydata()[0], line.get_marker()) == (0, 4.6, "o")
-    assert summarize(view, 1.0)["validation loss"] == "4.6 before training, 3 at last"
+    assert summarize(view, 1.0)["validation loss"] == "4.6 before training, 3 at the end"
 
 
 @pytest.mark.parametrize("kind", ["excluded", "equal"])
 @pytest.mark.parametrize(("share", "collapsed"), [(0.9, False), (1.0, True)])
-def test_an_accuracy_that_means_nothing_is_not_shown(kind: str, share: float, collapsed: bool) -> None:
+def test_a_meaningless_accuracy_is_not_shown(kind: str, share: float, collapsed: bool) -> None:
     view = run_view(codebooks=True)
     view.validation.record(150, {"val/accuracy": 1.0, f"val/{kind}_negatives": share})
     accuracy = summarize(view, 1.0)["validation accuracy"]
@@ -194,7 +197,7 @@ def test_an_accuracy_that_means_nothing_is_not_shown(kind: str, share: float, co
 
 @pytest.mark.parametrize(("codebooks", "panels"), [(True, 7), (False, 4)])
 def test_labels_do_not_overlap(codebooks: bool, panels: int) -> None:
-    figure = draw_run(replace(run_view(codebooks), finding=FINDING if codebooks else None))
+    figure = draw_run(replace(run_view(codebooks), probe=PROBE_RESULT if codebooks else None))
     figure.savefig(io.BytesIO())
     boxes = [axes.get_tightbbox() for axes in figure.axes if axes.get_title()]
     assert len(boxes) == panels
@@ -202,24 +205,15 @@ def test_labels_do_not_overlap(codebooks: bool, panels: int) -> None:
 
 
 def test_empty_run_can_be_drawn() -> None:
-    figure = draw_run(
-        RunView(
-            title="Nothing",
-            train=MetricHistory(),
-            validation=MetricHistory(),
-            num_candidates=None,
-            code_counts=None,
-            num_codes=0,
-        )
-    )
+    figure = draw_run(make_view(MetricHistory(), MetricHistory()))
     figure.savefig(io.BytesIO())
     assert not figure.axes
-    assert [text.get_text() for text in figure.texts if text.get_text() != "Nothing"] == ["nothing recorded"]
+    assert [text.get_text() for text in figure.texts if text.get_text() != "A title"] == ["nothing recorded"]
 
 
 def test_summary_of_a_run_with_codebooks() -> None:
     assert summarize(run_view(codebooks=True), 3725.4) == {
-        "validation loss": "4 at first, 3 at last",
+        "validation loss": "4 at first, 3 at the end",
         "validation accuracy": "0.500, chance is 0.200 (2.5 times that)",
         "codebook perplexity": "6.0 of the codes, 7.5 of the probabilities",
         "codes used": "9 of 16",
@@ -228,21 +222,21 @@ def test_summary_of_a_run_with_codebooks() -> None:
     }
 
 
-def test_speed_is_that_of_the_whole_run() -> None:
-    """The last window has 2.6 s of audio a second in it, because something else had the processors."""
+def test_speed_is_a_median_over_the_run() -> None:
+    """The last window has 2.6 s of audio a second, because the CPU was busy."""
     view = run_view(codebooks=True)
     slow = {"train/audio_seconds_per_second": 2.6, "train/throughput/mfu": math.nan}
     view.train.record(110, {**view.train.rows[-1], **slow})
     assert summarize(view, 1.0)["speed"].startswith("50 s of audio a second, MFU 43.2 %")
 
 
-def test_what_was_measured_at_the_end_is_in_the_table() -> None:
-    summary = summarize(replace(run_view(codebooks=True), finding=FINDING), 1.0)
+def test_the_final_probe_is_in_the_table() -> None:
+    summary = summarize(replace(run_view(codebooks=True), probe=PROBE_RESULT), 1.0)
     assert list(summary)[3:6] == ["codes used", "phones named", "before training"]
     assert summary["before training"] == "49.0 %"
 
 
-def test_summary_has_dashes_for_what_there_is_not() -> None:
+def test_summary_has_dashes_for_missing_metrics() -> None:
     summary = summarize(run_view(codebooks=False), 0)
     assert summary["codebook perplexity"] == summary["codes used"] == "–"  # noqa: RUF001
     assert summary["speed"] == "50 s of audio a second (medians of the run)"
@@ -254,15 +248,7 @@ def recognition_view(*rates: str, course: Sequence[tuple[int, float]] = ((10, 0.
         train.record(update, {"train/loss/total": 200 * rate, "learning_rate": 1e-4})
         validation.record(update, {"val/loss/total": 100 * rate, **{f"val/{name}": rate for name in rates}})
     named = {name: {"wer": "word", "cer": "character", "per": "phone"}[name] for name in rates}
-    return RunView(
-        title="A title",
-        train=train,
-        validation=validation,
-        num_candidates=None,
-        code_counts=None,
-        num_codes=0,
-        error_rates=named,
-    )
+    return make_view(train, validation, error_rates=named)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +258,7 @@ def test_recognition_is_drawn_by_its_errors(rates: tuple[str, ...], shown: list[
     figure = draw_run(recognition_view(*rates))
     figure.savefig(io.BytesIO())
     assert labels(figure, "Loss (nats an utterance)") == ["training", "validation"]
-    assert labels(figure, "Error rates in validation") == [*shown, "as many errors as there are to recognise"]
+    assert labels(figure, "Error rates in validation") == [*shown, "100 % errors"]
     assert titles(figure) == ["Loss (nats an utterance)", "Error rates in validation", "Schedules"]
     assert len(titles(figure)) < len(RECOGNITION)
 
@@ -282,7 +268,7 @@ def test_summary_of_recognition() -> None:
     assert list(summary) == [
         *("validation loss", "word error rate", "character error rate", "speed", "time"),
     ]
-    assert summary["word error rate"] == "45.0 % at best, 50.0 % at last"
+    assert summary["word error rate"] == "45.0 % at best, 50.0 % at the end"
 
 
 def test_recognition_before_its_first_validation() -> None:
@@ -292,18 +278,18 @@ def test_recognition_before_its_first_validation() -> None:
     assert not draw_run(view).axes
 
 
-def test_examples_are_lined_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_are_aligned(caplog: pytest.LogCaptureFixture) -> None:
     table = Mock()
     with caplog.at_level("INFO"):
-        show_examples([("a.wav", "one two", "on to")], [table], 7)
-        show_examples([], [table], 8)
+        log_examples([("a.wav", "one two", "on to")], [table], 7)
+        log_examples([], [table], 8)
     assert caplog.messages == ["Recognised after update 7:\n  a.wav: 'one two'\n  recognised: 'on to'"]
     table.log_table.assert_called_once_with(
         "val/examples", columns=["utterance", "transcript", "recognised"], data=[["a.wav", "one two", "on to"]], step=7
     )
 
 
-def test_paths_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_paths_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/a" * 200 + "[bold].png"
     print_summary("A title", {"time": "0:00:01"}, {"picture": path})
     assert f"picture: {path}\n" in capsys.readouterr().out

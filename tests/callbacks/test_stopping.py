@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tests.callbacks.test_callbacks import Rising, run
 from tests.ddp.processes import in_two_processes
 from w2vlab.callbacks import GracefulStop, RunCheckpoint
-from w2vlab.callbacks.stopping import SIGNALS, Stopped, handling, stop_at_once
+from w2vlab.callbacks.stopping import SIGNALS, Stopped, signal_handler, stop_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +60,8 @@ def last_step(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_run_stops_behind_the_micro_batch(number: signal.Signals, tmp_path: Path) -> None:
-    """In the middle of an update, of which nothing is kept; what was logged of the last whole one is on the disk."""
+def test_run_stops_after_the_micro_batch(number: signal.Signals, tmp_path: Path) -> None:
+    """In the middle of an update, which is discarded; the logs of the last complete update are on the disk."""
     callbacks = [Send("on_after_backward", 6, number), GracefulStop(), RunCheckpoint()]
     logger = CSVLogger(tmp_path, "", "")
     with pytest.raises(Stopped) as stop:
@@ -88,14 +88,14 @@ def test_run_stops_within_a_validation(tmp_path: Path) -> None:
     assert last_step(tmp_path) == 10
 
 
-def test_second_control_c_ends_at_once(tmp_path: Path) -> None:
+def test_second_control_c_ends_immediately(tmp_path: Path) -> None:
     callbacks = [Send("on_after_backward", 3, signal.SIGINT, signal.SIGINT), GracefulStop(), RunCheckpoint()]
     with pytest.raises(SystemExit):
         run(tmp_path, 1, callbacks=callbacks)
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_further_signals_do_not_disturb_the_saving(tmp_path: Path) -> None:
+def test_further_signals_do_not_interrupt_saving(tmp_path: Path) -> None:
     """A scheduler warns by SIGUSR1, and soon after sends SIGTERM."""
     callbacks = [
         Send("on_after_backward", 3, signal.SIGUSR1, signal.SIGTERM),
@@ -109,27 +109,27 @@ def test_further_signals_do_not_disturb_the_saving(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hook", ["on_fit_start", "on_validation_batch_start"])
-def test_signal_before_training_ends_at_once(hook: str, tmp_path: Path) -> None:
+def test_signal_before_training_ends_immediately(hook: str, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="143"):
         run(tmp_path, 1, callbacks=[Send(hook, 1, signal.SIGTERM), GracefulStop(), RunCheckpoint()])
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_handlers_are_given_back_and_ignored_signals_stay_ignored(tmp_path: Path) -> None:
+def test_handlers_are_restored_and_ignored_signals_stay_ignored(tmp_path: Path) -> None:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     run(tmp_path, 1, callbacks=[GracefulStop(), RunCheckpoint()])
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with handling(stop_at_once):
+    with signal_handler(stop_at_once):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         with pytest.raises(Stopped, match="143"):
             os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before[signal.SIGTERM]
 
 
-def test_worker_outlives_a_signal_to_the_group(tmp_path: Path) -> None:
-    """A process that reads data is forked with the handlers; its batches are still needed, and it can be ended."""
+def test_data_worker_ignores_the_first_signal_to_the_group(tmp_path: Path) -> None:
+    """It is forked with the handlers, and its batches are still needed; a second signal ends it."""
     stop = GracefulStop()
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[stop])
     stop.setup(trainer, Rising(), "fit")
@@ -171,7 +171,7 @@ def stop_one_of_two(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def test_processes_agree_where_to_stop(tmp_path: Path) -> None:
+def test_processes_agree_on_the_update_to_stop_at(tmp_path: Path) -> None:
     first, second = in_two_processes(stop_one_of_two, tmp_path)
     assert first == second == {"status": 138, "update": 2, "batches": 4}
     assert last_step(tmp_path) == 2

@@ -1,4 +1,4 @@
-"""ThroughputMonitor in a run: what it logs is what the run did, and it leaves no trace in the run itself."""
+"""ThroughputMonitor in a run: its metrics are correct, and it does not change the run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MFU, FLOPS, WAIT, MEMORY = (
 )
 
 SECONDS = 2 * 400 / 16_000
-"""Of audio in a batch of these tests."""
+"""Audio in a batch of these tests."""
 
 DEVICE_RATE = 1e9
 
@@ -58,7 +58,7 @@ def noisy_model(cls: type[PretrainingModule], quantizer: type = GumbelQuantizer,
 
 
 class Clock:
-    """Stands in for the time that `w2vlab.metrics` looks at."""
+    """Replaces the clock of `w2vlab.metrics`."""
 
     now = 0.0
 
@@ -67,7 +67,7 @@ class Clock:
 
 
 class Ticking(Callback):
-    """Lets a batch of training take a second, and one of validation a thousand; comes before who looks at the time."""
+    """Lets a training batch take 1 s, and a validation batch 1000 s; comes before callbacks that read the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -80,7 +80,7 @@ class Ticking(Callback):
 
 
 class Logged(Callback):
-    """Keeps what others find behind each batch; comes after who logs."""
+    """Records the metrics after each batch; comes after callbacks that log."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -93,7 +93,7 @@ class Logged(Callback):
 
 
 COUNTED: dict[str, Any] = {}
-"""What `fit_flops` gave, by what was counted: it takes seconds, and most runs here are of the same model."""
+"""Cache of `fit_flops`, because it takes seconds, and most runs here have the same model."""
 
 
 def counted_once(model: Any) -> Any:
@@ -134,7 +134,7 @@ def watch(
 def test_a_run_is_bit_for_bit_the_same(
     cls: type[PretrainingModule], quantizer: type, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With dropout, LayerDrop and Gumbel noise, and with codebooks that learn by what they saw."""
+    """With dropout, LayerDrop and Gumbel noise, and with moving-average codebooks."""
     monkeypatch.setattr(throughput, "fit_flops", counted_once)
     batches = make_batches(3, accumulate, 3)
     plain, watched = noisy_model(cls, quantizer), noisy_model(cls, quantizer)
@@ -157,11 +157,11 @@ def test_rates_of_a_run(clock: Clock) -> None:
     flops = count_flops(skeleton(model), 2, 400)
     assert logged.column(FLOPS) == pytest.approx([flops] * 5, rel=0.01)
     assert logged.column(MFU) == pytest.approx([flops / DEVICE_RATE] * 5, rel=0.01)
-    assert WAIT not in logged.rows[-1], "a plain loader does not tell"
+    assert WAIT not in logged.rows[-1], "a plain loader does not measure it"
 
 
-def test_a_rate_below_the_runs_own_is_measured_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process had the device for a while."""
+def test_a_peak_rate_below_that_of_the_run_is_measured_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process used the device during the first measurement."""
     rates = iter([1.0, DEVICE_RATE])
     monkeypatch.setattr(throughput, "matmul_rate", lambda device, dtype: next(rates))
     logged = watch(clock, 5)
@@ -181,7 +181,7 @@ def test_all_processes_together(clock: Clock, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_layers_that_are_dropped_do_not_count(clock: Clock) -> None:
-    """Each value is of one update, and so of the layers that it kept."""
+    """Each value is for one update, with the layers that were not dropped."""
 
     class Kept(Callback):
         seen: list[int]
@@ -205,7 +205,7 @@ def test_layers_that_are_dropped_do_not_count(clock: Clock) -> None:
     assert least + (largest - least) * (6 - fewest) / (most - fewest) == pytest.approx(whole, rel=0.03)
 
 
-def test_validation_is_left_out(clock: Clock) -> None:
+def test_validation_is_not_counted(clock: Clock) -> None:
     class Drawing(Callback):
         def on_validation_end(self, *_: Any) -> None:
             clock.now += 100.0
@@ -227,8 +227,8 @@ def test_validation_is_left_out(clock: Clock) -> None:
     assert logged.column(MFU) == pytest.approx([logged.rows[0][MFU]] * 6)
 
 
-def test_with_accumulation_an_update_is_counted_as_a_whole(clock: Clock) -> None:
-    """The first micro-batch takes 5 s more, as a look at the whole update does."""
+def test_with_accumulation_complete_updates_are_counted(clock: Clock) -> None:
+    """The first micro-batch takes 5 s more, as the pass for global-batch statistics does."""
 
     class LookAhead(Callback):
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -252,7 +252,7 @@ def test_it_logs_when_the_trainer_logs(clock: Clock, tmp_path: Path) -> None:
     assert [bool(row.split(",")[place]) for row in rows] == [True, True]
 
 
-def test_a_run_that_goes_on(clock: Clock, tmp_path: Path) -> None:
+def test_a_resumed_run(clock: Clock, tmp_path: Path) -> None:
     logged = [Logged(), Logged()]
     for updates, ckpt_path, one in ((3, None, logged[0]), (6, tmp_path / "first.ckpt", logged[1])):
         trainer = make_trainer(updates, callbacks=[Ticking(clock), ThroughputMonitor(), one])
@@ -264,14 +264,14 @@ def test_a_run_that_goes_on(clock: Clock, tmp_path: Path) -> None:
         assert one.column(AUDIO) == pytest.approx([SECONDS] * 3)
 
 
-def test_a_trial_run_leaves_no_file(clock: Clock, tmp_path: Path) -> None:
+def test_a_fast_dev_run_writes_no_files(clock: Clock, tmp_path: Path) -> None:
     logged = watch(clock, 5, fast_dev_run=2, default_root_dir=tmp_path, logger=True)
     assert logged.column(AUDIO) == pytest.approx([SECONDS] * 2)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_the_report_has_the_latest(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_has_the_throughput(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, logged = RunReport(), Logged()
     callbacks = [Ticking(clock), ThroughputMonitor(), report, logged]
     fit(noisy_model(FuturePrediction), make_batches(3, 1, 2), 3, callbacks=callbacks, default_root_dir=tmp_path)
@@ -286,14 +286,14 @@ def test_without_utilisation(clock: Clock) -> None:
 
 
 class ReadingQuantizer(IdentityQuantizer):
-    """Does what a training step must not: it reads a number back."""
+    """Reads a value of a tensor, which the meta device does not support."""
 
     def forward(self, latents: torch.Tensor, padding_mask: torch.Tensor | None = None) -> Any:
         return super().forward(latents * (latents.sum().item() > -math.inf), padding_mask)
 
 
 class StrangeQuantizer(IdentityQuantizer):
-    """Leaves PyTorch, where there is nothing without values."""
+    """Converts to NumPy, which the meta device does not support."""
 
     def forward(self, latents: torch.Tensor, padding_mask: torch.Tensor | None = None) -> Any:
         latents.detach().numpy()
@@ -315,7 +315,7 @@ class LockedQuantizer(IdentityQuantizer):
         (LockedQuantizer, "TypeError: there can only be one"),
     ],
 )
-def test_what_cannot_be_counted_is_said_once(
+def test_operations_that_cannot_be_counted_warn_once(
     quantizer: type, why: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "w2vlab"):
@@ -327,7 +327,7 @@ def test_what_cannot_be_counted_is_said_once(
 
 
 @pytest.mark.parametrize("window", [0, -1])
-def test_the_window_must_hold_something(window: int) -> None:
+def test_the_window_must_be_positive(window: int) -> None:
     with pytest.raises(ValueError, match=f"`window` must be at least 1, but is {window}."):
         ThroughputMonitor(window=window)
 
@@ -364,7 +364,7 @@ def test_peak_memory_is_that_of_the_process(clock: Clock) -> None:
 
 
 class Slow:
-    """Batches that take a while to be read."""
+    """Batches that are slow to read."""
 
     def __init__(self, batches: Sequence[AudioBatch], seconds: float) -> None:
         self.batches = batches
@@ -379,7 +379,7 @@ class Slow:
 
 
 class InOrder:
-    """Plans one batch after another."""
+    """Yields one batch after another."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -392,7 +392,7 @@ class InOrder:
 
 
 class SlowToTrain(Callback):
-    """Has each step take a while."""
+    """Slows down each step."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -404,7 +404,7 @@ class SlowToTrain(Callback):
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize(("reading", "training", "low", "high"), [(0.3, 0.0, 0.5, 1.0), (0.0, 0.3, 0.0, 0.4)])
 def test_waiting_for_data(num_workers: int, reading: float, training: float, low: float, high: float) -> None:
-    """The one is a hundred times as slow as the other, and counts for all or for nothing."""
+    """Either reading or training takes nearly all of the time."""
     batches: Any = Slow(make_batches(5, 1, 2), reading)
     order: Any = InOrder(5)
     logged = Logged()
@@ -415,11 +415,11 @@ def test_waiting_for_data(num_workers: int, reading: float, training: float, low
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
-def test_on_a_gpu_it_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the first utilisation."""
+def test_on_a_gpu_it_does_not_synchronise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Except for the first utilisation."""
 
     class Strict(Callback):
-        """Forbids to wait around the monitor alone: the trainer has reasons of its own."""
+        """Forbids synchronisation in the monitor alone, because the trainer synchronises too."""
 
         def __init__(self, mode: str) -> None:
             self.mode = mode

@@ -1,4 +1,4 @@
-"""A validation before the first update: logged where it belongs, never twice, and without a trace in the training."""
+"""A validation before the first update: logged at update 0, never twice, and without effect on the training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_training_is_the_same_with_and_without(
 
 
 class HasPicture(Callback):
-    """Notes at which updates batches begin with a picture there."""
+    """Records for each update whether the figure exists when its batch starts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,8 +67,8 @@ class HasPicture(Callback):
         self.seen[trainer.global_step] = (self.folder / "report.png").exists()
 
 
-def test_a_picture_waits_for_something_to_compare(tmp_path: Path, no_drawing: None) -> None:
-    """The first update does not wait for a picture with one point, and the validation after it is drawn."""
+def test_a_picture_needs_two_validations(tmp_path: Path, no_drawing: None) -> None:
+    """A figure with one point is not drawn before the first update, but after the next validation."""
     look, log = HasPicture(tmp_path / "run" / "1"), CSVLogger(tmp_path, name="run", version="1")
     options: dict[str, Any] = {"check_val_every_n_epoch": None, "val_check_interval": 2, "logger": log}
     callbacks = [ValidateFirst(), RunReport(), look]
@@ -76,8 +76,8 @@ def test_a_picture_waits_for_something_to_compare(tmp_path: Path, no_drawing: No
     assert look.seen == {0: False, 1: False, 2: True, 3: True}
 
 
-def test_it_is_a_whole_validation_of_the_weights_as_they_were_drawn(tmp_path: Path) -> None:
-    """What `trainer.validate` finds; in the log of the run, in its file of metrics and in its report, at update 0."""
+def test_it_is_a_full_validation_of_the_untrained_weights(tmp_path: Path) -> None:
+    """Equal to `trainer.validate`; at update 0 of the log, of `metrics.jsonl` and of the report."""
     model = build(MaskedPrediction)
     (expected,) = make_trainer(1).validate(model, torch.utils.data.DataLoader(Data.validation, batch_size=None))
     report, log = RunReport(), CSVLogger(tmp_path, name="run", version="1")
@@ -99,7 +99,7 @@ def test_it_is_a_whole_validation_of_the_weights_as_they_were_drawn(tmp_path: Pa
             int(row["step"]): float(row["val/loss/total"]) for row in csv.DictReader(file) if row["val/loss/total"]
         }
     assert validated[0] == pytest.approx(losses[0])
-    # An untrained model is nobody's best one.
+    # An untrained model is not saved as the best one.
     assert not (tmp_path / "run" / "1" / "checkpoints" / "epoch=0-step=0.ckpt").exists()
 
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_does_not_repeat_it(hook: str, calls: int, accumulate: int
     assert len(whole.losses) == UPDATES * accumulate
 
 
-def test_a_stop_within_it_leaves_nothing_and_the_next_run_begins_anew(tmp_path: Path) -> None:
+def test_a_stop_within_it_leaves_no_checkpoint(tmp_path: Path) -> None:
     stopped = Watch("on_validation_batch_start", 2)
     run(build(MaskedPrediction), tmp_path, stopped, first=True)
     assert not stopped.finished
@@ -138,15 +138,15 @@ def test_a_stop_within_it_leaves_nothing_and_the_next_run_begins_anew(tmp_path: 
     assert again.losses == whole.losses
 
 
-def test_without_a_validation_it_says_that_it_does_nothing() -> None:
+def test_without_a_validation_it_warns() -> None:
     watch = Watch()
     with pytest.warns(UserWarning, match="`validate_first` has no effect: `trainer.limit_val_batches` is 0"):
         fit(build(MaskedPrediction), Data.train(1), 1, callbacks=[ValidateFirst(), watch], limit_val_batches=0)
     assert watch.validations == []
 
 
-def test_codebook_health_looks_at_the_first_validation(tmp_path: Path) -> None:
-    """Its probe is kept from the first validation, which is this one."""
+def test_codebook_health_uses_the_first_validation(tmp_path: Path) -> None:
+    """Its probe is taken from the first validation, which is this one."""
     health = CodebookHealth(every=2, num_utterances=4)
     model = build(MaskedPrediction)
     options: dict[str, Any] = {"check_val_every_n_epoch": None, "val_check_interval": 2, "default_root_dir": tmp_path}

@@ -1,4 +1,4 @@
-"""CollapseWatchdog on runs that really collapse, and on runs that do not."""
+"""CollapseWatchdog on real runs that collapse, and on healthy ones."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ NOISELESS, CONTINUOUS = factory(GumbelQuantizer, noise=False), factory(IdentityQ
 
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where runs leave `collapse.json` unless told otherwise."""
+    """The default folder of `collapse.json`."""
     monkeypatch.chdir(tmp_path)
 
 
 def watch(model: Any, batches: list[AudioBatch], updates: int, watchdog: CollapseWatchdog, **options: Any) -> list[str]:
-    """Trains and returns which signatures were told, in order."""
+    """Trains, and returns the reported signatures in order."""
     fit(model, batches * math.ceil(updates / len(batches)), updates, callbacks=[watchdog], **options)
     return [event["signature"] for event in watchdog.events]
 
@@ -55,31 +55,31 @@ def watchdog(**options: Any) -> CollapseWatchdog:
         (MaskedPrediction, noise, 0.5, {"quantizer": K_MEANS}, 60, ["collapsed"]),
         (MaskedPrediction, noise, 3.0, {"quantizer": GUMBEL}, 60, ["collapsed"]),
         (FuturePrediction, noise, 3.0, {"quantizer": K_MEANS}, 110, ["equal_negatives", "collapsed"]),
-        # Codes that do learn, of a loss that only names them: they become easy to name.
+        # Learned codes with a code prediction loss: they become easy to predict.
         (MaskedPrediction, noise, 0.5, {"quantizer": NOISELESS, "loss": CodePredictionLoss}, 70, ["few_codes"]),
-        # More slowly: first the negatives become the same.
+        # A slow collapse: the distractors become equal first.
         (MaskedPrediction, noise, 0.1, {"quantizer": NOISELESS}, 60, ["equal_negatives"]),
         # Nothing to predict: every candidate is as likely as any other.
         (MaskedPrediction, noise, 0.01, {"quantizer": CONTINUOUS}, 105, ["uninformed"]),
         # A learning rate of 0, as early in a warm-up that is longer than the run.
         (MaskedPrediction, noise, 0.0, {"quantizer": CONTINUOUS}, 105, ["at_chance"]),
-        # The context sees what it is to predict.
+        # The context network sees the frames that it predicts.
         (MaskedPrediction, noise, 0.01, {"quantizer": CONTINUOUS, "masking": NoMasking}, 160, ["always_right"]),
         # All targets are the same.
         (MaskedPrediction, silence, 0.01, {"quantizer": CONTINUOUS}, 60, ["equal_negatives"]),
-        # A sample is no number in every batch, so that every update is skipped.
+        # Every batch has a NaN sample, so that every update is skipped.
         (MaskedPrediction, partial(damaged, range(8)), 0.01, {"quantizer": CONTINUOUS}, 20, ["not_finite"]),
     ],
 )
 def test_runs_that_collapse(cls, batches, rate, parts, updates, expected, caplog) -> None:
     dog = watchdog()
     with caplog.at_level(logging.WARNING, logger="w2vlab"):
-        told = watch(toy_model(cls, rate, **parts), batches(), updates, dog)
-    # On its way to a collapse a run may be told of equal negatives first; that depends on the processor's rounding.
-    assert [signature for signature in told if signature in expected][: len(expected)] == expected
-    assert told[0] in (expected[0], "equal_negatives")
+        reported = watch(toy_model(cls, rate, **parts), batches(), updates, dog)
+    # Equal distractors may be reported before the collapse, depending on the rounding of the processor.
+    assert [signature for signature in reported if signature in expected][: len(expected)] == expected
+    assert reported[0] in (expected[0], "equal_negatives")
     assert f"CollapseWatchdog, update {dog.events[0]['update']}: {dog.events[0]['seen']}" in caplog.text
-    assert "The run goes on." in caplog.text
+    assert "The run continues." in caplog.text
     assert dog.events[0]["cures"]
 
 
@@ -91,24 +91,24 @@ def test_runs_that_collapse(cls, batches, rate, parts, updates, expected, caplog
         (MaskedPrediction, {"quantizer": K_MEANS, "loss": CodePredictionLoss}),
     ],
 )
-def test_healthy_runs_hear_nothing(cls, parts, tmp_path: Path) -> None:
+def test_healthy_runs_have_no_reports(cls, parts, tmp_path: Path) -> None:
     dog = watchdog(patience=150)
     assert watch(toy_model(cls, 0.005, **parts), tones(), 200, dog, default_root_dir=tmp_path) == []
     assert not (tmp_path / "collapse.json").exists()
 
 
-def test_everything_told_is_in_a_file(tmp_path: Path) -> None:
+def test_all_reports_are_in_a_file(tmp_path: Path) -> None:
     dog = watchdog()
     watch(toy_model(MaskedPrediction, 0.5, quantizer=K_MEANS), noise(), 60, dog, default_root_dir=tmp_path)
     (event,) = json.loads((tmp_path / "collapse.json").read_text())["events"]
     assert event["update"] == 50
-    assert event["done"] == "The run goes on."
-    assert "100% of the negatives equal the target" in event["seen"]
+    assert event["done"] == "The run continues."
+    assert "100% of the distractors equal the target" in event["seen"]
     assert {"what": "halve the learning rate, 0.5 now", "flags": "--model.optimizer.lr=0.25"} in event["cures"]
 
 
-def test_it_is_told_once_and_again_only_after_recovery() -> None:
-    """The quantizer is broken for a while, twice; between the two it has more than a window to recover in."""
+def test_a_signature_is_reported_once_and_again_only_after_recovery() -> None:
+    """The quantizer is broken twice for a while, with more than a window to recover in between."""
     dog = watchdog(every=2, window=10)
     broken = Sabotage(50, until=80), Sabotage(120, until=150)
     model = toy_model(MaskedPrediction, 0.005, quantizer=GUMBEL, penalties={"d": partial(DiversityPenalty, weight=1.0)})
@@ -146,7 +146,7 @@ def test_a_healthy_run_is_the_same_with_and_without(action: str) -> None:
 
 
 class States(Callback):
-    """Remembers every state."""
+    """Keeps the weights before each update."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, torch.Tensor]] = []
@@ -155,16 +155,16 @@ class States(Callback):
         self.seen.append(parameters_of(pl_module))
 
 
-def test_going_back_to_a_healthy_state_saves_the_run() -> None:
+def test_restoring_a_healthy_snapshot_saves_the_run() -> None:
     dog, states = watchdog(every=2, window=20, action="restore"), States()
     model = toy_model(FuturePrediction, 0.005, quantizer=CONTINUOUS)
     record = fit(model, tones() * 20, 300, callbacks=[Sabotage(150, once=True), dog, states])
     (event,) = dog.events
     assert event["update"] in range(160, 180)
     back = int(event["done"].split("update ")[1].split()[0])
-    assert event["done"] == f"Back to weights and optimiser of update {back} (1 of 3)."
+    assert event["done"] == f"Weights and optimiser of update {back} were restored (1 of 3 restores)."
     assert event["update"] - 60 <= back < 150
-    # Every weight is that of then, bit by bit, and the update count goes on.
+    # All weights are bit-identical to those of the snapshot, and the update count continues.
     for name, value in states.seen[event["update"]].items():
         assert torch.equal(value, states.seen[back][name]), name
     assert len(record.losses) == 300
@@ -177,19 +177,19 @@ def test_a_run_that_collapses_again_and_again_is_stopped() -> None:
     model = toy_model(FuturePrediction, 0.005, quantizer=CONTINUOUS)
     record = fit(model, tones() * 20, 300, callbacks=[Sabotage(150), dog])
     done = [event["done"] for event in dog.events]
-    assert done[0].startswith("Back to")
-    assert done[-1] == "The run has gone back as often as it may (`max_restores`: 1) and is stopped."
+    assert "were restored" in done[0]
+    assert done[-1] == "All 1 restore (`max_restores`) were used: the run is stopped."
     assert len(record.losses) == dog.events[1]["update"] < 300
 
 
 def test_a_run_that_was_never_healthy_is_stopped() -> None:
     dog = watchdog(action="restore")
     record = fit(toy_model(MaskedPrediction, 0.5, quantizer=K_MEANS), noise() * 63, 500, callbacks=[dog])
-    assert dog.events[0]["done"] == "There is no healthy state to go back to: the run is stopped."
+    assert dog.events[0]["done"] == "There is no healthy snapshot to restore: the run is stopped."
     assert len(record.losses) == 50
 
 
-def test_a_state_is_proven_by_the_window_after_it() -> None:
+def test_a_snapshot_is_confirmed_by_the_window_after_it() -> None:
     model = torch.nn.Linear(3, 3)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     states = HealthyStates()
@@ -200,18 +200,18 @@ def test_a_state_is_proven_by_the_window_after_it() -> None:
         optimizer.step()
 
     step(model, optimizer)
-    states.offer(1, model, optimizer)
+    states.confirm_and_save(1, model, optimizer)
     assert len(states) == 0
     then = copy.deepcopy(model)
     memory = copy.deepcopy(optimizer.state_dict())
     for _ in range(3):
         step(model, optimizer)
-    states.offer(4, model, optimizer)
-    states.doubt()
-    states.offer(7, model, optimizer)
+    states.confirm_and_save(4, model, optimizer)
+    states.discard_unconfirmed()
+    states.confirm_and_save(7, model, optimizer)
     assert len(states) == 1
-    optimizer.param_groups[0]["lr"] = 0.05  # the schedule went on
-    assert states.go_back(model, optimizer) == 1
+    optimizer.param_groups[0]["lr"] = 0.05  # the schedule continued
+    assert states.restore(model, optimizer) == 1
     assert len(states) == 0
     twin = torch.optim.Adam(then.parameters(), lr=0.1)
     twin.load_state_dict(memory)
@@ -223,8 +223,8 @@ def test_a_state_is_proven_by_the_window_after_it() -> None:
         assert torch.equal(mine, expected)
 
 
-def test_what_was_read_and_told_travels_in_checkpoints(tmp_path: Path) -> None:
-    """A collapse is told once, however often the run is resumed."""
+def test_readings_and_reports_are_saved_in_checkpoints(tmp_path: Path) -> None:
+    """A collapse is reported once, however often the run is resumed."""
     model = toy_model(MaskedPrediction, 0.5, quantizer=K_MEANS)
     trainer = make_trainer(60, callbacks=[watchdog()], default_root_dir=tmp_path)
     trainer.fit(model, loader(noise() * 10))
@@ -258,16 +258,16 @@ def test_windows_are_by_the_length_of_the_run(updates: int, window: int, patienc
     assert (dog._length * dog.every, dog._patience) == (window, patience)
 
 
-def test_a_run_shorter_than_a_window_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_shorter_than_a_window_warns(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="w2vlab"):
         watch(toy_model(MaskedPrediction, 0.001, quantizer=GUMBEL), noise(), 4, watchdog())
     assert "`window` (50) is longer than the run (4 updates)" in caplog.text
     assert "patience" not in caplog.text
 
 
-@pytest.mark.parametrize(("updates", "told"), [(50, True), (99, True), (100, False), (-1, False)])
-def test_a_run_shorter_than_its_patience_is_told(updates: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Its codebooks are watched; a model that learns nothing would be let pass without a word."""
+@pytest.mark.parametrize(("updates", "warns"), [(50, True), (99, True), (100, False), (-1, False)])
+def test_a_run_shorter_than_its_patience_warns(updates: int, warns: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Its codebooks are watched, but a model that learns nothing would not be detected."""
     trainer: Any = SimpleNamespace(
         estimated_stepping_batches=math.inf if updates < 0 else updates,
         max_steps=updates,
@@ -277,9 +277,10 @@ def test_a_run_shorter_than_its_patience_is_told(updates: int, told: bool, caplo
     )
     with caplog.at_level(logging.WARNING, logger="w2vlab"):
         CollapseWatchdog().on_train_start(trainer, None)  # type: ignore[arg-type]
-    text = f"`patience` (100) is longer than the run ({updates} updates), so it cannot be seen that nothing is learned "
-    assert (f"{text}(uninformed, at_chance). Lower it." in caplog.text) == told
-    assert bool(caplog.text) == told
+    text = f"`patience` (100) is longer than the run ({updates} updates), so a model that learns nothing "
+    text += "cannot be detected "
+    assert (f"{text}(uninformed, at_chance). Lower it." in caplog.text) == warns
+    assert bool(caplog.text) == warns
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_a_run_shorter_than_its_patience_is_told(updates: int, told: bool, caplo
         ({"equal_share": 1.5}, "`equal_share` must be between 0 and 1, but is 1.5."),
     ],
 )
-def test_wrong_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         CollapseWatchdog(**options)
 
@@ -307,16 +308,16 @@ def test_restoring_a_sharded_model_is_refused() -> None:
     CollapseWatchdog(action="stop").setup(trainer, None, "fit")  # type: ignore[arg-type]
 
 
-def test_two_processes_decide_alike(tmp_path: Path) -> None:
-    """One restores, the other must too; and the first process alone tells."""
+def test_two_processes_take_the_same_action(tmp_path: Path) -> None:
+    """Both processes restore, and process 0 alone reports."""
     first, second = in_two_processes(train_share, tmp_path)
     done = [event["done"] for event in first["events"]]
-    assert done[0].startswith("Back to weights and optimiser of update ")
-    assert set(done[1:]) == {"The run has gone back as often as it may (`max_restores`: 1) and is stopped."}
+    assert done[0].startswith("Weights and optimiser of update ")
+    assert set(done[1:]) == {"All 1 restore (`max_restores`) were used: the run is stopped."}
     assert second["events"] == []
     assert first["updates"] == second["updates"] == first["events"][-1]["update"]
     for name, value in first["parameters"].items():
         assert torch.equal(value, second["parameters"][name]), name
-    # The first process looks at its own probe, the second at nothing.
+    # Process 0 measures on its own probe, the other process does not measure.
     assert first["looks"] == sorted({0, *range(20, first["updates"], 20), first["updates"]})
     assert second["looks"] == []

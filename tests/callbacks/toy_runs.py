@@ -14,11 +14,11 @@ from w2vlab.modules import PretrainingModule
 from w2vlab.types import AudioBatch
 
 SAMPLES = 800
-"""Of an utterance: 79 frames of the tiny encoder."""
+"""Samples of an utterance: 79 frames of the tiny encoder."""
 
 
 def noise(batches: int = 8, size: int = 4) -> list[AudioBatch]:
-    """White noise, of which nothing can be predicted."""
+    """White noise, which cannot be predicted."""
     return [audio_batch((SAMPLES,) * size, first=index * size) for index in range(batches)]
 
 
@@ -43,7 +43,7 @@ def tones(batches: int = 16, size: int = 4) -> list[AudioBatch]:
 
 
 def silence(batches: int = 8, size: int = 4) -> list[AudioBatch]:
-    """Nothing at all."""
+    """Silence."""
     return [
         AudioBatch(waveform=0 * batch.waveform, num_samples=batch.num_samples, ids=batch.ids)
         for batch in noise(batches, size)
@@ -51,7 +51,7 @@ def silence(batches: int = 8, size: int = 4) -> list[AudioBatch]:
 
 
 def damaged(which: Sequence[int] = (3,)) -> list[AudioBatch]:
-    """White noise with a sample that is no number in each batch of `which`, the fourth alone unless told otherwise."""
+    """White noise with a NaN sample in each batch of `which`, by default in the fourth alone."""
     batches = noise()
     for index in which:
         batches[index].waveform[0, 100] = torch.nan

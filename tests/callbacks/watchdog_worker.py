@@ -1,4 +1,4 @@
-"""What each of two processes runs; a module of its own, so that a spawned process can import it."""
+"""The function that each of two processes runs; in a separate module, so that a spawned process can import it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ShareOfRank(IterableDataset):
 
 
 def train(folder: Path, **options: Any) -> dict[str, Any]:
-    """Goes back once from a collapse that is bound to come again."""
+    """Restores once after a collapse that occurs again."""
     penalties = {"diversity": partial(DiversityPenalty, weight=1.0)}
     model = toy_model(MaskedPrediction, 0.005, quantizer=factory(GumbelQuantizer), penalties=penalties)
     dog = CollapseWatchdog(every=2, window=20, patience=40, action="restore", max_restores=1)
@@ -82,5 +82,5 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
 
 
 def train_share(folder: Path) -> dict[str, Any]:
-    """What one of two processes does."""
+    """Runs on each of two processes."""
     return train(folder, strategy="ddp", devices=2)

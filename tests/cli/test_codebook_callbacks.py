@@ -14,7 +14,7 @@ import yaml
 
 from tests import wandb_files
 from w2vlab.callbacks import CollapseWatchdog
-from w2vlab.callbacks.cures import RunFacts, cures
+from w2vlab.callbacks.cures import RunSettings, suggest_fixes
 
 Fit = Callable[..., int]
 FRAGMENTS = Path(__file__).parents[2] / "configs" / "callbacks"
@@ -90,8 +90,8 @@ def test_a_collapse_stops_the_run_and_is_reported_everywhere(fit: Fit, capsys: p
     assert any(row.get("codebook_health/_type") == "images/separated" for row in rows)
 
 
-FACTS = [
-    RunFacts(
+SETTINGS = [
+    RunSettings(
         learning_rate=5e-4,
         quantizer="GumbelQuantizer",
         codebook_size=320,
@@ -103,9 +103,11 @@ FACTS = [
         num_negatives=100,
         half_precision=True,
     ),
-    RunFacts(learning_rate=5e-4, has_probabilities=True),
+    RunSettings(learning_rate=5e-4, has_probabilities=True),
 ]
-FLAGS = sorted({cure.flags for s in CollapseWatchdog().signatures for facts in FACTS for cure in cures(s.name, facts)})
+FLAGS = sorted(
+    {fix.flags for s in CollapseWatchdog().signatures for facts in SETTINGS for fix in suggest_fixes(s.name, facts)}
+)
 
 
 @pytest.mark.parametrize("flags", FLAGS)

@@ -25,7 +25,7 @@ def test_switched_on_by_its_name(fit: Fit, capfd: pytest.CaptureFixture[str]) ->
     assert fit() == 0
     with own_kernels():
         assert fit("--trainer.callbacks+=CompileModel") == 0
-    line = "To be compiled at the first batch, by part and number of regions: encoder (1), quantizer (1), context (1), "
+    line = "Regions to compile at the first batch, by part: encoder (1), quantizer (1), context (1), "
     assert line in capfd.readouterr().err
     assert losses(1) == pytest.approx(losses(0), rel=1e-4)
     assert len(losses(1)) == 2
@@ -44,7 +44,7 @@ def test_options_select_what_is_compiled(fit: Fit, capfd: pytest.CaptureFixture[
     flags = ["--trainer.callbacks+=CompileModel", "--trainer.callbacks.parts=[context]", "--trainer.max_steps=1"]
     with own_kernels():
         assert fit(*flags) == 0
-    assert "by part and number of regions: context (1)." in capfd.readouterr().err
+    assert "by part: context (1)." in capfd.readouterr().err
 
 
 def test_explain_does_not_compile(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:

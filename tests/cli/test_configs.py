@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from w2vlab.cli.main import main
-from w2vlab.recipes import SWEEP_FOLDERS, file_named, recipe_names, recipe_path, recipe_summary
+from w2vlab.recipes import SWEEP_FOLDERS, find_file, recipe_names, recipe_path, recipe_summary
 
 Fit = Callable[..., int]
 _RULE = "must be a file that exists or the name of a recipe"
@@ -244,7 +244,7 @@ def test_a_run_by_name_can_be_repeated_from_anywhere(
 def test_a_sweep_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     """Its command and its values name recipes themselves."""
     for text in ("sweeps/quantizers_small", "configs/sweeps/quantizers_small.yaml"):
-        assert file_named(text, "FILE", SWEEP_FOLDERS) == recipe_path("sweeps/quantizers_small")
+        assert find_file(text, "FILE", SWEEP_FOLDERS) == recipe_path("sweeps/quantizers_small")
     assert main(["sweep", "quantizers_small", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("quantizers_small: 14 trials (grid)")

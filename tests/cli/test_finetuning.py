@@ -138,7 +138,7 @@ def test_the_decoder_is_one_flag(finetune: Callable[..., int], capsys: pytest.Ca
         (["--model.checkpoint=absent.ckpt"], "`model.checkpoint` must be a checkpoint file, but absent.ckpt is none."),
         (["--model.units=phones"], "`data.corpus` must have transcripts for `model.units` phones, but "),
         (["--data.crop_to_shortest=true"], "`data.crop_to_shortest` must be false for a model that learns from"),
-        (["--trainer.callbacks=GradientFlow"], "`trainer.callbacks` must not hold GradientFlow where `model` is CTC"),
+        (["--trainer.callbacks=GradientFlow"], "`trainer.callbacks` must not contain GradientFlow if `model` is CTC"),
     ],
 )
 def test_errors_have_no_traceback(

@@ -24,7 +24,7 @@ from w2vlab.cli.loggers import guard
 
 @pytest.fixture(autouse=True)
 def _not_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "_told", set())
+    monkeypatch.setattr(run_folder, "_warned", set())
 
 
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -80,19 +80,19 @@ def test_a_run_without_a_checkpoint_fails(
 def test_a_run_whose_last_state_is_lost_fails(
     fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = atomic_io.AtomicCheckpointIO._write
+    write = atomic_io.AtomicCheckpointIO._write_and_sync
 
     def fails_at_last(self: Any, checkpoint: Any, path: Path) -> None:
         if checkpoint["global_step"] == 4:
             raise NO_SPACE
         write(self, checkpoint, path)
 
-    monkeypatch.setattr(atomic_io.AtomicCheckpointIO, "_write", fails_at_last)
+    monkeypatch.setattr(atomic_io.AtomicCheckpointIO, "_write_and_sync", fails_at_last)
     assert fit() == 1
     folder = Path("runs/w2vlab/version_0/checkpoints")
     output, error = capsys.readouterr()
     assert f"checkpoints: {folder}\n" in output
-    assert f"No space left on device): {folder / 'last.ckpt'} is of update 2. Free space there" in error
+    assert f"No space left on device): {folder / 'last.ckpt'} is of update 2. Free disk space" in error
     assert (torch.load(folder / "last.ckpt", weights_only=True))["global_step"] == 2
 
 
@@ -102,7 +102,7 @@ def test_the_best_state_is_named_if_there_is_no_other(
     no_space.add("last")
     assert fit() == 1
     (best,) = Path("runs/w2vlab/version_0/checkpoints").glob("*.ckpt")
-    assert f"No space left on device): there is no more than the best one, {best}. Free" in capsys.readouterr().err
+    assert f"No space left on device): only the best checkpoint exists, {best}. Free" in capsys.readouterr().err
 
 
 def test_records_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str], caplog: Any) -> None:
@@ -110,8 +110,8 @@ def test_records_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str], 
     files = {
         "config.yaml": "The configuration of the run",
         "metrics.csv": "The table of the CSV logger",
-        "metrics.jsonl": "The file of all metrics",
-        "run.json": "What it takes to repeat the run",
+        "metrics.jsonl": "metrics.jsonl",
+        "run.json": "The record of the run",
         "report.json": "The report",
         "codebook_health.json": "The picture of codebook health",
     }
@@ -121,7 +121,7 @@ def test_records_of_a_run_may_fail(fit: Callable[..., int], no_space: set[str], 
     lines = [entry.getMessage() for entry in caplog.records if "cannot be written" in entry.getMessage()]
     files.pop("codebook_health.json")
     for what in files.values():
-        assert f"{what} cannot be written: [Errno 28] No space left on device. The run goes on without." in lines
+        assert f"{what} cannot be written: [Errno 28] No space left on device. The run continues without it." in lines
     assert (Path("runs/w2vlab/version_0/checkpoints") / "last.ckpt").is_file()
 
 

@@ -19,7 +19,7 @@ import w2vlab
 from w2vlab.callbacks import provenance
 from w2vlab.callbacks.metric_log import MetricLog
 from w2vlab.callbacks.stopping import Stopped
-from w2vlab.files import write_whole
+from w2vlab.files import write_atomically
 
 Fit = Callable[..., int]
 RUN, NEXT_RUN = Path("runs/w2vlab/version_0"), Path("runs/w2vlab/version_1")
@@ -193,7 +193,7 @@ def test_a_killed_write_leaves_nothing_for_good(fit: Fit) -> None:
     assert fit("--trainer.max_steps=3", "--ckpt_path=last") == 0
     assert not list(Path("runs").rglob("*.unfinished"))
     with pytest.raises(OSError, match="directory"):
-        write_whole(RUN / "checkpoints", "not over a folder")
+        write_atomically(RUN / "checkpoints", "not over a folder")
     assert not list(Path("runs").rglob("*.unfinished"))
 
 

@@ -57,9 +57,11 @@ def test_a_folder_of_another_run_is_refused(where: str, fit: Fit, capsys: pytest
     before = {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()}
     assert fit(where, "--seed_everything=2") == 1
     error = capsys.readouterr().err.replace(f"{Path.cwd()}/", "")
-    assert f"error: `checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} is" in error
+    assert (
+        f"error: `checkpoint.dirpath` must be a folder without checkpoints of another run, but {last} exists" in error
+    )
     assert {path: path.read_bytes() for path in before} == before
-    assert fit(where, f"--ckpt_path={last}") == 0  # which resumes
+    assert fit(where, f"--ckpt_path={last}") == 0  # which resumes it
     assert (update(last), update(last.with_name("last-previous.ckpt"))) == (4, 2)
 
 

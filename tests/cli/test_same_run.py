@@ -227,7 +227,7 @@ def test_a_run_that_still_runs_is_not_continued(fit: Fit, capsys: pytest.Capture
     ready, end = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        RunLock().take(RUN)
+        RunLock().acquire(RUN)
         os.write(ready[1], b"1")
         os.read(end[0], 1)
         os._exit(0)  # as if killed

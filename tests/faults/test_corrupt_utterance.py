@@ -1,4 +1,4 @@
-"""Files that are damaged while two processes train on them."""
+"""Audio files that are damaged while two processes train on them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.ddp.processes import in_two_processes
 from tests.faults.worker import UPDATES, train
 
 
-def test_an_utterance_that_one_process_cannot_read_disturbs_neither(tmp_path: Path) -> None:
-    """In an epoch each utterance comes once, so one process meets it and the other does not."""
+def test_an_unreadable_utterance_on_one_process_is_skipped(tmp_path: Path) -> None:
+    """Each utterance occurs once an epoch, so that only one process reads it."""
     for number in range(40):
         write_ramp(tmp_path / "corpus" / f"speaker{number % 2}" / f"u{number:02}.wav", 0.2 + number / 100)
     ranks = in_two_processes(train, tmp_path)

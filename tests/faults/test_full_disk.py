@@ -1,4 +1,4 @@
-"""A disk that is full for a while costs what could not be written, and no more."""
+"""A disk that is full for a while does not end a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from w2vlab.modules import MaskedPrediction
 
 
 class FullDisk:
-    """Takes the first half of a file of that many bytes while it is full."""
+    """Raises an error after 20,000 bytes of a file while the disk is full."""
 
     full = False
 
@@ -52,12 +52,12 @@ class Fills(Record):
 
 
 @pytest.fixture(autouse=True)
-def _not_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "_told", set())
+def _no_warnings_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "_warned", set())
 
 
 def test_checkpoints_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    monkeypatch.setattr(atomic_io, "_Remembering", FullDisk)
+    monkeypatch.setattr(atomic_io, "_ErrorRecordingFile", FullDisk)
     fills = Fills(tmp_path / "last.ckpt")
     trainer = make_trainer(
         6,
@@ -68,7 +68,7 @@ def test_checkpoints_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     trainer.fit(toy_model(MaskedPrediction, 0.001), loader(noise()))
     FullDisk.full = False
     assert trainer.global_step == 6
-    # Before the 2nd, 3rd, … update: what was there stayed whole, and after the fault there is a new one again.
+    # Before the 2nd, 3rd, … update: the existing file stayed intact, and after the fault a new one is written.
     assert fills.whole == [1, 2, 2, 2, 5]
     assert torch.load(fills.last, weights_only=True)["global_step"] == 6
     assert not list(tmp_path.glob("*.unfinished"))
@@ -86,4 +86,6 @@ def test_reports_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     trainer.fit(toy_model(MaskedPrediction, 0.001), loader(noise()), loader(noise(1)))
     assert trainer.global_step == 4
     warnings = [entry.getMessage() for entry in caplog.records if "No space left" in entry.getMessage()]
-    assert warnings == ["The report cannot be written: [Errno 28] No space left on device. The run goes on without."]
+    assert warnings == [
+        "The report cannot be written: [Errno 28] No space left on device. The run continues without it."
+    ]

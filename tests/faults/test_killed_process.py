@@ -1,4 +1,4 @@
-"""A run of two processes of which one is killed, as a user sees it."""
+"""A run of two processes of which one is killed, by the command."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from tests.processes import forked
 
 
 class Subprocess:
-    """Forks the first process of a run, which starts the second as a fresh one."""
+    """Forks process 0 of a run, which starts process 1 in a new interpreter."""
 
     STDOUT = forked.STDOUT
 
     @staticmethod
     def Popen(*arguments: Any, preexec_fn: Any, **options: Any) -> forked.Popen:
-        return forked.Popen(*arguments, **options)  # which has the handlers of a fresh interpreter anyhow
+        return forked.Popen(*arguments, **options)  # with the signal handlers of a new interpreter
 
 
-def test_a_killed_process_ends_the_run_and_the_next_one_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is computed a second time, from the last checkpoint on, comes out as the first time."""
+def test_a_killed_process_ends_the_run_which_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates that are repeated after the last checkpoint give the same losses."""
     monkeypatch.setattr("benchmarks.runs.subprocess", Subprocess)
     config, folder = write_config(tmp_path, num_workers=0), tmp_path / "run"
     options = (
         "--trainer.max_steps=12",
-        # One checkpoint before the kill, at 6: of one that is being written the table may not have the last row yet.
+        # One checkpoint before the kill, at 6: while one is written, the table may not have its last row yet.
         "--checkpoint.every=100",
         "--trainer.val_check_interval=6",
         "--throughput.mfu=false",

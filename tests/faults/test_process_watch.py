@@ -1,4 +1,4 @@
-"""What a process does when another one is gone."""
+"""Ending a process when another one has died."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any
 import pytest
 
 from w2vlab.callbacks import ProcessWatch, process_watch
-from w2vlab.callbacks.process_links import DIED, DONE, ENDS
+from w2vlab.callbacks.process_links import DIED, DONE, FAILED
 
 
 class Links(list):
-    """Keeps what this process says."""
+    """Keeps the announced statuses."""
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
 
-    say = list.append
+    announce = list.append
 
     def close(self) -> None:
         self.append("closed")
 
 
 class Exit(BaseException):
-    """Instead of the end of the process that tests."""
+    """Raised instead of ending the test process."""
 
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> ProcessWatch:
-    """Of process 1 of 3."""
+    """The callback on process 1 of 3."""
 
     def leave(status: int) -> None:
-        process_watch._end_begun.release()
+        process_watch._end_started.release()
         raise Exit(status)
 
     monkeypatch.setattr(process_watch, "ProcessLinks", Links)
     monkeypatch.setattr(process_watch, "GRACE", 0.01)
-    monkeypatch.setattr(process_watch, "_NEWS", 0.01)
+    monkeypatch.setattr(process_watch, "_STATUS_TIMEOUT", 0.01)
     monkeypatch.setattr(os, "_exit", leave)
     strategy = SimpleNamespace(cluster_environment=SimpleNamespace(main_address="here"), broadcast=None)
     started = ProcessWatch(lambda: "Resume with: w2vlab fit")
@@ -46,31 +46,31 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> ProcessWatch:
     return started
 
 
-@pytest.mark.parametrize(("process", "says"), [(0, True), (2, False)])
-def test_a_death_ends_the_others(watch: ProcessWatch, capfd: Any, process: int, says: bool) -> None:
-    """Process 0 says it for all, if it lives."""
+@pytest.mark.parametrize(("process", "prints"), [(0, True), (2, False)])
+def test_a_death_ends_the_other_processes(watch: ProcessWatch, capfd: Any, process: int, prints: bool) -> None:
+    """Process 0 prints the error for all, if it is alive."""
     with pytest.raises(Exit, match="1"):
-        watch._heard(process, DIED)
+        watch._on_status(process, DIED)
     error = capfd.readouterr().err
-    assert (f"error: Process {process} of the run died" in error) is says
-    assert ("Resume with: w2vlab fit\n" in error) is says
+    assert (f"error: Process {process} of the run died" in error) is prints
+    assert ("Resume with: w2vlab fit\n" in error) is prints
 
 
 def test_an_error_of_another_process_ends_this_one_after_a_while(watch: ProcessWatch, capfd: Any) -> None:
     with pytest.raises(Exit, match="1"):
-        watch._heard(0, ENDS)
+        watch._on_status(0, FAILED)
     assert "error: Process 0 of the run ended with an error" in capfd.readouterr().err
 
 
-def test_an_error_that_both_have_is_told_by_both(watch: ProcessWatch) -> None:
+def test_an_error_on_both_processes_is_raised_by_both(watch: ProcessWatch) -> None:
     watch.on_exception(None, None, ValueError("wrong"))
-    assert watch._links == [ENDS]
-    watch._heard(0, ENDS)
+    assert watch._links == [FAILED]
+    watch._on_status(0, FAILED)
 
 
-def test_a_broken_collective_is_told_in_other_words(watch: ProcessWatch, capfd: Any, monkeypatch: Any) -> None:
+def test_a_broken_collective_is_reported_as_a_death(watch: ProcessWatch, capfd: Any, monkeypatch: Any) -> None:
     with pytest.raises(Exit):
-        watch._heard(0, DIED)
+        watch._on_status(0, DIED)
     capfd.readouterr()
     with pytest.raises(Exit):
         watch.on_exception(None, None, RuntimeError("Connection closed by peer"))
@@ -78,28 +78,28 @@ def test_a_broken_collective_is_told_in_other_words(watch: ProcessWatch, capfd: 
     assert watch._links == []
 
 
-def test_an_error_of_its_own_is_told_to_the_others(watch: ProcessWatch) -> None:
+def test_an_error_is_announced_to_the_other_processes(watch: ProcessWatch) -> None:
     watch.on_exception(None, None, RuntimeError("no memory"))
-    assert watch._links == [ENDS]
+    assert watch._links == [FAILED]
 
 
-def test_who_is_killed_while_all_end_is_still_not_waited_for(watch: ProcessWatch) -> None:
+def test_a_process_killed_while_all_end_is_not_waited_for(watch: ProcessWatch) -> None:
     watch.on_exception(None, None, KeyboardInterrupt())
     with pytest.raises(Exit):
-        watch._heard(2, DIED)
+        watch._on_status(2, DIED)
 
 
-def test_nothing_counts_after_the_goodbye(watch: ProcessWatch) -> None:
+def test_after_teardown_a_status_has_no_effect(watch: ProcessWatch) -> None:
     links = watch._links
-    watch._heard(0, DONE)
+    watch._on_status(0, DONE)
     watch.teardown(None, None, "fit")
     assert links == [DONE, "closed"]
-    for word in (DIED, ENDS):
-        watch._heard(0, word)
+    for status in (DIED, FAILED):
+        watch._on_status(0, status)
     watch.on_exception(None, None, RuntimeError())
 
 
-def test_one_process_is_not_watched() -> None:
+def test_a_single_process_is_not_watched() -> None:
     watch = ProcessWatch()
     watch.setup(SimpleNamespace(world_size=1), None, "fit")
     watch.on_exception(None, None, RuntimeError())

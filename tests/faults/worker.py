@@ -1,4 +1,4 @@
-"""What each of two processes runs; a module of its own, so that a spawned process can import it."""
+"""The function that each of two processes runs; in a separate module, so that a spawned process can import it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UPDATES = 12
 
 
 class Damage(Callback):
-    """Cuts files off behind their header when everything is set up, and keeps what was trained on."""
+    """Truncates audio files after their header when everything is set up, and records the utterances of each batch."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files

@@ -1,4 +1,4 @@
-"""Folders of runs that nobody has trained."""
+"""Synthetic run folders."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.reports.made_up import config
 from w2vlab.options import flat
-from w2vlab.reports.grouping import group, label, short_keys
+from w2vlab.reports.grouping import format_value, group_runs, shorten_keys
 from w2vlab.reports.run import Found, RunData, Sweep
 
 
@@ -15,7 +15,7 @@ def run(name: str, options: Any, parameters: dict[str, Any] | None = None) -> Ru
 
 
 def names(found: Found, by: list[str] | None = None) -> dict[str, list[str]]:
-    return {place.name: [run.name for run in place.runs] for place in group(found, by).groups}
+    return {group.name: [run.name for run in group.runs] for group in group_runs(found, by).groups}
 
 
 def test_options_are_flat_as_they_are_typed() -> None:
@@ -31,21 +31,21 @@ def test_runs_that_differ_in_the_seed_and_in_where_they_log_are_one_group() -> N
     assert names(found) == {"all runs": ["a", "b"]}
 
 
-def test_what_follows_from_a_class_is_not_told_again() -> None:
-    """Gumbel and EMA differ in the size too, but the class says it all; a second size of EMA does not follow."""
+def test_options_that_follow_from_a_class_are_not_keys() -> None:
+    """Gumbel and EMA differ in the size too, which follows from the class; a second size of EMA does not."""
     found = Found([run("a", config("GumbelQuantizer")), run("b", config("EMAQuantizer"))])
-    assert group(found, None).keys == ["model.quantizer"]
+    assert group_runs(found, None).keys == ["model.quantizer"]
     found.runs.append(run("c", config("EMAQuantizer", codebook_size=160)))
-    assert group(found, None).keys == ["model.quantizer", "model.quantizer.codebook_size"]
+    assert group_runs(found, None).keys == ["model.quantizer", "model.quantizer.codebook_size"]
     assert list(names(found)) == ["GumbelQuantizer, 40", "EMAQuantizer, 80", "EMAQuantizer, 160"]
-    assert group(found, None).also == []
+    assert group_runs(found, None).redundant_keys == []
 
 
-def test_what_differs_with_it_is_told() -> None:
+def test_redundant_keys_are_listed() -> None:
     second = config("EMAQuantizer")
     second["data"]["batch_seconds"] = 10
-    grouping = group(Found([run("a", config()), run("b", second)]), None)
-    assert (grouping.keys, grouping.also) == (["model.quantizer"], ["data.batch_seconds"])
+    grouping = group_runs(Found([run("a", config()), run("b", second)]), None)
+    assert (grouping.keys, grouping.redundant_keys) == (["model.quantizer"], ["data.batch_seconds"])
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_keys_can_be_typed_in_each_way(key: str) -> None:
 def test_unknown_key_is_explained() -> None:
     found = Found([run("a", config())])
     with pytest.raises(ValueError, match=r"`by` must be .* is model.quantiser. Did you mean model.quantizer\?"):
-        group(found, ["model.quantiser"])
+        group_runs(found, ["model.quantiser"])
     with pytest.raises(ValueError, match=r"is trainer. Options below it: trainer.logger, .*trainer.max_steps"):
-        group(found, ["trainer"])
+        group_runs(found, ["trainer"])
 
 
 def test_sweeps_are_grouped_by_their_own_parameters() -> None:
@@ -72,11 +72,11 @@ def test_sweeps_are_grouped_by_their_own_parameters() -> None:
     found = Found([trial("a", rows[0], 1), trial("b", rows[1], 1), trial("c", rows[0], 2)])
     found.sweeps = [Sweep("s", ("config", "seed_everything"))]
     found.missing = [("d", {"config": ["configs/a/new.yaml"], "seed_everything": 1}, "failed")]
-    assert group(found, None).keys == ["config"]
+    assert group_runs(found, None).keys == ["config"]
     assert names(found) == {"base": ["a", "c"], "base + mask_8": ["b"], "new": []}
 
 
-def test_groups_whose_labels_read_alike_are_numbered() -> None:
+def test_groups_with_equal_labels_are_numbered() -> None:
     found = Found(
         [run("a", config(), {"x": "one/f.yaml"}), run("b", config(), {"x": "two/f.yaml"})], [Sweep("s", ("x",))]
     )
@@ -99,9 +99,9 @@ def test_groups_whose_labels_read_alike_are_numbered() -> None:
     ],
 )
 def test_labels(value: Any, text: str) -> None:
-    assert label(value) == text
+    assert format_value(value) == text
 
 
-def test_heads_are_as_short_as_they_can_be() -> None:
-    assert short_keys(["model.quantizer", "model.quantizer.codebook_size"]) == ["quantizer", "codebook_size"]
-    assert short_keys(["a.rate", "b.rate", "rate"]) == ["a.rate", "b.rate", "rate"]
+def test_column_heads_are_as_short_as_possible() -> None:
+    assert shorten_keys(["model.quantizer", "model.quantizer.codebook_size"]) == ["quantizer", "codebook_size"]
+    assert shorten_keys(["a.rate", "b.rate", "rate"]) == ["a.rate", "b.rate", "rate"]

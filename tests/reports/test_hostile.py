@@ -1,4 +1,4 @@
-"""One folder of many whose files are damaged or made to do harm: it is named and left out, and the report ends."""
+"""One folder of many whose files are damaged or malicious: it is named and skipped, and the report is complete."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.console import Console
 from tests.reports.made_up import config, rows, trial, write_evaluation, write_run, write_sweep
 from tests.test_plain_data import multiplied
 from w2vlab.plain_data import MEBIBYTE
-from w2vlab.reports import make_report, read
+from w2vlab.reports import make_report, read_runs
 from w2vlab.reports.pictures import draw_curves, draw_outcomes, draw_perplexity
-from w2vlab.reports.rendering import cells_of, csv_text, latex, markdown, print_terminal
-from w2vlab.reports.report import Report, as_plain
+from w2vlab.reports.rendering import print_table, render_cells, render_csv, render_latex, render_markdown
+from w2vlab.reports.report import Report, report_as_plain_data
 
 ROW = {"update": 1, "val/loss/total": 2.0}
 
@@ -28,16 +28,16 @@ def as_text(value: object) -> Callable[[Path], None]:
 
 def large(path: Path) -> None:
     with path.open("ab") as file:
-        file.truncate(300 * MEBIBYTE)  # a hole: nothing is on the disk
+        file.truncate(300 * MEBIBYTE)  # a sparse file
 
 
 def everything(report: Report, pictures: bool) -> str:
     """Writes a report in all forms; returns the text of the notes."""
-    cells = cells_of(report)
-    json.dumps(as_plain(report), allow_nan=False)
-    for text in (markdown(cells), latex(cells), csv_text(report)):
+    cells = render_cells(report)
+    json.dumps(report_as_plain_data(report), allow_nan=False)
+    for text in (render_markdown(cells), render_latex(cells), render_csv(report)):
         text.encode()
-    print_terminal(cells, Console(file=io.StringIO(), width=300))
+    print_table(cells, Console(file=io.StringIO(), width=300))
     for draw in (draw_curves, draw_outcomes, draw_perplexity) if pictures else ():
         draw(report).savefig(io.BytesIO())
     return "\n".join(report.notes)
@@ -67,7 +67,7 @@ LOST = [
     ("run.json", as_text(json.dumps({"continued": ["x"]}))),
     ("run.json", as_text(json.dumps({"checkpoint": ["x"], "continued": []}))),
 ]
-"""Files without which there is no run."""
+"""Files that a run cannot be read without."""
 
 SKIPPED = [
     ("run.json", as_text("[" * 100_000)),
@@ -91,17 +91,18 @@ def test_a_bad_file_in_one_of_many_folders(name: str, write: Callable[[Path], No
         write_run(tmp_path / f"good{seed}", config(seed=seed), rows(2.0))
     bad = write_run(tmp_path / "bad", config(seed=3), rows(2.0))
     write(bad / name)
-    report = make_report(read([str(tmp_path)]))
+    report = make_report(read_runs([str(tmp_path)]))
     assert report.num_runs == (2 if (name, write) in LOST else 3)
-    cells_of(report)
-    as_plain(report)
-    assert "Files that could not be read as a whole: 1." in report.notes
-    (told,) = (note for note in report.notes if note.startswith(str(bad)))
-    assert "left out" in told if (name, write) in LOST else "skipped" in told
-    assert len(told) < 600
+    render_cells(report)
+    report_as_plain_data(report)
+    assert "Files that could not be read completely: 1." in report.notes
+    (note,) = (note for note in report.notes if note.startswith(str(bad)))
+    assert ("The run is skipped" in note) is ((name, write) in LOST)
+    assert "skipped" in note
+    assert len(note) < 600
 
 
-def test_numbers_that_are_none(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     write_run(tmp_path / "good", config(), rows(2.0))
     for number, values in enumerate(
         (
@@ -115,9 +116,9 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         for seed in (1, 2):
             bad = write_run(tmp_path / f"bad{number}{seed}", config(seed=seed, dropout=number / 10), rows(2.0))
             (bad / "metrics.jsonl").write_text(f'{{"update": 1, {values}}}\n{{"update": 2, {values}}}\n')
-    notes = everything(make_report(read([str(tmp_path)])), pictures=True)
-    told = "No number, and not in the means: val/loss/total, val/accuracy of bad01, bad02, bad11, bad12, bad21, bad22."
-    assert told in notes
+    notes = everything(make_report(read_runs([str(tmp_path)])), pictures=True)
+    note = "Not finite, and not in the means: val/loss/total, val/accuracy of bad01, bad02, bad11, bad12, bad21, bad22."
+    assert note in notes
 
 
 @pytest.mark.parametrize(
@@ -132,11 +133,11 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         {"name": None},
     ],
 )
-def test_a_trial_of_a_record_that_is_none(broken: dict[str, object], tmp_path: Path) -> None:
+def test_invalid_trials_of_a_record(broken: dict[str, object], tmp_path: Path) -> None:
     write_run(tmp_path / "elsewhere", config(), rows(1.0))
     write_run(tmp_path / "in" / "s" / "t1", config(), rows(2.0))
     trials = [trial("t1", {"p": 1}), {**trial("t2", {"p": 2}), **broken}]
-    report = make_report(read([str(write_sweep(tmp_path / "in" / "s", "s", trials))]))
+    report = make_report(read_runs([str(write_sweep(tmp_path / "in" / "s", "s", trials))]))
     assert [run.value("val/loss/total") for line in report.lines for run in line.group.runs] == [2.0]
     assert any("sweep.json is damaged in its trial 2" in note for note in report.notes)
 
@@ -145,7 +146,7 @@ def test_numbers_as_keys_of_options_are_names(tmp_path: Path) -> None:
     options = {**config(), 1: {2: 3}, None: 4}
     write_run(tmp_path / "a", options, rows(2.0))
     write_run(tmp_path / "b", {**options, None: 5}, rows(2.0))
-    assert make_report(read([str(tmp_path)])).grouping.keys == ["None"]
+    assert make_report(read_runs([str(tmp_path)])).grouping.keys == ["None"]
 
 
 NAMES = [
@@ -172,7 +173,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_can_do_nothing_to_a_table(name: str, tmp_path: Path) -> None:
+def test_names_are_escaped_in_tables(name: str, tmp_path: Path) -> None:
     trials = []
     for number, value in enumerate(("plain", name)):
         options = config()
@@ -180,12 +181,12 @@ def test_a_name_can_do_nothing_to_a_table(name: str, tmp_path: Path) -> None:
         write_run(tmp_path / f"t{number}", options, rows(2.0))
         trials.append(trial(f"t{number}", {name[:200]: value, "other": number}))
     trials.append({**trial("t2", {name[:200]: name, "other": 2}, "failed"), "failure": name})
-    report = make_report(read([str(write_sweep(tmp_path, name[:200], trials))]))
+    report = make_report(read_runs([str(write_sweep(tmp_path, name[:200], trials))]))
     everything(report, pictures=name.startswith(("$", "two")))  # these would break a picture
-    cells = cells_of(report)
+    cells = render_cells(report)
     printed = io.StringIO()
-    print_terminal(cells, Console(file=printed, width=1000, force_terminal=False))
-    texts = [printed.getvalue(), markdown(cells), latex(cells), csv_text(report)]
+    print_table(cells, Console(file=printed, width=1000, force_terminal=False))
+    texts = [printed.getvalue(), render_markdown(cells), render_latex(cells), render_csv(report)]
     for text in texts:
         assert all(sign.isprintable() or sign == "\n" for sign in text)
         assert len(text) < 10_000
@@ -210,7 +211,7 @@ def test_a_name_can_do_nothing_to_a_table(name: str, tmp_path: Path) -> None:
 def test_negative_numbers_stay_numbers_in_csv(tmp_path: Path) -> None:
     for number, value in enumerate((-0.5, 1.5)):
         write_run(tmp_path / f"r{number}", config(shift=value), rows(2.0))
-    lines = list(csv.DictReader(io.StringIO(csv_text(make_report(read([str(tmp_path)]))))))
+    lines = list(csv.DictReader(io.StringIO(render_csv(make_report(read_runs([str(tmp_path)]))))))
     assert sorted(line["model.shift"] for line in lines) == ["-0.5", "1.5"]
 
 
@@ -221,6 +222,6 @@ def test_evaluations_of_other_corpora_or_checkpoints_are_not_compared(tmp_path: 
         write_evaluation(folder, 0.5 + number / 100, 0.1, 0.4)
         path = folder / "evaluation" / "last" / "evaluation.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "corpus": {"name": corpus}}))
-    report = make_report(read([str(tmp_path)]))
+    report = make_report(read_runs([str(tmp_path)]))
     assert report.lines[1].differences == [None, None, None]
-    assert "The evaluations cannot be compared: they differ in their corpus." in report.notes
+    assert "The evaluations are not comparable: they differ in their corpus." in report.notes

@@ -1,4 +1,4 @@
-"""What the table says."""
+"""The table of a report, in all formats."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.console import Console
 
 from tests.reports.made_up import config, rows, trial, write_quantizer_sweep, write_run, write_sweep
 from w2vlab.comparable import unlike_objectives
-from w2vlab.reports import Report, make_report, read
-from w2vlab.reports.published import published
-from w2vlab.reports.rendering import cells_of, csv_text, latex, latex_text, markdown, print_terminal
-from w2vlab.reports.report import as_plain
+from w2vlab.reports import Report, make_report, read_runs
+from w2vlab.reports.published import load_published
+from w2vlab.reports.rendering import escape_latex, print_table, render_cells, render_csv, render_latex, render_markdown
+from w2vlab.reports.report import report_as_plain_data
 
 PUBLISHED = """
 quantizers:
@@ -40,7 +40,7 @@ def two_by_two(folder: Path, second: Any = None, **values: Any) -> Path:
 
 
 def report_of(folder: Path, **options: Any) -> Report:
-    return make_report(read([str(folder)]), **options)
+    return make_report(read_runs([str(folder)]), **options)
 
 
 def test_means_and_differences(tmp_path: Path) -> None:
@@ -48,32 +48,32 @@ def test_means_and_differences(tmp_path: Path) -> None:
     assert [outcome.metric for outcome in report.outcomes] == [
         *("val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"),
     ]
-    cells = cells_of(report)
+    cells = render_cells(report)
     assert cells.columns[:5] == ["dropout", "seeds", "val/loss/total", "difference", "val/accuracy %"]
     assert cells.rows[0][:4] == ["–", "2", "2.000 ± 1.414", "baseline"]  # noqa: RUF001
     half = 4.302653 * math.sqrt(2)
     assert cells.rows[1][:4] == ["0.1", "2", "6.000 ± 1.414", f"+4.000 [{4 - half:+.3f}, {4 + half:+.3f}]"]
     assert cells.rows[1][-4:] == ["0:01:40", "1.11", "200", "1.50"]
-    assert not any("no outcome" in note for note in report.notes)
+    assert not any("not comparable" in note for note in report.notes)
 
 
 def test_another_baseline(tmp_path: Path) -> None:
     report = report_of(two_by_two(tmp_path), baseline="0.1")
-    assert cells_of(report).rows[0][3].startswith("-4.000 [")
-    assert cells_of(report).rows[1][3] == "baseline"
-    with pytest.raises(ValueError, match=r"`baseline` must be one of the groups, but '0.2' is none. Groups: .; 0.1."):
+    assert render_cells(report).rows[0][3].startswith("-4.000 [")
+    assert render_cells(report).rows[1][3] == "baseline"
+    with pytest.raises(ValueError, match=r"`baseline` must .*, but '0.2' matches none. Groups: .; 0.1."):
         report_of(tmp_path, baseline="0.2")
 
 
-def test_a_baseline_that_fits_several(tmp_path: Path) -> None:
+def test_an_ambiguous_baseline(tmp_path: Path) -> None:
     sweep = write_quantizer_sweep(tmp_path, seeds=1)
-    with pytest.raises(ValueError, match="'40' fits several"):
+    with pytest.raises(ValueError, match="'40' matches several"):
         report_of(sweep, by=["model.quantizer", "model.quantizer.codebook_size"], baseline="40")
     assert report_of(sweep, by=["model.quantizer", "model.quantizer.codebook_size"], baseline="80").baseline == 3
 
 
 @pytest.mark.parametrize(
-    ("second", "told"),
+    ("second", "difference"),
     [
         ({"loss": {"class_path": "w2vlab.losses.CodePredictionLoss"}}, "the loss, their negatives"),
         (
@@ -87,10 +87,10 @@ def test_a_baseline_that_fits_several(tmp_path: Path) -> None:
         ({"penalties": {"diversity": {"class_path": "DiversityPenalty", "init_args": {"weight": 0}}}}, "the penalties"),
     ],
 )
-def test_losses_that_mean_different_things_are_no_outcome(second: Any, told: str, tmp_path: Path) -> None:
+def test_losses_of_different_objectives_are_not_comparable(second: Any, difference: str, tmp_path: Path) -> None:
     report = report_of(two_by_two(tmp_path, second))
     assert report.notes[0] == (
-        f"val/loss/total and val/accuracy are no outcomes that these groups can be compared by: they differ in {told}."
+        f"val/loss/total and val/accuracy are not comparable between these groups: they differ in {difference}."
     )
     loss, accuracy, perplexity = report.lines[1].differences
     assert loss is accuracy is None
@@ -106,30 +106,30 @@ def test_runs_from_before_there_were_samplers_have_the_same_negatives() -> None:
 def test_one_seed_a_side_has_a_dash_for_an_interval(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), rows(1.0), started="2026-01-01")
     write_run(tmp_path / "b", config(dropout=0.1), rows(1.5), started="2026-01-02")
-    cells = cells_of(report_of(tmp_path))
+    cells = render_cells(report_of(tmp_path))
     assert cells.rows[1][2:4] == ["1.500", "+0.500 [–]"]  # noqa: RUF001
-    assert any("where one seed on a side allows none" in note for note in cells.notes)
+    assert any("if a group has one seed only" in note for note in cells.notes)
 
 
-def test_what_is_no_number_is_told_and_counts_in_no_mean(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_listed_and_not_averaged(tmp_path: Path) -> None:
     two_by_two(tmp_path)
     write_run(tmp_path / "r3", config(seed=2, dropout=0.1), rows(math.inf), started="2026-01-04")
     report = report_of(tmp_path)
     assert [mean.number for mean in (report.lines[0].means[0], report.lines[1].means[0])] == [2, 1]
-    assert "No number, and not in the means: val/loss/total of r3." in report.notes
-    json.dumps(as_plain(report), allow_nan=False)
+    assert "Not finite, and not in the means: val/loss/total of r3." in report.notes
+    json.dumps(report_as_plain_data(report), allow_nan=False)
 
 
-def test_evaluations_are_the_outcomes_and_who_lacks_one_is_named(tmp_path: Path) -> None:
+def test_evaluations_are_the_outcomes_and_missing_ones_are_listed(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(), rows(1.0), (0.61, 0.1, 0.4))
     report = report_of(tmp_path)
-    assert cells_of(report).columns[2:5] == ["phone probe %", "ABX within %", "PNMI %"]
-    assert cells_of(report).rows[0][2:5] == ["61.0", "10.0", "40.0"]
+    assert render_cells(report).columns[2:5] == ["phone probe %", "ABX within %", "PNMI %"]
+    assert render_cells(report).rows[0][2:5] == ["61.0", "10.0", "40.0"]
     write_run(tmp_path / "b", config(seed=2), rows(1.0))
     report = report_of(tmp_path)
-    assert "val/loss/total" in cells_of(report).columns
-    told = "Not measured (`w2vlab evaluate` does it): evaluation/probe, evaluation/abx_within, evaluation/pnmi of b."
-    assert told in report.notes
+    assert "val/loss/total" in render_cells(report).columns
+    note = "Not measured (run `w2vlab evaluate`): evaluation/probe, evaluation/abx_within, evaluation/pnmi of b."
+    assert note in report.notes
 
 
 def test_any_logged_metric(tmp_path: Path) -> None:
@@ -138,26 +138,26 @@ def test_any_logged_metric(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`metric` must be .* is val/accurate. Did you mean val/accuracy\?"):
         report_of(tmp_path, metrics=["val/accurate"])
     with pytest.raises(
-        ValueError, match=r"is xyz. There are: train/loss/total, train/throughput/peak_memory_gib, val/"
+        ValueError, match=r"is xyz. Logged metrics: train/loss/total, train/throughput/peak_memory_gib, val/"
     ):
         report_of(tmp_path, metrics=["xyz"])
 
 
 def test_recognition_has_error_rates(tmp_path: Path) -> None:
     write_run(tmp_path, config(), [{"update": 1, "val/loss/total": 2.0, "val/wer": 0.5, "val/cer": 0.25}])
-    assert cells_of(report_of(tmp_path)).columns[2:5] == ["val/loss/total", "WER %", "CER %"]
+    assert render_cells(report_of(tmp_path)).columns[2:5] == ["val/loss/total", "WER %", "CER %"]
 
 
-def test_unequal_runs_are_told(tmp_path: Path) -> None:
+def test_unequal_runs_have_notes(tmp_path: Path) -> None:
     two_by_two(tmp_path)
     write_run(tmp_path / "r9", config(seed=2), rows(1.0, updates=80))
     notes = report_of(tmp_path).notes
     assert "The runs had different numbers of updates: 80, 200." in notes
-    assert any("several runs with seed 2; they are no independent draws" in note for note in notes)
+    assert any("several runs with seed 2; they are not independent samples" in note for note in notes)
 
 
-def test_a_row_averages_nothing_but_seeds(tmp_path: Path) -> None:
-    """A sweep whose file was edited between its trials: the parameters are the same, and what was run is not."""
+def test_a_row_averages_over_seeds_only(tmp_path: Path) -> None:
+    """A sweep whose file was edited between its trials: equal parameters, but different options."""
     trials = []
     for number, (updates, rate, loss) in enumerate(((80, 0.01, 1.0), (80, 0.01, 2.0), (40, 0.1, 7.0))):
         options = config(seed=number + 1)
@@ -171,12 +171,12 @@ def test_a_row_averages_nothing_but_seeds(tmp_path: Path) -> None:
     assert named == {first: ["t0", "t1"], second: ["t2"]}
     assert [line.means[0].mean for line in report.lines] == [1.5, 7.0]
     for name, apart in ((first, "max_steps 80, lr 0.01"), (second, "max_steps 40, lr 0.1")):
-        told = f"{name}: in no mean with the others of these parameters, because it differs from them: {apart}."
-        assert told in report.notes
-    json.dumps(as_plain(report))
+        note = f"{name}: not averaged with the others of these parameters, because it differs in: {apart}."
+        assert note in report.notes
+    json.dumps(report_as_plain_data(report))
 
 
-def test_chosen_keys_average_nothing_else_either(tmp_path: Path) -> None:
+def test_chosen_keys_average_over_seeds_only_too(tmp_path: Path) -> None:
     two_by_two(tmp_path)
     report = report_of(tmp_path, by=["model.quantizer"])
     assert [len(line.group.runs) for line in report.lines] == [2, 2]
@@ -186,22 +186,22 @@ def test_chosen_keys_average_nothing_else_either(tmp_path: Path) -> None:
     ]
 
 
-def test_an_option_that_an_earlier_version_did_not_have_splits_no_row(tmp_path: Path) -> None:
+def test_an_option_that_an_earlier_version_did_not_have_does_not_split_a_row(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(seed=1), rows(1.0))
     write_run(tmp_path / "b", config(seed=2, new_option=None), rows(2.0))
     assert [len(line.group.runs) for line in report_of(tmp_path, by=["model.loss"]).lines] == [2]
 
 
-def test_no_penalties_are_not_the_default_ones(tmp_path: Path) -> None:
+def test_no_penalties_differ_from_the_default_ones(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(penalties=None), rows(1.0))
     write_run(tmp_path / "b", config(penalties={}), rows(2.0))
     report = report_of(tmp_path)
     assert report.grouping.keys == ["model.penalties"]
-    assert report.unlike == "the penalties"
+    assert report.objective_differences == "the penalties"
 
 
 @pytest.mark.parametrize("metric", ["val/loss/contrastive", "train/loss/total", "train/accuracy"])
-def test_every_loss_and_accuracy_is_one_of_its_objective(metric: str, tmp_path: Path) -> None:
+def test_losses_and_accuracies_depend_on_the_objective(metric: str, tmp_path: Path) -> None:
     for number, quantizer in enumerate(("GumbelQuantizer", "EMAQuantizer")):
         logged = [{"update": 1, metric: 2.0}, {"update": 2, "val/loss/total": 1.0, "val/wer": 0.5, metric: 2.0}]
         write_run(tmp_path / f"r{number}", config(quantizer), logged)
@@ -209,20 +209,20 @@ def test_every_loss_and_accuracy_is_one_of_its_objective(metric: str, tmp_path: 
     loss, errors = report.lines[1].differences
     assert loss is None
     assert errors is not None
-    assert report.notes[0].startswith(f"{metric} is no outcome that these groups can be compared by")
+    assert report.notes[0].startswith(f"{metric} is not comparable between these groups")
 
 
-def test_published_rows_stand_beside_the_measured_ones(tmp_path: Path) -> None:
+def test_published_rows_are_next_to_the_measured_ones(tmp_path: Path) -> None:
     file = tmp_path / "published.yaml"
     file.write_text(PUBLISHED)
     sweep = write_quantizer_sweep(tmp_path / "s", name="quantizers_small")
-    cells = cells_of(report_of(sweep, published_file=file))
+    cells = render_cells(report_of(sweep, published_file=file))
     assert cells.columns[-1] == "published"
     assert [row[-1] for row in cells.rows] == ["8.33", "–", "–", "9.5 ± 0.25"]  # noqa: RUF001
     assert "Published: word error rate in percent (Somebody 2020, Table 5)." in cells.notes
     other = write_quantizer_sweep(tmp_path / "t", name="another")
-    assert cells_of(report_of(other, published_file=file)).columns[-1] == "peak GiB"
-    assert cells_of(report_of(sweep, published_file=tmp_path / "none")).columns[-1] == "peak GiB"
+    assert render_cells(report_of(other, published_file=file)).columns[-1] == "peak GiB"
+    assert render_cells(report_of(sweep, published_file=tmp_path / "none")).columns[-1] == "peak GiB"
 
 
 def test_published_parameters_are_compared_as_plain_data(tmp_path: Path) -> None:
@@ -230,25 +230,25 @@ def test_published_parameters_are_compared_as_plain_data(tmp_path: Path) -> None
     file.write_text(
         "s:\n  {source: a, outcome: b, rows: [{parameters: {config: [x.yaml], k: 2}, mean: 1.5, deviation: null}]}"
     )
-    paper = published("s_small", file)
+    paper = load_published("s_small", file)
     assert paper is not None
     assert paper.text({"config": ["x.yaml"], "k": 2, "seed_everything": 3}) == "1.5"
     assert paper.text({"config": "x.yaml", "k": 2}) == paper.text({"config": ["x.yaml"]}) == ""
     file.write_text("s: {rows: []}")
-    with pytest.raises(ValueError, match="must hold source, outcome and rows of each sweep"):
-        published("s", file)
+    with pytest.raises(ValueError, match="must have source, outcome and rows of each sweep"):
+        load_published("s", file)
 
 
-def test_nothing_but_failures(tmp_path: Path) -> None:
+def test_only_failed_trials(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, "s", [trial("a", {"p": 1}, "failed", "x"), trial("b", {"p": 2}, "waiting")])
-    cells = cells_of(report_of(sweep))
+    cells = render_cells(report_of(sweep))
     assert [row[:2] for row in cells.rows] == [["1", "0"], ["2", "0"]]
     assert cells.notes[-2:] == ["a: no result (failed: x).", "b: no result (waiting)."]
 
 
 def test_terminal(tmp_path: Path) -> None:
     file = io.StringIO()
-    print_terminal(cells_of(report_of(two_by_two(tmp_path))), Console(file=file, width=300))
+    print_table(render_cells(report_of(two_by_two(tmp_path))), Console(file=file, width=300))
     lines = file.getvalue().splitlines()
     assert lines[0].split()[:2] == ["dropout", "seeds"]
     assert "6.000 ± 1.414" in lines[2]
@@ -256,14 +256,14 @@ def test_terminal(tmp_path: Path) -> None:
 
 
 def test_markdown(tmp_path: Path) -> None:
-    lines = markdown(cells_of(report_of(two_by_two(tmp_path)))).splitlines()
+    lines = render_markdown(render_cells(report_of(two_by_two(tmp_path)))).splitlines()
     assert lines[0].startswith("| dropout | seeds | val/loss/total | difference |")
     assert lines[1].startswith("| --- | ---: | ---: |")
     assert {line.count("|") for line in lines[:4]} == {13}
 
 
 def test_latex(tmp_path: Path) -> None:
-    text = latex(cells_of(report_of(two_by_two(tmp_path))))
+    text = render_latex(render_cells(report_of(two_by_two(tmp_path))))
     lines = text.splitlines()
     assert lines[1:4] == [r"\begin{tabular}{lrrrrrrrrrrr}", r"\toprule", lines[3]]
     assert r"val/accuracy \%" in lines[3]
@@ -280,12 +280,12 @@ def test_latex(tmp_path: Path) -> None:
         ("run-1 1e-05 2026-01-02", "run-1 1e-05 2026-01-02"),
     ],
 )
-def test_what_latex_would_read_as_a_command(text: str, set_: str) -> None:
-    assert latex_text(text) == set_
+def test_latex_commands_are_escaped(text: str, set_: str) -> None:
+    assert escape_latex(text) == set_
 
 
-def test_csv_has_whole_numbers(tmp_path: Path) -> None:
-    first, second = csv.DictReader(io.StringIO(csv_text(report_of(two_by_two(tmp_path)))))
+def test_csv_has_unrounded_numbers(tmp_path: Path) -> None:
+    first, second = csv.DictReader(io.StringIO(render_csv(report_of(two_by_two(tmp_path)))))
     assert (first["model.dropout"], second["model.dropout"]) == ("–", "0.1")  # noqa: RUF001
     assert float(second["val/loss/total:mean"]) == 6
     assert float(second["val/loss/total:deviation"]) == pytest.approx(math.sqrt(2), rel=1e-15)
@@ -294,8 +294,8 @@ def test_csv_has_whole_numbers(tmp_path: Path) -> None:
     assert float(second["audio_seconds"]) == 4000
 
 
-def test_plain_data_names_every_run(tmp_path: Path) -> None:
-    plain = json.loads(json.dumps(as_plain(report_of(two_by_two(tmp_path))), allow_nan=False))
+def test_plain_data_has_every_run(tmp_path: Path) -> None:
+    plain = json.loads(json.dumps(report_as_plain_data(report_of(two_by_two(tmp_path))), allow_nan=False))
     assert plain["baseline"] == plain["groups"][0]["name"]
     assert [run["val/loss/total"] for group in plain["groups"] for run in group["runs"]] == [1, 3, 5, 7]
     assert plain["groups"][1]["outcomes"]["val/loss/total"]["number"] == 2

@@ -1,4 +1,4 @@
-"""Runs in the files of Weights & Biases, and on a server that answers as theirs does."""
+"""Runs in the files of Weights & Biases, and on a fake server."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from wandb.proto import wandb_internal_pb2
 
 from tests.reports.made_up import config, rows, write_run
 from tests.wandb_files import records
-from w2vlab.reports import make_report, read
+from w2vlab.reports import make_report, read_runs
 
 BLOCK = 32 * 1024
 
 
 def framed(contents: list[bytes]) -> bytes:
-    """Writes records as pieces that end with their block."""
+    """Writes records as fragments within blocks."""
     data = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
     for content in contents:
         first = True
@@ -72,7 +72,7 @@ def write_offline(root: Path, name: str, options: Any, loss: float, code: int | 
     return path
 
 
-def test_the_frame_of_the_tests_is_that_of_the_files(tmp_path: Path) -> None:
+def test_the_test_files_have_the_real_format(tmp_path: Path) -> None:
     path = write_offline(tmp_path, "a", {}, 2.0, padding=3 * BLOCK)
     kinds = [found.WhichOneof("record_type") for found in records(path)]
     assert kinds == ["run", "config", *["history"] * 5, "exit"]
@@ -81,7 +81,7 @@ def test_the_frame_of_the_tests_is_that_of_the_files(tmp_path: Path) -> None:
 def test_offline_runs_are_read(tmp_path: Path) -> None:
     for seed, loss in ((1, 2.0), (2, 4.0)):
         write_offline(tmp_path / "wandb", f"r{seed}", config(seed=seed), loss, padding=BLOCK + 100 * seed)
-    found = read([str(tmp_path)])
+    found = read_runs([str(tmp_path)])
     assert found.problems == []
     first, _ = found.runs
     assert (first.seed, first.finished, first.cost.seconds, first.cost.updates) == (1, True, 26.0, 3)
@@ -92,7 +92,7 @@ def test_offline_runs_are_read(tmp_path: Path) -> None:
 
 
 def test_a_validation_before_training_is_at_update_0(tmp_path: Path) -> None:
-    """It is logged at the same step as one after the first update, of which a run has both or the latter alone."""
+    """It is logged at the same step as a validation after the first update."""
     for name, first in (("with", True), ("without", False)):
         rows = [{"trainer/global_step": 0, "val/loss/total": loss} for loss in (5.0, 4.0)[not first :]]
         folder = tmp_path / f"offline-run-20260101_000000-{name}"
@@ -100,49 +100,49 @@ def test_a_validation_before_training_is_at_update_0(tmp_path: Path) -> None:
         contents = [record("run", run_id=name), record("config", {**config(), "validate_first": first})]
         contents += [record("history", row) for row in rows]
         (folder / f"run-{name}.wandb").write_bytes(framed(contents))
-    runs = {run.source.rpartition("-")[2]: run.series("val/loss/total") for run in read([str(tmp_path)]).runs}
+    runs = {run.source.rpartition("-")[2]: run.series("val/loss/total") for run in read_runs([str(tmp_path)]).runs}
     assert runs == {"with": {0: 5.0, 1: 4.0}, "without": {1: 4.0}}
 
 
-def test_files_of_a_run_whose_folder_was_read_do_not_count_again(tmp_path: Path) -> None:
+def test_files_of_a_run_whose_folder_was_read_are_skipped(tmp_path: Path) -> None:
     write_run(tmp_path / "w2vlab" / "r1", config(), rows(2.0))
     write_offline(tmp_path / "wandb", "r1", config(), 2.0)
-    assert [run.source for run in read([str(tmp_path)]).runs] == [str(tmp_path / "w2vlab" / "r1")]
+    assert [run.source for run in read_runs([str(tmp_path)]).runs] == [str(tmp_path / "w2vlab" / "r1")]
 
 
 def test_the_latest_run_is_a_link_and_counts_once(tmp_path: Path) -> None:
     path = write_offline(tmp_path / "wandb", "r1", config(), 2.0)
     (tmp_path / "wandb" / "latest-run").symlink_to(path.parent)
-    assert len(read([str(tmp_path)]).runs) == 1
-    assert len(read([str(path.parent)]).runs) == 1
+    assert len(read_runs([str(tmp_path)]).runs) == 1
+    assert len(read_runs([str(path.parent)]).runs) == 1
 
 
-@pytest.mark.parametrize(("code", "told"), [(None, "running, or killed"), (3, "failed with status 3")])
-def test_a_run_without_a_good_end(code: int | None, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("code", "ended"), [(None, "running, or killed"), (3, "failed with status 3")])
+def test_unfinished_runs(code: int | None, ended: str, tmp_path: Path) -> None:
     write_offline(tmp_path, "r1", config(), 2.0, code)
-    (run,) = read([str(tmp_path)]).runs
-    assert (run.finished, run.ended) == (False, told)
+    (run,) = read_runs([str(tmp_path)]).runs
+    assert (run.finished, run.ended) == (False, ended)
 
 
-def test_a_file_that_is_cut_off_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_truncated_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
     path = write_offline(tmp_path, "r1", config(), 2.0, padding=1000)
     data = path.read_bytes()
     path.write_bytes(data[:-300])
-    found = read([str(tmp_path)])
+    found = read_runs([str(tmp_path)])
     assert found.runs[0].value("val/loss/total") == 2.0
-    assert found.problems == [f"{path} is damaged behind its first 4 rows, which are used."]
+    assert found.problems == [f"{path} is damaged after its first 4 rows, which are used."]
     data = bytearray(data)
     data[40] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(ValueError, match=r"There are no runs .*run-r1.wandb is damaged: skipped"):
-        read([str(tmp_path)])
+        read_runs([str(tmp_path)])
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"run-r1.wandb is damaged: skipped"):
-        read([str(tmp_path)])
+        read_runs([str(tmp_path)])
 
 
 class Api:
-    """Answers as `wandb.Api` does."""
+    """A fake of `wandb.Api`."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -174,7 +174,7 @@ class Api:
 
 def test_runs_of_a_server() -> None:
     api = Api()
-    found = read(["wandb:me/project"], api)
+    found = read_runs(["wandb:me/project"], api)
     assert [(run.name, run.source, run.seed) for run in found.runs] == [
         ("one-name", "wandb:me/project/one", 1),
         ("two-name", "wandb:me/project/two", 2),
@@ -182,8 +182,8 @@ def test_runs_of_a_server() -> None:
     assert not [name for name in found.runs[0].options if "_wandb" in name]
     assert found.runs[0].value("val/loss/total") == 2.0
     assert "Unfinished, and not in the table: two-name (crashed)." in make_report(found).notes
-    assert [run.name for run in read(["wandb:me/project/some"], api).runs] == ["one-name"]
-    assert [run.name for run in read(["wandb:me/project/two"], api).runs] == ["two-name"]
+    assert [run.name for run in read_runs(["wandb:me/project/some"], api).runs] == ["one-name"]
+    assert [run.name for run in read_runs(["wandb:me/project/two"], api).runs] == ["two-name"]
     assert api.asked == [
         ("me/project", None),
         ("me/project", {"group": "some"}),
@@ -193,13 +193,13 @@ def test_runs_of_a_server() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
-        ("wandb:me", r"`RUN` must be wandb:ENTITY/PROJECT, with /GROUP or /RUN behind it if wanted, but is wandb:me\."),
+        ("wandb:me", r"`RUN` must be wandb:ENTITY/PROJECT, optionally with /GROUP or /RUN, but is wandb:me\."),
         ("wandb:me//x", "must be wandb:ENTITY/PROJECT"),
         ("wandb:me/project/none", "wandb:me/project/none cannot be read: RuntimeError: Could not find run"),
     ],
 )
-def test_addresses_of_nothing(address: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        read([address], Api())
+def test_invalid_addresses(address: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_runs([address], Api())

@@ -1,4 +1,4 @@
-"""Stands for a run: logs rows, and fails, waits or stops as its parameter says. It starts at once."""
+"""A fake run that starts quickly: it logs rows, and fails, waits or stops, depending on its parameter."""
 
 from __future__ import annotations
 

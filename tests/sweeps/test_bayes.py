@@ -1,4 +1,4 @@
-"""Trials chosen by what earlier ones have given."""
+"""Bayesian search."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def searched(search: BayesSearch, number: int, sign: float = 1.0) -> list[Trial]
 
 
 @pytest.mark.parametrize(("goal", "sign"), [("minimize", 1.0), ("maximize", -1.0)])
-def test_it_learns_from_what_was(tmp_path, goal, sign):
+def test_it_learns_from_earlier_trials(tmp_path, goal, sign):
     trials = searched(BayesSearch(sweep_of(tmp_path, goal=goal)), 40, sign)
     first, last = ([value_of(trial) for trial in some] for some in (trials[:10], trials[-10:]))
     assert sum(last) < 0.6 * sum(first)
@@ -47,14 +47,14 @@ def test_it_learns_from_what_was(tmp_path, goal, sign):
     assert all(trial.parameters["nested"]["size"] in range(1, 9) for trial in trials)
 
 
-def test_going_on_is_like_never_having_stopped(tmp_path):
+def test_a_resumed_search_chooses_the_same_trials(tmp_path):
     sweep = sweep_of(tmp_path)
     trials = searched(BayesSearch(sweep), 12)
     again = [Trial.from_dict(trial.as_dict()) for trial in trials]
     assert BayesSearch(sweep).next(trials).parameters == BayesSearch(sweep).next(again).parameters
 
 
-def test_what_is_not_of_the_search_and_what_failed_is_no_hindrance(tmp_path):
+def test_failed_trials_and_trials_outside_of_the_space_are_allowed(tmp_path):
     search = BayesSearch(sweep_of(tmp_path))
     inside = {"rate": 0.5, "part": [1, 2], "nested": {"size": 1}, "seed": 1}
     strange = [
@@ -67,6 +67,6 @@ def test_what_is_not_of_the_search_and_what_failed_is_no_hindrance(tmp_path):
     assert search.next(strange).parameters["seed"] == 1
 
 
-def test_a_distribution_that_it_does_not_know(tmp_path):
+def test_an_unsupported_distribution(tmp_path):
     with pytest.raises(ValueError, match=r"`rate` must have `values` or be int_uniform.*but is normal"):
         BayesSearch(sweep_of(tmp_path, "  rate: {distribution: normal}\n"))

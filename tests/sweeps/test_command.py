@@ -1,4 +1,4 @@
-"""The command of a trial: an agent's, and what is added to it."""
+"""The command of a trial: that of a W&B agent, and the options that are added."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sweep_of(tmp_path: Path, command: str):
     return read_sweep(path)
 
 
-def test_arguments_are_those_of_an_agent(tmp_path):
+def test_arguments_are_those_of_a_wandb_agent(tmp_path):
     sweep = sweep_of(tmp_path, 'command: ["${program}", fit, --config=a.yaml, "${args}"]\n')
     (trial,) = planned_trials(sweep, None)
     words = ["w2vlab", "fit", "--config=a.yaml", "--model.size=[1, 2]", "--flag=False"]
@@ -35,7 +35,7 @@ def test_arguments_are_those_of_an_agent(tmp_path):
     assert trial_command(sweep, trial, folder)[1:] == [*first, "--ckpt_path=last"]
 
 
-def test_without_a_command_it_is_the_agents_own(tmp_path):
+def test_the_default_command_is_that_of_a_wandb_agent(tmp_path):
     sweep = sweep_of(tmp_path, "")
     (trial,) = planned_trials(sweep, None)
     words = ["/usr/bin/env", "python", "w2vlab", "--model.size=[1, 2]", "--flag=False"]
@@ -44,14 +44,14 @@ def test_without_a_command_it_is_the_agents_own(tmp_path):
     assert trial_command(sweep, trial, tmp_path) == words
 
 
-def test_variables_of_the_environment_are_put_in(tmp_path, monkeypatch):
+def test_environment_variables_are_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("WHERE", "there")
     sweep = sweep_of(tmp_path, 'command: ["${program}", "${envvar:WHERE}", "${args_no_boolean_flags}"]\n')
     (trial,) = planned_trials(sweep, None)
     assert file_command(sweep, trial) == ["w2vlab", "there", "--model.size=[1, 2]"]
 
 
-def test_null_is_null_to_fit_and_what_an_agent_makes_of_it_to_others(tmp_path):
+def test_null_is_null_for_fit_and_as_with_a_wandb_agent_for_others(tmp_path):
     path = tmp_path / "sweep.yaml"
     text = "method: grid\nprogram: {}\ncommand: ['${{program}}', fit, '${{args}}']\nparameters:\n"
     values = "  a: {value: null}\n  b: {value: [null, true]}\n  c: {value: {x: null}}\n  d: {value: [true, 1]}\n"
@@ -66,7 +66,7 @@ def test_null_is_null_to_fit_and_what_an_agent_makes_of_it_to_others(tmp_path):
     assert commands["other"] == ["--a=None", "--b=[None, True]", "--c={'x': None}", "--d=[True, 1]"]
 
 
-def test_a_trial_that_begins_anew_is_another_run(tmp_path):
+def test_a_repeated_trial_is_another_wandb_run(tmp_path):
     sweep = sweep_of(tmp_path, "")
     (trial,) = planned_trials(sweep, None)
     first = trial_environment(sweep, trial, tmp_path, "offline")["WANDB_RUN_ID"]
@@ -81,7 +81,7 @@ def test_an_unknown_macro_is_refused(tmp_path):
         file_command(sweep, trial)
 
 
-def test_every_attempt_is_one_run_of_one_group(tmp_path):
+def test_all_attempts_are_one_wandb_run(tmp_path):
     sweep = sweep_of(tmp_path, "")
     (trial,) = planned_trials(sweep, None)
     first, second = (trial_environment(sweep, trial, tmp_path / "a", "offline") for _ in range(2))

@@ -1,4 +1,4 @@
-"""Early stopping decides as Weights & Biases' own engine does."""
+"""Early stopping decides as the engine of Weights & Biases does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from w2vlab.sweeps import Hyperband
 
-# `sweeps.stop_runs` of the package `sweeps` 0.3.0 said which of the running trials are to be stopped, for histories
+# The trials that `sweeps.stop_runs` of the package `sweeps` 0.3.0 stops, for histories
 # drawn from a normal distribution: 42 cases over both ways to give bands, several eta, both goals, strict or not.
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "wandb_hyperband.json").read_text(encoding="utf-8"))
 
@@ -20,7 +20,7 @@ def test_all_decisions_are_those_of_the_engine():
     assert sum(len(case["stopped"]) for case in CASES) > 30
 
 
-def test_what_is_no_number_does_not_count():
+def test_values_that_are_not_finite_are_ignored():
     rule = Hyperband.read({"type": "hyperband", "min_iter": 2, "eta": 2})
     histories = {"a": [1.0, math.nan], "b": [2.0, 2.0], "c": [1.0, 1.0]}
     assert rule.stops(histories, ["a", "b"]) == []

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: one of this machine alone."""
+"""Trials on a Ray cluster of this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_trials_are_retried_and_end_as_on_one_machine(machine, tmp_path):
     assert runner.trials[1].failure == "exit status 1: this cannot work"
 
 
-def test_a_trial_is_stopped_where_it_runs(machine, tmp_path):
+def test_a_trial_is_stopped_on_its_node(machine, tmp_path):
     sweep, folder = sweep_of(tmp_path, "  kind: {values: [waits]}\n"), tmp_path / "sweep"
     folder.mkdir()
     runner = Runner(sweep, folder, planned_trials(sweep, None), machine, RunnerOptions())
@@ -47,7 +47,7 @@ def test_a_trial_is_stopped_where_it_runs(machine, tmp_path):
     assert "stopped" in log_of(runner, runner.trials[0])
 
 
-def test_a_trial_is_killed_where_it_runs(machine, tmp_path):
+def test_a_trial_is_killed_on_its_node(machine, tmp_path):
     attempt = machine.start([sys.executable, "-c", "import time; time.sleep(600)"], {}, tmp_path)
     time.sleep(1)
     assert attempt.status() is None
@@ -57,6 +57,6 @@ def test_a_trial_is_killed_where_it_runs(machine, tmp_path):
     assert attempt.status() == -9
 
 
-def test_more_than_the_cluster_has_room_for_is_refused(machine):
+def test_more_trials_than_resources_are_refused(machine):
     with pytest.raises(ValueError, match=r"`parallel` must be at most the 0 trials of 1 processor and 3 GPUs"):
         RayMachine("local", parallel=1, gpus=3)

@@ -1,4 +1,4 @@
-"""Running trials: side by side, again after a failure, on from where they were, and no further than is worth it."""
+"""Running trials: in parallel, with retries, resumes and early stopping."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from w2vlab.sweeps import LocalMachine, Runner, RunnerOptions, only_one, planned_trials, read_sweep, read_trials
-from w2vlab.sweeps import with_earlier as merged_with
+from w2vlab.sweeps import LocalMachine, Runner, RunnerOptions, lock_folder, planned_trials, read_sweep, read_trials
+from w2vlab.sweeps import merge_earlier_trials as merged_with
 
 FAKE = Path(__file__).with_name("fake_run.py")
 
@@ -38,7 +38,7 @@ def log_of(runner: Runner, trial) -> str:
 
 
 def stopping_once(runner: Runner) -> Callable[[], None]:
-    """Stops a runner when its first trial has come to the third update; a second time would kill the trial."""
+    """Stops a runner once, when its first trial has reached the third update."""
     asked: list[bool] = []
 
     def show() -> None:
@@ -53,7 +53,7 @@ def nothing() -> None:
     """Shows nothing."""
 
 
-def test_a_failure_is_retried_from_where_it_was_and_never_stops_the_rest(tmp_path):
+def test_a_failed_trial_is_resumed_and_does_not_stop_the_others(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [fails_once, dies_once, fails, misused, plain]}\n")
     runner.run(nothing)
     by_kind = {trial.parameters["kind"]: trial for trial in runner.trials}
@@ -61,7 +61,7 @@ def test_a_failure_is_retried_from_where_it_was_and_never_stops_the_rest(tmp_pat
         "fails_once": ("finished", 2),
         "dies_once": ("finished", 2),
         "fails": ("failed", 2),
-        "misused": ("failed", 1),  # wrong options are wrong again
+        "misused": ("failed", 1),  # not retried, because invalid options fail again
         "plain": ("finished", 1),
     }
     assert "begins at 0" in log_of(runner, by_kind["dies_once"])
@@ -77,7 +77,7 @@ def test_a_failure_is_retried_from_where_it_was_and_never_stops_the_rest(tmp_pat
     assert {t["name"]: t["state"] for t in record["trials"]} == {t.name: t.state for t in runner.trials}
 
 
-def test_started_again_it_repeats_nothing_that_was_finished(tmp_path):
+def test_a_restarted_sweep_does_not_repeat_finished_trials(tmp_path):
     first = runner_of(tmp_path, "  kind: {values: [plain, fails]}\n", retries=0)
     first.run(nothing)
     second = runner_of(tmp_path, "  kind: {values: [plain, fails, other]}\n", retries=0)
@@ -92,7 +92,7 @@ def test_started_again_it_repeats_nothing_that_was_finished(tmp_path):
     assert {trial.name for trial in third.trials} == {trial.name for trial in second.trials}
 
 
-def test_interrupted_trials_wait_and_go_on(tmp_path):
+def test_interrupted_trials_wait_and_are_resumed(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [waits, plain]}\n", parallel=1)
     runner.run(stopping_once(runner))
     assert [(trial.state, trial.attempts) for trial in runner.trials] == [("waiting", 0), ("waiting", 0)]
@@ -103,7 +103,7 @@ def test_interrupted_trials_wait_and_go_on(tmp_path):
     assert "begins at 3" in log_of(again, again.trials[0])
 
 
-def test_asked_twice_it_ends_at_once(tmp_path):
+def test_a_second_stop_kills_trials(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [waits]}\n")
 
     def interrupt() -> None:
@@ -115,7 +115,7 @@ def test_asked_twice_it_ends_at_once(tmp_path):
     assert runner.trials[0].state == "waiting"
 
 
-def test_an_error_of_the_sweep_itself_leaves_no_trial_behind(tmp_path):
+def test_an_error_of_the_sweep_ends_its_trials(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [waits]}\n")
 
     def break_down() -> None:
@@ -129,9 +129,9 @@ def test_an_error_of_the_sweep_itself_leaves_no_trial_behind(tmp_path):
     assert "stopped" in log_of(runner, runner.trials[0])
 
 
-def test_what_is_not_among_the_best_is_stopped_early(tmp_path):
+def test_trials_that_are_not_among_the_best_are_stopped_early(tmp_path):
     rest = "early_terminate: {type: hyperband, min_iter: 3, eta: 2}\n"
-    # In the order of the grid: the bad one is last, when the others have shown what is to be had.
+    # In the order of the grid: the bad one is last, when the others have values to compare it with.
     runner = runner_of(tmp_path, "  kind: {values: [plain, waits]}\n  level: {values: [1, 2, 3, 9]}\n", rest)
     runner.trials = [t for t in runner.trials if t.parameters["kind"] == "plain" or t.parameters["level"] == 9]
     runner.run(nothing)
@@ -142,7 +142,7 @@ def test_what_is_not_among_the_best_is_stopped_early(tmp_path):
     assert runner.trials[0].state == "finished"
 
 
-def test_trials_side_by_side_share_the_processors(tmp_path):
+def test_parallel_trials_share_the_processors(tmp_path):
     processors = len(os.sched_getaffinity(0))
     parallel = min(2, processors)
     runner = runner_of(tmp_path, "  kind: {values: [plain]}\n  level: {values: [1, 2, 3]}\n", parallel=parallel)
@@ -156,7 +156,7 @@ def test_trials_side_by_side_share_the_processors(tmp_path):
     assert most == parallel
     for trial in runner.trials:
         assert f"with {processors // parallel} threads" in log_of(runner, trial)
-        # The process may have looked before it was moved, but not at more than there are.
+        # The process may have read its affinity before it was set.
         assert int((runner.folder / trial.name / "run" / "processors").read_text()) <= processors
 
 
@@ -188,19 +188,19 @@ def test_trials_are_evaluated_also_those_that_were_finished_before(tmp_path, mon
     assert len(asked) == 2
     states = {(t.parameters["kind"], t.parameters["level"]): (t.state, t.failure) for t in second.trials}
     assert states["plain", 1] == ("finished", None)
-    # What could not be evaluated was trained all the same, and is not tried for ever.
+    # A trial whose evaluation failed is still finished, and is not evaluated again and again.
     assert states["plain", 2] == ("finished", "it could not be evaluated: exit status 1: no labels")
     assert log_of(second, second.trials[0]).count("begins") == 1
 
 
-def test_more_trials_at_a_time_than_devices_are_refused():
+def test_more_parallel_trials_than_devices_are_refused():
     with pytest.raises(ValueError, match=r"`parallel` must be at most the number of GPUs, 2, but is 3"):
         LocalMachine(["0", "1"], 3)
     with pytest.raises(ValueError, match=r"`parallel` must be at most the number of processors"):
         LocalMachine([], 10_000)
 
 
-def test_each_trial_sees_a_gpu_of_its_own(tmp_path):
+def test_each_trial_has_one_gpu(tmp_path):
     machine = LocalMachine(["4", "7"])
     assert machine.parallel == 2
     command = [sys.executable, "-c", "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(0.5)"]
@@ -213,7 +213,7 @@ def test_each_trial_sees_a_gpu_of_its_own(tmp_path):
     assert [(folder / "log.txt").read_text() for folder in folders] == ["4\n", "7\n"]
 
 
-def test_a_metric_that_no_trial_logs_is_named(tmp_path):
+def test_a_metric_that_no_trial_logs_is_an_error(tmp_path):
     runner = runner_of(tmp_path, "  kind: {values: [plain]}\n")
     path = tmp_path / "sweep.yaml"
     path.write_text(path.read_text().replace("val/loss/total", "val/accuracyy"), encoding="utf-8")
@@ -227,23 +227,23 @@ def test_a_metric_that_no_trial_logs_is_named(tmp_path):
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     refused = pytest.raises(ValueError, match=rf"`folder` must not be in use.*process {os.getpid()}")
-    with only_one(tmp_path), refused, only_one(tmp_path):
+    with lock_folder(tmp_path), refused, lock_folder(tmp_path):
         pass
-    with only_one(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
-def test_a_trial_that_was_left_behind_keeps_the_folder(tmp_path):
-    with only_one(tmp_path) as lock:
+def test_a_trial_of_an_ended_sweep_holds_the_lock(tmp_path):
+    with lock_folder(tmp_path) as lock:
         attempt = LocalMachine([], 1, lock).start([sys.executable, "-c", "import time; time.sleep(600)"], {}, tmp_path)
-    with pytest.raises(ValueError, match="a trial that it has left, still runs"), only_one(tmp_path):
+    with pytest.raises(ValueError, match="or one of its trials still runs"), lock_folder(tmp_path):
         pass
     attempt.kill()
-    with only_one(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
-def test_a_record_that_is_none_is_refused(tmp_path):
+def test_an_invalid_record_is_refused(tmp_path):
     (tmp_path / "sweep.json").write_text('{"trials": [{"name": "a"}]}')
     with pytest.raises(
         ValueError, match=r"sweep\.json must be the record of a sweep, but is not \(ValueError: KeyError"

@@ -1,4 +1,4 @@
-"""What runs beside the training: progress, report, checkpoints."""
+"""Lightning callbacks of a run: checkpoints, reports, diagnostics and monitoring."""
 
 from w2vlab.callbacks.checkpoint import RunCheckpoint
 from w2vlab.callbacks.codebook_health import CodebookHealth

@@ -1,4 +1,4 @@
-"""Writing checkpoints that are there as a whole or not at all."""
+"""Atomic checkpoint writing: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, waits until it is on the disk, and then puts it there.
+    """Writes a checkpoint to a temporary file in the same folder, syncs it to disk, and renames it to its final name.
 
-    Where that fails, for want of space or because a disk is gone, the run must not: there is a warning, and what was
-    there before stays as it was.
+    If writing fails, because the disk is full or unmounted, the run continues: a warning is logged, and the existing
+    checkpoint is unchanged.
 
-    A `last.ckpt` stays as `last-previous.ckpt` when there is a newer one.
+    When `last.ckpt` is replaced, the older one is kept as `last-previous.ckpt`.
 
     Attributes:
-        failure: What went wrong in the last attempt to write; None if nothing did.
+        failure: The error of the last attempt to write; None if it succeeded.
     """
 
     def __init__(self) -> None:
@@ -35,33 +35,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.failure: OSError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes `checkpoint`; a failure is a warning, and in `failure`."""
-        if "://" in str(path):  # stores that are no file systems put whole objects
+        """Writes `checkpoint`; an `OSError` is logged as a warning and stored in `failure`."""
+        if "://" in str(path):  # object stores write whole objects, so a rename is not needed
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
         unfinished = path.with_name(path.name + UNFINISHED)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(checkpoint, unfinished)
+            self._write_and_sync(checkpoint, unfinished)
             if path.name == LAST and path.exists():
-                _keep(path)
+                _keep_as_previous(path)
             os.replace(unfinished, path)
-            _wait_for(path.parent)
+            _sync_folder(path.parent)
         except OSError as failure:
             self.failure = failure
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            _log.warning("%s could not be written (%s). Going on; it is tried again at the next save.", path, failure)
+            _log.warning("%s could not be written (%s). Training continues; the next save tries again.", path, failure)
         else:
             self.failure = None
 
-    def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
+    def _write_and_sync(self, checkpoint: dict[str, Any], path: Path) -> None:
         with path.open("wb") as opened:
-            file: Any = _Remembering(opened)
+            file: Any = _ErrorRecordingFile(opened)
             try:
                 torch.save(checkpoint, file)
-            except Exception:  # PyTorch makes a RuntimeError of it, which says nothing of the disk
+            except Exception:  # PyTorch raises a RuntimeError that hides the OSError
                 if file.failure is not None:
                     raise file.failure from None
                 raise
@@ -71,15 +71,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads a checkpoint, by default to the host and without running code."""
+        """Loads a checkpoint, by default to the CPU and with `weights_only=True`."""
         checkpoint: dict[str, Any] = super().load_checkpoint(
             path, map_location or (lambda storage, _: storage), weights_only is not False
         )
         return checkpoint
 
 
-class _Remembering:
-    """A file that knows which of its operations failed."""
+class _ErrorRecordingFile:
+    """A file that stores the `OSError` of a failed write, because `torch.save` replaces it by a `RuntimeError`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -96,21 +96,21 @@ class _Remembering:
         self._file.flush()
 
 
-def _keep(path: Path) -> None:
-    """Gives a file a second name, so that there is one of that name at every moment."""
+def _keep_as_previous(path: Path) -> None:
+    """Hard-links a checkpoint to its `-previous` name, so that `path` exists at every moment."""
     previous = previous_of(path)
-    second = path.with_name(previous.name + UNFINISHED)
-    second.unlink(missing_ok=True)
+    link = path.with_name(previous.name + UNFINISHED)
+    link.unlink(missing_ok=True)
     try:
-        os.link(path, second)
-    except OSError:  # a file system without links
+        os.link(path, link)
+    except OSError:  # a file system without hard links
         os.replace(path, previous)
     else:
-        os.replace(second, previous)
+        os.replace(link, previous)
 
 
-def _wait_for(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk; some file systems cannot tell."""
+def _sync_folder(folder: Path) -> None:
+    """Syncs the entries of a folder to disk; file systems that do not support it are ignored."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:

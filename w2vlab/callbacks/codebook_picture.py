@@ -1,4 +1,4 @@
-"""One picture of the codebooks: which entries live, how codes lie in time, where this is going."""
+"""Figure of codebook health: usage of the entries, codes over time, and statistics over updates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from w2vlab.callbacks.history import MetricHistory
-from w2vlab.callbacks.limits import from_zero
+from w2vlab.callbacks.limits import start_y_axis_at_zero
 from w2vlab.types import Seconds
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Told apart by any eye (Okabe and Ito); a codebook keeps its colour in all panels."""
+"""Colour-blind safe palette of Okabe and Ito; a codebook has the same colour in all panels."""
 
 _LIMIT = "#777777"
 _STYLES = ("-", "--", "-.", ":")
 
 _MAX_SHOWN = 4
-"""Codebooks that are drawn one by one; of more, the first ones."""
+"""Codebooks that are drawn as curves; the first ones if there are more."""
 
 _MAX_RASTER = 32
 """Codebooks in the raster of codes over time."""
@@ -30,14 +30,14 @@ _MAX_RASTER = 32
 
 @dataclass(kw_only=True)
 class HealthView:
-    """What the picture shows.
+    """The data of the figure.
 
     Attributes:
-        title: Names the quantizer and the update.
-        history: The statistics of all looks, by update.
-        counts: How often each entry was chosen at the last look, shape `(G, V)`.
-        codes: The codes of one utterance at the last look, shape `(T, G)`.
-        frame_seconds: Seconds from one frame to the next.
+        title: Title with the quantizer and the update.
+        history: The statistics of all measurements, by update.
+        counts: How often each entry was chosen at the last measurement, shape `(G, V)`.
+        codes: The codes of one utterance at the last measurement, shape `(T, G)`.
+        frame_seconds: Frame shift, in seconds.
     """
 
     title: str
@@ -48,7 +48,7 @@ class HealthView:
 
 
 def draw_codebook_health(view: HealthView) -> Figure:
-    """Draws usage, codes of one utterance, and what the looks so far gave."""
+    """Draws codebook usage, the codes of one utterance, and the statistics over updates."""
     figure = Figure(figsize=(14, 7.5), layout="constrained")
     figure.suptitle(view.title.replace("$", r"\$"), fontsize=13)
     grid = figure.add_gridspec(2, 12)
@@ -61,7 +61,7 @@ def draw_codebook_health(view: HealthView) -> Figure:
     _draw_series(panels[2], view, ("changed",), "Share of frames with another code")
     _draw_series(panels[3], view, ("next_code_entropy",), "Entropy of the next code (bits a frame)")
     for axes, top in zip(panels, (None, None, 1.0, None), strict=True):
-        from_zero(axes, top)
+        start_y_axis_at_zero(axes, top)
     return figure
 
 
@@ -73,22 +73,22 @@ def _draw_usage(axes: Axes, counts: Tensor) -> None:
         dead = int((share == 0).sum())
         label = f"codebook {index + 1}: {dead} of {size} dead"
         axes.stairs(share.numpy(), torch.arange(size + 1).numpy() + 0.5, label=label, **_style(index))
-        if dead:  # on a linear axis they would be a line at 0 that nobody sees
+        if dead:  # shaded, because a line at 0 is invisible on a linear axis
             first = float(ranks[size - dead]) - 0.5
             axes.axvspan(first, size + 0.5, color=_COLOURS[index], alpha=0.08, linewidth=0)
-    axes.axhline(1 / size, color=_LIMIT, linestyle="--", linewidth=1, label="all alike")
-    axes.set_xlim(0.5 - 0.02 * size, size + 0.5)  # or a single entry that has everything would be a line on the edge
+    axes.axhline(1 / size, color=_LIMIT, linestyle="--", linewidth=1, label="uniform usage")
+    axes.set_xlim(0.5 - 0.02 * size, size + 0.5)  # margin on the left, so that a single used entry is visible
     axes.set_ylim(0, 1.08 * max(float(shares.max()), 1 / size))
     axes.set_xlabel("rank of the entry (shaded: dead)")
     axes.set_ylabel("share of the frames")
     axes.legend(fontsize=9, frameon=False)
-    _finish(axes, _shown("Usage, most used first", len(counts), _MAX_SHOWN))
+    _finish(axes, _limited_title("Usage, most used first", len(counts), _MAX_SHOWN))
 
 
 def _draw_raster(axes: Axes, view: HealthView) -> None:
     codes = view.codes[:, :_MAX_RASTER]  # (T, G)
     groups, size = codes.shape[1], view.counts.shape[1]
-    # The number of an entry means nothing; its rank does: dark is common, light is rare.
+    # Entry indices are arbitrary, so colours show the usage rank: dark is frequent, light is rare.
     ranks = view.counts.argsort(dim=1, descending=True).argsort(dim=1)  # (G, V)
     shown = torch.stack([ranks[group, codes[:, group]] for group in range(groups)]) + 1  # (G, T)
     image = axes.imshow(
@@ -104,7 +104,7 @@ def _draw_raster(axes: Axes, view: HealthView) -> None:
     axes.set_ylabel("codebook")
     axes.yaxis.set_major_locator(MaxNLocator(min(groups, 8), integer=True))
     axes.figure.colorbar(image, ax=axes, label="rank of the code, 1 is the most used")
-    axes.set_title(_shown("Codes of one utterance", view.codes.shape[1], _MAX_RASTER), fontsize=11)
+    axes.set_title(_limited_title("Codes of one utterance", view.codes.shape[1], _MAX_RASTER), fontsize=11)
 
 
 def _draw_series(axes: Axes, view: HealthView, names: tuple[str, ...], title: str) -> None:
@@ -122,16 +122,16 @@ def _draw_series(axes: Axes, view: HealthView, names: tuple[str, ...], title: st
     if axes.has_data():
         axes.legend(fontsize=8, frameon=False)
     else:
-        axes.text(0.5, 0.5, "known from the second look on", transform=axes.transAxes, ha="center", color=_LIMIT)
-    _finish(axes, _shown(title, groups, _MAX_SHOWN))
+        axes.text(0.5, 0.5, "needs two measurements", transform=axes.transAxes, ha="center", color=_LIMIT)
+    _finish(axes, _limited_title(title, groups, _MAX_SHOWN))
 
 
 def _style(index: int) -> dict[str, Any]:
     return {"color": _COLOURS[index], "linestyle": _STYLES[index]}
 
 
-def _shown(title: str, groups: int, most: int) -> str:
-    return title if groups <= most else f"{title}\n(codebooks 1 to {most} of {groups})"
+def _limited_title(title: str, num_codebooks: int, max_shown: int) -> str:
+    return title if num_codebooks <= max_shown else f"{title}\n(codebooks 1 to {max_shown} of {num_codebooks})"
 
 
 def _finish(axes: Axes, title: str) -> None:

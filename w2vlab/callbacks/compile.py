@@ -1,4 +1,4 @@
-"""Compiles the parts of a model that gain by it."""
+"""`torch.compile` for the parts of a model that benefit from it."""
 
 from __future__ import annotations
 
@@ -21,44 +21,43 @@ from w2vlab.wording import W2VLabWarning
 Mode = Literal["default", "max-autotune-no-cudagraphs"]
 
 MAX_VARIANTS = 64
-"""Of one class of module: each of its shapes, with and without padding, in training and in validation."""
+"""Recompile limit of a module class: its shapes, with and without padding, in training and in validation."""
 
-_SETTLED = 100
-"""Updates in which every kind of batch should have been seen."""
+_WARMUP_UPDATES = 100
+"""Updates in which every kind of batch should have occurred."""
 
-_LATE = 3
-"""Later updates that compile before it is warned of: one or two are rare batches, such as a single utterance."""
+_MAX_LATE_UPDATES = 3
+"""Updates after the warm-up that recompile before a warning; one or two have rare batches, such as one utterance."""
 
 logger = logging.getLogger(__name__)
 
 
 class CompileModel(Callback):
-    """Compiles the model with `torch.compile`, in regions: encoder, layers, quantizer, whatever is `Compilable`.
+    """Compiles the model with `torch.compile`, by region: encoder, layers, quantizer, and any other `Compilable`.
 
-    Regions are compiled at their first batch, once for batches of all lengths, and layers that are alike share what was
-    compiled. What differs from batch to batch on the host, such as masks, negatives and the layers that are dropped,
-    stays between regions. A batch with padding and one without, training and validation, and a batch of a single
-    utterance are compiled each for itself.
+    Regions are compiled at their first batch, with dynamic lengths, and layers of the same structure share the compiled
+    code. Values that change per batch on the host, such as masks, negatives and the layers that LayerDrop drops, stay
+    outside of regions. Batches with and without padding, training and validation, and batches of a single utterance
+    are compiled separately.
 
-    The computation is the same but for rounding and for the noise that is drawn on the device: dropout and Gumbel noise
-    inside regions are other numbers of the same distribution, still given by (seed, update, micro-batch). Weights keep
-    their names, so checkpoints go to and from runs without this callback.
+    The computation is the same except for rounding and for the noise that is drawn on the device: dropout and Gumbel
+    noise inside regions are different samples of the same distribution, still determined by (seed, update,
+    micro-batch). Parameter names do not change, so checkpoints are exchangeable with runs without this callback.
 
-    With PyTorch before 2.14, kernels for processors are written without vectors. Those with vectors of torch 2.11.0
-    write past the ends of buffers, which was seen to end the process on an AMD EPYC with AVX-512
-    (`callbacks/inductor.py`); torch 2.14.1 does not.
+    With PyTorch before 2.14, CPU kernels are generated without SIMD vectors, because vectorised kernels of torch 2.11.0
+    write past the ends of buffers, which crashed the process on an AMD EPYC with AVX-512 (`callbacks/inductor.py`);
+    torch 2.14.1 does not.
 
-    Where the compiler fails, the region is computed as without this callback, and a warning says why.
+    If compilation of a region fails, it falls back to eager mode, and a warning gives the reason.
 
     Args:
-        mode: `default`, or `max-autotune-no-cudagraphs`, which tries out more kernels and takes many times as long to
-            start. CUDA graphs are not offered: they would be recorded anew for batches of every shape.
-        dynamic: Compile once for all shapes. False compiles each shape for itself, which is for batches that all have
-            the same one.
+        mode: `default`, or `max-autotune-no-cudagraphs`, which benchmarks more kernels and takes many times as long to
+            start. CUDA graphs are not supported, because they would be captured again for batches of every shape.
+        dynamic: Compile once for all shapes. False compiles once a shape, for data whose batches all have the same one.
         parts: The parts of the model to compile, such as `encoder`; None for all that have regions.
 
     Raises:
-        ValueError: `mode` is another one, or `parts` names nothing.
+        ValueError: `mode` is unknown, or `parts` is empty.
     """
 
     def __init__(self, mode: Mode = "default", dynamic: bool = True, parts: Sequence[str] | None = None) -> None:
@@ -68,22 +67,22 @@ class CompileModel(Callback):
             raise ValueError("`parts` must name at least one part, or be null for all, but is empty.")
         self.dynamic = dynamic
         self.parts = parts
-        self.compiler = CompilerOrEager(mode)
+        self.compiler = InductorWithFallback(mode)
         self._first_update = 0
         self._graphs_before = 0
         self._late_updates = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Marks the regions; each is compiled when it is first called.
+        """Marks the regions for compilation; each is compiled at its first call.
 
         Raises:
-            ValueError: `parts` names something that the model does not have.
+            ValueError: `parts` has a name that is not a part of the model.
         """
         regions = compile_regions(pl_module, self.compiler, self.dynamic, self.parts)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if any(getattr(callback, "keeps_graph", False) for callback in callbacks):
-            # A backward pass that is not the last one must not give the memory of its tensors away.
-            functorch: Any = importlib.import_module("torch._functorch.config")  # as torch.compile would, later
+            # With several backward passes over one graph, a pass must not reuse the buffers of saved tensors.
+            functorch: Any = importlib.import_module("torch._functorch.config")  # torch.compile imports it anyway
             functorch.donated_buffer = False
         if not regions and self.parts is None:
             warnings.warn(
@@ -93,59 +92,63 @@ class CompileModel(Callback):
             )
         elif trainer.is_global_zero:
             found = ", ".join(f"{name} ({len(modules)})" for name, modules in regions.items())
-            logger.info("To be compiled at the first batch, by part and number of regions: %s.", found)
+            logger.info("Regions to compile at the first batch, by part: %s.", found)
             if trainer.strategy.root_device.type == "cpu" and safe_options(torch.__version__):
                 logger.info(
-                    "Kernels are written without vectors, because those with vectors of torch %s write past the ends "
-                    "of buffers; those of torch 2.14.1 do not.",
+                    "CPU kernels are generated without SIMD vectors, because vectorised kernels of torch %s write past "
+                    "the ends of buffers; those of torch 2.14.1 do not.",
                     torch.__version__,
                 )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes where training begins."""
+        """Stores the update at which training starts."""
         self._first_update = trainer.global_step
         self._late_updates = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Notes what is compiled already."""
+        """Stores the number of graphs compiled so far."""
         self._graphs_before = self.compiler.num_graphs
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Warns once, when batches are still compiled for long after all kinds of them should have been seen."""
-        late = trainer.global_step - self._first_update > _SETTLED
+        """Warns once if regions are still recompiled after the warm-up."""
+        late = trainer.global_step - self._first_update > _WARMUP_UPDATES
         if not late or self.compiler.num_graphs == self._graphs_before:
             return
         self._late_updates += 1
-        if self._late_updates == _LATE:
+        if self._late_updates == _MAX_LATE_UPDATES:
             warnings.warn(
-                f"CompileModel still compiles: since update {self._first_update + _SETTLED}, {_LATE} updates had "
-                "something new to a region, and each of them waited for seconds. With TORCH_LOGS=recompiles in the "
-                "environment PyTorch says what it was.",
+                f"CompileModel still recompiles: since update {self._first_update + _WARMUP_UPDATES}, "
+                f"{_MAX_LATE_UPDATES} updates recompiled a region, which takes seconds each. Set "
+                "TORCH_LOGS=recompiles in the environment to log the reasons.",
                 category=W2VLabWarning,
                 stacklevel=2,
             )
 
 
 def compile_regions(
-    model: nn.Module, compiler: CompilerOrEager, dynamic: bool = True, parts: Sequence[str] | None = None
+    model: nn.Module, compiler: InductorWithFallback, dynamic: bool = True, parts: Sequence[str] | None = None
 ) -> dict[str, list[nn.Module]]:
-    """Has the regions of a model compiled in place, each when it is first called; returns them as `find_regions` does.
+    """Marks the regions of a model for compilation in place; each is compiled at its first call.
 
     Args:
         model: The model; its parts are its children.
-        compiler: What compiles. PyTorch shares code between modules that have the same object only.
+        compiler: The backend. PyTorch shares compiled code only between modules that have the same backend object.
         dynamic: Compile once for all shapes.
         parts: Names of the parts to compile; None for all.
 
+    Returns:
+        The regions by part, as `find_regions` returns them.
+
     Raises:
-        ValueError: `parts` names something that the model does not have.
+        ValueError: `parts` has a name that is not a part of the model.
     """
     regions = find_regions(model, parts)
-    # What is compiled for the modules of a class has one limit, which by default is below what some have.
+    # The recompile limit applies to all modules of a class together, and the default is too low for some classes.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_VARIANTS)
-    # DDP sends the gradients of a region while the one before it is computed; a cut inside of regions gains nothing.
+    # DDP already overlaps the all-reduce of one region with the backward pass of the next, so that splitting graphs
+    # inside of regions gains nothing.
     torch._dynamo.config.optimize_ddp = False
     for modules in regions.values():
         for module in modules:
@@ -154,40 +157,41 @@ def compile_regions(
 
 
 def find_regions(model: nn.Module, parts: Sequence[str] | None = None) -> dict[str, list[nn.Module]]:
-    """Returns the modules that are compiled, each as one piece, by the part of the model that they belong to.
+    """Returns the modules that are compiled as one region each, by the part of the model that they belong to.
 
     Args:
         model: The model; its parts are its children.
-        parts: Names of the parts to look at; None for all.
+        parts: Names of the parts to search; None for all.
 
     Raises:
-        ValueError: `parts` names something that the model does not have.
+        ValueError: `parts` has a name that is not a part of the model.
     """
     children = dict(model.named_children())
     unknown = [name for name in parts or () if name not in children]
     if unknown:
         raise ValueError(f"`parts` must name parts of the model, {', '.join(children)}, but one is {unknown[0]}.")
-    regions = {name: _outermost(child) for name, child in children.items() if parts is None or name in parts}
+    regions = {name: _find_compilable(child) for name, child in children.items() if parts is None or name in parts}
     for name in parts or ():
         if not regions[name]:
             warnings.warn(
-                f"`parts` has no effect on {name}: nothing in it can be compiled in one piece.",
+                f"`parts` has no effect on {name}: none of its modules can be compiled.",
                 category=W2VLabWarning,
                 stacklevel=3,
             )
     return {name: modules for name, modules in regions.items() if modules}
 
 
-def _outermost(module: nn.Module) -> list[nn.Module]:
+def _find_compilable(module: nn.Module) -> list[nn.Module]:
+    """Returns the outermost `Compilable` modules."""
     if isinstance(module, Compilable):
         return [module]
-    return [region for child in module.children() for region in _outermost(child)]
+    return [region for child in module.children() for region in _find_compilable(child)]
 
 
-class CompilerOrEager:
-    """The compiler that `torch.compile` is given: Inductor, and where it fails, the graph computed as it is.
+class InductorWithFallback:
+    """A backend for `torch.compile`: Inductor, with a fallback to the eager graph if compilation fails.
 
-    One object for all regions, because PyTorch shares code between modules that have the same compiler only.
+    Use one object for all regions, because PyTorch shares compiled code only between modules with the same backend.
 
     Args:
         mode: As in `torch.compile`.
@@ -196,29 +200,29 @@ class CompilerOrEager:
     def __init__(self, mode: str = "default") -> None:
         self.mode = mode
         self.num_graphs = 0
-        """Graphs that were handed over so far."""
+        """Graphs received so far."""
 
     def __call__(self, graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-        """Returns what computes `graph`."""
-        from torch._dynamo.exc import RestartAnalysis, SkipFrame  # only who compiles needs the compiler
+        """Returns a callable that computes `graph`."""
+        from torch._dynamo.exc import RestartAnalysis, SkipFrame  # slow to import, needed only to compile
 
         options = {**torch._inductor.list_mode_options(self.mode), **safe_options(torch.__version__)}
         inductor: Callable[..., Callable[..., Any]] = torch._dynamo.lookup_backend("inductor")
-        computes: Callable[..., Any] = graph.forward
+        compiled: Callable[..., Any] = graph.forward
         try:
-            computes = inductor(graph, inputs, config_patches=options)
+            compiled = inductor(graph, inputs, config_patches=options)
         except (RestartAnalysis, SkipFrame):
-            raise  # how PyTorch says that it will try again in another way
+            raise  # Dynamo's control flow: it traces again in another way
         except Exception as error:
             if os.environ.get("W2VLAB_TRACEBACK") == "1":
                 raise
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             warnings.warn(
                 f"CompileModel has no effect on a region that could not be compiled: {reason} (torch.compile needs a "
-                "C++ compiler, such as g++, on a CPU, and Triton with a C compiler on a GPU; W2VLAB_TRACEBACK=1 has it "
-                "fail in place of this warning)",
+                "C++ compiler, such as g++, on a CPU, and Triton with a C compiler on a GPU; set W2VLAB_TRACEBACK=1 to "
+                "raise the error instead)",
                 category=W2VLabWarning,
                 stacklevel=2,
             )
         self.num_graphs += 1
-        return computes
+        return compiled

@@ -1,4 +1,4 @@
-"""What a run has cost so far, all its parts together."""
+"""Compute cost of a run: wall-clock time and audio, summed over resumes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from w2vlab.types import Seconds
 
 
 class RunCost:
-    """Counts time and audio.
+    """Counts wall-clock time and processed audio.
 
-    Audio counts when its update is whole, and without padding: that of this process stands for that of the others.
+    Audio is counted without padding when its update is complete. The amount on this process, times the number of
+    processes, is the estimate for all.
 
     Attributes:
-        audio_seconds: Audio of all whole updates of all processes together.
+        audio_seconds: Audio of all complete updates on all processes.
     """
 
     def __init__(self) -> None:
@@ -31,20 +32,20 @@ class RunCost:
         self._end: float | None = None
 
     def start(self) -> None:
-        """Starts the clock of this part of the run."""
+        """Starts the clock, at the start of the run and after each resume."""
         self._start, self._end = time.monotonic(), None
 
     def stop(self) -> None:
-        """Stops it: what is measured of a finished run is no part of it."""
+        """Stops the clock, so that evaluations after the end of training are not counted."""
         self._end = time.monotonic()
 
     def begin(self, update: int) -> None:
-        """Begins to count audio behind `update` updates."""
+        """Starts to count audio after `update` updates."""
         self._update = update
         self._pending = 0.0
 
     def add(self, trainer: Trainer, batch: Any) -> None:
-        """Counts a micro-batch; one that is not of this project has no seconds."""
+        """Counts a micro-batch; a batch without the attribute `seconds` counts as 0."""
         self._pending += getattr(batch, "seconds", 0.0) * world_size()
         if trainer.global_step != self._update:
             self._update = trainer.global_step
@@ -53,28 +54,28 @@ class RunCost:
 
     @property
     def seconds(self) -> Seconds:
-        """Time taken."""
+        """Wall-clock time of training, resumed parts included."""
         return self._before + (time.monotonic() if self._end is None else self._end) - self._start
 
-    def so_far(self) -> dict[str, Seconds]:
-        """Returns what stands in every row of metrics."""
+    def current(self) -> dict[str, Seconds]:
+        """Returns time and audio so far, as they are logged in every row of metrics."""
         return {"seconds": round(self.seconds, 3), "audio_seconds": round(self.audio_seconds, 3)}
 
     def total(self, updates: int, train: MetricHistory) -> dict[str, float | None]:
-        """Returns the whole cost.
+        """Returns the total cost.
 
         Args:
-            updates: How many there were.
-            train: Where the throughput was recorded.
+            updates: Number of optimiser updates.
+            train: The history with the throughput metrics.
         """
         peaks = train.series(PEAK_MEMORY)[1]
-        return {**self.so_far(), "peak_memory_gib": max(peaks, default=None), "updates": updates}
+        return {**self.current(), "peak_memory_gib": max(peaks, default=None), "updates": updates}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps."""
+        """Returns the state for a checkpoint."""
         return {"seconds": self.seconds, "audio_seconds": self.audio_seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned; checkpoints of earlier versions have no audio."""
+        """Restores the state of `state_dict`; checkpoints of earlier versions have no audio."""
         self._before = state["seconds"]
         self.audio_seconds = state.get("audio_seconds", 0.0)

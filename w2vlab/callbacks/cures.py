@@ -1,4 +1,4 @@
-"""What usually helps a run that goes wrong, as flags for this very run."""
+"""Suggested fixes for a run with a collapse signature, as command-line flags for this run."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Cure:
-    """Something to try.
+class SuggestedFix:
+    """A change of the configuration that may help.
 
     Attributes:
-        what: What it does, as a clause.
-        flags: The flags of `w2vlab fit` that do it.
+        description: What the flags change, as a clause.
+        flags: The flags of `w2vlab fit`.
     """
 
-    what: str
+    description: str
     flags: str
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What cures depend on.
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The settings of a run that fixes depend on.
 
     Attributes:
-        learning_rate: Its full value, before any schedule.
-        accumulate: Micro-batches of an update.
+        learning_rate: The peak learning rate, before any schedule.
+        accumulate: Micro-batches an update.
         encoder: Class of the encoder.
         quantizer: Class of the quantizer.
-        codebook_size: Entries V of each codebook, where `codebook_size` is an option of the quantizer.
-        temperatures: Where its temperature starts and ends, where it has one.
-        has_probabilities: Whether it has probabilities, which a diversity penalty can spread.
+        codebook_size: Entries V of each codebook; None if the quantizer does not have this option.
+        temperatures: Initial and final temperature of the quantizer; None if it has none.
+        has_probabilities: Whether the quantizer returns probabilities, which a diversity penalty needs.
         penalties: Class and weight of each penalty, by name.
-        default_penalties: Whether they are the model's defaults, which any given one replaces.
-        normalizes_waveform: Whether the encoder does; None where that is no option.
-        num_negatives: Negatives that the loss draws; None where that is no option.
-        clips_gradients: Whether the trainer does.
-        half_precision: Whether it computes in float16, which overflows above 65,504.
+        default_penalties: Whether these are the model's default penalties, which any configured penalty replaces.
+        normalizes_waveform: Whether the encoder normalises the waveform; None if it does not have this option.
+        num_negatives: Negatives that the loss draws; None if it does not have this option.
+        clips_gradients: Whether the trainer clips gradients.
+        half_precision: Whether the run computes in float16, which overflows above 65,504.
     """
 
     learning_rate: float
@@ -54,109 +54,131 @@ class RunFacts:
     half_precision: bool = False
 
 
-def cures(signature: str, facts: RunFacts) -> list[Cure]:
-    """Returns what to try against a signature, the likeliest first; what the run has already is left out.
+def suggest_fixes(signature: str, settings: RunSettings) -> list[SuggestedFix]:
+    """Returns fixes for a signature, the most promising first, without those that the run already has.
 
     Reference:
         Lower learning rate and larger batches: fairseq issues 3718 and 3661, transformers issue 14387. Diversity:
         Baevski et al. 2020, arXiv:2006.11477, Table 13. Moving averages with revival: Zeghidour et al. 2021,
         arXiv:2107.03312. Random codes: Chiu et al. 2022, arXiv:2202.01855.
     """
-    return [cure for kind in _KINDS[signature] for cure in kind(facts)]
+    return [fix for suggest in _FIXES[signature] for fix in suggest(settings)]
 
 
-def _slower(facts: RunFacts) -> Iterator[Cure]:
-    rate = facts.learning_rate
+def _lower_learning_rate(settings: RunSettings) -> Iterator[SuggestedFix]:
+    rate = settings.learning_rate
     if rate > 0:
-        yield Cure(f"halve the learning rate, {rate:.3g} now", f"--model.optimizer.lr={rate / 2:.3g}")
+        yield SuggestedFix(f"halve the learning rate, {rate:.3g} now", f"--model.optimizer.lr={rate / 2:.3g}")
 
 
-def _larger_batches(facts: RunFacts) -> Iterator[Cure]:
-    more = 4 * facts.accumulate
-    yield Cure(
-        "more audio in an update; published rates are for 1.6 hours of it", f"--trainer.accumulate_grad_batches={more}"
+def _enlarge_batches(settings: RunSettings) -> Iterator[SuggestedFix]:
+    more = 4 * settings.accumulate
+    yield SuggestedFix(
+        "use larger batches; published learning rates are for 1.6 hours of audio an update",
+        f"--trainer.accumulate_grad_batches={more}",
     )
 
 
-def _diversity(facts: RunFacts) -> Iterator[Cure]:
-    if not facts.has_probabilities:
+def _raise_diversity_weight(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if not settings.has_probabilities:
         return
-    given = {name: weight for name, (kind, weight) in facts.penalties.items() if kind == "DiversityPenalty"}
+    given = {name: weight for name, (kind, weight) in settings.penalties.items() if kind == "DiversityPenalty"}
     name, weight = next(iter(given.items()), ("diversity", 0.0))
     flags = []
-    if facts.default_penalties:
-        flags = [f"--model.penalties.{other}={kind}" for other, (kind, _) in facts.penalties.items() if other != name]
-    if not given or facts.default_penalties:
+    if settings.default_penalties:
+        flags = [
+            f"--model.penalties.{other}={kind}" for other, (kind, _) in settings.penalties.items() if other != name
+        ]
+    if not given or settings.default_penalties:
         flags.append(f"--model.penalties.{name}=DiversityPenalty")
     flags.append(f"--model.penalties.{name}.weight={2 * weight or 0.1:.3g}")
-    what = f"press harder for diversity, {weight:.3g} now" if weight else "press for diversity"
-    yield Cure(what, " ".join(flags))
+    description = f"raise the diversity weight, {weight:.3g} now" if weight else "add a diversity penalty"
+    yield SuggestedFix(description, " ".join(flags))
 
 
-def _moving_averages(facts: RunFacts) -> Iterator[Cure]:
-    if facts.quantizer not in ("", "EMAQuantizer", "IdentityQuantizer"):
-        yield Cure("codebooks of moving averages, which revive dead entries", "--model.quantizer=EMAQuantizer")
+def _use_moving_averages(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.quantizer not in ("", "EMAQuantizer", "IdentityQuantizer"):
+        yield SuggestedFix(
+            "use a moving-average (EMA) codebook, which revives dead entries", "--model.quantizer=EMAQuantizer"
+        )
 
 
-def _fixed_codes(facts: RunFacts) -> Iterator[Cure]:
-    if not facts.quantizer:
+def _use_fixed_codes(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if not settings.quantizer:
         return
-    # Over an encoder that learns, codes that do not can still become few: they are codes of what it makes.
-    parts = {"encoder": (facts.encoder, "LogMelEncoder"), "quantizer": (facts.quantizer, "RandomProjectionQuantizer")}
+    # A frozen quantizer over an encoder that learns can still collapse, because the encoder's output may.
+    parts = {
+        "encoder": (settings.encoder, "LogMelEncoder"),
+        "quantizer": (settings.quantizer, "RandomProjectionQuantizer"),
+    }
     flags = [f"--model.{slot}={fixed}" for slot, (now, fixed) in parts.items() if now != fixed]
     if flags:
-        yield Cure("random codes of log-mel spectra, as in BEST-RQ: neither learns", " ".join(flags))
+        yield SuggestedFix(
+            "use random-projection codes of log-mel spectra, as in BEST-RQ, which are not learned", " ".join(flags)
+        )
 
 
-def _warmer(facts: RunFacts) -> Iterator[Cure]:
-    start, end = facts.temperatures or (0.0, 0.0)
+def _raise_temperature(settings: RunSettings) -> Iterator[SuggestedFix]:
+    start, end = settings.temperatures or (0.0, 0.0)
     if end < start:
-        yield Cure(
-            f"end at a higher temperature, {end:.3g} now, so that the gradient reaches more entries",
+        yield SuggestedFix(
+            f"raise the final temperature, {end:.3g} now, so that the gradient reaches more entries",
             f"--model.quantizer.temperature_end={min(2 * end, start):.3g}",
         )
 
 
-def _fewer_entries(facts: RunFacts) -> Iterator[Cure]:
-    if facts.codebook_size is not None and facts.codebook_size >= 80:
-        yield Cure(
-            f"fewer entries, {facts.codebook_size} a codebook now; a small corpus cannot tell many apart",
-            f"--model.quantizer.codebook_size={facts.codebook_size // 4}",
+def _reduce_codebook_size(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.codebook_size is not None and settings.codebook_size >= 80:
+        yield SuggestedFix(
+            f"use fewer entries, {settings.codebook_size} a codebook now; a small corpus does not support many",
+            f"--model.quantizer.codebook_size={settings.codebook_size // 4}",
         )
 
 
-def _normalize(facts: RunFacts) -> Iterator[Cure]:
-    if facts.normalizes_waveform is False:
-        yield Cure(
-            "normalise the waveform, so that loudness tells nothing and quiet audio is seen",
+def _normalize_waveform(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.normalizes_waveform is False:
+        yield SuggestedFix(
+            "normalise the waveform, so that the targets do not depend on loudness",
             "--model.encoder.normalize_waveform=true",
         )
 
 
-def _more_negatives(facts: RunFacts) -> Iterator[Cure]:
-    if facts.num_negatives is not None:
-        yield Cure(
-            f"more negatives, {facts.num_negatives} now, if the task is only too easy",
-            f"--model.loss.num_negatives={2 * facts.num_negatives}",
+def _add_distractors(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.num_negatives is not None:
+        yield SuggestedFix(
+            f"use more distractors, {settings.num_negatives} now, in case the task is too easy",
+            f"--model.loss.num_negatives={2 * settings.num_negatives}",
         )
 
 
-def _clip(facts: RunFacts) -> Iterator[Cure]:
-    if not facts.clips_gradients:
-        yield Cure("clip the gradient", "--trainer.gradient_clip_val=1")
+def _clip_gradients(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if not settings.clips_gradients:
+        yield SuggestedFix("clip the gradient norm", "--trainer.gradient_clip_val=1")
 
 
-def _wider_range(facts: RunFacts) -> Iterator[Cure]:
-    if facts.half_precision:
-        yield Cure("compute in bfloat16, which has the range of float32", "--trainer.precision=bf16-mixed")
+def _use_bfloat16(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.half_precision:
+        yield SuggestedFix("use bfloat16, which has the range of float32", "--trainer.precision=bf16-mixed")
 
 
-_KINDS: dict[str, tuple[Callable[[RunFacts], Iterator[Cure]], ...]] = {
-    "not_finite": (_slower, _clip, _wider_range),
-    "collapsed": (_diversity, _slower, _moving_averages, _fixed_codes, _warmer),
-    "uninformed": (_slower, _larger_batches, _normalize, _clip),
-    "few_codes": (_diversity, _slower, _moving_averages, _warmer, _fewer_entries),
-    "equal_negatives": (_diversity, _slower, _moving_averages, _normalize),
-    "always_right": (_more_negatives, _diversity, _slower),
-    "at_chance": (_slower, _larger_batches, _normalize, _clip),
+_FIXES: dict[str, tuple[Callable[[RunSettings], Iterator[SuggestedFix]], ...]] = {
+    "not_finite": (_lower_learning_rate, _clip_gradients, _use_bfloat16),
+    "collapsed": (
+        _raise_diversity_weight,
+        _lower_learning_rate,
+        _use_moving_averages,
+        _use_fixed_codes,
+        _raise_temperature,
+    ),
+    "uninformed": (_lower_learning_rate, _enlarge_batches, _normalize_waveform, _clip_gradients),
+    "few_codes": (
+        _raise_diversity_weight,
+        _lower_learning_rate,
+        _use_moving_averages,
+        _raise_temperature,
+        _reduce_codebook_size,
+    ),
+    "equal_negatives": (_raise_diversity_weight, _lower_learning_rate, _use_moving_averages, _normalize_waveform),
+    "always_right": (_add_distractors, _raise_diversity_weight, _lower_learning_rate),
+    "at_chance": (_lower_learning_rate, _enlarge_batches, _normalize_waveform, _clip_gradients),
 }

@@ -1,4 +1,4 @@
-"""A few transcripts beside what was recognised."""
+"""Logging of example transcripts next to the recognised text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _COLUMNS = ["utterance", "transcript", "recognised"]
 logger = logging.getLogger(__name__)
 
 
-def show_examples(examples: Sequence[tuple[str, str, str]], tables: Sequence[WandbLogger], update: int) -> None:
-    """Writes examples to the log, and as a table to Weights & Biases.
+def log_examples(examples: Sequence[tuple[str, str, str]], wandb_loggers: Sequence[WandbLogger], update: int) -> None:
+    """Logs examples as text, and as a table to Weights & Biases.
 
     Args:
-        examples: Id, transcript and what was recognised of each utterance.
-        tables: The loggers that take tables.
-        update: Updates done.
+        examples: Id, reference transcript and hypothesis of each utterance.
+        wandb_loggers: The loggers that get a table.
+        update: Optimiser updates so far.
     """
     if not examples:
         return
-    lines = [f"  {name}: {wanted!r}\n  recognised: {found!r}" for name, wanted, found in examples]
+    lines = [f"  {name}: {reference!r}\n  recognised: {hypothesis!r}" for name, reference, hypothesis in examples]
     logger.info("Recognised after update %d:\n%s", update, "\n".join(lines))
-    for table in tables:
-        table.log_table("val/examples", columns=_COLUMNS, data=[list(row) for row in examples], step=update)
+    for wandb_logger in wandb_loggers:
+        wandb_logger.log_table("val/examples", columns=_COLUMNS, data=[list(row) for row in examples], step=update)

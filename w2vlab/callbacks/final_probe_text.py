@@ -1,4 +1,4 @@
-"""What the probe at the end of a run has found: in words, for the loggers, and as plain data."""
+"""The result of the final probe as text, as metrics and as plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from w2vlab.callbacks.run_view import Bar, Finding
+from w2vlab.callbacks.run_view import Bar, ProbeResult
 from w2vlab.evaluation.corpus import Seen
 from w2vlab.evaluation.gain import Best, Gain
 from w2vlab.evaluation.layers import CONTEXT, LATENTS
@@ -17,63 +17,64 @@ from w2vlab.functional.interval import Interval
 
 _BEFORE, _MFCC = "before training", "MFCC"
 
-_FEW = 8
-"""Test utterances below which their spread says little of chance."""
+_MIN_TEST_UTTERANCES = 8
+"""With fewer test utterances the confidence intervals are not reliable."""
 
 
-def finding(gain: Gain, num_test: int, seen: Seen) -> Finding:
-    """Says what was found, in the rows of a table and as bars.
+def describe_gain(gain: Gain, num_test: int, seen: Seen) -> ProbeResult:
+    """Returns the result as rows of a table and as bars.
 
     Args:
-        gain: What was found.
-        num_test: Utterances that it was found on.
-        seen: What the pretraining had of them.
+        gain: The result of the probe.
+        num_test: Number of test utterances.
+        seen: Which of them were part of the pretraining data.
     """
     trained = gain.trained.jackknifed.interval
-    rows = {"phones named": f"{_share(trained)} by {_called(gain.trained)}, its best on held-out training utterances"}
-    bars = [_bar(_short(gain.trained), trained)]
+    enough = num_test >= _MIN_TEST_UTTERANCES
+    rows = {
+        "phones named": f"{_percent(trained)} on {_layer_name(gain.trained)}, chosen on held-out training utterances"
+    }
+    bars = [_bar(f"trained,\n{_layer_name(gain.trained)}", trained)]
     if gain.before is not None and gain.over_before is not None:
         interval = gain.before.jackknifed.interval
-        words = _too_few(gain.over_before, num_test) if num_test < _FEW else _learned(gain.over_before)
-        rows[_BEFORE] = f"{_share(interval)} by {_called(gain.before)}: {words}"
-        bars.append(_bar(f"{_BEFORE},\n{_called(gain.before)}", interval))
+        text = _compare_with_untrained(gain.over_before) if enough else _too_few(gain.over_before, num_test)
+        rows[_BEFORE] = f"{_percent(interval)} on {_layer_name(gain.before)}: {text}"
+        bars.append(_bar(f"{_BEFORE},\n{_layer_name(gain.before)}", interval))
     else:
-        rows[_BEFORE] = "not known, so nobody can tell what training has added"
+        rows[_BEFORE] = "unknown, so the gain by training cannot be measured"
     interval = gain.mfcc.jackknifed.interval
-    words = _too_few(gain.over_mfcc, num_test) if num_test < _FEW else _beside_mfcc(gain.over_mfcc)
-    rows[_MFCC] = f"{_share(interval)}: {words}"
+    text = _compare_with_mfcc(gain.over_mfcc) if enough else _too_few(gain.over_mfcc, num_test)
+    rows[_MFCC] = f"{_percent(interval)}: {text}"
     bars.append(_bar(_MFCC, interval))
     rows["tested on"] = f"{num_test} utterances; seen in pretraining: {seen}"
-    return Finding("Phones named by a linear probe", tuple(bars), rows)
+    return ProbeResult("Phone accuracy of a linear probe", tuple(bars), rows)
 
 
 def _too_few(difference: Interval, num_test: int) -> str:
-    return (
-        f"the network is at {100 * difference.value:+.1f} points; {num_test} utterances are too few to rule out chance"
-    )
+    return f"the network is at {100 * difference.value:+.1f} points; {num_test} utterances are too few for significance"
 
 
-def _learned(difference: Interval) -> str:
+def _compare_with_untrained(difference: Interval) -> str:
     if difference.low > 0:
-        return f"training has added {_points(difference)}, beyond chance"
+        return f"training has gained {_points(difference)}, significant"
     if difference.high < 0:
-        return f"training has lost {_points(_turned(difference))}, beyond chance"
-    return f"no difference beyond chance ({_points(difference)}), so nothing is shown to be learned of phones"
+        return f"training has lost {_points(_negated(difference))}, significant"
+    return f"no significant difference ({_points(difference)}), so no gain by training is shown"
 
 
-def _beside_mfcc(difference: Interval) -> str:
+def _compare_with_mfcc(difference: Interval) -> str:
     if difference.low > 0:
-        return f"the network is better by {_points(difference)}, beyond chance"
+        return f"the network is better by {_points(difference)}, significant"
     if difference.high < 0:
-        return f"still better, by {_points(_turned(difference))}, beyond chance"
-    return f"no difference beyond chance ({_points(difference)})"
+        return f"better than the network by {_points(_negated(difference))}, significant"
+    return f"no significant difference ({_points(difference)})"
 
 
-def _turned(difference: Interval) -> Interval:
+def _negated(difference: Interval) -> Interval:
     return Interval(-difference.value, -difference.high, -difference.low)
 
 
-def _share(interval: Interval) -> str:
+def _percent(interval: Interval) -> str:
     return f"{100 * interval.value:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
@@ -82,20 +83,16 @@ def _points(difference: Interval) -> str:
     return f"{value} points [{low}, {high}]"
 
 
-def _called(best: Best) -> str:
+def _layer_name(best: Best) -> str:
     return {LATENTS: "the latents", CONTEXT: "the contexts"}.get(best.representation, best.representation)
-
-
-def _short(best: Best) -> str:
-    return f"trained,\n{_called(best)}"
 
 
 def _bar(name: str, interval: Interval) -> Bar:
     return Bar(name, interval.value, interval.low, interval.high)
 
 
-def logged(gain: Gain) -> dict[str, float]:
-    """Returns what loggers get."""
+def gain_metrics(gain: Gain) -> dict[str, float]:
+    """Returns the metrics to log, by name."""
     values = {"accuracy": gain.trained.probe.accuracy, "mfcc": gain.mfcc.probe.accuracy}
     if gain.before is not None:
         values["before_training"] = gain.before.probe.accuracy
@@ -105,8 +102,8 @@ def logged(gain: Gain) -> dict[str, float]:
     return values
 
 
-def as_plain(gain: Gain) -> dict[str, Any]:
-    """Returns everything as plain data."""
+def gain_as_plain_data(gain: Gain) -> dict[str, Any]:
+    """Returns all results as plain data for JSON."""
     sources = {"trained": gain.trained, "before_training": gain.before, "mfcc": gain.mfcc}
     differences = {"over_before": gain.over_before, "over_mfcc": gain.over_mfcc}
     return {
@@ -124,21 +121,21 @@ def _plain_best(best: Best) -> dict[str, Any]:
     }
 
 
-class Lines:
-    """Prints a line when a stage begins, and when it is done how long that took."""
+class StagePrinter:
+    """Prints a line at the start of a stage, and its duration at the end."""
 
     @contextmanager
     def stage(self, name: str, total: float) -> Iterator[Advance]:
-        """Prints the lines of a stage, one at its half in between."""
-        start, done, told = time.monotonic(), 0.0, False
+        """Prints the start, the half and the end of a stage."""
+        start, done, half_printed = time.monotonic(), 0.0, False
 
         def advance(steps: float) -> None:
-            nonlocal done, told
+            nonlocal done, half_printed
             done += steps
-            if not told and 2 * done >= total > done:
-                told = True
+            if not half_printed and 2 * done >= total > done:
+                half_printed = True
                 print(f"Phone probe, {name}: {done:.0f} of {total:.0f}", flush=True)
 
-        print(f"Phone probe, {name}: {total:.0f} to do; Ctrl-C leaves it out", flush=True)
+        print(f"Phone probe, {name}: {total:.0f} to do; Ctrl-C skips it", flush=True)
         yield advance
         print(f"Phone probe, {name}: done in {time.monotonic() - start:.0f} s", flush=True)

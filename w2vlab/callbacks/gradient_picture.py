@@ -1,4 +1,4 @@
-"""The picture of a gradient matrix: a row for each part, a column for each term."""
+"""Figure of a gradient matrix: a row for each part, a column for each term."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from matplotlib.patches import Rectangle
 
 from w2vlab.callbacks.gradient_matrix import GradientMatrix
 
-_NOTHING = "#ededed"
+_ZERO_COLOUR = "#ededed"
 _DECADES = 4
-"""Colours span this many powers of ten below the longest gradient; what is shorter has the last colour."""
+"""Colours span this many powers of ten below the largest norm; smaller norms have the last colour."""
 
 
 def draw_gradient_matrix(matrix: GradientMatrix, title: str) -> Figure:
-    """Draws the length of each gradient, and how well each agrees with the total gradient of its part.
+    """Draws the norm of each gradient, and its cosine with the total gradient of its part.
 
-    Colours are logarithmic, the number stands in each cell, and "0" says that the part gets exactly nothing.
+    Colours are logarithmic, each cell shows its number, and "0" is an exactly zero gradient.
 
     Args:
-        matrix: What to draw.
-        title: Names the model and the update.
+        matrix: The gradient matrix.
+        title: Title with the model and the update.
     """
     terms, parts = matrix.terms, matrix.parts
-    # Columns are wide enough for their names, and both panels together for the title.
+    # The figure is wide enough for the names of the columns and for the title.
     column = max(1.0, 0.09 * max(map(len, (*terms, "all terms"))))
     label = 0.085 * max(map(len, parts))
     width = max(column * (2 * len(terms) + 1) + label + 3.2, 0.085 * len(title) + 0.5, 7.0)
@@ -44,7 +44,7 @@ def draw_gradient_matrix(matrix: GradientMatrix, title: str) -> Figure:
     seen = norms[np.isfinite(norms) & (norms > 0)]
     longest = float(seen.max()) if seen.size else 1.0
     by_length = LogNorm(longest / 10**_DECADES, longest, clip=True)
-    _draw_cells(lengths, norms, (*terms, "all terms"), colormaps["viridis"], by_length, _length)
+    _draw_cells(lengths, norms, (*terms, "all terms"), colormaps["viridis"], by_length, _format_norm)
     lengths.axvline(len(terms) - 0.5, color="black", linewidth=1.5)
     lengths.set_yticks(range(len(parts)), parts)
     lengths.set_title("Norm of the gradient", fontsize=11)
@@ -53,7 +53,7 @@ def draw_gradient_matrix(matrix: GradientMatrix, title: str) -> Figure:
 
     cosines = matrix.cosines.masked_fill(matrix.norms == 0, -math.inf).numpy().T  # (parts, terms)
     by_cosine = Normalize(-1, 1)
-    _draw_cells(directions, cosines, terms, colormaps["PuOr"], by_cosine, _cosine)
+    _draw_cells(directions, cosines, terms, colormaps["PuOr"], by_cosine, _format_cosine)
     directions.tick_params(axis="y", left=False, labelleft=False)
     directions.set_title("Cosine with all terms", fontsize=11)
     figure.colorbar(ScalarMappable(by_cosine, "PuOr"), ax=directions).set_label("-1 against, 1 along")
@@ -66,14 +66,14 @@ def _draw_cells(
     columns: tuple[str, ...],
     colours: Colormap,
     scale: Normalize,
-    written: Callable[[float], str],
+    format_value: Callable[[float], str],
 ) -> None:
-    """Draws one cell for each of `values` `(rows, columns)`; one without a colour of its own is grey."""
+    """Draws one cell for each of `values` `(rows, columns)`; zero and non-finite values are grey."""
     for row, column in np.ndindex(values.shape):
-        value, text = float(values[row, column]), written(float(values[row, column]))
-        colour = colours(scale(value)) if math.isfinite(value) and text != "0" else to_rgba(_NOTHING)
+        value, text = float(values[row, column]), format_value(float(values[row, column]))
+        colour = colours(scale(value)) if math.isfinite(value) and text != "0" else to_rgba(_ZERO_COLOUR)
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-        # Luminance by Rec. 709; the letters must stand out from the cell.
+        # Text is black or white by the luminance of the cell (Rec. 709).
         bright = np.dot(colour[:3], (0.2126, 0.7152, 0.0722)) > 0.45
         axes.text(column, row, text, ha="center", va="center", fontsize=9, color="black" if bright else "white")
     axes.set(xlim=(-0.5, values.shape[1] - 0.5), ylim=(values.shape[0] - 0.5, -0.5))
@@ -82,9 +82,9 @@ def _draw_cells(
     axes.spines[:].set_visible(False)
 
 
-def _length(value: float) -> str:
+def _format_norm(value: float) -> str:
     return "0" if value == 0 else f"{value:.2g}"
 
 
-def _cosine(value: float) -> str:
+def _format_cosine(value: float) -> str:
     return "" if value == -math.inf else f"{value:+.2f}"

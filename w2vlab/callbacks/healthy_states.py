@@ -1,4 +1,4 @@
-"""States of a run to go back to."""
+"""In-memory snapshots of weights and optimiser, to roll back to after a collapse."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _MAX_STATES = 2
-"""Proven states that are kept; with the one that is waiting, a run keeps so many more of everything it learns."""
+"""Confirmed snapshots that are kept; one unconfirmed snapshot is held in addition."""
 
 
 @dataclass
-class SavedState:
-    """Weights and optimiser at one update, on the host.
+class Snapshot:
+    """Weights and optimiser state at one update, on the CPU.
 
     Attributes:
-        update: Optimiser updates done.
-        weights: The module's state.
-        moments: What the optimiser remembers of each parameter, such as Adam's moments.
+        update: Optimiser updates so far.
+        weights: The module's state dict.
+        moments: The optimiser's state of each parameter, such as Adam's moments.
     """
 
     update: int
@@ -29,43 +29,45 @@ class SavedState:
 
 
 class HealthyStates:
-    """Keeps states, each of which has proven healthy because all was well for a whole window after it."""
+    """Keeps snapshots; each is confirmed as healthy if no collapse signature is detected for a window after it."""
 
     def __init__(self) -> None:
-        self._waiting: SavedState | None = None
-        self._proven: deque[SavedState] = deque(maxlen=_MAX_STATES)
+        self._unconfirmed: Snapshot | None = None
+        self._confirmed: deque[Snapshot] = deque(maxlen=_MAX_STATES)
 
     def __len__(self) -> int:
-        return len(self._proven)
+        return len(self._confirmed)
 
-    def offer(self, update: int, module: nn.Module, optimizer: Optimizer) -> None:
-        """Takes note that all was well since the last call, and saves the state of now, to be proven by the next."""
-        if self._waiting is not None:
-            self._proven.append(self._waiting)
-        self._waiting = SavedState(update, _on_host(module.state_dict()), _on_host(optimizer.state_dict()["state"]))
+    def confirm_and_save(self, update: int, module: nn.Module, optimizer: Optimizer) -> None:
+        """Confirms the snapshot of the last call, and saves the current state as a new, unconfirmed one."""
+        if self._unconfirmed is not None:
+            self._confirmed.append(self._unconfirmed)
+        self._unconfirmed = Snapshot(
+            update, _copy_to_cpu(module.state_dict()), _copy_to_cpu(optimizer.state_dict()["state"])
+        )
 
-    def doubt(self) -> None:
-        """Takes note that not all was well since the last call."""
-        self._waiting = None
+    def discard_unconfirmed(self) -> None:
+        """Discards the snapshot of the last call, because a signature was detected since then."""
+        self._unconfirmed = None
 
-    def go_back(self, module: nn.Module, optimizer: Optimizer) -> int:
-        """Loads the newest proven state, which is then used up, and returns its update.
+    def restore(self, module: nn.Module, optimizer: Optimizer) -> int:
+        """Loads the newest confirmed snapshot, removes it, and returns its update.
 
-        Weights, buffers and the optimiser's memory go back; its settings, such as the learning rate, stay as the
-        schedule has them now.
+        Weights, buffers and optimiser state are restored; hyper-parameters of the optimiser, such as the learning rate,
+        keep their current values.
         """
-        state = self._proven.pop()
-        self._waiting = None
-        module.load_state_dict(state.weights)
+        snapshot = self._confirmed.pop()
+        self._unconfirmed = None
+        module.load_state_dict(snapshot.weights)
         groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state.moments, "param_groups": groups})
-        return state.update
+        optimizer.load_state_dict({"state": snapshot.moments, "param_groups": groups})
+        return snapshot.update
 
 
-def _on_host(values: Any) -> Any:
-    """Copies nested mappings with their tensors."""
+def _copy_to_cpu(values: Any) -> Any:
+    """Copies nested dictionaries of tensors to the CPU."""
     if isinstance(values, Tensor):
         return values.detach().to("cpu", copy=True)
     if isinstance(values, dict):
-        return {key: _on_host(value) for key, value in values.items()}
+        return {key: _copy_to_cpu(value) for key, value in values.items()}
     return values

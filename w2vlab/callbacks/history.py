@@ -1,4 +1,4 @@
-"""The metrics of a run so far, small enough to travel in its checkpoints."""
+"""The metric history of a run, of bounded size so that checkpoints can store it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ MAX_ROWS = 2000
 
 
 class MetricHistory:
-    """Values of metrics by update.
+    """Metric values by update.
 
-    A long run keeps evenly spaced rows: when there are too many, every other one goes, and from then on only every
-    other one comes in.
+    Rows are subsampled evenly: when there are more than `MAX_ROWS`, every second row is removed, and from then on only
+    every second row (every fourth, and so on) is recorded.
 
     Attributes:
-        rows: One mapping a recorded update, ascending; `update` is the key of the update itself.
+        rows: One dictionary for each recorded update, in ascending order; the key `update` is the update.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class MetricHistory:
         self._offered = 0
 
     def record(self, update: int, values: dict[str, float]) -> None:
-        """Adds the values after `update` updates, unless that update is there or rows must be thinner by now."""
+        """Adds the values after `update` updates, unless that update is recorded or skipped by the subsampling."""
         if self.rows and self.rows[-1]["update"] >= update:
             return
         self._offered += 1
@@ -40,19 +40,19 @@ class MetricHistory:
         return [row["update"] for row in rows], [row[name] for row in rows]
 
     def first(self, name: str) -> float | None:
-        """Returns the first value of `name`; None without one."""
+        """Returns the first value of `name`; None if it was never recorded."""
         return next((row[name] for row in self.rows if name in row), None)
 
     def last(self, name: str) -> float | None:
-        """Returns the last value of `name`; None without one."""
+        """Returns the last value of `name`; None if it was never recorded."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything as plain data."""
+        """Returns the history as plain data."""
         return {"rows": self.rows, "every": self._every, "offered": self._offered}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Restores the history of `state_dict`."""
         self.rows = list(state["rows"])
         self._every = state["every"]
         self._offered = state["offered"]

@@ -1,31 +1,31 @@
-"""What PyTorch's compiler must be asked for so that its kernels for processors write where they may."""
+"""Inductor options that avoid out-of-bounds writes of CPU kernels in older versions of PyTorch."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-_FIRST_RIGHT = (2, 14)
-"""The first of the tested versions of PyTorch in which it is mended."""
+_FIRST_FIXED = (2, 14)
+"""The first tested version of PyTorch with the fix."""
 
 
 def safe_options(version: str) -> dict[str, Any]:
-    """Returns the options with which Inductor of a version of PyTorch writes where it may.
+    """Returns the Inductor options with which CPU kernels of a version of PyTorch write within their buffers.
 
-    torch 2.11.0 writes past the ends of buffers: where rows are taken several at a time, as a vector, and summed over
-    an inner dimension with another one between, it stores a whole vector also where fewer rows are left
-    (pytorch/pytorch 181618, mended by 183699). That was seen in the backward pass of the small encoder of the tests,
-    with 8 channels, with AVX-512 on an AMD EPYC, whose vectors hold 16 numbers: 1280 bytes go to a buffer of 640, and
-    glibc ends the process. It is no matter of that processor: with the 8 numbers of AVX2 that encoder has no rest, but
-    one of 12 channels has. The option that does without vectors for the rest does not help, for the store is that of
-    the whole vectors. So kernels are written without vectors; what the C++ compiler makes of their loops is right.
+    torch 2.11.0 writes past the ends of buffers: where several rows are vectorised and summed over an inner dimension
+    that is not adjacent, it stores a full vector even if fewer rows are left (pytorch/pytorch 181618, fixed by 183699).
+    This occurred in the backward pass of the small encoder of the tests, with 8 channels, with AVX-512 on an AMD EPYC,
+    whose vectors have 16 elements: 1280 bytes are written to a buffer of 640, and glibc aborts the process. Other
+    processors are affected too: with the 8 elements of AVX2, 8 channels leave no remainder, but 12 channels do. The
+    option that disables vectors for the remainder does not help, because the faulty store is in the main loop. So
+    explicit vectorisation is disabled; auto-vectorisation by the C++ compiler is correct.
 
-    torch 2.14.1 has passed the same test on the same processor.
+    torch 2.14.1 passes the same test on the same processor.
 
     Args:
-        version: As in `torch.__version__`.
+        version: A version in the form of `torch.__version__`.
     """
     found = re.match(r"(\d+)\.(\d+)", version)
-    if found is None or (int(found[1]), int(found[2])) >= _FIRST_RIGHT:
+    if found is None or (int(found[1]), int(found[2])) >= _FIRST_FIXED:
         return {}
     return {"cpp.simdlen": 1}

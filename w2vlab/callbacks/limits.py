@@ -1,4 +1,4 @@
-"""The limits of an axis, such that every mark is seen whole."""
+"""Axis limits that do not clip markers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from matplotlib.axes import Axes
 
 _BELOW, _ABOVE = 0.04, 0.08
-"""Room below 0 and above the largest value, for half a mark; shares of what is between them."""
+"""Margins below 0 and above the largest value, for half a marker, as shares of the range between them."""
 
 
-def from_zero(axes: Axes, top: float | None = None) -> None:
-    """Has the axis of values begin at 0, with room for whole marks at both ends.
+def start_y_axis_at_zero(axes: Axes, top: float | None = None) -> None:
+    """Sets the limits of the y axis to 0 and `top`, with a margin for markers at both ends.
 
-    `set_ylim(bottom=0)` keeps the upper limit, whose margin is a share of the values' own range: where they lie close
-    together and far above 0, their marks are cut.
+    `set_ylim(bottom=0)` alone keeps an upper margin that is relative to the range of the values, so that markers are
+    clipped if the values are close together and far above 0.
 
     Args:
-        axes: With everything drawn.
-        top: The largest value that there can be; None for the largest that is drawn.
+        axes: The axes, with all lines drawn.
+        top: The largest possible value; None for the largest value that is drawn.
     """
     if top is None:
         values = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]

@@ -1,4 +1,4 @@
-"""What a model knows of phones, measured while it is trained."""
+"""Linear phone probe during training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from w2vlab.callbacks.history import MetricHistory
-from w2vlab.callbacks.pretraining_only import refuse_other_modules
-from w2vlab.callbacks.probe_sizes import check_sizes
-from w2vlab.callbacks.whole_model import keeps_whole_model
+from w2vlab.callbacks.pretraining_only import require_pretraining_module
+from w2vlab.callbacks.probe_sizes import check_probe_sizes
+from w2vlab.callbacks.whole_model import has_unsharded_model
 from w2vlab.data.held_out import HASH
 from w2vlab.evaluation.corpus import open_corpus
 from w2vlab.evaluation.extraction import ModelFeatures, as_vectors, read_batches
@@ -26,30 +26,31 @@ from w2vlab.types import AudioBatch
 from w2vlab.wording import W2VLabWarning
 
 PREFIX = "probe"
-"""Of everything that is logged."""
+"""Prefix of all logged metrics."""
 
 _PENALTIES = (1e-2, 1e-3)
-"""Fewer than an evaluation tries: this is to be seen over updates, not to be reported."""
+"""L2 penalties to choose from; fewer than in an evaluation, because only the trend over updates matters here."""
 
 
 class OnlineProbe(Callback):
-    """Names phones with a linear classifier of frozen features, on the same few utterances again and again.
+    """Classifies phones with a linear probe on frozen features, on a fixed set of utterances.
 
-    A look logs `probe/accuracy`, the share of phones that are named right in utterances the classifier was not fitted
-    to, and, where there are codes, `probe/pnmi`: which share of the uncertainty about the phone goes when the code is
-    known. The figures are those of `w2vlab evaluate` on fewer utterances, and lower; their course is what they are for.
+    Each measurement logs `probe/accuracy`, the share of phones that are classified correctly in held-out utterances,
+    and, if the quantizer has codes, `probe/pnmi`, the phone-normalised mutual information of phones and codes. The
+    metrics are those of `w2vlab evaluate` on fewer utterances, and lower; use them to compare updates of a run.
 
-    The run does not notice: nothing is masked or drawn, and what was training is training afterwards. The first process
-    does this alone: the others wait for it at their next update.
+    The run is not affected: nothing is masked or drawn, and the training mode of all modules is restored. Process 0
+    does this alone; the other processes wait for it at their next update.
 
     Args:
-        every: Updates between two looks. There is one more before the first update and one at the end of the run.
-        corpus: Labelled speech, as `w2vlab evaluate` takes it; fetched once.
-        layer: What the classifier sees: `context`, `latents`, `quantized`, `codes`, or the number of a layer.
-        num_train: Most utterances that the classifier is fitted to.
-        num_test: Most utterances that are measured on.
-        batch_seconds: Most audio in a batch, in seconds, padding counted.
-        cache_dir: Where fetched corpora are; by default as for the run's own data.
+        every: Updates between two measurements. There is one more before the first update and one at the end of the
+            run.
+        corpus: Labelled speech, in the form of `w2vlab evaluate`; downloaded once.
+        layer: The features to probe: `context`, `latents`, `quantized`, `codes`, or the number of a layer.
+        num_train: Maximum number of utterances that the probe is fitted to.
+        num_test: Maximum number of utterances that it is tested on.
+        batch_seconds: Maximum audio in a batch, in seconds, padding included.
+        cache_dir: Folder of downloaded corpora; by default that of the run's data.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class OnlineProbe(Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"`every` must be at least 1, but is {every}.")
-        check_sizes(num_train, num_test, batch_seconds)
+        check_probe_sizes(num_train, num_test, batch_seconds)
         self.every = every
         self.corpus = corpus
         self.layer = layer
@@ -75,33 +76,33 @@ class OnlineProbe(Callback):
         self.cache_dir = cache_dir
         self.history = MetricHistory()
         self._active = False
-        self._looked_at = -1
+        self._last_update = -1
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the history, for the checkpoint."""
         return {"history": self.history.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the history of a checkpoint."""
+        """Restores the history from a checkpoint."""
         self.history.load_state_dict(state_dict["history"])
         if self.history.rows:
-            self._looked_at = int(self.history.rows[-1]["update"])
+            self._last_update = int(self.history.rows[-1]["update"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Reads the utterances, which stay in memory.
+        """Reads the utterances into memory.
 
         Raises:
-            ValueError: The corpus cannot be used, the layer is not there, no process has the whole model, or the model
-                is not pretrained.
+            ValueError: The corpus cannot be used, the model does not have the layer, the strategy shards the model, or
+                the module is not a pretraining objective.
         """
-        refuse_other_modules(self, pl_module)
+        require_pretraining_module(self, pl_module)
         self._active = False
         if stage != TrainerFn.FITTING:
             return
-        if not keeps_whole_model(trainer):
+        if not has_unsharded_model(trainer):
             raise ValueError(
                 "`trainer.strategy` must keep the whole model in each process for OnlineProbe, such as ddp, "
-                f"but is {type(trainer.strategy).__name__}. Take the callback out."
+                f"but is {type(trainer.strategy).__name__}. Remove the callback."
             )
         if not trainer.is_global_zero:
             return
@@ -124,25 +125,25 @@ class OnlineProbe(Callback):
         self._active = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks before the first update."""
-        self._look(trainer, pl_module)
+        """Measures before the first update."""
+        self._measure_and_log(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks every `every` updates."""
+        """Measures every `every` updates."""
         if trainer.global_step % self.every == 0:
-            self._look(trainer, pl_module)
+            self._measure_and_log(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks once more."""
-        self._look(trainer, pl_module)
+        """Measures after the last update."""
+        self._measure_and_log(trainer, pl_module)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # With accumulation an update has several batches.
-        if not self._active or trainer.global_step == self._looked_at:
+    def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # With gradient accumulation this is called for several micro-batches of an update.
+        if not self._active or trainer.global_step == self._last_update:
             return
-        self._looked_at = trainer.global_step
+        self._last_update = trainer.global_step
         values = self._measure(trainer, cast(PretrainingModule, pl_module))
         self.history.record(trainer.global_step, values)
         for logger in trainer.loggers:
@@ -153,7 +154,7 @@ class OnlineProbe(Callback):
         size = module.quantizer.codebook_size if module.quantizer.num_codebooks else 0
         names = dict.fromkeys((self._name, *([CODES] if size else [])))
         features = ModelFeatures(module, tuple(names), trainer.precision_plugin.val_step_context)
-        sides = {"train": Examples(), "test": Examples()}
+        splits = {"train": Examples(), "test": Examples()}
         test = set(self._corpus.split.test)
         codes: dict[str, torch.Tensor] = {}
         spoken: dict[str, torch.Tensor] = {}
@@ -161,19 +162,19 @@ class OnlineProbe(Callback):
             for utterance, found in features(batch):
                 frames = found[self._name]
                 rows: PhoneFrames = phone_rows(alignments[utterance], phones, features.grid, len(frames))
-                side = sides["test" if utterance in test else "train"]
-                side.features[utterance] = as_vectors(frames[rows.frames], size)
-                side.labels[utterance] = rows.labels
+                examples = splits["test" if utterance in test else "train"]
+                examples.features[utterance] = as_vectors(frames[rows.frames], size)
+                examples.labels[utterance] = rows.labels
                 if size and utterance in test:
                     codes[utterance] = found[CODES]
                     spoken[utterance] = frame_phones(alignments[utterance], phones, features.grid, len(frames))
-        if not all(bool(torch.isfinite(f).all()) for side in sides.values() for f in side.features.values()):
-            return {}  # weights that are not finite are told of elsewhere
-        probe = run_probe(sides["train"], sides["test"], len(phones), module.device, _PENALTIES)
+        if not all(bool(torch.isfinite(f).all()) for examples in splits.values() for f in examples.features.values()):
+            return {}  # `NotFinite` warns of it
+        probe = run_probe(splits["train"], splits["test"], len(phones), module.device, _PENALTIES)
         values = {"accuracy": probe.accuracy}
         if size:
             data = UnitData(codes=codes, phones=spoken, codebook_size=size, num_phones=len(phones))
             joint = measure_units(data, features.grid.frames_per_second)[0]
-            assert joint.pnmi is not None, "there are phones"
+            assert joint.pnmi is not None, "the corpus has phone labels"
             values["pnmi"] = joint.pnmi
         return values

@@ -1,4 +1,4 @@
-"""The panels of a run's picture; each knows whether it has anything to show."""
+"""The panels of a run's figure; each knows whether the run has data for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, ScalarFormatter
 
 from w2vlab.callbacks.history import MetricHistory
-from w2vlab.callbacks.limits import from_zero
+from w2vlab.callbacks.limits import start_y_axis_at_zero
 from w2vlab.callbacks.run_view import RunView
 from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
 
@@ -21,17 +21,17 @@ _TRAIN, _VAL, _SECOND, _LIMIT = "#8fb4d9", "#c8502d", "#3b7d4f", "#777777"
 _HARD, _SOFT = "val/codebook/perplexity_hard", "val/codebook/perplexity_soft"
 _RATE, _TEMPERATURE = "learning_rate", "train/gumbel_temperature"
 
-_FEW = 40
-"""Values up to which dots tell single validations apart; in a long run they would only be in the way."""
+_MAX_MARKERS = 40
+"""Maximum number of values that are drawn with markers; more markers would overlap."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of the picture.
+    """A panel of the figure.
 
     Attributes:
-        draw: Draws it.
-        shows: Whether it would have a visible mark.
+        draw: Draws the panel.
+        shows: Returns whether the run has data for the panel.
     """
 
     draw: Callable[[Axes, RunView], None]
@@ -48,11 +48,11 @@ def _finite(history: MetricHistory, name: str) -> bool:
 
 def _draw_loss(axes: Axes, view: RunView) -> None:
     _draw_pair(axes, view, "loss/total")
-    if view.guess_loss is not None:
+    if view.chance_loss is not None:
         candidates = view.num_candidates or 0
-        is_choice = candidates > 1 and math.isclose(view.guess_loss, math.log(candidates))
-        cost = f"ln {candidates}" if is_choice else f"{view.guess_loss:.3g}"
-        _draw_limit(axes, view.guess_loss, f"a guess: {cost}, penalties apart")
+        is_choice = candidates > 1 and math.isclose(view.chance_loss, math.log(candidates))
+        cost = f"ln {candidates}" if is_choice else f"{view.chance_loss:.3g}"
+        _draw_limit(axes, view.chance_loss, f"chance: {cost}, without penalties")
     _finish(axes, "Loss (nats an utterance)" if view.error_rates else "Loss (nats a prediction)")
 
 
@@ -64,35 +64,35 @@ def _draw_accuracy(axes: Axes, view: RunView) -> None:
 
 
 def _draw_errors(axes: Axes, view: RunView) -> None:
-    for (name, what), colour, marker in zip(view.error_rates.items(), (_VAL, _SECOND), "os", strict=False):
-        _draw_line(axes, view.validation, f"val/{name}", f"of {what}s", colour, marker)
-    _draw_limit(axes, 1.0, "as many errors as there are to recognise")
-    from_zero(axes)
+    for (name, unit), colour, marker in zip(view.error_rates.items(), (_VAL, _SECOND), "os", strict=False):
+        _draw_line(axes, view.validation, f"val/{name}", f"of {unit}s", colour, marker)
+    _draw_limit(axes, 1.0, "100 % errors")
+    start_y_axis_at_zero(axes)
     _finish(axes, "Error rates in validation")
 
 
 def _draw_perplexity(axes: Axes, view: RunView) -> None:
     _draw_line(axes, view.validation, _HARD, "of the codes", _VAL, marker="o")
     _draw_line(axes, view.validation, _SOFT, "of the probabilities", _SECOND, marker="s")
-    _draw_limit(axes, view.num_codes, f"all {view.num_codes} entries alike")
-    if view.num_codes > 100:  # a collapse to a few entries must still be seen
+    _draw_limit(axes, view.num_codes, f"uniform usage of {view.num_codes} entries")
+    if view.num_codes > 100:  # logarithmic, so that a collapse to a few entries is visible
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(ScalarFormatter())
     else:
-        from_zero(axes)
+        start_y_axis_at_zero(axes)
     _finish(axes, "Codebook perplexity in validation")
 
 
 def _draw_schedules(axes: Axes, view: RunView) -> None:
     _draw_line(axes, view.train, _RATE, "learning rate (left)", _TRAIN)
-    from_zero(axes)
+    start_y_axis_at_zero(axes)
     axes.ticklabel_format(axis="y", scilimits=(-2, 3))
     handles = list(axes.lines)
     if _finite(view.train, _TEMPERATURE):
         right = axes.twinx()
         _draw_line(right, view.train, _TEMPERATURE, "Gumbel temperature (right)", _SECOND)
-        from_zero(right)
-        right.set_ylim(top=right.get_ylim()[1] * 1.25)  # room for the legend
+        start_y_axis_at_zero(right)
+        right.set_ylim(top=right.get_ylim()[1] * 1.25)  # space for the legend
         right.spines["top"].set_visible(False)
         handles += right.lines
     _finish(axes, "Schedules", handles=handles)
@@ -100,13 +100,13 @@ def _draw_schedules(axes: Axes, view: RunView) -> None:
 
 def _draw_speed(axes: Axes, view: RunView) -> None:
     _draw_line(axes, view.train, AUDIO_RATE, "audio (left)", _TRAIN)
-    from_zero(axes)
+    start_y_axis_at_zero(axes)
     handles = list(axes.lines)
     if any(_finite(view.train, name) for name in (MFU, DATA_WAIT_SHARE)):
         right = axes.twinx()
         _draw_line(right, view.train, MFU, "MFU (right)", _SECOND)
         _draw_line(right, view.train, DATA_WAIT_SHARE, "waiting for data (right)", _VAL)
-        from_zero(right, 1.0)
+        start_y_axis_at_zero(right, 1.0)
         right.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         right.spines["top"].set_visible(False)
         handles += right.lines
@@ -114,34 +114,34 @@ def _draw_speed(axes: Axes, view: RunView) -> None:
 
 
 def _draw_usage(axes: Axes, view: RunView) -> None:
-    assert view.code_counts is not None, "else it is not shown"
+    assert view.code_counts is not None, "otherwise the panel is not shown"
     counts = view.code_counts
     shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).sort(dim=1, descending=True).values  # (G, V)
     ranks = torch.arange(1, shares.shape[1] + 1)
     for index, share in enumerate(shares):
-        used = share > 0  # an unused entry has no place on a logarithmic axis
+        used = share > 0  # 0 cannot be drawn on a logarithmic axis
         label = f"codebook {index + 1}: {int(used.sum())} of {len(share)} used"
         marker = "o" if used.sum() == 1 else ""
         axes.plot(ranks[used], share[used], label=label, drawstyle="steps-mid", marker=marker)
-    _draw_limit(axes, 1 / shares.shape[1], "all alike")
+    _draw_limit(axes, 1 / shares.shape[1], "uniform usage")
     axes.set_yscale("log")
     axes.set_xlim(0.5, shares.shape[1] + 0.5)
-    _finish(axes, "Share of each entry, most used first", over="rank of the entry")
+    _finish(axes, "Share of each entry, most used first", x_label="rank of the entry")
 
 
-def _draw_finding(axes: Axes, view: RunView) -> None:
-    assert view.finding is not None, "else it is not shown"
-    bars = view.finding.bars
-    for place, (bar, colour) in enumerate(zip(bars, (_VAL, _TRAIN, _LIMIT), strict=False)):
-        reach = [[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]]
-        axes.bar(place, bar.value, color=colour, width=0.6, yerr=reach, capsize=5, ecolor="black")
+def _draw_probe(axes: Axes, view: RunView) -> None:
+    assert view.probe is not None, "otherwise the panel is not shown"
+    bars = view.probe.bars
+    for x, (bar, colour) in enumerate(zip(bars, (_VAL, _TRAIN, _LIMIT), strict=False)):
+        interval = [[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]]
+        axes.bar(x, bar.value, color=colour, width=0.6, yerr=interval, capsize=5, ecolor="black")
         axes.annotate(
-            f"{100 * bar.value:.1f} %", (place, bar.high), (0, 4), textcoords="offset points", ha="center", fontsize=9
+            f"{100 * bar.value:.1f} %", (x, bar.high), (0, 4), textcoords="offset points", ha="center", fontsize=9
         )
     axes.set_xticks(range(len(bars)), [bar.name for bar in bars], fontsize=9)
     axes.set_ylim(0, min(1.15, 1.2 * max(bar.high for bar in bars)) or 1.0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.set_title(view.finding.title, fontsize=11)
+    axes.set_title(view.probe.title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
@@ -157,7 +157,7 @@ PRETRAINING = (
     Panel(_draw_usage, lambda view: view.code_counts is not None and bool(view.code_counts.sum() > 0)),
     SCHEDULES,
     SPEED,
-    Panel(_draw_finding, lambda view: view.finding is not None and bool(view.finding.bars)),
+    Panel(_draw_probe, lambda view: view.probe is not None and bool(view.probe.bars)),
 )
 RECOGNITION = (
     LOSS,
@@ -176,9 +176,9 @@ def _draw_line(axes: Axes, history: MetricHistory, name: str, label: str, colour
     updates, values = history.series(name)
     if not any(map(math.isfinite, values)):
         return
-    if sum(map(math.isfinite, values)) == 1:  # a line of one point is not seen
+    if sum(map(math.isfinite, values)) == 1:  # a line of one point is invisible
         marker = marker or "o"
-    elif len(values) > _FEW:
+    elif len(values) > _MAX_MARKERS:
         marker = ""
     axes.plot(updates, values, label=label, color=colour, linewidth=1.2, marker=marker, markersize=4)
 
@@ -187,10 +187,10 @@ def _draw_limit(axes: Axes, value: float, label: str) -> None:
     axes.axhline(value, color=_LIMIT, linestyle="--", linewidth=1, label=label)
 
 
-def _finish(axes: Axes, title: str, over: str = "update", handles: list[Line2D] | None = None) -> None:
+def _finish(axes: Axes, title: str, x_label: str = "update", handles: list[Line2D] | None = None) -> None:
     axes.set_title(title, fontsize=11)
     axes.spines["top"].set_visible(False)
-    axes.set_xlabel(over)
+    axes.set_xlabel(x_label)
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -1,4 +1,4 @@
-"""One picture of a run: whether it learns, whether its codebooks live, how fast it goes, and what it has learned."""
+"""Figure of a run: losses, codebook usage, schedules, speed, and the result of the final probe."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from matplotlib.figure import Figure
 from w2vlab.callbacks.panels import PRETRAINING, RECOGNITION, Panel
 from w2vlab.callbacks.run_view import RunView
 
-_MOST_ABREAST = 4
+_MAX_COLUMNS = 4
 
 
 def draw_run(view: RunView) -> Figure:
-    """Draws the panels that have something to show."""
+    """Draws the panels that the run has data for."""
     panels = [panel for panel in (RECOGNITION if view.error_rates else PRETRAINING) if panel.shows(view)]
-    rows = _rows(panels)
+    rows = _split_into_rows(panels)
     figure = Figure(figsize=(4.7 * max(map(len, rows), default=1), 3.75 * max(1, len(rows))), layout="constrained")
     figure.suptitle(view.title.replace("$", r"\$"), fontsize=13)
     if not panels:
         figure.text(0.5, 0.5, "nothing recorded", ha="center", va="center", color="#777777")
         return figure
-    # As many columns as can be shared out among each row, so that none has a gap at its end.
+    # The least common multiple, so that the panels of each row fill its width.
     columns = math.lcm(*map(len, rows))
     grid = figure.add_gridspec(len(rows), columns)
     for number, row in enumerate(rows):
         width = columns // len(row)
-        for place, panel in enumerate(row):
-            axes = figure.add_subplot(grid[number, place * width : (place + 1) * width])
+        for index, panel in enumerate(row):
+            axes = figure.add_subplot(grid[number, index * width : (index + 1) * width])
             panel.draw(axes, view)
     return figure
 
 
-def _rows(panels: Sequence[Panel]) -> list[Sequence[Panel]]:
-    """Shares the panels out among as few rows as hold them, the first ones longer by one where that is not even."""
+def _split_into_rows(panels: Sequence[Panel]) -> list[Sequence[Panel]]:
+    """Splits the panels evenly into as few rows as possible; if uneven, the first rows have one more."""
     if not panels:
         return []
-    number = math.ceil(len(panels) / _MOST_ABREAST) if len(panels) != _MOST_ABREAST else 2
-    size, more = divmod(len(panels), number)
+    num_rows = math.ceil(len(panels) / _MAX_COLUMNS) if len(panels) != _MAX_COLUMNS else 2
+    size, remainder = divmod(len(panels), num_rows)
     rows, start = [], 0
-    for index in range(number):
-        stop = start + size + (index < more)
+    for index in range(num_rows):
+        stop = start + size + (index < remainder)
         rows.append(panels[start:stop])
         start = stop
     return rows

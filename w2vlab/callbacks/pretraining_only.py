@@ -1,4 +1,4 @@
-"""Which callbacks look into pretraining alone."""
+"""Check of callbacks that need a pretraining objective."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.update import TrainedModule
 
 
-def refuse_other_modules(callback: Callback, module: LightningModule) -> None:
-    """Refuses a model that has nothing of what `callback` looks at.
+def require_pretraining_module(callback: Callback, module: LightningModule) -> None:
+    """Checks that `module` is a pretraining objective.
 
     Raises:
-        ValueError: It is none of the pretraining objectives.
+        ValueError: `module` is not a pretraining objective.
     """
     if isinstance(module, TrainedModule) and not isinstance(module, PretrainingModule):
         raise ValueError(
-            f"`trainer.callbacks` must not hold {type(callback).__name__} where `model` is {type(module).__name__}: it "
-            "looks at what only the pretraining objectives have. Take it out."
+            f"`trainer.callbacks` must not contain {type(callback).__name__} if `model` is {type(module).__name__}, "
+            "because it needs a pretraining objective. Remove it."
         )

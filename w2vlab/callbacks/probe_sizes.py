@@ -1,17 +1,17 @@
-"""What the probes of a run are asked to take."""
+"""Check of the sizes of a linear probe."""
 
 from __future__ import annotations
 
 from w2vlab.types import Seconds
 
 
-def check_sizes(num_train: int, num_test: int, batch_seconds: Seconds) -> None:
-    """Refuses sizes with which no probe can be fitted and scored.
+def check_probe_sizes(num_train: int, num_test: int, batch_seconds: Seconds) -> None:
+    """Checks that a probe can be fitted and tested with these sizes.
 
     Args:
-        num_train: Utterances that the probe is fitted on.
-        num_test: Utterances that it is scored on.
-        batch_seconds: Audio in a batch.
+        num_train: Utterances that the probe is fitted to.
+        num_test: Utterances that it is tested on.
+        batch_seconds: Maximum audio in a batch.
 
     Raises:
         ValueError: `num_train` is less than 2, `num_test` less than 1, or `batch_seconds` not positive.

@@ -1,4 +1,4 @@
-"""Connections between the processes of a run that serve only to notice when one of them is gone."""
+"""Connections between the processes of a run, by which they detect that one of them has died."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from typing import Any
 
-DONE, ENDS, DIED = "done", "ends", "died"
-"""What can be told of a process: it has finished its work, it ends with an exception, it is gone without a word."""
+DONE, FAILED, DIED = "done", "failed", "died"
+"""Status of a process: finished, ending with an exception, or gone without a message."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds and trials until a silent machine counts as gone, 20 s in all.
+"""TCP keep-alive options, by which an unreachable machine is detected after 20 s.
 
-Kernels ask and answer, so a busy process is never suspected.
+Keep-alive probes are answered by the kernel, so that a busy process does not seem dead.
 """
 
 
 class ProcessLinks:
-    """A star of connections from process 0 to all others.
+    """Star-shaped connections from process 0 to all other processes.
 
-    An open connection is the sign of life: when a process is killed, the kernel closes its connections at once, on
-    whichever machine. Nothing has to be sent meanwhile, so a long computation or import cannot look like a death.
+    An open connection shows that a process is alive: when a process is killed, the kernel closes its connections at
+    once, on any machine. No heartbeat messages are needed, so that a long computation or import does not look like a
+    death.
 
     Args:
-        process: Number of this process.
-        num_processes: Of the run, at least 2.
+        process: Rank of this process.
+        num_processes: Number of processes, at least 2.
         host: Address of the machine of process 0.
-        broadcast: Gives every process the object that process 0 hands in; called once on each.
-        heard: Called with the number of a process and the word on it, in a thread of its own.
+        broadcast: Returns the object that process 0 passes in; called once on each process.
+        on_status: Called with the rank and status of another process, in a background thread.
 
     Raises:
         OSError: Process 0 cannot be reached.
@@ -45,13 +46,13 @@ class ProcessLinks:
         num_processes: int,
         host: str,
         broadcast: Callable[[Any], Any],
-        heard: Callable[[int, str], None],
+        on_status: Callable[[int, str], None],
     ) -> None:
         self._process = process
-        self._heard = heard
-        self._last_words: dict[int, str] = {}
-        self._connections: dict[int, Connection] = {}  # by the process at the other end
-        self._sending = threading.Lock()
+        self._on_status = on_status
+        self._final_status: dict[int, str] = {}
+        self._connections: dict[int, Connection] = {}  # by the rank of the other process
+        self._send_lock = threading.Lock()
         self._server: socket.socket | None = None
         _all_links.add(self)
         if process == 0:
@@ -59,90 +60,90 @@ class ProcessLinks:
                 bound = "127.0.0.1" if host in ("127.0.0.1", "localhost") else ""
                 self._server = socket.create_server((bound, 0), backlog=num_processes)
             except OSError:
-                broadcast(None)  # the others wait for it
+                broadcast(None)  # the other processes wait for it
                 raise
             key = secrets.token_bytes(32)
             broadcast((self._server.getsockname()[1], key))
-            _in_thread(self._accept, self._server, key, num_processes - 1)
+            _start_thread(self._accept, self._server, key, num_processes - 1)
         else:
-            invitation = broadcast(None)
-            if invitation is None:
+            port_and_key = broadcast(None)
+            if port_and_key is None:
                 raise ConnectionError("process 0 could not open a port")
-            port, key = invitation
+            port, key = port_and_key
             try:
                 connection = Client((host, port), authkey=key)
                 connection.send(process)
             except (AuthenticationError, EOFError) as problem:
                 raise ConnectionError(str(problem)) from problem
-            _keep_alive(connection)
+            _enable_keepalive(connection)
             self._connections[0] = connection
-            _in_thread(self._listen, 0, connection)
+            _start_thread(self._listen, 0, connection)
 
-    def say(self, word: str) -> None:
-        """Tells all processes `word` about this one."""
-        self._tell(self._process, word)
+    def announce(self, status: str) -> None:
+        """Sends the status of this process to all others."""
+        self._send_to_all(self._process, status)
 
     def close(self) -> None:
-        """Says nothing more; the other end reads to its end what was said."""
+        """Closes the connections for writing; the other end still reads what was sent."""
         for connection in self._connections.values():
             try:
-                with _socket_of(connection) as own:
-                    own.shutdown(socket.SHUT_WR)
+                with _duplicate_socket(connection) as duplicate:
+                    duplicate.shutdown(socket.SHUT_WR)
             except OSError:
-                continue  # it is closed already
+                continue  # already closed
 
-    def _accept(self, server: socket.socket, key: bytes, number: int) -> None:
+    def _accept(self, server: socket.socket, key: bytes, num_others: int) -> None:
         while True:
             try:
                 accepted, _ = server.accept()
             except OSError:
-                return  # all are there, and it was closed
-            # In a thread of its own: a stranger who says nothing must keep nobody waiting.
-            _in_thread(self._greet, Connection(accepted.detach()), server, key, number)
+                return  # the server was closed, because all processes are connected
+            # In a thread, because a foreign client that sends nothing must not block the other processes.
+            _start_thread(self._authenticate, Connection(accepted.detach()), server, key, num_others)
 
-    def _greet(self, connection: Connection, server: socket.socket, key: bytes, number: int) -> None:
+    def _authenticate(self, connection: Connection, server: socket.socket, key: bytes, num_others: int) -> None:
         try:
             deliver_challenge(connection, key)
             answer_challenge(connection, key)
             process = connection.recv()
         except (OSError, EOFError, AuthenticationError):
-            connection.close()  # a stranger
+            connection.close()  # a foreign client
             return
-        _keep_alive(connection)
+        _enable_keepalive(connection)
         self._connections[process] = connection
-        if len(self._connections) == number:
-            server.shutdown(socket.SHUT_RDWR)  # or `accept` would not notice
+        if len(self._connections) == num_others:
+            server.shutdown(socket.SHUT_RDWR)  # wakes `accept`, which `close` alone does not
             server.close()
         self._listen(process, connection)
 
     def _listen(self, process: int, connection: Connection) -> None:
         while True:
             try:
-                about, word = connection.recv()
+                subject, status = connection.recv()
             except (EOFError, OSError):
                 break
-            self._take_in(about, word, without=process)
-        if process not in self._last_words:
-            self._take_in(process, DIED, without=process)
+            self._receive(subject, status, sender=process)
+        if process not in self._final_status:
+            self._receive(process, DIED, sender=process)
         connection.close()
 
-    def _take_in(self, process: int, word: str, without: int) -> None:
-        self._last_words[process] = word
+    def _receive(self, process: int, status: str, sender: int) -> None:
+        self._final_status[process] = status
         if self._process == 0:
-            self._tell(process, word, without)
-        self._heard(process, word)
+            self._send_to_all(process, status, exclude=sender)
+        self._on_status(process, status)
 
-    def _tell(self, process: int, word: str, without: int | None = None) -> None:
-        with self._sending:
+    def _send_to_all(self, process: int, status: str, exclude: int | None = None) -> None:
+        with self._send_lock:
             for other, connection in list(self._connections.items()):
-                if other != without:
+                if other != exclude:
                     try:
-                        connection.send((process, word))
+                        connection.send((process, status))
                     except OSError:
-                        continue  # it is gone, and its own connection says so
+                        continue  # that process is gone, which its own `_listen` detects
 
     def close_inherited(self) -> None:
-        """Closes, in a process that was forked off, what would keep the connection open when the process is killed."""
+        """Closes the sockets in a forked child, where they would keep the connection open after the parent's death."""
         for connection in self._connections.values():
             connection.close()
         if self._server is not None:
@@ -160,17 +161,17 @@ def _close_all_inherited() -> None:
 os.register_at_fork(after_in_child=_close_all_inherited)
 
 
-def _socket_of(connection: Connection) -> socket.socket:
+def _duplicate_socket(connection: Connection) -> socket.socket:
     return socket.socket(fileno=os.dup(connection.fileno()))
 
 
-def _keep_alive(connection: Connection) -> None:
-    with _socket_of(connection) as own:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _enable_keepalive(connection: Connection) -> None:
+    with _duplicate_socket(connection) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):
-                own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                duplicate.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _in_thread(function: Callable[..., None], *args: Any) -> None:
+def _start_thread(function: Callable[..., None], *args: Any) -> None:
     threading.Thread(target=function, args=args, daemon=True, name="process-watch").start()

@@ -1,4 +1,4 @@
-"""Ends a run of several processes when one of them is gone."""
+"""Ends all processes of a run when one of them has died."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from w2vlab.callbacks.process_links import DIED, DONE, ENDS, ProcessLinks
+from w2vlab.callbacks.process_links import DIED, DONE, FAILED, ProcessLinks
 from w2vlab.types import Seconds
 
 GRACE: Seconds = 10.0
-"""How long a process may go on after another one has ended with an exception, which perhaps concerns both."""
+"""How long a process may run after another one has ended with an exception, because it may raise the same one."""
 
-_NEWS: Seconds = 3.0
-"""How long an error waits for the news that explains it."""
+_STATUS_TIMEOUT: Seconds = 3.0
+"""How long an exception waits for a status message that another process has died, which would explain it."""
 
 _FIRST = "W2VLAB_FIRST_PROCESS"
-"""Environment variable by which process 0 tells those that it starts which one it is."""
+"""Environment variable with the process ID of process 0, for the processes that it starts."""
 
 _log = logging.getLogger(__name__)
 
 
 class ProcessWatch(Callback):
-    """Ends this process when another one of the run has died.
+    """Ends this process with exit status 1 when another process of the run has died.
 
-    The others would wait for it: 30 minutes with gloo, and as long as the watchdog of NCCL lets them. Here they end
-    at once, or after 20 seconds where a machine or its network is gone. A process that ends with an exception gives
-    the others `GRACE` seconds to end with one of their own, and then they end too. Exit status 1.
+    Otherwise a collective would block the remaining processes: 30 minutes with gloo, and until the timeout of NCCL's
+    watchdog. Here they end at once, or after 20 seconds if a machine or its network has failed. After a process has
+    raised an exception, the others have `GRACE` seconds to raise theirs, and then they end too.
 
     Args:
-        way_on: Printed at such an end: how to resume.
+        way_on: How to resume; printed when the process is ended.
     """
 
     def __init__(self, way_on: str | Callable[[], str] = "") -> None:
         super().__init__()
-        self._way_on = way_on
+        self._resume_hint = way_on
         self._links: ProcessLinks | None = None
         self._process = 0
         self._set_up = self._watching = self._ending = False
-        self._news: tuple[str, bool] | None = None
+        self._failure: tuple[str, bool] | None = None
 
     def watch_start(self, trainer: Trainer) -> None:
-        """Watches until `setup` connects the processes; to be called before the trainer starts any.
+        """Watches the start-up until `setup` connects the processes; call it before the trainer starts any.
 
-        Until then there is nothing to notice by: the start waits for process 0, perhaps while it fetches a corpus. A
-        process that Lightning starts on the same machine ends with its parent, and the parent with it. Whoever else
-        starts processes (torchrun, SLURM) watches them itself.
+        During start-up, processes wait for process 0, which may be downloading a corpus. Processes that Lightning
+        starts on the same machine end with their parent, and the parent ends with them. Other launchers (torchrun,
+        SLURM) watch their processes themselves.
         """
         if os.environ.get("LOCAL_RANK", "0") == "0":
             os.environ[_FIRST] = str(os.getpid())
@@ -64,87 +64,87 @@ class ProcessWatch(Callback):
         while not self._set_up:
             for index, child in enumerate(getattr(launcher, "procs", ())):
                 if child.poll():
-                    self._end(f"Process {index + 1} died or ended before the run had begun.")
-            _silence_observer_of_lightning()
+                    self._end_process(f"Process {index + 1} died or ended before the run had started.")
+            _disable_lightning_observer()
             time.sleep(0.5)
 
     def _watch_parent(self, parent: int) -> None:
         while not self._set_up:
             if os.getppid() != parent:
-                self._end("Process 0 died or ended before the run had begun.")
+                self._end_process("Process 0 died or ended before the run had started.")
             time.sleep(0.5)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Connects the processes."""
-        os.environ.pop(_FIRST, None)  # what else this process starts is no part of the run
+        os.environ.pop(_FIRST, None)  # other processes that this one starts do not belong to the run
         self._set_up = True
         if trainer.world_size == 1:
             return
-        self._news_came = threading.Event()  # not in the constructor, because it cannot be pickled
+        self._failure_received = threading.Event()  # not in the constructor, because it cannot be pickled
         self._process = trainer.global_rank
-        _silence_observer_of_lightning()
+        _disable_lightning_observer()
         strategy: Any = trainer.strategy
         host = strategy.cluster_environment.main_address
         self._ending, self._watching = False, True
         try:
-            self._links = ProcessLinks(self._process, trainer.world_size, host, strategy.broadcast, self._heard)
+            self._links = ProcessLinks(self._process, trainer.world_size, host, strategy.broadcast, self._on_status)
         except OSError as problem:
-            _log.warning("Process %d will not notice the death of another one: %s", self._process, problem)
+            _log.warning("Process %d cannot detect the death of another process: %s", self._process, problem)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Tells the others; where this is only what the end of another process looks like, ends in its words."""
+        """Announces the failure; if the exception follows from the death of another process, reports that instead."""
         os.environ.pop(_FIRST, None)
         self._set_up = True
         if self._links is None:
             return
-        # A collective that has lost a process raises a RuntimeError, often before the news of it has come.
-        if isinstance(exception, RuntimeError) and self._news_came.wait(_NEWS) and self._news is not None:
-            self._end(*self._news)
+        # A collective without one of its processes raises a RuntimeError, often before the status message arrives.
+        if isinstance(exception, RuntimeError) and self._failure_received.wait(_STATUS_TIMEOUT) and self._failure:
+            self._end_process(*self._failure)
         self._ending = True
-        self._links.say(ENDS)
+        self._links.announce(FAILED)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Says goodbye."""
+        """Announces that this process has finished, and closes the connections."""
         self._watching = False
         if self._links is not None:
-            self._links.say(DONE)
+            self._links.announce(DONE)
             self._links.close()
             self._links = None
 
-    def _heard(self, process: int, word: str) -> None:
-        if word == DONE or not self._watching or (word == ENDS and self._ending):
+    def _on_status(self, process: int, status: str) -> None:
+        if status == DONE or not self._watching or (status == FAILED and self._ending):
             return
-        said_by_first = self._process != 0 != process  # who hears of all of them
-        if word == DIED:
-            reason = f"Process {process} of the run died: killed, perhaps for want of memory, or its machine was lost."
-            patience = GRACE if self._ending else 0.2  # what process 0 passes on has to leave it
+        quiet = self._process != 0 != process  # process 0 gets the same status, and prints it
+        if status == DIED:
+            reason = f"Process {process} of the run died: killed, perhaps out of memory, or its machine has failed."
+            delay = GRACE if self._ending else 0.2  # time for process 0 to forward the status
         else:
-            reason = f"Process {process} of the run ended with an error; its message says which."
-            patience = GRACE
-        self._news = reason, said_by_first
-        self._news_came.set()
-        time.sleep(patience)
-        if self._watching and not (word == ENDS and self._ending):
-            self._end(*self._news)
+            reason = f"Process {process} of the run ended with an error; see its message."
+            delay = GRACE
+        self._failure = reason, quiet
+        self._failure_received.set()
+        time.sleep(delay)
+        if self._watching and not (status == FAILED and self._ending):
+            self._end_process(*self._failure)
 
-    def _end(self, reason: str, quiet: bool = False) -> None:
-        """Ends this process, whatever its other threads are waiting for."""
-        if not _end_begun.acquire(blocking=False):
+    def _end_process(self, reason: str, quiet: bool = False) -> None:
+        """Ends this process, even if its other threads are blocked."""
+        if not _end_started.acquire(blocking=False):
             return
-        if not quiet:  # process 0 says it for all
-            way_on = ""
-            with suppress(Exception):  # whatever it is, this process ends
-                way_on = self._way_on if isinstance(self._way_on, str) else self._way_on()
-            # Straight to the file: another thread may hold the lock of the stream.
-            os.write(2, f"\nerror: {reason} The other processes end too. {way_on}".rstrip().encode() + b"\n")
+        if not quiet:
+            hint = ""
+            with suppress(Exception):  # the process ends in any case
+                hint = self._resume_hint if isinstance(self._resume_hint, str) else self._resume_hint()
+            # To the file descriptor, because another thread may hold the lock of `sys.stderr`.
+            os.write(2, f"\nerror: {reason} The other processes end too. {hint}".rstrip().encode() + b"\n")
         os._exit(1)
 
 
-_end_begun = threading.Lock()
+_end_started = threading.Lock()
 
 
-def _silence_observer_of_lightning() -> None:
-    """Takes the processes away from Lightning's observer, which would kill this process before it can say anything."""
+def _disable_lightning_observer() -> None:
+    """Disables Lightning's child-process observer, which would kill this process before it can print the reason."""
     for thread in threading.enumerate():
         if thread.name == "child-process-observer":
-            thread._child_processes = []  # type: ignore[attr-defined]  # then it takes all of them for done, and ends
+            thread._child_processes = []  # type: ignore[attr-defined]  # without processes to watch, it ends

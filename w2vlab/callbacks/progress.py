@@ -1,4 +1,4 @@
-"""The line that tells how training is going."""
+"""Progress bar or progress lines of training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = {
     "PER": "val/per",
     "audio s/s": AUDIO_RATE,
 }
-"""What is shown of the training, by the name it is shown under."""
+"""Training metrics that are shown, by the displayed name."""
 
 _VALIDATED = {
     "loss": "val/loss/total",
@@ -33,17 +33,17 @@ _VALIDATED = {
     "CER": "val/cer",
     "PER": "val/per",
 }
-"""What is shown of a validation."""
+"""Validation metrics that are shown, by the displayed name."""
 
 
 class TrainingProgress(TQDMProgressBar):
-    """Shows loss, accuracy or error rates, code perplexity and speed: a bar on a terminal, else ten plain lines a run.
+    """Shows loss, accuracy or error rates, code perplexity and speed: a bar on a terminal, otherwise ten lines a run.
 
-    Validations have lines of their own, as many at most. A run that ends with its epochs, or has no end, gets a line an
-    epoch instead, because it is not known before how many updates they have.
+    Validations have separate lines, at most ten too. If the length of the run in updates is unknown, because it is
+    limited by epochs of unknown length or not at all, one line an epoch is printed instead.
 
     Args:
-        refresh_rate: Updates of the bar are this many batches apart, because each waits for the device; 0 hides it.
+        refresh_rate: Batches between two refreshes of the bar, because each synchronises with the device; 0 hides it.
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
@@ -53,20 +53,20 @@ class TrainingProgress(TQDMProgressBar):
         self._shown_update = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Chooses between bar and lines."""
+        """Uses the bar on a terminal, and lines otherwise."""
         super().setup(trainer, pl_module, stage)
         self._plain = self.is_enabled and not sys.stdout.isatty()
         if self._plain:
             self.disable()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Returns what stands behind the bar."""
+        """Returns the metrics that the bar shows."""
         values = _values(trainer, _SHOWN)
         validated = _values(trainer, {"validation loss": "val/loss/total"})
         return {**values, **validated}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the bar, or notes how far a checkpoint was."""
+        """Opens the bar; for the lines, stores the progress of a checkpoint that is resumed."""
         super().on_train_start(trainer, pl_module)
         self._stage = _Stage.of(trainer)
         self._validated_stage = self._stage if trainer.global_step and not _counts_epochs(trainer) else None
@@ -75,7 +75,7 @@ class TrainingProgress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar, or prints a line when another tenth of the run is done."""
+        """Advances the bar, or prints a line when another tenth of the run is complete."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._plain:
             stage = _Stage.of(trainer)
@@ -83,7 +83,7 @@ class TrainingProgress(TQDMProgressBar):
                 self._show(trainer, stage)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints a line where epochs are what a run is counted in."""
+        """Prints a line if progress is counted in epochs."""
         super().on_train_epoch_end(trainer, pl_module)
         if self._plain and _counts_epochs(trainer) and trainer.global_step > self._shown_update:
             self._show(trainer, _Stage.of(trainer))
@@ -93,7 +93,7 @@ class TrainingProgress(TQDMProgressBar):
         _print_line(f"{stage.name(trainer)}, update {trainer.global_step}", _values(trainer, _SHOWN))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints a line, unless this tenth of the run had one; a validation before the first update always has."""
+        """Prints a line, unless this tenth of the run had one; a validation before the first update always has one."""
         super().on_validation_end(trainer, pl_module)
         if not self._plain or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
@@ -106,11 +106,11 @@ class TrainingProgress(TQDMProgressBar):
 
 @dataclass(frozen=True)
 class _Stage:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        tenths: Of its updates or its time that are done.
-        epochs: Those that are done, where they are what the run is counted in.
+        tenths: Completed tenths of its updates or its time.
+        epochs: Completed epochs, if progress is counted in epochs; otherwise 0.
     """
 
     tenths: int
@@ -127,7 +127,7 @@ class _Stage:
         return cls(int(10 * max(shares)), trainer.current_epoch if _counts_epochs(trainer) else 0)
 
     def name(self, trainer: Trainer) -> str:
-        """Says it: the epoch from 1, which is done only when all that happens at its end is."""
+        """Returns the progress as text: the percentage, or the current epoch, counted from 1."""
         if not _counts_epochs(trainer):
             return f"{10 * self.tenths:3d} %"
         last = trainer.max_epochs
@@ -136,19 +136,19 @@ class _Stage:
 
 
 def _known_updates(trainer: Trainer) -> int | None:
-    """Returns the updates of the run, as far as they are limited by their number or by epochs of known length."""
+    """Returns the number of updates of the run; None if neither it nor the length of an epoch is known."""
     updates = trainer.estimated_stepping_batches
     return None if math.isinf(updates) or updates < 0 else int(updates)
 
 
 def _timer(trainer: Trainer) -> Timer | None:
-    """Returns what ends the run after a time, if something does."""
+    """Returns the callback that ends the run after a time; None if it has none."""
     timers = (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     return next((timer for timer in timers if timer.time_remaining() is not None), None)
 
 
 def _counts_epochs(trainer: Trainer) -> bool:
-    """Tells whether epochs of unknown length are all that is known of the end, or not even their number is."""
+    """Returns whether progress is counted in epochs, because the run is limited by epochs of unknown length or not."""
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         return math.isinf(trainer.num_training_batches)
     return trainer.max_steps < 0 and _timer(trainer) is None

@@ -1,4 +1,4 @@
-"""What it takes to repeat a run, and how it ended."""
+"""Provenance of a run: command, code, versions, machine, and its final status."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import w2vlab
-from w2vlab.callbacks.checkpoint import run_checkpoint
-from w2vlab.callbacks.run_folder import may_fail, run_folder
+from w2vlab.callbacks.checkpoint import find_run_checkpoint
+from w2vlab.callbacks.run_folder import run_folder, warn_on_write_failure
 from w2vlab.callbacks.run_lock import RunLock
-from w2vlab.files import RUN_RECORD, remove_unfinished, write_whole
+from w2vlab.files import RUN_RECORD, remove_unfinished, write_atomically
 from w2vlab.modules.update import TrainedModule
 from w2vlab.plain_data import read_json
 
@@ -30,18 +30,18 @@ _PACKAGES = ("torch", "torchaudio", "lightning", "wandb")
 
 
 class RunRecord(Callback):
-    """Writes `run.json` to the run's folder: command, code, versions, machine, and how the run ended.
+    """Writes `run.json` to the run folder: command, code, versions, machine, and how the run ended.
 
-    A run that resumes from a checkpoint of a run that has such a file takes that over and adds itself, in the same
-    folder or another one. A process that is killed leaves the status `running`.
+    A resumed run copies the `run.json` of the original run, in the same folder or another one, and appends an entry for
+    itself. A process that is killed leaves the status `running`.
 
     Args:
-        command: The command line, the program's name first.
+        command: The command line, including the program name.
 
     Attributes:
-        lock: Of the run's folder; taken by the process that logs.
-        resumed: The folder of the run that wrote the checkpoint; None where there is none.
-        changed: Options that were others in the checkpoint: what each was, and what it is.
+        lock: Lock of the run folder; acquired by the process that logs.
+        resumed: Folder of the run that wrote the checkpoint; None if unknown or not resumed.
+        changed: Options that differ from the checkpoint: the old and the new value.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -52,10 +52,10 @@ class RunRecord(Callback):
         self.changed: dict[str, list[Any]] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes who runs what, where and since when."""
+        """Writes the record with the status `running`."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self.lock.take(run_folder(trainer))
+        self.lock.acquire(run_folder(trainer))
         checkpoint = trainer.ckpt_path
         start = {
             "command": self._command,
@@ -72,44 +72,45 @@ class RunRecord(Callback):
         }
         if checkpoint is not None:
             start["changed"] = self.changed
-        before = None if checkpoint is None else _record_of(self.resumed or Path(checkpoint).parent.parent)
-        if before is None:
+        original = None if checkpoint is None else _read_record(self.resumed or Path(checkpoint).parent.parent)
+        if original is None:
             content = {**start, "continued": []}
         else:
-            content = {**before, "continued": [*before["continued"], start]}
+            content = {**original, "continued": [*original["continued"], start]}
         self._content = {**content, "finished": None, "status": "running"}
         remove_unfinished(run_folder(trainer))
         self._write(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes that the run came to its end, and whether it has saved it."""
-        checkpoint = run_checkpoint(trainer)
-        self._end(trainer, "finished" if checkpoint is None or checkpoint.unsaved is None else "failed")
+        """Writes the status: `finished`, or `failed` if the final state could not be saved."""
+        checkpoint = find_run_checkpoint(trainer)
+        self._write_status(trainer, "finished" if checkpoint is None or checkpoint.unsaved is None else "failed")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Notes what ended the run."""
+        """Writes the status: `stopped` or `failed`."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._end(trainer, "stopped" if isinstance(exception, KeyboardInterrupt | SIGTERMException) else "failed")
+            stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+            self._write_status(trainer, "stopped" if stopped else "failed")
         self.lock.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Has other processes continue the run."""
+        """Releases the lock, so that other processes can resume the run."""
         self.lock.release()
 
-    def _end(self, trainer: Trainer, status: str) -> None:
+    def _write_status(self, trainer: Trainer, status: str) -> None:
         if self._content is not None and self._content["finished"] is None:
             self._content |= {"finished": _now(), "status": status}
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        with may_fail("What it takes to repeat the run"):
+        with warn_on_write_failure("The record of the run"):
             folder = run_folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / RUN_RECORD, json.dumps(self._content, indent=1) + "\n")
+            write_atomically(folder / RUN_RECORD, json.dumps(self._content, indent=1) + "\n")
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions that numbers may depend on; None for what is not installed."""
+    """Returns the versions of packages that results may depend on; None for those that are not installed."""
     found: dict[str, str | None] = {"w2vlab": w2vlab.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -120,21 +121,21 @@ def versions() -> dict[str, str | None]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Returns the commit of the code, and whether files differ from it that git follows; None outside of git.
+    """Returns the git commit, and whether tracked files have uncommitted changes; None outside of a git repository.
 
-    Where the working folder is in no repository, that of this package counts, if it follows the package.
+    The repository of the working folder is used; if there is none, that of this package, if it tracks the package.
     """
     package = Path(w2vlab.__file__).parent
     for folder in (Path.cwd(), package):
         commit = _git(folder, "rev-parse", "HEAD")
-        followed = folder != package or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None
-        if commit and followed:
+        tracked = folder != package or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None
+        if commit and tracked:
             return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
     return None
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    """Returns what git says; None where it fails, is not there, or takes too long on a slow disk."""
+    """Returns the output of git; None if it fails, is not installed, or takes over 10 s on a slow disk."""
     command = ["git", "--no-optional-locks", *args]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
@@ -144,7 +145,7 @@ def _git(folder: Path, *args: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """Returns what one process computes on."""
+    """Returns the name of the device of a process."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -153,14 +154,14 @@ def device_name(device: torch.device) -> str:
     return f"cpu, {cores} cores"
 
 
-def _record_of(folder: Path) -> dict[str, Any] | None:
-    """Returns what the run in a folder says of itself; None where there is nothing that can be read."""
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """Returns the `run.json` of a folder; None if it is missing or invalid."""
     try:
         content = read_json(folder / RUN_RECORD)
     except (OSError, ValueError):
         return None
-    whole = isinstance(content, dict) and isinstance(content.get("continued"), list) and "command" in content
-    return content if whole else None
+    valid = isinstance(content, dict) and isinstance(content.get("continued"), list) and "command" in content
+    return content if valid else None
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""What is read of a run, to tell how it is doing."""
+"""The metrics and settings of a run that collapse signatures are computed from."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import Trainer
 
-from w2vlab.callbacks.cures import RunFacts
+from w2vlab.callbacks.cures import RunSettings
 from w2vlab.distributed import all_reduce_sum, world_size
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.losses import FuturePredictionLoss
 from w2vlab.modules.pretraining import PretrainingModule
 
 Objective = Literal["cross_entropy", "logistic", "balanced_logistic"]
-"""How a loss counts K + 1 candidates: one choice among all, or each by itself (balanced: negatives weigh 1/K each)."""
+"""Objective over K + 1 candidates: one softmax, or one logistic loss each (balanced: distractors weigh 1/K each)."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the logs of training say at one update; None for what this run does not have.
+    """Training metrics at one update; None for metrics that this run does not have.
 
     Attributes:
-        update: Optimiser updates done.
+        update: Optimiser updates so far.
         loss: The prediction loss, in nats a prediction.
         accuracy: Share of predictions whose true target scored highest.
-        perplexity: Of the codes, summed over the codebooks, in [G, G V].
-        excluded: Share of negatives that equal the true target and take no part (`excluded_negatives`).
-        equal: Share of negatives that equal the true target and do take part (`equal_negatives`).
+        perplexity: Perplexity of the codes, summed over the codebooks, in [G, G V].
+        excluded: Share of distractors that equal the true target and are excluded (`excluded_negatives`).
+        equal: Share of distractors that equal the true target and are not excluded (`equal_negatives`).
     """
 
     update: int
@@ -42,19 +42,19 @@ class Reading:
 
     @property
     def equal_share(self) -> float | None:
-        """Share of negatives that equal the true target, whether they take part or not."""
+        """Share of distractors that equal the true target, whether they are excluded or not."""
         return self.equal if self.excluded is None else self.excluded
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What does not change in a run.
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """The constants of a run that metrics are compared with.
 
     Attributes:
         num_candidates: Candidates 1 + K of a prediction.
-        objective: How its loss counts them.
-        num_codebooks: Codebooks G; 0 without.
-        codebook_size: Entries V of each.
+        objective: The objective over these candidates.
+        num_codebooks: Codebooks G; 0 without a quantizer.
+        codebook_size: Entries V of each codebook.
     """
 
     num_candidates: int
@@ -62,17 +62,17 @@ class Setting:
     num_codebooks: int = 0
     codebook_size: int = 0
 
-    def candidates(self, reading: Reading) -> float:
-        """Returns how many candidates a prediction has on average: negatives that are excluded do not count."""
+    def mean_candidates(self, reading: Reading) -> float:
+        """Returns the mean number of candidates of a prediction, without excluded distractors."""
         return 1 + (self.num_candidates - 1) * (1 - (reading.excluded or 0.0))
 
-    def uninformed_loss(self, reading: Reading) -> float:
-        """Returns the loss, in nats, of the best guess that does not tell one candidate from another.
+    def chance_loss(self, reading: Reading) -> float:
+        """Returns the loss at chance level, in nats: that of the best prediction that is equal for all candidates.
 
-        A choice among n costs ln n. Judged one by one, each is called true with the probability 1/n that it is, which
-        costs `n ln n - (n - 1) ln (n - 1)`; balanced, with one half, `2 ln 2`.
+        With n candidates, the cross entropy is ln n. The logistic loss, with the probability 1/n for each, is
+        `n ln n - (n - 1) ln (n - 1)`; balanced, with the probability one half, `2 ln 2`.
         """
-        candidates = self.candidates(reading)
+        candidates = self.mean_candidates(reading)
         if self.objective == "balanced_logistic":
             return 2 * math.log(2)
         if self.objective == "logistic" and candidates > 1:
@@ -80,12 +80,12 @@ class Setting:
         return math.log(candidates)
 
     def perplexity_floor(self, share: float) -> float:
-        """Returns the perplexity that lies a `share` of the way up from G, a single code each, to G V."""
+        """Returns the perplexity at a `share` of the range from G, one code for each codebook, to G V."""
         return self.num_codebooks * (1 + share * (self.codebook_size - 1))
 
 
-def reduced_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, float]:
-    """Returns the metrics of training that signatures look at, as means over the processes, in one transfer."""
+def reduce_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, float]:
+    """Returns the training metrics that signatures need, as means over the processes, in one all-reduce."""
     names = {
         "loss": f"loss/{module.loss.name}",
         "accuracy": "accuracy",
@@ -101,15 +101,15 @@ def reduced_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, fl
     return dict(zip(found, means, strict=True))
 
 
-def reading_of(update: int, values: dict[str, float]) -> Reading:
-    """Returns what `reduced_metrics` gave at one update."""
+def make_reading(update: int, values: dict[str, float]) -> Reading:
+    """Returns the values of `reduce_metrics` at one update as a `Reading`."""
     return Reading(update, **{name: value for name, value in values.items() if name != "perplexity_soft"})
 
 
-def setting_of(module: PretrainingModule) -> Setting:
-    """Returns what readings of this module are readings of; known after its first update."""
+def get_task_settings(module: PretrainingModule) -> TaskSettings:
+    """Returns the task settings of a module; known after its first update."""
     quantizer = module.quantizer
-    return Setting(
+    return TaskSettings(
         num_candidates=cast(int, module.num_candidates),
         objective=_objective(module.loss),
         num_codebooks=quantizer.num_codebooks,
@@ -117,11 +117,11 @@ def setting_of(module: PretrainingModule) -> Setting:
     )
 
 
-def guess_loss(module: object) -> float | None:
-    """Returns the prediction loss of a guess among all candidates; None before the first one, or without any."""
+def compute_chance_loss(module: object) -> float | None:
+    """Returns the prediction loss at chance level; None before the first prediction, or without candidates."""
     if not isinstance(module, PretrainingModule) or (module.num_candidates or 0) < 2:
         return None
-    return setting_of(module).uninformed_loss(Reading(0, 0.0, 0.0))
+    return get_task_settings(module).chance_loss(Reading(0, 0.0, 0.0))
 
 
 def _objective(loss: PredictionLoss) -> Objective:
@@ -130,14 +130,14 @@ def _objective(loss: PredictionLoss) -> Objective:
     return "cross_entropy"
 
 
-def facts_of(trainer: Trainer, module: PretrainingModule, values: dict[str, float]) -> RunFacts:
-    """Returns what cures for this run depend on."""
+def get_run_settings(trainer: Trainer, module: PretrainingModule, values: dict[str, float]) -> RunSettings:
+    """Returns the settings of this run that suggested fixes depend on."""
     group = trainer.optimizers[0].param_groups[0]
     quantizer = module.quantizer
     options = ((module.run_config or {}).get("model") or {}).get("init_args") or {}
     options_of_quantizer = inspect.signature(type(quantizer)).parameters
     temperatures = tuple(getattr(quantizer, f"temperature_{end}", None) for end in ("start", "end"))
-    return RunFacts(
+    return RunSettings(
         learning_rate=float(group.get("initial_lr", group["lr"])),
         accumulate=trainer.accumulate_grad_batches,
         encoder=type(module.encoder).__name__,

@@ -1,4 +1,4 @@
-"""The report at the end of a run, and its picture all along."""
+"""Report of a run: metric history, figure, and a summary table at the end."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from w2vlab.callbacks.cost import RunCost
-from w2vlab.callbacks.examples import show_examples
+from w2vlab.callbacks.examples import log_examples
 from w2vlab.callbacks.final_probe import FinalProbe
 from w2vlab.callbacks.history import MetricHistory
 from w2vlab.callbacks.metric_log import MetricLog
-from w2vlab.callbacks.readings import guess_loss
-from w2vlab.callbacks.report_wandb import log_usage, wandb_folders, wandb_loggers
-from w2vlab.callbacks.run_folder import continues, may_fail, run_folder, save_picture
-from w2vlab.callbacks.run_view import Finding, RunView
+from w2vlab.callbacks.readings import compute_chance_loss
+from w2vlab.callbacks.report_wandb import log_codebook_usage, wandb_folders, wandb_loggers
+from w2vlab.callbacks.run_folder import resumes_in_same_folder, run_folder, save_picture, warn_on_write_failure
+from w2vlab.callbacks.run_view import ProbeResult, RunView
 from w2vlab.callbacks.summary import print_summary, summarize
-from w2vlab.files import REPORT, write_whole
+from w2vlab.files import REPORT, write_atomically
 from w2vlab.modules.update import TrainedModule
 
 _DRAWING_SHARE = 0.03
-"""Most of a run's time that pictures between its validations may take."""
+"""Maximum share of the run's time that drawing after validations may take."""
 
 _NO_CHECKPOINT = "no checkpoint was written"
 
 
 class RunReport(Callback):
-    """Says at the end of a run what came out, and draws it.
+    """Records the metrics of a run, draws them, and prints a summary at the end.
 
-    After a validation, but for one before the first update, `report.png` and `report.json` in the run's folder are
-    written anew (rarely, where validations follow each other fast), and the picture goes to Weights & Biases, if that
-    is the logger; so do, after each validation, the usage of the codebooks and a few transcripts beside what was
-    recognised, where a model does that. At the end, also of an interrupted run, a short table follows on the terminal.
-    What `FinalProbe` measures at the end of a whole run, if the run has one, is added when all that is written. A
-    resumed run continues the history in its checkpoint.
-    Every recorded row is appended to `metrics.jsonl` at once, with the time and the audio that it took to get there.
+    After each validation except one before the first update, `report.png` and `report.json` in the run folder are
+    rewritten (less often if validations are frequent), and the figure is logged to Weights & Biases, if that is the
+    logger. After each validation, codebook usage and, for recognition, a few transcripts with the recognised text are
+    logged there too. At the end, also of an interrupted run, a summary table is printed. The result of `FinalProbe`, if
+    the run has one, is added at the end. A resumed run continues the history of its checkpoint.
+    Every recorded row is appended to `metrics.jsonl` at once, with the time and the audio used so far.
     """
 
     def __init__(self) -> None:
@@ -52,7 +51,7 @@ class RunReport(Callback):
         self._next_drawing = 0.0
         self._ended = False
         self._paths: dict[str, str] = {}
-        self._folder: str | None = None  # of the run; of the one that wrote the checkpoint, until training begins
+        self._folder: str | None = None  # the run folder; before training starts, that of the resumed checkpoint
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the history, for the checkpoint."""
@@ -64,7 +63,7 @@ class RunReport(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the history of a checkpoint."""
+        """Restores the history from a checkpoint."""
         self.train.load_state_dict(state_dict["train"])
         self.validation.load_state_dict(state_dict["validation"])
         self.cost.load_state_dict(state_dict)
@@ -75,27 +74,27 @@ class RunReport(Callback):
         self.cost.start()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the file of all rows."""
+        """Opens `metrics.jsonl`."""
         self.cost.begin(trainer.global_step)
-        if trainer.is_global_zero and not _is_trial(trainer):
+        if trainer.is_global_zero and not _is_fast_dev_run(trainer):
             kinds = {"train": self.train.rows, "validation": self.validation.rows}
-            update = trainer.global_step if continues(trainer, self._folder) else None
+            update = trainer.global_step if resumes_in_same_folder(trainer, self._folder) else None
             folder = run_folder(trainer)
             self._folder = str(folder.absolute())
-            with may_fail("The file of all metrics"):
+            with warn_on_write_failure("metrics.jsonl"):
                 self._log.begin(folder, kinds, update)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Records the metrics of training as often as they are logged."""
+        """Records the training metrics every `log_every_n_steps` updates."""
         self.cost.add(trainer, batch)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step and trainer.global_step % every == 0:
             self._record_training(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the last update, which may not have been logged."""
+        """Records the metrics of the last update, which may not have been recorded."""
         self._record_training(trainer)
 
     def _record_training(self, trainer: Trainer) -> None:
@@ -103,68 +102,68 @@ class RunReport(Callback):
         self._record(trainer, "train", self.train, {**_metrics(trainer, "train/"), "learning_rate": float(rate)})
 
     def _record(self, trainer: Trainer, kind: str, history: MetricHistory, metrics: dict[str, float]) -> None:
-        values = {**self.cost.so_far(), **metrics}
+        values = {**self.cost.current(), **metrics}
         history.record(trainer.global_step, values)
-        with may_fail("The file of all metrics"):
+        with warn_on_write_failure("metrics.jsonl"):
             self._log.record(kind, {"update": trainer.global_step, **values})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the metrics of a validation and brings the picture up to date."""
+        """Records the validation metrics and updates the figure."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self._record(trainer, "validation", self.validation, _metrics(trainer, "val/"))
-        if trainer.is_global_zero and not _is_trial(trainer):
+        if trainer.is_global_zero and not _is_fast_dev_run(trainer):
             view = self._view(trainer, pl_module)
-            log_usage(trainer, view.code_counts)
-            show_examples(cast(TrainedModule, pl_module).examples, wandb_loggers(trainer), trainer.global_step)
-            if trainer.global_step in (0, trainer.max_steps):  # one point is no curve; the last one is the report's
+            log_codebook_usage(trainer, view.code_counts)
+            log_examples(cast(TrainedModule, pl_module).examples, wandb_loggers(trainer), trainer.global_step)
+            if trainer.global_step in (0, trainer.max_steps):  # one point is not a curve; `on_fit_end` draws the last
                 return
             start = time.monotonic()
             if start >= self._next_drawing:
-                with may_fail("The report"):
+                with warn_on_write_failure("The report"):
                     self._write(trainer, view)
                 end = time.monotonic()
                 self._next_drawing = end + (end - start) / _DRAWING_SHARE
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reports."""
+        """Writes the report."""
         self._ended = True
         self.cost.stop()
         if trainer.is_global_zero:
             self._paths = self._publish(trainer, self._view(trainer, pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prints the table, when all is saved; with what is measured at the end, which the report then has too."""
+        """Runs the final probe, adds its result to the report, and prints the table."""
         if not self._ended:
             return
         self._ended = False
         if trainer.is_global_zero:
-            found = [probe.look(trainer, pl_module) for probe in trainer.callbacks if isinstance(probe, FinalProbe)]  # type: ignore[attr-defined]
-            view = self._view(trainer, pl_module, next(filter(None, found), None))
-            if view.finding is not None:
+            results = [probe.run(trainer, pl_module) for probe in trainer.callbacks if isinstance(probe, FinalProbe)]  # type: ignore[attr-defined]
+            view = self._view(trainer, pl_module, next(filter(None, results), None))
+            if view.probe is not None:
                 self._paths = self._publish(trainer, view)
             print_summary(view.title, summarize(view, self.cost.seconds), self._paths)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Reports if the run was stopped from outside; an error needs the terminal for itself."""
+        """Writes the report and prints the table if the run was stopped by a signal, but not after an error."""
         stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.state.fn == TrainerFn.FITTING
         if stopped and trainer.is_global_zero:
             view = self._view(trainer, pl_module)
             paths = self._publish(trainer, view)
             if paths.get("checkpoints") == _NO_CHECKPOINT:
-                del paths["checkpoints"]  # the last state is saved only now
+                del paths["checkpoints"]  # `last.ckpt` is saved after this callback
             print_summary(view.title, summarize(view, self.cost.seconds), paths)
 
     def _publish(self, trainer: Trainer, view: RunView) -> dict[str, str]:
-        """Writes the report; returns where everything of the run is."""
-        if _is_trial(trainer):
+        """Writes the report; returns the paths of figure, checkpoints and W&B files."""
+        if _is_fast_dev_run(trainer):
             return {}
         paths = _paths(trainer)
-        with may_fail("The report"):
+        with warn_on_write_failure("The report"):
             paths["picture"] = str(self._write(trainer, view))
         return paths
 
-    def _view(self, trainer: Trainer, pl_module: LightningModule, finding: Finding | None = None) -> RunView:
+    def _view(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeResult | None = None) -> RunView:
         module = cast(TrainedModule, pl_module)
         return RunView(
             title=f"{module.title}, update {trainer.global_step}",
@@ -174,12 +173,12 @@ class RunReport(Callback):
             code_counts=module.codebook_counts,
             num_codes=module.num_codes,
             error_rates=module.error_rates,
-            guess_loss=guess_loss(module),
-            finding=finding,
+            chance_loss=compute_chance_loss(module),
+            probe=probe,
         )
 
     def _write(self, trainer: Trainer, view: RunView) -> Path:
-        from w2vlab.callbacks.picture import draw_run  # with matplotlib, which only a drawing waits for
+        from w2vlab.callbacks.picture import draw_run  # imports matplotlib, which is slow
 
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +190,7 @@ class RunReport(Callback):
             "train": self.train.rows,
             "validation": self.validation.rows,
         }
-        write_whole(folder / REPORT, json.dumps(content, indent=1))
+        write_atomically(folder / REPORT, json.dumps(content, indent=1))
         for logger in wandb_loggers(trainer):
             logger.log_image("report", [str(picture)], step=trainer.global_step)
         return picture
@@ -201,8 +200,7 @@ def _metrics(trainer: Trainer, prefix: str) -> dict[str, float]:
     return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
 
 
-def _is_trial(trainer: Trainer) -> bool:
-    """Tells whether this is only a try of a few batches, which leaves nothing behind."""
+def _is_fast_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 

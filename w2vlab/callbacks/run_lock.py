@@ -1,4 +1,4 @@
-"""Keeps a second process from continuing a run that still runs."""
+"""Lock of a run folder, so that a run cannot be resumed while it is still running."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _log = logging.getLogger(__name__)
 
 
 class RunLock:
-    """Holds the folder of a run as long as this process runs, or until it is released.
+    """Locks the folder of a run until this process ends or releases it.
 
-    The operating system releases it when a process dies. One that another machine holds on a shared disk is only warned
-    of: not every file system notices when a machine is gone.
+    The operating system releases the lock when a process dies. If another machine holds the lock on a shared disk, a
+    warning is logged instead of an error, because some file systems do not release locks when a machine fails.
     """
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._file: int | None = None
 
-    def take(self, folder: Path) -> None:
-        """Takes the folder, unless this process has it.
+    def acquire(self, folder: Path) -> None:
+        """Locks the folder, unless this process has locked it already.
 
         Raises:
-            ValueError: Another process of this machine has it.
+            ValueError: Another process on this machine has locked it.
         """
         path = (folder / _NAME).absolute()
         if path == self._path:
@@ -39,19 +39,19 @@ class RunLock:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError:
-            return  # a disk that is full or read-only: others say so
+            return  # the disk is full or read-only, which later writes report
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             process, _, host = os.pread(file, 200, 0).decode(errors="replace").partition(" on ")
             os.close(file)
-            who = f"process {process or '?'} on {host or '?'} still writes to {folder}"
+            owner = f"process {process or '?'} on {host or '?'} still writes to {folder}"
             if host != socket.gethostname():
-                _log.warning("It seems that %s: what both write is lost.", who)
+                _log.warning("It seems that %s; files that both write will be corrupted.", owner)
                 return
             raise ValueError(
-                f"`ckpt_path` must be a checkpoint of a run that has ended, but {who}. End it, or give this one a "
-                "folder of its own with --new_run=true."
+                f"`ckpt_path` must be a checkpoint of a run that has ended, but {owner}. End that process, or resume "
+                "in a new folder with --new_run=true."
             ) from None
         except OSError:  # a file system without locks
             os.close(file)
@@ -64,7 +64,7 @@ class RunLock:
         self._path, self._file = path, file
 
     def release(self) -> None:
-        """Lets other processes have the folder."""
+        """Unlocks the folder."""
         if self._path is not None and self._file is not None:
             with suppress(OSError):
                 self._path.unlink()

@@ -1,4 +1,4 @@
-"""What there is to see of a run, for its picture and its summary."""
+"""The data of a run's figure and summary."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from w2vlab.callbacks.history import MetricHistory
 
 @dataclass(frozen=True)
 class Bar:
-    """A share with its 95 % interval, in [0, 1].
+    """A bar of an accuracy with its 95 % confidence interval, in [0, 1].
 
     Attributes:
-        name: Of what.
-        value: The share.
-        low: Where its interval begins.
-        high: Where it ends.
+        name: Label of the bar.
+        value: The accuracy.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
     """
 
     name: str
@@ -28,13 +28,13 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was measured at the end of a run.
+class ProbeResult:
+    """The result of the probe at the end of a run.
 
     Attributes:
-        title: What the bars are.
-        bars: What is drawn.
-        rows: What stands in the table, by its names.
+        title: Title of the panel.
+        bars: Bars of the panel.
+        rows: Rows of the summary table, by name.
     """
 
     title: str
@@ -44,18 +44,18 @@ class Finding:
 
 @dataclass(kw_only=True)
 class RunView:
-    """What the picture and the summary show.
+    """The data that the figure and the summary show.
 
     Attributes:
-        title: Names the model, its quantizer and the update.
-        train: Metrics of training, by update.
-        validation: Metrics of the validations.
-        num_candidates: Candidates 1 + K of a prediction; None before the first one.
+        title: Title with the model, its quantizer and the update.
+        train: Training metrics, by update.
+        validation: Validation metrics, by update.
+        num_candidates: Candidates 1 + K of a prediction; None before the first prediction.
         code_counts: How often each entry was chosen in the last validation, shape `(G, V)`; None without codebooks.
         num_codes: Entries of all codebooks, G V; 0 without codebooks.
-        error_rates: What is counted by each error rate of a validation, by its name in the logs; empty in pretraining.
-        guess_loss: The prediction loss, in nats, of a guess that tells no candidate from another; None where unknown.
-        finding: What was measured at the end of the run; None before, or where nothing was.
+        error_rates: Unit of each error rate, such as "word", by its name in the logs; empty in pretraining.
+        chance_loss: The prediction loss at chance level, in nats; None if unknown.
+        probe: The result of the final probe; None before the end, or without a probe.
     """
 
     title: str
@@ -65,5 +65,5 @@ class RunView:
     code_counts: Tensor | None
     num_codes: int
     error_rates: Mapping[str, str] = field(default_factory=dict)
-    guess_loss: float | None = None
-    finding: Finding | None = None
+    chance_loss: float | None = None
+    probe: ProbeResult | None = None

@@ -1,4 +1,4 @@
-"""Ending a run from outside, such that it can go on where it was."""
+"""Stopping a run by a signal, so that it can be resumed from the same update."""
 
 from __future__ import annotations
 
@@ -33,43 +33,47 @@ class Stopped(SIGTERMException):
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
-        self.status = 128 + number  # as shells give it
+        self.status = 128 + number  # the convention of shells
         super().__init__(self.status)
 
 
 class StoppedAtOnce(KeyboardInterrupt):
-    """Ctrl-C was pressed again, by somebody who does not want to wait for anything."""
+    """A second Ctrl-C: the run ends without saving."""
 
 
 @contextmanager
-def handling(handler: Handler) -> Iterator[None]:
-    """Has `handler` called for the signals that stop a run; what the system was told to ignore stays ignored."""
-    before = install(handler)
+def signal_handler(handler: Handler) -> Iterator[None]:
+    """Installs `handler` for the signals that stop a run, and restores the previous handlers at the end."""
+    previous = install_handler(handler)
     try:
         yield
     finally:
-        restore(before)
+        restore_handlers(previous)
 
 
-def install(handler: Handler) -> dict[signal.Signals, Any]:
-    """Does so until `restore` is given what this returns; only the main thread can."""
+def install_handler(handler: Handler) -> dict[signal.Signals, Any]:
+    """Installs `handler` for the signals that stop a run, except for signals that are ignored (`SIG_IGN`).
+
+    Returns:
+        The previous handlers, for `restore_handlers`; empty outside of the main thread, which alone can set handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {number: handled for number, handled in before.items() if handled != signal.SIG_IGN}
-    for number in before:
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = {number: current for number, current in previous.items() if current != signal.SIG_IGN}
+    for number in previous:
         signal.signal(number, handler)
-    return before
+    return previous
 
 
-def restore(before: dict[signal.Signals, Any]) -> None:
-    """Puts back the handlers that `install` replaced."""
-    for number, handler in before.items():
+def restore_handlers(previous: dict[signal.Signals, Any]) -> None:
+    """Restores the handlers that `install_handler` replaced."""
+    for number, handler in previous.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:
-    """Ends a run that has nothing to lose yet.
+    """Ends a run before training has started.
 
     Raises:
         Stopped: Always.
@@ -82,89 +86,89 @@ def _do_nothing() -> None:
 
 
 class GracefulStop(Callback):
-    """Ends training on SIGINT (Ctrl-C), SIGTERM and SIGUSR1 behind a whole micro-batch, so that it can be saved.
+    """Stops training on SIGINT (Ctrl-C), SIGTERM and SIGUSR1 after a complete micro-batch, so that it can be saved.
 
-    A single process stops behind the micro-batch at hand, of training or of validation; several agree once an update
-    on where to. The exit status says which signal it was: 130, 143 or 138. Before training begins, a signal ends the
-    run at once, and so does a second Ctrl-C.
+    A single process stops after the current micro-batch of training or validation; several processes agree on the stop
+    once an update. The exit status gives the signal: 130, 143 or 138. Before training starts, a signal ends the run at
+    once, and so does a second Ctrl-C.
 
-    Lightning's own handlers are not used: theirs start a collective operation wherever a process happens to be, and
-    requeue jobs by themselves.
+    Lightning's signal handlers are not used, because they start a collective operation at an arbitrary point of a
+    process, and requeue SLURM jobs without being asked.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
         self._reset()
 
     def _reset(self) -> None:
         self._process = os.getpid()
-        self._begun = False
+        self._training_started = False
         self._received = 0
-        self._stop = 0  # the signal that all processes stop for
+        self._agreed = 0  # the signal that all processes stop for
         self._updates = 0
-        self._agreement = _Agreement()
+        self._agreement = _SignalAgreement()
 
     @property
     def received(self) -> bool:
-        """Whether a signal has come that asks for the end."""
+        """Whether a signal to stop has been received."""
         return bool(self._received)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes the signals over."""
+        """Installs the signal handlers."""
         if stage != TrainerFn.FITTING:
             return
         self._reset()
-        # There is no option for either. The second waits for the device in every micro-batch.
+        # Lightning has no option to disable these. The second one synchronises with the device in every micro-batch.
         connector: Any = trainer._signal_connector
         connector.register_signal_handlers = _do_nothing
         loop: Any = trainer.fit_loop.epoch_loop
         loop._broadcast_sigterm_tensor = _do_nothing
-        self._before = self._before or install(self._receive)
+        self._previous_handlers = self._previous_handlers or install_handler(self._on_signal)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives the signals back."""
-        restore(self._before)
-        self._before = {}
+        """Restores the previous signal handlers."""
+        restore_handlers(self._previous_handlers)
+        self._previous_handlers = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Passes the signal on to processes that this one started, where they do not agree yet.
+        """Forwards the signal to processes that this one has launched, if training has not started yet.
 
-        The signals are not given back: nothing must disturb the saving of the last state, but a second Ctrl-C.
+        The handlers stay installed, so that only a second Ctrl-C can interrupt the saving of `last.ckpt`.
         """
-        if isinstance(exception, Stopped) and not self._begun and trainer.strategy.launcher is not None:
+        if isinstance(exception, Stopped) and not self._training_started and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(exception.signal)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            self._receive_in_worker(number)
+            self._on_signal_in_worker(number)
             return
-        if not self._begun:
+        if not self._training_started:
             stop_at_once(number, frame)
         if self._received and number == signal.SIGINT:
             raise StoppedAtOnce
         if not self._received:
             self._received = number
-            # Nothing else can be written to safely, wherever the signal came.
+            # `os.write`, because buffered streams and loggers are not safe in a signal handler.
             os.write(2, f"\n{signal.Signals(number).name}: stopping and saving; Ctrl-C ends at once.\n".encode())
 
-    def _receive_in_worker(self, number: int) -> None:
-        """Lets a forked process that reads data outlive a signal to the whole group, as its batches are still needed.
+    def _on_signal_in_worker(self, number: int) -> None:
+        """Ignores the first signal in a forked data worker, because the batches of the worker are still needed.
 
-        PyTorch itself ends one, if it must, by SIGTERM, and Python by another.
+        PyTorch ends a worker by SIGTERM, and Python by a second one, so that SIGTERM has its default effect next time.
         """
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on there is something to save."""
-        self._begun = True
+        """Marks training as started; from here on, a stop saves."""
+        self._training_started = True
         self._updates = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Decides whether to stop."""
+        """Decides whether to stop, once an update if there are several processes."""
         if trainer.world_size == 1 or trainer.global_step != self._updates:
             self._updates = trainer.global_step
             self._agree(pl_module)
@@ -179,43 +183,43 @@ class GracefulStop(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Decides whether to stop; all processes validate on the same number of batches."""
-        if self._begun:
+        if self._training_started:
             self._agree(pl_module)
 
     def _agree(self, pl_module: LightningModule) -> None:
-        self._stop = self._stop or self._agreement.highest(self._received, pl_module.device)
+        self._agreed = self._agreed or self._agreement.all_reduce_max(self._received, pl_module.device)
 
-    # What is logged of a micro-batch is written after its last hook, so the run stops at the next hook that there is.
+    # The run stops at the next hook, because Lightning writes the logs of a micro-batch after its last hook.
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stops if that was decided."""
+        """Stops if all processes have agreed."""
         self._stop_if_agreed()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops if that was decided."""
+        """Stops if all processes have agreed."""
         self._stop_if_agreed()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stops if that was decided."""
+        """Stops if all processes have agreed."""
         self._stop_if_agreed()
 
     def _stop_if_agreed(self) -> None:
-        if self._stop:
-            raise Stopped(self._stop)
+        if self._agreed:
+            raise Stopped(self._agreed)
 
 
-class _Agreement:
-    """The highest of the numbers that processes have; on a GPU that of the call before, which nobody waits for."""
+class _SignalAgreement:
+    """All-reduce of the received signals; on a GPU it returns the result of the last call, to avoid synchronisation."""
 
     def __init__(self) -> None:
         self._pending: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def highest(self, mine: int, device: torch.device) -> int:
+    def all_reduce_max(self, received: int, device: torch.device) -> int:
         if not is_distributed():
-            return mine
-        number = torch.full((), mine, dtype=torch.int32, device=device)
+            return received
+        number = torch.full((), received, dtype=torch.int32, device=device)
         dist.all_reduce(number, op=dist.ReduceOp.MAX)
         if device.type != "cuda":
             return int(number)
@@ -223,8 +227,8 @@ class _Agreement:
         host.copy_(number, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
-        before, self._pending = self._pending, (host, event)
-        if before is None:
+        previous, self._pending = self._pending, (host, event)
+        if previous is None:
             return 0
-        before[1].synchronize()
-        return int(before[0])
+        previous[1].synchronize()
+        return int(previous[0])

@@ -1,4 +1,4 @@
-"""A run in a few lines of text."""
+"""Summary table of a run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from w2vlab.types import Seconds
 _ABSENT = "–"  # noqa: RUF001
 
 _COLLAPSED = 0.95
-"""Share of negatives equal to the true target from which on there is nothing to tell apart."""
+"""Share of distractors that equal the true target from which on the accuracy is meaningless."""
 
 
 def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
-    """Says what came out; what a run does not have is a dash.
+    """Returns the rows of the summary table; metrics that a run does not have are a dash.
 
     Args:
         view: The run.
-        seconds: Time it took, all its parts together.
+        seconds: Wall-clock time of the run, including the time before a resume.
     """
     return {
         "validation loss": _loss(view),
         **(_error_rates(view) if view.error_rates else _codes(view)),
-        **({} if view.finding is None else view.finding.rows),
+        **({} if view.probe is None else view.probe.rows),
         "speed": _speed(view),
         "time": str(timedelta(seconds=round(seconds))),
     }
 
 
 def print_summary(title: str, values: dict[str, str], paths: dict[str, str]) -> None:
-    """Prints a table of `values`, then `paths` as plain lines, so that they can be copied whole."""
+    """Prints a table of `values`, then `paths` as plain lines without wrapping, so that they can be copied."""
     table = Table("", "", show_header=False)
     for name, value in values.items():
         table.add_row(name, value)
@@ -52,14 +52,16 @@ def _loss(view: RunView) -> str:
     if not losses:
         return _ABSENT
     first = "before training" if updates[0] == 0 else "at first"
-    return f"{losses[0]:.4g} {first}, {losses[-1]:.4g} at last"
+    return f"{losses[0]:.4g} {first}, {losses[-1]:.4g} at the end"
 
 
 def _error_rates(view: RunView) -> dict[str, str]:
-    found = {what: view.validation.series(f"val/{name}")[1] for name, what in view.error_rates.items()}
+    series = {unit: view.validation.series(f"val/{name}")[1] for name, unit in view.error_rates.items()}
     return {
-        f"{what} error rate": f"{100 * min(rates):.1f} % at best, {100 * rates[-1]:.1f} % at last" if rates else _ABSENT
-        for what, rates in found.items()
+        f"{unit} error rate": f"{100 * min(rates):.1f} % at best, {100 * rates[-1]:.1f} % at the end"
+        if rates
+        else _ABSENT
+        for unit, rates in series.items()
     }
 
 
@@ -79,7 +81,7 @@ def _accuracy(view: RunView) -> str:
     if accuracy is None or not view.num_candidates:
         return _ABSENT
     if max(view.validation.last(f"val/{kind}_negatives") or 0 for kind in ("excluded", "equal")) > _COLLAPSED:
-        return "means nothing: the codebook has collapsed, and the negatives equal the true target"
+        return "meaningless: the codebook has collapsed, and the distractors equal the true target"
     return f"{accuracy:.3f}, chance is {1 / view.num_candidates:.3f} ({accuracy * view.num_candidates:.1f} times that)"
 
 
@@ -90,7 +92,7 @@ def _perplexity(hard: float | None, soft: float | None) -> str:
 
 
 def _speed(view: RunView) -> str:
-    """Returns medians over the run: single windows have its start or a disturbance in them."""
+    """Returns medians over the run, because single windows include the start-up or disturbances."""
     rate, mfu, waiting = (_median(view.train.series(name)[1]) for name in (AUDIO_RATE, MFU, DATA_WAIT_SHARE))
     if rate is None:
         return _ABSENT

@@ -1,4 +1,4 @@
-"""A validation of the model as it was drawn, to see later what training has changed."""
+"""Validation of the untrained model, as a baseline."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from w2vlab.wording import W2VLabWarning
 
 
 class ValidateFirst(Callback):
-    """Validates before the first update, as fully as after it, and logs that at update 0.
+    """Runs a full validation before the first update, and logs it at update 0.
 
-    `w2vlab fit` adds it with `validate_first: true`. Lightning's sanity check is left out then: it runs a few of the
-    same batches and logs nothing. A resumed run does not validate again. No number of the training changes, and no
-    checkpoint is written: there is nothing to resume from yet.
+    `w2vlab fit` adds it with `validate_first: true`. It replaces Lightning's sanity check, which runs a few of the same
+    batches and logs nothing. It is skipped when a run is resumed. The training is not affected, and no checkpoint is
+    written, because nothing has been trained yet.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes the place of the sanity check; says so where there is no validation."""
+        """Disables the sanity check, and warns if validation is disabled."""
         if stage != TrainerFn.FITTING:
             return
         trainer.num_sanity_val_steps = 0
@@ -30,10 +30,10 @@ class ValidateFirst(Callback):
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validates, when everything else has started."""
+        """Validates after all callbacks have run `on_train_start`."""
         if trainer.global_step or trainer.ckpt_path is not None or not trainer.enable_validation:
             return
-        # As Lightning does it in the middle of an epoch.
+        # The same steps as for Lightning's validation in the middle of an epoch.
         trainer.validating = True
         loop: Any = trainer.fit_loop.epoch_loop.val_loop
         loop.run()

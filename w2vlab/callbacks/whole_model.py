@@ -1,4 +1,4 @@
-"""Which strategies keep all weights in every process."""
+"""Check of strategies that do not shard the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 
-def keeps_whole_model(trainer: Trainer) -> bool:
-    """Tells whether a process can use the model, and copy its weights, without the help of the others."""
+def has_unsharded_model(trainer: Trainer) -> bool:
+    """Returns whether each process has all weights, so that it can run and copy the model without collectives."""
     strategy = trainer.strategy
     return isinstance(strategy, SingleDeviceStrategy | DDPStrategy) and not getattr(strategy, "shards_weights", False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from w2vlab.callbacks.stopping import Stopped, handling, stop_at_once
+from w2vlab.callbacks.stopping import Stopped, signal_handler, stop_at_once
 from w2vlab.cli.lightning_cli import W2VLightningCLI
 from w2vlab.cli.no_news import without_routine_messages
 from w2vlab.cli.problems import messages_shown, report_problem, user_errors
@@ -30,7 +30,7 @@ def run(command: str, options: list[str]) -> int:
     """
     phase = _Phase()
     try:
-        with without_routine_messages(), messages_shown(), handling(stop_at_once):  # until training begins
+        with without_routine_messages(), messages_shown(), signal_handler(stop_at_once):  # until training begins
             load_parts()
             W2VLightningCLI([command, *options], phase)
     except Stopped as stop:

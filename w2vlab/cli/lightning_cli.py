@@ -22,7 +22,7 @@ from w2vlab.callbacks import (
     TrainingProgress,
     ValidateFirst,
 )
-from w2vlab.callbacks.checkpoint import checkpoint_to_resume, refuse_another_run, run_checkpoint
+from w2vlab.callbacks.checkpoint import find_checkpoint_to_resume, find_run_checkpoint, refuse_another_run
 from w2vlab.callbacks.provenance import RunRecord
 from w2vlab.callbacks.run_folder import run_folder
 from w2vlab.callbacks.stopping import Stopped
@@ -227,7 +227,7 @@ class W2VLightningCLI(LightningCLI):
 
     def _refuse_another_run(self) -> None:
         """Refuses a run that would overwrite files of another run."""
-        checkpoint = run_checkpoint(self.trainer)
+        checkpoint = find_run_checkpoint(self.trainer)
         if checkpoint is None or self.config[self.subcommand].trainer.fast_dev_run:
             return
         ckpt_path = self.config[self.subcommand].ckpt_path
@@ -266,8 +266,8 @@ class W2VLightningCLI(LightningCLI):
             raise RunError(problem)
 
     def _lost_state(self) -> str | None:
-        checkpoint = run_checkpoint(self.trainer)
-        return None if checkpoint is None else checkpoint.what_is_lost(self.trainer.global_step)
+        checkpoint = find_run_checkpoint(self.trainer)
+        return None if checkpoint is None else checkpoint.describe_unsaved_state(self.trainer.global_step)
 
     def _log_pending_validation(self) -> None:
         """Logs how to run a pending validation, because Lightning does nothing if no update is left."""
@@ -286,7 +286,7 @@ class W2VLightningCLI(LightningCLI):
             return "Run the command again."
         trainer = getattr(self, "trainer", None)  # not there yet if a process dies early
         start = None if self._start is None else self._start.checkpoint
-        checkpoint = start if trainer is None else checkpoint_to_resume(trainer) or start
+        checkpoint = start if trainer is None else find_checkpoint_to_resume(trainer) or start
         if checkpoint is None:
             return "There is no checkpoint to resume from."
         return f"Resume with: {command_to_resume(self._args, checkpoint, self.config.fit.new_run)}"

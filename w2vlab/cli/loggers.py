@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from w2vlab.callbacks.run_folder import may_fail
+from w2vlab.callbacks.run_folder import warn_on_write_failure
 from w2vlab.cli.wandb_logger import GuardedWandbLogger
-from w2vlab.files import replacing
+from w2vlab.files import replace_atomically
 
 
 class GuardedCSVLogger(CSVLogger):
@@ -27,12 +27,12 @@ class GuardedCSVLogger(CSVLogger):
 
     def log_hyperparams(self, params: Any = None) -> None:
         """Buffers them for the file."""
-        with may_fail("The table of the CSV logger"):
+        with warn_on_write_failure("The table of the CSV logger"):
             super().log_hyperparams(params)
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Buffers a row for the file."""
-        with may_fail("The table of the CSV logger"):
+        with warn_on_write_failure("The table of the CSV logger"):
             super().log_metrics(metrics, step)
 
     def _get_next_version(self) -> int:
@@ -41,7 +41,7 @@ class GuardedCSVLogger(CSVLogger):
     @rank_zero_only
     def save(self) -> None:
         """Writes; on an error, the file stays as it was."""
-        with may_fail("The table of the CSV logger"):
+        with warn_on_write_failure("The table of the CSV logger"):
             writer = self.experiment
             if type(writer) is ExperimentWriter:
                 writer.__class__ = _WholeRows
@@ -94,7 +94,7 @@ class _WholeRows(ExperimentWriter):
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = Path(self.metrics_file_path)
-        with replacing(path) as unfinished:
+        with replace_atomically(path) as unfinished:
             with path.open(newline="") as old, unfinished.open("w", newline="") as new:
                 writer = csv.DictWriter(new, fieldnames=fieldnames)
                 writer.writeheader()
@@ -110,22 +110,22 @@ class GuardedTensorBoardLogger(TensorBoardLogger):
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Logs; an error becomes a warning."""
-        with may_fail("The log for TensorBoard"):
+        with warn_on_write_failure("The log for TensorBoard"):
             super().log_hyperparams(*args, **kwargs)
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         """Logs; an error becomes a warning."""
-        with may_fail("The log for TensorBoard"):
+        with warn_on_write_failure("The log for TensorBoard"):
             super().log_metrics(*args, **kwargs)
 
     def save(self) -> None:
         """Writes; an error becomes a warning."""
-        with may_fail("The log for TensorBoard"):
+        with warn_on_write_failure("The log for TensorBoard"):
             super().save()
 
     def finalize(self, status: str) -> None:
         """Closes; an error becomes a warning."""
-        with may_fail("The log for TensorBoard"):
+        with warn_on_write_failure("The log for TensorBoard"):
             super().finalize(status)
 
 

@@ -9,7 +9,7 @@ from argparse import Action
 from collections.abc import Sequence
 
 from w2vlab.cli.other_names import hint
-from w2vlab.recipes import no_such_file
+from w2vlab.recipes import missing_file_message
 from w2vlab.registry import FAMILIES, did_you_mean, family_named, known_names, part_classes, suggest
 
 _ENDINGS = (".yaml", ".yml")
@@ -63,7 +63,7 @@ def explain(message: str) -> str:
         return f"`{key}` must be a {found[2].rpartition('.')[2]}, but is {found[1]}."
     if found := re.search(r"callable class: (.*(?:No module named|has no attribute).*?)\.? Got value: (\S+)", message):
         if found[2].endswith(_ENDINGS):
-            return no_such_file(found[2], f"`{key}`")
+            return missing_file_message(found[2], f"`{key}`")
         return f"`{key}` must name something that can be imported, but is {found[2]}: {found[1]}."
     if found := re.search(r"Option '([\w.]+)' is not accepted \[(.*?)\]", message):
         return _refused_option(key, found[1], found[2], message)
@@ -74,14 +74,14 @@ def explain(message: str) -> str:
     if found := re.search(r'Linked "(.+)" must be given via "(.+)"', message):
         return f"`{found[1]}` must not be given: it follows `{found[2]}`."
     if found := re.search(r"File does not exist: '(.+)'", message):
-        return no_such_file(found[1], f"`{key}`")
+        return missing_file_message(found[1], f"`{key}`")
     return _wrong_type(key, message) or _shortened(key, message)
 
 
 def _unknown_class(key: str, name: str) -> str:
     slot = key.rpartition(".")[2]
     if "/" in name or name.endswith(_ENDINGS):
-        return no_such_file(name, f"`{key}`")
+        return missing_file_message(name, f"`{key}`")
     if any(slot in (family.name, family.plural) for family in FAMILIES.values()):
         return suggest(name, family_named(slot).name)
     advice = (

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import get_loader, set_loader
 
 from w2vlab.plain_data import check_yaml, parse_yaml, read_text
-from w2vlab.recipes import ENDING, RUN_FOLDERS, find_recipe, no_such_file, recipe_path
+from w2vlab.recipes import ENDING, RUN_FOLDERS, find_recipe, missing_file_message, recipe_path
 from w2vlab.registry import FAMILIES
 
 PARSER_MODE = "w2vlab"
@@ -54,11 +54,11 @@ def missing_file(option: str, value: str) -> str | None:
     if key in ("c", "config"):
         # It may be the options themselves.
         is_name = value != "-" and not set(value) & set("{:\n")
-        return no_such_file(value, "`config`") if is_name else None
+        return missing_file_message(value, "`config`") if is_name else None
     in_run = key.partition(".")[0] in ("model", "trainer")
     names_file = value.endswith((ENDING, ".yml")) or ("/" in value and _is_slot(key))
     is_name = names_file and not set(value) & set("{[:\n ")
-    return no_such_file(value, f"`{key}`") if in_run and is_name else None
+    return missing_file_message(value, f"`{key}`") if in_run and is_name else None
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from rich.console import Console
 from w2vlab.cli.command_parser import CommandParser, names
 from w2vlab.cli.problems import report_problem
 from w2vlab.files import SWEEP_RECORD
-from w2vlab.reports.reading import read, the_run
-from w2vlab.reports.rendering import Cells, cells_of, csv_text, latex, markdown, print_terminal
-from w2vlab.reports.repeating import command_of
-from w2vlab.reports.report import Report, as_plain, make_report
+from w2vlab.reports.reading import find_single_run, read_runs
+from w2vlab.reports.rendering import Cells, print_table, render_cells, render_csv, render_latex, render_markdown
+from w2vlab.reports.repeating import repeat_command
+from w2vlab.reports.report import Report, make_report, report_as_plain_data
 
 _PLAIN_WIDTH = 300
 """Columns if the output is not a terminal, so that a row stays one line."""
@@ -76,11 +76,11 @@ def run(words: Sequence[str]) -> int:
     options = CommandParser(ReportOptions, "report", "runs").parse(words)
     try:
         if options.repeat is not None:
-            sys.stdout.write(command_of(the_run(options.repeat)))
+            sys.stdout.write(repeat_command(find_single_run(options.repeat)))
             return 0
         by, metric = (None if value is None else list(value) for value in (options.by, options.metric))
-        report = make_report(read(options.runs), by, metric, options.baseline)
-        cells = cells_of(report)
+        report = make_report(read_runs(options.runs), by, metric, options.baseline)
+        cells = render_cells(report)
         _show(report, cells, options.format)
         written = _write(report, cells, options.folder or _folder(options.runs))
     except (ValueError, OSError) as problem:
@@ -96,13 +96,13 @@ def _folder(runs: list[str]) -> Path:
 
 def _show(report: Report, cells: Cells, form: str) -> None:
     if form == "terminal":
-        print_terminal(cells, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH))
+        print_table(cells, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH))
         return
     if form == "csv":
-        sys.stdout.write(csv_text(report))
+        sys.stdout.write(render_csv(report))
         sys.stderr.write("".join(f"{note}\n" for note in cells.notes))
         return
-    sys.stdout.write(markdown(cells) if form == "markdown" else latex(cells))
+    sys.stdout.write(render_markdown(cells) if form == "markdown" else render_latex(cells))
 
 
 def _write(report: Report, cells: Cells, folder: Path) -> str:
@@ -110,10 +110,10 @@ def _write(report: Report, cells: Cells, folder: Path) -> str:
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "report.md": markdown(cells),
-        "report.tex": latex(cells),
-        "report.csv": csv_text(report),
-        "report.json": json.dumps(as_plain(report), indent=1, allow_nan=False, default=str) + "\n",
+        "report.md": render_markdown(cells),
+        "report.tex": render_latex(cells),
+        "report.csv": render_csv(report),
+        "report.json": json.dumps(report_as_plain_data(report), indent=1, allow_nan=False, default=str) + "\n",
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -15,11 +15,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from w2vlab.callbacks.checkpoint import run_checkpoint
+from w2vlab.callbacks.checkpoint import find_run_checkpoint
 from w2vlab.callbacks.run_lock import RunLock
 from w2vlab.cli.resume import Start
 from w2vlab.distributed import all_gather, is_distributed
-from w2vlab.files import write_whole
+from w2vlab.files import write_atomically
 from w2vlab.types import RunError
 
 _ASIDE = ".before"
@@ -99,7 +99,7 @@ def continue_run(trainer: Trainer, start: Start, new_run: bool, lock: RunLock) -
     same = _keeps_runs_in(first, trainer, folder.parent) and _version_of(first) in ids
     if same and not new_run and start.is_newest:
         if getattr(rank_zero_only, "rank", 0) == 0:
-            lock.take(folder)
+            lock.acquire(folder)
         _continue(first, folder, start.update)
         rank_zero_info(f"The run continues in {folder}; --new_run=true would start a new run with another folder.")
         return True
@@ -118,7 +118,7 @@ def _refuse_the_same_place(trainer: Trainer, start: Start, named: Path | None, n
             f"The logger's `version` (`id` of Weights & Biases) must be another for a new run, but is {named.name}: "
             f"{named} would be written over. Change it, or leave it out."
         )
-    checkpoint = run_checkpoint(trainer)
+    checkpoint = find_run_checkpoint(trainer)
     folder = None if checkpoint is None or checkpoint.dirpath is None else Path(str(checkpoint.dirpath))
     if (
         (new_run or not start.is_newest)
@@ -189,7 +189,7 @@ def _keep_table(logger: CSVLogger, path: Path, update: int) -> None:
     table.writeheader()
     table.writerows(rows)
     if rows:
-        write_whole(path, text.getvalue(), newline="")
+        write_atomically(path, text.getvalue(), newline="")
         writer.metrics_keys = names
     aside.unlink()
 

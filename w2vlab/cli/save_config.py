@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from w2vlab import __version__
-from w2vlab.callbacks.run_folder import may_fail, run_folder
-from w2vlab.files import CONFIG, write_whole
+from w2vlab.callbacks.run_folder import run_folder, warn_on_write_failure
+from w2vlab.files import CONFIG, write_atomically
 
 
 def _keep(path: Path, text: str) -> None:
@@ -23,7 +23,7 @@ def _keep(path: Path, text: str) -> None:
         return
     if _without_comments(before) != _without_comments(text):
         number = 1 + len(list(path.parent.glob(f"{path.stem}-*{path.suffix}")))
-        write_whole(path.with_name(f"{path.stem}-{number}{path.suffix}"), before)
+        write_atomically(path.with_name(f"{path.stem}-{number}{path.suffix}"), before)
 
 
 def _without_comments(text: str) -> list[str]:
@@ -55,11 +55,11 @@ class SaveRunConfig(SaveConfigCallback):
         text = self.parser.dump(config, skip_none=False, skip_validation=True)
         plain = json.loads(self.parser.dump(config, skip_none=False, skip_validation=True, format="json"))
         header = f"# {shlex.join(self.command)}\n# w2vlab {__version__}\n"
-        with may_fail("The configuration of the run"):
+        with warn_on_write_failure("The configuration of the run"):
             folder = run_folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)
             if self.config["ckpt_path"] is not None:
                 _keep(folder / CONFIG, text)
-            write_whole(folder / CONFIG, header + text)
+            write_atomically(folder / CONFIG, header + text)
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)

@@ -21,10 +21,10 @@ from w2vlab.cli.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.sweep_table import SweepView, print_again, print_plan, warn_of_losses
 from w2vlab.cli.wandb_mode import OFFLINE, mode_of_environment
 from w2vlab.files import folder_name
-from w2vlab.recipes import SWEEP_FOLDERS, file_named
+from w2vlab.recipes import SWEEP_FOLDERS, find_file
 from w2vlab.sweeps import (
-    Again,
     BayesSearch,
+    EarlierTrials,
     LocalMachine,
     Machine,
     RayMachine,
@@ -32,12 +32,12 @@ from w2vlab.sweeps import (
     RunnerOptions,
     Sweep,
     Trial,
-    look_again,
-    only_one,
+    check_earlier_trials,
+    lock_folder,
+    merge_earlier_trials,
     planned_trials,
     read_sweep,
     read_trials,
-    with_earlier,
 )
 
 if TYPE_CHECKING:
@@ -147,21 +147,21 @@ def run_sweep(options: SweepOptions, command: str) -> int:
     from w2vlab.registry import load_parts
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    sweep = read_sweep(file_named(options.file, "FILE", SWEEP_FOLDERS))
+    sweep = read_sweep(find_file(options.file, "FILE", SWEEP_FOLDERS))
     sweep = sweep if options.seeds is None else sweep.with_seeds(options.seeds)
     folder: Path = options.folder or Path("runs", "sweeps", folder_name(sweep.name))
     with ExitStack() as stack:
-        lock = None if options.dry_run else stack.enter_context(only_one(folder))
+        lock = None if options.dry_run else stack.enter_context(lock_folder(folder))
         load_parts()
         check = TrialCheck(sweep, check_run)
         count = options.count or sweep.run_cap
-        trials, again, search = _trials(sweep, count, check, options, folder)
+        trials, earlier, search = _trials(sweep, count, check, options, folder)
         if options.dry_run:
-            print_plan(sweep, trials, again, console)
+            print_plan(sweep, trials, earlier, console)
             return 0
-        again.refuse(folder)
-        print_again(again, console)
-        trials = again.carry_out(folder, trials)
+        earlier.refuse_changed(folder)
+        print_again(earlier, console)
+        trials = earlier.apply(folder, trials)
         warn_of_losses(sweep, trials, console)
         machine = _machine(options, lock)
         evaluate = None if options.evaluate is None else [*shlex.split(options.evaluate), "--wandb=off"]
@@ -173,25 +173,25 @@ def run_sweep(options: SweepOptions, command: str) -> int:
 
 def _trials(
     sweep: Sweep, count: int | None, check: TrialCheck, options: SweepOptions, folder: Path
-) -> tuple[list[Trial], Again, BayesSearch | None]:
+) -> tuple[list[Trial], EarlierTrials, BayesSearch | None]:
     """Returns the trials that are known before the first one, all of them checked, and the search for more."""
     repeat, drop = list(options.repeat), list(options.drop)
     earlier = read_trials(folder)
     if sweep.method != "bayes":
         planned = planned_trials(sweep, count)
         check.all(planned)
-        trials = with_earlier(planned, earlier)
-        return trials, look_again(folder, trials, planned, repeat, drop), None
+        trials = merge_earlier_trials(planned, earlier)
+        return trials, check_earlier_trials(folder, trials, planned, repeat, drop), None
     if count is None:
         raise ValueError("`--count` or the file's `run_cap` must be given for the method bayes, but neither is.")
     search = BayesSearch(sweep)
     # Later ones are checked when they are chosen; a mistake in a name is in every trial.
     check(search.next(earlier))
-    trials = with_earlier([], [trial for trial in earlier if trial.ended])
+    trials = merge_earlier_trials([], [trial for trial in earlier if trial.ended])
     for trial in trials:
         with suppress(ValueError):  # it was run before
             check(trial)
-    return trials, look_again(folder, trials, trials, repeat, drop), search
+    return trials, check_earlier_trials(folder, trials, trials, repeat, drop), search
 
 
 def _machine(options: SweepOptions, lock: int | None) -> Machine:

@@ -13,45 +13,45 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from w2vlab.comparable import depends_on_objective, unlike_objectives
-from w2vlab.sweeps import Again, Runner, Sweep, Trial, varied_paths
+from w2vlab.comparable import depends_on_objective, describe_objective_differences
+from w2vlab.sweeps import EarlierTrials, Runner, Sweep, Trial, varied_paths
 from w2vlab.sweeps.again import SET_ASIDE
 from w2vlab.sweeps.command import file_command
-from w2vlab.sweeps.trial import in_words, value_at
+from w2vlab.sweeps.trial import format_value, value_at
 from w2vlab.wording import count, one_line
 
 _MOST_ROWS = 40
 
 
-def print_plan(sweep: Sweep, trials: Sequence[Trial], again: Again, console: Console) -> None:
+def print_plan(sweep: Sweep, trials: Sequence[Trial], earlier: EarlierTrials, console: Console) -> None:
     """Prints the trials of a sweep and their commands, and the state of those that were run before."""
     _print(console, f"{sweep.name}: {count(len(trials), 'trial')} ({sweep.method})", style="bold")
-    changed = {trial.name: texts for trial, texts in again.changed}
+    changed = {trial.name: texts for trial, texts in earlier.changed}
     for trial in trials:
         values = ((".".join(path), value_at(trial.parameters, path)) for path in sweep.parameters)
-        settings = ", ".join(f"{name}={in_words(value)}" for name, value in values)
-        _print(console, f"{trial.name}: {settings}{_becomes(trial, again)}")
+        settings = ", ".join(f"{name}={format_value(value)}" for name, value in values)
+        _print(console, f"{trial.name}: {settings}{_becomes(trial, earlier)}")
         _print(console, f"    {shlex.join(file_command(sweep, trial))}")
         if trial.name in changed:
             _print(console, f"    was run with other options: {', '.join(changed[trial.name])}")
 
 
-def _becomes(trial: Trial, again: Again) -> str:
+def _becomes(trial: Trial, earlier: EarlierTrials) -> str:
     """Describes what happens to a trial that was run before."""
-    if trial in again.dropped:
+    if trial in earlier.dropped:
         return " (dropped)"
-    if trial in again.repeated or trial in again.lost:
+    if trial in earlier.repeated or trial in earlier.lost:
         return " (restarts)"
-    return f" ({trial.state})" if trial.ended else " (resumes)" if trial.begun else ""
+    return f" ({trial.state})" if trial.ended else " (resumes)" if trial.started else ""
 
 
-def print_again(again: Again, console: Console) -> None:
+def print_again(earlier: EarlierTrials, console: Console) -> None:
     """Prints which trials restart, and which are dropped."""
-    for trial in again.repeated:
+    for trial in earlier.repeated:
         _print(console, f"{trial.name}: restarts, and its files are kept in {SET_ASIDE}/")
-    for trial in again.lost:
+    for trial in earlier.lost:
         _print(console, f"{trial.name}: restarts, because its files are missing")
-    for trial in again.dropped:
+    for trial in earlier.dropped:
         _print(console, f"{trial.name}: dropped")
 
 
@@ -69,7 +69,11 @@ def _unlike(metric: str, trials: Sequence[Trial]) -> str:
         return ""
     plans = [trial.ran or trial.plan for trial in trials]
     if known := [plan.options for plan in plans if plan is not None]:
-        return unlike_objectives(known) if len(known) == len(plans) else "what an earlier version has not recorded"
+        return (
+            describe_objective_differences(known)
+            if len(known) == len(plans)
+            else "what an earlier version has not recorded"
+        )
     return ""
 
 
@@ -145,7 +149,7 @@ class SweepView:
             of = "" if trial.updates is None else f" of {trial.updates}"
             value = "" if trial.value is None else f"{trial.value:.5g}"
             table.add_row(
-                *(Text(one_line(in_words(value_at(trial.parameters, path)))) for path in self._varied),
+                *(Text(one_line(format_value(value_at(trial.parameters, path)))) for path in self._varied),
                 _state(trial),
                 f"{trial.update}{of}" if trial.update else "",
                 str(timedelta(seconds=round(trial.seconds))) if trial.seconds else "",

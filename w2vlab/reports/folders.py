@@ -1,4 +1,4 @@
-"""Reading the folders of runs and sweeps."""
+"""Readers for the folders of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from w2vlab.files import CONFIG, METRICS, REPORT, RUN_RECORD, SWEEP_RECORD, folder_name
 from w2vlab.reports.run import Found, RunData, Sweep
-from w2vlab.reports.run_files import Unreadable, optional, read_run
+from w2vlab.reports.run_files import UnreadableRunError, read_optional_json, read_run
 from w2vlab.wording import one_line
 
 _NO_RUNS = {"checkpoints", "evaluation", "files", "logs", ".git", "__pycache__"}
-"""Folders that hold no run."""
+"""Names of folders that cannot contain runs."""
 
 _LONGEST_TEXT = 300
 
@@ -28,22 +28,22 @@ def read_folder(root: Path, found: Found) -> None:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """Yields folders in alphabetical order, without those that hold no runs."""
-    for folder, below, _ in os.walk(root):
-        below[:] = sorted(name for name in below if name not in _NO_RUNS)
+    """Yields folders in alphabetical order, without those that cannot contain runs."""
+    for folder, subfolders, _ in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if name not in _NO_RUNS)
         yield Path(folder)
 
 
 def is_run(folder: Path) -> bool:
-    """Tells whether a folder is that of a run: a validation alone leaves only a configuration."""
+    """Returns whether a folder is a run folder; `w2vlab validate` writes a configuration only, and is not a run."""
     try:
         return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in (RUN_RECORD, METRICS, REPORT))
-    except OSError:  # it may not be looked into
+    except OSError:  # no permission
         return False
 
 
 def in_sweep(folder: Path, root: Path) -> bool:
-    """Tells whether a sweep's folder is above a folder or file, at or below `root`."""
+    """Returns whether a folder or file is inside the folder of a sweep that is at or below `root`."""
     while folder != root:
         folder = folder.parent
         if (folder / SWEEP_RECORD).is_file():
@@ -54,8 +54,8 @@ def in_sweep(folder: Path, root: Path) -> bool:
 def _add(folder: Path, found: Found) -> RunData | None:
     try:
         run = read_run(folder, found.problems)
-    except Unreadable as problem:
-        found.problems.append(f"{problem} The run is left out.")
+    except UnreadableRunError as problem:
+        found.problems.append(f"{problem} The run is skipped.")
         return None
     found.runs.append(run)
     return run
@@ -63,37 +63,37 @@ def _add(folder: Path, found: Found) -> RunData | None:
 
 def _read_sweep(folder: Path, found: Found) -> None:
     path = folder / SWEEP_RECORD
-    content = optional(path, found.problems)
+    content = read_optional_json(path, found.problems)
     trials = content.get("trials")
     if not isinstance(trials, list):
         found.problems.append(one_line(f"{path} has no trials: its runs are read one by one."))
-        for below in walk(folder):
-            if is_run(below):
-                _add(below, found)
+        for subfolder in walk(folder):
+            if is_run(subfolder):
+                _add(subfolder, found)
         return
-    whole = []
+    valid = []
     for number, trial in enumerate(trials, 1):
         try:
-            whole.append(_checked(trial))
+            valid.append(_check_trial(trial))
         except ValueError as problem:
             found.problems.append(one_line(f"{path} is damaged in its trial {number} ({problem}): skipped."))
-    names = dict.fromkeys(name for trial in whole for name in trial["parameters"])
+    names = dict.fromkeys(name for trial in valid for name in trial["parameters"])
     found.sweeps.append(Sweep(one_line(str(content.get("name", folder.name)), _LONGEST_TEXT), tuple(names)))
-    for trial in whole:
+    for trial in valid:
         _read_trial(folder, trial, found)
 
 
-def _checked(trial: Any) -> dict[str, Any]:
-    """Returns a trial of a record.
+def _check_trial(trial: Any) -> dict[str, Any]:
+    """Returns a trial of `sweep.json` after checking it.
 
     Raises:
-        ValueError: It is none, or its name is a way out of the folder of the sweep.
+        ValueError: It is invalid, or its name leads out of the folder of the sweep.
     """
     if not isinstance(trial, dict) or not isinstance(trial.get("parameters"), dict):
         raise ValueError("it must be a mapping with `parameters`")
     name, value = trial.get("name"), trial.get("value")
     if not isinstance(name, str) or folder_name(name) != name:
-        raise ValueError(f"`name` must be that of a folder, but is {name!r}")
+        raise ValueError(f"`name` must be the name of a folder, but is {name!r}")
     if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
         raise ValueError(f"`value` must be a number, but is {value!r}")
     return trial
@@ -107,17 +107,17 @@ def _read_trial(sweep: Path, trial: dict[str, Any], found: Found) -> None:
         found.missing.append((name, parameters, one_line(state + failure, _LONGEST_TEXT)))
         return
     runs: list[RunData] = []
-    for below in walk(sweep / name):
-        if is_run(below):
+    for subfolder in walk(sweep / name):
+        if is_run(subfolder):
             try:
-                runs.append(read_run(below, found.problems))
-            except Unreadable as problem:
+                runs.append(read_run(subfolder, found.problems))
+            except UnreadableRunError as problem:
                 found.problems.append(str(problem))
     if not runs:
-        why = f"finished, but there is no run that can be read below {sweep / name}"
-        found.missing.append((name, parameters, one_line(why)))
+        reason = f"finished, but has no readable run below {sweep / name}"
+        found.missing.append((name, parameters, one_line(reason)))
         return
-    # A trial that was taken up again has a folder for each of its parts; the last one holds the history of all.
+    # A resumed trial may have several run folders; the last one has the complete history.
     run = max(runs, key=lambda run: (run.started, run.cost.updates or 0))
-    run.name, run.parameters, run.continues, run.finished, run.ended = name, parameters, None, True, ""
+    run.name, run.parameters, run.resumed_from, run.finished, run.ended = name, parameters, None, True, ""
     found.runs.append(run)

@@ -1,4 +1,4 @@
-"""What runs are compared by."""
+"""The metrics that runs are compared by."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from w2vlab.registry import did_you_mean
 from w2vlab.reports.run import RunData
 
 EVALUATION = "evaluation/"
-"""Begins the names of what `w2vlab evaluate` has measured."""
+"""Prefix of the names of metrics of `w2vlab evaluate`."""
 
 EVALUATION_SETTING = "evaluation."
-"""Begins the names of what it was measured on."""
+"""Prefix of the names of evaluation settings, such as the corpus."""
 
 PROBE, ABX, PNMI = "evaluation/probe", "evaluation/abx_within", "evaluation/pnmi"
 LOSS, ACCURACY, PERPLEXITY = "val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"
@@ -21,13 +21,13 @@ LOSS, ACCURACY, PERPLEXITY = "val/loss/total", "val/accuracy", "val/codebook/per
 
 @dataclass(frozen=True)
 class Outcome:
-    """A figure that a report has a column of.
+    """A metric that a report has a column for.
 
     Attributes:
-        metric: Its name in the logs, or of an evaluation.
-        label: What the table calls it.
-        scale: What values are multiplied with.
-        digits: Behind the decimal point; None where four significant ones are shown.
+        metric: Its name in the logs or in an evaluation.
+        label: The head of its column.
+        scale: Factor of displayed values.
+        digits: Digits after the decimal point; None for four significant digits.
     """
 
     metric: str
@@ -36,7 +36,7 @@ class Outcome:
     digits: int | None = None
 
     def text(self, value: float, sign: str = "") -> str:
-        """Returns a value, or a difference with `sign` `"+"`, as text."""
+        """Formats a value, or a difference with `sign` `"+"`."""
         return (
             f"{self.scale * value:{sign}.4g}" if self.digits is None else f"{self.scale * value:{sign}.{self.digits}f}"
         )
@@ -63,11 +63,11 @@ _RECOGNITION = (LOSS, "val/wer", "val/cer", "val/per")
 _PRETRAINING = (LOSS, ACCURACY, PERPLEXITY)
 
 
-def of_evaluation(content: dict[str, Any]) -> dict[str, float]:
-    """Returns the outcomes in an `evaluation.json`, in [0, 1]; what was not measured is not there.
+def extract_outcomes(content: dict[str, Any]) -> dict[str, float]:
+    """Returns the outcomes in the content of an `evaluation.json`, in [0, 1], without those that were not measured.
 
-    They are the phone probe and the ABX error of the context, and the mutual information of phones with all codebooks'
-    codes taken together.
+    They are the phone probe accuracy and the ABX error of the context, and the mutual information of phones and the
+    joint codes of all codebooks.
 
     Raises:
         LookupError, TypeError, AttributeError, ValueError: The content is not that of an evaluation.
@@ -85,17 +85,18 @@ def of_evaluation(content: dict[str, Any]) -> dict[str, float]:
         PNMI: unit.get("pnmi"),
     }
     for name, value in values.items():
-        if value is not None and not 0 <= value <= 1:  # a text cannot be compared: TypeError
+        if value is not None and not 0 <= value <= 1:  # a TypeError if it is a string
             raise ValueError(f"`{name}` must be between 0 and 1, but is {value}")
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def choose(runs: Sequence[RunData], names: Iterable[str] | None) -> list[Outcome]:
-    """Returns the outcomes that a report has columns of.
+def choose_outcomes(runs: Sequence[RunData], names: Iterable[str] | None) -> list[Outcome]:
+    """Returns the outcomes that a report has columns for.
 
     Args:
         runs: All runs.
-        names: Metrics to show; by default those of evaluations, and of the validations where not all runs have one.
+        names: Metrics to show; by default those of evaluations, and those of validations if not all runs have an
+            evaluation.
 
     Raises:
         ValueError: No run has logged one of `names`.
@@ -103,14 +104,14 @@ def choose(runs: Sequence[RunData], names: Iterable[str] | None) -> list[Outcome
     known = set().union(*(run.metrics() for run in runs))
     if names is None:
         recognises = any(name in known for name in _RECOGNITION[1:])
-        usual = _RECOGNITION if recognises else _PRETRAINING
+        validation = _RECOGNITION if recognises else _PRETRAINING
         all_evaluated = bool(runs) and all(run.evaluation for run in runs)
-        wanted = _EVALUATED if all_evaluated else (*_EVALUATED, *usual)
-        names = [name for name in wanted if name in known]
+        defaults = _EVALUATED if all_evaluated else (*_EVALUATED, *validation)
+        names = [name for name in defaults if name in known]
     names = list(dict.fromkeys(names))
     for name in names:
         if name not in known:
             near = did_you_mean(name, known)
-            listed = "" if near else f" There are: {', '.join(sorted(known))}."
+            listed = "" if near else f" Logged metrics: {', '.join(sorted(known))}."
             raise ValueError(f"`metric` must be one that a run has logged, but is {name}.{near}{listed}")
     return [_KNOWN.get(name, Outcome(name, name)) for name in names]

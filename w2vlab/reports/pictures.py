@@ -1,4 +1,4 @@
-"""Pictures of groups of runs."""
+"""Figures of groups of runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from w2vlab.comparable import depends_on_objective
 from w2vlab.reports.grouping import Group
 from w2vlab.reports.outcomes import ACCURACY, LOSS, PERPLEXITY, Outcome
 from w2vlab.reports.report import Report
-from w2vlab.reports.statistics import mean_of
+from w2vlab.reports.statistics import compute_mean
 from w2vlab.wording import one_line
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
-"""Told apart by any eye (Okabe and Ito); a group keeps its colour, line and marker in all pictures."""
+"""Colour-blind safe palette of Okabe and Ito; a group has the same colour, line and marker in all figures."""
 
 _LINES, _MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
 
@@ -27,25 +27,25 @@ _Style = dict[str, Any]
 _FAINT = "#777777"
 
 _SHORT_NAME = 40
-"""Characters of a group's name that fit beside a picture."""
+"""Maximum length of a group's name in a legend."""
 
 
 def _styles(groups: Sequence[Group]) -> list[_Style]:
     styles = []
     for index in range(len(groups)):
-        turn = index // len(_COLOURS)
+        cycle = index // len(_COLOURS)
         styles.append(
             {
                 "color": _COLOURS[index % len(_COLOURS)],
-                "linestyle": _LINES[turn % len(_LINES)],
-                "marker": _MARKERS[turn % len(_MARKERS)],
+                "linestyle": _LINES[cycle % len(_LINES)],
+                "marker": _MARKERS[cycle % len(_MARKERS)],
             }
         )
     return styles
 
 
 def draw_curves(report: Report) -> Figure:
-    """Draws the validations over the updates: the mean of each group, and one standard deviation on both sides."""
+    """Draws validation metrics over updates: the mean of each group, plus and minus one standard deviation."""
     groups = [line.group for line in report.lines]
     second = _first_logged(groups, (ACCURACY, "val/wer", "val/cer", "val/per"))
     panels = [(LOSS, "Validation loss" + _warning(report, LOSS))]
@@ -72,11 +72,11 @@ def _draw_curve(axes: Axes, group: Group, metric: str, style: _Style) -> None:
         return
     common = sorted(set.intersection(*(set(found) for found in series)))
     marker = style["marker"] if len(common) <= 20 else ""
-    if len(common) < 2 and len(series) > 1:  # validated at different updates: each run for itself
+    if len(common) < 2 and len(series) > 1:  # validated at different updates, so no mean
         for found in series:
             axes.plot(list(found), list(found.values()), **{**style, "marker": marker}, linewidth=1, markersize=3)
         return
-    means = [mean_of([found[update] for found in series]) for update in common]
+    means = [compute_mean([found[update] for found in series]) for update in common]
     middle = [mean.mean for mean in means]
     axes.plot(common, middle, **{**style, "marker": marker}, linewidth=1.5, markersize=4)
     spread = [mean.deviation or 0.0 for mean in means]
@@ -86,30 +86,30 @@ def _draw_curve(axes: Axes, group: Group, metric: str, style: _Style) -> None:
 
 
 def draw_outcomes(report: Report) -> Figure:
-    """Draws a bar for each group and outcome, one standard deviation on both sides, and a point for each run."""
+    """Draws a bar for each group and outcome, with one standard deviation as error bar, and a point for each run."""
     groups = [line.group for line in report.lines]
     number = max(1, len(report.outcomes))
     figure = Figure(figsize=(2.5 + 4 * number, 1.4 + 0.42 * max(2, len(groups))), layout="constrained")
     panels = figure.subplots(1, number, squeeze=False, sharey=True)[0]
     for index, (axes, outcome) in enumerate(zip(panels, report.outcomes, strict=False)):
-        for place, (line, style) in enumerate(zip(report.lines, _styles(groups), strict=True)):
+        for y, (line, style) in enumerate(zip(report.lines, _styles(groups), strict=True)):
             mean = line.means[index]
             if not mean.number:
                 continue
             middle, spread = outcome.scale * mean.mean, outcome.scale * (mean.deviation or 0.0)
-            axes.barh(place, middle, height=0.7, color=style["color"], alpha=0.55)
+            axes.barh(y, middle, height=0.7, color=style["color"], alpha=0.55)
             if mean.deviation is not None:
-                axes.errorbar(middle, place, xerr=spread, color="black", capsize=3, linewidth=1.2)
+                axes.errorbar(middle, y, xerr=spread, color="black", capsize=3, linewidth=1.2)
             values = [outcome.scale * value for value in _values(line.group, outcome)]
-            axes.plot(values, [place + 0.25] * len(values), "o", color=style["color"], markersize=4)
+            axes.plot(values, [y + 0.25] * len(values), "o", color=style["color"], markersize=4)
             text = outcome.text(mean.mean) + ("" if mean.deviation is None else f" ± {outcome.text(mean.deviation)}")
-            ends = max(*values, middle + spread, 0.0)
-            axes.annotate(text, (ends, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
+            right = max(*values, middle + spread, 0.0)
+            axes.annotate(text, (right, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
         _finish(axes, outcome.label + ("\nnot comparable" if _warning(report, outcome.metric) else ""), grid="x")
         axes.margins(x=0.25)
     if not report.outcomes:
         _finish(panels[0], "outcomes")
-    panels[0].set_yticks(range(len(groups)), [_shown(group.name) for group in groups], fontsize=9)
+    panels[0].set_yticks(range(len(groups)), [_escape(group.name) for group in groups], fontsize=9)
     panels[0].set_ylim(len(groups) - 0.4, -0.6)  # the first group at the top, as in the table
     return figure
 
@@ -129,9 +129,9 @@ def draw_perplexity(report: Report) -> Figure:
             if perplexity is not None and value is not None and math.isfinite(perplexity) and math.isfinite(value):
                 points.append((perplexity, value * (outcome.scale if outcome else 1)))
         if points:
-            across, up = zip(*points, strict=True)
-            axes.plot(across, up, linestyle="", color=style["color"], marker=style["marker"], markersize=7, alpha=0.8)
-            smallest, largest = min(smallest, *across), max(largest, *across)
+            xs, ys = zip(*points, strict=True)
+            axes.plot(xs, ys, linestyle="", color=style["color"], marker=style["marker"], markersize=7, alpha=0.8)
+            smallest, largest = min(smallest, *xs), max(largest, *xs)
     if largest > 20 * smallest > 0:
         axes.set_xscale("log")
     _finish(axes, f"{outcome.label if outcome else 'outcome'} by codebook perplexity, a point a run")
@@ -142,8 +142,9 @@ def draw_perplexity(report: Report) -> Figure:
 
 
 def _warning(report: Report, metric: str) -> str:
-    """Returns what a title says of a loss that groups cannot be compared by; else nothing."""
-    return ", not comparable between these groups" if report.unlike and depends_on_objective(metric) else ""
+    """Returns a suffix for the title of a metric that is not comparable between the groups; otherwise empty."""
+    incomparable = report.objective_differences and depends_on_objective(metric)
+    return ", not comparable between these groups" if incomparable else ""
 
 
 def _values(group: Group, outcome: Outcome) -> list[float]:
@@ -160,13 +161,13 @@ def _shorten(name: str) -> str:
     return name if len(name) <= _SHORT_NAME else f"{name[: _SHORT_NAME - 1]}…"
 
 
-def _shown(name: str) -> str:
-    """Returns a name as Matplotlib shows it as it is: between two dollar signs it would read a formula."""
+def _escape(name: str) -> str:
+    """Shortens a name and escapes dollar signs, between which Matplotlib would parse a formula."""
     return _shorten(name).replace("$", r"\$")
 
 
 def _legend_columns(groups: Sequence[Group], width: float) -> int:
-    """Returns how many names fit side by side, by what a letter and a line take at most, in inches."""
+    """Returns how many names fit side by side, from an upper bound of the width of a letter and a line, in inches."""
     longest = max((len(_shorten(group.name)) for group in groups), default=0)
     return max(1, min(4, len(groups), int(width / (0.085 * (longest + 8) + 0.6))))
 
@@ -178,7 +179,7 @@ def _legend_height(groups: Sequence[Group], width: float) -> float:
 def _add_legend(figure: Figure, groups: Sequence[Group]) -> None:
     axes = figure.axes[0]
     handles = [
-        axes.plot([], [], label=f"{_shown(group.name)} (n = {len(group.runs)})", linewidth=1.5, markersize=5, **style)[
+        axes.plot([], [], label=f"{_escape(group.name)} (n = {len(group.runs)})", linewidth=1.5, markersize=5, **style)[
             0
         ]
         for group, style in zip(groups, _styles(groups), strict=True)

@@ -1,4 +1,4 @@
-"""What papers have published of the rows of a sweep."""
+"""Published results for the rows of a sweep."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PUBLISHED = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class Published:
-    """The published rows of one sweep.
+    """The published results of one sweep.
 
     Attributes:
-        source: The paper, and where in it.
-        outcome: What its figures are.
-        rows: Each with `parameters`, `mean` and `deviation`.
+        source: The paper, with the table or section.
+        outcome: The published metric.
+        rows: Rows with `parameters`, `mean` and `deviation`.
     """
 
     source: str
@@ -27,18 +27,18 @@ class Published:
     rows: tuple[dict[str, Any], ...]
 
     def text(self, parameters: Mapping[str, Any]) -> str:
-        """Returns the figure of the row whose parameters all are in `parameters`; nothing where there is none."""
+        """Returns the result of the first row whose parameters are all in `parameters`; empty if no row matches."""
         for row in self.rows:
             if all(name in parameters and parameters[name] == value for name, value in row["parameters"].items()):
                 return f"{row['mean']:g}" + (f" ± {row['deviation']:g}" if row.get("deviation") is not None else "")
         return ""
 
 
-def published(sweep: str, path: Path = PUBLISHED) -> Published | None:
-    """Returns what was published of a sweep, full-size or small; None where there is nothing.
+def load_published(sweep: str, path: Path = PUBLISHED) -> Published | None:
+    """Returns the published results of a sweep, full-size or small; None if there are none.
 
     Raises:
-        ValueError: The file is not what it should be.
+        ValueError: The file is invalid.
     """
     if not path.is_file():
         return None
@@ -46,4 +46,4 @@ def published(sweep: str, path: Path = PUBLISHED) -> Published | None:
         entry = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(sweep.removesuffix("_small"))
         return None if entry is None else Published(entry["source"], entry["outcome"], tuple(entry["rows"]))
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as problem:
-        raise ValueError(f"{path} must hold source, outcome and rows of each sweep: {problem!r}.") from None
+        raise ValueError(f"{path} must have source, outcome and rows of each sweep: {problem!r}.") from None

@@ -1,4 +1,4 @@
-"""Everything that the runs of a report are read from."""
+"""Reader of runs from folders, sweeps and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from typing import Any
 
 from w2vlab.files import RUN_RECORD
 from w2vlab.reports.folders import in_sweep, is_run, read_folder, walk
-from w2vlab.reports.run import Found
-from w2vlab.reports.wandb_runs import SCHEME, read_files, read_server, run_files
+from w2vlab.reports.run import Found, RunData
+from w2vlab.reports.wandb_runs import SCHEME, find_wandb_files, read_wandb_files, read_wandb_server
 from w2vlab.wording import one_line
 
 _LONGEST_NAME = 200
 
 
-def read(places: Sequence[str], api: Any = None) -> Found:
+def read_runs(sources: Sequence[str], api: Any = None) -> Found:
     """Reads runs.
 
     Args:
-        places: Folders of runs, of sweeps, of Weights & Biases' own files, or with any of these below them; and
-            `wandb:ENTITY/PROJECT` with `/GROUP` or `/RUN` behind it if wanted.
-        api: A `wandb.Api`; made where one is needed.
+        sources: Folders of runs, of sweeps or of Weights & Biases files, folders that contain any of these, and
+            addresses `wandb:ENTITY/PROJECT`, optionally with `/GROUP` or `/RUN`.
+        api: A `wandb.Api`; created if needed.
 
     Raises:
-        ValueError: There is no run.
+        ValueError: A source does not exist, or there are no runs.
     """
     found = Found()
-    for place in places:
-        if place.startswith(SCHEME):
-            read_server(place.removeprefix(SCHEME), found, api)
-        elif Path(place).is_dir():
-            read_folder(Path(place), found)
+    for source in sources:
+        if source.startswith(SCHEME):
+            read_wandb_server(source.removeprefix(SCHEME), found, api)
+        elif Path(source).is_dir():
+            read_folder(Path(source), found)
         else:
             raise ValueError(
-                f"`RUN` must be a folder, or {SCHEME}ENTITY/PROJECT, but is {place}, which does not exist."
+                f"`RUN` must be a folder, or {SCHEME}ENTITY/PROJECT, but is {source}, which does not exist."
             )
     known = {Path(run.source).name for run in found.runs}
-    for place in places:
-        if not place.startswith(SCHEME):
-            folder = Path(place).resolve()
-            # The files of trials and of runs that were read say the same a second time.
-            read_files((path for path in run_files(folder) if not in_sweep(path, folder)), known, found)
-    _only_once(found)
+    for source in sources:
+        if not source.startswith(SCHEME):
+            folder = Path(source).resolve()
+            # Skip the W&B files of trials, and of runs that were read already, because they have the same metrics.
+            read_wandb_files((path for path in find_wandb_files(folder) if not in_sweep(path, folder)), known, found)
+    _remove_duplicates(found)
     if not found.sweeps:
-        found.runs.sort(key=lambda run: run.started)  # the first group is the baseline
+        found.runs.sort(key=lambda run: run.started)  # because the first group is the baseline
     if not found.runs and not found.missing:
-        looked = "".join(f" {problem}" for problem in found.problems)
+        problems = "".join(f" {problem}" for problem in found.problems)
         raise ValueError(
-            f"There are no runs in {', '.join(places)}. Looked for folders with config.yaml and metrics.jsonl, "
-            f"run.json or report.json, for sweep.json, and for run-*.wandb.{looked}"
+            f"There are no runs in {', '.join(sources)}. Searched for folders with config.yaml and metrics.jsonl, "
+            f"run.json or report.json, for sweep.json, and for run-*.wandb.{problems}"
         )
-    _name(found)
+    _assign_names(found)
     return found
 
 
-def _only_once(found: Found) -> None:
-    """Keeps the first of what two places both hold."""
+def _remove_duplicates(found: Found) -> None:
+    """Keeps the first of several runs with the same source."""
     seen: set[str] = set()
     kept = []
     for run in found.runs:
@@ -68,8 +68,8 @@ def _only_once(found: Found) -> None:
     found.runs[:] = kept
 
 
-def _name(found: Found) -> None:
-    """Calls runs by what their folders do not have in common, in names that can stand in a table."""
+def _assign_names(found: Found) -> None:
+    """Names runs by their folders, relative to the common parent, in one line."""
     paths = [run for run in found.runs if run.name == run.source and not run.source.startswith(SCHEME)]
     folders = [Path(run.source).absolute() for run in paths]
     if folders:
@@ -80,19 +80,54 @@ def _name(found: Found) -> None:
         run.name = one_line(run.name, _LONGEST_NAME)
 
 
-def the_run(place: str) -> Path:
-    """Returns the folder of the only run at or below a folder that says how to repeat it.
+def drop_superseded_runs(found: Found) -> list[str]:
+    """Removes runs that others have resumed, and unfinished runs if there are finished ones; returns notes on them."""
+    notes = []
+    by_source = {str(Path(run.source).absolute()): run for run in found.runs}
+    resumed = []
+    for run in found.runs:
+        original = by_source.get(str(Path(run.resumed_from).absolute())) if run.resumed_from else None
+        if original is not None and original is not run and _same_run(original, run):
+            resumed.append(original)
+    if resumed:
+        found.runs[:] = [run for run in found.runs if not any(run is original for original in resumed)]
+        notes.append(
+            f"Runs that another run has resumed are part of that run: {', '.join(run.name for run in resumed)}."
+        )
+    finished = [run for run in found.runs if run.finished is not False]
+    unfinished = [run for run in found.runs if run.finished is False]
+    if unfinished:
+        listed = "; ".join(f"{run.name} ({run.ended})" for run in unfinished)
+        if finished:
+            found.runs[:] = finished
+            notes.append(f"Unfinished, and not in the table: {listed}.")
+        else:
+            notes.append(f"None of the runs is finished: {listed}.")
+    return notes
+
+
+def _same_run(one: RunData, other: RunData) -> bool:
+    may_differ = ("ckpt_path", "new_run", "trainer.max_steps")
+    first, second = (
+        {k: v for k, v in run.options.items() if k not in may_differ and not k.startswith("trainer.logger")}
+        for run in (one, other)
+    )
+    return first == second
+
+
+def find_single_run(path: str) -> Path:
+    """Returns the folder of the only run with a `run.json` at or below a folder.
 
     Raises:
-        ValueError: There is none, or more than one.
+        ValueError: There is no such run, or more than one.
     """
-    root = Path(place)
+    root = Path(path)
     folders = [root] if is_run(root) else [folder for folder in walk(root) if is_run(folder)]
     recorded = [folder for folder in folders if (folder / RUN_RECORD).is_file()]
     if len(recorded) == 1:
         return recorded[0]
     if len(recorded) > 1:
-        some = ", ".join(one_line(str(folder)) for folder in recorded[:8]) + (", …" if len(recorded) > 8 else "")
-        raise ValueError(f"`repeat` must be one run, but {place} has {len(recorded)}: {some}.")
-    why = f", which is a run without {RUN_RECORD}: its config.yaml has its options" if folders else ""
-    raise ValueError(f"`repeat` must be the folder of a run with {RUN_RECORD}, but is {place}{why}.")
+        listed = ", ".join(one_line(str(folder)) for folder in recorded[:8]) + (", …" if len(recorded) > 8 else "")
+        raise ValueError(f"`repeat` must be one run, but {path} has {len(recorded)}: {listed}.")
+    reason = f", which is a run without {RUN_RECORD}: its config.yaml has its options" if folders else ""
+    raise ValueError(f"`repeat` must be the folder of a run with {RUN_RECORD}, but is {path}{reason}.")

@@ -1,4 +1,4 @@
-"""A report as text for terminals, papers and programs."""
+"""Rendering of a report for terminals, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from w2vlab.reports.grouping import ABSENT, short_keys
+from w2vlab.reports.grouping import ABSENT, shorten_keys
 from w2vlab.reports.outcomes import Outcome
 from w2vlab.reports.report import Line, Report
 from w2vlab.reports.run import Cost
@@ -23,15 +23,15 @@ from w2vlab.wording import count, one_line
 BASELINE = "baseline"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cells:
     """The table as text.
 
     Attributes:
         columns: Heads of the columns.
-        num_left: Columns from the left that are words; the others are numbers.
-        rows: As many cells a row as columns.
-        notes: What stands below.
+        num_left: Number of columns, from the left, that contain text and are left-aligned; the others are numbers.
+        rows: Rows with one cell for each column.
+        notes: Notes below the table.
     """
 
     columns: list[str]
@@ -40,9 +40,9 @@ class Cells:
     notes: list[str]
 
 
-def cells_of(report: Report) -> Cells:
-    """Writes out every cell."""
-    keys = [one_line(key) for key in short_keys(report.grouping.keys)] or ["runs"]
+def render_cells(report: Report) -> Cells:
+    """Formats every cell."""
+    keys = [one_line(key) for key in shorten_keys(report.grouping.keys)] or ["runs"]
     columns = [*keys, "seeds"]
     compares = len(report.lines) > 1
     for outcome in report.outcomes:
@@ -50,7 +50,8 @@ def cells_of(report: Report) -> Cells:
     columns += ["time", "audio h", "updates", "peak GiB"]
     columns += ["published"] if report.published else []
     rows = [_row(report, line, index == report.baseline, compares) for index, line in enumerate(report.lines)]
-    return Cells(columns, len(keys), rows, [*_legend(report, compares), *report.notes])
+    notes = [*_legend(report, compares), *report.notes]
+    return Cells(columns=columns, num_left=len(keys), rows=rows, notes=notes)
 
 
 def _row(report: Report, line: Line, is_baseline: bool, compares: bool) -> list[str]:
@@ -99,16 +100,16 @@ def _legend(report: Report, compares: bool) -> list[str]:
         name = report.lines[report.baseline].group.name
         texts.append(
             f"Differences are from {name}, with a 95 % confidence interval (Welch's t); "
-            f"[{ABSENT}] where one seed on a side allows none."
+            f"[{ABSENT}] if a group has one seed only."
         )
     if report.published is not None:
         texts.append(f"Published: {report.published.outcome} ({report.published.source}).")
     return texts
 
 
-def print_terminal(cells: Cells, console: Console) -> None:
-    """Prints the table for people."""
-    # As `Text`, because a string may hold markup of rich, or the name of an emoji between colons.
+def print_table(cells: Cells, console: Console) -> None:
+    """Prints the table to a terminal."""
+    # As `Text`, because rich would interpret markup and emoji names in strings.
     table = Table(box=None, pad_edge=False, header_style="dim")
     for index, head in enumerate(cells.columns):
         table.add_column(Text(head), justify="left" if index < cells.num_left else "right")
@@ -119,27 +120,27 @@ def print_terminal(cells: Cells, console: Console) -> None:
         console.print(Text(note), style="dim", soft_wrap=True)
 
 
-def markdown(cells: Cells) -> str:
-    """Returns a table of Markdown, and the notes as a paragraph each."""
+def render_markdown(cells: Cells) -> str:
+    """Returns a Markdown table, and each note as a paragraph."""
 
     def line(entries: Sequence[str]) -> str:
-        return "| " + " | ".join(markdown_text(entry).replace("`", r"\`") for entry in entries) + " |"
+        return "| " + " | ".join(escape_markdown(entry).replace("`", r"\`") for entry in entries) + " |"
 
     rule = ["---" if index < cells.num_left else "---:" for index in range(len(cells.columns))]
     lines = [line(cells.columns), "| " + " | ".join(rule) + " |", *map(line, cells.rows), ""]
     return "\n".join([*lines, *(f"{_paragraph(note)}\n" for note in cells.notes)])
 
 
-def markdown_text(text: str) -> str:
-    """Escapes what Markdown reads as HTML, the end of a cell, emphasis, an image or a link; intervals stay readable."""
+def escape_markdown(text: str) -> str:
+    """Escapes HTML, cell separators, emphasis, images and links, but not the brackets of intervals."""
     text = re.sub(r"([\\|*])", r"\\\1", text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"\](?=\s*[(\[:])", r"\]", text).replace("![", r"!\[")
 
 
 def _paragraph(text: str) -> str:
-    """Returns a note that begins neither a heading nor a list, whatever name it begins with."""
-    text = re.sub(r"^([#+=~-])", r"\\\1", markdown_text(text.strip()))
+    """Escapes the start of a note, so that Markdown does not parse it as a heading or a list."""
+    text = re.sub(r"^([#+=~-])", r"\\\1", escape_markdown(text.strip()))
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
 
 
@@ -156,8 +157,8 @@ _ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
-def latex(cells: Cells) -> str:
-    """Returns a table for a paper that loads `booktabs`; the notes are lines of small text below it."""
+def render_latex(cells: Cells) -> str:
+    """Returns a LaTeX table that needs the package `booktabs`, with the notes in small type below it."""
     last = "r" * (len(cells.columns) - cells.num_left)
     lines = [
         "% \\usepackage{booktabs}",
@@ -169,24 +170,24 @@ def latex(cells: Cells) -> str:
         "\\bottomrule",
         "\\end{tabular}",
     ]
-    notes = [f"\n\\par{{\\footnotesize {latex_text(note)}\\par}}" for note in cells.notes]
+    notes = [f"\n\\par{{\\footnotesize {escape_latex(note)}\\par}}" for note in cells.notes]
     return "\n".join(lines) + "\n" + "".join(notes) + "\n"
 
 
 def _latex_line(entries: Sequence[str]) -> str:
-    line = " & ".join(latex_text(entry) for entry in entries) + r" \\"
-    # Behind the `\\` of the row before, a bracket would be an option of it, and a star a variant.
+    line = " & ".join(escape_latex(entry) for entry in entries) + r" \\"
+    # After the `\\` of the previous row, LaTeX would parse a bracket as its option, and a star as its variant.
     return f"{{}}{line}" if line[:1] in ("[", "*") else line
 
 
-def latex_text(text: str) -> str:
-    """Escapes what LaTeX reads as a command, and sets signs of numbers as such."""
+def escape_latex(text: str) -> str:
+    """Escapes special characters of LaTeX, and typesets signed numbers in math mode."""
     escaped = "".join(_ESCAPED.get(character, character) for character in text)
     return re.sub(r"(?<![\w.)}$-])([+-]\d[\d.]*)", r"$\1$", escaped)
 
 
-def csv_text(report: Report) -> str:
-    """Returns numbers for programs: a row a group, unrounded and unscaled; what there is not is empty."""
+def render_csv(report: Report) -> str:
+    """Returns the report as CSV: a row for each group, unrounded and unscaled, with empty cells for missing values."""
     heads = [*(map(one_line, report.grouping.keys) if report.grouping.keys else ["runs"]), "seeds"]
     for outcome in report.outcomes:
         parts = ("mean", "deviation", "number", "difference", "low", "high")
@@ -194,9 +195,9 @@ def csv_text(report: Report) -> str:
     heads += ["seconds", "audio_seconds", "updates", "peak_memory_gib", "published"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(map(csv_cell, heads))
+    writer.writerow(map(escape_csv, heads))
     for line in report.lines:
-        row: list[object] = [*map(csv_cell, line.group.labels or ("all",)), len(line.group.runs)]
+        row: list[object] = [*map(escape_csv, line.group.labels or ("all",)), len(line.group.runs)]
         for mean, found in zip(line.means, line.differences, strict=True):
             row += [mean.mean if mean.number else None, mean.deviation, mean.number]
             row += [None] * 3 if found is None else [found.value, found.low, found.high]
@@ -206,8 +207,8 @@ def csv_text(report: Report) -> str:
     return file.getvalue()
 
 
-def csv_cell(text: str) -> str:
-    """Returns a name as a spreadsheet takes it for text: what would be a formula has an apostrophe before it."""
+def escape_csv(text: str) -> str:
+    """Prefixes a name that a spreadsheet would parse as a formula with an apostrophe."""
     is_formula = text[:1] in ("=", "+", "-", "@") and not _is_number(text)
     return f"'{text}" if is_formula else text
 

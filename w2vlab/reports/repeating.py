@@ -18,33 +18,33 @@ _ROOT = "trainer.default_root_dir"
 _LOGS = ("trainer.logger.save_dir", "trainer.logger.init_args.save_dir")
 
 
-def command_of(folder: Path) -> str:
-    """Returns lines for a shell that repeat a run from its beginning, started where it was.
+def repeat_command(folder: Path) -> str:
+    """Returns shell commands that repeat a run from its start, in its original working folder.
 
-    What it writes goes to a folder of its own, `runs/repeats/NAME`: the run's own one may be that of a trial, and its
-    sweep would take the repetition for its result. It logs to Weights & Biases' local files, which takes no login. Of a
-    run that went on from a checkpoint it is the last of its commands: options never come from a checkpoint.
+    The output goes to a separate folder, `runs/repeats/NAME`, because the original folder may belong to a trial, whose
+    sweep would use the repetition as its result. W&B logs offline, so that no login is needed. For a resumed run it is
+    the last of its commands, because options never come from a checkpoint.
 
-    Whoever made the folder has chosen the options, which may name any code: read the lines before they are run.
+    The options come from the author of the folder and may import any code, so read the commands before you run them.
 
     Args:
-        folder: The run's.
+        folder: The run folder.
 
     Raises:
-        ValueError: What the run says of itself is damaged, or is no command of `w2vlab fit`.
+        ValueError: `run.json` is damaged, or does not have a command of `w2vlab fit`.
     """
     path = folder / RUN_RECORD
     try:
         content = read_json(path)
         last = content["continued"][-1] if content["continued"] else content
-        words, place = list(last["command"]), last["folder"]
-        printable = all(isinstance(word, str) and word.isprintable() for word in (*words, place))
+        words, working_folder = list(last["command"]), last["folder"]
+        printable = all(isinstance(word, str) and word.isprintable() for word in (*words, working_folder))
         if words[:2] != ["w2vlab", "fit"] or not printable:
             raise ValueError(f"`command` must be one of w2vlab fit in printable characters, but is {words!r}")
         git, versions = last.get("git"), last.get("versions") or {}
-        code = "the code was in no git repository"
+        code = "the code was not in a git repository"
         if git:
-            code = f"git commit {git['commit']}" + (", with changes that are not in it" if git["changed"] else "")
+            code = f"git commit {git['commit']}" + (", with uncommitted changes" if git["changed"] else "")
         known = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
         raise ValueError(one_line(f"{path} is damaged ({type(problem).__name__}: {problem}).", 400)) from None
@@ -52,25 +52,26 @@ def command_of(folder: Path) -> str:
     for option in _LOGS:
         others = without_options(options, option)
         if others != options:
-            options = [*others, f"--{option}={RUNS}"]  # which follows the root folder; some loggers must have one
-    command = ["w2vlab", "fit", *options, f"--{_ROOT}={_elsewhere(Path(place), _name(folder))}"]
-    line = f"cd {shlex.quote(place)} && WANDB_MODE=offline {shlex.join(command)}"
+            # The default, which is resolved to the root folder; some loggers require the option.
+            options = [*others, f"--{option}={RUNS}"]
+    command = ["w2vlab", "fit", *options, f"--{_ROOT}={_unused_folder(Path(working_folder), _repeat_name(folder))}"]
+    line = f"cd {shlex.quote(working_folder)} && WANDB_MODE=offline {shlex.join(command)}"
     return "\n".join([f"# {one_line(code)}", f"# {one_line(known)}", line, ""])
 
 
-def _name(folder: Path) -> str:
-    """Returns what a repetition is called: after its sweep and trial, else after the run's folder and the one above."""
-    whole = folder.absolute()
-    for trial in (whole, *whole.parents):
+def _repeat_name(folder: Path) -> str:
+    """Returns a name for the repetition: the names of sweep and trial, or of the run folder and its parent."""
+    absolute = folder.absolute()
+    for trial in (absolute, *absolute.parents):
         if (trial.parent / SWEEP_RECORD).is_file():
             return folder_name(f"{trial.parent.name}-{trial.name}")
-    return folder_name("-".join(whole.parts[-2:]).lstrip("/.") or "run")
+    return folder_name("-".join(absolute.parts[-2:]).lstrip("/.") or "run")
 
 
-def _elsewhere(place: Path, name: str) -> Path:
-    """Returns a folder below `runs/` that is not there yet, as seen from where the run is started."""
+def _unused_folder(working_folder: Path, name: str) -> Path:
+    """Returns a folder below `runs/` that does not exist yet, relative to the working folder."""
     root, number = Path(RUNS, REPEATS, name), 1
-    while (place / root).exists():
+    while (working_folder / root).exists():
         number += 1
         root = Path(RUNS, REPEATS, f"{name}-{number}")
     return root

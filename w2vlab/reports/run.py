@@ -1,4 +1,4 @@
-"""What a report knows of one run, wherever it was read."""
+"""The data of the runs of a report."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _COSTS = ("seconds", "audio_seconds")
 _LARGEST = 1e100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run has taken; None where it was not recorded.
+    """The compute cost of a run; None for values that were not recorded.
 
     Attributes:
-        seconds: Time, all parts of a resumed run together.
-        audio_seconds: Audio heard by all processes together, without padding.
-        updates: Steps of the optimiser.
-        peak_memory_gib: The most memory that one process has had.
+        seconds: Wall-clock time, including the time before a resume.
+        audio_seconds: Audio processed by all processes together, without padding.
+        updates: Optimiser updates.
+        peak_memory_gib: Peak memory of one process.
     """
 
     seconds: float | None = None
@@ -38,19 +38,19 @@ class RunData:
     """One run.
 
     Attributes:
-        name: Tells it apart from the others of a report.
+        name: Name of the run, unique in a report.
         source: A folder, or an address of Weights & Biases.
-        options: Every option by its key as it is typed: `model.quantizer.codebook_size`.
-        train: Rows of metrics of training, by ascending `update`.
-        validation: The same of the validations.
-        cost: What it took.
-        evaluation: Outcomes of `w2vlab evaluate`, in [0, 1]; empty where it has not been run.
-        measured_on: What these were measured on: checkpoint, corpus, test utterances, cells.
-        finished: Whether it came to its end; None where nothing says so.
-        ended: How it ended, or that it has not, in words; empty of a run that is finished.
-        started: ISO time; empty where it is not known.
-        continues: The folder of the run whose checkpoint this one went on from.
-        parameters: Those of its trial of a sweep; None outside of one.
+        options: All options by their keys, such as `model.quantizer.codebook_size`.
+        train: Rows of training metrics, by ascending `update`.
+        validation: Rows of validation metrics, by ascending `update`.
+        cost: The compute cost.
+        evaluation: Outcomes of `w2vlab evaluate`, in [0, 1]; empty without an evaluation.
+        measured_on: Settings of the evaluation: checkpoint, corpus, test utterances, cells.
+        finished: Whether the run has finished; None if unknown.
+        ended: How an unfinished run ended, or that it is running, as text; empty for a finished run.
+        started: ISO time; empty if unknown.
+        resumed_from: The folder of the run whose checkpoint this run has resumed; None if it has not.
+        parameters: The parameters of its trial, if it belongs to a sweep.
     """
 
     name: str
@@ -64,21 +64,21 @@ class RunData:
     finished: bool | None = None
     ended: str = ""
     started: str = ""
-    continues: str | None = None
+    resumed_from: str | None = None
     parameters: dict[str, Any] | None = None
 
     @property
     def seed(self) -> Any:
-        """The seed of all draws."""
+        """The random seed."""
         return self.options.get(SEED)
 
     def metrics(self) -> set[str]:
-        """Returns the names of everything that was measured."""
+        """Returns the names of all metrics."""
         names = {name for row in (*self.train, *self.validation) for name in row}
         return (names - {"update", *_COSTS}) | self.evaluation.keys()
 
     def value(self, metric: str) -> float | None:
-        """Returns the last value of a metric, of a validation where there is one; None where it was never logged."""
+        """Returns the last value of a metric, preferably of a validation; None if it was never logged."""
         if metric in self.evaluation:
             return self.evaluation[metric]
         for rows in (self.validation, self.train):
@@ -95,11 +95,11 @@ class RunData:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep says of itself.
+    """A sweep that runs belong to.
 
     Attributes:
-        name: Of its file.
-        parameters: The names of what its trials differ in.
+        name: Name of the sweep.
+        parameters: Names of the parameters in which its trials differ.
     """
 
     name: str
@@ -108,13 +108,13 @@ class Sweep:
 
 @dataclass
 class Found:
-    """Everything that was read.
+    """The runs of a report, and everything else that was read.
 
     Attributes:
-        runs: In the order in which they were found.
-        sweeps: Those that the runs belong to.
-        missing: Trials without a result: their names, parameters, and why.
-        problems: Files that could not be read, as lines of text.
+        runs: The runs, in the order in which they were read.
+        sweeps: The sweeps that the runs belong to.
+        missing: Trials without a result: name, parameters, and the reason.
+        problems: Messages about files that could not be read.
     """
 
     runs: list[RunData] = field(default_factory=list)
@@ -123,10 +123,10 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-def in_order(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Row], list[Row]]:
-    """Sorts rows of a log into those of training and of validation, what is no number left out.
+def split_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Row], list[Row]]:
+    """Splits rows of a log into those of training and of validation, and removes values that are not numbers.
 
-    A run that went on from a checkpoint has recorded what was behind it a second time: the later rows count.
+    A resumed run has recorded the updates after its checkpoint twice; the later rows are used.
     """
     train: list[Row] = []
     validation: list[Row] = []
@@ -139,10 +139,10 @@ def in_order(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Row], list[Row]]:
 
 
 def _as_float(value: float | None) -> float:
-    """Returns a number of a log; NaN for what no float32 can be, whose squares would not even be float64."""
+    """Returns a number of a log; NaN for null, and for numbers whose squares would overflow in float64."""
     return math.nan if value is None or abs(value) > _LARGEST else value
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether `value` is a number; null in a file stands for one that is not finite."""
+    """Returns whether `value` is a number or null, which stands for a number that is not finite."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

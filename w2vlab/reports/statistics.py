@@ -1,4 +1,4 @@
-"""Means over seeds, and how far their differences could be off."""
+"""Means over seeds, and confidence intervals of their differences."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from w2vlab.functional.student import t_quantile
 
 @dataclass(frozen=True)
 class Mean:
-    """Values of one group.
+    """Mean and standard deviation of a group.
 
     Attributes:
-        number: How many there are.
-        mean: Their mean; NaN of none.
-        deviation: Their standard deviation with n - 1; None of fewer than two.
+        number: Number of values n.
+        mean: Mean; NaN without values.
+        deviation: Standard deviation with n - 1; None with fewer than two values.
     """
 
     number: int
@@ -26,12 +26,12 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the mean of a group is more than that of another.
+    """The difference of the means of two groups.
 
     Attributes:
         value: The difference.
-        low: Lower end of its 95 % confidence interval; None where a side has one value only.
-        high: Upper end.
+        low: Lower end of its 95 % confidence interval; None if a group has one value only.
+        high: Upper end of the interval.
     """
 
     value: float
@@ -39,7 +39,7 @@ class Difference:
     high: float | None
 
 
-def mean_of(values: Sequence[float]) -> Mean:
+def compute_mean(values: Sequence[float]) -> Mean:
     """Returns mean and standard deviation.
 
     Args:
@@ -49,25 +49,25 @@ def mean_of(values: Sequence[float]) -> Mean:
     mean = math.fsum(values) / number if number else math.nan
     if number < 2:
         return Mean(number, mean, None)
-    # No squares: those of very large or small values are no floats any more.
+    # `hypot`, because squares of very large or small values overflow or underflow.
     return Mean(number, mean, math.hypot(*(value - mean for value in values)) / math.sqrt(number - 1))
 
 
-def difference(group: Mean, baseline: Mean) -> Difference | None:
-    """Compares two groups whose deviations may differ.
+def compare_means(group: Mean, baseline: Mean) -> Difference | None:
+    """Returns the difference of two means, with Welch's confidence interval for unequal variances.
 
     The interval is `d ± t(0.975, ν) s` with `s² = s₁²/n₁ + s₂²/n₂` and Welch's degrees of freedom
     `ν = s⁴ / ((s₁²/n₁)²/(n₁-1) + (s₂²/n₂)²/(n₂-1))`.
 
-    Of normal outcomes about 95 % of such intervals hold the true difference; of two values beside five whose deviation
-    is a third of theirs, 88 %: with two seeds on a side, it is the number of seeds that is missing.
+    For normally distributed outcomes about 95 % of such intervals contain the true difference. For two values compared
+    with five whose deviation is a third of theirs, it is 88 %: two seeds in a group are too few.
 
     Args:
-        group: What is compared.
-        baseline: With what.
+        group: The group.
+        baseline: The group that it is compared with.
 
     Returns:
-        None where a side has no value.
+        The difference; None if a group has no values.
 
     Reference:
         Welch 1947, Biometrika 34 (1-2), "The generalization of Student's problem when several different population
@@ -84,6 +84,6 @@ def difference(group: Mean, baseline: Mean) -> Difference | None:
     if error == 0:
         return Difference(value, value, value)
     freedom = 1 / sum((part / error) ** 4 / (number - 1) for part, (_, number) in zip(errors, sides, strict=True))
-    least = min(group.number, baseline.number) - 1  # what it is in exact numbers
+    least = min(group.number, baseline.number) - 1  # the exact lower bound, which rounding may violate
     margin = t_quantile(max(least, freedom)) * error
     return Difference(value, value - margin, value + margin)

@@ -1,21 +1,21 @@
-"""Sweeps: many runs of one file, side by side."""
+"""Hyper-parameter sweeps in the format of Weights & Biases."""
 
-from w2vlab.sweeps.again import Again, look_again
+from w2vlab.sweeps.again import EarlierTrials, check_earlier_trials
 from w2vlab.sweeps.bayes import BayesSearch
 from w2vlab.sweeps.file import SEED, Sweep, SweepMetric, read_sweep
 from w2vlab.sweeps.hyperband import Hyperband
 from w2vlab.sweeps.machine import LocalMachine, Machine
 from w2vlab.sweeps.plan import Plan
 from w2vlab.sweeps.ray_machine import RayMachine
-from w2vlab.sweeps.record import only_one, read_trials, with_earlier
+from w2vlab.sweeps.record import lock_folder, merge_earlier_trials, read_trials
 from w2vlab.sweeps.runner import Runner, RunnerOptions
 from w2vlab.sweeps.search import planned_trials, varied_paths
 from w2vlab.sweeps.trial import Trial
 
 __all__ = [
     "SEED",
-    "Again",
     "BayesSearch",
+    "EarlierTrials",
     "Hyperband",
     "LocalMachine",
     "Machine",
@@ -26,11 +26,11 @@ __all__ = [
     "Sweep",
     "SweepMetric",
     "Trial",
-    "look_again",
-    "only_one",
+    "check_earlier_trials",
+    "lock_folder",
+    "merge_earlier_trials",
     "planned_trials",
     "read_sweep",
     "read_trials",
     "varied_paths",
-    "with_earlier",
 ]

@@ -1,4 +1,4 @@
-"""Which trials of an earlier run of a sweep are begun anew or leave its record, and which must not simply go on."""
+"""Decides for the trials of an earlier run of a sweep whether they are repeated, removed, or cannot be resumed."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pathlib import Path
 from w2vlab.files import METRICS, REPORT
 from w2vlab.registry import did_you_mean
 from w2vlab.sweeps.command import fit_options
-from w2vlab.sweeps.plan import changes
-from w2vlab.sweeps.trial import Trial, identity, newest
+from w2vlab.sweeps.plan import describe_changes
+from w2vlab.sweeps.trial import Trial, canonical_parameters, find_newest
 
 CHANGED, GONE = "changed", "gone"
-"""Words in the place of names: trials whose options are not those they were run with, and those not in the file."""
+"""Keywords in place of trial names: trials whose options have changed, and trials that are not in the file any more."""
 
 SET_ASIDE = "set_aside"
-"""Where the folders of trials go that are begun anew or dropped; no report of the sweep looks there."""
+"""Folder for the folders of repeated and removed trials; reports of the sweep ignore it."""
 
-_MOST_TOLD = 5
+_MOST_LISTED = 5
 
 
 @dataclass
-class Again:
-    """What becomes of trials that were run before.
+class EarlierTrials:
+    """The trials of an earlier run that are not simply resumed.
 
     Attributes:
-        repeated: Asked for: their folders are set aside, and they begin anew.
-        lost: Finished, but their folders are gone: they begin anew.
-        dropped: They leave the record, and their folders are set aside.
-        changed: Their options are not those that they were run with, and nothing says what to do.
+        repeated: Trials that the user repeats: their folders are set aside, and they start from scratch.
+        lost: Finished trials whose folders were deleted: they start from scratch.
+        dropped: Trials that are removed from the record; their folders are set aside.
+        changed: Trials whose options have changed since they were run, with the changes; an error unless repeated.
     """
 
     repeated: list[Trial] = field(default_factory=list)
@@ -39,30 +39,30 @@ class Again:
     dropped: list[Trial] = field(default_factory=list)
     changed: list[tuple[Trial, list[str]]] = field(default_factory=list)
 
-    def refuse(self, folder: Path) -> None:
-        """Refuses to go on where options have changed.
+    def refuse_changed(self, folder: Path) -> None:
+        """Raises an error if options of trials have changed.
 
         Raises:
-            ValueError: They have; the message names trials and options.
+            ValueError: Options have changed; the message lists trials and options.
         """
         if not self.changed:
             return
-        told = [f"  {trial.name}: {', '.join(texts)}" for trial, texts in self.changed[:_MOST_TOLD]]
-        if more := len(self.changed) - _MOST_TOLD if len(self.changed) > _MOST_TOLD else 0:
-            told.append(f"  and {more} more")
+        listed = [f"  {trial.name}: {', '.join(texts)}" for trial, texts in self.changed[:_MOST_LISTED]]
+        if len(self.changed) > _MOST_LISTED:
+            listed.append(f"  and {len(self.changed) - _MOST_LISTED} more")
         raise ValueError(
             f"The trials in {folder} must not be mixed with others, but these were run with other options:\n"
-            + "\n".join(told)
-            + f"\nUndo the change, take another --folder, or begin them anew with --repeat={CHANGED} (what they have "
-            f"left is kept in {SET_ASIDE}/)."
+            + "\n".join(listed)
+            + f"\nUndo the change, use another --folder, or repeat them with --repeat={CHANGED} (their files are kept "
+            f"in {SET_ASIDE}/)."
         )
 
-    def carry_out(self, folder: Path, trials: Sequence[Trial]) -> list[Trial]:
-        """Sets folders aside, and returns the trials that are left, those that begin anew as if never begun.
+    def apply(self, folder: Path, trials: Sequence[Trial]) -> list[Trial]:
+        """Sets folders aside, resets repeated and lost trials, and returns all trials except the dropped ones.
 
         Args:
-            folder: Of the sweep.
-            trials: All of them.
+            folder: Folder of the sweep.
+            trials: All trials.
         """
         for trial in (*self.repeated, *self.dropped):
             _set_aside(folder, trial.name)
@@ -70,57 +70,59 @@ class Again:
             trial.state, trial.failure, trial.value, trial.ran = "waiting", None, None, None
             trial.attempts, trial.seconds, trial.update, trial.history = 0, 0.0, 0, []
             trial.repeats += 1
-        gone = [id(trial) for trial in self.dropped]
-        return [trial for trial in trials if id(trial) not in gone]
+        dropped = [id(trial) for trial in self.dropped]
+        return [trial for trial in trials if id(trial) not in dropped]
 
 
-def look_again(
+def check_earlier_trials(
     folder: Path,
     trials: Sequence[Trial],
     planned: Iterable[Trial],
     repeat: Sequence[str] = (),
     drop: Sequence[str] = (),
-) -> Again:
-    """Finds out what becomes of the trials of an earlier run; changes nothing.
+) -> EarlierTrials:
+    """Classifies the trials of an earlier run, without changing anything.
 
     Args:
-        folder: Of the sweep.
-        trials: Those of the file and of the record together.
-        planned: Those of the file.
-        repeat: Names of trials to begin anew, with `*` for any letters, or `changed`.
-        drop: Names of trials to take out of the record, or `gone`.
+        folder: Folder of the sweep.
+        trials: The trials of the file and of the record.
+        planned: The trials of the file.
+        repeat: Names of trials to repeat from scratch, with the wildcard `*`, or `changed`.
+        drop: Names of trials to remove from the record, with the wildcard `*`, or `gone`.
 
     Raises:
-        ValueError: A name is that of no trial, or one that is to be dropped is still in the file.
+        ValueError: There is no trial of that name, or a trial to be dropped is still in the file.
     """
-    known = {identity(trial.parameters) for trial in planned}
-    gone = [trial for trial in trials if identity(trial.parameters) not in known]
-    changed = [(trial, texts) for trial in trials if trial.begun and (texts := changes(trial.ran, trial.plan))]
+    known = {canonical_parameters(trial.parameters) for trial in planned}
+    gone = [trial for trial in trials if canonical_parameters(trial.parameters) not in known]
+    changed = [
+        (trial, texts) for trial in trials if trial.started and (texts := describe_changes(trial.ran, trial.plan))
+    ]
     groups = {CHANGED: [trial for trial, _ in changed], GONE: gone}
-    again = Again(
-        repeated=[trial for trial in _chosen("repeat", repeat, trials, groups) if trial.begun],
-        dropped=_chosen("drop", drop, trials, groups),
+    earlier = EarlierTrials(
+        repeated=[trial for trial in _select("repeat", repeat, trials, groups) if trial.started],
+        dropped=_select("drop", drop, trials, groups),
     )
-    for trial in again.dropped:
+    for trial in earlier.dropped:
         if trial not in gone:
             raise ValueError(
-                f"`drop` must name trials that the file has no more, but {trial.name} is in it: take it out of the "
-                "file, or begin it anew with --repeat."
+                f"`drop` must name trials that are not in the file any more, but {trial.name} is in it: remove it from "
+                "the file, or repeat it with --repeat."
             )
-    for trial in again.repeated:
+    for trial in earlier.repeated:
         if trial in gone:
             raise ValueError(f"`repeat` must name trials of the file, but {trial.name} is not in it any more.")
-    handled = [*again.repeated, *again.dropped]
+    handled = [*earlier.repeated, *earlier.dropped]
     for trial in trials:
         if trial.state not in ("finished", "stopped early") or trial in handled or not _is_lost(folder, trial):
             continue
-        (again.dropped if trial in gone else again.lost).append(trial)
-    handled += [*again.lost, *again.dropped]
-    again.changed = [(trial, texts) for trial, texts in changed if trial not in handled]
-    return again
+        (earlier.dropped if trial in gone else earlier.lost).append(trial)
+    handled += [*earlier.lost, *earlier.dropped]
+    earlier.changed = [(trial, texts) for trial, texts in changed if trial not in handled]
+    return earlier
 
 
-def _chosen(
+def _select(
     option: str, patterns: Sequence[str], trials: Sequence[Trial], groups: dict[str, list[Trial]]
 ) -> list[Trial]:
     chosen: dict[str, Trial] = {}
@@ -131,7 +133,7 @@ def _chosen(
             if not found:
                 names = [trial.name for trial in trials]
                 raise ValueError(
-                    f"`{option}` must be names of trials, with * for any letters, or {', '.join(groups)}, but there is "
+                    f"`{option}` must be names of trials, with the wildcard *, or {', '.join(groups)}, but there is "
                     f"no trial {pattern}.{did_you_mean(pattern, [*names, *groups])}"
                 )
         chosen |= {trial.name: trial for trial in found}
@@ -139,13 +141,13 @@ def _chosen(
 
 
 def _is_lost(folder: Path, trial: Trial) -> bool:
-    """Tells whether nothing is left of a trial that was finished: its folder was deleted, or the run in it was."""
-    place = folder / trial.name
-    if not place.is_dir():
+    """Returns whether the folder of a finished trial, or the run in it, was deleted."""
+    trial_folder = folder / trial.name
+    if not trial_folder.is_dir():
         return True
     plan = trial.ran or trial.plan
     is_run = plan is not None and fit_options(list(plan.command)) is not None
-    return is_run and newest(place, METRICS) is None and newest(place, REPORT) is None
+    return is_run and find_newest(trial_folder, METRICS) is None and find_newest(trial_folder, REPORT) is None
 
 
 def _set_aside(folder: Path, name: str) -> None:
@@ -153,6 +155,6 @@ def _set_aside(folder: Path, name: str) -> None:
         return
     (folder / SET_ASIDE).mkdir(exist_ok=True)
     number = 1
-    while (place := folder / SET_ASIDE / f"{name}-{number}").exists():
+    while (target := folder / SET_ASIDE / f"{name}-{number}").exists():
         number += 1
-    os.replace(folder / name, place)
+    os.replace(folder / name, target)

@@ -1,4 +1,4 @@
-"""Trials chosen by what earlier ones have given."""
+"""Bayesian search with Optuna."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from w2vlab.sweeps.trial import Trial, value_at
 
 
 class BayesSearch:
-    """Asks Optuna for the next trial (method `bayes`).
+    """Chooses trials by Optuna's TPE sampler (method `bayes`).
 
     Weights & Biases models the metric by a Gaussian process, Optuna by tree-structured Parzen estimators, which also
-    take choices and trials side by side; the file is the same, the trials are not.
+    support categorical parameters and parallel trials. The file is the same, the chosen trials are not.
 
     Args:
-        sweep: With the method `bayes`.
-        seed: Of the draws.
+        sweep: A sweep with the method `bayes`.
+        seed: Random seed.
 
     Raises:
-        ValueError: Optuna is not installed, or a parameter has a distribution that it does not know.
+        ValueError: Optuna is not installed, or does not support the distribution of a parameter.
 
     Reference:
         Bergstra et al. 2011, Algorithms for hyper-parameter optimization.
@@ -33,7 +33,7 @@ class BayesSearch:
             import optuna
         except ImportError:
             raise ValueError("`optuna` must be installed for the method bayes: pip install 'w2vlab[sweep]'.") from None
-        assert sweep.metric is not None, "the file is refused without one"
+        assert sweep.metric is not None, "`read_sweep` requires it"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._sweep = sweep
@@ -45,13 +45,13 @@ class BayesSearch:
         }
 
     def next(self, trials: Sequence[Trial]) -> Trial:
-        """Returns a further trial.
+        """Returns the next trial.
 
         Args:
-            trials: All so far; those without a value that still run count as no better than what is known.
+            trials: All trials so far; running trials without a value are assumed to be poor (constant liar).
         """
         optuna, metric = self._optuna, self._sweep.metric
-        # Made anew from what the record has, so that going on with a sweep is like never having stopped.
+        # A new study from the recorded trials each time, so that a resumed sweep chooses the same trials.
         sampler = optuna.samplers.TPESampler(seed=self._seed + len(trials), constant_liar=True)
         assert metric is not None
         study = optuna.create_study(direction=metric.goal, sampler=sampler)
@@ -61,17 +61,16 @@ class BayesSearch:
                 continue
             state, value = optuna.trial.TrialState.RUNNING, None
             if trial.ended:
-                done = trial.value is not None
-                state = optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.FAIL
-                value = trial.value if done else None
+                value = trial.value
+                state = optuna.trial.TrialState.FAIL if value is None else optuna.trial.TrialState.COMPLETE
             study.add_trial(
                 optuna.trial.create_trial(params=values, distributions=self._space, value=value, state=state)
             )
-        asked = study.ask(self._space)
-        return make_trial(self._sweep, {path: self._value(path, asked.params) for path in self._sweep.parameters})
+        suggested = study.ask(self._space)
+        return make_trial(self._sweep, {path: self._decode(path, suggested.params) for path in self._sweep.parameters})
 
     def _encode(self, trial: Trial) -> dict[str, Any] | None:
-        """Returns the values of a trial as Optuna has them; None where they are not of this search."""
+        """Returns the values of a trial in Optuna's encoding; None if they are outside of the search space."""
         values: dict[str, Any] = {}
         for path, parameter in self._sweep.parameters.items():
             name = ".".join(path)
@@ -87,11 +86,11 @@ class BayesSearch:
             values[name] = value
         return values
 
-    def _value(self, path: tuple[str, ...], chosen: dict[str, Any]) -> Any:
+    def _decode(self, path: tuple[str, ...], suggested: dict[str, Any]) -> Any:
         parameter, name = self._sweep.parameters[path], ".".join(path)
-        if name not in chosen:
+        if name not in suggested:
             return parameter.options["value"]
-        return parameter.options["values"][chosen[name]] if "values" in parameter.options else chosen[name]
+        return parameter.options["values"][suggested[name]] if "values" in parameter.options else suggested[name]
 
 
 def _distribution(optuna: Any, parameter: Parameter) -> Any:

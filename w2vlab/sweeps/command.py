@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.sweeps.file import Sweep
-from w2vlab.sweeps.trial import Trial, newest
+from w2vlab.sweeps.trial import Trial, find_newest
 
 
 def file_command(sweep: Sweep, trial: Trial) -> list[str]:
-    """Returns what an agent of Weights & Biases would run for a trial.
+    """Returns the command that a W&B agent would run for a trial.
 
     Raises:
-        ValueError: The command has a macro that there is not.
+        ValueError: The command has an unknown macro.
     """
-    # The agent's own functions, so that a file means the same here and there.
+    # The functions of the agent itself, so that a file has the same meaning here.
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     own = fit_options([sweep.program if word == "${program}" else word for word in sweep.command]) is not None
@@ -41,29 +41,29 @@ def file_command(sweep: Sweep, trial: Trial) -> list[str]:
 
 
 def _with_null(value: Any) -> Any:
-    """Returns a value such that its text is YAML: an agent would pass on Python's `None` for null."""
+    """Returns a value whose text is valid YAML, because a W&B agent would pass Python's `None` for null."""
     if value is None:
         return "null"
     return json.dumps(value) if isinstance(value, list | dict) and "null" in json.dumps(value) else value
 
 
 def fit_options(command: list[str]) -> list[str] | None:
-    """Returns what follows `w2vlab fit` in a command; None where the command is another."""
+    """Returns the options of a `w2vlab fit` command; None for another command."""
     program, *rest = command
     own = Path(program).name == "w2vlab" and rest[:1] == ["fit"]
     return rest[1:] if own else None
 
 
 def trial_command(sweep: Sweep, trial: Trial, folder: Path) -> list[str]:
-    """Returns the command line of a trial in its folder, which goes on where an earlier attempt ended."""
+    """Returns the command line of a trial, which resumes from the last checkpoint in its folder."""
     command = file_command(sweep, trial)
     options = fit_options(command)
     if options is None:
         found = shutil.which(command[0])
         return [found or command[0], *command[1:]]
-    # `fit` decides which one, and whether it is whole. Where there is none, a checkpoint in the sweep's file counts.
-    way_on = [] if newest(folder, "*.ckpt") is None else ["--ckpt_path=last"]
-    return [*own_program(), "fit", *options, f"--trainer.default_root_dir={folder}", *way_on]
+    # `fit` finds the last intact checkpoint. Without a checkpoint, a `ckpt_path` in the sweep file is used.
+    resume = [] if find_newest(folder, "*.ckpt") is None else ["--ckpt_path=last"]
+    return [*own_program(), "fit", *options, f"--trainer.default_root_dir={folder}", *resume]
 
 
 def evaluation_command(checkpoint: Path, options: list[str]) -> list[str]:
@@ -72,37 +72,37 @@ def evaluation_command(checkpoint: Path, options: list[str]) -> list[str]:
 
 
 def own_program() -> list[str]:
-    """Returns how this installation of w2vlab is called, whatever is first on the search path."""
+    """Returns the command that starts this installation of w2vlab, regardless of `PATH`."""
     return [sys.executable, "-m", "w2vlab"]
 
 
 def trial_environment(sweep: Sweep, trial: Trial, folder: Path, mode: str) -> Mapping[str, str]:
-    """Returns what the environment of a trial has beside that of this process: one run of one group in W&B.
+    """Returns the additional environment variables of a trial, which make it one W&B run in the group of the sweep.
 
     Args:
-        sweep: Names the group.
-        trial: Names the run.
-        folder: Of the trial.
+        sweep: The sweep, whose name is the W&B group.
+        trial: The trial, whose name is the name of the W&B run.
+        folder: Folder of the trial.
         mode: `online` or `offline`.
     """
-    # The same one in every attempt, but not in another folder, whose sweep may be of the same name, and not for a trial
-    # that is begun anew.
-    again = f"-{trial.repeats}" if trial.repeats else ""
+    # The W&B run id is the same in every attempt, but differs in another folder, whose sweep may have the same name,
+    # and for a repeated trial.
+    repeat = f"-{trial.repeats}" if trial.repeats else ""
     return {
         "WANDB_MODE": mode,
         "WANDB_RUN_GROUP": sweep.name,
         "WANDB_NAME": trial.name,
-        "WANDB_RUN_ID": f"{trial.name[-6:]}-{_digits(folder)}{again}",
+        "WANDB_RUN_ID": f"{trial.name[-6:]}-{_hash(folder)}{repeat}",
         "WANDB_RESUME": "allow",
-        # A process of its own for each run: that of a program which has called us would end with that program.
+        # A separate W&B service process for each run, because an inherited one ends with the program that started it.
         "WANDB_SERVICE": "",
-        # For a command that is not `w2vlab fit`: where to put what is to be found again.
+        # The output folder for commands other than `w2vlab fit`.
         "W2VLAB_TRIAL_FOLDER": str(folder.absolute()),
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def _digits(folder: Path) -> str:
+def _hash(folder: Path) -> str:
     from hashlib import sha256
 
     return sha256(os.fsencode(folder.absolute())).hexdigest()[:6]

@@ -1,4 +1,4 @@
-"""Sweep files: Weights & Biases' own format, read and checked."""
+"""Reader of sweep files in the format of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Method = Literal["grid", "random", "bayes"]
 Goal = Literal["minimize", "maximize"]
 
 SEED = "seed_everything"
-"""The parameter that repeats a trial with other random draws."""
+"""The parameter that repeats a trial with another random seed."""
 
 _KEYS = (
     "program",
@@ -37,35 +37,35 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class SweepMetric:
-    """What trials are compared by.
+    """The metric that trials are compared by.
 
     Attributes:
-        name: As it is logged, such as `val/loss/total`.
-        goal: Whether less of it is better or more.
+        name: Name in the logs, such as `val/loss/total`.
+        goal: Whether lower or higher values are better.
     """
 
     name: str
     goal: Goal
 
     def best(self, values: list[float]) -> float | None:
-        """Returns the best of some values; None of none."""
+        """Returns the best of `values`; None if they are empty."""
         return (min if self.goal == "minimize" else max)(values, default=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep as its file describes it.
+    """The content of a sweep file.
 
     Attributes:
-        name: Of the sweep: the file's `name`, else the name of the file.
-        program: What `${program}` stands for.
-        command: The command of a trial with its macros, as an agent of Weights & Biases takes it.
-        method: How the next trial is chosen.
-        parameters: Leaves of the parameters by their path; a path has one name unless the file nests parameters.
-        metric: What trials are compared by; None where the file does not say.
-        early_terminate: Which trials are stopped early; None for none.
-        run_cap: Most trials; None where the file does not say.
-        text: The file as it was.
+        name: The key `name` of the file, or the file name.
+        program: Value of the macro `${program}`.
+        command: The command of a trial with its macros, in the form of W&B agents.
+        method: The search method.
+        parameters: The parameters by their path, which has several names if the file nests parameters.
+        metric: The metric that trials are compared by; None if the file has none.
+        early_terminate: The early-stopping rule; None without early stopping.
+        run_cap: Maximum number of trials; None if the file does not limit it.
+        text: The text of the file.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Sweep:
     text: str
 
     def with_seeds(self, number: int) -> Sweep:
-        """Returns the sweep with every trial under the seeds 1 to `number`, whatever the file says of seeds."""
+        """Returns the sweep with the seeds 1 to `number` for every trial, instead of the seeds of the file."""
         seeds = Parameter.of_values(SEED, list(range(1, number + 1)))
         return replace(self, parameters={**self.parameters, (SEED,): seeds})
 
@@ -88,7 +88,7 @@ def read_sweep(path: Path) -> Sweep:
     """Reads a sweep file.
 
     Raises:
-        ValueError: It cannot be read, or is not a sweep that can be run here; the message says what to change.
+        ValueError: The file cannot be read, is invalid, or is not supported; the message says what to change.
     """
     content, text = _read_mapping(path)
     for key in content:
@@ -102,12 +102,12 @@ def read_sweep(path: Path) -> Sweep:
     metric = _read_metric(content.get("metric"))
     early = content.get("early_terminate")
     if (early is not None or method == "bayes") and metric is None:
-        what = "`method` bayes" if method == "bayes" else "`early_terminate`"
-        raise ValueError(f"`metric` must be given for {what}, but the sweep {path} has none.")
+        reason = "`method` bayes" if method == "bayes" else "`early_terminate`"
+        raise ValueError(f"`metric` must be given for {reason}, but the sweep {path} has none.")
     program = str(content.get("program", "w2vlab"))
     command = content.get("command")
     if command is None:
-        # What an agent makes of a file without a command.
+        # The default command of W&B agents.
         command = ["${env}", "${interpreter}", "${program}", "${args}"]
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command) or not command:
         raise ValueError(f"`command` must be a list of words, but is {command}.")
@@ -158,7 +158,7 @@ def _read_metric(content: Any) -> SweepMetric | None:
 def _read_parameters(content: Any, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Parameter]:
     name = ".".join((*above, "parameters"))
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"`{name}` must name at least one parameter, but is {content}: there would be no trial.")
+        raise ValueError(f"`{name}` must have at least one parameter, but is {content}.")
     found: dict[tuple[str, ...], Parameter] = {}
     for key, description in content.items():
         path = (*above, str(key))

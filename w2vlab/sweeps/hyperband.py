@@ -1,4 +1,4 @@
-"""Early stopping of trials, by the rule that Weights & Biases applies."""
+"""Early stopping of trials by the Hyperband rule of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _MAX_BANDS = 100
 class Hyperband:
     """Stops trials that are not among the best 1/eta when they pass a band.
 
-    A band is a number of values of the metric: a trial that has validated so often is compared with what all trials had
-    at the same number.
+    A band is a number of validations: a trial that has reached it is compared with the values of all trials after the
+    same number of validations.
 
     Attributes:
-        bands: The numbers of values, ascending.
-        eta: One in so many goes on.
-        strict: Whether a trial's value at the band counts, or its best one so far.
+        bands: The bands, in ascending order.
+        eta: The reciprocal of the share of trials that continue.
+        strict: Whether a trial is compared by its value at the band, or by its best value so far.
 
     Reference:
-        Li et al. 2018, arXiv:1603.06560, as the sweeps of Weights & Biases have it.
+        Li et al. 2018, arXiv:1603.06560, as implemented by the sweeps of Weights & Biases.
     """
 
     bands: tuple[int, ...]
@@ -36,7 +36,7 @@ class Hyperband:
 
     @staticmethod
     def read(content: Any) -> Hyperband:
-        """Reads `early_terminate` of a sweep file.
+        """Reads the key `early_terminate` of a sweep file.
 
         Raises:
             ValueError: It is not `hyperband` with `min_iter`, or with `max_iter` and `s`.
@@ -60,12 +60,12 @@ class Hyperband:
     def stops(
         self, histories: Mapping[str, Sequence[float]], running: Sequence[str], maximize: bool = False
     ) -> list[str]:
-        """Says which trials are to be stopped.
+        """Returns the names of the trials to stop.
 
         Args:
-            histories: The values of the metric so far, of all trials, also of those that have ended.
-            running: The trials that could be stopped.
-            maximize: Whether more is better.
+            histories: The values of the metric so far, of all trials, including those that have ended.
+            running: The trials that can be stopped.
+            maximize: Whether higher values are better.
         """
         signed = {
             name: [-value if maximize else value for value in values if math.isfinite(value)]

@@ -1,4 +1,4 @@
-"""Where trials run."""
+"""Machines that run trials."""
 
 from __future__ import annotations
 
@@ -14,63 +14,63 @@ from w2vlab.sweeps.trial import LOG
 
 
 class Attempt(ABC):
-    """A command that runs."""
+    """One attempt to run a trial: a running command."""
 
     @abstractmethod
     def status(self) -> int | None:
-        """Returns the exit status; None while it runs, and less than 0 where a signal ended it."""
+        """Returns the exit status; None while it runs, and negative if it was ended by a signal."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Asks it to end, for which a run writes a checkpoint."""
+        """Asks the command to stop; a run writes a checkpoint first."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Ends it at once, with all that it has started."""
+        """Kills the command and its child processes."""
 
 
 class Machine(ABC):
-    """Has room for so many trials at a time.
+    """Runs a limited number of trials in parallel.
 
     Attributes:
-        parallel: Trials at a time.
+        parallel: Maximum number of parallel trials.
     """
 
     parallel: int
 
     @abstractmethod
     def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Attempt:
-        """Starts a command where there is room; what it prints is added to `log.txt` in `folder`."""
+        """Starts a command on free resources; its output is appended to `log.txt` in `folder`."""
 
 
 class LocalMachine(Machine):
-    """This machine: a GPU or a share of the processors to each trial.
+    """Runs trials on this machine, each with one GPU or a share of the CPU cores.
 
     Args:
-        devices: The GPUs by the names that `CUDA_VISIBLE_DEVICES` takes; none of them for the processors.
-        parallel: Trials at a time; None for one a GPU, or one on the processors.
-        inherited: A descriptor that every trial keeps open.
+        devices: The GPUs, by their names for `CUDA_VISIBLE_DEVICES`; empty to use the CPU.
+        parallel: Maximum number of parallel trials; None for one a GPU, or one on the CPU.
+        inherited: A file descriptor that every trial keeps open.
 
     Raises:
-        ValueError: There are more trials at a time than GPUs, or than processors.
+        ValueError: `parallel` is more than the number of GPUs, or of CPU cores.
     """
 
     def __init__(self, devices: Sequence[str], parallel: int | None = None, inherited: int | None = None) -> None:
         processors = sorted(os.sched_getaffinity(0))
-        there = list(devices) or processors
+        available = list(devices) or processors
         self.parallel = (len(devices) or 1) if parallel is None else parallel
-        if self.parallel > len(there):
+        if self.parallel > len(available):
             kind = "GPUs" if devices else "processors"
             raise ValueError(
-                f"`parallel` must be at most the number of {kind}, {len(there)}, but is {self.parallel}: "
+                f"`parallel` must be at most the number of {kind}, {len(available)}, but is {self.parallel}: "
                 "trials would wait for each other."
             )
         share = len(processors) // self.parallel
-        # Of a GPU, the processes that read audio may run anywhere; without one, each trial has processors of its own.
-        self._places = [
-            _Place({"CUDA_VISIBLE_DEVICES": devices[number]}, processors)
+        # With GPUs, the data workers of all trials share the cores; without, each trial has separate cores.
+        self._slots = [
+            _Slot({"CUDA_VISIBLE_DEVICES": devices[number]}, processors)
             if devices
-            else _Place(
+            else _Slot(
                 {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(share)},
                 processors[number * share : (number + 1) * share],
             )
@@ -79,27 +79,27 @@ class LocalMachine(Machine):
         self._inherited = () if inherited is None else (inherited,)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Attempt:
-        """Starts a command on the first place that is free."""
-        place = next(place for place in self._places if place.attempt is None or place.attempt.status() is not None)
+        """Starts a command in the first free slot."""
+        slot = next(slot for slot in self._slots if slot.attempt is None or slot.attempt.status() is not None)
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment, **place.environment},
+                env={**os.environ, **environment, **slot.environment},
                 pass_fds=self._inherited,
-                # A group of its own: what is typed at the terminal is the sweep's to pass on.
+                # A separate process group, so that Ctrl-C reaches the sweep only, which stops its trials.
                 start_new_session=True,
             )
         with suppress(ProcessLookupError):  # it may have ended
-            os.sched_setaffinity(process.pid, place.processors)
-        place.attempt = _LocalAttempt(process)
-        return place.attempt
+            os.sched_setaffinity(process.pid, slot.processors)
+        slot.attempt = _LocalAttempt(process)
+        return slot.attempt
 
 
-class _Place:
-    """Room for one trial."""
+class _Slot:
+    """The resources of one trial."""
 
     def __init__(self, environment: dict[str, str], processors: list[int]) -> None:
         self.environment = environment
@@ -118,12 +118,12 @@ class _LocalAttempt(Attempt):
         return self._process.poll()
 
     def stop(self) -> None:
-        """Sends SIGTERM to the process, which ends its children itself."""
+        """Sends SIGTERM to the process, which ends its child processes itself."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Sends SIGKILL to the process and all that it has started."""
+        """Sends SIGKILL to the process group."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""The parameters of a sweep: what values they take."""
+"""The parameters of a sweep and their distributions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "beta": (),
     "q_beta": (),
 }
-"""Distributions that a file may name, and the options that each one needs."""
+"""Supported distributions, with their required options."""
 
 _CATEGORICAL = ("categorical", "categorical_w_probabilities")
 
@@ -48,9 +48,9 @@ class Parameter:
     """One parameter of a sweep.
 
     Attributes:
-        name: As it is typed, without the hyphens.
-        distribution: A distribution by the name that Weights & Biases has for it.
-        options: The options of the distribution, as in the file.
+        name: Name of the option, without hyphens.
+        distribution: Name of the distribution in Weights & Biases.
+        options: Options of the distribution, as in the file.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Parameter:
 
     @staticmethod
     def of_values(name: str, values: list[Any]) -> Parameter:
-        """Returns a parameter that takes each of some values."""
+        """Returns a categorical parameter."""
         return Parameter(name, "categorical", {"values": values})
 
     def values(self) -> list[Any]:
-        """Returns all values, for a grid.
+        """Returns all values, for a grid search.
 
         Raises:
-            ValueError: There is no end of them.
+            ValueError: The distribution is continuous.
         """
         if self.distribution == "constant":
             return [self.options["value"]]
@@ -75,7 +75,7 @@ class Parameter:
         if self.distribution == "int_uniform":
             return list(range(self.options["min"], self.options["max"] + 1))
         raise ValueError(
-            f"`{self.name}` must have `values` for a grid, but is {self.distribution}. Or let `method` be random."
+            f"`{self.name}` must have `values` for a grid, but is {self.distribution}. Or set `method` to random."
         )
 
     def sample(self, generator: np.random.Generator) -> Any:
@@ -84,7 +84,7 @@ class Parameter:
         if self.distribution == "constant":
             return options["value"]
         if self.distribution in _CATEGORICAL:
-            # The index: NumPy would make an array of the values, and strings of numbers beside strings.
+            # By index, because NumPy would convert the values to an array, and numbers among strings to strings.
             return options["values"][int(generator.choice(len(options["values"]), p=options.get("probabilities")))]
         if self.distribution == "int_uniform":
             return int(generator.integers(options["min"], options["max"], endpoint=True))
@@ -104,7 +104,7 @@ class Parameter:
         if kind.startswith("log_uniform"):
             return math.exp(generator.uniform(low, high))
         if kind.startswith("inv_log_uniform"):
-            # Uniform in the logarithm of the inverse, whose limits are given unless they are those of the value itself.
+            # Uniform in the logarithm of the inverse; the limits are those of that logarithm, or of the value itself.
             return math.exp(generator.uniform(low, high) * (1 if kind.endswith("_values") else -1))
         if kind == "beta":
             return float(generator.beta(self.options.get("a", 1), self.options.get("b", 1)))
@@ -116,7 +116,7 @@ def read_parameter(name: str, content: Any) -> Parameter:
     """Reads the description of one parameter.
 
     Raises:
-        ValueError: It describes none, or one without values.
+        ValueError: The description is invalid, or has no values.
     """
     if not isinstance(content, dict):
         raise ValueError(f"`{name}` must be a mapping with `value`, `values` or a distribution, but is {content}.")
@@ -139,15 +139,15 @@ def read_parameter(name: str, content: Any) -> Parameter:
 
 
 def as_number(value: Any) -> Any:
-    """Returns the number that a text is, and anything else as it is.
+    """Converts strings such as `1e-5` to numbers, and returns other values unchanged.
 
-    YAML 1.1, which Python and Weights & Biases read, has no number in `1e-5`: it would have to be `1.0e-5`.
+    YAML 1.1, which PyYAML and Weights & Biases implement, parses `1e-5` as a string; a number must be `1.0e-5`.
     """
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def _kind(content: Mapping[str, Any]) -> str | None:
-    """Returns the distribution that a description without a word of it means."""
+    """Returns the default distribution of a description without the key `distribution`."""
     if "value" in content:
         return "constant"
     if "values" in content:
@@ -161,10 +161,10 @@ def _check(name: str, kind: str, content: Mapping[str, Any]) -> None:
     if kind in _CATEGORICAL:
         values, shares = content["values"], content.get("probabilities")
         if not isinstance(values, list) or not values:
-            raise ValueError(f"`{name}` must have at least one of `values`, but has {values}: there would be no trial.")
+            raise ValueError(f"`{name}` must have at least one of `values`, but has {values}.")
         fits = isinstance(shares, list) and len(shares) == len(values) and all(map(_is_number, shares))
         if shares is not None and not (fits and abs(sum(shares) - 1) <= 1e-6 and min(shares) >= 0):
-            raise ValueError(f"`{name}` must have one of `probabilities` a value, which add up to 1, but has {shares}.")
+            raise ValueError(f"`{name}` must have one of `probabilities` for each value, with sum 1, but has {shares}.")
         return
     for option in _NUMBERS[2:]:
         if option in content and not _is_number(content[option]):

@@ -1,4 +1,4 @@
-"""What a trial is run with, and in what that is not what it was run with before."""
+"""The command and options of a trial, and their changes since it was last run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2vlab.comparable import differing, is_incidental
+from w2vlab.comparable import differing_options, is_incidental
 from w2vlab.plain_data import read_text
 from w2vlab.wording import one_line
 
-_MOST_TOLD = 6
+_MOST_LISTED = 6
 _LONGEST_VALUE = 60
 
 _RECIPES = (".yaml", ".yml", ".json")
@@ -21,12 +21,12 @@ _RECIPES = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True)
 class Plan:
-    """The command of a trial and all that it comes to.
+    """The command of a trial, and the options that it resolves to.
 
     Attributes:
-        command: As an agent of Weights & Biases would run it, without what the sweep adds.
-        options: Every option by its flat name, with what files and defaults say. A file behind the same command may be
-            edited, so the command alone is not what a trial was run with.
+        command: The command that a W&B agent would run, without the options that the sweep adds.
+        options: All options by their flat names, including those from files and defaults, because a configuration file
+            may be edited while the command stays the same.
     """
 
     command: tuple[str, ...]
@@ -39,26 +39,26 @@ class Plan:
 
     @staticmethod
     def of_command(command: list[str]) -> Plan:
-        """Returns the plan of another program: its words, and the contents of the recipes among them."""
+        """Returns the plan of another program: its arguments, and hashes of the configuration files among them."""
         options: dict[str, Any] = {}
         for number, word in enumerate(command):
             name, equals, value = word.partition("=")
             named = bool(equals) and name.startswith("-")
             options[name.lstrip("-") if named else f"word {number}"] = value if named else word
-            if (content := _content(value if named else word)) is not None:
+            if (content := _hash_file(value if named else word)) is not None:
                 options[f"content of {value if named else word}"] = content
         return Plan(tuple(command), options)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what the record of a sweep keeps."""
+        """Returns the plan as plain data for the record of a sweep."""
         return {"command": list(self.command), "options": dict(self.options)}
 
     @staticmethod
     def from_dict(content: Any) -> Plan | None:
-        """Returns the plan that `as_dict` described; None where a record of an earlier version has none.
+        """Returns the plan from the data of `as_dict`; None if a record of an earlier version has none.
 
         Raises:
-            ValueError: It describes none.
+            ValueError: The data are invalid.
         """
         if content is None:
             return None
@@ -67,25 +67,25 @@ class Plan:
         return Plan(tuple(map(str, content.get("command", ()))), content["options"])
 
 
-def changes(before: Plan | None, now: Plan | None) -> list[str]:
-    """Returns in what a trial would be run otherwise than before, a text an option; nothing where that is unknown.
+def describe_changes(old: Plan | None, new: Plan | None) -> list[str]:
+    """Returns a text for each option that has changed between two plans; empty if a plan is unknown.
 
-    Options that say only where a run logs and what it shows do not count.
+    Options that affect only logging and display are ignored.
     """
-    if before is None or now is None:
+    if old is None or new is None:
         return []
-    names = differing([before.options, now.options])
-    told = [f"{name} {_text(before.options, name)} -> {_text(now.options, name)}" for name in names]
-    return told if len(told) <= _MOST_TOLD else [*told[:_MOST_TOLD], f"and {len(told) - _MOST_TOLD} more"]
+    names = differing_options([old.options, new.options])
+    texts = [f"{name} {_format_option(old.options, name)} -> {_format_option(new.options, name)}" for name in names]
+    return texts if len(texts) <= _MOST_LISTED else [*texts[:_MOST_LISTED], f"and {len(texts) - _MOST_LISTED} more"]
 
 
-def _text(options: Mapping[str, Any], name: str) -> str:
+def _format_option(options: Mapping[str, Any], name: str) -> str:
     value = options.get(name)
     return one_line(value if isinstance(value, str) else json.dumps(value, default=str), _LONGEST_VALUE)
 
 
-def _content(word: str) -> str | None:
-    """Returns digits that stand for the content of a recipe; None of a word that names none."""
+def _hash_file(word: str) -> str | None:
+    """Returns a hash of the content of a configuration file; None if `word` is not the path of one."""
     if not word.endswith(_RECIPES):
         return None
     try:

@@ -1,4 +1,4 @@
-"""A Ray cluster as the place where trials run."""
+"""Trials on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from w2vlab.wording import count
 _log = logging.getLogger(__name__)
 
 _STOP, _KILL = "stop", "kill"
-"""Files in the folder of a trial, by which the sweep speaks to a process on another node."""
+"""Marker files in the folder of a trial, by which the sweep controls a process on another node."""
 
 _POLL_SECONDS = 0.5
 
 
 class RayMachine(Machine):
-    """Trials as tasks of Ray: each on a node that has a GPU, or processors, left for it.
+    """Runs trials as Ray tasks, each on a node with free GPUs or CPU cores.
 
-    Ray finds the nodes; which trial is next, which is stopped and which is tried again is decided here, as without Ray.
-    The folder of the sweep must be on a disk that all nodes share.
+    Ray only places the tasks; the sweep decides which trial is next, stopped or retried, as without Ray. The folder of
+    the sweep must be on a disk that all nodes share.
 
     Args:
-        address: Of the cluster, such as `auto` for the one that this node belongs to, or `local` for one of its own.
-        parallel: Trials at a time; None for as many as the cluster has room for.
-        cpus: Processors of a trial.
-        gpus: GPUs of a trial; a share of one is allowed.
+        address: Address of the cluster; `auto` for the cluster of this node, `local` to start a new one.
+        parallel: Maximum number of parallel trials; None for as many as the cluster has resources for.
+        cpus: CPU cores of a trial.
+        gpus: GPUs of a trial; fractions are allowed.
 
     Raises:
-        ValueError: Ray is not installed, the cluster is not there, or it has no room for so many.
+        ValueError: Ray is not installed, the cluster cannot be reached, or its resources are not sufficient.
     """
 
     def __init__(self, address: str, parallel: int | None = None, cpus: int = 1, gpus: float = 0) -> None:
@@ -52,20 +52,20 @@ class RayMachine(Machine):
             )
         except (ConnectionError, RuntimeError, ValueError) as problem:
             raise ValueError(f"`ray` must be the address of a Ray cluster, but {address} is not: {problem}") from None
-        have = self._ray.cluster_resources()
-        room = int(have.get("GPU", 0) // gpus) if gpus else int(have.get("CPU", 0) // cpus)
-        if room < 1 or (parallel or 0) > room:
+        resources = self._ray.cluster_resources()
+        capacity = int(resources.get("GPU", 0) // gpus) if gpus else int(resources.get("CPU", 0) // cpus)
+        if capacity < 1 or (parallel or 0) > capacity:
             each = f"{count(cpus, 'processor')} and {gpus:g} GPUs"
             raise ValueError(
-                f"`parallel` must be at most the {count(room, 'trial')} of {each} that the cluster has room for, "
-                f"but is {parallel or 1}."
+                f"`parallel` must be at most the {count(capacity, 'trial')} of {each} that the cluster has resources "
+                f"for, but is {parallel or 1}."
             )
-        self.parallel = parallel or room
-        self._run = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_there)
+        self.parallel = parallel or capacity
+        self._run = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_on_node)
         self._cpus = cpus
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Attempt:
-        """Hands a command to the cluster."""
+        """Submits a command to the cluster."""
         for name in (_STOP, _KILL):
             (folder / name).unlink(missing_ok=True)
         threads = {"OMP_NUM_THREADS": str(self._cpus)}
@@ -83,7 +83,7 @@ class _RayAttempt(Attempt):
         self._folder = folder
 
     def status(self) -> int | None:
-        """Returns the exit status of the command; 1 where its node was lost."""
+        """Returns the exit status of the command; 1 if its node was lost."""
         done, _ = self._ray.wait([self._task], timeout=0)
         if not done:
             return None
@@ -94,30 +94,30 @@ class _RayAttempt(Attempt):
             return 1
 
     def stop(self) -> None:
-        """Asks the task to end."""
+        """Asks the task to stop the command."""
         (self._folder / _STOP).touch()
 
     def kill(self) -> None:
-        """Has the task end its processes."""
+        """Asks the task to kill the command and its child processes."""
         (self._folder / _KILL).touch()
 
 
-def _run_there(command: list[str], environment: dict[str, str], folder: str, where: str) -> int:
-    """Runs a command on the node of the task until it ends or the sweep asks for its end."""
-    os.chdir(where)
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # Ray has set it
+def _run_on_node(command: list[str], environment: dict[str, str], folder: str, working_folder: str) -> int:
+    """Runs a command on the node of the task until it ends, or the sweep stops it."""
+    os.chdir(working_folder)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # set by Ray
     machine = LocalMachine([gpus] if gpus else [], 1)
     attempt = machine.start(command, environment, Path(folder))
-    asked = False
+    stopping = False
     while (status := attempt.status()) is None:
         if Path(folder, _KILL).exists():
             attempt.kill()
-        elif not asked and Path(folder, _STOP).exists():
-            asked = True
+        elif not stopping and Path(folder, _STOP).exists():
+            stopping = True
             attempt.stop()
         try:
             time.sleep(_POLL_SECONDS)
-        except BaseException:  # the task is cancelled, or its node is going down
+        except BaseException:  # the task is cancelled, or its node shuts down
             attempt.kill()
             raise
     return status

@@ -1,4 +1,4 @@
-"""What a sweep keeps of itself in its folder."""
+"""The record of a sweep in its folder, and the lock of that folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from w2vlab.comparable import text_of
-from w2vlab.files import SWEEP_RECORD, write_whole
+from w2vlab.comparable import canonical_text
+from w2vlab.files import SWEEP_RECORD, write_atomically
 from w2vlab.plain_data import MEBIBYTE, read_json
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.plan import Plan
-from w2vlab.sweeps.trial import Trial, identity
+from w2vlab.sweeps.trial import Trial, canonical_parameters
 from w2vlab.wording import one_line
 
 FILE = "sweep.yaml"
@@ -24,7 +24,7 @@ _LOCK = "sweep.lock"
 
 
 def write_record(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
-    """Writes the file as it was and the state of all trials; who reads meanwhile sees the old state or the new one."""
+    """Writes the sweep file and, atomically, the state of all trials."""
     (folder / FILE).write_text(sweep.text, encoding="utf-8")
     metric = None if sweep.metric is None else {"name": sweep.metric.name, "goal": sweep.metric.goal}
     rows = [trial.as_dict() for trial in trials]
@@ -32,21 +32,21 @@ def write_record(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
         "name": sweep.name,
         "method": sweep.method,
         "metric": metric,
-        "options": _take_common([row["ran"]["options"] for row in rows if row["ran"] is not None]),
+        "options": _move_common([row["ran"]["options"] for row in rows if row["ran"] is not None]),
         "trials": rows,
     }
-    write_whole(folder / SWEEP_RECORD, json.dumps(content, indent=1))
+    write_atomically(folder / SWEEP_RECORD, json.dumps(content, indent=1))
 
 
-def _take_common(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Takes out what all of some options have in common, and returns it: most of a hundred options are the same."""
+def _move_common(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Removes the options that are equal in all trials, which are most of them, and returns them."""
     if len(options) < 2:
         return {}
     first, *others = options
     common = {
         name: value
         for name, value in first.items()
-        if all(name in other and text_of(other[name]) == text_of(value) for other in others)
+        if all(name in other and canonical_text(other[name]) == canonical_text(value) for other in others)
     }
     for some in options:
         for name in common:
@@ -55,10 +55,10 @@ def _take_common(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def read_trials(folder: Path) -> list[Trial]:
-    """Returns the trials of an earlier run of a sweep; none where there was none.
+    """Returns the trials of an earlier run of a sweep; empty without one.
 
     Raises:
-        ValueError: The record is there but cannot be used.
+        ValueError: The record exists, but is invalid.
     """
     path = folder / SWEEP_RECORD
     if not path.exists():
@@ -68,10 +68,10 @@ def read_trials(folder: Path) -> list[Trial]:
         trials = [Trial.from_dict(trial) for trial in content["trials"]]
         common = dict(content.get("options") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        why = one_line(f"{type(problem).__name__}: {problem}", 300)
+        reason = one_line(f"{type(problem).__name__}: {problem}", 300)
         raise ValueError(
-            f"{path} must be the record of a sweep, but is not ({why}). Move it away to begin the sweep anew: trials "
-            "still go on from their checkpoints."
+            f"{path} must be the record of a sweep, but is not ({reason}). Move it away to restart the sweep; its "
+            "trials still resume from their checkpoints."
         ) from None
     for trial in trials:
         if trial.ran is not None:
@@ -79,16 +79,16 @@ def read_trials(folder: Path) -> list[Trial]:
     return trials
 
 
-def with_earlier(trials: Sequence[Trial], earlier: Sequence[Trial]) -> list[Trial]:
-    """Gives trials the state that they had in an earlier run, and keeps those that the sweep no longer has.
+def merge_earlier_trials(trials: Sequence[Trial], earlier: Sequence[Trial]) -> list[Trial]:
+    """Restores the state of trials from an earlier run, and keeps ended trials that the sweep no longer has.
 
-    One that failed waits for another try: whoever starts the sweep again may have mended what was wrong.
+    Failed trials are set to waiting, because the cause may have been fixed before the sweep was started again.
     """
-    known: Mapping[str, Trial] = {identity(trial.parameters): trial for trial in earlier}
-    planned = {identity(trial.parameters) for trial in trials}
+    known: Mapping[str, Trial] = {canonical_parameters(trial.parameters): trial for trial in earlier}
+    planned = {canonical_parameters(trial.parameters) for trial in trials}
     merged = []
     for new in trials:
-        trial = known.get(identity(new.parameters), new)
+        trial = known.get(canonical_parameters(new.parameters), new)
         trial.updates, trial.failure, trial.plan = new.updates, None, new.plan
         if trial.state == "failed":
             trial.state, trial.attempts = "waiting", 0
@@ -98,11 +98,11 @@ def with_earlier(trials: Sequence[Trial], earlier: Sequence[Trial]) -> list[Tria
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[int]:
-    """Keeps a second sweep out of a folder; gives a descriptor that trials inherit, and so hold the lock, too.
+def lock_folder(folder: Path) -> Iterator[int]:
+    """Locks the folder of a sweep; yields the lock's file descriptor, which trials inherit to hold the lock too.
 
     Raises:
-        ValueError: A sweep, or a trial that an ended sweep has left behind, still runs.
+        ValueError: A sweep, or a trial of a sweep that has ended, still runs in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -110,10 +110,10 @@ def only_one(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = os.pread(lock, 32, 0).decode().strip() or "?"
+            process = os.pread(lock, 32, 0).decode().strip() or "?"
             raise ValueError(
-                f"`folder` must not be in use, but a sweep (process {who}), or a trial that it has left, still runs in "
-                f"{folder}. Wait, end it, or take another folder."
+                f"`folder` must not be in use, but a sweep (process {process}) or one of its trials still runs in "
+                f"{folder}. Wait, end it, or use another folder."
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)

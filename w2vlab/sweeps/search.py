@@ -1,4 +1,4 @@
-"""Which trials a sweep has: all of a grid, or so many draws."""
+"""Grid search and random search."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from w2vlab.sweeps.file import Sweep
-from w2vlab.sweeps.trial import Trial, identity, trial_name
+from w2vlab.sweeps.trial import Trial, canonical_parameters, trial_name
 
 
 def planned_trials(sweep: Sweep, count: int | None, seed: int = 0) -> list[Trial]:
-    """Returns the trials of a grid or of a random search, none twice.
+    """Returns the trials of a grid search or random search, without duplicates.
 
     Args:
-        sweep: With the method `grid` or `random`.
-        count: Most trials; None takes the file's `run_cap`. A grid without either is run whole.
-        seed: Of the draws.
+        sweep: A sweep with the method `grid` or `random`.
+        count: Maximum number of trials; None for the `run_cap` of the file, or, without one, the complete grid.
+        seed: Random seed.
 
     Raises:
-        ValueError: A random search without a number of trials, or a grid with a parameter that has no end of values.
+        ValueError: A random search has no number of trials, or a grid has a continuous parameter.
     """
     count = sweep.run_cap if count is None else count
     if sweep.method == "grid":
@@ -33,16 +33,16 @@ def planned_trials(sweep: Sweep, count: int | None, seed: int = 0) -> list[Trial
     else:
         if count is None:
             raise ValueError("`--count` or the file's `run_cap` must be given for a random search, but neither is.")
-        # A draw follows from its number: whoever goes on with a sweep, or makes it longer, has the same ones again.
-        settings = (_draw(sweep, np.random.default_rng([seed, number])) for number in range(count))
+        # Each sample is seeded by its index, so that a resumed or longer sweep has the same trials.
+        settings = (_sample(sweep, np.random.default_rng([seed, index])) for index in range(count))
     unique: dict[str, Trial] = {}
     for setting in settings:
         trial = make_trial(sweep, setting)
-        unique.setdefault(identity(trial.parameters), trial)
+        unique.setdefault(canonical_parameters(trial.parameters), trial)
     return list(unique.values())
 
 
-def _draw(sweep: Sweep, generator: np.random.Generator) -> dict[tuple[str, ...], Any]:
+def _sample(sweep: Sweep, generator: np.random.Generator) -> dict[tuple[str, ...], Any]:
     return {path: parameter.sample(generator) for path, parameter in sweep.parameters.items()}
 
 
@@ -50,10 +50,10 @@ def make_trial(sweep: Sweep, setting: Mapping[tuple[str, ...], Any]) -> Trial:
     """Returns a trial with these values."""
     parameters: dict[str, Any] = {}
     for path, value in setting.items():
-        place = parameters
+        target = parameters
         for key in path[:-1]:
-            place = place.setdefault(key, {})
-        place[path[-1]] = value
+            target = target.setdefault(key, {})
+        target[path[-1]] = value
     varied = {".".join(path): setting[path] for path in varied_paths(sweep)}
     return Trial(trial_name(parameters, varied), parameters)
 

@@ -1,4 +1,4 @@
-"""One trial of a sweep, and where it leaves its traces."""
+"""One trial of a sweep, and the files in its folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from w2vlab.wording import one_line
 State = Literal["waiting", "running", "finished", "stopped early", "failed"]
 
 LOG = "log.txt"
-"""What a trial prints, in its folder."""
+"""The output of a trial, in its folder."""
 
 CHECKPOINT = "last.ckpt"
-"""What a run goes on from, somewhere below the folder of its trial."""
+"""The checkpoint that a run resumes from, at any depth below the folder of its trial."""
 
 _LONGEST_NAME = 80
 _MOST_BYTES = 190
@@ -28,23 +28,23 @@ _MOST_BYTES = 190
 
 @dataclass
 class Trial:
-    """One setting of the parameters.
+    """One setting of the parameters of a sweep.
 
     Attributes:
-        name: Of the trial and its folder; it follows from the parameters.
-        parameters: As an agent of Weights & Biases passes them on: by their names, nested where the file nests them.
-        state: How far it is.
-        attempts: How often it was begun.
-        seconds: Time of all attempts together.
-        failure: Why the last attempt failed.
+        name: Name of the trial and its folder, derived from the parameters.
+        parameters: Parameters by name, in the form of W&B agents: nested if the file nests them.
+        state: The state.
+        attempts: Number of attempts to run it.
+        seconds: Wall-clock time of all attempts together.
+        failure: Why the last attempt failed; None if it did not.
         value: The best value of the metric so far.
-        updates: Updates that it takes; None where that is not known.
-        update: Updates that it has had.
+        updates: Total updates of the run; None if unknown.
+        update: Updates so far.
         history: All values of the metric so far.
         evaluating: Whether it is being evaluated.
-        plan: What it is to be run with; None where that was not looked at.
-        ran: What it was run with; None of one that was never begun, and in records of earlier versions.
-        repeats: How often it was begun anew after it had ended.
+        plan: The current command and options; None if they were not resolved.
+        ran: The command and options that it was last run with; None if never, and in records of earlier versions.
+        repeats: How often it was repeated from scratch.
     """
 
     name: str
@@ -63,17 +63,17 @@ class Trial:
     repeats: int = 0
 
     @property
-    def begun(self) -> bool:
-        """Whether there is anything of it that what comes next would be added to."""
+    def started(self) -> bool:
+        """Whether it was ever started."""
         return self.ended or self.attempts > 0 or self.seconds > 0
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do, but an evaluation."""
+        """Whether it has ended; an evaluation may follow."""
         return self.state in ("finished", "stopped early", "failed")
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what the record of a sweep keeps."""
+        """Returns the trial as plain data for the record of a sweep."""
         return {
             "name": self.name,
             "parameters": self.parameters,
@@ -90,10 +90,10 @@ class Trial:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Trial:
-        """Returns the trial that `as_dict` described; one that was being run waits.
+        """Returns the trial from the data of `as_dict`; a running trial becomes a waiting one.
 
         Raises:
-            ValueError: It describes none.
+            ValueError: The data are invalid.
         """
         try:
             state = content["state"]
@@ -109,28 +109,28 @@ class Trial:
         except (KeyError, TypeError, AttributeError, OverflowError) as problem:
             raise ValueError(f"{type(problem).__name__}: {problem}") from None
         if folder_name(trial.name) != trial.name:
-            raise ValueError(f"`name` must be that of a folder, but is {trial.name!r}")
+            raise ValueError(f"`name` must be the name of a folder, but is {trial.name!r}")
         if not trial.ended:
             trial.state = "waiting"
         return trial
 
 
 def value_at(parameters: Mapping[str, Any], path: Sequence[str]) -> Any:
-    """Returns the value of the parameter with this path; None where there is none."""
+    """Returns the value of the parameter with this path; None if there is none."""
     value: Any = parameters
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def in_words(value: Any) -> str:
-    """Returns a value as people call it: a file by its name, a part by its class and options."""
+def format_value(value: Any) -> str:
+    """Formats a value for display: files by their name, parts by their class and options."""
     if isinstance(value, str):
         return Path(value).stem if value.endswith((".yaml", ".yml")) else value
     if not isinstance(value, dict):
         return str(value)
     options = ", ".join(
-        f"{name}={in_words(inner)}"
+        f"{name}={format_value(inner)}"
         for key, content in value.items()
         if key != "class_path"
         for name, inner in (content.items() if key == "init_args" and isinstance(content, dict) else [(key, content)])
@@ -139,45 +139,45 @@ def in_words(value: Any) -> str:
     return f"{kind}({options})" if kind and options else kind or options
 
 
-def identity(parameters: Mapping[str, Any]) -> str:
-    """Returns a text that is the same for equal parameters only."""
+def canonical_parameters(parameters: Mapping[str, Any]) -> str:
+    """Returns a canonical text of parameters, which is equal only for equal parameters."""
     return json.dumps(parameters, sort_keys=True)
 
 
 def trial_name(parameters: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
-    """Names a trial after its values, with a few digits that no other parameters have.
+    """Returns the name of a trial: its varied values and a hash of all its parameters.
 
-    The name depends on nothing but the parameters, so a sweep that has grown finds its old trials again.
+    The name depends only on the parameters, so that an extended sweep finds its existing trials.
 
     Args:
-        parameters: Of the trial.
-        varied: Those of them that have several values, by their dotted names.
+        parameters: The parameters of the trial.
+        varied: The parameters that have several values in the sweep, by their dotted names.
     """
     words = []
     for name, value in varied.items():
         last = name.removesuffix(".class_path").rpartition(".")[2]
-        words.append(in_words(value) if isinstance(value, str | dict) else f"{last}={value}")
+        words.append(format_value(value) if isinstance(value, str | dict) else f"{last}={value}")
     readable = re.sub(r"[^\w=.+-]+", "_", "-".join(words))[:_LONGEST_NAME]
-    while len(readable.encode()) > _MOST_BYTES:  # the name of a folder ends there
+    while len(readable.encode()) > _MOST_BYTES:  # file systems limit the length of names
         readable = readable[:-1]
     readable = readable.strip("_-.")
-    digits = hashlib.sha256(identity(parameters).encode()).hexdigest()[:6]
+    digits = hashlib.sha256(canonical_parameters(parameters).encode()).hexdigest()[:6]
     return f"{readable}-{digits}" if readable else digits
 
 
-def newest(folder: Path, name: str) -> Path | None:
-    """Returns the file called `name` that was written last anywhere below `folder`; None where there is none."""
+def find_newest(folder: Path, name: str) -> Path | None:
+    """Returns the most recently modified file called `name` below `folder`; None if there is none."""
     return max(folder.rglob(name), key=lambda path: path.stat().st_mtime, default=None)
 
 
-def why_it_failed(folder: Path, status: int) -> str:
-    """Returns, on one line, what the log of a trial says of its end."""
+def failure_reason(folder: Path, status: int) -> str:
+    """Returns a line with the exit status of a trial and the last error in its log."""
     try:
         lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     lines = [line.strip() for line in lines if line.strip() and not line.startswith("(W2VLAB_TRACEBACK")]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    how = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
+    status_text = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
     last = errors[-1] if errors else lines[-1] if lines else "it printed nothing"
-    return one_line(f"{how}: {last}", 300)
+    return one_line(f"{status_text}: {last}", 300)
