@@ -111,10 +111,10 @@ def test_one_flag_selects_an_example(part: str, where: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / found[0]}:{os.environ.get('PYTHONPATH', '')}"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    explained = json.loads(run.stdout)
-    assert explained["classes"][where] == part
+    told = json.loads(run.stdout)
+    assert told["classes"][where] == part
     if part == "PeriodicMasking":
-        assert explained["masking"]["hidden"] == pytest.approx(3 / 8, abs=0.01)
+        assert told["masking"]["hidden"] == pytest.approx(3 / 8, abs=0.01)
         assert "`model.masking` is PeriodicMasking now, with what was set for SpanMasking: length 3." in run.stderr
 
 

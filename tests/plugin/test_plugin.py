@@ -66,7 +66,9 @@ def test_short_name_builds_it(installed: Path) -> None:
     assert "num_codebooks: 3" in run.stdout
 
 
-def test_full_path_needs_no_installation_and_ignores_a_broken_plugin(installed: Path, tmp_path: Path) -> None:
+def test_full_path_needs_no_installation_and_another_plugin_that_is_broken_does_not_matter(
+    installed: Path, tmp_path: Path
+) -> None:
     path = shutil.copytree(installed, tmp_path / "site-packages")
     (path / "w2vlab_demo_plugin" / "sign.py").rename(path / "my_quantizer.py")
     (path / "w2vlab_demo_plugin" / "sign.py").write_text("import a_module_that_nobody_has\n")
