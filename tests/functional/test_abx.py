@@ -104,7 +104,7 @@ def test_triples_equal_a_loop(same: bool) -> None:
 
 
 def test_one_item_has_no_triples() -> None:
-    with pytest.raises(ValueError, match="there is no triple"):
+    with pytest.raises(ValueError, match="at least one pair of different items"):
         abx_error(torch.zeros(1, 1), torch.zeros(1, 2), same_items=True)
 
 
