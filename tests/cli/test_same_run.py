@@ -150,7 +150,7 @@ def test_a_log_of_another_run_is_not_taken_for_its_own(fit: Fit) -> None:
     assert len(record["continued"]) == 1
 
 
-def test_last_looks_where_the_run_writes(fit: Fit, tiny_config: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_last_is_searched_in_the_folders_of_the_run(fit: Fit, tiny_config: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever the order of the options; another root folder is another run."""
     caplog.set_level("INFO")
     assert fit("--trainer.default_root_dir=runs/job-100", "--trainer.max_steps=2", "--ckpt_path=last") == 0
@@ -161,7 +161,7 @@ def test_last_looks_where_the_run_writes(fit: Fit, tiny_config: Path, caplog: py
         assert "There is no last.ckpt below runs/job-200: starting from the beginning." in caplog.messages
     caplog.clear()
     assert fit("--trainer.fast_dev_run=1", "--ckpt_path=last") == 0
-    text = "There is no last.ckpt below runs but of runs with a root folder of their own"
+    text = "There is no last.ckpt below runs except for runs with another root folder"
     assert f"{text} ({Path('runs/job-100').resolve()}): starting from the beginning." in caplog.messages
 
 
