@@ -150,7 +150,9 @@ def test_a_log_of_another_run_is_not_taken_for_its_own(fit: Fit) -> None:
     assert len(record["continued"]) == 1
 
 
-def test_last_is_searched_in_the_folders_of_the_run(fit: Fit, tiny_config: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_last_is_searched_in_the_folders_of_the_run(
+    fit: Fit, tiny_config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever the order of the options; another root folder is another run."""
     caplog.set_level("INFO")
     assert fit("--trainer.default_root_dir=runs/job-100", "--trainer.max_steps=2", "--ckpt_path=last") == 0
