@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from tests.reports.made_up import config, rows, trial, write_quantizer_sweep, write_run, write_sweep
-from w2vlab.comparable import unlike_objectives
+from w2vlab.comparable import describe_objective_differences
 from w2vlab.reports import Report, make_report, read_runs
 from w2vlab.reports.published import load_published
 from w2vlab.reports.rendering import escape_latex, print_table, render_cells, render_csv, render_latex, render_markdown
@@ -99,8 +99,11 @@ def test_losses_of_different_objectives_are_not_comparable(second: Any, differen
 
 def test_runs_from_before_there_were_samplers_have_the_same_negatives() -> None:
     before = {"model.loss": "ContrastiveLoss", "model.loss.num_negatives": 100}
-    assert unlike_objectives([before, {**before, "model.loss.negatives": None}]) == ""
-    assert unlike_objectives([before, {**before, "model.loss.negatives": "CodebookNegatives"}]) == "their negatives"
+    assert describe_objective_differences([before, {**before, "model.loss.negatives": None}]) == ""
+    assert (
+        describe_objective_differences([before, {**before, "model.loss.negatives": "CodebookNegatives"}])
+        == "their negatives"
+    )
 
 
 def test_one_seed_a_side_has_a_dash_for_an_interval(tmp_path: Path) -> None:

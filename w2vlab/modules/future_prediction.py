@@ -7,7 +7,7 @@ from torch import Tensor
 
 from w2vlab.contexts.conv import ConvContext
 from w2vlab.encoders.conv import ConvFeatureEncoder
-from w2vlab.functional.noise import Dropout
+from w2vlab.functional.kernels import Dropout
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from w2vlab.contexts.transformer import TransformerContext
 from w2vlab.encoders.conv import ConvFeatureEncoder
 from w2vlab.functional.choices import check_choice
+from w2vlab.functional.kernels import Dropout
 from w2vlab.functional.lengths import gather_frames, make_padding_mask
-from w2vlab.functional.noise import Dropout
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
