@@ -159,7 +159,7 @@ def test_a_stopped_run_logs_that_its_state_is_lost(fit: Callable[..., int], monk
     def write(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("w2vlab.callbacks.atomic_io.AtomicCheckpointIO._write", write)
+    monkeypatch.setattr("w2vlab.callbacks.atomic_io.AtomicCheckpointIO._write_and_sync", write)
     stop = ["--trainer.callbacks=tests.cli.test_fit.InterruptAfter", "--trainer.callbacks.update=2"]
     assert fit("--trainer.max_steps=3", *stop) == 130
     lost = "The state at update 2 could not be written ([Errno 28] No space left on device): no checkpoint was written."
