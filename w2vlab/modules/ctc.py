@@ -154,7 +154,7 @@ class CTCFineTuning(Recognizer):
         sums = self._summed_loss(self(batch, draws.address), batch, warn=True)
         return sums["total"], {**sums, "total": sums["total"].detach()}
 
-    def _encoded(self, batch: AudioBatch) -> list[list[int]]:
+    def _encoded(self, batch: AudioBatch) -> list[tuple[int, ...]]:
         """Returns the transcripts of a batch as entries of the vocabulary."""
         return [self._vocabulary.encode(transcript) for transcript in _transcripts(batch)]
 

@@ -174,7 +174,7 @@ class PretrainingModule(TrainedModule):
             if statistics is not None and name in statistics.statistics:
                 terms[name] = statistics.term(name, joint[name], output)
             else:
-                value = at_least_float32(penalty(output))  # () or (B,)
+                value: Any = at_least_float32(penalty(output))  # () or (B,)
                 terms[name] = (value * counts.to(value.dtype)).sum() * penalty.weight
         return terms
 
