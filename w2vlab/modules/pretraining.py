@@ -174,9 +174,8 @@ class PretrainingModule(TrainedModule):
             if statistics is not None and name in statistics.statistics:
                 terms[name] = statistics.term(name, joint[name], output)
             else:
-                assert isinstance(penalty, Penalty), "the constructor takes no others"
-                value = at_least_float32(penalty(output))  # () or (B,)
-                terms[name] = penalty.weight * (value * counts.to(value.dtype)).sum()
+                value: Any = at_least_float32(penalty(output))  # () or (B,)
+                terms[name] = (value * counts.to(value.dtype)).sum() * penalty.weight
         return terms
 
     @torch.no_grad()
