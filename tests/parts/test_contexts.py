@@ -169,9 +169,7 @@ def test_gru_sees_all_of_the_past_and_nothing_else() -> None:
 
 
 def test_gru_dropout_between_layers() -> None:
-    with pytest.warns(
-        UserWarning, match="`dropout` has no effect: it is applied between layers"
-    ):
+    with pytest.warns(UserWarning, match="`dropout` has no effect: it is applied between layers"):
         network = GRUContext(8, dropout=0.5)
     frames = torch.randn(1, 5, 8)
     assert torch.equal(network(frames), network(frames))
