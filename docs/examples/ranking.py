@@ -56,12 +56,12 @@ class RankingLoss(PredictionLoss):
         return max(2, first_ahead + 1)
 
     def forward(self, inputs: LossInputs) -> LossOutput:
-        """Returns the summed loss over all frames that count.
+        """Returns the summed loss over all frames that are not padding.
 
         Raises:
             ValueError: No utterance has a distractor, or a frame far enough ahead.
         """
-        ahead = inputs.first_ahead  # 0 where frames are hidden; else how far a target is from its context
+        ahead = inputs.first_ahead  # 0 if frames are masked; otherwise frames from context to target
         remaining = frames_with_target(inputs.num_targets, ahead)
         quantized = inputs.targets.quantized  # (B, N, E)
         own = torch.arange(quantized.shape[1], device=quantized.device).expand(quantized.shape[:2])  # (B, N)
@@ -72,13 +72,13 @@ class RankingLoss(PredictionLoss):
             draw_from_own_utterance(inputs, self.num_negatives)[:, ahead:],  # addressed by seed, update and utterance
             fingerprint(quantized),
             self.logit_temperature,
-        )  # (B, N - ahead, 1 + K), the true target first; one that is the target's equal is minus infinity
+        )  # (B, N - ahead, 1 + K), the true target first; a distractor equal to it is minus infinity
         losses = F.softplus(logits[..., 1:] - logits[..., :1]).mean(dim=-1)  # (B, N - ahead)
         padding = make_padding_mask(remaining, losses.shape[1], losses.device)
         if padding is not None:
             losses = losses.masked_fill(padding, 0.0)
         return LossOutput(
-            total=losses.sum(),  # a sum with its counts: the mean is taken over the whole update
+            total=losses.sum(),  # a sum with its counts: the mean is taken over the global batch
             num_predictions=remaining,
             num_correct=count_correct(logits, None if padding is None else ~padding),
             num_candidates=1 + self.num_negatives,

@@ -12,13 +12,13 @@ from w2vlab.types import LossInputs, QuantizerOutput, RandomAddress, TargetSpec
 
 
 def test_each_distractor_is_compared_with_the_target() -> None:
-    """And the mean is taken over the distractors of a frame, the sum over frames that are no padding."""
+    """The mean over the distractors of a frame, summed over the frames that are not padding."""
     torch.manual_seed(0)
     loss = RankingLoss(
         6, TargetSpec(dim=5, num_codebooks=0, codebook_size=0), projection_dim=4, num_negatives=3, logit_temperature=0.5
     ).double()
     context, quantized = torch.randn(2, 7, 6).double(), torch.randn(2, 7, 5).double()
-    quantized[0, 3] = quantized[0, 5]  # a distractor that is the target's equal costs nothing
+    quantized[0, 3] = quantized[0, 5]  # a distractor equal to the target adds nothing to the loss
     targets = QuantizerOutput(quantized=quantized, codes=torch.zeros(2, 7, 0, dtype=torch.int64))
     inputs = LossInputs(
         context=context,

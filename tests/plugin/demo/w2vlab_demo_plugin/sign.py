@@ -31,7 +31,7 @@ class SignQuantizer(Quantizer):
         """Quantizes latents `(B, N, C)`."""
         kept = latents[..., : self.num_codebooks]
         codes = (kept > 0).long()
-        # Straight through: the value is the sign, the gradient the latent's.
+        # Straight-through: the value is the sign, the gradient is that of the latent.
         return QuantizerOutput(quantized=self.lookup(codes) + kept - kept.detach(), codes=codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
