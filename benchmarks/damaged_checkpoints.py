@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from benchmarks.runs import Run, write_config
-from w2vlab.cli.resume import find_start
-from w2vlab.cli.run_roots import RunRoots
+from w2vlab.cli.resuming.resume import find_start
+from w2vlab.cli.resuming.run_roots import RunRoots
 
 OUTCOMES = ("recognised", "harmless", "wrongly accepted", "error", "stuck")
 

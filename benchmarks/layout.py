@@ -36,9 +36,9 @@ from tests.modules.training import (
     with_updates,
 )
 from w2vlab.contexts import ConvContext, TransformerContext
-from w2vlab.distributed import is_distributed
 from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
+from w2vlab.utils.distributed import is_distributed
 
 UPDATES = 5
 QUANTIZERS = (IdentityQuantizer, NoiselessGumbel, KMeansQuantizer, EMAQuantizer)

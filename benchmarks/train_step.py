@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from benchmarks import peers, vq_reference
 from benchmarks.side_by_side import answer, machine, matrix_rate, peak_gib, take_turns, write_json
-from w2vlab.cli.memory import LARGE_PAGES
+from w2vlab.cli.lightning.memory import LARGE_PAGES
 from w2vlab.modules import PretrainingModule
 from w2vlab.types import AudioBatch
 

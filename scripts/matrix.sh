@@ -17,8 +17,8 @@ work=${WORK:-$(mktemp -d)}
 mkdir -p "$work"
 oldest=2.11.0
 # The goldens, the formulas, the oracles that need a package (fastabx, flashlight-text), and the compiler.
-tests="tests/golden tests/functional tests/evaluation/test_abx_task.py tests/parts/test_decoders.py
-    tests/parts/test_log_mel.py tests/callbacks/test_inductor.py tests/contracts/test_every_part.py"
+tests="tests/golden tests/functional tests/evaluation/tasks/test_abx_task.py tests/parts/decoders/test_decoders.py
+    tests/parts/encoders/test_log_mel.py tests/callbacks/test_inductor.py tests/contracts/test_every_part.py"
 
 python_of() {
     local found

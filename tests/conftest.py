@@ -21,9 +21,9 @@ from tests.scheduling import pytest_collection_modifyitems, pytest_xdist_make_sc
 os.environ["OMP_NUM_THREADS"] = "1"
 
 DRAWN = (
-    *("callbacks.picture.draw_run", "callbacks.codebook_picture.draw_codebook_health"),
-    *("callbacks.gradient_picture.draw_gradient_matrix", "reports.pictures.draw_curves"),
-    *("reports.pictures.draw_outcomes", "reports.pictures.draw_perplexity"),
+    *("callbacks.records.picture.draw_run", "callbacks.diagnosis.codebook_picture.draw_codebook_health"),
+    *("callbacks.diagnosis.gradient_picture.draw_gradient_matrix", "reports.output.pictures.draw_curves"),
+    *("reports.output.pictures.draw_outcomes", "reports.output.pictures.draw_perplexity"),
 )
 
 # Where a script starts the tests in the background they ignore an interrupt, and so would every process they start.

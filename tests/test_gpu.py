@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import gpu_step
+from benchmarks.gpu import gpu_step
 from tests.contracts.tiny import address, audio_batch, build_model, classes, factory
 from w2vlab.callbacks.compile import InductorWithFallback, compile_regions
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 ENTRY_POINT_GROUP = "w2vlab.parts"
 """The entry-point group of plugins: parts of a module that is listed in it are found by their short names."""

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_measures, gpu_step
-from benchmarks.gpu_contenders import ours, varied
+from benchmarks.gpu import gpu_measures, gpu_step
+from benchmarks.gpu.gpu_contenders import ours, varied
 from benchmarks.peers import LAYOUTS, audio, build_ours
-from tests.compiling import own_kernels
+from tests.helpers.compiling import own_kernels
 from w2vlab.types import SAMPLE_RATE
 
 TINY = ["--tiny", "--device", "cpu", "--precision", "fp32"]

@@ -17,8 +17,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.compiling import own_kernels
 from tests.contracts.tiny import address, build, build_model, factory
+from tests.helpers.compiling import own_kernels
 from tests.modules.training import (
     Record,
     constant_rate,

@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from tests.modules.recognition import pretrain, recognizer, spoken_batches
+from tests.modules.finetuning.recognition import pretrain, recognizer, spoken_batches
 from tests.modules.training import loader, make_trainer
 from w2vlab.callbacks import CodebookHealth, CollapseWatchdog, GradientFlow, OnlineProbe, ThroughputMonitor
 from w2vlab.callbacks.compile import find_regions

@@ -28,11 +28,11 @@ from tests.modules.training import (
 )
 from w2vlab.callbacks import RunReport, ThroughputMonitor, throughput
 from w2vlab.contexts import TransformerContext
-from w2vlab.data.loader import ResilientLoader
+from w2vlab.data.batches.loader import ResilientLoader
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.modules.flops import count_flops, fit_flops
-from w2vlab.modules.without_values import skeleton
+from w2vlab.modules.counting.flops import count_flops, fit_flops
+from w2vlab.modules.counting.without_values import skeleton
 from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer, IdentityQuantizer
 from w2vlab.types import AudioBatch
 

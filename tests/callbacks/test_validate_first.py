@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from tests.contracts.tiny import factory
-from tests.modules.test_resume import UPDATES, Watch, assert_same, build, run, run_in_pieces
+from tests.modules.checkpoints.test_resume import UPDATES, Watch, assert_same, build, run, run_in_pieces
 from tests.modules.test_runs import noisy_model
 from tests.modules.training import fit, make_batches, make_trainer, with_updates
 from w2vlab.callbacks import CodebookHealth, RunCheckpoint, RunReport, TrainingProgress, ValidateFirst

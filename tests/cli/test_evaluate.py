@@ -14,18 +14,18 @@ import wandb
 import yaml
 from rich.console import Console
 
-from tests import wandb_files
 from tests.cli.conftest import RUN
 from tests.evaluation.conftest import write_labelled
-from w2vlab.cli.comparison_table import short_names
+from tests.helpers import wandb_files
 from w2vlab.cli.evaluate import evaluate_checkpoint
 from w2vlab.cli.evaluation_options import EvaluateOptions
-from w2vlab.cli.evaluation_picture import phone_shares
-from w2vlab.cli.evaluation_progress import ProgressReporter
 from w2vlab.cli.main import main
 from w2vlab.evaluation import table_rows
 from w2vlab.evaluation.comparison import PNMI
-from w2vlab.evaluation.unit_quality import UnitData
+from w2vlab.evaluation.output.comparison_table import short_names
+from w2vlab.evaluation.output.picture import phone_shares
+from w2vlab.evaluation.output.progress import ProgressReporter
+from w2vlab.evaluation.tasks.unit_quality import UnitData
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_all_cells_of_the_test_utterances_by_default(
 
 
 def test_long_stages_have_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("w2vlab.cli.evaluation_progress._SECONDS_BETWEEN_LINES", -1)
+    monkeypatch.setattr("w2vlab.evaluation.output.progress._SECONDS_BETWEEN_LINES", -1)
     log = io.StringIO()
     with ProgressReporter(Console(file=log), "one: ").stage("ABX (cells)", 3000) as advance:
         advance(1000)

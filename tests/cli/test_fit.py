@@ -145,7 +145,7 @@ def test_validation_before_the_first_update_is_an_option(fit: Fit, capsys: pytes
 def test_last_resumes_the_newest_run(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     assert fit("--trainer.max_steps=3") == 0
     assert fit("--trainer.max_steps=6", "--ckpt_path=last", "--model.loss.logit_temperature=0.2") == 0
-    differences = [record.message for record in caplog.records if record.name == "w2vlab.cli.resume"]
+    differences = [record.message for record in caplog.records if record.name == "w2vlab.cli.resuming.resume"]
     assert differences == ["resuming with model.loss.logit_temperature 0.2, the checkpoint had 0.1"]
     report = json.loads((RUN / "report.json").read_text())
     assert [row["update"] for row in report["train"]] == [2, 4, 6]

@@ -16,10 +16,10 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import w2vlab
-from w2vlab.callbacks import provenance
-from w2vlab.callbacks.metric_log import MetricLog
-from w2vlab.callbacks.stopping import Stopped
-from w2vlab.files import write_atomically
+from w2vlab.callbacks.fault_tolerance.stopping import Stopped
+from w2vlab.callbacks.records import provenance
+from w2vlab.callbacks.records.metric_log import MetricLog
+from w2vlab.utils.files import write_atomically
 
 Fit = Callable[..., int]
 RUN, NEXT_RUN = Path("runs/w2vlab/version_0"), Path("runs/w2vlab/version_1")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import wandb_files
+from tests.helpers import wandb_files
 from tests.processes import forked
 from w2vlab.cli.main import main
 
@@ -125,7 +125,7 @@ def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_whole_sweep_and_the_same_again(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("w2vlab.sweeps.machine.subprocess", forked)
+    monkeypatch.setattr("w2vlab.sweeps.running.machine.subprocess", forked)
     parameters = {
         "model.quantizer": {"values": ["GumbelQuantizer", "KMeansQuantizer"]},
         "trainer.max_steps": {"value": 2},

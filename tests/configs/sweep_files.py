@@ -15,7 +15,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs/sweeps"
 SEED = "seed_everything"
-SCHEMA = json.loads((ROOT / "tests/golden/wandb_sweep_schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((ROOT / "tests/golden/wandb/wandb_sweep_schema.json").read_text(encoding="utf-8"))
 
 Trial = dict[str, Any]
 """A value of every parameter."""

@@ -19,7 +19,12 @@ FINETUNING = sorted(ROOT.glob("configs/finetune/*.yaml"))
 MACHINES = sorted(ROOT.glob("configs/trainer/*.yaml"))
 # Those of the ablations are parsed with their sweeps.
 FRAGMENTS = [path for path in sorted(ROOT.glob("configs/*/*.yaml")) if path.parent.name != "ablations"]
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *RUNS, *FRAGMENTS]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted(path for path in ROOT.glob("docs/**/*.md") if "_build" not in path.parts),
+    *RUNS,
+    *FRAGMENTS,
+]
 
 
 def commands(document: Path) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from tests.modules.recognition import pretrain
+from tests.modules.finetuning.recognition import pretrain
 from w2vlab.modules import CTCFineTuning, TrainedModule
 from w2vlab.registry import load_parts
 

@@ -22,8 +22,8 @@ from wandb import wandb_agent
 
 from tests.configs import sweep_files
 from tests.configs.sweep_files import ROOT, SEED, command, each_value_once, grid, group, published, read, violations
-from w2vlab.cli.parsed import ExplainedRun
-from w2vlab.cli.parser import RunParser
+from w2vlab.cli.lightning.parsed import ExplainedRun
+from w2vlab.cli.parsing.parser import RunParser
 from w2vlab.data import SpeechDataModule
 from w2vlab.modules import PretrainingModule
 from w2vlab.registry import load_parts

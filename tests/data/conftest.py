@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from w2vlab.data import SpeechDataModule
-from w2vlab.data.manifests import Manifest, prepare_manifest
+from w2vlab.data.corpora.manifests import Manifest, prepare_manifest
 
 RATE = 16_000
 

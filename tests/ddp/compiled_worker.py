@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from tests.compiling import own_kernels
 from tests.contracts.tiny import build_model, factory
 from tests.ddp.sharded_worker import Save
+from tests.helpers.compiling import own_kernels
 from tests.modules.training import Record, constant_rate, loader, make_batches, make_trainer, plain_sgd
 from w2vlab.callbacks import CompileModel
 from w2vlab.contexts import TransformerContext
-from w2vlab.distributed import rank, world_size
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import GumbelQuantizer
 from w2vlab.strategies import ShardedStrategy
+from w2vlab.utils.distributed import rank, world_size
 
 UPDATES = 3
 STRATEGIES: dict[str, Any] = {"ddp": lambda: "ddp", "sharded": ShardedStrategy}

@@ -8,8 +8,8 @@ from typing import Any
 from tests.ddp.worker import ShareOfRank
 from tests.modules.training import NoiselessGumbel, loader, make_model, make_trainer
 from w2vlab.callbacks import FinalProbe, RunReport
-from w2vlab.distributed import rank
 from w2vlab.modules import MaskedPrediction
+from w2vlab.utils.distributed import rank
 
 UPDATES = 3
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
-from tests.modules.recognition import recognizer, spoken_batch
+from tests.modules.finetuning.recognition import recognizer, spoken_batch
 from tests.modules.training import loader, make_trainer
-from w2vlab.distributed import is_distributed, rank, world_size
 from w2vlab.types import AudioBatch
+from w2vlab.utils.distributed import is_distributed, rank, world_size
 
 CHECKPOINT = "pretrained.ckpt"
 UPDATES = 3

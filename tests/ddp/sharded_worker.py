@@ -13,11 +13,11 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import IterableDataset
 
 from tests.modules.training import MODELS, NoiselessGumbel, loader, make_batches, make_model, make_trainer
-from w2vlab.distributed import is_distributed, rank, world_size
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import EMAQuantizer
 from w2vlab.strategies import ShardedStrategy
 from w2vlab.types import AudioBatch
+from w2vlab.utils.distributed import is_distributed, rank, world_size
 
 MICRO_BATCHES = 4
 """Of an update: four of one process, or two of each of two."""

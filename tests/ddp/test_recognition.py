@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.ddp import recognition_worker
 from tests.ddp.processes import in_two_processes
-from tests.modules.recognition import pretrain
+from tests.modules.finetuning.recognition import pretrain
 
 
 @pytest.fixture(scope="module")

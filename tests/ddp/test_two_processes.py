@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from tests.ddp.processes import in_two_processes
 from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, UTTERANCES, run, train
 from tests.modules.training import MODELS, NoiselessGumbel, gradients_by_hand, make_batches, make_model
-from w2vlab.distributed import all_reduce_sum, is_distributed, rank, world_size
+from w2vlab.utils.distributed import all_reduce_sum, is_distributed, rank, world_size
 
 
 @pytest.fixture(scope="module")

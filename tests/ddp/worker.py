@@ -20,10 +20,10 @@ from tests.modules.training import (
     make_model,
     make_trainer,
 )
-from w2vlab.distributed import all_reduce_sum, is_distributed, rank, world_size
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import EMAQuantizer, KMeansQuantizer
 from w2vlab.types import AudioBatch
+from w2vlab.utils.distributed import all_reduce_sum, is_distributed, rank, world_size
 
 UPDATES = 5
 UTTERANCES = 8

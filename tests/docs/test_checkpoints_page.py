@@ -16,7 +16,7 @@ from tests.processes import forked
 from w2vlab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/train/checkpoints.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 EVALUATIONS = re.findall(r"^ +w2vlab ((?:evaluate|compare) .*)$", PAGE, re.MULTILINE)
 QUICK = ["--cache_dir=cache", "--abx_cells=0", "--layers=codes", "--wandb=off", "--device=cpu"]

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from tests.processes import forked
-from w2vlab.callbacks.stopping import SIGNALS, Stopped
+from w2vlab.callbacks.fault_tolerance.stopping import SIGNALS, Stopped
 from w2vlab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,8 @@ DOCS = ROOT / "docs"
 
 
 def page(name: str) -> str:
-    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    (path,) = (path for path in DOCS.rglob(f"{name}.md") if "_build" not in path.parts)
+    return path.read_text(encoding="utf-8")
 
 
 def test_the_code_of_the_python_page_runs(
@@ -67,7 +68,7 @@ def test_every_exit_status_is_on_the_page() -> None:
         r"(?:SystemExit|\b_exit|\.exit|sys\.exit)\((\d+)[,)]|_INTERRUPTED = (\d+)|^    return ([012])$", re.M
     )
     used = {0, *(Stopped(number).status for number in SIGNALS)}
-    for path in [*ROOT.glob("w2vlab/cli/**/*.py"), *ROOT.glob("w2vlab/callbacks/*.py")]:
+    for path in [*ROOT.glob("w2vlab/cli/**/*.py"), *ROOT.glob("w2vlab/callbacks/**/*.py")]:
         for found in ends.findall(path.read_text(encoding="utf-8")):
             used |= {int(status) for status in found if status}
     assert used == statuses()

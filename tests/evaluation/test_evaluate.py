@@ -13,11 +13,11 @@ import torch
 
 from tests.contracts.tiny import build_model, factory
 from tests.evaluation.conftest import make_model, write_labelled
-from w2vlab.data.splitting import position
+from w2vlab.data.corpora.splitting import position
 from w2vlab.encoders import LogMelEncoder
 from w2vlab.evaluation import as_dict, evaluate, make_tasks, open_corpus, table_rows
 from w2vlab.evaluation.comparison import PNMI, compare
-from w2vlab.evaluation.corpus import seen_in_pretraining
+from w2vlab.evaluation.features.corpus import seen_in_pretraining
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import IdentityQuantizer
 
@@ -47,7 +47,7 @@ def test_every_representation_has_its_controls(corpus, shared_cache, model) -> N
 
 def test_test_utterances_are_not_used_for_training(corpus, shared_cache, model, monkeypatch) -> None:
     seen = {}
-    from w2vlab.evaluation import measure
+    from w2vlab.evaluation.tasks import measure
 
     def spy(train, test, *arguments):
         seen["train"], seen["test"] = set(train.features), set(test.features)

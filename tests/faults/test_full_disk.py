@@ -12,7 +12,8 @@ import torch
 
 from tests.callbacks.toy_runs import noise, toy_model
 from tests.modules.training import Record, loader, make_trainer
-from w2vlab.callbacks import RunCheckpoint, RunReport, atomic_io, run_folder
+from w2vlab.callbacks import RunCheckpoint, RunReport, run_folder
+from w2vlab.callbacks.fault_tolerance import atomic_io
 from w2vlab.modules import MaskedPrediction
 
 

@@ -11,8 +11,8 @@ from tests.callbacks.toy_runs import toy_model
 from tests.modules.training import make_trainer, parameters_of
 from w2vlab.callbacks import NotFinite, ProcessWatch
 from w2vlab.data import SpeechDataModule
-from w2vlab.distributed import rank
 from w2vlab.modules import MaskedPrediction
+from w2vlab.utils.distributed import rank
 
 UPDATES = 12
 

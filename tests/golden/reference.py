@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "fairseq"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 

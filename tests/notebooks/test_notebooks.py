@@ -12,8 +12,8 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from tests.processes import forked
-from w2vlab.data.apt import FESTVOX_RU
-from w2vlab.files import cache_root
+from w2vlab.data.corpora.apt import FESTVOX_RU
+from w2vlab.utils.files import cache_root
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -70,14 +70,14 @@ def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pictures(notebook) == before
 
 
-@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("notebook_*.png")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs/pictures").glob("notebook_*.png")), ids=lambda path: path.stem)
 def test_an_image_of_the_docs_is_an_output_of_a_notebook(picture: Path) -> None:
     number = picture.stem.split("_")[1]
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     outputs = [output for cell in code_cells(nbformat.read(path, as_version=4)) for output in cell.outputs]
     shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert picture.read_bytes() in [base64.b64decode(image) for image in shown]
-    assert f"]({picture.name})" in (ROOT / "docs" / "understanding.md").read_text(encoding="utf-8")
+    assert f"](../pictures/{picture.name})" in (ROOT / "docs/understand/understanding.md").read_text(encoding="utf-8")
 
 
 @notebooks

@@ -28,7 +28,8 @@ torch._inductor.compile_fx torchaudio
 lightning.pytorch.cli lightning.pytorch.loggers.wandb matplotlib.pyplot matplotlib.backends.backend_agg PIL.Image
 soundfile vector_quantize_pytorch pytest hypothesis ipykernel.kernelapp
 w2vlab.cli.fit w2vlab.cli.evaluate w2vlab.cli.compare w2vlab.cli.sweep w2vlab.cli.report w2vlab.cli.explain
-w2vlab.cli.parts w2vlab.cli.parsed w2vlab.cli.evaluation_tables w2vlab.cli.comparison_table w2vlab.cli.explain_text
+w2vlab.cli.parts w2vlab.cli.lightning.parsed w2vlab.evaluation.output.tables w2vlab.evaluation.output.comparison_table
+w2vlab.explain.text
 """
 """What commands, workers and notebooks import, in the order of `w2vlab fit`; what is not installed is left out."""
 
@@ -180,7 +181,7 @@ class Server:
 
 
 def _import_all() -> None:
-    from w2vlab.cli.memory import use_large_pages
+    from w2vlab.cli.lightning.memory import use_large_pages
 
     use_large_pages()  # before PyTorch is imported, as `w2vlab fit` does
     with warnings.catch_warnings():

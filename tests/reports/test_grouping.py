@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from tests.reports.made_up import config
-from w2vlab.options import flat
 from w2vlab.reports.grouping import format_value, group_runs, shorten_keys
 from w2vlab.reports.run import Found, RunData, Sweep
+from w2vlab.utils.options import flat
 
 
 def run(name: str, options: Any, parameters: dict[str, Any] | None = None) -> RunData:

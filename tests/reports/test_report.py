@@ -13,11 +13,18 @@ import pytest
 from rich.console import Console
 
 from tests.reports.made_up import config, rows, trial, write_quantizer_sweep, write_run, write_sweep
-from w2vlab.comparable import describe_objective_differences
 from w2vlab.reports import Report, make_report, read_runs
+from w2vlab.reports.output.plain import report_as_plain_data
+from w2vlab.reports.output.rendering import (
+    escape_latex,
+    print_table,
+    render_cells,
+    render_csv,
+    render_latex,
+    render_markdown,
+)
 from w2vlab.reports.published import load_published
-from w2vlab.reports.rendering import escape_latex, print_table, render_cells, render_csv, render_latex, render_markdown
-from w2vlab.reports.report import report_as_plain_data
+from w2vlab.utils.comparable import describe_objective_differences
 
 PUBLISHED = """
 quantizers:

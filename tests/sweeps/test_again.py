@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sweeps.test_runner import log_of, nothing, sweep_of
+from tests.sweeps.running.test_runner import log_of, nothing, sweep_of
 from w2vlab.sweeps import (
     EarlierTrials,
     LocalMachine,
@@ -23,8 +23,8 @@ from w2vlab.sweeps import (
     planned_trials,
     read_trials,
 )
-from w2vlab.sweeps.command import file_command
 from w2vlab.sweeps.plan import describe_changes
+from w2vlab.sweeps.running.command import file_command
 
 GRID = "  kind: {values: [plain]}\n  level: {values: [1, 2]}\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_plain_data import multiplied
+from tests.utils.test_plain_data import multiplied
 from w2vlab.sweeps import planned_trials, read_sweep, varied_paths
 
 WHOLE = """\

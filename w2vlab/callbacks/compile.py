@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from w2vlab.callbacks.inductor import safe_options
 from w2vlab.functional.choices import check_choice
 from w2vlab.interfaces import Compilable
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 Mode = Literal["default", "max-autotune-no-cudagraphs"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 
-from w2vlab.files import replace_atomically
+from w2vlab.utils.files import replace_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from w2vlab.distributed import world_size
 from w2vlab.metrics import RateMeter, matmul_rate
-from w2vlab.modules.flops import StepFlops, fit_flops, size_terms
+from w2vlab.modules.counting.flops import StepFlops, fit_flops, size_terms
+from w2vlab.modules.counting.without_values import NOT_WITHOUT_VALUES, skeleton
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.without_values import NOT_WITHOUT_VALUES, skeleton
 from w2vlab.types import AudioBatch, Seconds
+from w2vlab.utils.distributed import world_size
 
 logger = logging.getLogger(__name__)
 

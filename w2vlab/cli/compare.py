@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from w2vlab.cli.command_parser import CommandParser
+from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import CompareOptions
-from w2vlab.cli.problems import messages_shown, report_problem, user_errors
-from w2vlab.files import cache_root
+from w2vlab.cli.parsing.command_parser import CommandParser
+from w2vlab.utils.files import cache_root
 
 if TYPE_CHECKING:
     from w2vlab.evaluation import Evaluation
@@ -46,10 +46,10 @@ def evaluate_checkpoints(options: CompareOptions) -> dict[str, Evaluation]:
         ValueError: A checkpoint, the corpus or another option cannot be used.
     """
     # Imported here, because help and wrong options need not wait for PyTorch.
-    from w2vlab.cli.comparison_table import short_names
-    from w2vlab.cli.evaluation_progress import ProgressReporter
     from w2vlab.evaluation import evaluate, load_model, make_tasks, open_corpus
     from w2vlab.evaluation.devices import device_named
+    from w2vlab.evaluation.output.comparison_table import short_names
+    from w2vlab.evaluation.output.progress import ProgressReporter
     from w2vlab.registry import import_parts, load_parts
 
     load_parts()
@@ -79,13 +79,13 @@ def evaluate_checkpoints(options: CompareOptions) -> dict[str, Evaluation]:
 
 
 def _print_and_write(evaluations: dict[str, Evaluation], options: CompareOptions) -> None:
-    from w2vlab.cli.comparison_picture import draw_comparison
-    from w2vlab.cli.comparison_table import print_comparison
-    from w2vlab.cli.evaluation_tables import PLAIN_WIDTH
-    from w2vlab.cli.evaluation_wandb import log_tables
-    from w2vlab.cli.wandb_server import mode_for_tables
+    from w2vlab.cli.logging.evaluation_wandb import log_tables
+    from w2vlab.cli.logging.wandb_server import mode_for_tables
     from w2vlab.evaluation import as_dict
     from w2vlab.evaluation.comparison import compare
+    from w2vlab.evaluation.output.comparison_picture import draw_comparison
+    from w2vlab.evaluation.output.comparison_table import print_comparison
+    from w2vlab.evaluation.output.tables import PLAIN_WIDTH
 
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     folder = options.folder

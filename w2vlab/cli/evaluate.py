@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from w2vlab.cli.command_parser import CommandParser
+from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
-from w2vlab.cli.problems import messages_shown, report_problem, user_errors
-from w2vlab.files import EVALUATION, cache_root
+from w2vlab.cli.parsing.command_parser import CommandParser
+from w2vlab.utils.files import EVALUATION, cache_root
 
 if TYPE_CHECKING:
     from w2vlab.evaluation import Evaluation
@@ -45,9 +45,9 @@ def evaluate_checkpoint(options: EvaluateOptions) -> Evaluation:
         ValueError: The checkpoint, the corpus or another option cannot be used.
     """
     # Imported here, because help and wrong options need not wait for PyTorch.
-    from w2vlab.cli.evaluation_progress import ProgressReporter
     from w2vlab.evaluation import evaluate, load_model, make_tasks, open_corpus
     from w2vlab.evaluation.devices import device_named
+    from w2vlab.evaluation.output.progress import ProgressReporter
     from w2vlab.registry import import_parts, load_parts
 
     load_parts()
@@ -69,11 +69,11 @@ def result_folder(checkpoint: Path) -> Path:
 
 
 def _print_and_write(evaluation: Evaluation, options: EvaluateOptions) -> None:
-    from w2vlab.cli.evaluation_picture import draw_evaluation
-    from w2vlab.cli.evaluation_tables import PLAIN_WIDTH, print_evaluation
-    from w2vlab.cli.evaluation_wandb import log_evaluation
-    from w2vlab.cli.wandb_server import mode_for_tables
+    from w2vlab.cli.logging.evaluation_wandb import log_evaluation
+    from w2vlab.cli.logging.wandb_server import mode_for_tables
     from w2vlab.evaluation import as_dict
+    from w2vlab.evaluation.output.picture import draw_evaluation
+    from w2vlab.evaluation.output.tables import PLAIN_WIDTH, print_evaluation
     from w2vlab.evaluation.results import as_plain_split
 
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from w2vlab.cli.command_parser import at_least
+from w2vlab.cli.parsing.command_parser import at_least
 
 
 @dataclass(kw_only=True)

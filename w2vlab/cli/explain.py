@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from w2vlab.cli.command_parser import CommandParser, at_least
-from w2vlab.cli.problems import report_problem, user_errors
+from w2vlab.cli.errors.problems import report_problem, user_errors
+from w2vlab.cli.parsing.command_parser import CommandParser, at_least
 
 
 @dataclass(kw_only=True)
@@ -59,10 +59,10 @@ def run(words: Sequence[str]) -> int:
     # Imported here, because help and wrong options need not wait for PyTorch.
     from lightning.pytorch import Callback
 
-    from w2vlab.cli.explain_text import print_explanation
-    from w2vlab.cli.explanation import explain
-    from w2vlab.cli.no_news import without_routine_messages
-    from w2vlab.cli.parsed import ExplainedRun
+    from w2vlab.cli.lightning.parsed import ExplainedRun
+    from w2vlab.cli.logging.no_news import without_routine_messages
+    from w2vlab.explain.explanation import explain
+    from w2vlab.explain.text import print_explanation
     from w2vlab.registry import load_parts
 
     try:

@@ -7,10 +7,10 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from w2vlab.callbacks.stopping import Stopped, signal_handler, stop_at_once
-from w2vlab.cli.lightning_cli import W2VLightningCLI
-from w2vlab.cli.no_news import without_routine_messages
-from w2vlab.cli.problems import messages_shown, report_problem, user_errors
+from w2vlab.callbacks.fault_tolerance.stopping import Stopped, signal_handler, stop_at_once
+from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.lightning.lightning_cli import W2VLightningCLI
+from w2vlab.cli.logging.no_news import without_routine_messages
 from w2vlab.registry import load_parts
 from w2vlab.types import RunError
 

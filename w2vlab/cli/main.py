@@ -12,9 +12,9 @@ from importlib import import_module
 from types import FrameType
 
 from w2vlab import __version__
-from w2vlab.cli.memory import frozen_objects, use_large_pages, without_garbage_collection
+from w2vlab.cli.lightning.memory import frozen_objects, use_large_pages, without_garbage_collection
 from w2vlab.registry import known_names
-from w2vlab.wording import warnings_in_a_line
+from w2vlab.utils.messages import warnings_in_a_line
 
 _COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs", "doctor")
 
@@ -77,8 +77,8 @@ def _run(args: list[str]) -> int:
     except SystemExit as end:  # raised by the parsers
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as problem:
-        from w2vlab.cli.packages import load_failure
-        from w2vlab.cli.problems import report_problem
+        from w2vlab.cli.errors.packages import load_failure
+        from w2vlab.cli.errors.problems import report_problem
 
         if load_failure(problem) is None:
             raise

@@ -11,13 +11,14 @@ from typing import Literal
 
 from rich.console import Console
 
-from w2vlab.cli.command_parser import CommandParser, names
-from w2vlab.cli.problems import report_problem
-from w2vlab.files import SWEEP_RECORD
-from w2vlab.reports.reading import find_single_run, read_runs
-from w2vlab.reports.rendering import Cells, print_table, render_cells, render_csv, render_latex, render_markdown
+from w2vlab.cli.errors.problems import report_problem
+from w2vlab.cli.parsing.command_parser import CommandParser, names
+from w2vlab.reports.output.plain import report_as_plain_data
+from w2vlab.reports.output.rendering import Cells, print_table, render_cells, render_csv, render_latex, render_markdown
 from w2vlab.reports.repeating import repeat_command
-from w2vlab.reports.report import Report, make_report, report_as_plain_data
+from w2vlab.reports.report import Report, make_report
+from w2vlab.reports.sources.reading import find_single_run, read_runs
+from w2vlab.utils.files import SWEEP_RECORD
 
 _PLAIN_WIDTH = 300
 """Columns if the output is not a terminal, so that a row stays one line."""
@@ -106,7 +107,7 @@ def _show(report: Report, cells: Cells, form: str) -> None:
 
 
 def _write(report: Report, cells: Cells, folder: Path) -> str:
-    from w2vlab.reports.pictures import draw_curves, draw_outcomes, draw_perplexity  # they take most of the time
+    from w2vlab.reports.output.pictures import draw_curves, draw_outcomes, draw_perplexity  # they take most of the time
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = {

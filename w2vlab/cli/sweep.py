@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from w2vlab.cli.command_parser import WITHOUT_VALUE, CommandParser, at_least, names
+from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
-from w2vlab.cli.problems import messages_shown, report_problem, user_errors
-from w2vlab.cli.sweep_table import SweepView, print_again, print_plan, warn_of_losses
-from w2vlab.cli.wandb_mode import OFFLINE, mode_of_environment
-from w2vlab.files import folder_name
+from w2vlab.cli.logging.wandb_mode import OFFLINE, mode_of_environment
+from w2vlab.cli.parsing.command_parser import WITHOUT_VALUE, CommandParser, at_least, names
 from w2vlab.recipes import SWEEP_FOLDERS, find_file
 from w2vlab.sweeps import (
     BayesSearch,
@@ -39,6 +37,8 @@ from w2vlab.sweeps import (
     read_sweep,
     read_trials,
 )
+from w2vlab.sweeps.table import SweepView, print_again, print_plan, warn_of_losses
+from w2vlab.utils.files import folder_name
 
 if TYPE_CHECKING:
     from w2vlab.cli.sweep_check import TrialCheck
@@ -142,7 +142,7 @@ def run_sweep(options: SweepOptions, command: str) -> int:
         ValueError: The file, one of its trials or an option cannot be used.
     """
     # Imported here, because help and wrong options need not wait for PyTorch.
-    from w2vlab.cli.parsed import check_run
+    from w2vlab.cli.lightning.parsed import check_run
     from w2vlab.cli.sweep_check import TrialCheck
     from w2vlab.registry import load_parts
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from w2vlab.sweeps.command import file_command, fit_options
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.plan import Plan
+from w2vlab.sweeps.running.command import file_command, fit_options
 from w2vlab.sweeps.trial import Trial
 
 CheckRun = Callable[[Sequence[str]], tuple[int | None, dict[str, Any]]]

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from w2vlab.interfaces import ContextNetwork
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 
 class GRUContext(ContextNetwork):

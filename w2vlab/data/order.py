@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from w2vlab.distributed import rank
+from w2vlab.utils.distributed import rank
 
 logger = logging.getLogger(__name__)
 

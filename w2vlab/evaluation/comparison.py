@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from w2vlab.evaluation.evaluate import Evaluation
-from w2vlab.evaluation.intervals import jackknife_pnmi, jackknife_probe, subsample_abx
-from w2vlab.evaluation.measure import SourceResult
-from w2vlab.functional.interval import Interval
-from w2vlab.functional.jackknife import JackknifeEstimate
-from w2vlab.functional.subsampling import SubsamplingEstimate
+from w2vlab.evaluation.tasks.intervals import jackknife_pnmi, jackknife_probe, subsample_abx
+from w2vlab.evaluation.tasks.measure import SourceResult
+from w2vlab.functional.measures.interval import Interval
+from w2vlab.functional.measures.jackknife import JackknifeEstimate
+from w2vlab.functional.measures.subsampling import SubsamplingEstimate
 
 PROBE, PNMI = "phone probe", "PNMI, corrected"
 
@@ -41,7 +41,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> list[Compared]:
     """Compares evaluations on the same corpus and tasks, including those of the networks before training.
 
     Differences are paired, because intervals are computed by leaving out the same test utterances for all
-    (`evaluation.intervals`).
+    (`evaluation.tasks.intervals`).
 
     Args:
         evaluations: Evaluations by the names of their checkpoints; the others are compared with the first.

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import torch
 
-from w2vlab.evaluation.abx import AbxTask, make_task
-from w2vlab.evaluation.corpus import EvaluationCorpus, Seen, seen_in_pretraining
-from w2vlab.evaluation.extraction import ModelFeatures
-from w2vlab.evaluation.layers import select_representations
-from w2vlab.evaluation.measure import Advance, NoProgress, Reporter, Settings, SourceResult, measure_source
-from w2vlab.evaluation.mfcc import MfccFeatures
-from w2vlab.modules.loading import PRETRAINED, read_checkpoint
+from w2vlab.evaluation.features.corpus import EvaluationCorpus, Seen, seen_in_pretraining
+from w2vlab.evaluation.features.extraction import ModelFeatures
+from w2vlab.evaluation.features.layers import select_representations
+from w2vlab.evaluation.features.mfcc import MfccFeatures
+from w2vlab.evaluation.tasks.abx import AbxTask, make_task
+from w2vlab.evaluation.tasks.measure import Advance, NoProgress, Reporter, Settings, SourceResult, measure_source
+from w2vlab.modules.checkpoints import build_model, class_named
+from w2vlab.modules.checkpoints.loading import PRETRAINED, read_checkpoint
+from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.saved import build_model, class_named
-from w2vlab.modules.saved.plain import CONFIG
 
 MODEL, RANDOM, MFCC = "model", "random network", "MFCC"
 

@@ -6,12 +6,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from w2vlab.data.held_out import EvaluationSplit
-from w2vlab.evaluation.abx import AbxTask
-from w2vlab.evaluation.abx_errors import AbxErrors
+from w2vlab.data.corpora.held_out import EvaluationSplit
 from w2vlab.evaluation.evaluate import Evaluation
-from w2vlab.evaluation.measure import RepresentationResult, SourceResult
-from w2vlab.evaluation.probe import ProbeResult
+from w2vlab.evaluation.tasks.abx import AbxTask
+from w2vlab.evaluation.tasks.abx_errors import AbxErrors
+from w2vlab.evaluation.tasks.measure import RepresentationResult, SourceResult
+from w2vlab.evaluation.tasks.probe import ProbeResult
 
 
 @dataclass(frozen=True, kw_only=True)

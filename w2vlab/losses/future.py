@@ -17,7 +17,7 @@ from w2vlab.functional.negatives import draw_from_own_utterance
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossInputs, LossOutput, TargetSpec
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 Objective = Literal["logistic", "infonce"]
 

@@ -12,7 +12,7 @@ from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Penalty, UpdatePenalty
 from w2vlab.types import PretrainOutput, QuantizerOutput
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 
 def _check_weight(weight: float) -> float:

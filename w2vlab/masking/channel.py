@@ -16,7 +16,7 @@ from w2vlab.interfaces import Masking, MaskingFactory
 from w2vlab.masking.none import NoMasking
 from w2vlab.masking.span import SpanMasking
 from w2vlab.types import Mask
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 
 class ChannelMasking(Masking):

@@ -20,7 +20,7 @@ from w2vlab.functional.spans import (
 )
 from w2vlab.interfaces import Masking
 from w2vlab.types import Mask
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 Equalize = Literal["fewest", "most", "exact", "none"]
 Rounding = Literal["utterance", "batch", "down"]

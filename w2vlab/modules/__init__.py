@@ -1,6 +1,6 @@
 """The pretraining objectives and fine-tuning, as Lightning modules that assemble parts."""
 
-from w2vlab.modules.ctc import CTCFineTuning
+from w2vlab.modules.finetuning.ctc import CTCFineTuning
 from w2vlab.modules.future_prediction import FuturePrediction
 from w2vlab.modules.masked_prediction import MaskedPrediction
 from w2vlab.modules.pretraining import PretrainingModule

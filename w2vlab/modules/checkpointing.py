@@ -6,12 +6,12 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from w2vlab.distributed import rank
-from w2vlab.modules.loading import read_checkpoint
-from w2vlab.modules.resuming import rewind_to_last_update
-from w2vlab.modules.saved import Record, build_model, class_named, load_weights, record, saved_config
-from w2vlab.modules.saved.plain import CONFIG
-from w2vlab.wording import W2VLabWarning
+from w2vlab.modules.checkpoints import Record, build_model, class_named, load_weights, record, saved_config
+from w2vlab.modules.checkpoints.loading import read_checkpoint
+from w2vlab.modules.checkpoints.plain import CONFIG
+from w2vlab.modules.checkpoints.resuming import rewind_to_last_update
+from w2vlab.utils.distributed import rank
+from w2vlab.utils.messages import W2VLabWarning
 
 if TYPE_CHECKING:
     from w2vlab.modules.update import TrainedModule
@@ -81,7 +81,7 @@ def load_module(
     """Rebuilds a module from the configuration in its checkpoint and loads its weights.
 
     No code in the file is run, whoever wrote it: it may name parts that are loaded already, and plain data for their
-    options (`w2vlab.modules.saved`). No optimiser is built.
+    options (`w2vlab.modules.checkpoints`). No optimiser is built.
 
     Args:
         cls: The class that the checkpoint must name, or a base of it.

@@ -42,7 +42,7 @@ from w2vlab.types import (
     QuantizerOutput,
     RandomAddress,
 )
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 Inputs = Literal["continuous", "quantized"]
 

@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from w2vlab.distributed import world_size
 from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer
@@ -22,6 +21,7 @@ from w2vlab.modules.update import Draws, TrainedModule
 from w2vlab.modules.validation import Validation
 from w2vlab.modules.whole_update import GlobalBatchStatistics, statistics_of, whole_update_penalties
 from w2vlab.types import AudioBatch, Encoding, Mask, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
+from w2vlab.utils.distributed import world_size
 
 
 @dataclass
@@ -265,7 +265,7 @@ class PretrainingModule(TrainedModule):
         Raises:
             ValueError: It is one.
         """
-        from w2vlab.modules.loading import PRETRAINED
+        from w2vlab.modules.checkpoints.loading import PRETRAINED
 
         if PRETRAINED in checkpoint:
             raise ValueError(

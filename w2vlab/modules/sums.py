@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from w2vlab.distributed import all_reduce_sum
 from w2vlab.functional.codebooks import count_codes, sum_probabilities
 from w2vlab.metrics import codebook_statistics
 from w2vlab.types import PretrainOutput
+from w2vlab.utils.distributed import all_reduce_sum
 
 PREDICTIONS = "predictions"
 

@@ -15,12 +15,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from w2vlab.distributed import AsyncCount, rank, world_size
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import Sums
 from w2vlab.types import AudioBatch, Mask, RandomAddress
+from w2vlab.utils.distributed import AsyncCount, rank, world_size
 from w2vlab.vocabulary import Units
 
 
@@ -234,7 +234,7 @@ class TrainedModule(pl.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Overrides the options in a checkpoint by those of this run."""
-        from w2vlab.modules.resuming import apply_overrides
+        from w2vlab.modules.checkpoints.resuming import apply_overrides
 
         self.resize_to_checkpoint(checkpoint)
         apply_overrides(checkpoint, self)

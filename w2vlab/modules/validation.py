@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from w2vlab.distributed import all_reduce_sum
 from w2vlab.interfaces import Quantizer, UpdatePenalty
 from w2vlab.metrics import CodebookMeter
 from w2vlab.modules.sums import PREDICTIONS, Sums, means, metric_sums
 from w2vlab.modules.whole_update import statistics_of, whole_update_penalties
 from w2vlab.types import PretrainOutput
+from w2vlab.utils.distributed import all_reduce_sum
 
 _JOINT = "joint/"
 """Before the names of the statistics of penalties of the whole global batch."""

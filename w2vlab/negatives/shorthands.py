@@ -13,7 +13,7 @@ from w2vlab.negatives.combined import CombinedNegatives
 from w2vlab.negatives.other_utterances import OtherUtterancesNegatives
 from w2vlab.negatives.same_utterance import SameUtteranceNegatives
 from w2vlab.types import TargetSpec
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 
 def build_sampler(

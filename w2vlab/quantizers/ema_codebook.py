@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vlab.distributed import all_gather, all_reduce_sum
 from w2vlab.functional.codebooks import nearest_entries, sum_by_code
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
+from w2vlab.utils.distributed import all_gather, all_reduce_sum
 
 KEY_CYCLES = 100.0
 """Periods of a candidate's key over a change of the latent's direction by one standard deviation."""

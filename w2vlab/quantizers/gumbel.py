@@ -15,7 +15,7 @@ from w2vlab.functional.gradients import straight_through
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Compilable, Quantizer, StepDependent
 from w2vlab.types import QuantizerOutput
-from w2vlab.wording import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning
 
 Annealing = Literal["exponential", "linear"]
 Activation = Literal["gelu", "relu"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from w2vlab.comparable import canonical_text, differing_options, is_incidental, is_seed
 from w2vlab.registry import did_you_mean
 from w2vlab.reports.outcomes import EVALUATION_SETTING
 from w2vlab.reports.run import SEED, Found, RunData
-from w2vlab.wording import one_line
+from w2vlab.utils.comparable import canonical_text, differing_options, is_incidental, is_seed
+from w2vlab.utils.messages import one_line
 
 ABSENT = "–"  # noqa: RUF001
 """Displayed value of an option that a run does not have."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from w2vlab.files import RUN_RECORD, RUNS, SWEEP_RECORD, folder_name
-from w2vlab.options import without_checkpoint, without_options
-from w2vlab.plain_data import read_json
-from w2vlab.wording import one_line
+from w2vlab.utils.files import RUN_RECORD, RUNS, SWEEP_RECORD, folder_name
+from w2vlab.utils.messages import one_line
+from w2vlab.utils.options import without_checkpoint, without_options
+from w2vlab.utils.plain_data import read_json
 
 REPEATS = "repeats"
 """The folder below `runs/` that repeated runs go to."""

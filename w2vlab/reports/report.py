@@ -6,19 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from w2vlab.comparable import canonical_text, depends_on_objective, describe_objective_differences
 from w2vlab.registry import did_you_mean
 from w2vlab.reports.grouping import Group, Grouping, format_value, group_runs
 from w2vlab.reports.outcomes import EVALUATION, EVALUATION_SETTING, Outcome, choose_outcomes
 from w2vlab.reports.published import PUBLISHED, Published, load_published
-from w2vlab.reports.reading import drop_superseded_runs
 from w2vlab.reports.run import Cost, Found, RunData
+from w2vlab.reports.sources.reading import drop_superseded_runs
 from w2vlab.reports.statistics import Difference, Mean, compare_means, compute_mean
-from w2vlab.wording import one_line
+from w2vlab.utils.comparable import canonical_text, depends_on_objective, describe_objective_differences
+from w2vlab.utils.messages import one_line
 
-_COSTS = ("seconds", "audio_seconds", "updates", "peak_memory_gib")
+COSTS = ("seconds", "audio_seconds", "updates", "peak_memory_gib")
 
 
 @dataclass(kw_only=True)
@@ -188,7 +187,7 @@ def _finite_values(group: Group, outcome: Outcome) -> list[float]:
 
 def _mean_cost(runs: Sequence[RunData]) -> Cost:
     costs: dict[str, float | None] = {}
-    for name in _COSTS:
+    for name in COSTS:
         values = [value for run in runs if (value := getattr(run.cost, name)) is not None]
         costs[name] = sum(values) / len(values) if values else None
     return Cost(**costs)
@@ -237,44 +236,3 @@ def _notes_on_unequal_runs(lines: Sequence[Line]) -> list[str]:
 
 def _names(runs: Sequence[RunData]) -> str:
     return ", ".join(run.name for run in runs)
-
-
-def report_as_plain_data(report: Report) -> dict[str, Any]:
-    """Returns the report as plain data for JSON."""
-
-    def finite(value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
-
-    return {
-        "by": report.grouping.keys,
-        "baseline": report.lines[report.baseline].group.name if report.lines else None,
-        "groups": [
-            {
-                "name": line.group.name,
-                "labels": list(line.group.labels),
-                "runs": [
-                    {"source": run.source, "seed": run.seed}
-                    | {outcome.metric: finite(run.value(outcome.metric)) for outcome in report.outcomes}
-                    for run in line.group.runs
-                ],
-                "outcomes": {
-                    outcome.metric: {
-                        "number": mean.number,
-                        "mean": finite(mean.mean),
-                        "deviation": mean.deviation,
-                        "difference": None if found is None else found.value,
-                        "low": None if found is None else found.low,
-                        "high": None if found is None else found.high,
-                    }
-                    for outcome, mean, found in zip(report.outcomes, line.means, line.differences, strict=True)
-                },
-                "cost": {name: getattr(line.cost, name) for name in _COSTS},
-                "published": line.published or None,
-            }
-            for line in report.lines
-        ],
-        "published": None
-        if report.published is None
-        else {"source": report.published.source, "outcome": report.published.outcome},
-        "notes": report.notes,
-    }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from w2vlab.functional.student import t_quantile
+from w2vlab.functional.measures.student import t_quantile
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from w2vlab.files import METRICS, REPORT
 from w2vlab.registry import did_you_mean
-from w2vlab.sweeps.command import fit_options
 from w2vlab.sweeps.plan import describe_changes
+from w2vlab.sweeps.running.command import fit_options
 from w2vlab.sweeps.trial import Trial, canonical_parameters, find_newest
+from w2vlab.utils.files import METRICS, REPORT
 
 CHANGED, GONE = "changed", "gone"
 """Keywords in place of trial names: trials whose options have changed, and trials that are not in the file any more."""

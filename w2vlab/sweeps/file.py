@@ -9,10 +9,10 @@ from typing import Any, Literal, cast, get_args
 
 import yaml  # type: ignore[import-untyped]
 
-from w2vlab.plain_data import parse_yaml, read_text
 from w2vlab.registry import did_you_mean, known_names
-from w2vlab.sweeps.hyperband import Hyperband
-from w2vlab.sweeps.parameters import Parameter, read_parameter
+from w2vlab.sweeps.search.hyperband import Hyperband
+from w2vlab.sweeps.search.parameters import Parameter, read_parameter
+from w2vlab.utils.plain_data import parse_yaml, read_text
 
 Method = Literal["grid", "random", "bayes"]
 Goal = Literal["minimize", "maximize"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2vlab.comparable import differing_options, is_incidental
-from w2vlab.plain_data import read_text
-from w2vlab.wording import one_line
+from w2vlab.utils.comparable import differing_options, is_incidental
+from w2vlab.utils.messages import one_line
+from w2vlab.utils.plain_data import read_text
 
 _MOST_LISTED = 6
 _LONGEST_VALUE = 60

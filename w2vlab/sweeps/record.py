@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from w2vlab.comparable import canonical_text
-from w2vlab.files import SWEEP_RECORD, write_atomically
-from w2vlab.plain_data import MEBIBYTE, read_json
 from w2vlab.sweeps.file import Sweep
 from w2vlab.sweeps.plan import Plan
 from w2vlab.sweeps.trial import Trial, canonical_parameters
-from w2vlab.wording import one_line
+from w2vlab.utils.comparable import canonical_text
+from w2vlab.utils.files import SWEEP_RECORD, write_atomically
+from w2vlab.utils.messages import one_line
+from w2vlab.utils.plain_data import MEBIBYTE, read_json
 
 FILE = "sweep.yaml"
 _MOST_BYTES = 256 * MEBIBYTE

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from w2vlab.files import folder_name
 from w2vlab.sweeps.plan import Plan
-from w2vlab.wording import one_line
+from w2vlab.utils.files import folder_name
+from w2vlab.utils.messages import one_line
 
 State = Literal["waiting", "running", "finished", "stopped early", "failed"]
 

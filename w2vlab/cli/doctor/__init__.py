@@ -17,7 +17,7 @@ from w2vlab.cli.doctor.loading import Loaded, load_all
 from w2vlab.cli.doctor.packages import check_package, check_python, check_w2vlab
 from w2vlab.cli.doctor.processors import check_memory, check_processors
 from w2vlab.cli.doctor.tools import check_codecs, check_compiler
-from w2vlab.cli.packages import reason, requirements
+from w2vlab.cli.errors.packages import reason, requirements
 
 _HELP = """\
 Usage: w2vlab doctor [--json]

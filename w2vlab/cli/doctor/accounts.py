@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from w2vlab.cli.doctor.finding import Finding, note, ok
-from w2vlab.cli.wandb_mode import login_of
+from w2vlab.cli.logging.wandb_mode import login_of
 
 _SERVER = "https://api.wandb.ai"
 _MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")

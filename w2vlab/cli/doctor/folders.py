@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from w2vlab.cli.doctor.finding import Finding, note, ok, problem, short
-from w2vlab.files import RUNS, cache_root
+from w2vlab.utils.files import RUNS, cache_root
 
 _MIN_FREE = 2 << 30
 """A checkpoint of BASE with its optimiser is 1.1 GB, and the one before it stays until the new one is whole."""

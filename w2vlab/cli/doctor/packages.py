@@ -7,7 +7,7 @@ import platform
 import w2vlab
 from w2vlab.cli.doctor.finding import Finding, note, ok, problem
 from w2vlab.cli.doctor.loading import Loaded
-from w2vlab.cli.packages import installed, load_error, python_range, repair, requirements
+from w2vlab.cli.errors.packages import installed, load_error, python_range, repair, requirements
 
 _NEEDED_BY = {
     "torchaudio": "LogMelEncoder, BeamDecoder and the MFCC control of an evaluation",

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from w2vlab.cli.packages import load_failure, module_of, reason
+from w2vlab.cli.errors.packages import load_failure, module_of, reason
 
 CODECS = ("wav", "flac", "ogg", "opus", "mp3")
 """Endings of the audio files that a corpus may hold."""

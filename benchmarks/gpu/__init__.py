@@ -1,0 +1,1 @@
+"""The training step on a GPU: speed, memory, and its peers."""

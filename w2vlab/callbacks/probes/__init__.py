@@ -1,0 +1,1 @@
+"""Callbacks that measure what a network has learned of phones, during a run and at its end."""

@@ -1,0 +1,38 @@
+"""The data of a run's figure and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from w2vlab.callbacks.history import MetricHistory
+from w2vlab.callbacks.probes.finding import ProbeResult
+
+
+@dataclass(kw_only=True)
+class RunView:
+    """The data that the figure and the summary show.
+
+    Attributes:
+        title: Title with the model, its quantizer and the update.
+        train: Training metrics, by update.
+        validation: Validation metrics, by update.
+        num_candidates: Candidates 1 + K of a prediction; None before the first prediction.
+        code_counts: How often each entry was chosen in the last validation, shape `(G, V)`; None without codebooks.
+        num_codes: Entries of all codebooks, G V; 0 without codebooks.
+        error_rates: Unit of each error rate, such as "word", by its name in the logs; empty in pretraining.
+        chance_loss: The prediction loss at chance level, in nats; None if unknown.
+        probe: The result of the final probe; None before the end, or without a probe.
+    """
+
+    title: str
+    train: MetricHistory
+    validation: MetricHistory
+    num_candidates: int | None
+    code_counts: Tensor | None
+    num_codes: int
+    error_rates: Mapping[str, str] = field(default_factory=dict)
+    chance_loss: float | None = None
+    probe: ProbeResult | None = None

@@ -1,0 +1,109 @@
+"""Summary table of a run."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from w2vlab.callbacks.records.run_view import RunView
+from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
+from w2vlab.types import Seconds
+
+_ABSENT = "–"  # noqa: RUF001
+
+_COLLAPSED = 0.95
+"""Share of distractors that equal the true target from which on the accuracy is meaningless."""
+
+
+def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
+    """Returns the rows of the summary table; metrics that a run does not have are a dash.
+
+    Args:
+        view: The run.
+        seconds: Wall-clock time of the run, including the time before a resume.
+    """
+    return {
+        "validation loss": _loss(view),
+        **(_error_rates(view) if view.error_rates else _codes(view)),
+        **({} if view.probe is None else view.probe.rows),
+        "speed": _speed(view),
+        "time": str(timedelta(seconds=round(seconds))),
+    }
+
+
+def print_summary(title: str, values: dict[str, str], paths: dict[str, str]) -> None:
+    """Prints a table of `values`, then `paths` as plain lines without wrapping, so that they can be copied."""
+    table = Table("", "", show_header=False)
+    for name, value in values.items():
+        table.add_row(name, value)
+    console = Console()
+    console.print(title, soft_wrap=True, style="bold")
+    console.print(table)
+    for name, path in paths.items():
+        console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _loss(view: RunView) -> str:
+    updates, losses = view.validation.series("val/loss/total")
+    if not losses:
+        return _ABSENT
+    first = "before training" if updates[0] == 0 else "at first"
+    return f"{losses[0]:.4g} {first}, {losses[-1]:.4g} at the end"
+
+
+def _error_rates(view: RunView) -> dict[str, str]:
+    series = {unit: view.validation.series(f"val/{name}")[1] for name, unit in view.error_rates.items()}
+    return {
+        f"{unit} error rate": f"{100 * min(rates):.1f} % at best, {100 * rates[-1]:.1f} % at the end"
+        if rates
+        else _ABSENT
+        for unit, rates in series.items()
+    }
+
+
+def _codes(view: RunView) -> dict[str, str]:
+    val = view.validation
+    hard, soft = val.last("val/codebook/perplexity_hard"), val.last("val/codebook/perplexity_soft")
+    used = val.last("val/codebook/num_used")
+    return {
+        "validation accuracy": _accuracy(view),
+        "codebook perplexity": _perplexity(hard, soft),
+        "codes used": _ABSENT if used is None else f"{used:.0f} of {view.num_codes}",
+    }
+
+
+def _accuracy(view: RunView) -> str:
+    accuracy = view.validation.last("val/accuracy")
+    if accuracy is None or not view.num_candidates:
+        return _ABSENT
+    if max(view.validation.last(f"val/{kind}_negatives") or 0 for kind in ("excluded", "equal")) > _COLLAPSED:
+        return "meaningless: the codebook has collapsed, and the distractors equal the true target"
+    return f"{accuracy:.3f}, chance is {1 / view.num_candidates:.3f} ({accuracy * view.num_candidates:.1f} times that)"
+
+
+def _perplexity(hard: float | None, soft: float | None) -> str:
+    if hard is None:
+        return _ABSENT
+    return f"{hard:.1f} of the codes, {_ABSENT if soft is None else f'{soft:.1f}'} of the probabilities"
+
+
+def _speed(view: RunView) -> str:
+    """Returns medians over the run, because single windows include the start-up or disturbances."""
+    rate, mfu, waiting = (_median(view.train.series(name)[1]) for name in (AUDIO_RATE, MFU, DATA_WAIT_SHARE))
+    if rate is None:
+        return _ABSENT
+    text = f"{rate:.4g} s of audio a second"
+    if mfu is not None:
+        text += f", MFU {100 * mfu:.3g} %"
+    if waiting is not None:
+        text += f", {100 * waiting:.3g} % waiting for data"
+    return f"{text} (medians of the run)"
+
+
+def _median(values: list[float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return median(finite) if finite else None

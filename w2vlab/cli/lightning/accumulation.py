@@ -1,0 +1,50 @@
+"""The global batch of a recipe on any number of processes, by gradient accumulation."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from w2vlab.cli.lightning.epochs import interval_of
+from w2vlab.data import SpeechDataModule
+from w2vlab.data.batches.updates import micro_batches_of_each
+from w2vlab.utils.messages import W2VLabWarning, count, duration
+
+
+def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
+    """Sets the accumulation of the trainer such that an update has `data.micro_batches` micro-batches, and logs it.
+
+    With that option, whole numbers of `val_check_interval` and `limit_train_batches` count updates, so that those of a
+    recipe are valid for any number of processes. Lightning counts micro-batches of one process.
+
+    Args:
+        trainer: The trainer, which has not run yet.
+        datamodule: The data of the run.
+
+    Raises:
+        ValueError: `trainer.accumulate_grad_batches` is given as well.
+    """
+    wanted = datamodule.micro_batches
+    if wanted is None:
+        return
+    processes = trainer.world_size
+    each = micro_batches_of_each(wanted, trainer.accumulate_grad_batches, processes)
+    trainer.accumulate_grad_batches = each
+    if isinstance(trainer.limit_train_batches, int):
+        trainer.limit_train_batches *= each
+    if isinstance(interval := interval_of(trainer), int):
+        trainer.val_check_interval = interval * each
+    on = count(processes, "process")
+    actual = each * processes
+    if actual == wanted:
+        if each > 1:
+            size = f"{count(wanted, 'micro-batch')}, {duration(wanted * datamodule.batch_seconds)} nominal"
+            rank_zero_info(f"An update: {size}, on {on}: {each} accumulated by each.")
+        return
+    sizes = [duration(number * datamodule.batch_seconds) for number in (actual, wanted)]
+    rank_zero_warn(
+        f"An update has {count(actual, 'micro-batch')}, {sizes[0]} nominal, in place of {wanted}, {sizes[1]}: "
+        f"`data.micro_batches` cannot be shared out evenly among {on}: it is rounded up to {each} accumulated by each. "
+        "Lower `data.batch_seconds` or change the number of processes to train with the batch that was asked for.",
+        category=W2VLabWarning,
+    )

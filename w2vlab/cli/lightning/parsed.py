@@ -1,0 +1,111 @@
+"""Parses and checks the options of `w2vlab fit` without a run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+
+from w2vlab.cli.errors.problems import message_of
+from w2vlab.cli.lightning.lightning_cli import W2VLightningCLI
+from w2vlab.cli.logging.no_news import without_routine_messages
+from w2vlab.cli.parsing.parser import RunParser
+from w2vlab.data import SpeechDataModule
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.registry import part_classes
+from w2vlab.utils.options import flat
+
+
+class ParsedOptions(W2VLightningCLI):
+    """Parses the options of a run, and builds nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """Makes no folders."""
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing."""
+
+    def after_instantiate_classes(self) -> None:
+        """Has nothing run."""
+        self.subcommand = None
+
+
+class ExplainedRun(ParsedOptions):
+    """Parses the options of `fit` and builds the model, without a disk or a device."""
+
+    settings: Namespace
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the options of a run; none of them needs data."""
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"data.corpus": "none"})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses, without a search for checkpoints."""
+        self.config = self._parsed(parser)
+
+    def instantiate_classes(self) -> None:
+        """Builds the model and checks the settings of the data."""
+        self.settings = self.config[self.config.subcommand]
+        if not is_pretraining(self.settings.model):
+            kind = self.settings.model.class_path.rpartition(".")[2]
+            raise ValueError(
+                f"`model` must be a pretraining objective to be explained, but is {kind}. Explain the run of its "
+                "pretrained model."
+            )
+        sys.stderr.writelines(f"{line}\n" for line in self._carried_over(self.settings))
+        self.datamodule = SpeechDataModule(**self.settings.data)
+        self.model = build_pretraining(self.settings.model)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Names the command whose options these are."""
+        return {"fit": W2VLightningCLI.subcommands()["fit"]}
+
+
+def is_pretraining(model: Any) -> bool:
+    """Whether the options of a model are those of a pretraining objective, or of an unknown class."""
+    name = str(model.class_path).rpartition(".")[2]
+    return issubclass(part_classes("model").get(name, PretrainingModule), PretrainingModule)
+
+
+def build_pretraining(model: Any) -> PretrainingModule:
+    """Builds a pretraining objective from its options, without the loggers and callbacks of a run."""
+    parser = RunParser(exit_on_error=False)
+    parser.add_subclass_arguments(PretrainingModule, "model")
+    built: PretrainingModule = parser.instantiate_classes(parser.parse_object({"model": model})).model
+    return built
+
+
+def check_run(options: Sequence[str]) -> tuple[int | None, dict[str, Any]]:
+    """Parses the options of `w2vlab fit` and builds the model without values, so that parts can refuse each other.
+
+    Returns:
+        The number of updates, None if it is open; and every option by its flat name, as plain data.
+
+    Raises:
+        ValueError: The run cannot be started; the message is that of `w2vlab fit`.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors), without_routine_messages():
+            cli = ParsedOptions(["fit", *options], Callback())
+            config = cli.config["fit"]
+            if is_pretraining(config.model):  # another model would read the checkpoint that it starts from
+                with torch.device("meta"):
+                    build_pretraining(config.model)
+    except SystemExit:
+        raise ValueError(errors.getvalue().strip().removeprefix("error: ")) from None
+    except (ValueError, TypeError, RuntimeError, OSError) as problem:
+        raise ValueError(message_of(problem)) from problem
+    updates = config.trainer.max_steps if config.trainer.max_steps >= 0 else None
+    text = cli.parser.dump(cli.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json")
+    return updates, dict(flat("", json.loads(text)["fit"]))

@@ -1,0 +1,1 @@
+"""From what a user types and YAML files hold to checked options."""

@@ -1,0 +1,1 @@
+"""Reading audio files: containers, sample-exact windows, resampling."""

@@ -1,0 +1,83 @@
+"""Reads the properties of an audio file, and checks that it is complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
+from w2vlab.types import Hertz
+
+EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
+
+_UNSUPPORTED = (
+    "3gp aac ac3 aif aiff alac amr ape au caf g722 gsm m4a m4b mka mkv mov "  # codespell:ignore caf
+    "mp2 mp4 mpc oga ra sph spx w64 webm wma wv"
+)
+UNSUPPORTED_EXTENSIONS = frozenset(f".{ending}" for ending in _UNSUPPORTED.split())
+"""Suffixes of audio files that are not supported."""
+
+SAMPLING_RATE_RANGE = (4_000, 384_000)
+"""Lowest and highest sampling rate in Hz of a file; others are errors in the header."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """Properties of an audio file.
+
+    Attributes:
+        sampling_rate: Sampling rate of the file in Hz.
+        num_samples: Samples of each channel.
+        num_channels: 1 for mono.
+    """
+
+    sampling_rate: Hertz
+    num_samples: int
+    num_channels: int
+
+
+def unsupported_reason(path: Path) -> str | None:
+    """Returns why the format of an audio file, known from its suffix, is not supported, and how to convert it.
+
+    Returns:
+        None if the suffix is not that of an unsupported audio format.
+    """
+    ending = path.suffix.lower()
+    if ending not in UNSUPPORTED_EXTENSIONS:
+        return None
+    return f"{ending}, not read: convert with `ffmpeg -i X{ending} -vn X.flac`"
+
+
+def probe(path: Path) -> AudioInfo:
+    """Reads the header of `path`, and checks that the file has all the audio that its header declares.
+
+    The audio is decoded only if the header has no length.
+
+    Raises:
+        UnusableAudioError: The file is missing, empty, unreadable, truncated or has no samples.
+    """
+    try:
+        file = AudioFile(path)
+    except UnusableAudioError as error:
+        reason = unsupported_reason(path) if str(error) == "unreadable" else None
+        raise UnusableAudioError(reason or str(error)) from error
+    try:
+        with file:
+            return _inspect(file)
+    except (soundfile.SoundFileError, OSError) as error:  # OSError: also of a failing disk or network
+        raise UnusableAudioError("unreadable") from error
+
+
+def _inspect(file: AudioFile) -> AudioInfo:
+    if not SAMPLING_RATE_RANGE[0] <= file.sampling_rate <= SAMPLING_RATE_RANGE[1]:
+        raise UnusableAudioError(
+            f"with a sampling rate outside {SAMPLING_RATE_RANGE[0]} to {SAMPLING_RATE_RANGE[1]} Hz"
+        )
+    if defect := file.find_defect():
+        raise UnusableAudioError(defect)
+    num_samples = file.count_samples() if file.num_samples is None else file.num_samples
+    if num_samples <= 0:
+        raise UnusableAudioError("without samples")
+    return AudioInfo(file.sampling_rate, num_samples, file.num_channels)

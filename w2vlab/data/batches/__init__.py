@@ -1,0 +1,1 @@
+"""From utterances to batches: sampling, cropping, reading, delivery."""

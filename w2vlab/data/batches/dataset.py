@@ -1,0 +1,116 @@
+"""The dataset: reads the audio of a planned batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lhotse.cut import Cut
+from torch.utils.data import Dataset
+
+from w2vlab.data.audio.audio_files import UnusableAudioError
+from w2vlab.data.batches.crops import Window, choose_windows
+from w2vlab.data.batches.reading import read_window
+from w2vlab.data.batches.sampling import BatchPlan
+from w2vlab.data.corpora.tally import Tally
+from w2vlab.data.corpora.utterances import num_samples
+from w2vlab.data.labels.transcripts import Transcripts
+from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.utils.messages import count
+
+logger = logging.getLogger(__name__)
+
+
+class SpeechDataset(Dataset[AudioBatch]):
+    """Reads the windows of a `BatchPlan` into an `AudioBatch`.
+
+    An utterance that cannot be read, or has NaN or infinite samples, is left out of its batch and counted in a warning.
+    If no utterance of a batch can be read, the previous batch replaces it, because all processes must make the same
+    number of steps.
+
+    Args:
+        max_samples: Longest window, in samples at 16 kHz.
+        crop_to_shortest: Whether all windows of a batch are cropped to the length of the shortest.
+        seed: Seed of the run.
+        random: Whether windows are drawn anew each epoch; otherwise each is the middle of its utterance.
+        transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
+    """
+
+    def __init__(
+        self,
+        max_samples: int,
+        crop_to_shortest: bool,
+        seed: int,
+        random: bool,
+        transcripts: Transcripts | None = None,
+    ) -> None:
+        self.max_samples = max_samples
+        self.crop_to_shortest = crop_to_shortest
+        self.seed = seed
+        self.random = random
+        self.transcripts = transcripts
+        self.skipped = Tally()  # in this worker process
+
+    def __getitem__(self, plan: BatchPlan) -> AudioBatch:
+        """Reads one batch.
+
+        Raises:
+            RuntimeError: Neither the batch nor its substitute can be read.
+        """
+        for cuts in (plan.cuts, plan.substitute):
+            batch = self.read(cuts, plan.epoch)
+            if batch is not None:
+                return replace(batch, counted=plan.counted)
+        raise RuntimeError(
+            f"No utterance of two batches could be read ({self.skipped}). Check that the disk of the corpus is mounted."
+        )
+
+    def read(self, cuts: Sequence[Cut], epoch: int = 0) -> AudioBatch | None:
+        """Reads the windows of `cuts` into a batch; returns None if none of them can be read."""
+        ids = tuple(cut.id for cut in cuts)
+        address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
+        sizes = [num_samples(cut) for cut in cuts]
+        windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
+        waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+        usable = [(name, audio) for name, audio in zip(ids, waveforms, strict=True) if audio is not None]
+        if not usable:
+            return None
+        lengths = tuple(len(audio) for _, audio in usable)
+        waveform = torch.zeros(len(usable), max(lengths))  # (B, S)
+        for row, (_, audio) in zip(waveform, usable, strict=True):
+            row[: len(audio)] = torch.from_numpy(audio)
+        names = tuple(name for name, _ in usable)
+        transcripts = None if self.transcripts is None else tuple(self.transcripts.get(name) or "" for name in names)
+        return AudioBatch(waveform=waveform, num_samples=lengths, ids=names, transcripts=transcripts)
+
+    def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
+        try:
+            audio = read_window(cut, window)  # (S,)
+        except UnusableAudioError as error:
+            self._skip(str(error), cut.id)
+            return None
+        # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
+        except Exception as error:
+            self._skip(f"unreadable ({type(error).__name__})", cut.id)
+            return None
+        if not np.isfinite(audio).all():
+            self._skip("with NaN or infinite samples", cut.id)
+            return None
+        return audio
+
+    def _skip(self, reason: str, name: str) -> None:
+        self.skipped.add(reason, name)
+        total = self.skipped.total
+        # Log at 1, 2, 4, 8, … utterances, so that a failing disk is visible but does not fill the log.
+        if total & (total - 1) == 0:
+            logger.warning(
+                "Left out %s in this process so far: %s; the last one was %s (%s).",
+                count(total, "utterance"),
+                self.skipped,
+                name,
+                reason,
+            )

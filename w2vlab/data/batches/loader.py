@@ -1,0 +1,126 @@
+"""A data loader that restarts worker processes that die."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from w2vlab.data.batches.dataset import SpeechDataset
+from w2vlab.data.batches.sampling import BatchPlan, EpochSampler
+from w2vlab.types import AudioBatch, RunError, Seconds
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS_IN_A_ROW = 3
+
+
+class ResilientLoader(DataLoader[AudioBatch]):
+    """Reads the planned batches in order in worker processes, and restarts the workers if one of them dies.
+
+    The new workers begin with the first batch that was not delivered, so that the batches are the same as without the
+    failure.
+
+    Args:
+        dataset: Reads a batch from its plan.
+        sampler: Plans the batches; must yield the same ones each time it is iterated in an epoch.
+        num_workers: Worker processes; 0 reads in this process.
+        ahead: Batches that all workers together prefetch; at least two per worker.
+
+    Attributes:
+        waited: Total time in seconds that the consumer has waited for batches.
+    """
+
+    def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, ahead: int = 0) -> None:
+        self.waited: Seconds = 0.0
+        self._remaining = _UndeliveredPlans(sampler)
+        super().__init__(
+            dataset,
+            sampler=self._remaining,
+            batch_size=None,  # the sampler makes the batches
+            num_workers=num_workers,
+            prefetch_factor=max(2, math.ceil(ahead / num_workers)) if num_workers else None,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # the base class promises its own iterator
+        """Yields the batches of an epoch.
+
+        Raises:
+            RunError: Workers have died several times in a row without delivering a batch.
+        """
+        self._remaining.delivered = 0
+        in_a_row = 0
+        batches: Iterator[AudioBatch] | None = None
+        while True:
+            try:
+                asked = time.perf_counter()
+                try:
+                    if batches is None:
+                        batches = super().__iter__()
+                        _restore_default_sigchld()
+                    batch = next(batches)
+                finally:
+                    self.waited += time.perf_counter() - asked
+            except StopIteration:
+                return
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if not _is_worker_death(error):
+                    raise
+                in_a_row += 1
+                if in_a_row == MAX_DEATHS_IN_A_ROW:
+                    raise RunError(
+                        f"{in_a_row} data loader workers died one after another ({error}), most likely because memory "
+                        "ran out: lower `num_workers` or `batch_seconds` (with --data.num_workers=0 the training "
+                        "process reads the audio, and the original error is shown)."
+                    ) from None
+                logger.warning("A data loader worker died (%s). New workers resume with the same batch.", str(error))
+            else:
+                in_a_row = 0
+                self._remaining.delivered += 1
+                yield batch
+                continue
+            # Not inside `except`, because the traceback would keep the old iterator and its workers alive.
+            batches = self._iterator = None
+
+
+class _UndeliveredPlans(Sampler[BatchPlan]):
+    """Yields the plans of a sampler without those of the batches that were already delivered."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.delivered = 0
+        self._sampler = sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passes Lightning's call on to the sampler."""
+        self._sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        yield from islice(self._sampler, self.delivered, None)
+
+
+def _is_worker_death(error: Exception) -> bool:
+    """Returns whether a worker has died; PyTorch passes an error inside a worker on as "Caught … in DataLoader"."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
+    return not str(error).startswith("Caught")  # the connection is closed although the process has not ended yet
+
+
+def _restore_default_sigchld() -> None:
+    """Removes PyTorch's SIGCHLD handler, because it raises anywhere in the main thread, even inside a training step.
+
+    The loader's iterator checks every few seconds whether its workers are alive, so dead workers are still noticed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    if getattr(handler, "__module__", "") == "torch.utils.data._utils.signal_handling":
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,0 +1,60 @@
+"""The micro-batches of an update: their number on each process, and where a resumed run begins."""
+
+from __future__ import annotations
+
+import logging
+
+from lightning.pytorch import Trainer
+
+from w2vlab.types import Seconds
+from w2vlab.utils.distributed import rank, world_size
+from w2vlab.utils.messages import count, duration
+
+logger = logging.getLogger(__name__)
+
+
+def check_accumulation(trainer: Trainer | None, micro_batches: int | None) -> None:
+    """Checks that the trainer accumulates as many micro-batches on each process as an update needs.
+
+    Args:
+        trainer: The trainer; nothing is checked if it is None.
+        micro_batches: Micro-batches of an update over all processes; nothing is checked if it is None.
+
+    Raises:
+        ValueError: It accumulates more or fewer.
+    """
+    if trainer is None or micro_batches is None:
+        return
+    needed, accumulate = -(-micro_batches // world_size()), trainer.accumulate_grad_batches
+    if accumulate != needed:
+        raise ValueError(
+            f"`accumulate_grad_batches` must be {needed} for {count(micro_batches, 'micro-batch')} an update on "
+            f"{count(world_size(), 'process')}, but is {accumulate}."
+        )
+
+
+def describe_update(micro_batches: int, batch_seconds: Seconds) -> str:
+    """Returns the size of an update in words."""
+    total = f", {duration(micro_batches * batch_seconds)} nominal" if micro_batches > 1 else ""
+    return f"an update: {count(micro_batches, 'micro-batch')} of up to {batch_seconds:g} s{total}"
+
+
+def first_micro_batch(done: int, recorded_size: int, size: int) -> int:
+    """Returns the micro-batch of the epoch at which a resumed run begins: the first one of an update.
+
+    Logs a warning on rank 0 if the number of micro-batches in an update has changed.
+
+    Args:
+        done: Micro-batches of the epoch that are done, of all processes.
+        recorded_size: Micro-batches of an update in the checkpoint, of all processes.
+        size: Micro-batches of an update in the resumed run, of all processes.
+    """
+    repeated = done % size
+    if recorded_size != size and rank() == 0:
+        logger.warning(
+            "Resuming with updates of %s (the checkpoint had %d): another batch than before%s.",
+            count(size, "micro-batch"),
+            recorded_size,
+            f", repeating {count(repeated, 'micro-batch')}" if repeated else "",
+        )
+    return done - repeated

@@ -1,0 +1,121 @@
+"""Reads windows of utterances, resampled to 16 kHz."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lhotse.audio import backend as lhotse_audio
+from lhotse.cut import Cut, MonoCut
+from lhotse.utils import compute_num_samples
+
+from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
+from w2vlab.data.audio.resampling import get_resampler
+from w2vlab.data.batches.crops import Window
+
+Audio = npt.NDArray[np.float32]
+
+
+def read_window(cut: Cut, window: Window) -> Audio:
+    """Reads a window of an utterance, with its channels averaged, at 16 kHz.
+
+    For all formats and sampling rates the result is the same as reading and resampling the full utterance and then
+    cropping it.
+
+    Args:
+        cut: The utterance.
+        window: The window, in samples at 16 kHz.
+
+    Returns:
+        Samples, shape `(window.length,)`.
+
+    Raises:
+        UnusableAudioError: The file is missing, too short or damaged.
+    """
+    resample = get_resampler(cut.sampling_rate)
+    available = compute_num_samples(cut.duration, cut.sampling_rate)
+    first, stop = resample.input_range(window.start, window.length, available)
+    audio = resample(_read_segment(cut, first, stop - first), first, window.start, window.length)
+    if len(audio) < window.length:
+        raise UnusableAudioError("shorter than when it was scanned")
+    return audio
+
+
+def _read_segment(cut: Any, start: int, length: int) -> Audio:
+    """Reads samples of `cut` at the sampling rate of the file, with its channels averaged."""
+    recording = cut.recording
+    if recording.transforms or any(source.type != "file" for source in recording.sources):
+        return _read_through_lhotse(cut, start, length)
+    selected = {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
+    start += compute_num_samples(cut.start, recording.sampling_rate)
+    # If start and duration are both rounded up, the segment ends one sample after the recording.
+    excess = int(start + length == recording.num_samples + 1)
+    channels = []
+    for source in recording.sources:
+        columns = [column for column, channel in enumerate(source.channels) if channel in selected]
+        if columns:
+            with AudioFile(Path(source.source), recording.num_samples) as file:
+                channels.append(file.read(start, length - excess)[:, columns])
+    audio: Audio = np.concatenate(channels, axis=1).mean(axis=1)
+    return np.pad(audio, (0, excess), mode="edge") if excess else audio
+
+
+def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:
+    """Reads a recording that is not only local files: from a URL, or with transforms such as speed perturbation."""
+    rate = cut.sampling_rate
+    try:
+        with _w2vlab_backend():
+            part = cut.truncate(offset=start / rate, duration=length / rate)
+            audio: Audio = part.load_audio().mean(axis=0)
+    except UnusableAudioError as error:
+        # lhotse appends a description of the recording to the message.
+        raise UnusableAudioError(str(error).splitlines()[0]) from error
+    return audio
+
+
+class W2VLabBackend(lhotse_audio.AudioBackend):  # type: ignore[no-untyped-call]  # lhotse's are not typed
+    """An audio backend for lhotse that decodes with `AudioFile`.
+
+    lhotse's own backends seek inexactly in mp3 files, and fall back to another decoder for damaged files, which returns
+    audio without an error.
+    """
+
+    def read_audio(
+        self,
+        path_or_fd: Any,
+        offset: float = 0.0,
+        duration: float | None = None,
+        force_opus_sampling_rate: int | None = None,
+    ) -> tuple[Audio, int]:
+        """Returns samples, shape `(channels, samples)`, and their sampling rate."""
+        source = path_or_fd if isinstance(path_or_fd, BytesIO) else Path(path_or_fd)
+        with AudioFile(source) as file:
+            rate = file.sampling_rate
+            start = compute_num_samples(offset, rate)
+            num_samples = file.num_samples
+            if num_samples is None:
+                with AudioFile(source) as other:
+                    num_samples = other.count_samples()
+            length = num_samples - start
+            if duration is not None:
+                # lhotse itself checks that at most half a second is missing.
+                length = min(length, compute_num_samples(duration, rate))
+            return file.read(start, length).T, rate
+
+
+_BACKEND = W2VLabBackend()
+
+
+@contextmanager
+def _w2vlab_backend() -> Iterator[None]:
+    before = lhotse_audio.get_current_audio_backend()
+    lhotse_audio.set_current_audio_backend(_BACKEND)
+    try:
+        yield
+    finally:
+        lhotse_audio.set_current_audio_backend(before)

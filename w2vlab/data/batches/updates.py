@@ -1,0 +1,101 @@
+"""Loaders whose batches hold the update that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from w2vlab.data.batches.dataset import SpeechDataset
+from w2vlab.data.batches.loader import ResilientLoader
+from w2vlab.data.batches.sampling import EpochSampler
+from w2vlab.types import AudioBatch
+
+
+class WholeUpdates(Iterable[AudioBatch]):
+    """Puts all micro-batches of an update into the first one, as `AudioBatch.update`.
+
+    Models need them if `accumulate_grad_batches` is above 1: the loss of each micro-batch is divided by the number of
+    predictions of the whole update. `SpeechDataModule` has such loaders; any other loader is wrapped with this class.
+
+    Args:
+        loader: Yields the micro-batches of this process, such as a `DataLoader`.
+        accumulate: Micro-batches of an update on this process, the trainer's `accumulate_grad_batches`.
+
+    Raises:
+        ValueError: `accumulate` is below 1.
+    """
+
+    def __init__(self, loader: Iterable[AudioBatch], accumulate: int) -> None:
+        if accumulate < 1:
+            raise ValueError(f"`accumulate` must be at least 1, but is {accumulate}.")
+        self.loader = loader
+        self.accumulate = accumulate
+
+    def __iter__(self) -> Iterator[AudioBatch]:
+        """Yields the batches of `loader`, the first of each update with all of them."""
+        return _with_updates(iter(self.loader), self.accumulate)
+
+    def __len__(self) -> int:
+        """Returns the number of batches.
+
+        Raises:
+            TypeError: `loader` has no length.
+        """
+        return len(self.loader)  # type: ignore[arg-type]
+
+    @property
+    def sampler(self) -> Any:
+        """The sampler of `loader`, to which Lightning passes the number of each epoch; None without one."""
+        return getattr(self.loader, "sampler", None)
+
+
+class UpdateLoader(ResilientLoader):
+    """A `ResilientLoader` that puts all micro-batches of an update into the first one.
+
+    While an update is computed, the next one is read.
+
+    Args:
+        dataset: As for `ResilientLoader`.
+        sampler: As for `ResilientLoader`.
+        num_workers: As for `ResilientLoader`.
+        accumulate: Micro-batches of an update on this process.
+    """
+
+    def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, accumulate: int) -> None:
+        super().__init__(dataset, sampler, num_workers, ahead=accumulate)
+        self._accumulate = accumulate
+
+    def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # as in the base class
+        """Yields the batches of an epoch, the first of each update with all of them."""
+        return _with_updates(super().__iter__(), self._accumulate)
+
+
+def _with_updates(batches: Iterator[AudioBatch], accumulate: int) -> Iterator[AudioBatch]:
+    while update := tuple(islice(batches, accumulate)):
+        first, *rest = update
+        yield replace(first, update=update)
+        yield from rest
+
+
+def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) -> int:
+    """Returns the micro-batches that each process accumulates for an update.
+
+    Args:
+        wanted: `data.micro_batches`, of all processes.
+        accumulated: `trainer.accumulate_grad_batches`, which decides if `wanted` is None.
+        processes: Number of processes.
+
+    Raises:
+        ValueError: Both are given.
+    """
+    if wanted is None:
+        return accumulated
+    if accumulated != 1:
+        raise ValueError(
+            f"`trainer.accumulate_grad_batches` must be left out if `data.micro_batches` is given ({wanted}), but "
+            f"is {accumulated}. It follows from the number of processes; for another batch change "
+            "`data.micro_batches`, or set it to null."
+        )
+    return -(-wanted // processes)

@@ -1,0 +1,1 @@
+"""Which utterances there are: corpora, their manifests, and how they are split and held out."""

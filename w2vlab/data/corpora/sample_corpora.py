@@ -1,0 +1,96 @@
+"""Resolves the option `data.corpus`: the name of a sample corpus, which is downloaded, or a path."""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from pathlib import Path
+
+from w2vlab.data.corpora.apt import FESTVOX_RU, apt_available, fetch_package
+from w2vlab.data.corpora.cache import hold_lock, make_writable
+
+MINI_LIBRISPEECH = "mini_librispeech"
+SAMPLE = "sample"
+NAMES = (FESTVOX_RU.package, MINI_LIBRISPEECH, SAMPLE)
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_name(name: str, cache: Path) -> str:
+    """Returns `name`, or for `sample` the name of the sample corpus that this system can download."""
+    if name != SAMPLE:
+        return name
+    downloaded = FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache))
+    return FESTVOX_RU.package if downloaded or apt_available() else MINI_LIBRISPEECH
+
+
+def locate(corpus: str, cache: Path) -> Path:
+    """Returns the file or folder of `corpus`, a name or a path, without downloading it."""
+    name = resolve_name(corpus, cache)
+    if name == FESTVOX_RU.package:
+        return FESTVOX_RU.audio_folder(cache)
+    if name == MINI_LIBRISPEECH:
+        return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
+    return Path(corpus).expanduser().absolute()
+
+
+def fetch(corpus: str, cache: Path) -> Path:
+    """Downloads `corpus` if it is the name of a sample corpus that is not on disk, and returns its file or folder.
+
+    Args:
+        corpus: A name of `NAMES`, or a path.
+        cache: The cache folder.
+
+    Raises:
+        ValueError: The download fails, or the path does not exist.
+    """
+    name = resolve_name(corpus, cache)
+    if corpus == SAMPLE:
+        logger.info("The sample corpus of this system is %s.", name)
+    if name == FESTVOX_RU.package:
+        return _fetch_festvox_ru(cache)
+    if name == MINI_LIBRISPEECH:
+        return _fetch_mini_librispeech(cache)
+    path = locate(corpus, cache)
+    if not path.exists():
+        raise ValueError(
+            f"`corpus` must be an existing path or one of {', '.join(NAMES)}, but is {corpus!r}; there is no {path}."
+        )
+    return path
+
+
+def _fetch_festvox_ru(cache: Path) -> Path:
+    if not apt_available() and not FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache)):
+        raise ValueError(
+            f"`corpus` {FESTVOX_RU.package!r} needs apt-get and dpkg (Debian, Ubuntu), which are not installed; use "
+            f"--data.corpus={MINI_LIBRISPEECH}, or give a folder of audio with --data.corpus=FOLDER."
+        )
+    return fetch_package(FESTVOX_RU, cache)
+
+
+def _fetch_mini_librispeech(cache: Path) -> Path:
+    from lhotse.recipes.librispeech import MINI_LIBRISPEECH as PARTS
+    from lhotse.recipes.librispeech import download_librispeech
+
+    folder = locate(MINI_LIBRISPEECH, cache)
+    # lhotse's recipe writes `.completed` after it has unpacked a part.
+    if all((folder / part / ".completed").is_file() for part in PARTS):
+        return folder
+    make_writable(folder.parent)
+    with hold_lock(folder.parent / "fetch.lock"):
+        try:
+            download_librispeech(folder.parent, dataset_parts=PARTS)
+        except (EOFError, tarfile.TarError):
+            for archive in folder.parent.glob("*.tar.gz"):  # otherwise the next download would resume after its end
+                archive.unlink()
+            raise _fetch_error("the downloaded archive is incomplete") from None
+        except OSError as error:  # urllib's errors and a full disk alike
+            raise _fetch_error(error) from None
+    return folder
+
+
+def _fetch_error(reason: object) -> ValueError:
+    return ValueError(
+        f"Could not download {MINI_LIBRISPEECH}: {reason}. Check the network, "
+        "or give a folder of audio with --data.corpus=FOLDER."
+    )

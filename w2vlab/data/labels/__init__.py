@@ -1,0 +1,1 @@
+"""What is said in utterances, and when: transcripts and phone alignments."""

@@ -1,0 +1,135 @@
+"""Extracts features from a frozen model, without masking, noise and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from lhotse.cut import Cut
+from torch import Tensor, nn
+
+from w2vlab.data.batches.dataset import SpeechDataset
+from w2vlab.data.corpora.utterances import num_samples
+from w2vlab.evaluation.features.frames import FrameGrid
+from w2vlab.evaluation.features.layers import CODES, CONTEXT, LATENTS, QUANTIZED, recorded_layers
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
+
+Features = dict[str, Tensor]
+"""Features of one utterance by representation, `(T, D)`; codes are int64 of shape `(T, G)`."""
+
+
+class Extractor(Protocol):
+    """Computes features from audio.
+
+    Attributes:
+        grid: Positions of the frames in time.
+        names: Names of the representations.
+    """
+
+    grid: FrameGrid
+    names: tuple[str, ...]
+
+    def __call__(self, batch: AudioBatch) -> Iterator[tuple[str, Features]]:
+        """Yields the id and the features of each utterance, on the host."""
+
+
+class ModelFeatures:
+    """Extracts features of a model in evaluation mode, from unmasked input.
+
+    Args:
+        module: The model, on its device.
+        names: Representations, as `layers.select_representations` returns them.
+        precision: Makes the context manager of a forward pass, such as a trainer's autocast; by default none.
+    """
+
+    def __init__(
+        self,
+        module: PretrainingModule,
+        names: Sequence[str],
+        precision: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.module = module
+        self.names = tuple(names)
+        self.grid = FrameGrid(module.encoder.stride, module.encoder.receptive_field)
+        self._precision = precision
+
+    def __call__(self, batch: AudioBatch) -> Iterator[tuple[str, Features]]:
+        """Yields the id and the features of each utterance, on the host."""
+        with evaluation_mode(self.module), torch.no_grad(), self._precision():
+            tensors = self._compute(batch.to(self.module.device))
+        host = {name: tensor.cpu() for name, tensor in tensors.items()}
+        for row, (name, samples) in enumerate(zip(batch.ids, batch.num_samples, strict=True)):
+            frames = self.module.encoder.num_frames(samples)
+            yield name, {key: _copy_as_float32(tensor[row, :frames]) for key, tensor in host.items()}
+
+    def _compute(self, batch: AudioBatch) -> Features:
+        module, requested, features = self.module, set(self.names), {}
+        encoding = module.encode(batch)
+        if LATENTS in requested:
+            features[LATENTS] = encoding.latents
+        if requested & {QUANTIZED, CODES}:
+            output = module.quantize(batch, encoding)
+            features |= {QUANTIZED: output.quantized, CODES: output.assignment}
+        if requested - {LATENTS, QUANTIZED, CODES}:
+            with recorded_layers(module.context, self.names) as layers:
+                frames = module.context.project(module.visible(encoding))
+                features[CONTEXT] = module.context(frames, encoding.padding_mask)
+            features |= layers
+        return {name: features[name] for name in self.names}
+
+
+def _copy_as_float32(frames: Tensor) -> Tensor:
+    return frames.float().clone() if frames.is_floating_point() else frames.clone()
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Switches all submodules to evaluation mode, and restores the mode of each of them afterwards."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def as_vectors(features: Tensor, codebook_size: int) -> Tensor:
+    """Returns codes `(T, G)` as one-hot vectors of all codebooks, `(T, G V)`, and other features as they are."""
+    if features.is_floating_point():
+        return features
+    return F.one_hot(features, codebook_size).flatten(-2).float()
+
+
+def read_batches(
+    cuts: Sequence[Cut], batch_seconds: Seconds, min_samples: int = 1
+) -> Iterator[tuple[AudioBatch, Seconds]]:
+    """Reads full utterances in batches of similar length.
+
+    Utterances that cannot be read are left out and counted in a warning, as in training.
+
+    Args:
+        cuts: The utterances.
+        batch_seconds: Maximum audio in a batch, in seconds, including padding; a longer utterance is one batch.
+        min_samples: Utterances of fewer samples at 16 kHz are left out, because the model computes no frame for them.
+
+    Yields:
+        A batch, and the total duration in seconds of its utterances, including those that could not be read.
+    """
+    ordered = sorted((cut for cut in cuts if num_samples(cut) >= min_samples), key=lambda cut: (cut.duration, cut.id))
+    if not ordered:
+        return
+    dataset = SpeechDataset(num_samples(ordered[-1]) + SAMPLE_RATE, crop_to_shortest=False, seed=0, random=False)
+    start = 0
+    for stop in range(1, len(ordered) + 1):
+        if stop < len(ordered) and (stop + 1 - start) * ordered[stop].duration <= batch_seconds:
+            continue
+        group = tuple(ordered[start:stop])
+        batch = dataset.read(group)
+        if batch is not None:
+            yield batch, sum(cut.duration for cut in group)
+        start = stop

@@ -1,0 +1,1 @@
+"""The measurements on features: ABX, phone probe, unit quality, and their intervals."""

@@ -1,0 +1,150 @@
+"""The flow of tensors through a model: input and output shapes of its parts, without computation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Masking, PredictionLoss, Quantizer
+from w2vlab.modules.counting.without_values import NOT_WITHOUT_VALUES, without_values
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
+
+Shape = tuple[int, ...]
+
+_FAMILIES = (FeatureEncoder, ContextNetwork, Quantizer, Masking, PredictionLoss)
+
+
+@dataclass
+class FlowStep:
+    """One call of a part.
+
+    Attributes:
+        part: Its name in the model.
+        takes: Shape of every input tensor, by name.
+        gives: Shape of every output tensor, by name.
+    """
+
+    part: str
+    takes: dict[str, Shape]
+    gives: dict[str, Shape]
+
+
+@dataclass
+class Flow:
+    """One forward pass.
+
+    Attributes:
+        steps: The parts in the order in which they are called; the terms of the objective are the last step.
+        sizes: Values of the letters of `w2vlab.types`.
+        num_targets: Frames that count as targets, of an utterance in the mean.
+        predictions_per_target: Predictions of each of them, in the mean.
+    """
+
+    steps: list[FlowStep]
+    sizes: dict[str, int]
+    num_targets: float
+    predictions_per_target: float
+
+
+def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> Flow:
+    """Follows a batch of equally long utterances through a model.
+
+    It uses tensors without values, so that the largest model takes a second. If a part has to read a value, the same
+    pass is computed. The model cannot be used afterwards, because parts may have kept tensors without values.
+
+    Args:
+        model: The model.
+        batch_size: Utterances B.
+        num_samples: Samples S of each utterance.
+
+    Raises:
+        ValueError: The utterances are too short for the model.
+    """
+    model.eval()  # in which parts do not collect statistics
+    try:
+        with without_values(model) as state:
+            return _follow(model, state, batch_size, num_samples)
+    except NOT_WITHOUT_VALUES:
+        return _follow(model, {}, batch_size, num_samples)
+
+
+@torch.no_grad()
+def _follow(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, num_samples: int) -> Flow:
+    ids = tuple(f"utterance-{number}" for number in range(batch_size))
+    batch = AudioBatch(waveform=torch.zeros(batch_size, num_samples), num_samples=(num_samples,) * batch_size, ids=ids)
+    with _recorded(model) as steps:
+        output: PretrainOutput = functional_call(
+            model, state, (batch, RandomAddress(seed=model.seed, update=0, ids=ids))
+        )
+    terms = model.objective_terms(output)
+    steps.append(FlowStep("objective", {}, {name: tuple(term.shape) for name, term in terms.items()}))
+    num_targets = sum(output.num_frames if output.mask is None else output.mask.num_targets)
+    predictions = sum(output.prediction.num_predictions) / num_targets
+    return Flow(steps, _sizes(model, batch, output), num_targets / batch_size, predictions)
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Iterator[list[FlowStep]]:
+    """Records the calls of a module's own parts."""
+    steps: list[FlowStep] = []
+    handles = []
+    for name, child in model.named_children():
+        # Dropout and the like do not change shapes and are not parts.
+        if isinstance(child, _FAMILIES) or any(True for _ in child.parameters()):
+            handles.append(child.register_forward_hook(_recorder(name, steps), with_kwargs=True))
+    try:
+        yield steps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorder(part: str, steps: list[FlowStep]) -> Any:
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        takes = {}
+        for name, value in arguments.items():
+            takes.update(_shapes("" if is_dataclass(value) else name, value))
+        steps.append(FlowStep(part, takes, _shapes("", result)))
+
+    return record
+
+
+def _shapes(name: str, value: Any) -> dict[str, Shape]:
+    """Returns the shapes of all tensors in a value, by their path in it."""
+    if isinstance(value, Tensor):
+        return {name: tuple(value.shape)}
+    inner: dict[str, Any] = {}
+    if is_dataclass(value):
+        inner = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif isinstance(value, dict):
+        inner = value
+    found: dict[str, Shape] = {}
+    for key, item in inner.items():
+        found.update(_shapes(f"{name}.{key}".strip("."), item))
+    return found
+
+
+def _sizes(model: PretrainingModule, batch: AudioBatch, output: PretrainOutput) -> dict[str, int]:
+    sizes = {
+        "B": len(batch),
+        "S": batch.waveform.shape[1],
+        "T": output.features.shape[1],
+        "C": output.features.shape[2],
+        "D": output.context.shape[2],
+        "E": output.targets.quantized.shape[2],
+        "G": model.quantizer.num_codebooks,
+        "V": model.quantizer.codebook_size,
+        "K": output.prediction.num_candidates - 1,
+    }
+    if output.mask is not None:
+        sizes["M"] = output.mask.targets.shape[1]
+    return sizes

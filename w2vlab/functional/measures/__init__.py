@@ -1,0 +1,1 @@
+"""The formulas of evaluations: ABX, intervals, statistics of codes, logistic regression."""

@@ -1,0 +1,1 @@
+"""Operations of a training step, counted on tensors without values."""

@@ -1,0 +1,1 @@
+"""Pretrained parts with a layer on top, trained on transcripts with CTC."""

@@ -1,0 +1,209 @@
+"""A pretrained model with a linear layer on its contexts that scores the units of transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Self
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from w2vlab.functional.ctc import log_probabilities
+from w2vlab.functional.gradients import with_zero_gradients
+from w2vlab.functional.kernels import Dropout
+from w2vlab.interfaces import Masking
+from w2vlab.modules.checkpoints.loading import PRETRAINED
+from w2vlab.modules.finetuning.pretrained import Pretrained
+from w2vlab.modules.update import TrainedModule
+from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.vocabulary import Units, Vocabulary
+
+VOCABULARY = "w2vlab_vocabulary"
+"""Where a checkpoint holds the vocabulary."""
+
+
+@dataclass
+class Recognition:
+    """The output of a forward pass.
+
+    Attributes:
+        log_probabilities: Of the V entries of the vocabulary at each frame, shape `(B, T, V)`.
+        num_frames: Frames of each utterance, B integers.
+    """
+
+    log_probabilities: Tensor
+    num_frames: tuple[int, ...]
+
+
+class Recognizer(TrainedModule):
+    """Base of models that recognise units from the contexts of a pretrained model; a subclass has the loss.
+
+    The linear layer is built when the vocabulary is known, before the optimiser is built.
+
+    Args:
+        pretrained: The model to fine-tune.
+        units: The units of the transcripts.
+        masking: Hides frames and channels in training.
+        freeze_updates: Updates that train the linear layer alone.
+        train_encoder: Whether the encoder is trained as well, once the context network is.
+        dropout: Dropout of the contexts before the linear layer.
+        optimizer: Builds the optimiser from the parameters.
+        scheduler: Builds the learning-rate schedule, stepped once an update.
+        seed: Seed of every random draw of the run.
+
+    Raises:
+        ValueError: The encoder cannot be trained.
+    """
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        units: Units,
+        masking: Masking,
+        freeze_updates: int,
+        train_encoder: bool,
+        dropout: float,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable,
+        seed: int,
+    ) -> None:
+        super().__init__(optimizer, scheduler, seed)
+        self.units = units
+        self.pretrained_config = pretrained.config
+        self.frontend = pretrained.frontend
+        self.context = pretrained.context
+        self.masking = masking
+        embedding = pretrained.mask_embedding
+        self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim) if embedding is None else embedding)
+        self.dropout = Dropout(dropout)
+        self.register_module("head", None)
+        self.vocabulary: Vocabulary | None = None
+        """The units that the model recognises; known when the data is."""
+        self.freeze_updates = freeze_updates
+        self.frozen = freeze_updates > 0
+        """Whether only the linear layer is trained at present."""
+        if self.frontend.is_discrete and train_encoder:
+            raise ValueError(
+                "`train_encoder` must be false if the context network sees codes, because no loss would train them, "
+                "but is true (the default with `reinitialise`)."
+            )
+        self.train_encoder = train_encoder
+        self.frontend.encoder.requires_grad_(train_encoder)
+        if self.frontend.is_discrete:
+            self.frontend.requires_grad_(False)
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest utterance that can be masked, in samples."""
+        encoder = self.frontend.encoder
+        return encoder.receptive_field + (self.masking.min_frames - 1) * encoder.stride
+
+    def learning_parts(self) -> Iterator[nn.Module]:
+        """Yields all modules but the quantizer, which is not trained."""
+        return chain(self.frontend.encoder.modules(), self.context.modules())
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the training mode, but for parts that are never trained: they stay in evaluation mode."""
+        super().train(mode)
+        if not self.train_encoder:
+            self.frontend.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Sets the vocabulary of the data, unless there is one.
+
+        Raises:
+            ValueError: The data has no transcripts.
+        """
+        if self.vocabulary is None:
+            data: Any = getattr(self.trainer, "datamodule", None)
+            if data is None:
+                raise ValueError("`set_vocabulary` must be called before a model is run without a data module.")
+            assert self.units is not None, "the constructor has them"
+            self.set_vocabulary(Vocabulary.of(self.units, data.training_transcripts()))
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Builds a new linear layer for the units of `vocabulary`.
+
+        Raises:
+            ValueError: Its units are not `units`.
+        """
+        if vocabulary.units != self.units:
+            raise ValueError(
+                f"`units` must be {vocabulary.units}, as in the checkpoint, but is {self.units}; start anew without "
+                "--ckpt_path."
+            )
+        if vocabulary == self.vocabulary:
+            return
+        self.vocabulary = vocabulary
+        head = nn.Linear(self.context.output_dim, len(vocabulary), device=self.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.no_grad():
+            weight = torch.empty(head.weight.shape, dtype=head.weight.dtype)
+            head.weight.copy_(nn.init.xavier_uniform_(weight, generator=generator))  # as published
+            head.bias.zero_()
+        self.head = head
+
+    def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Sets the vocabulary of a checkpoint, with a linear layer of its size.
+
+        Raises:
+            ValueError: It has none.
+        """
+        if VOCABULARY not in checkpoint:
+            raise ValueError(
+                "`ckpt_path` must be a checkpoint of a fine-tuning, but holds no vocabulary. A pretrained model is "
+                "given with --model.checkpoint."
+            )
+        self.set_vocabulary(Vocabulary.from_dict(checkpoint[VOCABULARY]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what rebuilds the model without the files that it was built from."""
+        checkpoint[PRETRAINED] = self.pretrained_config
+        if self.vocabulary is not None:
+            checkpoint[VOCABULARY] = self.vocabulary.as_dict()
+        super().on_save_checkpoint(checkpoint)  # last, because it checks that everything can be read
+
+    def set_update(self, update: int) -> None:
+        """Freezes or unfreezes the pretrained parts."""
+        super().set_update(update)
+        self.frozen = update < self.freeze_updates
+
+    def forward(self, batch: AudioBatch, address: RandomAddress | None = None) -> Recognition:
+        """Computes one batch.
+
+        Args:
+            batch: Utterances, each of at least `min_samples` samples.
+            address: Where masks are drawn; None hides nothing.
+        """
+        with torch.no_grad() if self.frozen else nullcontext():
+            # Encode, and hide spans of the inputs.
+            encoding = self.frontend(batch)
+            frames = self.context.project(encoding.latents)
+            if address is not None:
+                mask = self.masking(encoding.num_frames, address.generators("mask"), self.context.model_dim)
+                frames = mask.to(frames.device).hide(frames, self.mask_embedding)  # (B, T, model_dim)
+            context = self.context(frames, encoding.padding_mask)  # (B, T, D)
+        if self.frozen and torch.is_grad_enabled():
+            context = with_zero_gradients(context, self._pretrained_parameters())
+
+        # Score the units.
+        logits = self.head(self.dropout(context))  # (B, T, V)
+        return Recognition(log_probabilities(logits), encoding.num_frames)
+
+    def _pretrained_parameters(self) -> list[Tensor]:
+        """The parameters that are trained only after `freeze_updates`."""
+        parameters = chain(self.frontend.parameters(), self.context.parameters(), [self.mask_embedding])
+        return [parameter for parameter in parameters if parameter.requires_grad]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Also removes the gradients of frozen parameters, so that not even weight decay changes them."""
+        super().on_before_optimizer_step(optimizer)
+        if self.frozen:
+            for parameter in self._pretrained_parameters():
+                parameter.grad = None

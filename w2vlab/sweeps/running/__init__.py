@@ -1,0 +1,1 @@
+"""How trials are run: commands, local processes, Ray, and their progress."""

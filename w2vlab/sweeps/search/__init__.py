@@ -1,0 +1,1 @@
+"""Which trials a sweep has: grids, random draws, Bayesian search, early stopping."""

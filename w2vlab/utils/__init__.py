@@ -1,0 +1,1 @@
+"""What all packages share: files, text, plain data, processes. Imports no other package of w2vlab."""
