@@ -31,6 +31,7 @@ from w2vlab.callbacks.fault_tolerance.stopping import Stopped
 from w2vlab.callbacks.records.provenance import RunRecord
 from w2vlab.callbacks.run_folder import run_folder
 from w2vlab.cli.lightning.accumulation import settle_accumulation
+from w2vlab.cli.lightning.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS
 from w2vlab.cli.lightning.epochs import settle_epochs
 from w2vlab.cli.lightning.memory import without_garbage_collection
 from w2vlab.cli.lightning.model_summary import PartsSummary
@@ -54,27 +55,7 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.modules.update import TrainedModule
 from w2vlab.registry import import_parts
 from w2vlab.types import RunError
-from w2vlab.utils.files import RUNS, make_writable
-
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "default_root_dir": RUNS,
-    "max_steps": 400_000,  # as wav2vec 2.0 BASE
-    "log_every_n_steps": 10,
-    "use_distributed_sampler": False,  # the data module distributes utterances itself
-    "logger": {
-        "class_path": "lightning.pytorch.loggers.WandbLogger",
-        "init_args": {"project": "w2vlab", "save_dir": RUNS, "offline": True},
-    },
-}
-
-CHECKPOINT_DEFAULTS: dict[str, Any] = {
-    "monitor": "val/loss/total",
-    "mode": "min",
-    "save_top_k": 1,
-    "filename": "update-{step}",
-    "auto_insert_metric_name": False,
-    "enable_version_counter": False,  # a resumed run overwrites that of the same update
-}
+from w2vlab.utils.files import make_writable
 
 
 class W2VLightningCLI(LightningCLI):
