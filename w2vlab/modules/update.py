@@ -117,7 +117,7 @@ class TrainedModule(pl.LightningModule, ABC):
         number = len(self._losses)
         if number == 0:
             self.set_update(self.global_step)
-            # The first micro-batch of an update holds all of this process, in `AudioBatch.update`.
+            # `AudioBatch.update` of the first micro-batch holds all micro-batches of this process.
             self.begin_update(micro_batches_of_update(batch, batch_idx, self.trainer))
         check_order(batch.ids, tuple(draws.address.ids for draws in self._draws), number)
         self._seed_noise(number)
@@ -172,7 +172,7 @@ class TrainedModule(pl.LightningModule, ABC):
         skip_unless(finite, optimizer)
         self.skipped.record(finite, self._losses, sums["bad_losses"], [draws.address.ids for draws in self._draws])
         for learner in self._learners():
-            learner.finish_update(self.global_step, skipped=~finite)
+            learner.finish_update(self.global_step, skipped=~finite)  # the step that follows increments `global_step`
         self._log_update(sums, norm)
         self._reset_update()
 
