@@ -58,7 +58,7 @@ def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dt
         torch.manual_seed(update)
         model.set_update(update)
         with autocast(dtype, device):
-            output = model(batch, RandomAddress(1, update, batch.ids))
+            output = model(batch, RandomAddress(seed=1, update=update, ids=batch.ids))
             terms = model.objective_terms(output)
             torch.stack(list(terms.values())).sum().backward()
         with torch.no_grad():
@@ -103,5 +103,6 @@ def varied(batch: AudioBatch, count: int) -> list[AudioBatch]:
         waveform = batch.waveform[:1, :samples].repeat(rows, 1)
         for row, length in enumerate(lengths):
             waveform[row, length:] = 0
-        found.append(AudioBatch(waveform, lengths, tuple(f"varied-{number}-{row}" for row in range(rows))))
+        ids = tuple(f"varied-{number}-{row}" for row in range(rows))
+        found.append(AudioBatch(waveform=waveform, num_samples=lengths, ids=ids))
     return found

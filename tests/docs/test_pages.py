@@ -116,7 +116,9 @@ def test_one_flag_selects_an_example(part: str, where: str) -> None:
     assert explained["classes"][where] == part
     if part == "PeriodicMasking":
         assert explained["masking"]["hidden"] == pytest.approx(3 / 8, abs=0.01)
-        assert "`model.masking` is PeriodicMasking now, with options set for SpanMasking: length 3." in run.stderr
+        assert (
+            "`model.masking` is PeriodicMasking now, and keeps the options set for SpanMasking: length 3." in run.stderr
+        )
 
 
 def test_the_examples_pass_the_contracts_and_their_own_tests() -> None:

@@ -29,7 +29,7 @@ def test_its_model_computes_what_it_computed() -> None:
     model = load()
     batch = audio_batch((8000, 6000, 7000))
     with torch.no_grad():
-        output = model(batch, RandomAddress(model.seed, 2, batch.ids))
+        output = model(batch, RandomAddress(seed=model.seed, update=2, ids=batch.ids))
         terms = {name: float(term) for name, term in model.objective_terms(output).items()}
     assert terms == pytest.approx({"contrastive": 1970.774, "diversity": 21.926777, "feature": 2293.325}, rel=1e-4)
     assert float(output.context.abs().sum()) == pytest.approx(15343.289, rel=1e-4)

@@ -149,7 +149,7 @@ def gradients_by_hand(model: PretrainingModule, batches: Sequence[AudioBatch], u
     diversity = model.penalties["diversity"]
     total, predictions, statistics = torch.zeros((), dtype=torch.float64), 0, torch.zeros(())
     for batch in batches:
-        output = model(batch.to(torch.float64), RandomAddress(model.seed, update, batch.ids))
+        output = model(batch.to(torch.float64), RandomAddress(seed=model.seed, update=update, ids=batch.ids))
         terms = model.objective_terms(output)
         total = total + sum(term for name, term in terms.items() if name != "diversity")
         predictions += sum(output.prediction.num_predictions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
+import lightning.fabric.utilities.warnings as lightning_warnings
 import pytest
 
 from w2vlab.utils.messages import W2VLabWarning, count, duration, warnings_in_a_line
@@ -44,10 +45,18 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def warn(text: str, category: type[Warning] = W2VLabWarning) -> None:
-    """As `warnings.warn`, of which pytest would hide what is shown."""
-    shown = warnings.formatwarning(category(text), category, "part.py", 12, "source()")
-    sys.stderr.write(shown)
+@pytest.fixture(autouse=True)
+def shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are written to standard error, as outside of pytest, which would record them."""
+
+    def write(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, "source()"))
+
+    monkeypatch.setattr(warnings, "showwarning", write)
+
+
+def warn(text: str, category: type[Warning] = W2VLabWarning, filename: str = "part.py") -> None:
+    warnings.warn_explicit(text, category, filename, 12, registry={})
 
 
 def test_a_warning_of_ours_is_a_line_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,10 +66,23 @@ def test_a_warning_of_ours_is_a_line_and_said_once(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "warning: X has no effect.\nwarning: Y has no effect.\n"
 
 
+def test_a_warning_of_ours_is_a_line_in_a_folder_named_lightning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings_in_a_line():
+        # Lightning sets its own format when it is imported, which is after the command has started.
+        monkeypatch.setattr(warnings, "formatwarning", lightning_warnings._custom_format_warning)
+        warn("X has no effect.", filename="w2vlab/cli/lightning/epochs.py")
+        warn("Lightning's", UserWarning, filename="site-packages/lightning/trainer.py")
+        assert warnings.formatwarning is lightning_warnings._custom_format_warning
+    shown = capsys.readouterr().err
+    assert shown == "warning: X has no effect.\nsite-packages/lightning/trainer.py:12: Lightning's\n"
+
+
 def test_other_warnings_are_shown_as_before(capsys: pytest.CaptureFixture[str]) -> None:
-    before = warnings.formatwarning
+    before = warnings.showwarning
     with warnings_in_a_line():
         warn("somebody else's", UserWarning)
         warn("somebody else's", UserWarning)
     assert capsys.readouterr().err.count("part.py:12: UserWarning: somebody else's") == 2
-    assert warnings.formatwarning is before
+    assert warnings.showwarning is before

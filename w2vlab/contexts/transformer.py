@@ -29,7 +29,7 @@ class FeedForward(nn.Sequential):
 
 
 class TransformerLayer(nn.Module, Compilable):
-    """Self-attention and a feed-forward network, each around a residual connection.
+    """Self-attention and a feed-forward network, each with a residual connection.
 
     Args:
         model_dim: Width D.
@@ -73,9 +73,12 @@ class TransformerLayer(nn.Module, Compilable):
 class TransformerContext(AttentionContext):
     """Transformer encoder with convolutional positions. The defaults are wav2vec 2.0 BASE.
 
+    The base class has what comes before the layers: `project`, a linear layer to `model_dim` and its dropout, after
+    which the module masks frames; and `add_positions`, which sets padding to zero and adds the positional convolution.
+
     Args:
         input_dim: Width C of the latents; supplied by the module, not by YAML.
-        model_dim: Width D of the frames inside.
+        model_dim: Width D of frames and contexts.
         num_layers: Transformer layers.
         num_heads: Attention heads of a layer (12 in the released code of BASE; the paper's text says 8).
         feedforward_dim: Inner width of the feed-forward networks.
@@ -86,8 +89,9 @@ class TransformerContext(AttentionContext):
         attention_dropout: Dropout of the attention weights.
         activation_dropout: Dropout inside the feed-forward networks.
         input_dropout: Dropout of the projected latents, before masking.
-        layer_drop: Probability of a layer to be left out of an update, drawn once an update for all processes alike
-            (0.05 for BASE; for LARGE 0.2 on LibriSpeech and 0 on LibriVox).
+        layer_drop: LayerDrop, the probability that a layer is skipped in an update; drawn once per update, so that all
+            processes and micro-batches skip the same layers (0.05 for BASE; for LARGE 0.2 on LibriSpeech and 0 on
+            LibriVox).
         activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations:
             less memory, about a third more time, the same gradients.
 

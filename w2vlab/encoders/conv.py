@@ -20,7 +20,8 @@ Normalization = Literal["first_group", "layer", "group"]
 Activation = Literal["gelu", "relu"]
 Padding = Literal["exclude", "include"]
 
-# (width, kernel, stride) of each layer of wav2vec 2.0: 400 samples seen, one latent every 320 (20 ms).
+# (width, kernel, stride) of each layer of wav2vec 2.0. Together: a receptive field of 400 samples (25 ms) and a stride
+# of 320 samples (20 ms).
 WAV2VEC2_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
 
 
@@ -32,8 +33,8 @@ class ConvBlock(nn.Module):
         output_dim: Channels D of the output.
         kernel_size: Samples or frames that the convolution sees.
         stride: Stride of the convolution.
-        num_groups: Groups of channels that a group norm over time normalises; 0 for none.
-        layer_norm: Normalise each frame over its channels instead.
+        num_groups: Groups of channels that a group norm over time normalizes; 0 for none.
+        layer_norm: Normalize each frame over its channels instead.
         bias: Whether the convolution has a bias.
         activation: `gelu` or `relu`.
         recompute: Recompute norm and activation in the backward pass instead of keeping them, which saves memory.
@@ -53,6 +54,7 @@ class ConvBlock(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
+        # `WaveformConv1d` is the same convolution, computed faster for a single input channel.
         self.conv = (
             WaveformConv1d(output_dim, kernel_size, stride, bias)
             if input_dim == 1
@@ -79,7 +81,7 @@ class ConvBlock(nn.Module):
         """Maps `frames` `(B, T, C)` to `(B, T', D)`.
 
         Args:
-            frames: What the convolution sees.
+            frames: The input of the convolution.
             padding_mask: True on padding, which does not enter statistics over time, shape `(B, T')`, or None.
         """
         frames = self.conv(frames)  # (B, T', D)
@@ -90,7 +92,7 @@ class ConvBlock(nn.Module):
 
 
 class ConvStack(nn.ModuleList, Compilable):
-    """Convolutions one after another: the part of an encoder that takes tensors alone and can be compiled.
+    """The sequence of convolutions: the part of an encoder that takes only tensors, so that it can be compiled.
 
     Args:
         blocks: The convolutions.
@@ -128,8 +130,8 @@ class ConvStack(nn.ModuleList, Compilable):
         for block, padding_mask in zip(self, padding_masks, strict=True):
             output = block(frames, padding_mask)  # (B, T', C')
             if self.skip_connections and output.shape[2] == frames.shape[2]:
-                # The input is thinned to the frames of the output by the stride of the block, not by the ratio of the
-                # lengths, which for a short utterance depends on its padding.
+                # The input is subsampled by the stride of the block, not by the ratio of the lengths, which for a short
+                # utterance depends on its padding.
                 output = (output + frames[:, :: block.stride][:, : output.shape[1]]) * self.residual_scale
             frames = output
         return torch.log(frames.abs() + 1) if self.log_compression else frames
@@ -143,8 +145,8 @@ class ConvFeatureEncoder(FeatureEncoder):
 
     Args:
         layers: Width, kernel and stride of each convolution.
-        normalization: `first_group` normalises each channel of the first layer over time (wav2vec 2.0 BASE), `layer`
-            normalises every frame of every layer (LARGE), `group` normalises all channels of every layer together over
+        normalization: `first_group` normalizes each channel of the first layer over time (wav2vec 2.0 BASE), `layer`
+            normalizes every frame of every layer (LARGE), `group` normalizes all channels of every layer together over
             time (wav2vec, vq-wav2vec).
         bias: Whether the convolutions have a bias.
         activation: `gelu`, or `relu` (wav2vec).
@@ -213,7 +215,7 @@ class ConvFeatureEncoder(FeatureEncoder):
         self.normalize_waveform = normalize_waveform
         self.gradient_scale = gradient_scale
         self.padding = padding
-        if normalization != "group":  # wav2vec and vq-wav2vec keep PyTorch's own initialisation
+        if normalization != "group":  # wav2vec and vq-wav2vec keep PyTorch's default initialization
             for module in self.blocks.modules():
                 if isinstance(module, nn.Conv1d):
                     nn.init.kaiming_normal_(module.weight)
@@ -235,7 +237,7 @@ class ConvFeatureEncoder(FeatureEncoder):
         frames = waveform[..., None]  # (B, S, 1)
         if self.normalize_waveform:
             padding_mask = make_padding_mask(num_samples, frames.shape[1], frames.device)
-            frames = group_norm_over_time(frames, 1, None, None, padding_mask)
+            frames = group_norm_over_time(frames, num_groups=1, weight=None, bias=None, padding_mask=padding_mask)
             if padding_mask is not None:
                 frames = frames.masked_fill(padding_mask[..., None], 0.0)
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)

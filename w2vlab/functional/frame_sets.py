@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from w2vlab.functional.spans import Frames
+from w2vlab.functional.spans import FrameIndices
 from w2vlab.types import Mask
 
 
-def subsample_frames(frames: Frames, size: int, generator: np.random.Generator) -> Frames:
+def subsample_frames(frames: FrameIndices, size: int, generator: np.random.Generator) -> FrameIndices:
     """Returns a random subset of `size` of `frames`, in order; all frames, without using the generator, if fewer."""
     return np.sort(generator.choice(frames, size=size, replace=False)) if len(frames) > size else frames
 
 
-def extend_frames(frames: Frames, size: int, num_frames: int, generator: np.random.Generator) -> Frames:
+def extend_frames(frames: FrameIndices, size: int, num_frames: int, generator: np.random.Generator) -> FrameIndices:
     """Adds random other frames of the utterance up to `size` frames, but leaves at least one frame visible."""
     missing = min(size, num_frames - 1) - len(frames)
     if missing <= 0:
@@ -25,7 +25,7 @@ def extend_frames(frames: Frames, size: int, num_frames: int, generator: np.rand
     return np.sort(np.concatenate([frames, generator.choice(others, size=missing, replace=False)]))
 
 
-def near_visible(frames: Frames, num_frames: int, reach: int) -> Frames:
+def near_visible(frames: FrameIndices, num_frames: int, reach: int) -> FrameIndices:
     """Returns the masked `frames` that are at most `reach` frames away from a visible frame.
 
     The ends of the utterance do not count as visible frames.
@@ -35,11 +35,11 @@ def near_visible(frames: Frames, num_frames: int, reach: int) -> Frames:
     visible = np.concatenate([[-num_frames], visible, [2 * num_frames]])
     following = np.searchsorted(visible, frames)
     distance = np.minimum(frames - visible[following - 1], visible[following] - frames)
-    near: Frames = frames[distance <= reach]
+    near: FrameIndices = frames[distance <= reach]
     return near
 
 
-def make_mask(hidden: Sequence[Frames], targets: Sequence[Frames], num_frames: Sequence[int]) -> Mask:
+def make_mask(hidden: Sequence[FrameIndices], targets: Sequence[FrameIndices], num_frames: Sequence[int]) -> Mask:
     """Collates the masked frames and the frames to predict of all utterances into a mask."""
     num_targets = tuple(len(row) for row in targets)
     indices = torch.zeros(len(targets), max(num_targets), dtype=torch.int64)  # (B, M)

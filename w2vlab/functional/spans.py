@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 LengthDistribution = Literal["static", "uniform", "normal", "poisson"]
 """Distributions of the lengths of spans, with fairseq's names."""
 
-Frames = NDArray[np.int64]
+FrameIndices = NDArray[np.int64]
 """Indices of frames of one utterance, ascending and unique."""
 
 
@@ -120,7 +120,7 @@ def arrange_spans(
     return starts, placed_lengths
 
 
-def spans_to_frames(starts: NDArray[np.int64], lengths: int | NDArray[np.int64], num_frames: int) -> Frames:
+def spans_to_frames(starts: NDArray[np.int64], lengths: int | NDArray[np.int64], num_frames: int) -> FrameIndices:
     """Returns the frames below `num_frames` that are covered by spans, sorted and unique.
 
     Args:

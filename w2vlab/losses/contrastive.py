@@ -24,11 +24,11 @@ class ContrastiveLoss(PredictionLoss):
     """Identifies the true target of a frame among distractors, by default targets of the same utterance (InfoNCE).
 
     Cross-entropy over cosine similarities of the projected context with the projected true target and K distractors. At
-    the start all candidates score alike and the loss is ln(1 + K), 4.615 nats for K = 100. A distractor that equals the
-    true target is left out, whatever its source.
+    the start all candidates score alike and the loss is ln(1 + K), 4.615 nats for K = 100. A distractor whose quantized
+    vector equals that of the true target is excluded, because it would penalize the right answer.
 
-    Under `FuturePrediction` contexts see their own frame, which would be its own answer. There the true target is the
-    nearest frame ahead that shares no audio with it.
+    Under `FuturePrediction` a context has seen its own frame, so the true target is the nearest later frame that shares
+    no audio with it (`LossInputs.first_ahead`).
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
@@ -38,10 +38,10 @@ class ContrastiveLoss(PredictionLoss):
         logit_temperature: kappa, by which similarities are divided.
         num_other_negatives: Distractors from the other utterances of the micro-batch (`OtherUtterancesNegatives`).
         num_codebook_negatives: Distractors among random codewords (`CodebookNegatives`).
-        negatives_from: Which frames of utterances are drawn from: those to predict (`targets`) or all (`anywhere`).
-        target_projection: What targets and distractors pass before they are compared: one matrix (`linear`), a matrix
-            and then a gated linear unit of the same width (`glu`; fairseq: `target_glu`), or two matrices with GELU
-            between (`mlp`; the paper's "MLP on targets", for continuous ones).
+        negatives_from: The frames among which distractors are drawn: those to predict (`targets`) or all (`anywhere`).
+        target_projection: The projection of targets and distractors before they are compared: one matrix (`linear`), a
+            matrix and then a gated linear unit of the same width (`glu`; fairseq: `target_glu`), or two matrices with
+            GELU between (`mlp`; the paper's "MLP on targets", for continuous ones).
         negatives: Builds the sampler of the distractors. None builds the one that the three numbers and
             `negatives_from` describe; they keep their defaults if a sampler is given.
 
@@ -93,7 +93,7 @@ class ContrastiveLoss(PredictionLoss):
         self.target_head = _target_head(target_projection, projection_dim)
 
     def min_frames(self, first_ahead: int) -> int:
-        """Returns the frames up to the first target, and no fewer than that and another."""
+        """Returns the fewest targets with a distractor (2) and with a target `first_ahead` frames ahead."""
         return max(2, first_ahead + 1)
 
     def score(self, inputs: LossInputs) -> tuple[Tensor, Tensor]:
@@ -101,14 +101,17 @@ class ContrastiveLoss(PredictionLoss):
 
         If contexts see their own frame, M is smaller by `first_ahead`, because the last contexts have no target.
         """
+        # The candidates are the quantized vectors of an utterance; the distractors are drawn as indices into them.
         drawn: Negatives = self.negatives(inputs)
         candidates = inputs.candidates  # (B, N, E)
         if drawn.vectors is not None:
             candidates = torch.cat([candidates, drawn.vectors.to(candidates.dtype)], dim=1)  # (B, N + R, E)
+        # Context m is compared with target m + `ahead`. Under `MaskedPrediction`, `ahead` is 0.
         ahead = inputs.first_ahead
         predictions = self.context_projection(inputs.context[:, : inputs.context.shape[1] - ahead])  # (B, M, P)
         keys = self.target_head(self.target_projection(candidates))  # (B, N + R, P)
         utterances = None if drawn.utterances is None else drawn.utterances[:, ahead:]
+        # Cosine similarities over the temperature. Equal fingerprints (hashes) mean equal quantized vectors.
         scores: tuple[Tensor, Tensor] = self.pair_scores(
             predictions,
             keys,
@@ -123,11 +126,12 @@ class ContrastiveLoss(PredictionLoss):
         """Returns the summed cross-entropy over all frames to predict, in nats.
 
         Raises:
-            ValueError: No utterance has two frames, or one far enough ahead.
+            ValueError: No utterance has a distractor, or a target `first_ahead` frames ahead.
         """
         remaining = frames_with_target(inputs.num_targets, inputs.first_ahead)
         logits, excluded = self.score(inputs)
-        # A logit of minus infinity takes no part. Subtracting index 0 from a logsumexp would round a small loss away.
+        # Excluded distractors have logits of minus infinity, so they do not count in the softmax. `log_softmax` is more
+        # accurate than logsumexp minus the logit of the target, which rounds a small loss to zero.
         losses = -F.log_softmax(logits, dim=-1)[..., 0]  # (B, M)
         padding_mask = make_padding_mask(remaining, logits.shape[1], logits.device)
         valid = None
@@ -145,7 +149,7 @@ class ContrastiveLoss(PredictionLoss):
 
 
 class PairScores(nn.Module, Compilable):
-    """`contrastive_logits` as a module of its own to compile, without the draws on the host.
+    """`contrastive_logits` as a module, so that it can be compiled without the draws on the host.
 
     Args:
         temperature: kappa, by which similarities are divided.
@@ -164,12 +168,12 @@ class PairScores(nn.Module, Compilable):
         identity: Tensor,
         utterances: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the logits of `contrastive_logits` and which negatives were excluded."""
+        """Returns the logits `(B, M, 1 + K)` and which distractors were excluded `(B, M, K)`."""
         return contrastive_logits(predictions, candidates, positives, negatives, identity, self.temperature, utterances)
 
 
 def _target_head(target_projection: TargetProjection, width: int) -> nn.Module:
-    """Builds what follows the matrix of the targets."""
+    """Builds the layers after the linear projection of the targets."""
     check_choice("target_projection", target_projection, TargetProjection)
     if target_projection == "glu":
         return nn.Sequential(nn.Linear(width, 2 * width), nn.GLU())
@@ -179,7 +183,7 @@ def _target_head(target_projection: TargetProjection, width: int) -> nn.Module:
 
 
 def _check_defaults(shorthands: dict[str, Any]) -> None:
-    """Refuses numbers of negatives beside a sampler, which has numbers of its own."""
+    """Refuses numbers of distractors if a sampler is given, which has its own options for them."""
     parameters = inspect.signature(ContrastiveLoss).parameters
     for name, value in shorthands.items():
         default = parameters[name].default

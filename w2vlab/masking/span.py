@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.frame_sets import extend_frames, make_mask, near_visible, subsample_frames
 from w2vlab.functional.spans import (
-    Frames,
+    FrameIndices,
     LengthDistribution,
     arrange_spans,
     draw_span_lengths,
@@ -26,19 +27,20 @@ Equalize = Literal["fewest", "most", "exact", "none"]
 Rounding = Literal["utterance", "batch", "down"]
 CountFrom = Literal["utterance", "shortest"]
 
-_ALMOST_ONE = 1 - 1e-9
+_LARGEST_DRAW = 1 - 1e-9
+"""The largest random number in [0, 1), which rounds the number of spans up."""
 
 
 class SpanMasking(Masking):
-    """Masks random spans of frames; the masked frames are the targets.
+    """Masks random spans of frames; the masked frames are predicted.
 
     The defaults follow fairseq's definition of a probability and a length. Other implementations define the same names
     differently: each option says which implementation it follows, and `configs/masking/` has the masking of fairseq,
     Hugging Face, fairseq2 and SpeechBrain. At least one frame of an utterance always stays visible.
 
     Args:
-        probability: Number of spans times `length` over the frames, fairseq's `mask_prob`: 0.65 masks 49 % of an
-            utterance of 781 frames, because spans overlap; it may be above 1.
+        probability: Number of spans times `length`, divided by the number of frames; fairseq's `mask_prob`. 0.65 masks
+            49 % of an utterance of 781 frames, because spans overlap; it may be above 1.
         length: Frames of a span, or their mean; see `length_distribution`.
         min_spans: The fewest spans of an utterance. Utterances that are too short for them raise an error; Hugging Face
             masks fewer spans there, and fairseq2 raises if the drawn number is lower.
@@ -72,8 +74,8 @@ class SpanMasking(Masking):
             Targets are then dropped at random to the smallest number of the batch, unless `equalize` is `none`.
 
     Reference:
-        Baevski et al. 2020, arXiv:2006.11477, Section 3.1 (p = 0.065 there is `probability / length` here); the
-        ablations of masking for the options from `length_distribution` on.
+        Baevski et al. 2020, arXiv:2006.11477, Section 3.1 (p = 0.065 there is `probability / length` here); the options
+        `length_distribution`, `length_spread`, `overlap`, `min_space` and `edge_frames` are those of its ablations.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class SpanMasking(Masking):
     def min_frames(self) -> int:
         """The fewest frames in which every number of spans that can be drawn fits."""
         frames = self._frames_for(self.min_spans)
-        while frames < self._frames_for(self._num_spans(frames, _ALMOST_ONE)):
+        while frames < self._frames_for(self._num_spans(frames, _LARGEST_DRAW)):
             frames += 1
         return frames
 
@@ -148,13 +150,15 @@ class SpanMasking(Masking):
         Raises:
             ValueError: An utterance has too few frames for its spans.
         """
-        rows, sizes = [], []
+        # Draw the number of spans of each utterance, their lengths, and their starts.
+        rows, sizes = [], []  # the masked frames of each utterance; the sum of its spans' lengths
         for frames, count, generator in zip(
             num_frames, self._draw_num_spans(num_frames, generators), generators, strict=True
         ):
             lengths = self._draw_lengths(count, frames, generator)
             rows.append(self._hide(lengths, frames, generator))
             sizes.append(int(lengths.sum()))
+        # Mask equally many frames in all utterances, and predict all of them unless an option limits that.
         rows = self._equalized(rows, sizes, num_frames, generators)
         if self.frame_dropout:
             rows = [self._drop(row, generator) for row, generator in zip(rows, generators, strict=True)]
@@ -185,12 +189,13 @@ class SpanMasking(Masking):
         """Returns the fewest frames in which `num_spans` spans of `length` fit for all draws."""
         num_places = 1 if self.replacement else num_spans
         if not self.overlap:
-            # A span at the worst position takes this many starts away from the next one. Spans beyond `min_spans` may
+            # A span at the worst position leaves this many starts fewer for the next one. Spans beyond `min_spans` may
             # be dropped.
             num_places = 1 + (self.min_spans - 1) * (2 * (self.length + self.min_space) - 1)
-        return self.length + max(num_places - self.last_start, 1)  # longer than one span, so that a frame stays visible
+        # At least one frame more than one span, so that a frame stays visible; `last_start` saves the last frame.
+        return self.length + max(num_places - int(self.last_start), 1)
 
-    def _draw_lengths(self, num_spans: int, num_frames: int, generator: np.random.Generator) -> Frames:
+    def _draw_lengths(self, num_spans: int, num_frames: int, generator: np.random.Generator) -> NDArray[np.int64]:
         needed = self._frames_for(num_spans)
         if num_frames < needed:
             raise ValueError(
@@ -201,26 +206,27 @@ class SpanMasking(Masking):
         if not self.overlap:
             # The greatest length of which `min_spans` fit for all draws: `_frames_for` solved for the length.
             others = self.min_spans - 1
-            longest = (num_frames - 1 + self.last_start - others * (2 * self.min_space - 1)) // (2 * others + 1)
+            longest = (num_frames - 1 + int(self.last_start) - others * (2 * self.min_space - 1)) // (2 * others + 1)
             lengths = np.minimum(lengths, min(longest, num_frames - 1))
         return lengths
 
-    def _hide(self, lengths: Frames, num_frames: int, generator: np.random.Generator) -> Frames:
+    def _hide(self, lengths: NDArray[np.int64], num_frames: int, generator: np.random.Generator) -> FrameIndices:
         if self.overlap:
             starts = draw_span_starts(
                 lengths, num_frames, generator, replacement=self.replacement, last_start=self.last_start
             )
         else:
             starts, lengths = arrange_spans(lengths, num_frames, self.min_space, generator, last_start=self.last_start)
-        return subsample_frames(spans_to_frames(starts, lengths, num_frames), num_frames - 1, generator)
+        masked = spans_to_frames(starts, lengths, num_frames)
+        return subsample_frames(masked, num_frames - 1, generator)  # at least one frame stays visible
 
     def _equalized(
         self,
-        rows: list[Frames],
+        rows: list[FrameIndices],
         sizes: list[int],
         num_frames: Sequence[int],
         generators: Sequence[np.random.Generator],
-    ) -> list[Frames]:
+    ) -> list[FrameIndices]:
         """Gives all utterances the same number of masked frames; `sizes` are the sums of the spans' lengths."""
         counts = [len(row) for row in rows]
         if self.equalize == "fewest":
@@ -233,7 +239,7 @@ class SpanMasking(Masking):
             sizes = [max(counts)] * len(rows)
         return [extend_frames(*arguments) for arguments in zip(rows, sizes, num_frames, generators, strict=True)]
 
-    def _drop(self, row: Frames, generator: np.random.Generator) -> Frames:
+    def _drop(self, row: FrameIndices, generator: np.random.Generator) -> FrameIndices:
         """Unmasks frames at random, but never all of them."""
         return subsample_frames(row, max(len(row) - round(self.frame_dropout * len(row)), 1), generator)
 

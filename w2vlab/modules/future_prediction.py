@@ -94,7 +94,7 @@ class FuturePrediction(PretrainingModule):
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return make_encoding(self.encoder, features, features, batch)
 
-    def visible(self, encoding: Encoding) -> Tensor:
+    def context_inputs(self, encoding: Encoding) -> Tensor:
         """Returns the quantized frames, which the context network projects."""
         output: QuantizerOutput = self.quantizer(encoding.latents, encoding.padding_mask)
         return output.quantized

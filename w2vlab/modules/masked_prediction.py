@@ -1,4 +1,4 @@
-"""wav2vec 2.0: predict the hidden frames from the visible ones."""
+"""wav2vec 2.0: predict the masked frames from the visible ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Inputs = Literal["continuous", "quantized"]
 
 
 class MaskedPrediction(PretrainingModule):
-    """wav2vec 2.0: hide spans of latents, and identify the quantized latent of each hidden frame among distractors.
+    """wav2vec 2.0: mask spans of latents, and identify the quantized latent of each masked frame among distractors.
 
     The defaults are wav2vec 2.0 BASE.
 
@@ -60,19 +60,20 @@ class MaskedPrediction(PretrainingModule):
         loss: Builds the prediction loss from the widths of contexts and targets.
         penalties: Builds further terms of the objective, by their names in the logs; None for the published ones
             (`diversity` and `feature`), an empty mapping for none.
-        inputs: What the context network sees: the latents (`continuous`), or what a quantizer makes of them
-            (`quantized`). Continuous targets are a quantizer, `IdentityQuantizer`. Together these are Table 4.
+        inputs: The input of the context network: the latents (`continuous`), or the output of a quantizer for them
+            (`quantized`). Continuous targets are the quantizer `IdentityQuantizer`. The four combinations of
+            continuous and quantized inputs and targets are Table 4.
         input_quantizer: Builds a separate quantizer for quantized inputs; None shares the one of the targets.
         target_encoder: Builds a separate encoder for the targets; None shares the one of the inputs.
         target_gradient: Whether the gradient of the targets reaches the encoder. False stops it before the quantizer
             (Table 13: 8.41 % WER in place of 7.97 %).
         feature_dropout: Dropout of the latents that are quantized.
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
 
     Raises:
-        ValueError: The latents of the two encoders do not align, or one encoder would learn nothing.
+        ValueError: The latents of the two encoders do not align, or the target encoder would get no gradient.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477.
@@ -119,12 +120,12 @@ class MaskedPrediction(PretrainingModule):
 
     @property
     def first_ahead(self) -> int:
-        """0: a hidden frame is its own target."""
+        """0: the context of a masked frame has not seen that frame, so the frame itself is the target."""
         return 0
 
     @property
     def min_frames(self) -> int:
-        """The fewest latents that can be masked and predicted."""
+        """The fewest latents of an utterance for which both the masking and the loss work."""
         return max(self.masking.min_frames, self.loss.min_frames(self.first_ahead))
 
     def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
@@ -154,12 +155,12 @@ class MaskedPrediction(PretrainingModule):
         return self.quantizer.output_dim
 
     def encode(self, batch: AudioBatch) -> Encoding:
-        """Returns the latents of a batch, normalised."""
+        """Returns the latents of a batch, after layer normalization, with their padding mask."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return make_encoding(self.encoder, features, self.norm(features), batch)
 
-    def visible(self, encoding: Encoding) -> Tensor:
-        """Returns the frames that the context network projects, before masking."""
+    def context_inputs(self, encoding: Encoding) -> Tensor:
+        """Returns the frames that the context network projects, without masking."""
         if self.inputs == "continuous":
             return encoding.latents
         output: QuantizerOutput = (self.input_quantizer or self.quantizer)(encoding.latents, encoding.padding_mask)
@@ -182,25 +183,25 @@ class MaskedPrediction(PretrainingModule):
         return output
 
     def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask:
-        """Draws on the host the frames to hide of utterances of `num_samples` samples."""
+        """Draws on the host which frames of utterances of `num_samples` samples are masked, and which are predicted."""
         num_frames = tuple(self.encoder.num_frames(samples) for samples in num_samples)
         mask: Mask = self.masking(num_frames, address.generators("mask"), self.context.model_dim)
         return mask
 
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
-        """Encodes a batch, and quantizes the frames that will be hidden.
+        """Encodes a batch, draws its mask, and quantizes the frames to predict.
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where the mask is drawn.
+            address: The seed of the mask.
             mask: The mask; None draws it.
         """
-        # Encode, and choose the frames to hide.
+        # Encode, and draw which frames are masked.
         encoding = self.encode(batch)
         mask = mask or self.draw_mask(batch.num_samples, address)
         mask = mask.to(encoding.latents.device)
 
-        # Quantize the frames to hide; or every frame, if negatives are drawn among all of them.
+        # Quantize the frames to predict; or every frame, if distractors are drawn among all of them.
         padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
         latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
         all_frames = None
@@ -227,26 +228,27 @@ class MaskedPrediction(PretrainingModule):
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where mask and negatives are drawn.
+            address: The seed of the mask and the distractors.
             mask: The mask; None draws it.
 
         Returns:
-            The prediction loss over the masked frames and everything it was computed from.
+            The prediction loss over the frames to predict, and the intermediate results.
         """
         # Encode, and quantize the frames to predict.
         prepared = self.prepare(batch, address, mask)
         encoding, mask, targets = prepared.encoding, prepared.mask, prepared.targets
-        assert mask is not None, "this objective hides frames"
+        assert mask is not None, "this objective masks frames"
 
-        # Hide spans of the inputs, and compute contexts from the frames that are left.
-        visible, inputs = encoding.latents, None
+        # Project the latents to the width of the context network, replace masked frames by the mask embedding, and
+        # compute the context of every frame. `context_inputs` has the same two cases.
+        latents, quantized_inputs = encoding.latents, None
         if self.inputs == "quantized":
-            inputs = (self.input_quantizer or self.quantizer)(visible, encoding.padding_mask)
-            visible = inputs.quantized
-        frames = mask.hide(self.context.project(visible), self.mask_embedding)  # (B, T, model_dim)
+            quantized_inputs = (self.input_quantizer or self.quantizer)(latents, encoding.padding_mask)
+            latents = quantized_inputs.quantized
+        frames = mask.hide(self.context.project(latents), self.mask_embedding)  # (B, T, model_dim)
         context = self.context(frames, encoding.padding_mask)  # (B, T, D)
 
-        # Identify each true target among distractors.
+        # Identify the true target of each frame to predict among distractors.
         prediction = self.loss(
             LossInputs(
                 context=gather_frames(context, mask.targets),  # (B, M, D)
@@ -266,7 +268,7 @@ class MaskedPrediction(PretrainingModule):
             target_padding_mask=prepared.target_padding_mask,
             prediction=prediction,
             mask=mask,
-            inputs=inputs,
+            inputs=quantized_inputs,
         )
 
     def _target_latents(self, latents: Tensor, batch: AudioBatch) -> Tensor:

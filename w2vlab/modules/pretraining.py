@@ -1,4 +1,4 @@
-"""What the pretraining objectives have in common: the forward pass in training, the terms of the loss, validation."""
+"""The base of the pretraining objectives: the forward pass in training, the terms of the loss, validation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrainingStep:
 
     Attributes:
         batch: The micro-batch.
-        output: Everything computed from it.
+        output: The output of `forward` for it.
         terms: The weighted terms of the objective, `()` each, with their graph until the backward pass.
     """
 
@@ -40,17 +40,18 @@ class TrainingStep:
 
 
 class PretrainingModule(TrainedModule):
-    """Base of the pretraining objectives; a subclass assembles parts and says what is predicted from what.
+    """Base of the pretraining objectives; a subclass assembles the parts and defines `forward`.
 
-    **Normalisation.** As in `TrainedModule`, the loss is a sum divided by the number of predictions of the global
-    batch. Every other term counts in proportion: the mean of an utterance times its number of predictions; a penalty of
-    the whole update times all of them.
+    **Normalization.** As in `TrainedModule`, the prediction loss is summed over predictions, and the sum is divided by
+    the number of predictions of the global batch. Any other term is weighted in proportion, so that after the division
+    it is a mean: the mean over an utterance times the predictions of that utterance. An `UpdatePenalty` is a function
+    of sums over the global batch; it is multiplied by the predictions of the global batch.
 
-    **Randomness.** Masks and negatives have an address (seed, update, utterance); other noise is as in
-    `TrainedModule`.
+    **Randomness.** Masks and distractors are drawn from generators keyed by (seed, update, utterance); dropout and
+    Gumbel noise are as in `TrainedModule`.
 
     Args:
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         penalties: The further terms of the objective, by their names in the logs.
         seed: Seed of every random draw of the run.
@@ -74,13 +75,14 @@ class PretrainingModule(TrainedModule):
         """Whether `step` is kept; set by callbacks that inspect it."""
         self.step: TrainingStep | None = None
         """The last forward pass of training, until its batch ends."""
-        self._no_update_statistics = False  # the quantizer has none that a penalty of the whole update could sum
+        # Set if the quantizer returns no statistics for any `UpdatePenalty`, so that the extra pass is not repeated.
+        self._no_update_statistics = False
 
     # What a subclass defines.
 
     @abstractmethod
     def forward(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> PretrainOutput:
-        """Computes one batch, with mask and negatives drawn at `address`; a `mask` that is given is not drawn."""
+        """Computes one batch; mask (unless given) and distractors are drawn from the generators of `address`."""
 
     @abstractmethod
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
@@ -97,7 +99,7 @@ class PretrainingModule(TrainedModule):
     @property
     @abstractmethod
     def first_ahead(self) -> int:
-        """Frames from a context to the nearest target that it cannot have seen, as in `LossInputs`."""
+        """Frames from a context to the nearest target that it has not seen; 0 if frames are masked."""
 
     @property
     @abstractmethod
@@ -105,11 +107,11 @@ class PretrainingModule(TrainedModule):
         """The fewest latents of an utterance that this objective can be trained on."""
 
     def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask | None:
-        """Draws on the host what is hidden of utterances of `num_samples` samples; None if nothing is."""
+        """Draws the mask of utterances of `num_samples` samples on the host; None if the objective masks nothing."""
         return None
 
-    def visible(self, encoding: Encoding) -> Tensor:
-        """Returns the input of the context network if nothing is hidden, `(B, T, ...)`."""
+    def context_inputs(self, encoding: Encoding) -> Tensor:
+        """Returns the frames that the context network projects, without masking, `(B, T, ...)`."""
         return encoding.latents
 
     def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
@@ -135,7 +137,7 @@ class PretrainingModule(TrainedModule):
         return Draws(address, sum(self.loss.num_predictions(num_targets, self.first_ahead)), mask)
 
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
-        """Draws for all micro-batches, counts their predictions, and sums what penalties of the whole update need."""
+        """Draws for all micro-batches, counts their predictions, and sums the statistics of each `UpdatePenalty`."""
         super().begin_update(batches)
         self._statistics = self._statistics_ahead(batches) if len(batches) > 1 else None
 
@@ -143,6 +145,7 @@ class PretrainingModule(TrainedModule):
         """Returns the objective summed over the predictions of one micro-batch, and its sums for the logs."""
         output = self(batch, draws.address, draws.mask)
         self.num_candidates = output.prediction.num_candidates
+        # With a single micro-batch, its own forward pass gives the statistics; no extra pass is needed.
         terms = self.objective_terms(output, self._statistics or self._statistics_over_processes(output))
         if self.keep_step:
             self.step = TrainingStep(batch, output, terms)
@@ -158,17 +161,20 @@ class PretrainingModule(TrainedModule):
 
         Args:
             output: What `forward` returned.
-            statistics: Sums over the global batch; None if this batch is all of it.
+            statistics: Sums over the global batch; None if the global batch is this batch.
         """
         counts = torch.tensor(output.prediction.num_predictions, dtype=torch.float32)
         counts = counts.to(output.context.device, non_blocking=True)  # (B,)
         terms = {self.loss.name: output.prediction.total}
+        # Losses of the quantizer of the targets, and of that of the inputs: a mean over each utterance, weighted.
         for name, values in output.targets.losses.items():
             terms[name] = (mean_per_utterance(values, output.target_padding_mask) * counts).sum()
         if output.inputs is not None:
             padding = make_padding_mask(output.num_frames, output.features.shape[1], output.features.device)
             for name, values in output.inputs.losses.items():
                 terms[f"input_{name}"] = (mean_per_utterance(values, padding) * counts).sum()
+        # Penalties: from the statistics of the global batch if there are any, otherwise from this batch alone. `term`
+        # has the value of the global batch, and the gradient of this micro-batch's share in it.
         joint = {} if statistics is None else whole_update_penalties(self.penalties)
         for name, penalty in self.penalties.items():
             if statistics is not None and name in statistics.statistics:
@@ -180,13 +186,13 @@ class PretrainingModule(TrainedModule):
 
     @torch.no_grad()
     def _statistics_ahead(self, batches: Sequence[AudioBatch]) -> GlobalBatchStatistics | None:
-        """Sums statistics of the targets over all micro-batches, for penalties of the whole update."""
+        """Sums the statistics of each `UpdatePenalty` over all micro-batches, before the first backward pass."""
         penalties = whole_update_penalties(self.penalties)
         if not penalties or self._no_update_statistics:
             return None
         sums = Sums(self.device)
         for number, (batch, draws) in enumerate(zip(batches, self._draws, strict=True)):
-            self._seed_noise(number)  # the noise of the forward pass in training, which begins in the same way
+            self._seed_noise(number)  # so dropout and Gumbel noise are those of the forward pass in `training_step`
             prepared = self.prepare(batch.to(self.device, non_blocking=True), draws.address, draws.mask)
             statistics = statistics_of(penalties, prepared)
             self._no_update_statistics = not statistics
@@ -194,11 +200,11 @@ class PretrainingModule(TrainedModule):
                 break
             sums.add(statistics)
         for learner in self._learners():
-            learner.forget_update()  # the forward passes in training will collect the same again
+            learner.forget_update()  # `training_step` collects the same statistics again
         return None if self._no_update_statistics else self._sum_statistics(sums)
 
     def _statistics_over_processes(self, output: PretrainOutput) -> GlobalBatchStatistics | None:
-        """Sums the same statistics if every process has one micro-batch; None if there is a single process."""
+        """Sums the same statistics if each process has one micro-batch; None for a single process, or without any."""
         statistics = statistics_of(whole_update_penalties(self.penalties), output) if world_size() > 1 else {}
         if not statistics:
             return None
@@ -214,7 +220,7 @@ class PretrainingModule(TrainedModule):
         return means(sums)
 
     def on_train_batch_end(self, outputs: Any, batch: AudioBatch, batch_idx: int) -> None:
-        """Frees the step that was kept for callbacks."""
+        """Frees the intermediate results that were kept for callbacks."""
         self.step = None
 
     # Validation.
@@ -225,7 +231,7 @@ class PretrainingModule(TrainedModule):
         self._validation = Validation(self.penalties, self.quantizer, self.device)
 
     def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
-        """Adds one batch; its masks and negatives are the same in every validation."""
+        """Adds one batch; its masks and distractors are the same in every validation."""
         output = self(batch, RandomAddress(seed=self.seed, update=0, ids=batch.ids, stream="validation"))
         self.num_candidates = output.prediction.num_candidates
         self._validation.add(output, self.objective_terms(output), batch.counted)
@@ -233,7 +239,7 @@ class PretrainingModule(TrainedModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the means over all validation batches of all processes."""
         values, self.codebook_counts = self._validation.compute()
-        # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
+        # The values are equal on all processes already; without `sync_dist` Lightning would warn.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
 
     # Facts for the data, the report and checkpoints.
@@ -245,12 +251,12 @@ class PretrainingModule(TrainedModule):
 
     @property
     def frame_overlap(self) -> int:
-        """Frames ahead at which two latents share no audio."""
+        """The fewest frames between two latents that share no audio."""
         return math.ceil(self.encoder.receptive_field / self.encoder.stride)
 
     @property
     def title(self) -> str:
-        """The objective and the quantizer."""
+        """The names of the objective and the quantizer."""
         size = f" ({self.quantizer.num_codebooks} x {self.quantizer.codebook_size})" if self.num_codes else ""
         return f"{type(self).__name__} with {type(self.quantizer).__name__}{size}"
 
@@ -263,7 +269,7 @@ class PretrainingModule(TrainedModule):
         """Refuses the checkpoint of a fine-tuning; nothing is resized.
 
         Raises:
-            ValueError: It is one.
+            ValueError: The checkpoint is that of a fine-tuning.
         """
         from w2vlab.modules.checkpoints.loading import PRETRAINED
 

@@ -1,4 +1,4 @@
-"""One update, from a batch to the optimiser's step, in the order in which Lightning calls it."""
+"""One update, from a batch to the optimizer step, in the order of Lightning's calls."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from w2vlab.vocabulary import Units
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn and counted on the host for one micro-batch, before anything is computed from it.
+    """The random draws and counts of one micro-batch, made on the host before its forward pass.
 
     Attributes:
-        address: Where the random draws of the micro-batch come from.
+        address: The seed of all random draws of the micro-batch.
         num_predictions: Predictions of the micro-batch.
-        mask: What is hidden, on the host; None if nothing is, or if the forward pass draws it.
+        mask: The mask, on the host; None if nothing is masked, or if the forward pass draws it.
     """
 
     address: RandomAddress
@@ -40,23 +40,23 @@ class Draws:
 
 
 class TrainedModule(pl.LightningModule, ABC):
-    """Base of everything that `w2vlab fit` trains; a subclass says what is predicted, and what that costs.
+    """Base of all modules that `w2vlab fit` trains; a subclass defines the draws and the loss of a micro-batch.
 
-    Lightning calls `training_step` and the backward pass for each micro-batch of an update, then
-    `on_before_optimizer_step`, gradient clipping and the optimiser's step.
+    For each micro-batch of an update, Lightning calls `training_step` and runs the backward pass; then it calls
+    `on_before_optimizer_step`, clips the gradients, and runs the optimizer step.
 
-    **Normalisation.** The loss of a micro-batch is a sum over predictions, divided by the number of predictions in the
+    **Normalization.** The loss of a micro-batch is a sum over predictions, divided by the number of predictions in the
     global batch: in all micro-batches of the update, on all processes. The host counts them before the first forward
-    pass, from lengths and masks. So gradients are those of the mean however the batch is split, and never rescaled.
+    pass, from lengths and masks. So the gradients are those of the mean over the global batch, however it is split.
 
     **Randomness.** Noise drawn on the device (Gumbel, dropout) comes from the default generator, seeded for every
-    micro-batch by (seed, update, number of the micro-batch in the global batch), so it does not depend on the number
-    of processes either.
+    micro-batch by (seed, update, index of the micro-batch in the global batch), so it does not depend on the number
+    of processes.
 
     **Non-finite values.** All processes skip an update whose loss or gradient is not finite (`skipped`).
 
     Args:
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
 
@@ -83,9 +83,9 @@ class TrainedModule(pl.LightningModule, ABC):
         self.run_config: dict[str, Any] | None
         """The resolved configuration of the run, or of a model built in Python; saved in its checkpoints."""
         self.codebook_counts: Tensor | None = None
-        """How often each entry was chosen in the last validation, `(G, V)`, on the host."""
+        """Counts of the chosen entries in the last validation, `(G, V)`, on the host."""
         self.num_candidates: int | None = None
-        """Candidates 1 + K of a prediction, known after the first one; chance is one over it."""
+        """Candidates 1 + K of a prediction, known after the first forward pass; chance is `1 / num_candidates`."""
         self.examples: list[tuple[str, str, str]] = []
         """Id, transcript and hypothesis of some utterances of the last validation of this process."""
         self.skipped = SkippedUpdates()
@@ -93,15 +93,15 @@ class TrainedModule(pl.LightningModule, ABC):
         self._reset_update()
 
     def _reset_update(self) -> None:
-        self._draws: list[Draws] = []  # one for each micro-batch of this process
-        self._losses: list[Tensor] = []  # of the micro-batches so far
-        self._sums: Sums | None = None
+        self._draws: list[Draws] = []  # of all micro-batches of this process in the update
+        self._losses: list[Tensor] = []  # of its micro-batches so far
+        self._sums: Sums | None = None  # metrics of its micro-batches so far
 
     def on_train_start(self) -> None:
-        """Discards what is left of an interrupted update.
+        """Discards the state of an interrupted update.
 
         Raises:
-            ValueError: The optimiser cannot be used with this precision.
+            ValueError: The optimizer cannot be used with this precision.
         """
         check_optimizers(self.trainer)
         self._reset_update()
@@ -112,45 +112,48 @@ class TrainedModule(pl.LightningModule, ABC):
         """Returns the loss of a micro-batch, divided by the number of predictions in the global batch.
 
         Raises:
-            ValueError: The batches do not bring the update that they belong to.
+            ValueError: The first batch does not hold the other micro-batches of its update, or others follow it.
         """
         number = len(self._losses)
         if number == 0:
             self.set_update(self.global_step)
+            # `AudioBatch.update` of the first micro-batch holds all micro-batches of this process.
             self.begin_update(micro_batches_of_update(batch, batch_idx, self.trainer))
         check_order(batch.ids, tuple(draws.address.ids for draws in self._draws), number)
         self._seed_noise(number)
         total, metrics = self.compute_loss(batch, self._draws[number])
         self._accumulate_metrics(metrics, total.detach())
         mean = total / self._num_predictions.wait().clamp(min=1)
-        # DDP takes the mean of the gradients over processes, and the trainer that of the losses over micro-batches.
+        # DDP divides the gradients by the number of processes, and the trainer divides the loss by the number of
+        # micro-batches. `mean` is a share of the mean over the global batch, so both divisions are undone.
         return mean * (world_size() * self.trainer.accumulate_grad_batches)
 
     def set_update(self, update: int) -> None:
-        """Moves every part that depends on the number of updates to its state after `update` of them."""
+        """Sets every part that depends on the number of updates (schedules, LayerDrop) to its state after `update`."""
         for module in self.learning_parts():
             if isinstance(module, StepDependent):
                 module.set_update(update, self.seed)
 
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
-        """Draws for all micro-batches of an update, and counts the predictions of all processes."""
+        """Draws for all micro-batches of this process, and starts the sum of all predictions over the processes."""
         self._draws = [
             self.draw(batch, RandomAddress(seed=self.seed, update=self.global_step, ids=batch.ids)) for batch in batches
         ]
         self._num_predictions = AsyncCount(sum(draws.num_predictions for draws in self._draws), self.device)
 
     def _seed_noise(self, micro_batch: int) -> None:
-        number = micro_batch * world_size() + rank()
-        key = f"{self.seed}/{self.global_step}/{number}".encode()
+        """Seeds dropout and Gumbel noise of a micro-batch of this process by its index in the global batch."""
+        index = micro_batch * world_size() + rank()  # the data layer gives micro-batches to the processes in turn
+        key = f"{self.seed}/{self.global_step}/{index}".encode()
         torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1)
 
     @abstractmethod
     def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
-        """Draws for a micro-batch and counts its predictions, from its lengths, ids and transcripts alone."""
+        """Draws for a micro-batch and counts its predictions on the host, without its audio."""
 
     @abstractmethod
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Returns the loss summed over predictions, `()`, and what is summed over the global batch for the logs."""
+        """Returns the loss summed over predictions, `()`, and the metrics to sum over the global batch for the logs."""
 
     def _accumulate_metrics(self, metrics: Mapping[str, Tensor | float], total: Tensor) -> None:
         self._sums = self._sums or Sums(self.device)
@@ -159,20 +162,22 @@ class TrainedModule(pl.LightningModule, ABC):
         self._losses.append(total)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Skips the update unless it is finite, lets codebooks learn from its statistics, and logs it."""
+        """Ends an update, after its last backward pass: skips it unless it is finite, updates moving averages, logs."""
         assert self._sums is not None, "an update has a micro-batch"
-        sums = self._sums.over_processes()
+        sums = self._sums.over_processes()  # one all-reduce
         norm = gradient_norm(optimizer)
-        finite = norm.isfinite() & (sums["bad_losses"] == 0)
+        finite = norm.isfinite() & (sums["bad_losses"] == 0)  # the same on all processes
+        # Unless `finite`, the optimizer step changes nothing: a fused one is given `found_inf`, which it reads on the
+        # device; any other one finds no gradients.
         skip_unless(finite, optimizer)
         self.skipped.record(finite, self._losses, sums["bad_losses"], [draws.address.ids for draws in self._draws])
         for learner in self._learners():
-            learner.finish_update(self.global_step, skipped=~finite)
+            learner.finish_update(self.global_step, skipped=~finite)  # the step that follows increments `global_step`
         self._log_update(sums, norm)
         self._reset_update()
 
     def learning_parts(self) -> Iterator[nn.Module]:
-        """Yields the modules that change with the updates: by a schedule, or by statistics."""
+        """Yields the modules among which `StepDependent` and `LearnsByStatistics` parts are found; by default all."""
         return self.modules()
 
     def _learners(self) -> Iterator[LearnsByStatistics]:
@@ -183,16 +188,16 @@ class TrainedModule(pl.LightningModule, ABC):
         for module in self.learning_parts():
             if isinstance(module, StepDependent):
                 scheduled = module.scheduled_values(self.global_step)
-                # Filling is queued on the device; the trainer would copy a number there, and wait.
+                # `torch.full` is queued on the device; the trainer would copy a Python number there, and wait for it.
                 values |= {name: torch.full((), value, device=self.device) for name, value in scheduled.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
 
     @abstractmethod
     def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns what is logged of an update, from the sums over its global batch."""
+        """Returns the means to log of an update, from the sums over its global batch."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds the optimiser and its schedule, stepped once an update."""
+        """Builds the optimizer and its schedule, stepped once an update."""
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         scheduler = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -205,7 +210,7 @@ class TrainedModule(pl.LightningModule, ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """What is trained, in a few words, for the report."""
+        """A short description of the model, for the report."""
 
     @property
     def num_codes(self) -> int:
@@ -217,7 +222,7 @@ class TrainedModule(pl.LightningModule, ABC):
         """The unit of each error rate of a validation, by its name in the logs; empty if none are logged."""
         return {}
 
-    # Saving and loading are in `checkpointing.py` and `resuming.py`.
+    # Saving and loading: the hooks are here, the code is in `checkpointing.py` and `checkpoints/`.
 
     def on_fit_start(self) -> None:
         """Warns of arguments of the constructor that the checkpoints of this run cannot hold."""
@@ -227,7 +232,7 @@ class TrainedModule(pl.LightningModule, ABC):
             warn_of_unsaved_arguments(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration of the model, and rewinds the progress to the last whole update."""
+        """Adds the configuration of the model, and rewinds the progress to the last complete update."""
         from w2vlab.modules.checkpointing import complete_checkpoint
 
         complete_checkpoint(self, checkpoint)
@@ -240,7 +245,7 @@ class TrainedModule(pl.LightningModule, ABC):
         apply_overrides(checkpoint, self)
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Resizes what depends on the data to its shape in a checkpoint, before weights are loaded."""
+        """Resizes parameters whose shape depends on the data to those of a checkpoint, before weights are loaded."""
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:

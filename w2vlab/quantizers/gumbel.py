@@ -24,10 +24,10 @@ Activation = Literal["gelu", "relu"]
 class GumbelQuantizer(Quantizer, StepDependent, Compilable):
     """Chooses an entry of each codebook by the arg max of noisy scores, with the gradient of their softmax.
 
-    Forward, in training: the entry at the arg max of the scores plus Gumbel noise. Backward: the noise is a constant
-    and the arg max is replaced by the softmax of the noisy scores over the temperature, so that the gradient of the
-    quantized vectors reaches the scores (through the softmax) and the chosen entries (directly). A codebook loss and a
-    commitment loss are not needed. In evaluation no noise is added.
+    In the forward pass of training, the entry at the arg max of the scores plus Gumbel noise is chosen. In the backward
+    pass the noise is a constant, and the arg max is replaced by the softmax of the noisy scores over the temperature,
+    so that the gradient of the quantized vectors reaches the scores (through the softmax) and the chosen entries
+    (directly). A codebook loss and a commitment loss are not needed. In evaluation no noise is added.
 
     Args:
         input_dim: Width C of the latents; supplied by the module, not by YAML.
@@ -133,10 +133,10 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         self.temperature.fill_(self.temperature_at(update))
 
     def temperature_at(self, update: int) -> float:
-        """Returns the temperature after `update` updates: `max(start * decay ** update, end)`, or on a line."""
+        """Returns the temperature after `update` updates: `max(start * decay ** update, end)`, or linear annealing."""
         if self.annealing == "linear":
-            done = min(update / self.annealing_updates, 1.0)
-            return self.temperature_start + done * (self.temperature_end - self.temperature_start)
+            progress = min(update / self.annealing_updates, 1.0)
+            return self.temperature_start + progress * (self.temperature_end - self.temperature_start)
         return max(self.temperature_start * self.temperature_decay**update, self.temperature_end)
 
     def scheduled_values(self, update: int) -> dict[str, float]:
@@ -144,7 +144,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         return {"gumbel_temperature": self.temperature_at(update)}
 
     def draw_noise(self, scores: Tensor) -> Tensor:
-        """Draws standard Gumbel noise `-log(-log(u))` of the shape of `scores`, anew at every call."""
+        """Draws standard Gumbel noise `-log(-log(u))` of the shape of `scores`, u uniform and `-log(u)` exponential."""
         return -torch.empty_like(scores).exponential_().log()
 
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
@@ -152,7 +152,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
 
         Args:
             latents: Shape `(B, N, C)`.
-            padding_mask: Not used: each frame is quantized by itself.
+            padding_mask: Not used: each frame is quantized independently.
 
         Returns:
             `quantized` `(B, N, E)`; `codes` `(B, N, G)` of the noisy choice in training; `probabilities`
@@ -172,7 +172,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
             noisy = scores + self.draw_noise(scores) if self.adds_noise else scores
             codes = noisy.argmax(dim=-1)  # (B, N, G)
             soft = (noisy / self.temperature).softmax(dim=-1)
-            if self.hard:
+            if self.hard:  # the value is one-hot, the gradient that of `soft`
                 soft = straight_through(F.one_hot(codes, self.codebook_size).to(soft.dtype), soft)
             quantized = select_entries(soft, at_least_float32(self.entries))  # (B, N, E)
         return QuantizerOutput(quantized=quantized.to(latents.dtype), codes=codes, probabilities=probabilities)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class W2VLabWarning(UserWarning):
@@ -30,25 +31,43 @@ def warnings_in_a_line() -> Iterator[None]:
     """Shows each `W2VLabWarning` once, as a line; other warnings as before.
 
     Python shows a warning once for each line of code that raises it, so that one that is raised in the sanity check
-    and in training would be shown twice.
+    and in training would be shown twice. The format is set while a warning is shown, because Lightning replaces
+    `warnings.formatwarning` when it is imported, and takes any file below a folder named `lightning` for its own.
     """
-    before, shown = warnings.formatwarning, set[str]()
+    before, shown = warnings.showwarning, set[str]()
 
-    def formatted(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-    ) -> str:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if not issubclass(category, W2VLabWarning):
-            return before(message, category, filename, lineno, line)
-        text = f"warning: {message}\n"
-        known = text in shown
+            before(message, category, filename, lineno, file, line)
+            return
+        text = str(message)
+        if text in shown:
+            return
         shown.add(text)
-        return "" if known else text
+        formatted, warnings.formatwarning = warnings.formatwarning, _format_line
+        try:
+            before(message, category, filename, lineno, file, line)
+        finally:
+            warnings.formatwarning = formatted
 
-    warnings.formatwarning = formatted
+    warnings.showwarning = show
     try:
         yield
     finally:
-        warnings.formatwarning = before
+        warnings.showwarning = before
+
+
+def _format_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"warning: {message}\n"
 
 
 def one_line(text: str, most: int | None = None) -> str:

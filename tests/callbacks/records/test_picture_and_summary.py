@@ -186,6 +186,12 @@ def test_a_validation_before_training_is_a_point_at_0() -> None:
     assert summarize(view, 1.0)["validation loss"] == "4.6 before training, 3 at the end"
 
 
+def test_a_single_validation_is_not_the_end_of_training() -> None:
+    view = run_view(codebooks=True)
+    view.validation.rows[:] = [{"update": 0, "val/loss/total": 4.6}]
+    assert summarize(view, 1.0)["validation loss"] == "4.6 before training; there was no later validation"
+
+
 @pytest.mark.parametrize("kind", ["excluded", "equal"])
 @pytest.mark.parametrize(("share", "collapsed"), [(0.9, False), (1.0, True)])
 def test_a_meaningless_accuracy_is_not_shown(kind: str, share: float, collapsed: bool) -> None:

@@ -78,8 +78,11 @@ def test_options_of_the_class_before_are_kept_and_logged(
     args = ["--model.optimizer=torch.optim.Adam", "--model.quantizer=KMeansQuantizer", "--model.quantizer.gamma=0.5"]
     assert main(["explain", f"--config={tiny_config}", "--no_gradients", *args]) == 0
     stderr = capsys.readouterr().err
-    assert "`model.optimizer` is Adam now, with options set for AdamW: lr 0.001." in stderr
-    assert "`model.quantizer` is KMeansQuantizer now, with options set for GumbelQuantizer: codebook_size 8." in stderr
+    assert "`model.optimizer` is Adam now, and keeps the options set for AdamW: lr 0.001." in stderr
+    assert (
+        "`model.quantizer` is KMeansQuantizer now, and keeps the options set for GumbelQuantizer: codebook_size 8."
+        in stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,13 @@ def parsed(command: str, *words: str) -> Any:
 
 
 def documented() -> set[str]:
-    """Every command line of these commands, on a line of its own or between backticks."""
+    """Every command line of these commands, on a line of its own or between backticks, without redirection."""
     pattern = rf"(?:^[# ]*(?:run )?|`)w2vlab ({'|'.join(COMMANDS)})\b([^`\n]*)"
     found: set[str] = set()
     for path in DOCUMENTS:
         if path.suffix in (".md", ".yaml", ".sh", ".py", ".yml"):
             lines = re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
-            found |= {re.split(r"\s{2,}#", f"{command}{words}")[0].strip() for command, words in lines}
+            found |= {re.split(r"\s{2,}#| > ", f"{command}{words}")[0].strip() for command, words in lines}
     return {line for line in found if re.fullmatch(r"\w+ (?!.*--repeat$)[\w-].*", line)}
 
 

@@ -107,7 +107,7 @@ def test_excluded_utterances_are_neither_trained_on_nor_validated_on(corpus, rea
     train, validation = ({cut.id for cut in part} for part in (module._train, module._val))
     assert train | validation == {*names} - {*out}
     assert len(module._train) == len(train)
-    assert "excluded: 10 of" in module.summary()
+    assert f"{corpus}: 10 utterances of {tmp_path / 'out.txt'} excluded" in module.summary()
     whole = ready_module(corpus, validation_fraction=0.3)
     assert {cut.id for cut in whole._val} - {*out} == validation  # no utterance changes to the other part
 

@@ -125,7 +125,7 @@ def test_contexts_are_those_of_the_pretrained_model(kind: str, make: Callable, t
     pretrained = pretrain(tmp_path / "model.ckpt", kind).eval()
     model, batch = make(kind).eval(), spoken_batch(3)
     encoding = pretrained.encode(batch)
-    frames = pretrained.context.project(pretrained.visible(encoding))
+    frames = pretrained.context.project(pretrained.context_inputs(encoding))
     expected = pretrained.context(frames, encoding.padding_mask)
     actual = model.head(expected).float().log_softmax(dim=-1)
     for row, frames_of_row in enumerate(encoding.num_frames):

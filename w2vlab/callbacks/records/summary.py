@@ -52,6 +52,8 @@ def _loss(view: RunView) -> str:
     if not losses:
         return _ABSENT
     first = "before training" if updates[0] == 0 else "at first"
+    if len(losses) == 1:
+        return f"{losses[0]:.4g} {first}; there was no later validation"
     return f"{losses[0]:.4g} {first}, {losses[-1]:.4g} at the end"
 
 

@@ -41,7 +41,7 @@ def carried_over(args: Sequence[str], config: Namespace) -> list[str]:
         now = _options_of(config, slot)
         left = [f"{name} {now[name]}" for name in options if name in now and name not in typed.get(slot, {})]
         if left:
-            lines.append(f"`{slot}` is {classes[slot]} now, with options set for {before}: {', '.join(left)}.")
+            lines.append(f"`{slot}` is {classes[slot]} now, and keeps the options set for {before}: {', '.join(left)}.")
     return lines
 
 

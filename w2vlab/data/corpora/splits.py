@@ -107,7 +107,7 @@ class SplitReader:
         if 4 * utterances.cropped_seconds(self.max_seconds) < utterances.seconds:
             notes.append(windowing_advice(corpus, manifest.cuts, self.max_seconds))
         if utterances.num_excluded:
-            notes.append(f"of {corpus}, excluded: {utterances.num_excluded} of {self.exclude}")
+            notes.append(f"{corpus}: {count(utterances.num_excluded, 'utterance')} of {self.exclude} excluded")
         return utterances
 
 

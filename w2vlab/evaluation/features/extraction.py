@@ -76,7 +76,7 @@ class ModelFeatures:
             features |= {QUANTIZED: output.quantized, CODES: output.assignment}
         if requested - {LATENTS, QUANTIZED, CODES}:
             with recorded_layers(module.context, self.names) as layers:
-                frames = module.context.project(module.visible(encoding))
+                frames = module.context.project(module.context_inputs(encoding))
                 features[CONTEXT] = module.context(frames, encoding.padding_mask)
             features |= layers
         return {name: features[name] for name in self.names}

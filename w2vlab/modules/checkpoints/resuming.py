@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.modules.checkpoints.plain_state import leave_out_what_is_not_plain
+from w2vlab.registry import import_path
 from w2vlab.utils.resume_point import ResumePoint, resume_point, validates_at
 
 LAYOUT = "w2vlab_layout"
@@ -47,7 +48,7 @@ def rewind_to_last_update(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - point.validation_is_due
     checkpoint["epoch"] = point.epoch
     checkpoint[LAYOUT] = {"processes": trainer.world_size, "accumulate": trainer.accumulate_grad_batches}
-    checkpoint[OPTIMIZERS] = [_name(optimizer) for optimizer in trainer.optimizers]
+    checkpoint[OPTIMIZERS] = [import_path(type(optimizer)) for optimizer in trainer.optimizers]
     for name in leave_out_what_is_not_plain(checkpoint):
         _warn_of_left_out(name)
 
@@ -136,10 +137,12 @@ def _shape(tensors: Mapping[str, Any], name: str) -> str:
 def _override_options(module: LightningModule, checkpoint: dict[str, Any]) -> None:
     configured: Any = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    (before,) = checkpoint.get(OPTIMIZERS) or [_name(optimizer)]
-    if before != _name(optimizer):
+    now = type(optimizer)
+    (before,) = checkpoint.get(OPTIMIZERS) or [import_path(now)]
+    # Older checkpoints have the file of the class in its path.
+    if before not in (import_path(now), f"{now.__module__}.{now.__qualname__}"):
         raise ValueError(
-            f"`model.optimizer` must be {before}, as in the checkpoint, but is {_name(optimizer)}; "
+            f"`model.optimizer` must be {before}, as in the checkpoint, but is {import_path(now)}; "
             "start anew without --ckpt_path, or from its weights alone."
         )
     with warnings.catch_warnings():
@@ -195,7 +198,3 @@ def _resume_point_in(loops: dict[str, Any]) -> ResumePoint:
 def validation_is_due(checkpoint: dict[str, Any]) -> bool:
     """Returns whether the run that wrote a checkpoint ended before or within the validation that was due there."""
     return LAYOUT in checkpoint and _resume_point_in(checkpoint["loops"]["fit_loop"]).validation_is_due
-
-
-def _name(part: object) -> str:
-    return f"{type(part).__module__}.{type(part).__qualname__}"
