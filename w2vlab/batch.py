@@ -28,7 +28,7 @@ class AudioBatch:
             has a batch more.
         transcripts: The transcript of each utterance, B strings over a `Vocabulary`; None in pretraining.
         update: On the first micro-batch of an update, all micro-batches of that update on this process, in host
-            memory; None unless a penalty needs them.
+            memory; None on the others.
     """
 
     waveform: Tensor

@@ -192,9 +192,7 @@ class SpeechDataModule(LightningDataModule):
         sampler.repeats = self._repeats
         sampler.move_to(*self._place)
         dataset = self._dataset(self._train, random=True)
-        if self.accumulate > 1:
-            return UpdateLoader(dataset, sampler, self.num_workers, self.accumulate)
-        return ResilientLoader(dataset, sampler, self.num_workers)
+        return UpdateLoader(dataset, sampler, self.num_workers, lambda: self.accumulate)
 
     def micro_batches_of_an_epoch(self) -> int:
         """Counts this process's micro-batches in the first epoch, without reading audio; later epochs are similar."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_a_run_counts_updates(fit: Callable[..., int], caplog: pytest.LogCapture
     assert checkpoint["global_step"] == 4
     assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"] == 12
     assert [int(path.stem.removeprefix("update-")) for path in Path().rglob("update-*.ckpt")] in ([2], [4])
+
+
+def test_accumulation_may_change_between_epochs(fit: Callable[..., int]) -> None:
+    scheduler = ["GradientAccumulationScheduler", "--trainer.callbacks.scheduling={0: 1, 1: 3, 2: 2}"]
+    epochs = ["--trainer.max_steps=-1", "--trainer.max_epochs=3", "--trainer.val_check_interval=1.0"]
+    assert fit(f"--trainer.callbacks+={scheduler[0]}", scheduler[1], *epochs) == 0
+    (last,) = Path().rglob("last.ckpt")
+    checkpoint = torch.load(last, weights_only=True)
+    total = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"]
+    each, rest = divmod(total, 3)
+    assert rest == 0
+    assert checkpoint["global_step"] == each + math.ceil(each / 3) + math.ceil(each / 2)
 
 
 @pytest.mark.parametrize(("interval", "warned"), [(100, True), (1, False)])

@@ -292,3 +292,25 @@ def test_the_switch_is_put_back_also_after_an_error() -> None:
     set_plain_kernels(True)
     assert uses_plain_kernels()
     set_plain_kernels(False)
+
+
+def test_threads_may_leave_in_the_order_in_which_they_entered() -> None:
+    first, second = plain_kernels(), plain_kernels()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert uses_plain_kernels(), "the second is still inside"
+    second.__exit__(None, None, None)
+    assert not uses_plain_kernels(), "the switch is put back to what it was before both"
+
+
+def test_a_value_that_is_set_inside_ends_with_it() -> None:
+    with plain_kernels():
+        set_plain_kernels(False)
+        assert not uses_plain_kernels()
+    assert not uses_plain_kernels()
+    set_plain_kernels(True)
+    with plain_kernels(False):
+        assert not uses_plain_kernels()
+    assert uses_plain_kernels()
+    set_plain_kernels(False)

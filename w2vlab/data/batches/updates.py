@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -35,7 +35,7 @@ class WholeUpdates(Iterable[AudioBatch]):
 
     def __iter__(self) -> Iterator[AudioBatch]:
         """Yields the batches of `loader`, the first of each update with all of them."""
-        return _with_updates(iter(self.loader), self.accumulate)
+        return _with_updates(iter(self.loader), lambda: self.accumulate)
 
     def __len__(self) -> int:
         """Returns the number of batches.
@@ -60,11 +60,14 @@ class UpdateLoader(ResilientLoader):
         dataset: As for `ResilientLoader`.
         sampler: As for `ResilientLoader`.
         num_workers: As for `ResilientLoader`.
-        accumulate: Micro-batches of an update on this process.
+        accumulate: Returns the micro-batches of an update on this process. It is asked at every update, because
+            Lightning's `GradientAccumulationScheduler` changes them between epochs.
     """
 
-    def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, accumulate: int) -> None:
-        super().__init__(dataset, sampler, num_workers, ahead=accumulate)
+    def __init__(
+        self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, accumulate: Callable[[], int]
+    ) -> None:
+        super().__init__(dataset, sampler, num_workers, ahead=accumulate() if accumulate() > 1 else 0)
         self._accumulate = accumulate
 
     def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # as in the base class
@@ -72,8 +75,8 @@ class UpdateLoader(ResilientLoader):
         return _with_updates(super().__iter__(), self._accumulate)
 
 
-def _with_updates(batches: Iterator[AudioBatch], accumulate: int) -> Iterator[AudioBatch]:
-    while update := tuple(islice(batches, accumulate)):
+def _with_updates(batches: Iterator[AudioBatch], accumulate: Callable[[], int]) -> Iterator[AudioBatch]:
+    while update := tuple(islice(batches, accumulate())):
         first, *rest = update
         yield replace(first, update=update)
         yield from rest
