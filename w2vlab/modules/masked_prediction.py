@@ -1,4 +1,4 @@
-"""wav2vec 2.0: predict the hidden frames from the visible ones."""
+"""wav2vec 2.0: predict masked frames from unmasked ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Inputs = Literal["continuous", "quantized"]
 
 
 class MaskedPrediction(PretrainingModule):
-    """wav2vec 2.0: hide spans of latents, and identify the quantized latent of each hidden frame among distractors.
+    """wav2vec 2.0: mask spans of latents, and identify the quantized latent of each masked frame among distractors.
 
     The defaults are wav2vec 2.0 BASE.
 
@@ -60,19 +60,19 @@ class MaskedPrediction(PretrainingModule):
         loss: Builds the prediction loss from the widths of contexts and targets.
         penalties: Builds further terms of the objective, by their names in the logs; None for the published ones
             (`diversity` and `feature`), an empty mapping for none.
-        inputs: What the context network sees: the latents (`continuous`), or what a quantizer makes of them
-            (`quantized`). Continuous targets are a quantizer, `IdentityQuantizer`. Together these are Table 4.
-        input_quantizer: Builds a separate quantizer for quantized inputs; None shares the one of the targets.
-        target_encoder: Builds a separate encoder for the targets; None shares the one of the inputs.
-        target_gradient: Whether the gradient of the targets reaches the encoder. False stops it before the quantizer
+        inputs: Inputs of the context network: the latents (`continuous`), or the quantized latents (`quantized`). For
+            continuous targets use `IdentityQuantizer`. Table 4 compares the four combinations.
+        input_quantizer: Builds a separate quantizer for quantized inputs; None shares that of the targets.
+        target_encoder: Builds a separate encoder for the targets; None shares that of the inputs.
+        target_gradient: Whether the encoder receives the gradient of the targets. False stops it before the quantizer
             (Table 13: 8.41 % WER in place of 7.97 %).
         feature_dropout: Dropout of the latents that are quantized.
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
 
     Raises:
-        ValueError: The latents of the two encoders do not align, or one encoder would learn nothing.
+        ValueError: The two encoders differ in receptive field or stride, or the target encoder has no gradient.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477.
@@ -119,18 +119,18 @@ class MaskedPrediction(PretrainingModule):
 
     @property
     def first_ahead(self) -> int:
-        """0: a hidden frame is its own target."""
+        """0, because a masked frame is its own target."""
         return 0
 
     @property
     def min_frames(self) -> int:
-        """The fewest latents that can be masked and predicted."""
+        """Smallest number of latents that can be masked and predicted."""
         return max(self.masking.min_frames, self.loss.min_frames(self.first_ahead))
 
     def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
         if not target_gradient:
             raise ValueError(
-                "`target_gradient` must be true if `target_encoder` is given, or nothing would train it, but is false."
+                "`target_gradient` must be true if `target_encoder` is given, which has no other gradient, but is false."
             )
         ours, theirs = ((e.receptive_field, e.stride) for e in (self.encoder, target_encoder))
         if ours != theirs:
@@ -154,7 +154,7 @@ class MaskedPrediction(PretrainingModule):
         return self.quantizer.output_dim
 
     def encode(self, batch: AudioBatch) -> Encoding:
-        """Returns the latents of a batch, normalised."""
+        """Returns the normalized latents of a batch."""
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         return make_encoding(self.encoder, features, self.norm(features), batch)
 
@@ -166,7 +166,7 @@ class MaskedPrediction(PretrainingModule):
         return output.quantized
 
     def frontend(self) -> Frontend:
-        """Returns encoder and norm, and the quantizer of the inputs if there is one."""
+        """Returns encoder and norm, and the quantizer of the inputs if they are quantized."""
         quantizer = None if self.inputs == "continuous" else self.input_quantizer or self.quantizer
         return Frontend(self.encoder, self.norm, quantizer)
 
@@ -182,25 +182,25 @@ class MaskedPrediction(PretrainingModule):
         return output
 
     def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask:
-        """Draws on the host the frames to hide of utterances of `num_samples` samples."""
+        """Draws the mask of utterances of `num_samples` samples, on the host."""
         num_frames = tuple(self.encoder.num_frames(samples) for samples in num_samples)
         mask: Mask = self.masking(num_frames, address.generators("mask"), self.context.model_dim)
         return mask
 
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
-        """Encodes a batch, and quantizes the frames that will be hidden.
+        """Encodes a batch, and quantizes the frames to be masked.
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where the mask is drawn.
+            address: Address of the random draw of the mask.
             mask: The mask; None draws it.
         """
-        # Encode, and choose the frames to hide.
+        # Encode, and draw the mask.
         encoding = self.encode(batch)
         mask = mask or self.draw_mask(batch.num_samples, address)
         mask = mask.to(encoding.latents.device)
 
-        # Quantize the frames to hide; or every frame, if negatives are drawn among all of them.
+        # Quantize the masked frames; or all frames, if negatives are drawn from all of them.
         padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
         latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
         all_frames = None
@@ -227,18 +227,18 @@ class MaskedPrediction(PretrainingModule):
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where mask and negatives are drawn.
+            address: Address of the random draws of mask and negatives.
             mask: The mask; None draws it.
 
         Returns:
-            The prediction loss over the masked frames and everything it was computed from.
+            The prediction loss over the masked frames, and the tensors from which it was computed.
         """
         # Encode, and quantize the frames to predict.
         prepared = self.prepare(batch, address, mask)
         encoding, mask, targets = prepared.encoding, prepared.mask, prepared.targets
-        assert mask is not None, "this objective hides frames"
+        assert mask is not None, "this objective masks frames"
 
-        # Hide spans of the inputs, and compute contexts from the frames that are left.
+        # Mask spans of the inputs, and compute contexts from the other frames.
         visible, inputs = encoding.latents, None
         if self.inputs == "quantized":
             inputs = (self.input_quantizer or self.quantizer)(visible, encoding.padding_mask)

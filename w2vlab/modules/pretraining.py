@@ -1,4 +1,4 @@
-"""What the pretraining objectives have in common: the forward pass in training, the terms of the loss, validation."""
+"""Base class of the pretraining objectives: the forward pass in training, the terms of the loss, validation."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class TrainingStep:
 
     Attributes:
         batch: The micro-batch.
-        output: Everything computed from it.
-        terms: The weighted terms of the objective, `()` each, with their graph until the backward pass.
+        output: Output of the forward pass.
+        terms: The weighted terms of the objective, `()` each, with autograd graph until the backward pass.
     """
 
     batch: AudioBatch
@@ -40,17 +40,17 @@ class TrainingStep:
 
 
 class PretrainingModule(TrainedModule):
-    """Base of the pretraining objectives; a subclass assembles parts and says what is predicted from what.
+    """Base class of the pretraining objectives; a subclass assembles parts and defines inputs and targets.
 
-    **Normalisation.** As in `TrainedModule`, the loss is a sum divided by the number of predictions of the global
-    batch. Every other term counts in proportion: the mean of an utterance times its number of predictions; a penalty of
-    the whole update times all of them.
+    **Normalization.** As in `TrainedModule`, the loss is a sum divided by the number of predictions of the global
+    batch. Every other term is weighted in proportion: the mean of an utterance times its number of predictions; a
+    penalty of the whole update times all predictions.
 
     **Randomness.** Masks and negatives have an address (seed, update, utterance); other noise is as in
     `TrainedModule`.
 
     Args:
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         penalties: The further terms of the objective, by their names in the logs.
         seed: Seed of every random draw of the run.
@@ -74,17 +74,17 @@ class PretrainingModule(TrainedModule):
         """Whether `step` is kept; set by callbacks that inspect it."""
         self.step: TrainingStep | None = None
         """The last forward pass of training, until its batch ends."""
-        self._no_update_statistics = False  # the quantizer has none that a penalty of the whole update could sum
+        self._no_update_statistics = False  # whether the quantizer lacks the statistics of such penalties
 
-    # What a subclass defines.
+    # Defined by subclasses.
 
     @abstractmethod
     def forward(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> PretrainOutput:
-        """Computes one batch, with mask and negatives drawn at `address`; a `mask` that is given is not drawn."""
+        """Computes one batch; `mask`, if None, and negatives are drawn from `address`."""
 
     @abstractmethod
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
-        """Computes everything before the context network; `forward` begins with it."""
+        """Computes the parts before the context network; `forward` starts with it."""
 
     @abstractmethod
     def encode(self, batch: AudioBatch) -> Encoding:
@@ -92,24 +92,24 @@ class PretrainingModule(TrainedModule):
 
     @abstractmethod
     def frontend(self) -> Frontend:
-        """Returns the parts before the context network, to be trained further without this objective."""
+        """Returns the parts before the context network, for fine-tuning."""
 
     @property
     @abstractmethod
     def first_ahead(self) -> int:
-        """Frames from a context to the nearest target that it cannot have seen, as in `LossInputs`."""
+        """Number of frames from a context to the nearest target outside its receptive field, as in `LossInputs`."""
 
     @property
     @abstractmethod
     def min_frames(self) -> int:
-        """The fewest latents of an utterance that this objective can be trained on."""
+        """Smallest number of latents of an utterance in training."""
 
     def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask | None:
-        """Draws on the host what is hidden of utterances of `num_samples` samples; None if nothing is."""
+        """Draws the mask of utterances of `num_samples` samples, on the host; None if the objective does not mask."""
         return None
 
     def visible(self, encoding: Encoding) -> Tensor:
-        """Returns the input of the context network if nothing is hidden, `(B, T, ...)`."""
+        """Returns the input of the context network without masking, `(B, T, ...)`."""
         return encoding.latents
 
     def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
@@ -135,12 +135,12 @@ class PretrainingModule(TrainedModule):
         return Draws(address, sum(self.loss.num_predictions(num_targets, self.first_ahead)), mask)
 
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
-        """Draws for all micro-batches, counts their predictions, and sums what penalties of the whole update need."""
+        """Draws for all micro-batches, counts their predictions, and sums statistics for penalties of the update."""
         super().begin_update(batches)
         self._statistics = self._statistics_ahead(batches) if len(batches) > 1 else None
 
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Returns the objective summed over the predictions of one micro-batch, and its sums for the logs."""
+        """Returns the objective summed over the predictions of one micro-batch, `()`, and sums for the logs."""
         output = self(batch, draws.address, draws.mask)
         self.num_candidates = output.prediction.num_candidates
         terms = self.objective_terms(output, self._statistics or self._statistics_over_processes(output))
@@ -157,8 +157,8 @@ class PretrainingModule(TrainedModule):
         """Returns every weighted term of the objective, summed over the predictions of the batch, `()` each.
 
         Args:
-            output: What `forward` returned.
-            statistics: Sums over the global batch; None if this batch is all of it.
+            output: Output of `forward`.
+            statistics: Sums over the global batch; None if this batch is the global batch.
         """
         counts = torch.tensor(output.prediction.num_predictions, dtype=torch.float32)
         counts = counts.to(output.context.device, non_blocking=True)  # (B,)
@@ -220,7 +220,7 @@ class PretrainingModule(TrainedModule):
     # Validation.
 
     def on_validation_epoch_start(self) -> None:
-        """Starts the sums of a validation at zero."""
+        """Resets the sums of the validation."""
         self.set_update(self.global_step)
         self._validation = Validation(self.penalties, self.quantizer, self.device)
 
@@ -236,16 +236,16 @@ class PretrainingModule(TrainedModule):
         # They are the same on all processes already; `sync_dist` keeps Lightning from warning that they may not be.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
 
-    # Facts for the data, the report and checkpoints.
+    # Properties for the data module, the report and checkpoints.
 
     @property
     def min_samples(self) -> int:
-        """The shortest utterance, in samples, that this model can be trained on."""
+        """Length of the shortest utterance in training, in samples."""
         return self.encoder.receptive_field + (self.min_frames - 1) * self.encoder.stride
 
     @property
     def frame_overlap(self) -> int:
-        """Frames ahead at which two latents share no audio."""
+        """Smallest distance in frames at which two latents share no audio."""
         return math.ceil(self.encoder.receptive_field / self.encoder.stride)
 
     @property
@@ -260,15 +260,15 @@ class PretrainingModule(TrainedModule):
         return self.quantizer.num_codebooks * self.quantizer.codebook_size
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuses the checkpoint of a fine-tuning; nothing is resized.
+        """Checks that a checkpoint is not of a fine-tuning; nothing is resized.
 
         Raises:
-            ValueError: It is one.
+            ValueError: It is of a fine-tuning.
         """
         from w2vlab.modules.checkpoints.loading import PRETRAINED
 
         if PRETRAINED in checkpoint:
             raise ValueError(
                 "`ckpt_path` must be a checkpoint of a pretraining, but is one of a fine-tuning. Resume from the "
-                "checkpoint that the fine-tuning began with, its --model.checkpoint."
+                "checkpoint that the fine-tuning started from, its --model.checkpoint."
             )

@@ -1,4 +1,4 @@
-"""One update, from a batch to the optimiser's step, in the order in which Lightning calls it."""
+"""One update, from a batch to the optimizer step, in the order of Lightning's calls."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from w2vlab.vocabulary import Units
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn and counted on the host for one micro-batch, before anything is computed from it.
+    """Random draws and counts of one micro-batch, made on the host before the forward pass.
 
     Attributes:
-        address: Where the random draws of the micro-batch come from.
+        address: Address of the random draws of the micro-batch.
         num_predictions: Predictions of the micro-batch.
-        mask: What is hidden, on the host; None if nothing is, or if the forward pass draws it.
+        mask: The mask, on the host; None if the objective does not mask, or the forward pass draws it.
     """
 
     address: RandomAddress
@@ -40,23 +40,24 @@ class Draws:
 
 
 class TrainedModule(pl.LightningModule, ABC):
-    """Base of everything that `w2vlab fit` trains; a subclass says what is predicted, and what that costs.
+    """Base class of the modules that `w2vlab fit` trains; a subclass defines predictions and loss.
 
     Lightning calls `training_step` and the backward pass for each micro-batch of an update, then
-    `on_before_optimizer_step`, gradient clipping and the optimiser's step.
+    `on_before_optimizer_step`, gradient clipping and the optimizer step.
 
-    **Normalisation.** The loss of a micro-batch is a sum over predictions, divided by the number of predictions in the
+    **Normalization.** The loss of a micro-batch is a sum over predictions, divided by the number of predictions in the
     global batch: in all micro-batches of the update, on all processes. The host counts them before the first forward
-    pass, from lengths and masks. So gradients are those of the mean however the batch is split, and never rescaled.
+    pass, from lengths and masks. So gradients are those of the mean, independent of how the batch is split, and are not
+    rescaled.
 
     **Randomness.** Noise drawn on the device (Gumbel, dropout) comes from the default generator, seeded for every
-    micro-batch by (seed, update, number of the micro-batch in the global batch), so it does not depend on the number
-    of processes either.
+    micro-batch by (seed, update, index of the micro-batch in the global batch), so it does not depend on the number of
+    processes.
 
     **Non-finite values.** All processes skip an update whose loss or gradient is not finite (`skipped`).
 
     Args:
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
 
@@ -65,7 +66,7 @@ class TrainedModule(pl.LightningModule, ABC):
     """
 
     units: Units | None = None
-    """The units of the transcripts to learn from; None if no transcripts are needed."""
+    """The units of the transcripts; None if the module needs no transcripts."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments of the constructor, from which a checkpoint rebuilds the module."""
@@ -85,7 +86,7 @@ class TrainedModule(pl.LightningModule, ABC):
         self.codebook_counts: Tensor | None = None
         """How often each entry was chosen in the last validation, `(G, V)`, on the host."""
         self.num_candidates: int | None = None
-        """Candidates 1 + K of a prediction, known after the first one; chance is one over it."""
+        """Candidates 1 + K of a prediction, set by the first forward pass; the accuracy of chance is its inverse."""
         self.examples: list[tuple[str, str, str]] = []
         """Id, transcript and hypothesis of some utterances of the last validation of this process."""
         self.skipped = SkippedUpdates()
@@ -98,10 +99,10 @@ class TrainedModule(pl.LightningModule, ABC):
         self._sums: Sums | None = None
 
     def on_train_start(self) -> None:
-        """Discards what is left of an interrupted update.
+        """Discards the state of an interrupted update.
 
         Raises:
-            ValueError: The optimiser cannot be used with this precision.
+            ValueError: The optimizer cannot be used with this precision.
         """
         check_optimizers(self.trainer)
         self._reset_update()
@@ -112,7 +113,7 @@ class TrainedModule(pl.LightningModule, ABC):
         """Returns the loss of a micro-batch, divided by the number of predictions in the global batch.
 
         Raises:
-            ValueError: The batches do not bring the update that they belong to.
+            ValueError: The batches do not have the `update` that they belong to.
         """
         number = len(self._losses)
         if number == 0:
@@ -150,7 +151,7 @@ class TrainedModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Returns the loss summed over predictions, `()`, and what is summed over the global batch for the logs."""
+        """Returns the loss summed over predictions, `()`, and metrics to sum over the global batch for the logs."""
 
     def _accumulate_metrics(self, metrics: Mapping[str, Tensor | float], total: Tensor) -> None:
         self._sums = self._sums or Sums(self.device)
@@ -159,7 +160,7 @@ class TrainedModule(pl.LightningModule, ABC):
         self._losses.append(total)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Skips the update unless it is finite, lets codebooks learn from its statistics, and logs it."""
+        """Skips the update if it is not finite, updates moving averages of codebooks, and logs the update."""
         assert self._sums is not None, "an update has a micro-batch"
         sums = self._sums.over_processes()
         norm = gradient_norm(optimizer)
@@ -172,7 +173,7 @@ class TrainedModule(pl.LightningModule, ABC):
         self._reset_update()
 
     def learning_parts(self) -> Iterator[nn.Module]:
-        """Yields the modules that change with the updates: by a schedule, or by statistics."""
+        """Yields the modules that may change with the number of updates, or learn from statistics."""
         return self.modules()
 
     def _learners(self) -> Iterator[LearnsByStatistics]:
@@ -183,16 +184,16 @@ class TrainedModule(pl.LightningModule, ABC):
         for module in self.learning_parts():
             if isinstance(module, StepDependent):
                 scheduled = module.scheduled_values(self.global_step)
-                # Filling is queued on the device; the trainer would copy a number there, and wait.
+                # `torch.full` is asynchronous; the trainer would copy a number to the device and synchronize.
                 values |= {name: torch.full((), value, device=self.device) for name, value in scheduled.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
 
     @abstractmethod
     def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns what is logged of an update, from the sums over its global batch."""
+        """Returns the logged values of an update, computed from the sums over its global batch."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds the optimiser and its schedule, stepped once an update."""
+        """Builds the optimizer and the learning-rate schedule, which is stepped once an update."""
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         scheduler = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -200,12 +201,12 @@ class TrainedModule(pl.LightningModule, ABC):
     @property
     @abstractmethod
     def min_samples(self) -> int:
-        """The shortest utterance, in samples, that this model can be trained on."""
+        """Length of the shortest utterance in training, in samples."""
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What is trained, in a few words, for the report."""
+        """A short description of the model, for the report."""
 
     @property
     def num_codes(self) -> int:
@@ -220,27 +221,27 @@ class TrainedModule(pl.LightningModule, ABC):
     # Saving and loading are in `checkpointing.py` and `resuming.py`.
 
     def on_fit_start(self) -> None:
-        """Warns of arguments of the constructor that the checkpoints of this run cannot hold."""
+        """Warns if arguments of the constructor cannot be saved in the checkpoints of this run."""
         from w2vlab.modules.checkpointing import warn_of_unsaved_arguments
 
         if self.trainer.checkpoint_callbacks:
             warn_of_unsaved_arguments(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration of the model, and rewinds the progress to the last whole update."""
+        """Adds the configuration of the model, and rewinds the progress to the last complete update."""
         from w2vlab.modules.checkpointing import complete_checkpoint
 
         complete_checkpoint(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Overrides the options in a checkpoint by those of this run."""
+        """Overrides the options in a checkpoint with those of this run."""
         from w2vlab.modules.checkpoints.resuming import apply_overrides
 
         self.resize_to_checkpoint(checkpoint)
         apply_overrides(checkpoint, self)
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Resizes what depends on the data to its shape in a checkpoint, before weights are loaded."""
+        """Resizes parts whose shape depends on the data to that of a checkpoint, before weights are loaded."""
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -251,5 +252,5 @@ class TrainedModule(pl.LightningModule, ABC):
 
     @classmethod
     def arguments_from(cls, checkpoint: Mapping[str, Any], path: Any) -> dict[str, Any]:
-        """Returns arguments of the constructor that a checkpoint holds beside its configuration."""
+        """Returns arguments of the constructor that a checkpoint has besides its configuration."""
         return {}

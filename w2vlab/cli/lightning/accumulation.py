@@ -11,7 +11,7 @@ from w2vlab.data.batches.updates import micro_batches_of_each
 from w2vlab.utils.messages import W2VLabWarning, count, duration
 
 
-def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
+def resolve_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
     """Sets the accumulation of the trainer such that an update has `data.micro_batches` micro-batches, and logs it.
 
     With that option, whole numbers of `val_check_interval` and `limit_train_batches` count updates, so that those of a

@@ -12,7 +12,7 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.utils.messages import W2VLabWarning, count
 
 
-def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
+def resolve_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
     """Gives fractions of an epoch, `overfit_batches` and validation intervals the meaning that Lightning documents.
 
     Lightning itself can do so only if it knows the number of batches, and it replaces the loader to overfit.

@@ -30,9 +30,9 @@ from w2vlab.callbacks.fault_tolerance.checkpoint import (
 from w2vlab.callbacks.fault_tolerance.stopping import Stopped
 from w2vlab.callbacks.records.provenance import RunRecord
 from w2vlab.callbacks.run_folder import run_folder
-from w2vlab.cli.lightning.accumulation import settle_accumulation
+from w2vlab.cli.lightning.accumulation import resolve_accumulation
 from w2vlab.cli.lightning.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS
-from w2vlab.cli.lightning.epochs import settle_epochs
+from w2vlab.cli.lightning.epochs import resolve_epochs
 from w2vlab.cli.lightning.memory import without_garbage_collection
 from w2vlab.cli.lightning.model_summary import PartsSummary
 from w2vlab.cli.lightning.rate_monitor import RateMonitor
@@ -210,8 +210,8 @@ class W2VLightningCLI(LightningCLI):
             self._refuse_another_run()
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":
-            settle_accumulation(self.trainer, self.datamodule)
-            settle_epochs(self.trainer, self.datamodule)
+            resolve_accumulation(self.trainer, self.datamodule)
+            resolve_epochs(self.trainer, self.datamodule)
         self.datamodule.require(self.model.min_samples, self.model.units)
         if self._start is not None and self._start.config is not None:
             self._record.changed = differences(self._start.config, self.model.run_config)
