@@ -130,7 +130,7 @@ class MaskedPrediction(PretrainingModule):
     def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
         if not target_gradient:
             raise ValueError(
-                "`target_gradient` must be true if `target_encoder` is given, which has no other gradient, but is false."
+                "`target_gradient` must be true for a `target_encoder`, which has no other gradient, but is false."
             )
         ours, theirs = ((e.receptive_field, e.stride) for e in (self.encoder, target_encoder))
         if ours != theirs:
