@@ -45,7 +45,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 def warn(text: str, category: type[Warning] = W2VLabWarning) -> None:
-    """As `warnings.warn`, of which pytest would hide what is shown."""
+    """As `warnings.warn`, whose output pytest would hide."""
     shown = warnings.formatwarning(category(text), category, "part.py", 12, "source()")
     sys.stderr.write(shown)
 

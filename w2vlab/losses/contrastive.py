@@ -24,8 +24,8 @@ class ContrastiveLoss(PredictionLoss):
     """Identifies the true target of a frame among distractors, by default targets of the same utterance (InfoNCE).
 
     Cross-entropy over cosine similarities of the projected context with the projected true target and K distractors. At
-    the start all candidates score alike and the loss is ln(1 + K), 4.615 nats for K = 100. A distractor that equals the
-    true target is left out, whatever its source.
+    initialization all candidates have the same score and the loss is ln(1 + K), 4.615 nats for K = 100. A distractor
+    that equals the true target is excluded, for all sources of negatives.
 
     Under `FuturePrediction` contexts see their own frame, which would be its own answer. There the true target is the
     nearest frame ahead that shares no audio with it.
@@ -145,7 +145,7 @@ class ContrastiveLoss(PredictionLoss):
 
 
 class PairScores(nn.Module, Compilable):
-    """`contrastive_logits` as a module of its own to compile, without the draws on the host.
+    """`contrastive_logits` as a separate module to compile, without the random draws on the host.
 
     Args:
         temperature: kappa, by which similarities are divided.
@@ -179,7 +179,7 @@ def _target_head(target_projection: TargetProjection, width: int) -> nn.Module:
 
 
 def _check_defaults(shorthands: dict[str, Any]) -> None:
-    """Refuses numbers of negatives beside a sampler, which has numbers of its own."""
+    """Raises if numbers of negatives are set in addition to a sampler, which has its own options."""
     parameters = inspect.signature(ContrastiveLoss).parameters
     for name, value in shorthands.items():
         default = parameters[name].default

@@ -144,7 +144,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         return {"gumbel_temperature": self.temperature_at(update)}
 
     def draw_noise(self, scores: Tensor) -> Tensor:
-        """Draws standard Gumbel noise `-log(-log(u))` of the shape of `scores`, anew at every call."""
+        """Draws standard Gumbel noise `-log(-log(u))` of the shape of `scores`; every call draws new noise."""
         return -torch.empty_like(scores).exponential_().log()
 
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:

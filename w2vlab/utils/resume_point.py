@@ -39,17 +39,17 @@ def resume_point(trainer: Trainer) -> ResumePoint:
     An epoch ends with the data or with `limit_train_batches`. It does not end if `max_steps` or a callback ends the
     run, although Lightning counts it as ended: a resumed run continues in it.
     """
-    loop: Any = trainer.fit_loop  # its counters are annotated as less than they are
+    loop: Any = trainer.fit_loop  # its type annotations lack these counters
     epochs, progress = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-    done, begun = progress.current.processed, progress.current.ready
+    done, started = progress.current.processed, progress.current.ready
     # `is_last_batch` is known as soon as a batch is started.
-    is_last = done > 0 and done == begun and (progress.is_last_batch or done == trainer.num_training_batches)
+    is_last = done > 0 and done == started and (progress.is_last_batch or done == trainer.num_training_batches)
     inside = epochs.processed < epochs.started
     if not inside and (is_last or not done):
         return ResumePoint(epochs.processed, 0, is_last=False, validation_is_due=False)
     accumulate: int = trainer.accumulate_grad_batches
     whole = done if is_last else done - done % accumulate
-    due = inside and whole == begun and _validation_is_due(trainer)
+    due = inside and whole == started and _validation_is_due(trainer)
     epoch = epochs.processed if inside else epochs.processed - 1
     if is_last and not due:
         return ResumePoint(epoch + 1, 0, is_last=False, validation_is_due=False)
@@ -94,9 +94,9 @@ def validates_at(place: ResumePoint, total: int, trainer: Trainer) -> bool:
     Args:
         place: The end of an epoch.
         total: Micro-batches done in all epochs, on each process.
-        trainer: The trainer, which has not begun.
+        trainer: The trainer before training.
     """
-    timed = getattr(trainer, "_val_check_time_interval", None) is not None  # that time starts anew
+    timed = getattr(trainer, "_val_check_time_interval", None) is not None  # the time starts from zero again
     if timed or not trainer.enable_validation:
         return False
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval

@@ -48,7 +48,7 @@ def parsed(command: str, *words: str) -> Any:
 
 
 def documented() -> set[str]:
-    """Every command line of these commands, on a line of its own or between backticks."""
+    """Every command line of these commands, on a separate line or between backticks."""
     pattern = rf"(?:^[# ]*(?:run )?|`)w2vlab ({'|'.join(COMMANDS)})\b([^`\n]*)"
     found: set[str] = set()
     for path in DOCUMENTS:
@@ -89,7 +89,7 @@ def test_every_documented_command_is_accepted() -> None:
 
 @EACH
 def test_help_has_type_default_and_text_of_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "whatever", "--help"]) == 0
+    assert main([command, "anything", "--help"]) == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     options, positional, _ = COMMANDS[command]
     assert text.startswith(f"usage: w2vlab {command} {positional.upper()} ")

@@ -259,7 +259,7 @@ def test_layers_are_dropped_anew_in_each_update(make: Callable) -> None:
 
 
 class Says(GreedyDecoder):
-    """Recognises what it was told to."""
+    """Predicts given units."""
 
     def decode(self, log_probabilities: Tensor, num_frames: Any) -> list[str]:
         return ["ab", "ab ab", "", "a bb b"][: len(num_frames)]

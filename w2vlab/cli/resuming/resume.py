@@ -82,7 +82,7 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
 
     Raises:
         ValueError: None of the candidates can be used.
-        FileNotFoundError: There is no checkpoint to validate.
+        FileNotFoundError: No checkpoint to validate was found.
     """
     if ckpt_path is None:
         return None
