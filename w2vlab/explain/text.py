@@ -161,7 +161,7 @@ def _cost(explanation: Explanation) -> dict[str, str]:
     if cost.memory is not None:
         sizes = {name: f"{size / 2**30:.2f}" for name, size in vars(cost.memory).items()}
         rows["memory of a device"] = (
-            f"about {sizes['total']} GiB: parameters {sizes['parameters']}, gradients {sizes['gradients']}, optimiser "
+            f"about {sizes['total']} GiB: parameters {sizes['parameters']}, gradients {sizes['gradients']}, optimizer "
             f"{sizes['optimizer']}, activations of a micro-batch {sizes['activations']}; without workspace"
         )
     if cost.device_hours is not None:

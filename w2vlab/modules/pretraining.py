@@ -186,7 +186,9 @@ class PretrainingModule(TrainedModule):
             return None
         sums = Sums(self.device)
         for number, (batch, draws) in enumerate(zip(batches, self._draws, strict=True)):
-            self._seed_noise(number)  # the noise of the forward pass in training, which begins in the same way
+            self._seed_noise(
+                number
+            )  # the noise of the forward pass in training, which starts with the same computation
             prepared = self.prepare(batch.to(self.device, non_blocking=True), draws.address, draws.mask)
             statistics = statistics_of(penalties, prepared)
             self._no_update_statistics = not statistics
@@ -194,7 +196,7 @@ class PretrainingModule(TrainedModule):
                 break
             sums.add(statistics)
         for learner in self._learners():
-            learner.forget_update()  # the forward passes in training will collect the same again
+            learner.forget_update()  # the forward passes in training collect them again
         return None if self._no_update_statistics else self._sum_statistics(sums)
 
     def _statistics_over_processes(self, output: PretrainOutput) -> GlobalBatchStatistics | None:

@@ -109,7 +109,7 @@ class W2VLightningCLI(LightningCLI):
             "--parts",
             type=str,
             default=SUPPRESS,
-            help="Modules of your own, with commas between, whose parts a checkpoint that is opened may name.",
+            help="Modules with your own parts, separated by commas, which a checkpoint may name.",
         )
         parser.add_argument(
             "--validate_first",
@@ -122,7 +122,7 @@ class W2VLightningCLI(LightningCLI):
             type=bool,
             default=False,
             help="Whether a run that resumes is a new one, with another folder and id, and the run that wrote "
-            "the checkpoint stays as it is. A run with another root folder or logger is a new one in any case.",
+            "the checkpoint is not changed. A run with another root folder or logger is always a new one.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
