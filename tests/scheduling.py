@@ -32,14 +32,14 @@ LONGEST = (
     "tests/cli/test_evaluate.py",
     "tests/evaluation/test_evaluate.py",
 )
-"""Files that take longest, by `pytest --durations=0`: begun at the end, one of them would leave a core idle."""
+"""Files that take longest, by `pytest --durations=0`: started last, one of them would leave a core idle."""
 
 
 class WholeFiles(LoadFileScheduling):
     """Hands out files, and survives the death of a process that runs tests.
 
-    That of pytest-xdist 3.8 begins the file anew with the test at which a process died, which then kills the next one
-    too. It hands on files that are done as well, and the process that gets one waits for ever for its tests.
+    That of pytest-xdist 3.8 restarts the file with the test that crashed a process, which then crashes the next one,
+    too. It also hands out completed files, and the process that receives one waits for its tests for ever.
     """
 
     def remove_node(self, node: WorkerController) -> str | None:

@@ -14,7 +14,7 @@ MAX_LINES = 300
 LEFT_OUT = {"__pycache__", "_build", "jupyter_execute"}
 
 OF_THE_WHOLE = {"benchmarks", "configs", "docs", "examples", "notebooks", "scripts"}
-"""Folders of tests of what is outside the package."""
+"""Folders with tests of files outside the package."""
 
 ACROSS_PACKAGES = {
     "contracts",  # what every part of every family promises

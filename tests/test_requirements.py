@@ -69,7 +69,7 @@ def test_what_is_asked_for_is_locked_within_its_range(python: str) -> None:
 
 
 def test_every_range_ends() -> None:
-    # A range without an end would claim to have been tested with what is not released yet. furo counts by the calendar.
+    # A range without an upper bound would claim tests with unreleased versions. furo counts by the calendar.
     open_ended = [
         text
         for text in ASKED

@@ -54,7 +54,7 @@ def recipe_path(name: str) -> Path:
 
 
 def find_recipe(text: str, folders: Sequence[str] | None = ()) -> str | None:
-    """Returns the name of the recipe that `text` refers to; None if there is none.
+    """Returns the name of the recipe that `text` refers to; None if it is not a recipe.
 
     Args:
         text: A name or path, as typed.
@@ -82,7 +82,7 @@ def find_file(text: str, label: str, folders: Sequence[str] | None = ()) -> Path
         folders: Folders in which a recipe is found by the last part of its name; None for all folders.
 
     Raises:
-        ValueError: There is no such file or recipe, or the name is ambiguous.
+        ValueError: The file or recipe does not exist, or the name is ambiguous.
     """
     if (path := Path(text)).is_file():
         return path

@@ -160,9 +160,9 @@ def test_a_run_can_be_resumed_with_and_without(
     expected = fit(model_of(), batches, 4, 2)
     save = ModelCheckpoint(tmp_path, filename="half", every_n_train_steps=2)
     halves = ([compiling()], []) if first else ([], [compiling()])
-    begun = fit(model_of(), batches, 2, 2, callbacks=[save, *halves[0]], enable_checkpointing=True)
+    first_half = fit(model_of(), batches, 2, 2, callbacks=[save, *halves[0]], enable_checkpointing=True)
     rest = fit(model_of(), batches, 4, 2, callbacks=halves[1], ckpt_path=str(tmp_path / "half.ckpt"))
-    assert begun.losses + rest.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert first_half.losses + rest.losses == pytest.approx(expected.losses, rel=1e-5)
     assert len(rest.losses) == 4
 
 

@@ -345,7 +345,7 @@ def test_the_device_is_measured_in_the_precision_of_the_run(
     precision: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(throughput, "fit_flops", counted_once)  # of a copy in float32, whatever the precision
+    monkeypatch.setattr(throughput, "fit_flops", counted_once)  # of a copy in float32, for any precision
     monkeypatch.setattr(throughput, "matmul_rate", lambda *what: asked.append(what) or DEVICE_RATE)
     model = noisy_model(FuturePrediction, loss=factory(ContrastiveLoss), penalties={})
     batches = make_batches(2, 1, 2)

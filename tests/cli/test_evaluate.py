@@ -176,7 +176,7 @@ def test_without_labels_it_measures_the_codes(checkpoint: Path, tmp_path: Path, 
 Call = Callable[[Path], list[str]]
 BAD: list[tuple[Call, int, str]] = [
     (lambda c: [], 2, "`checkpoint` must be given."),
-    (lambda c: ["nowhere.ckpt"], 1, "`ckpt_path` must be a checkpoint file, but nowhere.ckpt is none."),
+    (lambda c: ["nowhere.ckpt"], 1, "`ckpt_path` must be an existing checkpoint file, but is nowhere.ckpt."),
     (lambda c: [__file__], 1, "`ckpt_path` must be a whole checkpoint, but"),
     (lambda c: [str(c), "--layers=7"], 1, "`layers` must be all or some of latents, 0, 1, context, quantized, codes"),
     (lambda c: [str(c), "--layers="], 1, "but is empty"),

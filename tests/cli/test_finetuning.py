@@ -135,7 +135,10 @@ def test_the_decoder_is_one_flag(finetune: Callable[..., int], capsys: pytest.Ca
     ("options", "message"),
     [
         (["--model.checkpoint=null"], "`model.checkpoint` must be given: the file of a pretrained model"),
-        (["--model.checkpoint=absent.ckpt"], "`model.checkpoint` must be a checkpoint file, but absent.ckpt is none."),
+        (
+            ["--model.checkpoint=absent.ckpt"],
+            "`model.checkpoint` must be an existing checkpoint file, but is absent.ckpt.",
+        ),
         (["--model.units=phones"], "`data.corpus` must have transcripts for `model.units` phones, but "),
         (["--data.crop_to_shortest=true"], "`data.crop_to_shortest` must be false for a model that learns from"),
         (["--trainer.callbacks=GradientFlow"], "`trainer.callbacks` must not contain GradientFlow if `model` is CTC"),

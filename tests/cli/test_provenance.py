@@ -97,16 +97,16 @@ def test_a_run_that_is_resumed_adds_to_what_there_is(
     stop = "--trainer.callbacks+={class_path: tests.cli.test_provenance.StopAfter, init_args: {update: 3}}"
     assert fit(every, stop, logger=logger) == 128 + 15
     assert (read_run(first)["status"], len(rows(first))) == ("stopped", 4)
-    begun = read_run(first)
+    started = read_run(first)
     new_run = [] if same_folder else ["--new_run=true"]
     assert fit(every, *new_run, "--ckpt_path=last", logger=logger) == 0
     assert [numbers(row) for row in rows(second)] == [numbers(row) for row in whole]
     assert read_run(first)["status"] == ("finished" if same_folder else "stopped")
     run = read_run(second)
     assert run["status"] == "finished"
-    assert run["command"] == begun["command"]
+    assert run["command"] == started["command"]
     (later,) = run["continued"]
-    assert later.keys() - {"changed"} == begun.keys() - {"continued", "finished", "status"}
+    assert later.keys() - {"changed"} == started.keys() - {"continued", "finished", "status"}
     assert later["command"][-1] == "--ckpt_path=last"
     assert later["checkpoint"].endswith("checkpoints/last.ckpt")
 

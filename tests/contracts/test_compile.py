@@ -1,6 +1,6 @@
 """What is `Compilable` is one graph, compiled once for batches of all lengths, and computes the same.
 
-Kernels are PyTorch's own here: what is tested is what Dynamo and AOTAutograd make of the code, which takes a second and
+Kernels are PyTorch's own here: the tests are of the graphs of Dynamo and AOTAutograd, which need a second and
 no C++ compiler. `tests/callbacks/test_compile.py` has Inductor's kernels.
 """
 
@@ -65,7 +65,7 @@ class Kernels:
 
 @pytest.fixture(scope="module")
 def kernels() -> Iterator[Kernels]:
-    """One for all tests, so that parts of several share what was compiled."""
+    """One for all tests, so that several tests share compiled parts."""
     with torch._dynamo.config.patch(recompile_limit=MAX_VARIANTS):
         yield Kernels()
     torch._dynamo.reset()
@@ -116,7 +116,7 @@ def assert_compiled_once(model: PretrainingModule, family: str, plain: Pretraini
         if update == len(WARM_UP):
             drop_layers(model, plain)
         assert_same(step(model, lengths, update), step(plain, lengths, update))
-        assert update < len(WARM_UP) or kernels.num_graphs == before, f"compiled anew for {lengths}"
+        assert update < len(WARM_UP) or kernels.num_graphs == before, f"recompiled for {lengths}"
     assert list(model.state_dict()) == names == list(plain.state_dict())
     assert all(region._compiled_call_impl is not None for region in regions)
 

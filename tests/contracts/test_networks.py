@@ -276,7 +276,7 @@ def test_statistics_change_nothing_before_the_end_of_the_update(cls: type) -> No
     for _ in range(2):
         run(module)
     assert not changed(module, before)
-    assert {name for name, _ in module.named_buffers()} == buffers, "DDP would overwrite what was collected"
+    assert {name for name, _ in module.named_buffers()} == buffers, "DDP would overwrite the collected statistics"
     finish_update(module)
     assert changed(module, before)
     before = state_of(module)

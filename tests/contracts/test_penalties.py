@@ -80,7 +80,7 @@ def test_penalty_ignores_padding(cls: type) -> None:
         if value.ndim:
             alone = [penalty(trimmed(whole, row)) for row in range(len(value))]
             assert_close(value, torch.cat(alone))
-        else:  # of the whole batch: changing what is in the padding must change nothing
+        else:  # of the whole batch: the values of padding must have no effect
             before = value.item()
             with torch.no_grad():
                 whole.targets.probabilities[whole.target_padding_mask] = 0.5

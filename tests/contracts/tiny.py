@@ -82,7 +82,7 @@ def family_of(cls: type) -> str:
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of the constructor; a part without one of its own inherits `*args, **kwargs` without parameters."""
+    """The arguments of the constructor; one that a part inherits may have only `*args, **kwargs`."""
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     return {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind not in variable}
 
@@ -116,7 +116,7 @@ def build_model(cls: type, **arguments: Any) -> PretrainingModule:
 
 
 def audio_batch(num_samples: tuple[int, ...], first: int = 0) -> AudioBatch:
-    """Noise; the utterances of a batch are the same ones whatever batch they are in, numbered from `first`."""
+    """Noise; an utterance is the same in every batch, numbered from `first`."""
     waveform = torch.zeros(len(num_samples), max(num_samples))
     for row, samples in enumerate(num_samples):
         generator = torch.Generator().manual_seed(first + row)

@@ -1,4 +1,4 @@
-"""What each of two processes runs with and without CompileModel; a module of its own, to import in both."""
+"""Worker of each of two processes with and without CompileModel, in a separate module to import in both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of two processes that is measured at its end; a module of its own, so that a spawned process can import it."""
+"""A run of two processes that is measured at its end; in a separate module, so that a spawned process can import it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UPDATES = 3
 
 
 def measured(folder: Path) -> dict[str, Any]:
-    """Trains with and without; returns what was found, the weights of both, and which files there were at its end."""
+    """Trains with and without the probe; returns its results, the weights of both, and the files at its end."""
     probe = FinalProbe(corpus=str(folder / "wav"), cache_dir=folder / "cache")
     trained = []
     for callbacks in ([probe, RunReport()], []):

@@ -1,4 +1,4 @@
-"""What each of two processes fine-tunes; a module of its own, so that a spawned process can import it."""
+"""Fine-tuning worker of each of two processes, in a separate module, so that a spawned process can import it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Validation(IterableDataset):
 
 
 def train(folder: Path, **options: Any) -> dict[str, Any]:
-    """Returns weights, what was logged, and what was recognised."""
+    """Returns weights, logged values and recognized transcripts."""
     model = recognizer(folder / CHECKPOINT, freeze_updates=1)
     trainer = make_trainer(UPDATES, precision="64-true", use_distributed_sampler=False, **options)
     trainer.fit(model, loader(ShareOfRank()))

@@ -1,4 +1,4 @@
-"""What each of two processes runs with its model in shards; a module of its own, for spawned processes to import."""
+"""Worker of each of two processes with a sharded model, in a separate module for spawned processes to import."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Share(IterableDataset):
 
 
 class Save(pl.Callback):
-    """Saves when training ends, and keeps what was saved and how large the shards were."""
+    """Saves at the end of training, and records the checkpoint and the sizes of the shards."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What each of two processes runs; a module of its own, so that a spawned process can import it."""
+"""Worker of each of two processes, in a separate module, so that a spawned process can import it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ShareOfRank(IterableDataset):
 def train(
     cls: type, quantizer: type, accumulate: int = 1, precision: Any = "64-true", **options: Any
 ) -> dict[str, Any]:
-    """Trains with every penalty, diversity included; returns the state and what was logged."""
+    """Trains with every penalty, diversity included; returns the state and the logged values."""
     model = make_model(cls, quantizer, diversity=quantizer is NoiselessGumbel)
     record = Record()
     trainer = make_trainer(UPDATES, accumulate, [record], precision=precision, use_distributed_sampler=False, **options)

@@ -59,7 +59,7 @@ def test_checkpoints_with_ones_own_parts(folder: Path, capsys: pytest.CaptureFix
 
     trained = started("-c", quickened(own))
     assert trained.returncode == 0, trained.stderr
-    assert "cannot be opened without it" not in trained.stderr
+    assert "to be saved in checkpoints" not in trained.stderr
     (command,) = [line for line in EVALUATIONS if line.startswith("evaluate own.ckpt --parts")]
     words = ["-m", "w2vlab", *shlex.split(command), "--corpus=speech", *QUICK]
     opened = started(*words)

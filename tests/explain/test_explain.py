@@ -60,25 +60,25 @@ def explained(config, capsys):
 
 
 def test_the_tiny_run_in_numbers(explained):
-    told = explained("--trainer.devices=2", "--trainer.accumulate_grad_batches=3")
+    result = explained("--trainer.devices=2", "--trainer.accumulate_grad_batches=3")
     # three convolutions (kernel, stride): (10, 5), (8, 8), (8, 8)
-    assert told["frames"]["receptive_field_samples"] == 10 + 7 * 5 + 7 * 40
-    assert told["frames"]["stride_samples"] == 320
-    assert told["frames"]["frame_rate_hz"] == 50
-    assert told["frames"]["shortest_utterance_seconds"] == 0.5
-    assert told["codes"]["bits_per_frame"] == 2 * math.log2(8)
-    assert told["codes"]["bits_per_second"] == 300
-    assert told["codes"]["max_perplexity"] == 16
-    assert told["start"]["num_candidates"] == 6
-    assert told["start"]["nats"] == pytest.approx(math.log(6))
-    assert told["start"]["bits"] == pytest.approx(math.log2(6))
-    assert told["update"]["processes"] == 2
-    assert told["update"]["utterances"] == 5 * 2 * 3
-    assert told["update"]["audio_seconds"] == 5 * 2 * 3
-    assert told["update"]["audio_hours"] == pytest.approx(4 * 30 / 3600)
-    assert told["schedule_updates"] == [0, 2, 4]
-    assert told["schedule"]["gumbel_temperature"] == pytest.approx([2.0 * 0.999995**update for update in (0, 2, 4)])
-    assert told["schedule"]["learning_rate"] == pytest.approx([0.001 * step / 32_000 for step in (1, 2, 4)])
+    assert result["frames"]["receptive_field_samples"] == 10 + 7 * 5 + 7 * 40
+    assert result["frames"]["stride_samples"] == 320
+    assert result["frames"]["frame_rate_hz"] == 50
+    assert result["frames"]["shortest_utterance_seconds"] == 0.5
+    assert result["codes"]["bits_per_frame"] == 2 * math.log2(8)
+    assert result["codes"]["bits_per_second"] == 300
+    assert result["codes"]["max_perplexity"] == 16
+    assert result["start"]["num_candidates"] == 6
+    assert result["start"]["nats"] == pytest.approx(math.log(6))
+    assert result["start"]["bits"] == pytest.approx(math.log2(6))
+    assert result["update"]["processes"] == 2
+    assert result["update"]["utterances"] == 5 * 2 * 3
+    assert result["update"]["audio_seconds"] == 5 * 2 * 3
+    assert result["update"]["audio_hours"] == pytest.approx(4 * 30 / 3600)
+    assert result["schedule_updates"] == [0, 2, 4]
+    assert result["schedule"]["gumbel_temperature"] == pytest.approx([2.0 * 0.999995**update for update in (0, 2, 4)])
+    assert result["schedule"]["learning_rate"] == pytest.approx([0.001 * step / 32_000 for step in (1, 2, 4)])
 
 
 def test_it_needs_no_corpus_and_leaves_no_files(explained):
@@ -87,10 +87,10 @@ def test_it_needs_no_corpus_and_leaves_no_files(explained):
 
 
 def test_the_flow_has_the_shapes_of_a_real_pass(explained):
-    told = explained("--no_gradients")
-    steps = {step["part"]: step for step in told["flow"]["steps"]}
+    result = explained("--no_gradients")
+    steps = {step["part"]: step for step in result["flow"]["steps"]}
     assert list(steps) == ["encoder", "norm", "masking", "quantizer", "context", "loss", "objective"]
-    frames, targets = 1 + (16_000 - 325) // 320, told["flow"]["sizes"]["M"]
+    frames, targets = 1 + (16_000 - 325) // 320, result["flow"]["sizes"]["M"]
     assert steps["encoder"]["takes"] == {"waveform": [2, 16_000]}
     assert steps["encoder"]["gives"] == {"": [2, frames, 8]}
     assert steps["masking"]["gives"] == {"frames": [2, frames], "targets": [2, targets]}
@@ -101,12 +101,12 @@ def test_the_flow_has_the_shapes_of_a_real_pass(explained):
 
 
 def test_parameters_of_the_parts_add_up(explained):
-    told = explained()
-    assert sum(told["parameters"].values()) == told["num_parameters"]
-    assert told["num_frozen"] == 0
+    result = explained()
+    assert sum(result["parameters"].values()) == result["num_parameters"]
+    assert result["num_frozen"] == 0
     # one weight a tap and channel: 8 x 1 x 10, 8 x 8 x 8 twice, and the group norm of the first layer
-    assert told["parameters"]["encoder"] == 80 + 2 * 512 + 16
-    assert told["parameters"]["codebook"] == 2 * 8 * 4
+    assert result["parameters"]["encoder"] == 80 + 2 * 512 + 16
+    assert result["parameters"]["codebook"] == 2 * 8 * 4
 
 
 def test_which_loss_trains_which_part(explained):
@@ -117,17 +117,17 @@ def test_which_loss_trains_which_part(explained):
 
 
 def test_gradients_and_their_terms_can_be_left_out(explained):
-    told = explained("--no_gradients")
-    assert told["gradients"] is None
-    assert told["start"]["terms"] is None
+    result = explained("--no_gradients")
+    assert result["gradients"] is None
+    assert result["start"]["terms"] is None
 
 
 def test_predictions_are_those_of_an_update(explained):
-    told = explained("--data.batch_seconds=3", "--trainer.accumulate_grad_batches=2")
+    result = explained("--data.batch_seconds=3", "--trainer.accumulate_grad_batches=2")
     frames = 1 + (16_000 - 325) // 320
-    expected = told["masking"]["predicted"] * frames * 3 * 2
-    assert told["update"]["predictions"] == pytest.approx(expected)
-    assert told["codes"]["measurable_bits"] == pytest.approx(min(6, math.log2(expected)))
+    expected = result["masking"]["predicted"] * frames * 3 * 2
+    assert result["update"]["predictions"] == pytest.approx(expected)
+    assert result["codes"]["measurable_bits"] == pytest.approx(min(6, math.log2(expected)))
 
 
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect")
@@ -140,7 +140,7 @@ def test_the_text_has_the_same_numbers(config, capsys):
 
 
 def test_future_prediction(explained):
-    told = explained(
+    result = explained(
         "--model=FuturePrediction",
         "--model.context=ConvContext",
         "--model.context.layers=[[8,2]]",
@@ -150,10 +150,10 @@ def test_future_prediction(explained):
     frames = 1 + (16_000 - 325) // 320
     ahead = math.ceil(325 / 320)
     predictions = sum(frames - step for step in range(ahead, ahead + 12))
-    assert told["masking"] is None
-    assert "M" not in told["flow"]["sizes"]
-    assert told["update"]["predictions"] == predictions * 5
-    assert told["start"]["blind"] == pytest.approx(told["start"]["num_candidates"] * math.log(2))
+    assert result["masking"] is None
+    assert "M" not in result["flow"]["sizes"]
+    assert result["update"]["predictions"] == predictions * 5
+    assert result["start"]["blind"] == pytest.approx(result["start"]["num_candidates"] * math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -358,18 +358,21 @@ def test_automatic_devices_are_those_of_this_machine(devices, monkeypatch):
 
 
 def test_an_open_end_shows_the_start_alone(explained):
-    told = explained("--trainer.max_steps=-1", "--no_gradients")
-    assert told["schedule_updates"] == [0]
-    assert told["update"]["updates"] is None
-    assert told["update"]["may_end_before"] == {}
+    result = explained("--trainer.max_steps=-1", "--no_gradients")
+    assert result["schedule_updates"] == [0]
+    assert result["update"]["updates"] is None
+    assert result["update"]["may_end_before"] == {}
 
 
 def test_epochs_and_time_may_end_a_run(explained, capsys):
-    told = explained("--trainer.max_steps=-1", "--trainer.max_epochs=3", "--no_gradients")
-    assert (told["update"]["updates"], told["cost"]["run_flops"]) == (None, None)
-    assert told["update"]["may_end_before"] == {"trainer.max_epochs": "3"}
-    told = explained("--trainer.max_steps=100", "--trainer.max_time=00:01:00:00", "--no_gradients")
-    assert (told["update"]["updates"], told["update"]["may_end_before"]) == (100, {"trainer.max_time": "00:01:00:00"})
+    result = explained("--trainer.max_steps=-1", "--trainer.max_epochs=3", "--no_gradients")
+    assert (result["update"]["updates"], result["cost"]["run_flops"]) == (None, None)
+    assert result["update"]["may_end_before"] == {"trainer.max_epochs": "3"}
+    result = explained("--trainer.max_steps=100", "--trainer.max_time=00:01:00:00", "--no_gradients")
+    assert (result["update"]["updates"], result["update"]["may_end_before"]) == (
+        100,
+        {"trainer.max_time": "00:01:00:00"},
+    )
 
 
 def test_noise_reaches_what_a_batch_of_speech_reaches():
@@ -394,8 +397,8 @@ def test_the_cost_of_base(capsys, tmp_path, monkeypatch):
     shape = ["--data.max_seconds=10", "--data.batch_seconds=20", "--data.micro_batches=6"]
     options = ["--devices=4", "--speed=100", "--trainer.max_steps=90", "--json", "--no_gradients"]
     assert main(["explain", f"--config={BASE}", *shape, *options]) == 0
-    told = json.loads(capsys.readouterr().out)
-    update, cost = told["update"], told["cost"]
+    result = json.loads(capsys.readouterr().out)
+    update, cost = result["update"], result["cost"]
     assert (update["processes"], update["micro_batches"]) == (4, 2)
     assert (update["nominal_seconds"], update["audio_seconds"], update["longest_seconds"]) == (120, 160, 160)
     assert cost["flops"] / 8 == pytest.approx(894e9, rel=0.01)

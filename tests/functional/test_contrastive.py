@@ -160,7 +160,7 @@ def test_gradient_is_that_of_the_formula() -> None:
 
 def test_correct_predictions() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 3.0, 2.0], [1.0, 1.0, 1.0], [0.0, -torch.inf, -torch.inf]])
-    assert count_correct(logits, None) == 2  # the first and the last; all alike tells nothing
+    assert count_correct(logits, None) == 2  # the first and the last; equal scores are not correct
     assert count_correct(logits, torch.tensor([False, True, True, True])) == 1
 
 

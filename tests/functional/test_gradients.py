@@ -1,4 +1,4 @@
-"""Gradients that are not the derivative of what was computed, against formulas by hand."""
+"""Gradients that are not the derivative of the forward pass, against formulas by hand."""
 
 from __future__ import annotations
 

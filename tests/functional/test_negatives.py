@@ -224,7 +224,7 @@ def test_b8_no_target_is_its_own_negative_in_wav2vec() -> None:
     frames, num_negatives = 64, 10
     negatives = negatives_among((frames,), frames - 1, [EveryDraw()])  # all draws there are
     assert not (negatives[0] == torch.arange(frames)[:, None]).any()
-    # The defect, over all draws: what is excluded at a column is not the frame that the column is used for.
+    # The defect, over all draws: a column excludes another frame than the one that it is used for.
     columns = torch.arange(num_negatives * frames)
     drawn = torch.arange(frames - 1).expand(len(columns), -1)
     wrong = skip_own(drawn[None], columns[None] // num_negatives)[0]

@@ -29,7 +29,7 @@ def norm_over_time(x: Tensor) -> list[Tensor]:
 
 def gumbel(x: Tensor) -> list[Tensor]:
     quantizer = GumbelQuantizer(WIDTH, num_codebooks=2, codebook_size=WIDTH // 2, output_dim=8).train()
-    quantizer.scores = nn.Identity()  # which may be in half precision: the island begins behind it
+    quantizer.scores = nn.Identity()  # may be in half precision: float32 starts after it
     output = quantizer(x)
     return [output.probabilities, output.codes]
 

@@ -127,14 +127,14 @@ def test_arranged_spans_keep_their_space_and_lengths(
     longest_first = sorted(lengths, reverse=True)
     assert placed.tolist() == longest_first[: len(placed)]
     order = np.argsort(starts)
-    first, behind = starts[order], (starts + placed)[order]
+    first, ends = starts[order], (starts + placed)[order]
     if len(placed):
         assert first[0] >= 0
-        assert behind[-1] <= num_frames - (not last_start)
-    assert (first[1:] - behind[:-1] >= min_space).all()
+        assert ends[-1] <= num_frames - (not last_start)
+    assert (first[1:] - ends[:-1] >= min_space).all()
     if len(placed) < len(lengths):  # the one that was left out indeed fits nowhere
         length = longest_first[len(placed)]
-        edges = [-min_space, *np.stack([first, behind], 1).ravel(), num_frames - (not last_start) + min_space]
+        edges = [-min_space, *np.stack([first, ends], 1).ravel(), num_frames - (not last_start) + min_space]
         assert all(edges[i + 1] - edges[i] - 2 * min_space < length for i in range(0, len(edges), 2))
 
 

@@ -75,7 +75,7 @@ def gumbel_factory(reference: Reference, **arguments):
 
 
 def set_temperature(model: PretrainingModule, reference: Reference) -> None:
-    """Moves the model to the update at which the file was made, told by its temperature."""
+    """Sets the model to the update at which the file was made, derived from its temperature."""
     if "temperature" not in reference.tensors:
         return
     start, _, decay = reference.config.get("latent_temp") or reference.config["vq_temp"]

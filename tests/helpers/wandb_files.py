@@ -1,7 +1,7 @@
 """Reads back what an offline run of Weights & Biases logged; its own reader is not public any more.
 
 A `.wandb` file is a log in the layout of LevelDB: 7 bytes of file header, then blocks of 32 KiB with pieces of records,
-each behind a checksum (4 bytes), its length (2) and which piece it is (1: whole, 2: first, 3: middle, 4: last).
+each after a checksum (4 bytes), its length (2) and its type (1: whole, 2: first, 3: middle, 4: last).
 """
 
 from __future__ import annotations

@@ -31,10 +31,10 @@ w2vlab.cli.fit w2vlab.cli.evaluate w2vlab.cli.compare w2vlab.cli.sweep w2vlab.cl
 w2vlab.cli.parts w2vlab.cli.lightning.parsed w2vlab.evaluation.output.tables w2vlab.evaluation.output.comparison_table
 w2vlab.explain.text
 """
-"""What commands, workers and notebooks import, in the order of `w2vlab fit`; what is not installed is left out."""
+"""Modules that commands, workers and notebooks import, in the order of `w2vlab fit`; missing ones are skipped."""
 
 HANDLERS = {number: signal.getsignal(number) for number in signal.valid_signals()}
-"""Of an interpreter at its start; what is ignored is inherited."""
+"""Signal handlers of an interpreter at its start; ignored signals are inherited."""
 
 
 @dataclass
@@ -149,19 +149,19 @@ class Server:
 
     def _fork(self, job: Job) -> bool:
         """Returns whether this is the child. The server waits for the child's session, so that signals reach it."""
-        settled, settling = os.pipe()
+        session_made, in_child = os.pipe()
         pid = os.fork()
         if pid == 0:
             self.messages.close()
             self.socket.close()
             if job.new_session:
                 os.setsid()
-            os.close(settled)
-            os.close(settling)
+            os.close(session_made)
+            os.close(in_child)
             return True
-        os.close(settling)
-        os.read(settled, 1)  # until the other end is closed
-        os.close(settled)
+        os.close(in_child)
+        os.read(session_made, 1)  # until the other end is closed
+        os.close(session_made)
         self.children.add(pid)
         self.messages.send({"started": pid})
         return False

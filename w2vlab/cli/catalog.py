@@ -49,7 +49,7 @@ class Catalog:
         """Lists the concrete parts of a family in alphabetical order.
 
         Raises:
-            ValueError: There is no such family.
+            ValueError: The family does not exist.
         """
         name = family_named(family).name
         base = FAMILIES[name].base.rpartition(".")[2]
@@ -68,7 +68,7 @@ class Catalog:
             self.problems.append(f"The parts of the plugin '{entry_point.name}' cannot be listed: {problem}")
 
     def _read(self, module: str) -> None:
-        """Reads a module and, like an import, the modules of its own package that it imports."""
+        """Reads a module and, like an import, the modules of the same package that it imports."""
         if module in self._exports:
             return
         path = _source(module)
@@ -138,7 +138,7 @@ def _source(module: str) -> Path:
     Only the outermost package is looked up with `find_spec`, which would import the packages around an inner module.
 
     Raises:
-        ModuleNotFoundError: There is no such module, or it has no Python source.
+        ModuleNotFoundError: The module does not exist, or has no Python source.
     """
     top, *inner = module.split(".")
     spec = None if top in sys.builtin_module_names else find_spec(top)

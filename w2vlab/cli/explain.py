@@ -26,7 +26,7 @@ class ExplainOptions:
         json: Print everything as JSON.
         no_gradients: Leave out which loss trains which part. It takes the first step on two seconds of noise, with the
             memory of the parameters and of one gradient for each term of the objective.
-        devices: Number of devices of the run, whatever this machine has; by default that of the trainer's options.
+        devices: Number of devices of the run, independent of this machine; by default that of the trainer's options.
         speed: Seconds of audio that one device trains on in a second, for the duration of the run. A few updates of
             `w2vlab fit` log it, for all devices together, as train/audio_seconds_per_second.
     """

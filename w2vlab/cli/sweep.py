@@ -67,7 +67,7 @@ class SweepOptions:
         devices: auto (all GPUs, or without one the processors), cpu, or numbers of GPUs with commas between. A trial
             has one GPU, or a share of the processors.
         parallel: Trials at a time; by default one a GPU, and 1 on the processors.
-        seeds: Number of seeds: every trial runs under 1 to this number, whatever the seeds of the file.
+        seeds: Number of seeds: every trial runs with seeds 1 to this number, which override those of the file.
         count: Most trials; by default the file's `run_cap`. Needed by the methods random and bayes.
         retries: Further attempts of a trial that fails.
         repeat: Trials to run again from the beginning: their names, with commas between and * for any letters, or the
@@ -204,7 +204,7 @@ def _devices(text: str) -> list[str]:
     """Returns the GPUs by the names that `CUDA_VISIBLE_DEVICES` takes; none for the processors.
 
     Raises:
-        ValueError: There is no such GPU.
+        ValueError: The GPU does not exist.
     """
     import torch
 

@@ -55,7 +55,7 @@ class SpeechDataModule(LightningDataModule):
             buckets less audio is cropped away, but more batches at the end of an epoch are not full.
         num_workers: Processes that read audio; 0 reads in the training process.
         seed: Seed of order and crops, together with the epoch.
-        crop_to_shortest: Crop the utterances of a batch to the shortest, so that there is no padding; otherwise pad.
+        crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
         micro_batches: Micro-batches of an update over all processes, at least 1; the command line sets the trainer's
             `accumulate_grad_batches` accordingly. By default, the trainer's options decide.
         exclude: Utterances that are used neither for training nor for validation, so that the model can be tested on

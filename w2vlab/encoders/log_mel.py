@@ -106,7 +106,7 @@ def _mel_filters(num_bins: int, num_mels: int) -> Tensor:
     from torchaudio.functional import melscale_fbanks  # only who has this encoder needs torchaudio
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchaudio's, of what is an error here
+        warnings.simplefilter("ignore")  # torchaudio warns of empty mel channels, which raise below
         filters = melscale_fbanks(num_bins, 0.0, SAMPLE_RATE / 2, num_mels, SAMPLE_RATE)
     if (filters.amax(dim=0) == 0).any():
         raise ValueError(

@@ -9,7 +9,7 @@ def device_named(name: str) -> torch.device:
     """Returns the device that `auto`, `cpu` or `cuda` means on this machine.
 
     Raises:
-        ValueError: There is no such device.
+        ValueError: The device does not exist.
     """
     there = torch.cuda.is_available()
     if name == "cuda" and not there:

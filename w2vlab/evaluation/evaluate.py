@@ -16,7 +16,7 @@ from w2vlab.evaluation.features.layers import select_representations
 from w2vlab.evaluation.features.mfcc import MfccFeatures
 from w2vlab.evaluation.tasks.abx import AbxTask, make_task
 from w2vlab.evaluation.tasks.measure import Advance, NoProgress, Reporter, Settings, SourceResult, measure_source
-from w2vlab.modules.checkpoints import build_model, class_named
+from w2vlab.modules.checkpoints import build_model, resolve_class
 from w2vlab.modules.checkpoints.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.pretraining import PretrainingModule
@@ -93,7 +93,7 @@ def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> Pretraining
     if module.run_config is None:
         return None
     try:
-        class_named(module.run_config.get("model"), type(module), "the run")
+        resolve_class(module.run_config.get("model"), type(module), "the run")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             twin: PretrainingModule = build_model(module.run_config["model"], PretrainingModule, "the run")

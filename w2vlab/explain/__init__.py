@@ -1,1 +1,1 @@
-"""What a configuration amounts to before it is run: shapes, gradients, cost, schedules."""
+"""Describes a configuration before it is run: shapes, gradients, cost, schedules."""

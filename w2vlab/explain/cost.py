@@ -1,4 +1,4 @@
-"""The cost of a run: operations and memory, counted on tensors without values, and time at a given speed."""
+"""Estimates the cost of a run: operations and memory, counted on tensors without values, and time at a given speed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import Seconds
 
 _BYTES = 4
-"""Of a parameter and of its gradient: mixed precision keeps both in float32."""
+"""Bytes of a parameter and of its gradient; mixed precision keeps both in float32."""
 
 
 @dataclass(kw_only=True)
@@ -29,8 +29,8 @@ class Memory:
     Attributes:
         parameters: Parameters, in float32.
         gradients: Their gradients.
-        optimizer: State of the optimiser.
-        activations: Tensors that the forward pass of a micro-batch keeps for the backward pass.
+        optimizer: State of the optimizer.
+        activations: Tensors that the forward pass of a micro-batch saves for the backward pass.
         total: The sum.
     """
 
@@ -48,12 +48,12 @@ class Cost:
     Attributes:
         flops: Floating-point operations of the forward and the backward pass of an update, over all processes, in
             matrix products and convolutions; a multiply-add counts as two. Recomputation, such as that of activation
-            checkpointing, is not counted. None if a part has to read values.
-        run_flops: Operations of all updates; None if their number is open.
-        memory: Memory of each device; None if a part has to read values.
-        speed: Seconds of audio that a device trains on in a second, as given.
-        device_hours: Hours of all devices together at that speed; None if it is unknown.
-        hours: The same, divided by the number of devices.
+            checkpointing, is not counted. None if a part reads the values of tensors.
+        run_flops: Operations of all updates; None if their number is not limited.
+        memory: Memory of each device; None if a part reads the values of tensors.
+        speed: Speed of each device, in seconds of audio per second; None if unknown.
+        device_hours: Device-hours at that speed; None if it is unknown.
+        hours: Hours of the run: device-hours divided by the number of devices.
     """
 
     flops: int | None
@@ -80,15 +80,18 @@ def count_cost(
         batch_size: Utterances B of a micro-batch.
         num_samples: Samples S of each.
         micro_batches: Micro-batches of an update over all processes.
-        updates: Updates of the run; None for open.
+        updates: Updates of the run; None if not limited.
         half_precision: Whether the trainer uses mixed precision.
-        shards: Devices that share parameters, gradients and the state of the optimiser.
+        shards: Devices over which parameters, gradients and the state of the optimizer are sharded.
+
+    Returns:
+        The cost, without time.
     """
     optimizer = optimizer_bytes(model)
     model.train()
     try:
         flops = micro_batches * count_flops(model, batch_size, num_samples)
-        activations = _kept_bytes(model, batch_size, num_samples, half_precision)
+        activations = _activation_bytes(model, batch_size, num_samples, half_precision)
     except NOT_WITHOUT_VALUES:
         return Cost(None, None, None)
     parameters = sum(p.numel() for p in model.parameters()) * _BYTES // shards
@@ -105,7 +108,14 @@ def count_cost(
 
 
 def add_time(cost: Cost, speed: float, audio_seconds: Seconds | None, devices: int) -> None:
-    """Adds the time that `audio_seconds` of training take `devices`, each at `speed` seconds of audio a second."""
+    """Adds the training time to `cost`, which is changed in place.
+
+    Args:
+        cost: The cost.
+        speed: Speed of each device, in seconds of audio per second.
+        audio_seconds: Audio of the whole run; None if the number of updates is not limited.
+        devices: Number of devices.
+    """
     cost.speed = speed
     if audio_seconds is not None:
         cost.device_hours = audio_seconds / speed / 3600
@@ -113,7 +123,7 @@ def add_time(cost: Cost, speed: float, audio_seconds: Seconds | None, devices: i
 
 
 def optimizer_bytes(model: PretrainingModule) -> int:
-    """Returns the size of the optimiser's state for all parameters, extrapolated from that of a small one."""
+    """Returns the bytes of the optimizer state of all parameters, extrapolated from that of a small parameter."""
     probe = nn.Parameter(torch.zeros(64, 16))
     probe.grad = torch.zeros_like(probe)
     optimizer = model.make_optimizer([probe])
@@ -123,13 +133,13 @@ def optimizer_bytes(model: PretrainingModule) -> int:
     return size * sum(p.numel() for p in model.parameters() if p.requires_grad) // probe.numel()
 
 
-def _kept_bytes(model: PretrainingModule, batch_size: int, num_samples: int, half_precision: bool) -> int:
-    """Adds up the storages that a forward pass keeps for the backward pass, but for the parameters."""
-    kept: dict[int, tuple[Tensor, int]] = {}
+def _activation_bytes(model: PretrainingModule, batch_size: int, num_samples: int, half_precision: bool) -> int:
+    """Returns the bytes of storages that a forward pass saves for the backward pass, without parameters."""
+    saved: dict[int, tuple[Tensor, int]] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = tensor, storage.nbytes()
+        saved[storage._cdata] = tensor, storage.nbytes()
         return tensor
 
     autocast = torch.autocast("cpu", torch.bfloat16) if half_precision else nullcontext()
@@ -137,6 +147,6 @@ def _kept_bytes(model: PretrainingModule, batch_size: int, num_samples: int, hal
         with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = objective_without_values(model, state, batch_size, num_samples)
         for tensor in state.values():
-            kept.pop(tensor.untyped_storage()._cdata, None)
+            saved.pop(tensor.untyped_storage()._cdata, None)
         del loss
-        return sum(size for _, size in kept.values())
+        return sum(size for _, size in saved.values())

@@ -20,7 +20,7 @@ from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
 
 _BATCH_SIZE = 2
 _NOISE_SECONDS: Seconds = 1.0
-"""Length of each utterance for the gradients; which term reaches which part does not depend on it."""
+"""Length of each utterance for the gradients; it does not affect which term trains which part."""
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Codes:
     Attributes:
         num_codebooks: Codebooks G.
         codebook_size: Entries V of each.
-        bits_per_frame: G log2 V: all entries used alike, and the codebooks independently.
-        bits_per_second: The same, times the frame rate.
-        max_perplexity: Of the logged perplexity, which is summed over codebooks: G V.
+        bits_per_frame: G log2 V, for uniformly used entries and independent codebooks.
+        bits_per_second: `bits_per_frame` times the frame rate.
+        max_perplexity: Maximum of the logged perplexity, which is summed over codebooks: G V.
         measurable_bits: Largest entropy of one frame's codes that can be estimated from the frames of one update:
             N frames have at most N different combinations, log2 N bits.
     """
@@ -55,10 +55,10 @@ class Update:
         nominal_seconds: Most audio of the update by `data.micro_batches`; `audio_seconds` if that is not set.
         utterances: Utterances of an update, all of the greatest length, over all processes and micro-batches; so are
             targets and predictions.
-        audio_seconds: Most audio of an update as it is made up of whole micro-batches on each process.
+        audio_seconds: Most audio of an update, with the same number of micro-batches on each process.
         longest_seconds: Audio of an update of utterances of the greatest length.
-        targets: Frames to predict, in the mean over masks.
-        predictions: Predictions, in the mean over masks.
+        targets: Target frames, averaged over masks.
+        predictions: Predictions, averaged over masks.
         updates: Updates of the run; None if `trainer.max_steps` does not limit them.
         audio_hours: Most audio of the run.
         may_end_before: Options that may end the run earlier, depending on corpus or machine: epochs, or time.
@@ -84,11 +84,11 @@ class Start:
     Attributes:
         num_candidates: Candidates 1 + K of a prediction.
         chance: Accuracy of guessing.
-        nats: ln(1 + K), the loss of a softmax over candidates that all score alike.
-        bits: The same in bits.
-        blind: The loss with all its own weights at zero, in nats; None if it has no weights.
-        terms: Every weighted term of the objective for the weights at the start and noise for audio, in nats a
-            prediction; None if they were not computed, and for a term that is not finite.
+        nats: ln(1 + K), the loss of a softmax over candidates with equal scores.
+        bits: `nats` in bits.
+        blind: The loss in nats with all weights of the loss module at zero; None if it has no weights.
+        terms: Weighted terms of the objective for the initial weights on noise, in nats per prediction; None if they
+            were not computed, and for a term that is not finite.
     """
 
     num_candidates: int
@@ -110,14 +110,14 @@ class Explanation:
         frames: Receptive field, stride and rates, with their units in the names.
         parameters: Trained parameters of each part.
         num_parameters: All parameters of the model.
-        num_frozen: Those of them that are not trained.
+        num_frozen: Parameters that are not trained.
         gradients: Gradient of each term of the objective with respect to each part; None if it was not computed.
         codes: Information of the codes; None for continuous targets.
         masking: Statistics of the masks; None without masking.
         update: The size of an update.
-        start: The losses at the start.
+        start: The losses before training.
         schedule_updates: The updates of `schedule`.
-        schedule: What changes with the updates.
+        schedule: Scheduled values by name, one for each of `schedule_updates`.
         cost: Operations, memory and time.
     """
 
@@ -154,15 +154,18 @@ def explain(
 
     Args:
         model: The model; it cannot be used afterwards.
-        data: The data, of which only the settings are used.
-        trainer: The trainer's settings.
-        gradients: Whether to compute which loss trains which part; that takes the time and memory of some training
+        data: The data module; only its options are used.
+        trainer: The options of the trainer.
+        gradients: Whether to compute which loss trains which part, which takes the time and memory of some training
             steps on a short batch.
-        devices: Devices of the run; None for those of the trainer's settings.
-        speed: Seconds of audio that each of them trains on in a second; None if unknown.
+        devices: Devices of the run; None for those of `trainer`.
+        speed: Speed of each device, in seconds of audio per second; None if unknown.
+
+    Returns:
+        The explanation.
 
     Raises:
-        ValueError: The data's longest utterances are too short for the model, or options exclude each other.
+        ValueError: The longest utterances of the data are too short for the model, or options exclude each other.
     """
     data.require(model.min_samples)
     num_samples = round(data.max_seconds * SAMPLE_RATE)
@@ -172,7 +175,7 @@ def explain(
     updates = None if trainer.max_steps < 0 else trainer.max_steps
     schedule_updates = [0] if updates is None else sorted({0, updates // 2, updates})
     schedule = scheduled_values(model, schedule_updates)
-    flow = trace_flow(model, _BATCH_SIZE, num_samples)  # last: the model cannot be used after it
+    flow = trace_flow(model, _BATCH_SIZE, num_samples)  # last, because the model cannot be used afterwards
     update = _update(flow, masking, data, trainer, updates, devices or num_processes(trainer))
     cost = count_cost(
         model,
@@ -213,7 +216,7 @@ def explain(
 
 
 def _measure_step(model: PretrainingModule) -> tuple[GradientMatrix, dict[str, float | None]]:
-    """Takes the first training step on noise, up to the gradients."""
+    """Computes losses and gradients of the first training step, on noise."""
     num_samples = max(round(_NOISE_SECONDS * SAMPLE_RATE), model.min_samples)
     ids = tuple(f"utterance-{number}" for number in range(_BATCH_SIZE))
     generator = torch.Generator().manual_seed(model.seed)
@@ -275,7 +278,7 @@ def _update(
 
 
 def _num_utterances(data: SpeechDataModule) -> int:
-    """Returns how many of the longest utterances are a micro-batch."""
+    """Returns the number of utterances of the greatest length in a micro-batch."""
     return int(data.batch_seconds / data.max_seconds + 1e-9)  # 0.3 / 0.1 is 2.9999999999999996
 
 

@@ -1,4 +1,4 @@
-"""The flow of tensors through a model: input and output shapes of its parts, without computation."""
+"""Traces the input and output shapes of the parts of a model, without computation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FlowStep:
     """One call of a part.
 
     Attributes:
-        part: Its name in the model.
+        part: Name of the part in the model.
         takes: Shape of every input tensor, by name.
         gives: Shape of every output tensor, by name.
     """
@@ -44,8 +44,8 @@ class Flow:
     Attributes:
         steps: The parts in the order in which they are called; the terms of the objective are the last step.
         sizes: Values of the letters of `w2vlab.types`.
-        num_targets: Frames that count as targets, of an utterance in the mean.
-        predictions_per_target: Predictions of each of them, in the mean.
+        num_targets: Mean number of target frames of an utterance.
+        predictions_per_target: Mean number of predictions of a target.
     """
 
     steps: list[FlowStep]
@@ -55,32 +55,35 @@ class Flow:
 
 
 def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> Flow:
-    """Follows a batch of equally long utterances through a model.
+    """Traces a batch of equally long utterances through a model.
 
-    It uses tensors without values, so that the largest model takes a second. If a part has to read a value, the same
-    pass is computed. The model cannot be used afterwards, because parts may have kept tensors without values.
+    It uses tensors without values, so that large models need a second. If a part has to read the value of a tensor, the
+    forward pass is computed instead. The model cannot be used afterwards, as parts may keep tensors without values.
 
     Args:
         model: The model.
         batch_size: Utterances B.
         num_samples: Samples S of each utterance.
 
+    Returns:
+        Shapes and sizes.
+
     Raises:
         ValueError: The utterances are too short for the model.
     """
-    model.eval()  # in which parts do not collect statistics
+    model.eval()  # so that parts do not collect statistics
     try:
         with without_values(model) as state:
-            return _follow(model, state, batch_size, num_samples)
+            return _trace(model, state, batch_size, num_samples)
     except NOT_WITHOUT_VALUES:
-        return _follow(model, {}, batch_size, num_samples)
+        return _trace(model, {}, batch_size, num_samples)
 
 
 @torch.no_grad()
-def _follow(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, num_samples: int) -> Flow:
+def _trace(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, num_samples: int) -> Flow:
     ids = tuple(f"utterance-{number}" for number in range(batch_size))
     batch = AudioBatch(waveform=torch.zeros(batch_size, num_samples), num_samples=(num_samples,) * batch_size, ids=ids)
-    with _recorded(model) as steps:
+    with _record_calls(model) as steps:
         output: PretrainOutput = functional_call(
             model, state, (batch, RandomAddress(seed=model.seed, update=0, ids=ids))
         )
@@ -92,14 +95,14 @@ def _follow(model: PretrainingModule, state: dict[str, Tensor], batch_size: int,
 
 
 @contextmanager
-def _recorded(model: nn.Module) -> Iterator[list[FlowStep]]:
-    """Records the calls of a module's own parts."""
+def _record_calls(model: nn.Module) -> Iterator[list[FlowStep]]:
+    """Records the calls of the parts of a model."""
     steps: list[FlowStep] = []
     handles = []
     for name, child in model.named_children():
         # Dropout and the like do not change shapes and are not parts.
         if isinstance(child, _FAMILIES) or any(True for _ in child.parameters()):
-            handles.append(child.register_forward_hook(_recorder(name, steps), with_kwargs=True))
+            handles.append(child.register_forward_hook(_make_hook(name, steps), with_kwargs=True))
     try:
         yield steps
     finally:
@@ -107,7 +110,7 @@ def _recorded(model: nn.Module) -> Iterator[list[FlowStep]]:
             handle.remove()
 
 
-def _recorder(part: str, steps: list[FlowStep]) -> Any:
+def _make_hook(part: str, steps: list[FlowStep]) -> Any:
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
         takes = {}
@@ -119,7 +122,7 @@ def _recorder(part: str, steps: list[FlowStep]) -> Any:
 
 
 def _shapes(name: str, value: Any) -> dict[str, Shape]:
-    """Returns the shapes of all tensors in a value, by their path in it."""
+    """Returns the shapes of all tensors in a nested value, by their path."""
     if isinstance(value, Tensor):
         return {name: tuple(value.shape)}
     inner: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What follows from the settings of a run: processes, masks, schedules and the uninformed loss."""
+"""Properties of a run that follow from its options: processes, masks, schedules and the uninformed loss."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class MaskStatistics:
     """Statistics of a masking strategy over many batches.
 
     Attributes:
-        num_draws: Batches.
-        num_utterances: Utterances of each.
+        num_draws: Number of batches.
+        num_utterances: Utterances of each batch.
         num_frames: Frames of each utterance.
-        hidden: Share of the frames that were hidden.
-        hidden_deviation: Its standard deviation from batch to batch.
-        predicted: Share of the frames that were to be predicted.
-        hidden_channels: Share of the channels that were set to zero.
+        hidden: Fraction of masked frames.
+        hidden_deviation: Standard deviation of `hidden` between batches.
+        predicted: Fraction of target frames.
+        hidden_channels: Fraction of channels that are set to zero.
     """
 
     num_draws: int
@@ -46,7 +46,16 @@ class MaskStatistics:
 
 
 def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: int) -> MaskStatistics | None:
-    """Draws masks for many batches; None for a model without masking."""
+    """Measures the masks of many batches.
+
+    Args:
+        model: The model.
+        num_utterances: Utterances of a batch.
+        num_frames: Frames of each utterance.
+
+    Returns:
+        The statistics; None for a model without masking.
+    """
     masking = next((child for child in model.children() if isinstance(child, Masking)), None)
     if masking is None:
         return None
@@ -74,7 +83,7 @@ def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: i
 def blind_loss(model: PretrainingModule) -> float | None:
     """Measures the loss of an uninformed prediction, in nats: with all weights of the loss at zero.
 
-    The targets are made up and all different: negatives equal to the true target would be left out.
+    The targets are random and all different, because negatives equal to the true target would be excluded.
 
     Returns:
         The mean over predictions; None if the loss has no weights.
@@ -109,14 +118,14 @@ def blind_loss(model: PretrainingModule) -> float | None:
 
 
 def scheduled_values(model: PretrainingModule, updates: Sequence[int]) -> dict[str, list[float | None]]:
-    """Returns everything that changes with the updates, by its name in the logs, after each of `updates`.
+    """Computes all scheduled values, by their names in the logs, after each of `updates`.
 
     Args:
         model: The model.
-        updates: Ascending numbers of updates done.
+        updates: Numbers of completed updates, ascending.
 
     Returns:
-        One value for each of `updates`; None if it depends on the course of the run.
+        One value for each of `updates`; None if it depends on the results of the run.
     """
     values: dict[str, list[float | None]] = {"learning_rate": _learning_rates(model, updates)}
     for module in model.modules():
@@ -141,7 +150,7 @@ def _stepped(scheduler: LRScheduler, optimizer: Optimizer, updates: Sequence[int
     """Steps a schedule of PyTorch through all updates, because it can only compute its next value."""
     rates: list[float | None] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it expects the optimiser to have stepped
+        warnings.simplefilter("ignore")  # PyTorch warns that the optimizer was not stepped
         done = 0
         for update in updates:
             for _ in range(update - done):
@@ -156,10 +165,10 @@ def _rate(optimizer: Optimizer) -> float:
 
 
 def num_processes(trainer: Namespace) -> int:
-    """Returns how many processes a trainer of these settings has; `auto` is what this machine has.
+    """Returns the number of processes of a trainer; `auto` uses the devices of this machine.
 
     Args:
-        trainer: The settings `devices`, `accelerator` and `num_nodes`.
+        trainer: Options of the trainer: `devices`, `accelerator` and `num_nodes`.
     """
     devices: Any = trainer.devices
     if isinstance(devices, str) and "," in devices:

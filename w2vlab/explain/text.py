@@ -1,4 +1,4 @@
-"""Prints an explanation as tables of plain text."""
+"""Prints an explanation as plain-text tables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from w2vlab.explain.flow import Shape
 from w2vlab.utils.messages import count, duration
 
 _PLAIN_WIDTH = 200
-"""Columns if the output is not a terminal."""
+"""Width if the output is not a terminal."""
 
 
 def print_explanation(explanation: Explanation) -> None:
-    """Prints everything, in one table for each topic."""
+    """Prints an explanation, in one table for each topic.
+
+    Args:
+        explanation: The explanation.
+    """
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     for title, table in (
         (f"Tensor shapes of {explanation.model}: {_sizes(explanation)}", _flow(explanation)),
@@ -157,7 +161,7 @@ def _cost(explanation: Explanation) -> dict[str, str]:
     if cost.memory is not None:
         sizes = {name: f"{size / 2**30:.2f}" for name, size in vars(cost.memory).items()}
         rows["memory of a device"] = (
-            f"about {sizes['total']} GiB: parameters {sizes['parameters']}, gradients {sizes['gradients']}, optimiser "
+            f"about {sizes['total']} GiB: parameters {sizes['parameters']}, gradients {sizes['gradients']}, optimizer "
             f"{sizes['optimizer']}, activations of a micro-batch {sizes['activations']}; without workspace"
         )
     if cost.device_hours is not None:

@@ -13,7 +13,7 @@ def check_codebooks(num_codebooks: int, codebook_size: int) -> None:
     """Checks the numbers of codebooks and entries.
 
     Raises:
-        ValueError: There is no codebook, or fewer than two entries.
+        ValueError: `num_codebooks` is below 1, or `codebook_size` below 2.
     """
     if num_codebooks < 1:
         raise ValueError(f"`num_codebooks` must be at least 1, but is {num_codebooks}.")

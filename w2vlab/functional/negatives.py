@@ -36,7 +36,7 @@ def draw_ranks(
         int64 in `[0, num_candidates[b] - 1)`, shape `(B, M, K)`.
 
     Raises:
-        ValueError: An utterance has a single candidate, so that there is no distractor.
+        ValueError: An utterance has a single candidate, and so no distractors.
     """
     ranks = np.zeros((len(num_frames), size, num_negatives), dtype=np.int64)
     rows = zip(num_frames, num_candidates, generators, strict=True)

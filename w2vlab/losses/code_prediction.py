@@ -61,7 +61,7 @@ class CodePredictionLoss(PredictionLoss):
         if self.offset is None:
             return first_ahead
         if first_ahead == 0:
-            # The masked frames are not contiguous in time, so that `offset` masked frames ahead is no fixed distance.
+            # The masked frames are not contiguous in time, so that `offset` masked frames are not a fixed distance.
             warnings.warn(
                 "`offset` has no effect if frames are masked: a context predicts the codes of its own frame.",
                 category=W2VLabWarning,

@@ -1,4 +1,4 @@
-"""The pretraining objectives and fine-tuning, as Lightning modules that assemble parts."""
+"""LightningModules: the pretraining objectives, and CTC fine-tuning."""
 
 from w2vlab.modules.finetuning.ctc import CTCFineTuning
 from w2vlab.modules.future_prediction import FuturePrediction

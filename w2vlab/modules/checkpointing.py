@@ -1,4 +1,4 @@
-"""What a checkpoint holds of how its module was built, and how the module is rebuilt from it."""
+"""Saves the configuration of a module in its checkpoints, and rebuilds the module from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from w2vlab.modules.checkpoints import Record, build_model, class_named, load_weights, record, saved_config
+from w2vlab.modules.checkpoints import Record, build_model, load_weights, record, resolve_class, saved_config
 from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.checkpoints.resuming import rewind_to_last_update
@@ -22,10 +22,10 @@ _RECORD = "_record"
 
 
 def record_arguments(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Module:
-    """Records with which arguments `module` is built, as its `run_config`; to be called before its constructor.
+    """Records the arguments of the constructor of `module` as its `run_config`; must be called before the constructor.
 
     Args:
-        module: The module, allocated and not initialised.
+        module: The module, allocated but not initialized.
         args: Positional arguments of the constructor.
         kwargs: Named arguments of the constructor.
 
@@ -40,7 +40,7 @@ def record_arguments(module: Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def warn_of_unsaved_arguments(module: TrainedModule) -> None:
-    """Warns, once, if checkpoints of `module` cannot be opened without arguments that are not plain data."""
+    """Warns once if arguments of `module` cannot be saved, so that loading a checkpoint needs them again."""
     recorded: Record | None = getattr(module, _RECORD)
     setattr(module, _RECORD, None)
     if recorded is None or not recorded.missing or (module.run_config or {}).get("model") is not recorded.config:
@@ -48,19 +48,19 @@ def warn_of_unsaved_arguments(module: TrainedModule) -> None:
     if rank() == 0:
         names = ", ".join(f"`{name}`" for name in recorded.missing)
         warnings.warn(
-            f"Checkpoints of this model cannot be opened without it: {names} must be a class, a functools.partial "
-            "of one or plain data to be saved, but is a function or an object. Training is the same.",
+            f"{names} must be a class, a functools.partial of one or plain data to be saved in checkpoints, but is a "
+            "function or an object. Pass it again to load_from_checkpoint. Training is not affected.",
             category=W2VLabWarning,
             stacklevel=2,
         )
 
 
 def complete_checkpoint(module: TrainedModule, checkpoint: dict[str, Any]) -> None:
-    """Adds the configuration that built `module`, as plain data, and rewinds the progress to the last whole update.
+    """Adds the configuration of `module` as plain data, and rewinds the progress to the last complete update.
 
     Args:
-        module: The module, attached to the trainer that writes the checkpoint.
-        checkpoint: As the trainer made it; changed in place.
+        module: The module, attached to the trainer that saves the checkpoint.
+        checkpoint: The checkpoint of the trainer; changed in place.
     """
     if module.run_config is not None:
         data = getattr(getattr(module.trainer, "datamodule", None), "options", None)
@@ -80,37 +80,40 @@ def load_module(
 ) -> Module:
     """Rebuilds a module from the configuration in its checkpoint and loads its weights.
 
-    No code in the file is run, whoever wrote it: it may name parts that are loaded already, and plain data for their
-    options (`w2vlab.modules.checkpoints`). No optimiser is built.
+    No code in the file is run, so that it may come from an untrusted source: the configuration may name only classes
+    that are loaded, with plain data as options (`w2vlab.modules.checkpoints`). No optimizer is built.
 
     Args:
-        cls: The class that the checkpoint must name, or a base of it.
-        checkpoint_path: The checkpoint.
-        map_location: The device of the tensors, as in `torch.load`.
-        hparams_file: Must be None: options are those in the checkpoint.
-        strict: Whether all weights must be those of the model; None means yes.
+        cls: Class that the model in the checkpoint must extend.
+        checkpoint_path: Path of the checkpoint.
+        map_location: Device of the tensors, as in `torch.load`.
+        hparams_file: Must be None, because options are read from the checkpoint.
+        strict: Whether the names of the weights must be exactly those of the model; None means true.
         weights_only: Ignored; always true.
-        kwargs: Arguments of the constructor that override the saved ones, such as a part that is not a class and could
+        kwargs: Arguments of the constructor that override the saved ones, such as a part that is a lambda and could
             not be saved.
 
+    Returns:
+        The module with the weights of the checkpoint.
+
     Raises:
-        ValueError: The file is not a whole checkpoint, or names what may not be built.
+        ValueError: The file is not a complete checkpoint, or names a class that is not allowed.
     """
     if hparams_file is not None:
         raise ValueError(f"`hparams_file` must be None, but is {hparams_file}: give options as keyword arguments.")
     checkpoint = read_checkpoint(checkpoint_path, map_location)
     config = saved_config(checkpoint, checkpoint_path)
     if config is not None:
-        kind = class_named(config.get("model"), cls, checkpoint_path)
-        arguments = {**kind.arguments_from(checkpoint, checkpoint_path), **kwargs}
+        model_class = resolve_class(config.get("model"), cls, checkpoint_path)
+        arguments = {**model_class.arguments_from(checkpoint, checkpoint_path), **kwargs}
         module: Module = build_model(config["model"], cls, checkpoint_path, arguments)
         module.run_config = {**config, **(module.run_config or {})} if kwargs else config
     elif kwargs and not inspect.isabstract(cls):
         module = cls(**kwargs)
     else:
         raise ValueError(
-            f"`checkpoint_path` must hold the configuration of its model, but {checkpoint_path} has none. Call "
-            "this on the class of the model, with its parts as keyword arguments."
+            f"`checkpoint_path` must have the configuration of its model, but {checkpoint_path} has none. Call "
+            "load_from_checkpoint of the class of the model, with its parts as keyword arguments."
         )
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], checkpoint_path, strict=strict is not False)

@@ -10,11 +10,11 @@ from w2vlab.types import AudioBatch, Encoding
 
 
 class Frontend(nn.Module):
-    """Computes the frames that a context network was pretrained on, without masks.
+    """Computes the inputs of a pretrained context network, without masking.
 
     Args:
         encoder: The encoder of the waveform.
-        norm: Normalises the latents; None if they are not normalised.
+        norm: Normalizes the latents; None if they are not normalized.
         quantizer: Quantizes the latents; None if they are the input of the context network.
     """
 
@@ -26,11 +26,15 @@ class Frontend(nn.Module):
 
     @property
     def is_discrete(self) -> bool:
-        """Whether frames are entries of codebooks, through which no gradient flows back in evaluation."""
+        """Whether frames are entries of codebooks, which pass no gradient to the encoder in evaluation mode."""
         return self.quantizer is not None and self.quantizer.num_codebooks > 0
 
     def forward(self, batch: AudioBatch) -> Encoding:
-        """Returns the frames of a batch, as `Encoding.latents`."""
+        """Computes the frames of a batch, `Encoding.latents`.
+
+        Args:
+            batch: Utterances.
+        """
         features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
         encoding = make_encoding(self.encoder, features, features if self.norm is None else self.norm(features), batch)
         if self.quantizer is not None:
@@ -39,7 +43,14 @@ class Frontend(nn.Module):
 
 
 def make_encoding(encoder: FeatureEncoder, features: Tensor, latents: Tensor, batch: AudioBatch) -> Encoding:
-    """Returns `features` and `latents` `(B, T, C)`, which `encoder` computed from a batch, with their padding mask."""
+    """Combines features and latents of a batch with their padding mask.
+
+    Args:
+        encoder: The encoder that computed them.
+        features: Output of the encoder, `(B, T, C)`.
+        latents: Latents, `(B, T, C)`.
+        batch: The utterances.
+    """
     num_frames = tuple(encoder.num_frames(samples) for samples in batch.num_samples)
     return Encoding(
         features=features,

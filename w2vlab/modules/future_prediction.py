@@ -1,4 +1,4 @@
-"""wav2vec and vq-wav2vec: predict the future from the past."""
+"""wav2vec and vq-wav2vec: predict future frames from past ones."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class FuturePrediction(PretrainingModule):
         loss: Builds the prediction loss from the widths of contexts and targets.
         penalties: Builds further terms of the objective, by their names in the logs; None for none, as published.
         feature_dropout: Dropout of the inputs of the context network.
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
 
     Raises:
-        ValueError: The context network sees the future.
+        ValueError: The context network is not causal.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862; Baevski et al. 2019, arXiv:1910.05453.
@@ -81,12 +81,12 @@ class FuturePrediction(PretrainingModule):
 
     @property
     def first_ahead(self) -> int:
-        """Frames from the last latent that a context has seen to the first that shares no audio with it."""
+        """Number of frames from the last input of a context to the first latent that shares no audio with it."""
         return self.frame_overlap
 
     @property
     def min_frames(self) -> int:
-        """The fewest latents in which one prediction fits."""
+        """Smallest number of latents with at least one prediction."""
         return self.loss.min_frames(self.first_ahead)
 
     def encode(self, batch: AudioBatch) -> Encoding:
@@ -104,7 +104,7 @@ class FuturePrediction(PretrainingModule):
         return Frontend(self.encoder, None, self.quantizer)
 
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
-        """Encodes a batch and quantizes every frame; nothing is drawn at `address`, and nothing is masked."""
+        """Encodes a batch and quantizes every frame; there is no mask, and `address` is not used."""
         encoding = self.encode(batch)
         targets = self.quantizer(encoding.latents, encoding.padding_mask)
         return Prepared(
@@ -119,21 +119,21 @@ class FuturePrediction(PretrainingModule):
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where negatives are drawn.
-            mask: Must be None: nothing is masked.
+            address: Address of the random draws of negatives.
+            mask: Must be None, because this objective does not mask.
 
         Returns:
-            The prediction loss over all frames and steps and everything it was computed from.
+            The prediction loss over all frames and steps, and the tensors from which it was computed.
         """
         # Encode, and quantize every frame.
         prepared = self.prepare(batch, address)
         targets, padding_mask, num_frames = prepared.targets, prepared.target_padding_mask, prepared.num_targets
 
-        # Summarise the past of each frame.
+        # Compute the context of each frame from the past.
         frames = self.context.project(self.feature_dropout(targets.quantized))
         context = self.context(frames, padding_mask)  # (B, T, D)
 
-        # Identify the frames ahead among distractors.
+        # Identify the future frames among distractors.
         prediction = self.loss(
             LossInputs(
                 context=context,

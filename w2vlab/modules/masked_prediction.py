@@ -131,7 +131,7 @@ class MaskedPrediction(PretrainingModule):
     def _check_target_encoder(self, target_encoder: FeatureEncoder, target_gradient: bool) -> None:
         if not target_gradient:
             raise ValueError(
-                "`target_gradient` must be true if `target_encoder` is given, or nothing would train it, but is false."
+                "`target_gradient` must be true for a `target_encoder`, which has no other gradient, but is false."
             )
         ours, theirs = ((e.receptive_field, e.stride) for e in (self.encoder, target_encoder))
         if ours != theirs:
@@ -167,7 +167,7 @@ class MaskedPrediction(PretrainingModule):
         return output.quantized
 
     def frontend(self) -> Frontend:
-        """Returns encoder and norm, and the quantizer of the inputs if there is one."""
+        """Returns encoder and norm, and the quantizer of the inputs if they are quantized."""
         quantizer = None if self.inputs == "continuous" else self.input_quantizer or self.quantizer
         return Frontend(self.encoder, self.norm, quantizer)
 

@@ -1,4 +1,4 @@
-"""The micro-batches of an update, known at its first one."""
+"""The micro-batches of an update, available at its first one."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from w2vlab.types import AudioBatch
 
 
 def micro_batches_of_update(first: AudioBatch, batch_idx: int, trainer: pl.Trainer) -> list[AudioBatch]:
-    """Returns the micro-batches of this process in the update that begins with `first`.
+    """Returns the micro-batches of this process in the update that starts with `first`.
 
     Args:
-        first: The first micro-batch, with all of them in `update` if there may be several.
-        batch_idx: Its number in the epoch.
-        trainer: The trainer, which says how many make an update, and where the epoch ends.
+        first: The first micro-batch; if there may be several, its `update` has all of them.
+        batch_idx: Its index in the epoch.
+        trainer: The trainer, with the number of accumulated micro-batches and the length of the epoch.
 
     Raises:
-        ValueError: The batch does not hold its update, or holds more than the update has.
+        ValueError: The batch does not have its update, or that has too many micro-batches.
     """
     accumulate: int = trainer.accumulate_grad_batches
     if accumulate == 1:
         return [first]
     if first.update is None:
         raise ValueError(
-            "`accumulate_grad_batches` must be 1 for a loader whose batches do not hold the update that they belong "
+            "`accumulate_grad_batches` must be 1 for a loader whose batches do not have the `update` that they belong "
             f"to, but is {accumulate}: the loss is divided by the predictions of the whole update. Use "
             "SpeechDataModule, or w2vlab.data.WholeUpdates(loader, accumulate_grad_batches)."
         )
     if len(first.update) > accumulate:
         raise ValueError(
             f"`accumulate_grad_batches` must be {len(first.update)}, as many micro-batches as `AudioBatch.update` "
-            f"holds, but is {accumulate}."
+            f"has, but is {accumulate}."
         )
     left = trainer.num_training_batches - batch_idx  # `limit_train_batches` may end the epoch within the update
     return [batch for number, batch in enumerate(first.update) if number < left]
 
 
 def check_order(ids: tuple[str, ...], drawn: tuple[tuple[str, ...], ...], number: int) -> None:
-    """Checks that a micro-batch is the one for which masks were drawn when its update began.
+    """Checks that a micro-batch is the one for which masks were drawn at the start of its update.
 
     Args:
         ids: Utterances of the micro-batch.
-        drawn: Utterances of each micro-batch of the update, when it began.
-        number: The number of the micro-batch in the update.
+        drawn: Utterances of each micro-batch at the start of the update.
+        number: Index of the micro-batch in the update.
 
     Raises:
-        ValueError: It is another one.
+        ValueError: It is a different micro-batch.
     """
     if number >= len(drawn) or ids != drawn[number]:
         expected = ", ".join(drawn[number]) if number < len(drawn) else "the first of the next update"

@@ -1,4 +1,4 @@
-"""Updates that are skipped because their gradient, or their loss, is not finite."""
+"""Skips updates with a loss or a gradient that is not finite."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from w2vlab.optim import Wav2Vec2AdamW
 
 @dataclass
 class SkippedUpdates:
-    """Counts skipped updates on the host, without waiting for the device.
+    """Counts skipped updates on the host, without synchronizing with the device.
 
     On a GPU the outcome of an update is read during the next one.
 
     Attributes:
-        total: Updates that were skipped.
-        in_a_row: Those since the last one that was not.
-        last_ids: Utterances of this process in the last skipped update: those of the micro-batches whose loss was not
-            finite, on whichever process they were; of all micro-batches if every loss was finite and only the
-            gradient was not.
+        total: Number of skipped updates.
+        in_a_row: Number of consecutive skipped updates up to now.
+        last_ids: Utterances of this process in the last skipped update: those of micro-batches with a non-finite loss;
+            those of all micro-batches if all losses on all processes were finite and only the gradient was not.
     """
 
     total: int = 0
@@ -35,12 +34,12 @@ class SkippedUpdates:
         self._pending: tuple[Tensor, torch.cuda.Event | None, list[tuple[str, ...]]] | None = None
 
     def record(self, finite: Tensor, losses: Sequence[Tensor], bad_losses: Tensor, ids: list[tuple[str, ...]]) -> None:
-        """Records how an update ended.
+        """Records the outcome of an update.
 
         Args:
             finite: Whether its loss and gradient were finite, `()`.
-            losses: Of this process's micro-batches, `()` each.
-            bad_losses: How many losses were not finite, on all processes, `()`.
+            losses: Losses of the micro-batches of this process, `()` each.
+            bad_losses: Number of non-finite losses on all processes, `()`.
             ids: Utterances of each of the micro-batches.
         """
         self.read_pending()
@@ -57,7 +56,7 @@ class SkippedUpdates:
             self.read_pending()
 
     def read_pending(self) -> None:
-        """Reads on the host how the last recorded update ended."""
+        """Reads the outcome of the last recorded update on the host."""
         if self._pending is None:
             return
         outcome, event, ids = self._pending
@@ -84,27 +83,35 @@ def gradient_norm(optimizer: Optimizer) -> Tensor:
 
 
 def skip_unless(finite: Tensor, optimizer: Optimizer) -> None:
-    """Has the coming step of `optimizer` change nothing unless `finite` `()`.
+    """Turns the next step of `optimizer` into a no-op unless the update is finite.
 
-    A fused optimiser reads it on the device. For any other the host has to know, which on a GPU waits once an update.
+    A fused optimizer reads the flag on the device. For any other one the host reads it, which synchronizes with a GPU
+    once per update.
+
+    Args:
+        finite: Whether loss and gradient of the update are finite, `()`.
+        optimizer: The optimizer.
     """
     if optimizer.defaults.get("fused") and finite.is_cuda:
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # read by PyTorch's fused kernels
     elif not finite:
-        # Without a gradient there is nothing to do, not even to decay weights or averages.
+        # An optimizer skips parameters without gradient: no weight decay, no moving average.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
 
 
 def check_optimizers(trainer: pl.Trainer) -> None:
-    """Refuses fused optimisers under a gradient scaler, which gives them gradients before they are scaled back.
+    """Checks that no optimizer is fused if a gradient scaler is used.
 
-    Then the norm of the gradient, its clipping and the decision to skip would be those of scaled gradients. One that
-    chose by itself to be fused chooses otherwise.
+    A fused optimizer receives scaled gradients, so that gradient norm, clipping and the check for non-finite values
+    would use scaled gradients. `Wav2Vec2AdamW` is switched to its unfused version if it was fused by default.
+
+    Args:
+        trainer: The trainer with its optimizers.
 
     Raises:
-        ValueError: There is one.
+        ValueError: An optimizer is fused by its options.
     """
     if getattr(trainer.precision_plugin, "scaler", None) is None:
         return
@@ -114,5 +121,5 @@ def check_optimizers(trainer: pl.Trainer) -> None:
         if optimizer.defaults.get("fused"):
             raise ValueError(
                 "`model.optimizer.fused` must be false with `--trainer.precision=16-mixed`, but is true. Leave it out, "
-                "or take bf16-mixed, which needs no scaling."
+                "or use bf16-mixed, which needs no scaling."
             )

@@ -78,7 +78,7 @@ class PretrainingModule(TrainedModule):
         # Set if the quantizer returns no statistics for any `UpdatePenalty`, so that the extra pass is not repeated.
         self._no_update_statistics = False
 
-    # What a subclass defines.
+    # Defined by subclasses.
 
     @abstractmethod
     def forward(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> PretrainOutput:
@@ -86,7 +86,7 @@ class PretrainingModule(TrainedModule):
 
     @abstractmethod
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
-        """Computes everything before the context network; `forward` begins with it."""
+        """Computes the parts before the context network; `forward` starts with it."""
 
     @abstractmethod
     def encode(self, batch: AudioBatch) -> Encoding:
@@ -94,7 +94,7 @@ class PretrainingModule(TrainedModule):
 
     @abstractmethod
     def frontend(self) -> Frontend:
-        """Returns the parts before the context network, to be trained further without this objective."""
+        """Returns the parts before the context network, for fine-tuning."""
 
     @property
     @abstractmethod
@@ -104,7 +104,7 @@ class PretrainingModule(TrainedModule):
     @property
     @abstractmethod
     def min_frames(self) -> int:
-        """The fewest latents of an utterance that this objective can be trained on."""
+        """Smallest number of latents of an utterance in training."""
 
     def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask | None:
         """Draws the mask of utterances of `num_samples` samples on the host; None if the objective masks nothing."""
@@ -142,7 +142,7 @@ class PretrainingModule(TrainedModule):
         self._statistics = self._statistics_ahead(batches) if len(batches) > 1 else None
 
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Returns the objective summed over the predictions of one micro-batch, and its sums for the logs."""
+        """Returns the objective summed over the predictions of one micro-batch, `()`, and sums for the logs."""
         output = self(batch, draws.address, draws.mask)
         self.num_candidates = output.prediction.num_candidates
         # With a single micro-batch, its own forward pass gives the statistics; no extra pass is needed.
@@ -226,7 +226,7 @@ class PretrainingModule(TrainedModule):
     # Validation.
 
     def on_validation_epoch_start(self) -> None:
-        """Starts the sums of a validation at zero."""
+        """Resets the sums of the validation."""
         self.set_update(self.global_step)
         self._validation = Validation(self.penalties, self.quantizer, self.device)
 
@@ -242,11 +242,11 @@ class PretrainingModule(TrainedModule):
         # The values are equal on all processes already; without `sync_dist` Lightning would warn.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
 
-    # Facts for the data, the report and checkpoints.
+    # Properties for the data module, the report and checkpoints.
 
     @property
     def min_samples(self) -> int:
-        """The shortest utterance, in samples, that this model can be trained on."""
+        """Length of the shortest utterance in training, in samples."""
         return self.encoder.receptive_field + (self.min_frames - 1) * self.encoder.stride
 
     @property
@@ -266,7 +266,7 @@ class PretrainingModule(TrainedModule):
         return self.quantizer.num_codebooks * self.quantizer.codebook_size
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuses the checkpoint of a fine-tuning; nothing is resized.
+        """Checks that a checkpoint is not of a fine-tuning; nothing is resized.
 
         Raises:
             ValueError: The checkpoint is that of a fine-tuning.
@@ -276,5 +276,5 @@ class PretrainingModule(TrainedModule):
         if PRETRAINED in checkpoint:
             raise ValueError(
                 "`ckpt_path` must be a checkpoint of a pretraining, but is one of a fine-tuning. Resume from the "
-                "checkpoint that the fine-tuning began with, its --model.checkpoint."
+                "checkpoint that the fine-tuning started from, its --model.checkpoint."
             )

@@ -1,4 +1,4 @@
-"""Sums over the global batch, from which every logged mean is computed once."""
+"""Sums over the global batch, from which logged means are computed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TERM, _PART, _WHOLE = "term/", "part/", "whole/"
 
 @dataclass
 class Sums:
-    """Accumulates tensors and numbers of the host by name, in float64, without synchronising with the device.
+    """Accumulates tensors and host numbers by name, in float64, without synchronizing with the device.
 
-    Names and shapes must be the same on all processes, and so must their order.
+    Names, their order and shapes must be the same on all processes.
 
     Attributes:
-        device: Where the tensors are.
+        device: Device of the tensors.
     """
 
     device: torch.device
@@ -33,7 +33,7 @@ class Sums:
     _numbers: dict[str, float] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, Tensor | float], counted: bool = True) -> None:
-        """Adds `values`; if they are not `counted`, zeros, so that the names are the same on all processes."""
+        """Adds `values`; adds zeros if not `counted`, so that the names are the same on all processes."""
         for name, value in values.items():
             if not isinstance(value, Tensor):
                 self._numbers[name] = self._numbers.get(name, 0.0) + (value if counted else 0.0)
@@ -58,14 +58,14 @@ class Sums:
 
     @property
     def _dtype(self) -> torch.dtype:
-        return torch.float32 if self.device.type == "mps" else torch.float64  # which has no float64
+        return torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
 
 
 def metric_sums(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_size: int) -> dict[str, Tensor | float]:
-    """Returns what `means` needs of one micro-batch, to be summed over the global batch.
+    """Returns the sums of one micro-batch from which `means` computes the logged values.
 
     Args:
-        output: Everything computed from it.
+        output: Output of the forward pass.
         terms: The weighted terms of the objective, summed over predictions, `()` each.
         codebook_size: Entries V of a codebook; 0 if codes are not counted.
     """
@@ -85,7 +85,7 @@ def metric_sums(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_si
 
 
 def masked_share(output: PretrainOutput) -> dict[str, Tensor | float]:
-    """Returns the sums for the share of hidden frames; nothing without a mask."""
+    """Returns the sums for the fraction of masked frames; empty without a mask."""
     if output.mask is None:
         return {}
     return {

@@ -65,7 +65,7 @@ class TrainedModule(pl.LightningModule, ABC):
     """
 
     units: Units | None = None
-    """The units of the transcripts to learn from; None if no transcripts are needed."""
+    """The units of the transcripts; None if the module needs no transcripts."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments of the constructor, from which a checkpoint rebuilds the module."""
@@ -205,7 +205,7 @@ class TrainedModule(pl.LightningModule, ABC):
     @property
     @abstractmethod
     def min_samples(self) -> int:
-        """The shortest utterance, in samples, that this model can be trained on."""
+        """Length of the shortest utterance in training, in samples."""
 
     @property
     @abstractmethod
@@ -225,7 +225,7 @@ class TrainedModule(pl.LightningModule, ABC):
     # Saving and loading: the hooks are here, the code is in `checkpointing.py` and `checkpoints/`.
 
     def on_fit_start(self) -> None:
-        """Warns of arguments of the constructor that the checkpoints of this run cannot hold."""
+        """Warns if arguments of the constructor cannot be saved in the checkpoints of this run."""
         from w2vlab.modules.checkpointing import warn_of_unsaved_arguments
 
         if self.trainer.checkpoint_callbacks:
@@ -238,7 +238,7 @@ class TrainedModule(pl.LightningModule, ABC):
         complete_checkpoint(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Overrides the options in a checkpoint by those of this run."""
+        """Overrides the options in a checkpoint with those of this run."""
         from w2vlab.modules.checkpoints.resuming import apply_overrides
 
         self.resize_to_checkpoint(checkpoint)
@@ -256,5 +256,5 @@ class TrainedModule(pl.LightningModule, ABC):
 
     @classmethod
     def arguments_from(cls, checkpoint: Mapping[str, Any], path: Any) -> dict[str, Any]:
-        """Returns arguments of the constructor that a checkpoint holds beside its configuration."""
+        """Returns arguments of the constructor that a checkpoint has besides its configuration."""
         return {}

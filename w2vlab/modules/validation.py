@@ -1,4 +1,4 @@
-"""What a validation of a pretraining objective sums over its batches, and what it logs."""
+"""Sums and logged means of a validation of a pretraining objective."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from w2vlab.types import PretrainOutput
 from w2vlab.utils.distributed import all_reduce_sum
 
 _JOINT = "joint/"
-"""Before the names of the statistics of penalties of the whole global batch."""
+"""Prefix of the names of statistics of penalties of the whole global batch."""
 
 
 class Validation:
@@ -24,7 +24,7 @@ class Validation:
     Args:
         penalties: The penalties of the objective, by their names in the logs.
         quantizer: The quantizer of the targets.
-        device: Where the sums are kept.
+        device: Device of the sums.
     """
 
     def __init__(self, penalties: nn.ModuleDict, quantizer: Quantizer, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class Validation:
         """Adds one batch.
 
         Args:
-            output: Everything computed from it.
+            output: Output of the forward pass.
             terms: The weighted terms of the objective, summed over predictions, `()` each.
             counted: False if the batch repeats one of another process.
         """
@@ -53,7 +53,7 @@ class Validation:
         """Returns the logged means, and how often each entry was chosen, `(G, V)` on the host."""
         sums = self._sums.over_processes()
         for name in [name for name in sums if name.startswith(_JOINT)]:
-            # A function of the sums, as in training, and so the same however the data is split into batches.
+            # A function of the sums, as in training, so it does not depend on the batch size.
             name = name.removeprefix(_JOINT)
             penalty: UpdatePenalty = self._penalties[name]
             sums["term/" + name] = penalty.weight * penalty.evaluate(sums.pop(_JOINT + name)) * sums[PREDICTIONS]

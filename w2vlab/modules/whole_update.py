@@ -18,17 +18,22 @@ class GlobalBatchStatistics:
 
     Attributes:
         num_predictions: Predictions of the global batch, `()`.
-        statistics: The statistics of each penalty of the whole update, by the name of the penalty.
+        statistics: Statistics of each penalty of the whole update, by the name of the penalty.
     """
 
     num_predictions: Tensor
     statistics: dict[str, Tensor]
 
     def term(self, name: str, penalty: UpdatePenalty, output: PretrainOutput) -> Tensor:
-        """Returns the part of a micro-batch in a penalty's term, weighted and summed over predictions, `()`.
+        """Returns the weighted contribution of a micro-batch to the term of a penalty, `()`.
 
-        Over all micro-batches the values add up to the number of predictions times the penalty, and so do the
-        gradients: each micro-batch has the gradient with respect to its own frames, with the others held constant.
+        The values of all micro-batches add up to the number of predictions times the penalty, and so do the gradients:
+        that of a micro-batch is with respect to its own frames, with the others held constant.
+
+        Args:
+            name: Name of the penalty.
+            penalty: The penalty.
+            output: Output of the forward pass of the micro-batch.
         """
         own = penalty.statistics(output.targets, output.target_padding_mask)
         assert own is not None, "a quantizer has probabilities always or never"
@@ -45,7 +50,7 @@ def whole_update_penalties(penalties: nn.ModuleDict) -> dict[str, UpdatePenalty]
 
 
 def statistics_of(penalties: Mapping[str, UpdatePenalty], prepared: Prepared | PretrainOutput) -> dict[str, Tensor]:
-    """Returns the statistics of one micro-batch, without gradient, for those penalties that have any."""
+    """Returns the statistics of one micro-batch without gradient, for the penalties that have statistics."""
     padding_mask = prepared.target_padding_mask
     with torch.no_grad():
         found = {name: penalty.statistics(prepared.targets, padding_mask) for name, penalty in penalties.items()}

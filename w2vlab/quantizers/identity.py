@@ -29,7 +29,7 @@ class IdentityQuantizer(Quantizer):
         return QuantizerOutput(quantized=latents, codes=latents.new_zeros((*latents.shape[:-1], 0)).long())
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Raises, because there is no codebook.
+        """Raises, because this quantizer has no codebook.
 
         Raises:
             RuntimeError: Always.

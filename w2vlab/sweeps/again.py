@@ -91,7 +91,7 @@ def check_earlier_trials(
         drop: Names of trials to remove from the record, with the wildcard `*`, or `gone`.
 
     Raises:
-        ValueError: There is no trial of that name, or a trial to be dropped is still in the file.
+        ValueError: No trial has that name, or a trial to be dropped is still in the file.
     """
     known = {canonical_parameters(trial.parameters) for trial in planned}
     gone = [trial for trial in trials if canonical_parameters(trial.parameters) not in known]

@@ -116,7 +116,7 @@ class Trial:
 
 
 def value_at(parameters: Mapping[str, Any], path: Sequence[str]) -> Any:
-    """Returns the value of the parameter with this path; None if there is none."""
+    """Returns the value of the parameter with this path; None if it does not exist."""
     value: Any = parameters
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
@@ -166,7 +166,7 @@ def trial_name(parameters: Mapping[str, Any], varied: Mapping[str, Any]) -> str:
 
 
 def find_newest(folder: Path, name: str) -> Path | None:
-    """Returns the most recently modified file called `name` below `folder`; None if there is none."""
+    """Returns the most recently modified file called `name` below `folder`; None if it does not exist."""
     return max(folder.rglob(name), key=lambda path: path.stat().st_mtime, default=None)
 
 

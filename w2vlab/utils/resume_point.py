@@ -1,4 +1,4 @@
-"""The point from which a run resumes, in whole updates."""
+"""The point from which a run resumes, after a complete update."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lightning.pytorch import Trainer
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The point after the last whole update of a run; gradients of part of an update are computed again.
+    """The point after the last complete update of a run; an incomplete update is repeated.
 
     Attributes:
-        epoch: The epoch that it is in, from 0.
-        batches: Micro-batches of that epoch that are done, on each process.
-        is_last: Whether they are all of the epoch.
-        validation_is_due: Whether the validation that follows them was not run, or not to its end.
-        lost: Micro-batches done after this point.
+        epoch: Index of the epoch.
+        batches: Completed micro-batches of that epoch, on each process.
+        is_last: Whether the epoch is complete.
+        validation_is_due: Whether the validation at this point was not completed.
+        lost: Micro-batches after this point, which are repeated.
     """
 
     epoch: int
@@ -29,27 +29,27 @@ class ResumePoint:
 
     @property
     def ahead(self) -> tuple[int, int]:
-        """The epoch of the next micro-batch to train on, and how many of that epoch are done before it."""
+        """The epoch of the next micro-batch, and the number of completed micro-batches in it."""
         return (self.epoch + 1, 0) if self.is_last else (self.epoch, self.batches)
 
 
 def resume_point(trainer: Trainer) -> ResumePoint:
-    """Reads the resume point from the progress of a trainer, at any moment but within an optimiser's step.
+    """Reads the resume point from the progress of a trainer, at any moment except within an optimizer step.
 
     An epoch ends with the data or with `limit_train_batches`. It does not end if `max_steps` or a callback ends the
     run, although Lightning counts it as ended: a resumed run continues in it.
     """
-    loop: Any = trainer.fit_loop  # its counters are annotated as less than they are
+    loop: Any = trainer.fit_loop  # its type annotations lack these counters
     epochs, progress = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-    done, begun = progress.current.processed, progress.current.ready
+    done, started = progress.current.processed, progress.current.ready
     # `is_last_batch` is known as soon as a batch is started.
-    is_last = done > 0 and done == begun and (progress.is_last_batch or done == trainer.num_training_batches)
+    is_last = done > 0 and done == started and (progress.is_last_batch or done == trainer.num_training_batches)
     inside = epochs.processed < epochs.started
     if not inside and (is_last or not done):
         return ResumePoint(epochs.processed, 0, is_last=False, validation_is_due=False)
     accumulate: int = trainer.accumulate_grad_batches
     whole = done if is_last else done - done % accumulate
-    due = inside and whole == begun and _validation_is_due(trainer)
+    due = inside and whole == started and _validation_is_due(trainer)
     epoch = epochs.processed if inside else epochs.processed - 1
     if is_last and not due:
         return ResumePoint(epoch + 1, 0, is_last=False, validation_is_due=False)
@@ -73,7 +73,7 @@ def validation_follows(trainer: Trainer) -> bool:
 def updates_of_run(trainer: Trainer) -> int | None:
     """Returns the updates of a run, by its last one or by its epochs; None if neither is set, as with `max_time`.
 
-    Epochs differ by a few micro-batches, so those of all of them are an estimate.
+    Epochs differ by a few micro-batches, so with `max_epochs` it is an estimate.
     """
     limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
@@ -89,19 +89,19 @@ def updates_of_run(trainer: Trainer) -> int | None:
 def validates_at(place: ResumePoint, total: int, trainer: Trainer) -> bool:
     """Returns whether a run that resumes at the end of an epoch validates there.
 
-    Lightning's own answer is known too late: after it has the data.
+    Lightning itself decides this only after the data is set up, which is too late.
 
     Args:
         place: The end of an epoch.
-        total: Micro-batches done in all epochs, on each process.
-        trainer: The trainer, which has not begun.
+        total: Completed micro-batches of all epochs, on each process.
+        trainer: The trainer before training.
     """
-    timed = getattr(trainer, "_val_check_time_interval", None) is not None  # that time starts anew
+    timed = getattr(trainer, "_val_check_time_interval", None) is not None  # the time starts from zero again
     if timed or not trainer.enable_validation:
         return False
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
     if every is None:
         return total % int(interval) == 0
-    if isinstance(interval, float):  # a share of the epoch
+    if isinstance(interval, float):  # a fraction of the epoch
         interval = max(1, int(place.batches * interval))
     return (place.epoch + 1) % every == 0 and place.batches % interval == 0

@@ -30,7 +30,7 @@ class Sabotage(Callback):
     Args:
         update: The first update to do this before.
         until: The first one not to.
-        once: Whether to do it one time only; else whatever the run does about it is undone.
+        once: Whether to do this only once; otherwise it is repeated after each measure that the run takes against it.
     """
 
     def __init__(self, update: int, until: int = 10**9, once: bool = False) -> None:

@@ -283,7 +283,7 @@ def test_damage_that_pytorch_does_not_detect_is_detected(tmp_path: Path) -> None
         writer.save_checkpoint(content(number), last)
     flip_a_bit(last)
     assert torch.load(last, weights_only=True)
-    with pytest.raises(ValueError, match=r"cannot be read \(the checksum of .* is wrong\).* before it, .*-previous"):
+    with pytest.raises(ValueError, match=r"cannot be read \(the checksum of .* does not match\).* one, .*-previous"):
         read_checkpoint(last)
 
 

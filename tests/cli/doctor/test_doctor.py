@@ -50,7 +50,7 @@ def test_a_pair_that_does_not_fit(tmp_path: Path) -> None:
     pair = f"{version('torchaudio')} cannot be loaded beside torch {version('torch')}: {MISSING_SYMBOL}"
     assert found["torchaudio"]["state"] == "problem"
     assert found["torchaudio"]["text"].startswith(f"{pair}; runs start without it, but LogMelEncoder")
-    assert found["torchaudio"]["advice"].startswith("Install what was tested together: pip install ")
+    assert found["torchaudio"]["advice"].startswith("Install the tested versions: pip install ")
     assert found["lightning"]["state"] == "ok"
 
 

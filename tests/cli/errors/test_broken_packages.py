@@ -147,7 +147,7 @@ def test_what_to_install_depends_on_what_is_there(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(packages, "_lock_file", lambda: lock)
     monkeypatch.setattr(packages, "installed", {"torch": "2.11.0", "torchaudio": "2.11.1", "wandb": "0.31.0"}.get)
     monkeypatch.chdir(tmp_path)
-    pair = "Install what was tested together: pip install -c requirements.lock torch torchaudio"
+    pair = "Install the tested versions: pip install -c requirements.lock torch torchaudio"
     assert repair("torch") == repair("torchaudio") == pair
     assert repair("wandb").endswith(": pip install --force-reinstall --no-deps -c requirements.lock wandb")
     assert repair("lightning").endswith(": pip install -c requirements.lock lightning")

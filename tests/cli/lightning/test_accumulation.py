@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.modules.training import make_trainer
-from w2vlab.cli.lightning.accumulation import settle_accumulation
+from w2vlab.cli.lightning.accumulation import resolve_accumulation
 from w2vlab.data import SpeechDataModule
 from w2vlab.data.batches.updates import micro_batches_of_each
 
@@ -22,10 +22,12 @@ BASE = {"batch_seconds": 87.5, "max_seconds": 15.625, "micro_batches": 64}
 ON_LONGER_EPOCHS = ["--trainer.check_val_every_n_epoch=null"]
 
 
-def settled(monkeypatch: pytest.MonkeyPatch, processes: int, data: dict | None = None, **options: object) -> pl.Trainer:
+def resolved(
+    monkeypatch: pytest.MonkeyPatch, processes: int, data: dict | None = None, **options: object
+) -> pl.Trainer:
     monkeypatch.setattr(pl.Trainer, "world_size", property(lambda _: processes))
     trainer = make_trainer(1, **options)
-    settle_accumulation(trainer, SpeechDataModule("none", **(BASE | (data or {}))))
+    resolve_accumulation(trainer, SpeechDataModule("none", **(BASE | (data or {}))))
     return trainer
 
 
@@ -34,7 +36,7 @@ def test_the_batch_stays_the_same(
     processes: int, each: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        trainer = settled(monkeypatch, processes, val_check_interval=5000)
+        trainer = resolved(monkeypatch, processes, val_check_interval=5000)
     assert trainer.accumulate_grad_batches == each
     assert trainer.val_check_interval == 5000 * each
     on = "1 process" if processes == 1 else f"{processes} processes"
@@ -47,17 +49,17 @@ def test_a_batch_that_cannot_be_divided_evenly_is_larger_and_logged(
     processes: int, each: int, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.warns(UserWarning, match=f"{size} nominal, in place of 64, 1.56 h: .* rounded up to {each} "):
-        assert settled(monkeypatch, processes).accumulate_grad_batches == each
+        assert resolved(monkeypatch, processes).accumulate_grad_batches == each
 
 
 def test_shares_of_an_epoch_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = settled(monkeypatch, 8, val_check_interval=0.5, limit_train_batches=0.25)
+    trainer = resolved(monkeypatch, 8, val_check_interval=0.5, limit_train_batches=0.25)
     assert (trainer.val_check_interval, trainer.limit_train_batches) == (0.5, 0.25)
-    assert settled(monkeypatch, 8, limit_train_batches=10).limit_train_batches == 80
+    assert resolved(monkeypatch, 8, limit_train_batches=10).limit_train_batches == 80
 
 
 def test_without_the_option_the_trainers_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = settled(monkeypatch, 8, {"micro_batches": None}, accumulate_grad_batches=3, val_check_interval=7)
+    trainer = resolved(monkeypatch, 8, {"micro_batches": None}, accumulate_grad_batches=3, val_check_interval=7)
     assert (trainer.accumulate_grad_batches, trainer.val_check_interval) == (3, 7)
     assert micro_batches_of_each(None, 3, 8) == 3
 
@@ -65,7 +67,7 @@ def test_without_the_option_the_trainers_decide(monkeypatch: pytest.MonkeyPatch)
 def test_both_options_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     message = r"`trainer.accumulate_grad_batches` must be left out if `data.micro_batches` is given \(64\), but is 2"
     with pytest.raises(ValueError, match=message):
-        settled(monkeypatch, 8, accumulate_grad_batches=2)
+        resolved(monkeypatch, 8, accumulate_grad_batches=2)
 
 
 def test_a_run_counts_updates(fit: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:

@@ -93,7 +93,7 @@ def test_options_of_the_class_before_are_kept_and_logged(
         ["--model.quantizer=IdentityQuantizer"],
         [],
     ],
-    ids=["set anew", "the same class", "nothing of that name", "no swap"],
+    ids=["set again", "the same class", "nothing of that name", "no swap"],
 )
 def test_if_nothing_is_kept_nothing_is_logged(
     args: list[str],

@@ -40,7 +40,7 @@ def test_runs_without_a_logger_have_a_folder_each(fit: Fit, capsys: pytest.Captu
 
 
 def test_runs_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All have seen that there is none yet."""
+    """All processes have seen that the folder does not exist yet."""
     monkeypatch.setattr(Path, "glob", lambda *_: iter(()))
     monkeypatch.setattr(CSVLogger, "_get_next_version", lambda _: 0)
     tables = [CSVLogger(tmp_path, name="w2vlab") for _ in range(2)]

@@ -195,15 +195,15 @@ def test_every_logger_follows_the_root_folder(fit: Fit) -> None:
 
 @pytest.mark.usefixtures("_own_wandb_process")
 def test_a_resumed_run_is_one_run_of_weights_and_biases(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[dict[str, Any]] = []
+    started: list[dict[str, Any]] = []
     real = wandb.init
-    monkeypatch.setattr(wandb, "init", lambda **options: begun.append(options) or real(**options))
+    monkeypatch.setattr(wandb, "init", lambda **options: started.append(options) or real(**options))
     for updates in (2, 3, 4):
         assert fit(f"--trainer.max_steps={updates}", "--ckpt_path=last", logger=[]) == 0
         wandb.finish()
     (run,) = LOGS.iterdir()
-    assert [options["id"] for options in begun] == [None, run.name, run.name]
-    assert {options["resume"] for options in begun[1:]} == {"allow"}
+    assert [options["id"] for options in started] == [None, run.name, run.name]
+    assert {options["resume"] for options in started[1:]} == {"allow"}
     files = sorted(Path("runs/wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 3
     assert {path.stem for path in files} == {f"run-{run.name}"}

@@ -115,27 +115,27 @@ class MakesFolder:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "bit": (flip, "damaged: the checksum of .* is wrong"),
+    "bit": (flip, "damaged: the checksum of .* does not match"),
     "cut": (cut, "damaged: its table of contents.* truncated"),
-    "encrypted": (encrypt, "damaged: the entry of .* is wrong"),
-    "compressed": (compress, "damaged: the entry of .* is wrong"),
-    "entry that is a folder": (call_it_a_folder, "damaged: the entry of .* is wrong"),
+    "encrypted": (encrypt, "damaged: the entry of .* is invalid"),
+    "compressed": (compress, "damaged: the entry of .* is invalid"),
+    "entry that is a folder": (call_it_a_folder, "damaged: the entry of .* is invalid"),
     "no pickle": (rename_entry, "damaged: .*data.pkl"),
     "broken pickle": (lambda path: rewrite(path, lambda data: data[:40] + b"\xff" + data[41:]), "damaged: "),
     "empty": (lambda path: path.write_bytes(b""), "damaged: it is not in the zip format"),
     "text": (lambda path: path.write_text("weights\n" * 99), "damaged: it is not in the zip format"),
-    "foreign": (lambda path: torch.save([1, 2], path), "no checkpoint of a training run: it holds no `state_dict`"),
-    "weights": (lambda path: torch.save({"state_dict": {}}, path), "without the state of a training run"),
-    "folder": (replace_by_folder, "damaged: it is no regular file"),
-    "pipe": (replace_by_pipe, "damaged: it is no regular file"),
+    "foreign": (lambda path: torch.save([1, 2], path), "not a checkpoint of a training run: it has no `state_dict`"),
+    "weights": (lambda path: torch.save({"state_dict": {}}, path), "without training state: it has no"),
+    "folder": (replace_by_folder, "damaged: it is not a regular file"),
+    "pipe": (replace_by_pipe, "damaged: it is not a regular file"),
     "loop": (replace_by_loop, "damaged: it is missing"),
     "unsafe": (
         lambda path: torch.save({"state_dict": {}, "x": MakesFolder(path.with_name("made"))}, path),
-        r"refused: to read it would run \w+\.mkdir",
+        r"refused: loading it would run \w+\.mkdir",
     ),
     "unsafe pickle": (
         lambda path: path.write_bytes(pickle.dumps(MakesFolder(path.with_name("made")))),
-        r"refused: to read it would run \w+\.mkdir",
+        r"refused: loading it would run \w+\.mkdir",
     ),
 }
 

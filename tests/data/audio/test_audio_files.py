@@ -89,8 +89,8 @@ def test_mp3_without_an_info_header_is_read_to_its_end(tmp_path, rate, frame, ch
         assert len(sound) < len(whole) < len(sound) + 4 * frame
     delay = np.argmax(np.correlate(whole[: rate // 2 + 3000, 0], sound[: rate // 2, 0], "valid"))
     assert abs(delay - 1105) < 40
-    behind = whole[delay : delay + len(sound)]
-    assert np.abs(behind - sound[: len(behind)]).mean() < 0.4 * np.abs(sound).mean()
+    after = whole[delay : delay + len(sound)]
+    assert np.abs(after - sound[: len(after)]).mean() < 0.4 * np.abs(sound).mean()
     assert not capfd.readouterr().err
 
 

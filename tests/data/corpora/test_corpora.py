@@ -56,7 +56,7 @@ def test_mini_librispeech_without_network(cache, monkeypatch):
     def no_route(*_, **__):
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr("socket.getaddrinfo", no_route)  # whatever the network and the proxies of this machine
+    monkeypatch.setattr("socket.getaddrinfo", no_route)  # independent of the network and the proxies of this machine
     message = r"^Could not download mini_librispeech: .*Network is unreachable.*--data\.corpus=FOLDER\.$"
     with pytest.raises(ValueError, match=message):
         corpora.fetch("mini_librispeech", cache)

@@ -106,9 +106,9 @@ def test_lhotse_cuts(tmp_path, cache):
     recording = Recording.from_file(write_ramp(tmp_path / "long.wav", 1.0))
     cuts = [MonoCut(f"cut{n}", start=n / 4, duration=0.25, channel=0, recording=recording) for n in range(4)]
     beyond = MonoCut("beyond", start=0.9, duration=0.65, channel=0, recording=recording)
-    behind = MonoCut("behind", start=1.1, duration=0.25, channel=0, recording=recording)
+    after = MonoCut("after", start=1.1, duration=0.25, channel=0, recording=recording)
     mixed = cuts[0].pad(duration=0.5).with_id("mixed")
-    CutSet.from_cuts([*cuts, beyond, behind, mixed]).to_file(tmp_path / "cuts.jsonl.gz")
+    CutSet.from_cuts([*cuts, beyond, after, mixed]).to_file(tmp_path / "cuts.jsonl.gz")
     manifest = prepare_manifest(tmp_path / "cuts.jsonl.gz", cache)
     assert ids(manifest) == ["cut0", "cut1", "cut2", "cut3"]
     assert manifest.skipped.counts == {"shorter than the manifest says": 2, "not a plain cut of a recording": 1}

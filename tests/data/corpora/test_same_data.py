@@ -91,14 +91,14 @@ def batches(module: Any) -> list[tuple[str, ...]]:
 
 
 @pytest.fixture
-def begun(ready_module, corpus):
+def first_run(ready_module, corpus):
     """State and batches of a run on the original corpus."""
     module = ready_module(corpus)
     return module.state_dict(), batches(module)
 
 
-def test_a_resumed_run_uses_the_utterances_of_its_start(begun, ready_module, corpus, caplog):
-    state, before = begun
+def test_a_resumed_run_uses_the_utterances_of_its_start(first_run, ready_module, corpus, caplog):
+    state, before = first_run
     write_ramp(corpus / "new.wav", 0.3)
     module = resumed(ready_module(corpus), state)
     assert batches(module) == before
@@ -108,8 +108,8 @@ def test_a_resumed_run_uses_the_utterances_of_its_start(begun, ready_module, cor
     assert "--data.accept_changes=true uses the corpus as it is now" in caplog.text
 
 
-def test_changes_can_be_accepted(begun, ready_module, corpus, caplog):
-    state, _ = begun
+def test_changes_can_be_accepted(first_run, ready_module, corpus, caplog):
+    state, _ = first_run
     write_ramp(corpus / "new.wav", 0.3)
     module = resumed(ready_module(corpus, accept_changes=True), state)
     assert any("new.wav" in ids for ids in batches(module))
@@ -117,8 +117,8 @@ def test_changes_can_be_accepted(begun, ready_module, corpus, caplog):
 
 
 @pytest.mark.parametrize("change", ["gone", "other"])
-def test_resuming_without_the_original_data_is_an_error(begun, ready_module, corpus, change):
-    state, _ = begun
+def test_resuming_without_the_original_data_is_an_error(first_run, ready_module, corpus, change):
+    state, _ = first_run
     file = corpus / "speaker0" / "u10.wav"
     file.unlink()
     if change == "other":
@@ -132,8 +132,8 @@ def test_resuming_without_the_original_data_is_an_error(begun, ready_module, cor
     resumed(ready_module(corpus, accept_changes=True), state)
 
 
-def test_a_changed_corpus_without_its_original_manifest_is_an_error(begun, ready_module, corpus, cache):
-    state, before = begun
+def test_a_changed_corpus_without_its_original_manifest_is_an_error(first_run, ready_module, corpus, cache):
+    state, before = first_run
     shutil.rmtree(cache)
     assert batches(resumed(ready_module(corpus), state)) == before  # nothing has changed
     write_ramp(corpus / "new.wav", 0.3)
@@ -151,8 +151,8 @@ def test_other_excluded_ids_are_an_error(ready_module, corpus, tmp_path):
         resumed(ready_module(corpus, exclude=str(excluded)), state)
 
 
-def test_a_model_that_needs_longer_utterances_causes_a_warning(begun, make_module, corpus, caplog):
-    state, _ = begun
+def test_a_model_that_needs_longer_utterances_causes_a_warning(first_run, make_module, corpus, caplog):
+    state, _ = first_run
     module = make_module(corpus)
     module.require(4800)
     module.prepare_data()
@@ -161,8 +161,8 @@ def test_a_model_that_needs_longer_utterances_causes_a_warning(begun, make_modul
     assert "Resuming with samples of the shortest utterance 4800 (the checkpoint had 1600)" in caplog.text
 
 
-def test_a_corpus_may_move(begun, ready_module, corpus, caplog):
-    state, before = begun
+def test_a_corpus_may_move(first_run, ready_module, corpus, caplog):
+    state, before = first_run
     moved = corpus.with_name("moved")
     shutil.copytree(corpus, moved)  # with other modification times
     module = resumed(ready_module(moved), state)
@@ -170,8 +170,8 @@ def test_a_corpus_may_move(begun, ready_module, corpus, caplog):
     assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
 
 
-def test_changed_options_select_other_utterances(begun, ready_module, corpus, caplog):
-    state, _ = begun
+def test_changed_options_select_other_utterances(first_run, ready_module, corpus, caplog):
+    state, _ = first_run
     write_ramp(corpus / "new.wav", 0.5)
     module = resumed(ready_module(corpus, min_seconds=0.3), state)
     assert any("new.wav" in ids for ids in batches(module))

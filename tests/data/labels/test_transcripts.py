@@ -46,7 +46,7 @@ def test_librispeech(tmp_path: Path) -> None:
     assert transcripts.get("dev-clean/19/198/19-198-0000.flac") == "it's a test"
     assert transcripts.get("dev-clean/19/198/19-198-0001.flac") == "tis"
     assert transcripts.get("19-198-0000.flac") is None
-    assert transcripts.get("dev-clean/19/198/19-198-0000.txt") is None, "that is no audio"
+    assert transcripts.get("dev-clean/19/198/19-198-0000.txt") is None, "not an audio file"
 
 
 def test_a_fairseq_manifest(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_pnmi_lies_in_its_interval(seed: int, utterances: int, codes: int, phone
         assert 0 <= interval.low <= interval.value <= interval.high <= 1
 
 
-# ABX: an unbalanced alphabet; each utterance has a colour of its own, which all its items share.
+# ABX: an unbalanced alphabet; each utterance has its own colour, which all its items share.
 
 OFTEN, PLACES = (0.4, 0.3, 0.2, 0.1), np.array([0.0, 0.8, 1.3, 2.2])
 NAMES = ("a", "b", "c", "d")

@@ -1,4 +1,4 @@
-"""Parts as somebody outside of the repository may write them, for tests that save and open checkpoints of them."""
+"""Third-party parts, for tests that save and load checkpoints of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rounding(Quantizer):
 
 
 class Plain(IdentityQuantizer):
-    """As the one that it extends, with an option more that is handed on by name."""
+    """An `IdentityQuantizer` with an additional option; the others are passed on by name."""
 
     def __init__(self, *args: int, note: str = "", **kwargs: int) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What Python built is opened again from its checkpoint alone."""
+"""Models built in Python are rebuilt from their checkpoints alone."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ BUILT: dict[str, Any] = {
 
 @pytest.mark.parametrize("parts", BUILT.values(), ids=BUILT)
 @pytest.mark.filterwarnings("error::w2vlab.utils.messages.W2VLabWarning")
-def test_is_opened_as_it_was_built(parts: dict[str, Any], tmp_path: Path) -> None:
+def test_models_are_rebuilt_from_their_checkpoints(parts: dict[str, Any], tmp_path: Path) -> None:
     model = build_model(MaskedPrediction, **{"penalties": {}, **parts})
     path = save(model, tmp_path / "model.ckpt")
     for opened in (PretrainingModule.load_from_checkpoint(path), MaskedPrediction.load_from_checkpoint(path)):
@@ -88,8 +88,8 @@ def test_is_opened_as_it_was_built(parts: dict[str, Any], tmp_path: Path) -> Non
         assert load_model(path).run_config == opened.run_config
 
 
-def test_what_is_recorded_is_what_a_command_saves(tmp_path: Path) -> None:
-    """The defaults of parts stand there too, so that the checkpoint means the same in a version with others."""
+def test_python_records_the_same_format_as_a_command(tmp_path: Path) -> None:
+    """The defaults of parts are saved too, so that a version with other defaults builds the same model."""
     model = FuturePrediction(quantizer=partial(KMeansQuantizer, codebook_size=7))
     assert model.run_config is not None
     recorded = model.run_config["model"]
@@ -104,11 +104,11 @@ def test_what_is_recorded_is_what_a_command_saves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["wav2vec2_base", "vq_wav2vec_kmeans"])
-def test_what_a_command_saves_is_built_as_the_command_builds_it(recipe: str) -> None:
+def test_saved_options_build_the_same_model_as_the_command(recipe: str) -> None:
     cli = ParsedOptions(["fit", f"--config={recipe}", "--data.corpus=none"], Callback())
     text = cli.parser.dump(cli.config, skip_none=False, skip_validation=True, format="json")
     plain = json.loads(text)["fit"]["model"]
-    filled = saved.completed(plain, PretrainingModule, "here", leave_out=("optimizer", "scheduler"))
+    filled = saved.fill_defaults(plain, PretrainingModule, "here", exclude=("optimizer", "scheduler"))
     assert not filled["init_args"].keys() & {"optimizer", "scheduler"}
     with torch.device("meta"):
         expected = build_pretraining(cli.config.fit.model)
@@ -119,7 +119,7 @@ def test_what_a_command_saves_is_built_as_the_command_builds_it(recipe: str) -> 
 
 
 def options_of(model: nn.Module) -> dict[str, str]:
-    """Everything that its modules keep as plain values."""
+    """The attributes of its modules that are plain values."""
     kept = (bool, int, float, str, list, tuple, type(None))
     return {
         f"{name}.{option}": repr(value)
@@ -129,7 +129,7 @@ def options_of(model: nn.Module) -> dict[str, str]:
     }
 
 
-def test_is_trained_further(tmp_path: Path) -> None:
+def test_rebuilt_models_are_fine_tuned_and_saved_again(tmp_path: Path) -> None:
     path = save(build_model(MaskedPrediction, quantizer=Rounding), tmp_path / "model.ckpt")
     model = CTCFineTuning(str(path))
     assert "optimizer" not in model.pretrained_config["init_args"]
@@ -146,9 +146,9 @@ def make_gumbel(input_dim: int) -> GumbelQuantizer:
     return GumbelQuantizer(input_dim, num_codebooks=2, codebook_size=5, output_dim=8)
 
 
-def test_what_has_no_name_is_warned_of_once_and_can_be_given(tmp_path: Path) -> None:
+def test_arguments_that_cannot_be_saved_warn_once_and_can_be_passed_again(tmp_path: Path) -> None:
     class Local(IdentityQuantizer):
-        """Of which another run would make another one."""
+        """A local class: each run defines another one."""
 
     parts: dict[str, Any] = {
         "a lambda": lambda input_dim: make_gumbel(input_dim),
@@ -158,7 +158,7 @@ def test_what_has_no_name_is_warned_of_once_and_can_be_given(tmp_path: Path) -> 
     }
     for kind, quantizer in parts.items():
         model = build_model(MaskedPrediction, quantizer=quantizer, penalties={"feature": FeaturePenalty})
-        with pytest.warns(W2VLabWarning, match=r"cannot be opened without it: `quantizer.*` must be a class") as warned:
+        with pytest.warns(W2VLabWarning, match=r"`quantizer.*` must be a class.* to be saved in checkpoints") as warned:
             path = save(model, tmp_path / "model.ckpt")
         assert sum(warning.category is W2VLabWarning for warning in warned) == 1, kind
         with pytest.raises(ValueError, match=r"`model\.quantizer.*` of .*model\.ckpt must ") as problem:
@@ -169,7 +169,7 @@ def test_what_has_no_name_is_warned_of_once_and_can_be_given(tmp_path: Path) -> 
         assert random_twin(model) is None
 
 
-def test_the_class_is_the_one_in_the_checkpoint(tmp_path: Path) -> None:
+def test_the_checkpoint_determines_the_class(tmp_path: Path) -> None:
     path = save(build_model(FuturePrediction), tmp_path / "model.ckpt")
     assert type(PretrainingModule.load_from_checkpoint(path)) is FuturePrediction
     with pytest.raises(
@@ -178,20 +178,20 @@ def test_the_class_is_the_one_in_the_checkpoint(tmp_path: Path) -> None:
         MaskedPrediction.load_from_checkpoint(path)
 
 
-def test_a_local_class_is_opened_by_itself(tmp_path: Path) -> None:
+def test_a_local_class_loads_its_own_checkpoints(tmp_path: Path) -> None:
     class Local(MaskedPrediction):
-        """A model as somebody may try one out."""
+        """A model that is defined in a function."""
 
     path = save(build_model(MaskedPrediction), tmp_path / "model.ckpt")
     content = torch.load(path, weights_only=True)
     content["w2vlab_config"]["model"]["class_path"] = f"{Local.__module__}.{Local.__qualname__}"
     torch.save(content, path)
     assert type(Local.load_from_checkpoint(path)) is Local
-    with pytest.raises(ValueError, match=r"`model` of .* must be given, as in ITS_CLASS\.load_from_checkpoint\(…\)"):
+    with pytest.raises(ValueError, match=r"`model` of .* must be passed as an argument, ITS_CLASS\.load_from_ch"):
         PretrainingModule.load_from_checkpoint(path)
 
 
-def test_options_count_in_place_of_saved_ones(tmp_path: Path) -> None:
+def test_options_override_saved_ones(tmp_path: Path) -> None:
     path = save(build_model(MaskedPrediction), tmp_path / "model.ckpt")
     model = PretrainingModule.load_from_checkpoint(path, feature_dropout=0.25, masking=factory(SpanMasking, length=2))
     assert model.feature_dropout.p == 0.25
@@ -202,16 +202,20 @@ def test_options_count_in_place_of_saved_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("slot", "value", "message"),
     [
-        ("quantizer", {"class_path": "w2vlab.quantizers.GumbleQuantizer"}, r"that w2vlab has, .* Did you mean Gumbel"),
+        (
+            "quantizer",
+            {"class_path": "w2vlab.quantizers.GumbleQuantizer"},
+            r"Quantizer of w2vlab, .* Did you mean Gumbel",
+        ),
         (
             "quantizer",
             {"class_path": "gone.Quantizer"},
-            r"must be a part that is known here, but is gone\.Quantizer, .*",
+            r"must be a loaded part, but is gone\.Quantizer, .*",
         ),
         (
             "quantizer",
             {"class_path": "tests.modules.checkpoints.foreign.Gone"},
-            "must be a class that extends Quantizer, but tests",
+            "must be a class that extends Quantizer, but is tests",
         ),
         (
             "quantizer",
@@ -231,7 +235,7 @@ def test_options_count_in_place_of_saved_ones(tmp_path: Path) -> None:
         ("inputs", "discrete", "must be one of 'continuous', 'quantized', but is discrete"),
     ],
 )
-def test_what_is_not_there_any_more_is_named(slot: str, value: Any, message: str, tmp_path: Path) -> None:
+def test_unknown_names_and_invalid_values_are_reported(slot: str, value: Any, message: str, tmp_path: Path) -> None:
     path = save(build_model(MaskedPrediction), tmp_path / "model.ckpt")
     content = torch.load(path, weights_only=True)
     content["w2vlab_config"]["model"]["init_args"][slot] = value

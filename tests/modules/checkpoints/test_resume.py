@@ -1,4 +1,4 @@
-"""Runs that are stopped anywhere, again and again, and still compute what an undisturbed one does."""
+"""Runs that are interrupted and resumed compute the same as uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from w2vlab.types import AudioBatch
 from w2vlab.utils.resume_point import ResumePoint, resume_point, validates_at
 
 EPOCH = 3
-"""Updates of an epoch."""
+"""Updates per epoch."""
 
 UPDATES = 7
 
 
 class Places(Sampler[tuple[int, int]]):
-    """(Epoch, number) of every micro-batch, like the data module's."""
+    """Yields (epoch, number) of each micro-batch, as the sampler of the data module does."""
 
     def __init__(self, place: tuple[int, int], size: int) -> None:
         self.epoch, self.start = place
@@ -56,7 +56,7 @@ class Audio(Dataset[AudioBatch]):
 
 
 class Data(pl.LightningDataModule):
-    """Other audio in each epoch; the length is not known before, as that of the data module is not."""
+    """Different audio in each epoch; as with the data module, the number of batches is not known in advance."""
 
     def __init__(self, micro_batches: int) -> None:
         super().__init__()
@@ -79,12 +79,12 @@ class Data(pl.LightningDataModule):
 
 
 class Watch(pl.Callback):
-    """Keeps what was computed at which update, and stops the run.
+    """Records losses and learning rates by update, and stops the run.
 
     Args:
-        hook: Where to stop; nowhere by default.
-        calls: At which call of it since training began, from 1.
-        error: How.
+        hook: Hook in which to stop; by default the run is not stopped.
+        calls: Call of the hook at which to stop, counted from 1 since the start of training.
+        error: Builds the exception that stops the run.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Watch(pl.Callback):
 
 
 def build(cls: type[PretrainingModule]) -> PretrainingModule:
-    torch.seed()  # a new process is in another state
+    torch.seed()  # a new process has another random state
     model = noisy_model(cls)
     model.make_scheduler = partial(PolynomialSchedule, warmup_updates=4, total_updates=20)
     return model
@@ -130,7 +130,7 @@ def build(cls: type[PretrainingModule]) -> PretrainingModule:
 def run(
     model: PretrainingModule, folder: Path, watch: Watch, accumulate: int = 1, first: bool = False, **options: Any
 ) -> PretrainingModule:
-    """Trains until it is done or stopped, from the last checkpoint in `folder` if there is one."""
+    """Trains until the end or the stop; resumes from the last checkpoint in `folder` if it exists."""
     checkpoint = RunCheckpoint(every=1, dirpath=folder, save_top_k=0)
     defaults = {"updates": UPDATES, "check_val_every_n_epoch": None, "val_check_interval": 2 * accumulate}
     trainer = make_trainer(
@@ -166,11 +166,11 @@ def run_in_pieces(
         model = run(make_model(), folder, pieces[-1], accumulate, **options)
         if pieces[-1].finished:
             return pieces, model
-        assert len(pieces) < 20, "it does not get any further"
+        assert len(pieces) < 20, "the run makes no progress"
 
 
 def assert_same(pieces: list[Watch], model: PretrainingModule, whole: Watch, expected: PretrainingModule) -> None:
-    """Also what was computed twice was the same."""
+    """Updates that were computed twice must be equal, too."""
     for piece in pieces:
         assert piece.losses.items() <= whole.losses.items()
         assert piece.rates.items() <= whole.rates.items()
@@ -198,7 +198,7 @@ STOPS: dict[str, tuple[type[PretrainingModule], int, str, int, dict[str, Any]]] 
 
 
 @pytest.mark.parametrize("stop", STOPS)
-def test_stopped_run_computes_what_an_undisturbed_one_does(stop: str, tmp_path: Path) -> None:
+def test_stopped_runs_equal_an_uninterrupted_run(stop: str, tmp_path: Path) -> None:
     cls, accumulate, hook, calls, options = STOPS[stop]
     updates = EPOCH * options["max_epochs"] if "max_epochs" in options else UPDATES
     whole = Watch()
@@ -208,15 +208,15 @@ def test_stopped_run_computes_what_an_undisturbed_one_does(stop: str, tmp_path: 
     )
     assert len(pieces) > 1
     assert_same(pieces, model, whole, expected)
-    # Each validation was done once, and logged at the same place.
+    # Each validation ran once, and was logged at the same update.
     assert [validation for piece in pieces for validation in piece.validations] == whole.validations
     assert len(whole.losses) == updates * accumulate
     assert len(set(whole.losses.values())) == len(whole.losses)
 
 
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
-def test_killed_run_computes_what_an_undisturbed_one_does(cls: type[PretrainingModule], tmp_path: Path) -> None:
-    """Nothing is saved when it ends, so what was done since the last checkpoint is done again."""
+def test_killed_runs_equal_an_uninterrupted_run(cls: type[PretrainingModule], tmp_path: Path) -> None:
+    """Nothing is saved on exit, so the updates since the last checkpoint are repeated."""
     whole = Watch()
     expected = run(build(cls), tmp_path / "whole", whole, 2)
     pieces, model = run_in_pieces(
@@ -237,10 +237,10 @@ def test_killed_run_computes_what_an_undisturbed_one_does(cls: type[PretrainingM
     ],
     ids=["none", "other epochs", "within epochs", "other updates", "accumulated"],
 )
-def test_validation_due_at_the_end_of_an_epoch_may_be_left_out(
+def test_a_pending_validation_is_skipped_if_the_resumed_run_has_none(
     accumulate: int, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Each epoch after it is trained once, and counted as what it is."""
+    """The following epochs are trained once, under their own numbers."""
     run(build(FuturePrediction), tmp_path, Watch("on_validation_start", 1), **EPOCH_END)
     assert place_in(read(tmp_path)) == ResumePoint(0, EPOCH, is_last=True, validation_is_due=True)
     seen: list[tuple[int, int]] = []
@@ -273,7 +273,7 @@ def place_in(checkpoint: dict[str, Any]) -> ResumePoint:
         ({"limit_val_batches": 0}, False),
     ],
 )
-def test_validation_is_foreseen(options: dict[str, Any], validates: bool) -> None:
+def test_validation_at_the_end_of_an_epoch_is_predicted(options: dict[str, Any], validates: bool) -> None:
     """At the end of the second epoch, of 4 micro-batches and 10 in all."""
     trainer = make_trainer(UPDATES, **options)
     model = build(FuturePrediction)
@@ -282,7 +282,7 @@ def test_validation_is_foreseen(options: dict[str, Any], validates: bool) -> Non
     assert validates_at(ResumePoint(1, 4, is_last=True, validation_is_due=True), 10, trainer) is validates
 
 
-def test_run_can_be_made_longer(tmp_path: Path) -> None:
+def test_a_run_can_be_extended(tmp_path: Path) -> None:
     """`max_steps` ends a run within an epoch, which Lightning counts as its end."""
     whole = Watch()
     expected = run(build(FuturePrediction), tmp_path / "whole", whole, 2)
@@ -293,11 +293,11 @@ def test_run_can_be_made_longer(tmp_path: Path) -> None:
 
 
 def recursive(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ExponentialLR:
-    """Computes each rate from the one before it."""
+    """Computes each learning rate from the previous one."""
     return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
 
 
-def test_options_at_hand_count_and_what_was_gathered_stays(tmp_path: Path) -> None:
+def test_options_are_overridden_and_optimizer_state_is_kept(tmp_path: Path) -> None:
     def changed() -> PretrainingModule:
         model = build(FuturePrediction)
         model.make_optimizer = partial(torch.optim.AdamW, lr=0.5, betas=(0.8, 0.9), weight_decay=0.25)
@@ -308,7 +308,7 @@ def test_options_at_hand_count_and_what_was_gathered_stays(tmp_path: Path) -> No
     before.make_optimizer = partial(torch.optim.AdamW, lr=0.001)
     run(before, tmp_path, Watch(), updates=2)
     saved = read(tmp_path)["optimizer_states"][0]
-    watch = Watch("on_train_batch_start", 1)  # before it has changed anything
+    watch = Watch("on_train_batch_start", 1)  # before the first update
     model = changed()
     trainer = make_trainer(UPDATES, callbacks=[watch])
     with pytest.raises(Stopped):
@@ -321,13 +321,13 @@ def test_options_at_hand_count_and_what_was_gathered_stays(tmp_path: Path) -> No
     assert all(torch.equal(saved["state"][key]["exp_avg"], state[key]["exp_avg"]) for key in state)
 
 
-def test_another_optimizer_or_model_is_refused(tmp_path: Path) -> None:
+def test_a_different_optimizer_or_model_raises(tmp_path: Path) -> None:
     run(build(FuturePrediction), tmp_path, Watch(), updates=1)
     model = build(FuturePrediction)
     model.make_optimizer = partial(torch.optim.SGD, lr=0.1)
     with pytest.raises(ValueError, match=r"`model.optimizer` must be \S+, as in the checkpoint, but is \S+SGD;"):
         run(model, tmp_path, Watch())
-    with pytest.raises(ValueError, match=r"of the same model, but these differ: .* and \d+ more. Give the model's"):
+    with pytest.raises(ValueError, match=r"of the same model, but these differ: .* and \d+ more. Use the model's"):
         run(build(MaskedPrediction), tmp_path, Watch())
 
 
@@ -336,10 +336,10 @@ def test_another_optimizer_or_model_is_refused(tmp_path: Path) -> None:
     [
         ((1, 4), (2, 2), 6, 10),
         ((2, 2), (1, 4), 24, 40),
-        ((2, 3), (1, 4), 16, 24),  # updates of another size: 18 are done, 16 of them in whole ones
+        ((2, 3), (1, 4), 16, 24),  # another size of an update: of 18 micro-batches, 16 are in complete updates
     ],
 )
-def test_place_is_that_of_the_whole_sequence_on_another_layout(
+def test_progress_is_converted_to_another_layout(
     before: tuple[int, int], now: tuple[int, int], batches: int, total: int, tmp_path: Path
 ) -> None:
     """Of 3 updates in this epoch and of 5 in all with (1, 4), for one."""

@@ -1,4 +1,4 @@
-"""A checkpoint that somebody sends runs nothing: what it names is neither imported nor called."""
+"""An untrusted checkpoint runs no code: names in it are neither imported nor called."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
 
 @pytest.fixture
 def sent(content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], str]:
-    """Writes the checkpoint with a change; what it names could be imported."""
+    """Writes the checkpoint with a change; the module that it names could be imported."""
     (tmp_path / f"{MODULE}.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -102,7 +102,7 @@ PARTS = {
     "a class path in a class path": option("quantizer", {"class_path": {"class_path": FUNCTION}}),
     "a part where a number belongs": option("feature_dropout", {"class_path": FUNCTION}),
     "a part where a number of a part belongs": option("loss.num_negatives", {"class_path": FUNCTION}),
-    "an option of no name": option("make_optimizer", {"class_path": FUNCTION}),
+    "an unknown option": option("make_optimizer", {"class_path": FUNCTION}),
     "modules of ours that lead to others": option("quantizer", "w2vlab.cli.main.os.system"),
     "of the standard library": option(
         "quantizer", {"class_path": "os.system", "init_args": {"command": "mkdir called"}}
@@ -122,12 +122,12 @@ PARTS = {
     "a list": whole("w2vlab_config", [FUNCTION]),
     "no plain data": whole("w2vlab_config", {"model": {"class_path": torch.zeros(1)}}),
 }
-"""What is refused."""
+"""Changes that are refused."""
 
 
 @pytest.mark.parametrize("change", PARTS.values(), ids=PARTS)
-def test_a_part_that_is_not_known_is_refused(change: Change, sent: Callable[[Change], str]) -> None:
-    """By everything that opens a checkpoint, in a line that names it."""
+def test_unknown_parts_are_refused(change: Change, sent: Callable[[Change], str]) -> None:
+    """By everything that opens a checkpoint, with an error of one line that names it."""
     path = sent(change)
     for opening in (
         PretrainingModule.load_from_checkpoint,
@@ -137,7 +137,7 @@ def test_a_part_that_is_not_known_is_refused(change: Change, sent: Callable[[Cha
     ):
         with pytest.raises(ValueError, match=r"of bad\.ckpt must ") as problem:
             opening(path)
-        assert str(problem.value).isprintable()  # and so one line
+        assert str(problem.value).isprintable()  # so it is one line
 
 
 TRAINING = {
@@ -150,13 +150,13 @@ TRAINING = {
     "a function of a schedule": option(
         "scheduler", {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": FUNCTION}}
     ),
-    "a system's command": option("optimizer", {"class_path": "os.system", "init_args": {"command": "mkdir called"}}),
+    "a system command": option("optimizer", {"class_path": "os.system", "init_args": {"command": "mkdir called"}}),
 }
 
 
 @pytest.mark.parametrize("change", TRAINING.values(), ids=TRAINING)
 def test_optimisers_are_not_built_for_weights(change: Change, sent: Callable[[Change], str]) -> None:
-    """The weights can be had, and who trains with what is not known gets a line."""
+    """The weights load; training with an optimizer that is not allowed raises an error of one line."""
     path = sent(change)
     load_model(Path(path))
     CTCFineTuning(path)
@@ -198,7 +198,7 @@ def test_hyper_parameters_of_lightning_are_left_alone(
         del content["w2vlab_config"]
 
     path = sent(without_configuration)
-    with pytest.raises(ValueError, match="must hold the configuration of its model"):
+    with pytest.raises(ValueError, match="must have the configuration of its model"):
         MaskedPrediction.load_from_checkpoint(path)
     with pytest.raises(ValueError, match=r"weights of the FuturePrediction .* these differ"):
         FuturePrediction.load_from_checkpoint(path, seed=1)
@@ -213,7 +213,7 @@ def test_data_are_not_built_from_checkpoints(sent: Callable[[Change], str]) -> N
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare", "fit", "validate"])
-def test_commands_refuse_in_a_line(
+def test_commands_refuse_with_an_error_of_one_line(
     command: str, sent: Callable[[Change], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sent(PARTS["a class whose constructor does something"])
@@ -224,20 +224,20 @@ def test_commands_refuse_in_a_line(
         "validate": ["--model=CTCFineTuning", f"--model.checkpoint={path}", "--data.corpus=none"],
     }
     assert main([command, *options[command]]) == 1
-    told = capsys.readouterr().err
-    assert f"`model.quantizer` of bad.ckpt must be a part that is known here, but is {CLASS}" in told
-    assert f"--parts={MODULE} (in Python, import it)" in told
-    assert "Traceback" not in told
+    error = capsys.readouterr().err
+    assert f"`model.quantizer` of bad.ckpt must be a loaded part, but is {CLASS}" in error
+    assert f"--parts={MODULE} (in Python, import it)" in error
+    assert "Traceback" not in error
 
 
 def test_a_checkpoint_to_resume_names_no_options(
     sent: Callable[[Change], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Lightning takes options of the model from there."""
+    """Lightning would read options of the model from its hyper-parameters."""
     path = sent(whole("hyper_parameters", {**LIGHTNING, "_class_path": CLASS}))
     options = ["--model=MaskedPrediction", "--data.corpus=none", "--trainer.logger=false", f"--ckpt_path={path}"]
     assert main(["validate", *options]) == 1
-    assert "`data.corpus`" in capsys.readouterr().err  # which comes after
+    assert "`data.corpus`" in capsys.readouterr().err  # checked later
 
 
 def test_training_resumes_without_what_it_names(sent: Callable[[Change], str]) -> None:
@@ -253,9 +253,7 @@ def test_a_configuration_is_bounded(sent: Callable[[Change], str]) -> None:
         content["w2vlab_config"]["model"]["init_args"]["penalties"] = content["w2vlab_config"]
 
     for change in (itself, whole("w2vlab_config", {"model": [[0] * 1100] * 1000})):
-        with pytest.raises(
-            ValueError, match=r"`w2vlab_config` of bad\.ckpt must be at most 40 levels deep and of 1,000,000"
-        ):
+        with pytest.raises(ValueError, match=r"`w2vlab_config` of bad\.ckpt must have at most 40 levels and 1,000,000"):
             PretrainingModule.load_from_checkpoint(sent(change))
 
 
@@ -266,7 +264,7 @@ def test_weights_must_be_those_of_the_model(weights: Any, sent: Callable[[Change
 
 
 def test_a_fine_tuned_checkpoint_names_no_other_file(sent: Callable[[Change], str]) -> None:
-    """It holds what it began with; the path that it once had is not opened."""
+    """It has the configuration of its pretrained model; the path of that checkpoint is not opened."""
 
     def change(content: Content) -> None:
         content["w2vlab_config"] = {"model": {"class_path": "CTCFineTuning", "init_args": {"checkpoint": "other.ckpt"}}}
@@ -284,7 +282,7 @@ def test_a_fine_tuned_checkpoint_names_no_other_file(sent: Callable[[Change], st
 
 
 def test_removes_no_files_that_it_names(tmp_path: Path, content: Content) -> None:
-    """The best checkpoints of the run before come from the checkpoint; one that is surpassed is removed."""
+    """Paths of older checkpoints come from the checkpoint; one that is no longer among the best is removed."""
     from w2vlab.callbacks import RunCheckpoint
 
     (tmp_path / "run").mkdir()

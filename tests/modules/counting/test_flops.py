@@ -139,7 +139,7 @@ def test_padding_counts() -> None:
 
 @pytest.fixture(scope="module")
 def leaving_out() -> tuple[PretrainingModule, StepFlops]:
-    """A model that leaves layers out, and what was counted of a copy of it."""
+    """A model with LayerDrop, and the operations of a copy of it."""
     context = factory(TransformerContext, num_layers=4, layer_drop=0.5)
     model = build_model(MaskedPrediction, context=context, masking=EveryOther)
     model.set_update(3)

@@ -1,4 +1,4 @@
-"""Tiny pretrained checkpoints, what is fine-tuned from them, and speech with transcripts."""
+"""Tiny pretrained checkpoints, models that are fine-tuned from them, and speech with transcripts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def recognizer(checkpoint: Path, vocabulary: Vocabulary | None = VOCABULARY, **o
 
 
 def spoken_batch(size: int, first: int = 0, transcripts: Sequence[str] = TRANSCRIPTS) -> AudioBatch:
-    """Noise that is said to say something; an utterance is the same whatever batch it is in."""
+    """Noise with transcripts; an utterance is the same in every batch."""
     numbers = range(first, first + size)
     batch = audio_batch(tuple(SAMPLES[number % len(SAMPLES)] for number in numbers), first=first)
     return replace(batch, transcripts=tuple(transcripts[number % len(transcripts)] for number in numbers))

@@ -214,7 +214,7 @@ def test_what_reads_codes_cannot_teach_them(kind: str, make: Callable) -> None:
     fit(model, spoken_batches(1, 1, 3), 1)
     assert {name.split(".")[0] for name in moved(before, parameters_of(model))} == {"head", "context", "mask_embedding"}
     for option in ("train_encoder", "reinitialise"):
-        with pytest.raises(ValueError, match="`train_encoder` must be false if the context network sees codes"):
+        with pytest.raises(ValueError, match="`train_encoder` must be false if the inputs of the context"):
             make(kind, **{option: True})
 
 
@@ -259,7 +259,7 @@ def test_layers_are_dropped_anew_in_each_update(make: Callable) -> None:
 
 
 class Says(GreedyDecoder):
-    """Recognises what it was told to."""
+    """Predicts given units."""
 
     def decode(self, log_probabilities: Tensor, num_frames: Any) -> list[str]:
         return ["ab", "ab ab", "", "a bb b"][: len(num_frames)]
@@ -272,7 +272,7 @@ def test_utterances_that_do_not_fit_are_counted_and_left_out(make: Callable, cap
     model, without = make(masking=NoMasking), make(masking=NoMasking)
     trainer = fit(model, [batch], 1)
     assert trainer.callback_metrics["train/unfit_utterances"] == 2
-    assert "2 utterances did not count in this process so far" in caplog.text
+    assert "2 utterances excluded from the loss in this process so far" in caplog.text
     assert caplog.text.count("utterance-2") == 1
     rows = [0, 3]
     kept = replace(
@@ -294,7 +294,7 @@ def test_units_that_are_not_in_the_vocabulary_are_told_once(make: Callable, capl
     odd, plain = spoken_batch(1, transcripts=["a?b!"]), spoken_batch(1, transcripts=["ab"])
     (with_odd,), (without,) = (make_trainer(1).validate(model, loader([b]), verbose=False) for b in (odd, plain))
     make_trainer(1).validate(model, loader([odd]), verbose=False)
-    assert caplog.text.count("The vocabulary does not have '!', '?'") == 1
+    assert caplog.text.count("does not have '!', '?'") == 1
     assert with_odd["val/loss/ctc"] == without["val/loss/ctc"]
     assert (with_odd["val/cer"], without["val/cer"]) == (0.5, 0)
 
@@ -350,7 +350,7 @@ def test_update_does_not_depend_on_accumulation(freeze_updates: int, accumulate:
 
 
 def tones(letters: str) -> Tensor:
-    """80 samples of a tone of its own for each letter, and of silence for a space."""
+    """80 samples of a different tone for each letter, and of silence for a space."""
     time = torch.arange(80) / 16_000
     pitch = {"a": 600.0, "b": 1500.0, "c": 3300.0}
     pieces = [torch.sin(2 * torch.pi * pitch[x] * time) if x in pitch else torch.zeros(80) for x in letters]
@@ -383,7 +383,7 @@ def _validated(model: CTCFineTuning, batch: AudioBatch, updates: int) -> dict[st
 
 
 def test_noise_of_the_device_is_that_of_the_update(make: Callable) -> None:
-    """Dropout is seeded by (seed, update, micro-batch), so a run repeats itself whatever was drawn before."""
+    """Dropout is seeded by (seed, update, micro-batch), so a run is repeatable, independent of earlier random draws."""
     losses = []
     for seed in (1, 2):
         model = make(context_options=NOISY, masking=MASKS)
@@ -393,7 +393,7 @@ def test_noise_of_the_device_is_that_of_the_update(make: Callable) -> None:
 
 
 def test_transcripts_are_needed(make: Callable) -> None:
-    with pytest.raises(ValueError, match="Batches must bring transcripts"):
+    with pytest.raises(ValueError, match="Batches must have transcripts"):
         fit(make(), [replace(spoken_batch(2), transcripts=None)], 1)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning from checkpoints, to checkpoints, and what is wrong with some."""
+"""Fine-tuning from checkpoints, to checkpoints, and from unusable ones."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Losses(ModelCheckpoint):
 
 @pytest.mark.parametrize("freeze_updates", [1, 2, 3])
 def test_resuming_is_exact(freeze_updates: int, checkpoint: Path, tmp_path: Path) -> None:
-    """Four updates are two, a checkpoint and two more, bit by bit, whatever is frozen when."""
+    """Four updates are two, a checkpoint and two more, bit by bit, independent of what is frozen when."""
     batches = spoken_batches(2, 2, 3)  # two epochs of them
 
     def run(model: CTCFineTuning, updates: int, ckpt_path: str | None = None) -> list[float]:
@@ -137,7 +137,7 @@ def test_a_checkpoint_must_be_given() -> None:
 
 
 def test_a_checkpoint_must_be_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"`checkpoint` must be a checkpoint file, but .*absent\.ckpt is none"):
+    with pytest.raises(ValueError, match=r"`checkpoint` must be an existing checkpoint file, but is .*absent\.ckpt\."):
         recognizer(tmp_path / "absent.ckpt")
     torch.save({"state_dict": torch.zeros(1000)}, path := tmp_path / "broken.ckpt")
     path.write_bytes(path.read_bytes()[:700])
@@ -153,7 +153,7 @@ def test_a_checkpoint_needs_its_configuration(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["w2vlab_config"]  # as in checkpoints of models that Python built before they had one
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"`checkpoint` must hold the configuration of its model.* has none"):
+    with pytest.raises(ValueError, match=r"`checkpoint` must have the configuration of its model.* has none"):
         recognizer(path)
 
 
@@ -197,7 +197,7 @@ def test_options_are_checked(options: dict, message: str, checkpoint: Path) -> N
 
 
 def test_a_pretrained_checkpoint_is_not_gone_on_from(checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="`ckpt_path` must be a checkpoint of a fine-tuning, but holds no vocabulary"):
+    with pytest.raises(ValueError, match="`ckpt_path` must be a checkpoint of a fine-tuning, but has no vocabulary"):
         make_trainer(2).fit(recognizer(checkpoint), loader([spoken_batch(2)]), ckpt_path=str(checkpoint))
 
 

@@ -337,7 +337,7 @@ def train_step(cls: type, activation_checkpointing: bool) -> tuple[list[Tensor],
 
 @pytest.mark.parametrize("cls", [TransformerContext, ConformerContext])
 def test_activation_checkpointing_changes_the_memory_alone(cls: type) -> None:
-    """Bit for bit, dropout and LayerDrop included; what is inside the layers is not kept."""
+    """Bit for bit, dropout and LayerDrop included; tensors inside the layers are not saved."""
     results, memory = train_step(cls, False)
     again, less = train_step(cls, True)
     assert all(torch.equal(*pair) for pair in zip(results, again, strict=True))

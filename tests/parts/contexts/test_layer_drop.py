@@ -1,4 +1,4 @@
-"""LayerDrop: what is left out, what it costs, and that every process leaves out the same."""
+"""LayerDrop: dropped layers, their cost, and that all processes drop the same layers."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_nothing_is_left_out_in_evaluation() -> None:
 
 
 def test_gradients_accumulate_and_optimise() -> None:
-    """Zeros add to what is there; frozen parameters and inputs without gradient are left alone."""
+    """Zeros are added to existing gradients; frozen parameters and inputs without gradient are left alone."""
     value = torch.randn(3)
     learned, frozen = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2), requires_grad=False)
     learned.grad = torch.tensor([1.0, 2.0])

@@ -109,7 +109,7 @@ def test_normalised_waveform_has_no_loudness_and_no_offset() -> None:
     batch = audio_batch((300, 200)).to(torch.float64)
     waveform = batch.waveform
     latents = encoder(waveform, batch.num_samples)
-    louder = torch.where(waveform == 0, 0.0, 20 * waveform + 3)  # the padding is what is exactly zero
+    louder = torch.where(waveform == 0, 0.0, 20 * waveform + 3)  # only the padding is exactly zero
     assert_close(encoder(louder, batch.num_samples)[1, :4], latents[1, :4], rtol=1e-3, atol=1e-3)
     assert_close(encoder(louder, batch.num_samples)[0], latents[0], rtol=1e-3, atol=1e-3)
 

@@ -22,7 +22,7 @@ from w2vlab.masking import ChannelMasking, NoMasking, SpanMasking
 
 @pytest.mark.parametrize("lengths", [(781, 781), (40, 90, 60), (12,)])
 def test_the_defaults_draw_as_they_always_did(lengths: tuple[int, ...]) -> None:
-    """The order of the draws, of which resumed runs and goldens depend: number, starts, then what is shown again."""
+    """The order of the draws, on which resumed runs and goldens depend: number, starts, then unmasked frames."""
     for seed in range(20):
         generators, rows = [rng(seed, row) for row in range(len(lengths))], []
         for frames, generator in zip(lengths, generators, strict=True):

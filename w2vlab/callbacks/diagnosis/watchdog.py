@@ -228,7 +228,7 @@ class CollapseWatchdog(Callback):
             self._next_snapshot = trainer.global_step + self._length * self.every
 
     def _apply_action(self, trainer: Trainer, module: PretrainingModule) -> str:
-        """Applies `action`, and returns a sentence that describes what was done."""
+        """Applies `action`, and returns a sentence that describes its effect."""
         if self.action == "warn":
             return "The run continues."
         # After a restore, or a stop and a resume, only new readings may count.

@@ -84,7 +84,7 @@ class ProcessLinks:
         self._send_to_all(self._process, status)
 
     def close(self) -> None:
-        """Closes the connections for writing; the other end still reads what was sent."""
+        """Closes the connections for writing; the other end can still read sent data."""
         for connection in self._connections.values():
             try:
                 with _duplicate_socket(connection) as duplicate:

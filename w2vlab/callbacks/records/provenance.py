@@ -123,7 +123,8 @@ def versions() -> dict[str, str | None]:
 def git_state() -> dict[str, Any] | None:
     """Returns the git commit, and whether tracked files have uncommitted changes; None outside of a git repository.
 
-    The repository of the working folder is used; if there is none, that of this package, if it tracks the package.
+    The repository of the working folder is used; outside of a repository, that of this package, if it tracks the
+    package.
     """
     package = Path(w2vlab.__file__).parent
     for folder in (Path.cwd(), package):

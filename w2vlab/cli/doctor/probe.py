@@ -1,4 +1,4 @@
-"""Imports what is checked, in a separate process, because a broken library may end it.
+"""Imports the packages to check in a separate process, because a broken library may crash it.
 
 `python -m w2vlab.cli.doctor.probe torch torchaudio` writes two lines of JSON for each package: its name before it is
 imported, and the result.
@@ -38,7 +38,7 @@ def _import(distribution: str, out: TextIO) -> None:
     found: dict[str, Any] = {"package": distribution, "error": None, "culprit": None, "facts": {}}
     try:
         importlib.import_module(module_of(distribution))
-    except BaseException as problem:  # whatever it is, this package cannot be used
+    except BaseException as problem:  # after any error the package cannot be used
         failure = load_failure(problem)
         found |= {"error": reason(problem), "culprit": failure.package if failure else distribution}
     else:

@@ -109,7 +109,7 @@ def repair(distribution: str) -> str:
     locked = dict(re.findall(r"^([\w.-]+)==([\w.+-]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)) if lock else {}
     # pip does not reinstall a package of the right version, even if its files are broken.
     again = "--force-reinstall --no-deps " if all(installed(name) == locked.get(name, "") for name in names) else ""
-    return f"Install what was tested together: pip install {again}-c {_shortest(lock)} {' '.join(names)}"
+    return f"Install the tested versions: pip install {again}-c {_shortest(lock)} {' '.join(names)}"
 
 
 def _lock_file() -> Path | None:

@@ -11,18 +11,18 @@ from w2vlab.data.batches.updates import micro_batches_of_each
 from w2vlab.utils.messages import W2VLabWarning, count, duration
 
 
-def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
-    """Sets the accumulation of the trainer such that an update has `data.micro_batches` micro-batches, and logs it.
+def resolve_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
+    """Sets gradient accumulation of the trainer so that an update has `data.micro_batches` micro-batches, and logs it.
 
-    With that option, whole numbers of `val_check_interval` and `limit_train_batches` count updates, so that those of a
-    recipe are valid for any number of processes. Lightning counts micro-batches of one process.
+    With that option, integer values of `val_check_interval` and `limit_train_batches` count updates, so that a recipe
+    is valid for any number of processes. Lightning counts micro-batches of one process.
 
     Args:
-        trainer: The trainer, which has not run yet.
+        trainer: The trainer before it runs; changed in place.
         datamodule: The data of the run.
 
     Raises:
-        ValueError: `trainer.accumulate_grad_batches` is given as well.
+        ValueError: Both `data.micro_batches` and `trainer.accumulate_grad_batches` are set.
     """
     wanted = datamodule.micro_batches
     if wanted is None:
@@ -44,7 +44,7 @@ def settle_accumulation(trainer: pl.Trainer, datamodule: SpeechDataModule) -> No
     sizes = [duration(number * datamodule.batch_seconds) for number in (actual, wanted)]
     rank_zero_warn(
         f"An update has {count(actual, 'micro-batch')}, {sizes[0]} nominal, in place of {wanted}, {sizes[1]}: "
-        f"`data.micro_batches` cannot be shared out evenly among {on}: it is rounded up to {each} accumulated by each. "
-        "Lower `data.batch_seconds` or change the number of processes to train with the batch that was asked for.",
+        f"`data.micro_batches` cannot be divided evenly among {on}: it is rounded up to {each} accumulated by each. "
+        "Lower `data.batch_seconds` or change the number of processes to train with the requested batch size.",
         category=W2VLabWarning,
     )

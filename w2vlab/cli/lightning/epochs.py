@@ -1,4 +1,4 @@
-"""Options of the trainer that count in epochs, whose length is known only when the data is set up."""
+"""Trainer options relative to an epoch, whose length is known only after the data is set up."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.utils.messages import W2VLabWarning, count
 
 
-def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
-    """Gives fractions of an epoch, `overfit_batches` and validation intervals the meaning that Lightning documents.
+def resolve_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
+    """Implements fractions of an epoch, `overfit_batches` and validation intervals as Lightning documents them.
 
-    Lightning itself can do so only if it knows the number of batches, and it replaces the loader to overfit.
+    Lightning itself needs loaders with a known length for that, and replaces the sampler for `overfit_batches`.
 
     Args:
-        trainer: The trainer, which has not run yet.
+        trainer: The trainer before it runs; changed in place.
         datamodule: The data of the run.
 
     Raises:
@@ -34,9 +34,9 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
                 f"`trainer.{name}` must be above 0, but is {interval}. For a run without validation set "
                 "`trainer.limit_val_batches` to 0."
             )
-    options: Any = trainer  # attributes that connectors set have no annotation
+    options: Any = trainer  # attributes set by connectors have no type annotation
     if options.overfit_batches > 0:
-        # The trainer has set its limits of batches by it. An epoch may be one update, so validations count over epochs.
+        # The trainer has already set its limits of batches. An epoch may be a single update, so count across epochs.
         datamodule.repeat_first_epoch()
         options.overfit_batches = 0.0
         if _is_number(interval_of(trainer)) and not options.fast_dev_run:
@@ -45,7 +45,7 @@ def settle_epochs(trainer: pl.Trainer, datamodule: SpeechDataModule) -> None:
 
 
 class _SharesOfAnEpoch(pl.Callback):
-    """Converts fractions of an epoch to numbers of batches, of whole updates, as soon as the data is set up.
+    """Converts fractions of an epoch to numbers of batches of complete updates, after the data is set up.
 
     Epochs differ by a few batches; the number of the first one is used.
     """
@@ -72,7 +72,7 @@ class _SharesOfAnEpoch(pl.Callback):
 
 
 class _NoValidation(pl.Callback):
-    """Warns if a run has no validation, and so no best checkpoint, although validation is enabled."""
+    """Warns if a run has no validation, and therefore no best checkpoint, although validation is enabled."""
 
     def __init__(self) -> None:
         self.warned = False
@@ -93,7 +93,7 @@ class _NoValidation(pl.Callback):
         Lightning restarts its count in each epoch, and does not warn.
         """
         interval = self._interval(trainer)
-        epoch: Any = trainer.fit_loop.epoch_loop  # its counters are annotated as less than they are
+        epoch: Any = trainer.fit_loop.epoch_loop  # its type annotations lack these counters
         updates = epoch.batch_progress.current.processed // trainer.accumulate_grad_batches
         cut_short = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if (
@@ -110,11 +110,11 @@ class _NoValidation(pl.Callback):
             )
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Records that there was one."""
+        """Records the validation."""
         self.validated |= not trainer.sanity_checking
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Warns at the end if it could not be predicted: with too few epochs, or shortened ones."""
+        """Warns if it could not be predicted: there were too few epochs, or shorter ones."""
         trained = trainer.ckpt_path is None and trainer.global_step > 0
         if trained and trainer.enable_validation and not self.validated:
             self._warn(
@@ -143,7 +143,7 @@ def interval_of(trainer: pl.Trainer) -> int | float | None:
 
 
 def _is_share(value: Any) -> bool:
-    """Whether a limit is a fraction of an epoch, not a number of batches and not the whole epoch."""
+    """Returns whether a limit is a fraction of an epoch, not a number of batches or the whole epoch."""
     return isinstance(value, float) and 0 < value < 1
 
 

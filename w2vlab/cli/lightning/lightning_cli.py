@@ -1,4 +1,4 @@
-"""Lightning's command line, with this project's modules and defaults."""
+"""`LightningCLI` with the modules and defaults of w2vlab."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from w2vlab.callbacks.fault_tolerance.checkpoint import (
 from w2vlab.callbacks.fault_tolerance.stopping import Stopped
 from w2vlab.callbacks.records.provenance import RunRecord
 from w2vlab.callbacks.run_folder import run_folder
-from w2vlab.cli.lightning.accumulation import settle_accumulation
+from w2vlab.cli.lightning.accumulation import resolve_accumulation
 from w2vlab.cli.lightning.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS
-from w2vlab.cli.lightning.epochs import settle_epochs
+from w2vlab.cli.lightning.epochs import resolve_epochs
 from w2vlab.cli.lightning.memory import without_garbage_collection
 from w2vlab.cli.lightning.model_summary import PartsSummary
 from w2vlab.cli.lightning.rate_monitor import RateMonitor
@@ -61,11 +61,11 @@ from w2vlab.utils.files import make_writable
 class W2VLightningCLI(LightningCLI):
     """Builds a run from YAML and flags, and runs it.
 
-    Options in YAML and flags always count; a checkpoint gives weights and progress, never options.
+    Options come from YAML and flags only; a checkpoint restores weights and progress, never options.
 
     Args:
         args: The command and its options.
-        phase: A callback of every run.
+        phase: Callback that is added to every run.
     """
 
     def __init__(self, args: list[str], phase: Callback) -> None:
@@ -96,7 +96,7 @@ class W2VLightningCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Names the commands, and the arguments of the trainer's methods that are not options."""
+        """Returns the commands, each with the arguments of the trainer's method that are not options."""
         return {
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
             "validate": {"model", "dataloaders", "datamodule"},
@@ -109,7 +109,7 @@ class W2VLightningCLI(LightningCLI):
             "--parts",
             type=str,
             default=SUPPRESS,
-            help="Modules of your own, with commas between, whose parts a checkpoint that is opened may name.",
+            help="Modules with your own parts, separated by commas, which a checkpoint may name.",
         )
         parser.add_argument(
             "--validate_first",
@@ -122,7 +122,7 @@ class W2VLightningCLI(LightningCLI):
             type=bool,
             default=False,
             help="Whether a run that resumes is a new one, with another folder and id, and the run that wrote "
-            "the checkpoint stays as it is. A run with another root folder or logger is a new one in any case.",
+            "the checkpoint is not changed. A run with another root folder or logger is always a new one.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -138,7 +138,7 @@ class W2VLightningCLI(LightningCLI):
         self._parsers.append(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses, then finds the checkpoint to resume from."""
+        """Parses the options, then finds the checkpoint to resume from."""
         self.config = self._parsed(parser)
         config = self.config[self.config.subcommand]
         start = find_start(config.ckpt_path, run_roots(config), training=self.config.subcommand == "fit")
@@ -146,10 +146,10 @@ class W2VLightningCLI(LightningCLI):
         self._start = self._same_checkpoint.start = start
 
     def _parse_ckpt_path(self) -> None:
-        """Takes no options from a checkpoint; Lightning would import the classes that its hyper-parameters name."""
+        """Ignores hyper-parameters in a checkpoint, because Lightning would import the classes that they name."""
 
     def _parsed(self, parser: LightningArgumentParser) -> Namespace:
-        """Parses the options, in which names of shipped files are allowed."""
+        """Parses the options after replacing names of shipped recipes by their paths."""
         try:
             args = with_recipe_paths(self._args)
         except ValueError as ambiguous:
@@ -165,7 +165,7 @@ class W2VLightningCLI(LightningCLI):
         return carried_over(with_recipe_paths(self._args), config)
 
     def before_instantiate_classes(self) -> None:
-        """Sets options that follow from others."""
+        """Sets options that are derived from others."""
         config = self.config[self.subcommand]
         for line in self._carried_over(config):
             rank_zero_info(line)
@@ -193,9 +193,9 @@ class W2VLightningCLI(LightningCLI):
             parser.callback_keys = [key for key in parser.callback_keys if key not in unwanted]
 
     def after_instantiate_classes(self) -> None:
-        """Connects the parts, and logs in what the options differ from those of the checkpoint."""
+        """Connects the objects of the run, and records which options differ from those of the checkpoint."""
         for options, save_dir in self._derived:
-            options.save_dir = save_dir  # saves the default, so that it follows another root folder, too
+            options.save_dir = save_dir  # the saved default follows another root folder, too
         text = self.parser.dump(
             self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json"
         )
@@ -210,14 +210,14 @@ class W2VLightningCLI(LightningCLI):
             self._refuse_another_run()
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":
-            settle_accumulation(self.trainer, self.datamodule)
-            settle_epochs(self.trainer, self.datamodule)
+            resolve_accumulation(self.trainer, self.datamodule)
+            resolve_epochs(self.trainer, self.datamodule)
         self.datamodule.require(self.model.min_samples, self.model.units)
         if self._start is not None and self._start.config is not None:
             self._record.changed = differences(self._start.config, self.model.run_config)
 
     def _refuse_another_run(self) -> None:
-        """Refuses a run that would overwrite files of another run."""
+        """Raises if the run would overwrite files of another run."""
         checkpoint = find_run_checkpoint(self.trainer)
         if checkpoint is None or self.config[self.subcommand].trainer.fast_dev_run:
             return
@@ -228,7 +228,7 @@ class W2VLightningCLI(LightningCLI):
             refuse_another_run(run_folder(self.trainer) / "checkpoints", ckpt_path)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; if the run is stopped, logs how to resume it."""
+        """Trains; logs the command to resume if the run is interrupted."""
         try:
             self.trainer.fit(**kwargs)
         except Stopped as stop:
@@ -252,7 +252,7 @@ class W2VLightningCLI(LightningCLI):
             rank_zero_info(problem)
 
     def _fail_unless_saved(self) -> None:
-        """Fails a run whose last state is not on the disk."""
+        """Raises if the last state of the run is not saved."""
         if (problem := self._lost_state()) is not None:
             raise RunError(problem)
 
@@ -275,7 +275,7 @@ class W2VLightningCLI(LightningCLI):
     def _how_to_resume(self) -> str:
         if self._args[:1] != ["fit"]:
             return "Run the command again."
-        trainer = getattr(self, "trainer", None)  # not there yet if a process dies early
+        trainer = getattr(self, "trainer", None)  # not set yet if a process dies early
         start = None if self._start is None else self._start.checkpoint
         checkpoint = start if trainer is None else find_checkpoint_to_resume(trainer) or start
         if checkpoint is None:

@@ -1,4 +1,4 @@
-"""How memory is allocated, and when Python's garbage collector runs."""
+"""Settings of memory allocation and garbage collection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 
 
 def use_large_pages() -> None:
-    """Makes PyTorch allocate large pages (2 MiB) on Linux, unless the environment sets it otherwise.
+    """Lets PyTorch allocate large pages (2 MiB) on Linux, unless the environment sets it otherwise.
 
     A training step on a CPU allocates and frees some gigabytes, and the system clears each page every time. With pages
     of 4 KiB that takes several times as long as writing the memory once; with large pages, a fraction of it.

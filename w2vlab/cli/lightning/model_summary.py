@@ -1,4 +1,4 @@
-"""A table of the parts of a model before the run."""
+"""Prints a table of the parts of a model before the run."""
 
 from __future__ import annotations
 

@@ -25,35 +25,35 @@ from w2vlab.utils.options import flat
 
 
 class ParsedOptions(W2VLightningCLI):
-    """Parses the options of a run, and builds nothing."""
+    """Parses the options of a run without building it."""
 
     def before_instantiate_classes(self) -> None:
-        """Makes no folders."""
+        """Creates no folders."""
 
     def instantiate_classes(self) -> None:
         """Builds nothing."""
 
     def after_instantiate_classes(self) -> None:
-        """Has nothing run."""
+        """Prevents the command from running."""
         self.subcommand = None
 
 
 class ExplainedRun(ParsedOptions):
-    """Parses the options of `fit` and builds the model, without a disk or a device."""
+    """Parses the options of `fit` and builds the model, without writing files or using a device."""
 
     settings: Namespace
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options of a run; none of them needs data."""
+        """Adds the options of a run; `data.corpus` becomes optional."""
         super().add_arguments_to_parser(parser)
         parser.set_defaults({"data.corpus": "none"})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses, without a search for checkpoints."""
+        """Parses the options without searching for checkpoints."""
         self.config = self._parsed(parser)
 
     def instantiate_classes(self) -> None:
-        """Builds the model and checks the settings of the data."""
+        """Builds the model and the data module, which checks its options."""
         self.settings = self.config[self.config.subcommand]
         if not is_pretraining(self.settings.model):
             kind = self.settings.model.class_path.rpartition(".")[2]
@@ -67,18 +67,18 @@ class ExplainedRun(ParsedOptions):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Names the command whose options these are."""
+        """Returns the command `fit`."""
         return {"fit": W2VLightningCLI.subcommands()["fit"]}
 
 
 def is_pretraining(model: Any) -> bool:
-    """Whether the options of a model are those of a pretraining objective, or of an unknown class."""
+    """Returns whether the options of a model are those of a pretraining objective, or of an unknown class."""
     name = str(model.class_path).rpartition(".")[2]
     return issubclass(part_classes("model").get(name, PretrainingModule), PretrainingModule)
 
 
 def build_pretraining(model: Any) -> PretrainingModule:
-    """Builds a pretraining objective from its options, without the loggers and callbacks of a run."""
+    """Builds a pretraining objective from its options, without loggers and callbacks."""
     parser = RunParser(exit_on_error=False)
     parser.add_subclass_arguments(PretrainingModule, "model")
     built: PretrainingModule = parser.instantiate_classes(parser.parse_object({"model": model})).model
@@ -86,20 +86,23 @@ def build_pretraining(model: Any) -> PretrainingModule:
 
 
 def check_run(options: Sequence[str]) -> tuple[int | None, dict[str, Any]]:
-    """Parses the options of `w2vlab fit` and builds the model without values, so that parts can refuse each other.
+    """Parses the options of `w2vlab fit`, and builds the model on the meta device so that its parts are checked.
+
+    Args:
+        options: Command-line options.
 
     Returns:
-        The number of updates, None if it is open; and every option by its flat name, as plain data.
+        The number of updates, None if it is not limited; and all options by their dotted names, as plain data.
 
     Raises:
-        ValueError: The run cannot be started; the message is that of `w2vlab fit`.
+        ValueError: The run cannot start; the message is that of `w2vlab fit`.
     """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), without_routine_messages():
             cli = ParsedOptions(["fit", *options], Callback())
             config = cli.config["fit"]
-            if is_pretraining(config.model):  # another model would read the checkpoint that it starts from
+            if is_pretraining(config.model):  # fine-tuning would load its pretrained checkpoint
                 with torch.device("meta"):
                     build_pretraining(config.model)
     except SystemExit:

@@ -1,4 +1,4 @@
-"""Logs the learning rate at the right update."""
+"""Logs the learning rate at the correct update."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 
 
 class RateMonitor(LearningRateMonitor):
-    """A `LearningRateMonitor` that logs at the right update if a run resumes after a validation.
+    """A `LearningRateMonitor` that logs at the correct update if a run resumes after a validation.
 
-    Lightning has counted an update too many then, which `RunCheckpoint` corrects only after all other callbacks.
+    Lightning has then counted one update too many, which `RunCheckpoint` corrects only after all other callbacks.
     """
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Logs."""
+        """Logs the learning rate."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         super().on_train_batch_start(trainer, *args, **kwargs)

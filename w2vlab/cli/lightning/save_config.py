@@ -34,13 +34,13 @@ class SaveRunConfig(SaveConfigCallback):
     """Writes the whole configuration to the run's folder and to the logger.
 
     Lightning's own callback writes to a folder that all runs of a logger may share, and then refuses the second run.
-    A run that resumes with other options keeps the old ones beside them. The checkpoint is recorded in `run.json`, not
-    among the options, so that they can be used for a new run.
+    A run that resumes with different options also keeps the previous ones. The checkpoint is recorded in `run.json`
+    and not in the options, so that they can be used for a new run.
 
     Args:
         parser: The parser of the command.
-        config: The parsed options.
-        command: The command line, for the head of the file.
+        config: Parsed options.
+        command: Command line, written as the first line of the file.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, command: list[str]) -> None:

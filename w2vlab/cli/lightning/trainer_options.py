@@ -12,7 +12,7 @@ from w2vlab.utils.files import RUNS
 
 
 def has_model_summary(config: Namespace) -> bool:
-    """Whether one of the callbacks shows the model already."""
+    """Returns whether one of the callbacks already prints a summary of the model."""
     given = config.trainer.callbacks or []
     return any("ModelSummary" in str(getattr(callback, "class_path", "")) for callback in given)
 
@@ -37,12 +37,12 @@ def logger_options(config: Namespace) -> list[Namespace]:
 
 
 def follows_root(logger: Namespace) -> bool:
-    """Whether a logger has the default folder, and so follows `trainer.default_root_dir`."""
+    """Returns whether a logger has the default folder, which is replaced by `trainer.default_root_dir`."""
     return (logger.get("init_args") or {}).get("save_dir") == RUNS
 
 
 def run_roots(config: Namespace) -> RunRoots:
-    """Returns the folders below which the run keeps its files."""
+    """Returns the folders in which the run saves its files."""
     root = Path(config.trainer.default_root_dir)
     first = next(iter(logger_options(config)), None)
     save_dir = None if first is None or follows_root(first) else (first.get("init_args") or {}).get("save_dir")

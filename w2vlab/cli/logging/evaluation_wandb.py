@@ -49,7 +49,7 @@ def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, m
         job: The kind of run.
 
     Returns:
-        The end of a sentence that names the folder of the run; empty if there is no run.
+        The end of a sentence that names the folder of the run; empty without a run.
     """
     if mode == "disabled":
         return ""
@@ -73,7 +73,7 @@ def log_tables(evaluations: dict[str, Evaluation], folder: Path, picture: str, m
         run.log(content)
         where = str(Path(run.dir).parent)
         run.finish()
-    except Exception as problem:  # whatever it is, the results are in files
+    except Exception as problem:  # results are saved in files, so no error of W&B ends the command
         _log.warning("Weights & Biases has no copy: %s: %s.", type(problem).__name__, problem)
         return ""
     return f"; Weights & Biases: {where}"

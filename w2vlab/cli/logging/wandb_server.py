@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def follow_wandb_mode(trainer: Namespace) -> None:
-    """Sets the mode of the loggers of a run to `WANDB_MODE`, if that is set, whatever their option `offline`.
+    """Sets the mode of the loggers of a run to `WANDB_MODE`, if that is set; it overrides their option `offline`.
 
     Args:
         trainer: The trainer's options; changed in place.

@@ -13,7 +13,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from w2vlab.cli.resuming.run_roots import RunRoots
 from w2vlab.modules.checkpoints import saved_config
-from w2vlab.modules.checkpoints.loading import LAST, PREVIOUS, previous_of, read_checkpoint, unreadable, why_unusable
+from w2vlab.modules.checkpoints.loading import (
+    LAST,
+    PREVIOUS,
+    previous_of,
+    read_checkpoint,
+    unreadable_error,
+    why_unusable,
+)
 from w2vlab.modules.checkpoints.resuming import validation_is_due
 from w2vlab.utils.files import RUN_RECORD
 from w2vlab.utils.messages import count
@@ -75,7 +82,7 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
 
     Raises:
         ValueError: None of the candidates can be used.
-        FileNotFoundError: There is no checkpoint to validate.
+        FileNotFoundError: No checkpoint to validate was found.
     """
     if ckpt_path is None:
         return None
@@ -112,7 +119,7 @@ def _named(path: Path, training: bool) -> Path:
     if last:
         return _usable(_newest_first(path.parent), training)
     if why := why_unusable(path, training):
-        raise unreadable(path, why)
+        raise unreadable_error(path, why)
     return path
 
 

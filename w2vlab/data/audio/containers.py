@@ -95,7 +95,7 @@ class Mp3:
     Attributes:
         start: First byte of audio, after the tags at the beginning.
         stop: End of the audio, excluded, before the tags at the end.
-        declared_bytes: Bytes of audio by the Xing/Info header; None if there is no such header, or it has no size.
+        declared_bytes: Bytes of audio by the Xing/Info header; None without such a header, or if it has no size.
     """
 
     start: int
@@ -200,7 +200,7 @@ def repair_wav_length(file: BinaryIO, size: int) -> SplicedFile | None:
 
 
 def _find_wav_data(file: BinaryIO) -> tuple[int, int] | None:
-    """Returns start and declared length of the data chunk of a wav, in bytes; None if there is no data chunk."""
+    """Returns start and declared length of the data chunk of a wav, in bytes; None without a data chunk."""
     if read_at(file, 0, 4) not in (b"RIFF", b"RF64"):
         return None
     position, large = 12, 0

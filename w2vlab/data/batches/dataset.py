@@ -36,7 +36,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         max_samples: Longest window, in samples at 16 kHz.
         crop_to_shortest: Whether all windows of a batch are cropped to the length of the shortest.
         seed: Seed of the run.
-        random: Whether windows are drawn anew each epoch; otherwise each is the middle of its utterance.
+        random: Whether each epoch draws new random windows; otherwise each is the middle of its utterance.
         transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
     """
 

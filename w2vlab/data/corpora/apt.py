@@ -138,7 +138,7 @@ def _run(
 
 
 def _download_size(uris: str) -> int | None:
-    """Returns the size in bytes from apt's line `'URI' FILE SIZE HASH`; None if there is no such line."""
+    """Returns the size in bytes from apt's line `'URI' FILE SIZE HASH`; None without such a line."""
     for line in uris.splitlines():
         fields = line.split()
         if line.startswith("'") and len(fields) >= 3 and fields[2].isdigit():

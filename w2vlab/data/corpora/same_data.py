@@ -57,7 +57,7 @@ def check_same_data_on_all_processes(digests: Mapping[str, str]) -> None:
     if different:
         raise RunError(
             f"`data.corpus` must be the same on all processes, but on {', '.join(different)} it differs from that on "
-            f"{first_host}. Copy the corpus anew, or read it from a disk that all nodes share."
+            f"{first_host}. Copy the corpus again, or read it from a disk that all nodes share."
         )
 
 

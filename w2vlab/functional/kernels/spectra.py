@@ -41,7 +41,7 @@ def grouped_conv1d(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
     Equals `F.conv1d(inputs, weight, padding=padding, groups=groups)` up to rounding, which is the plain path.
 
     A kernel of 128 frames takes 128 multiplications for each frame and pair of channels; a spectrum takes one. Blocks
-    are twice as long as the kernel whatever the length of the audio, so that the spectrum of the weight stays small and
+    are twice as long as the kernel for audio of any length, so that the spectrum of the weight stays small and
     a GPU plans one transform for all batches. Neither cuDNN nor oneDNN has a fast kernel for such a convolution.
 
     Args:

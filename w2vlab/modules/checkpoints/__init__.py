@@ -1,10 +1,10 @@
-"""Models as plain data: what a checkpoint keeps of how its model was built, and what may be built from that again.
+"""Checkpoints: the configuration of a model as plain data, rebuilding the model from it, and exact resuming.
 
-A checkpoint may come from anybody. What it names is looked up among what is loaded already, and never imported
-(`allowed.py`); what is found is called with plain data (`building.py`), and nothing else is called.
+A checkpoint may come from an untrusted source. Class names in it are resolved among the classes that are already
+loaded, and nothing is imported (`allowed.py`). Only these classes are called, with plain data (`building.py`).
 """
 
-from w2vlab.modules.checkpoints.building import build_model, class_named, completed, options_that_fit
+from w2vlab.modules.checkpoints.building import build_model, convert_options, fill_defaults, resolve_class
 from w2vlab.modules.checkpoints.plain import saved_config
 from w2vlab.modules.checkpoints.recording import Record, record
 from w2vlab.modules.checkpoints.weights import load_weights
@@ -12,10 +12,10 @@ from w2vlab.modules.checkpoints.weights import load_weights
 __all__ = [
     "Record",
     "build_model",
-    "class_named",
-    "completed",
+    "convert_options",
+    "fill_defaults",
     "load_weights",
-    "options_that_fit",
     "record",
+    "resolve_class",
     "saved_config",
 ]

@@ -1,13 +1,13 @@
-"""What a checkpoint may name, decided by the name before anything is imported.
+"""The classes that a checkpoint may name; no name in a checkpoint causes an import.
 
-* **Parts**: classes of a family that are loaded. Those of w2vlab always are; those of other packages are if they
-  are installed with the entry point `w2vlab.parts`, if `--parts` names their module, or if a program has imported
-  it.
-* **Optimisers and schedules**: those of `torch.optim`, `torch.optim.lr_scheduler` and `w2vlab.optim`.
+* **Parts**: the loaded classes of a family. Parts of w2vlab are always loaded. Parts of another package are loaded if
+  it is installed with the entry point `w2vlab.parts`, if `--parts` names their module, or if the program has imported
+  them.
+* **Optimizers and schedules** of `torch.optim`, `torch.optim.lr_scheduler` and `w2vlab.optim`.
 * **Activations** of `torch.nn`.
-* For arguments of a part of another package: the classes of that package, if they are loaded.
+* In the arguments of a part of another package: the loaded classes of that package.
 
-Functions never.
+Functions are never allowed.
 """
 
 from __future__ import annotations
@@ -28,22 +28,26 @@ from w2vlab.registry import FAMILIES, import_path, load_parts
 
 Schedule = (LRScheduler, ReduceLROnPlateau)
 
-_OF_FUNCTIONS = ("LambdaLR", "MultiplicativeLR")
-"""Schedules that take a function, which no checkpoint can hold."""
+_FUNCTION_SCHEDULES = ("LambdaLR", "MultiplicativeLR")
+"""Schedules with a function as argument, which a checkpoint cannot save."""
 
 
-def find(name: str, base: type, owner: type) -> type | None:
-    """Returns the class that a checkpoint means by `name`; None if there is no class of that name that it may name.
+def find_class(name: str, base: type, owner: type) -> type | None:
+    """Resolves a class name of a checkpoint.
 
-    Nothing is imported because of `name`. Packages that are installed with the entry point are, all of them.
+    `name` itself is never imported. If a part is not found, all packages with the entry point `w2vlab.parts` are
+    loaded first.
 
     Args:
-        name: As it was saved: a full path, or the short name of a part.
-        base: What the class must extend.
-        owner: The class whose constructor gets it.
+        name: Name in the checkpoint: a dotted path, or the short name of a part.
+        base: Class that the result must extend.
+        owner: Class whose constructor has the result as an argument.
+
+    Returns:
+        The class; None if no allowed class has that name.
     """
     found = _find(name, base, owner)
-    if found is None and extends_a_family(base):
+    if found is None and may_be_part(base):
         load_parts()
         found = _find(name, base, owner)
     return found
@@ -51,18 +55,18 @@ def find(name: str, base: type, owner: type) -> type | None:
 
 def _find(name: str, base: type, owner: type) -> type | None:
     if name in (import_path(base), f"{base.__module__}.{base.__qualname__}") and not inspect.isabstract(base):
-        return base  # which whoever opens the checkpoint has in hand
+        return base  # the caller has passed it
     if issubclass(base, (Optimizer, *Schedule)):
-        found = optimisers_and_schedules().get(name)
+        found = optimizers_and_schedules().get(name)
     else:
-        found = _part(name, base) or _activations().get(name) or _neighbour(name, owner)
+        found = _find_part(name, base) or _activations().get(name) or _find_in_package(name, owner)
     return found if found is not None and issubclass(found, base) else None
 
 
-def may_be_named(cls: type, owner: type) -> bool:
-    """Tells whether `find` finds a class that the constructor of `owner` was given."""
+def is_allowed(cls: type, owner: type) -> bool:
+    """Returns whether `find_class` would resolve `cls` as an argument of the constructor of `owner`."""
     path = import_path(cls)
-    return cls in (_find(path, object, owner), optimisers_and_schedules().get(path))
+    return cls in (_find(path, object, owner), optimizers_and_schedules().get(path))
 
 
 def family_bases() -> tuple[type, ...]:
@@ -74,13 +78,13 @@ def family_bases() -> tuple[type, ...]:
     return tuple(found)
 
 
-def extends_a_family(base: type) -> bool:
-    """Tells whether what extends `base` may be a part."""
+def may_be_part(base: type) -> bool:
+    """Returns whether a subclass of `base` may be a part."""
     return base is object or issubclass(base, family_bases())
 
 
-def _part(name: str, base: type) -> type | None:
-    model = family_bases()[0]  # is never a part of another one
+def _find_part(name: str, base: type) -> type | None:
+    model = family_bases()[0]  # models are not parts of models
     candidates: dict[type, None] = {}
     for family in family_bases():
         if issubclass(base, family) or (issubclass(family, base) and family is not model):
@@ -88,7 +92,7 @@ def _part(name: str, base: type) -> type | None:
     candidates = {cls: None for cls in candidates if "<locals>" not in cls.__qualname__}
     exact = [cls for cls in candidates if name in (import_path(cls), f"{cls.__module__}.{cls.__qualname__}")]
     if exact:
-        return exact[-1]  # the newest, if a module was imported twice
+        return exact[-1]  # the latest, if a module was imported twice
     short = [cls for cls in candidates if cls.__name__ == name and issubclass(cls, base)]
     return short[0] if len(short) == 1 else None
 
@@ -102,8 +106,8 @@ def _subclasses(base: type) -> Iterator[type]:
 
 
 @cache
-def optimisers_and_schedules() -> dict[str, type]:
-    """Returns those that may be named, by all their names."""
+def optimizers_and_schedules() -> dict[str, type]:
+    """Returns the optimizers and schedules that a checkpoint may name, by each of their dotted paths."""
     found: dict[str, type] = {}
     for module, bases in (
         (torch.optim, (Optimizer,)),
@@ -113,7 +117,7 @@ def optimisers_and_schedules() -> dict[str, type]:
         for cls in vars(module).values():
             if isinstance(cls, type) and issubclass(cls, bases) and not inspect.isabstract(cls):
                 found |= {f"{module.__name__}.{cls.__name__}": cls, f"{cls.__module__}.{cls.__name__}": cls}
-    for name in _OF_FUNCTIONS:
+    for name in _FUNCTION_SCHEDULES:
         del found[f"torch.optim.lr_scheduler.{name}"]
     found["lightning.pytorch.cli.ReduceLROnPlateau"] = import_module("lightning.pytorch.cli").ReduceLROnPlateau
     return found
@@ -126,8 +130,11 @@ def _activations() -> dict[str, type]:
     return {f"{place}.{name}": cls for name, cls in classes.items() for place in ("torch.nn", module.__name__)}
 
 
-def _neighbour(name: str, owner: type) -> type | None:
-    """Returns a loaded class of the package of a foreign part, without `getattr`, at which a module may import."""
+def _find_in_package(name: str, owner: type) -> type | None:
+    """Returns a loaded class of the package of `owner`, if that is a third-party package.
+
+    `getattr` on a module is avoided, because a module-level `__getattr__` may import.
+    """
     package = owner.__module__.partition(".")[0]
     module, _, short = name.rpartition(".")
     if package in ("w2vlab", "torch", "lightning", "builtins") or module.partition(".")[0] != package:

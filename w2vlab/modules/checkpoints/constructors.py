@@ -1,4 +1,4 @@
-"""What constructors take, by their signatures: which arguments are parts, and which values fit the others."""
+"""The arguments of constructors by their signatures: which are parts, and the types of the others."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Argument(NamedTuple):
     """An argument of a constructor.
 
     Attributes:
-        hint: Its annotation; `UNTYPED` without one.
-        default: `REQUIRED` without one.
+        hint: Type annotation; `UNTYPED` if there is none.
+        default: Default value; `REQUIRED` if there is none.
     """
 
     hint: Any
@@ -36,19 +36,20 @@ class Argument(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """What an argument takes beside plain data.
+    """A class that an argument accepts besides plain data.
 
     Attributes:
-        kind: `factory` is called by whoever gets it, `class` is a class, `instance` an object of one.
-        base: What it must extend.
+        kind: How the argument receives it: as a `factory` that the constructor calls, as the `class` itself, or as an
+            `instance`.
+        base: Class that it must extend.
     """
 
     kind: Literal["factory", "class", "instance"]
     base: type
 
 
-def arguments_of(cls: type) -> dict[str, Argument]:
-    """Returns the named arguments of a constructor, with those that it hands on to the one that it extends."""
+def constructor_arguments(cls: type) -> dict[str, Argument]:
+    """Returns the named arguments of a constructor, including those of base classes that `**kwargs` passes on."""
     found: dict[str, Argument] = {}
     for owner in cls.__mro__:
         constructor = vars(owner).get("__init__")
@@ -56,11 +57,11 @@ def arguments_of(cls: type) -> dict[str, Argument]:
             continue
         try:
             signature = inspect.signature(constructor)
-        except (TypeError, ValueError):  # not of Python
+        except (TypeError, ValueError):  # not written in Python
             break
         try:
             hints = get_type_hints(constructor)
-        except Exception:  # an annotation of a foreign part that names what is not there
+        except Exception:  # an annotation of a third-party part that cannot be resolved
             hints = {}
         _, *parameters = signature.parameters.values()
         for parameter in parameters:
@@ -72,45 +73,45 @@ def arguments_of(cls: type) -> dict[str, Argument]:
     return found
 
 
-def takes_any_name(cls: type) -> bool:
-    """Tells whether a constructor takes arguments of any name."""
+def accepts_any_keyword(cls: type) -> bool:
+    """Returns whether a constructor accepts keyword arguments of any name."""
     parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def members(hint: Any) -> tuple[Any, ...]:
-    """Returns the members of a union, or the annotation itself."""
+def union_members(hint: Any) -> tuple[Any, ...]:
+    """Returns the members of a union; for any other annotation, the annotation itself."""
     while get_origin(hint) is Annotated or isinstance(hint, NewType):
         hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint.__supertype__
     if get_origin(hint) in (Union, types.UnionType):
-        return tuple(inner for member in get_args(hint) for inner in members(member))
+        return tuple(inner for member in get_args(hint) for inner in union_members(member))
     return (hint,)
 
 
 def slots(hint: Any) -> Iterator[Slot]:
-    """Yields what an annotation takes beside plain data; what has none, or `Any`, takes factories."""
-    for member in members(hint):
+    """Yields the classes that an annotation accepts besides plain data; no annotation and `Any` accept factories."""
+    for member in union_members(hint):
         origin = get_origin(member)
         if any(member is bare for bare in (UNTYPED, Any, object, Callable, collections.abc.Callable, type)):
             yield Slot("factory", object)
         elif origin is collections.abc.Callable:
-            for result in members(get_args(member)[-1]):
+            for result in union_members(get_args(member)[-1]):
                 yield Slot("factory", result if isinstance(result, type) else object)
         elif origin is type:
-            for result in members(get_args(member)[0]):
+            for result in union_members(get_args(member)[0]):
                 yield Slot("class", result if isinstance(result, type) else object)
-        elif isinstance(member, type) and not _is_data(member):
+        elif isinstance(member, type) and not _is_plain_type(member):
             yield Slot("instance", member)
 
 
-def _is_data(member: type) -> bool:
+def _is_plain_type(member: type) -> bool:
     plain = (*_SCALARS, *_SEQUENCES, *_MAPPINGS, type(None), bytes, complex, enum.Enum, Path)
     return member in plain or issubclass(member, (*_SCALARS, enum.Enum, Path)) or dataclasses.is_dataclass(member)
 
 
 def element_hint(hint: Any, key: object = None) -> Any:
-    """Returns the annotation of what is in a container: under a name, or at a place of a list."""
-    for member in members(hint):
+    """Returns the annotation of an element of a container, by its key or its index."""
+    for member in union_members(hint):
         origin, inner = get_origin(member) or member, get_args(member)
         if isinstance(key, str):
             if origin in _MAPPINGS and len(inner) == 2:
@@ -122,79 +123,82 @@ def element_hint(hint: Any, key: object = None) -> Any:
     return UNTYPED
 
 
-class Misfit(Exception):
-    """A value is of another type."""
+class TypeMismatchError(Exception):
+    """A value cannot be converted to the type of an annotation."""
 
 
-def fitted(value: Any, hint: Any) -> Any:
-    """Returns plain data as an annotation wants it: a tuple for a list, a path for a text.
+def convert(value: Any, hint: Any) -> Any:
+    """Converts plain data to the type of an annotation, such as a list to a tuple or a string to a path.
 
     Args:
-        value: As it was saved. What is in it fits already.
+        value: Saved value; its elements are already converted.
         hint: The annotation.
 
+    Returns:
+        The converted value.
+
     Raises:
-        Misfit: It does not fit.
+        TypeMismatchError: The value does not match the annotation.
     """
-    for member in members(hint):
+    for member in union_members(hint):
         try:
-            return _fitted(value, member)
-        except Misfit:
+            return _convert(value, member)
+        except TypeMismatchError:
             continue
-    raise Misfit
+    raise TypeMismatchError
 
 
-def _fitted(value: Any, hint: Any) -> Any:
+def _convert(value: Any, hint: Any) -> Any:
     if hint in (UNTYPED, Any, object):
         return value
     origin = get_origin(hint) or hint
     if origin is Literal:
-        return _checked(value, any(value == choice and type(value) is type(choice) for choice in get_args(hint)))
+        return _require(value, any(value == choice and type(value) is type(choice) for choice in get_args(hint)))
     if hint in (None, type(None)):
-        return _checked(value, value is None)
+        return _require(value, value is None)
     if origin in _SEQUENCES:
-        _checked(value, isinstance(value, list | tuple | set))
+        _require(value, isinstance(value, list | tuple | set))
         return origin(value) if origin in (list, tuple, set, frozenset) else value
     if origin in _MAPPINGS:
-        return _checked(value, isinstance(value, dict))
+        return _require(value, isinstance(value, dict))
     if origin in (collections.abc.Callable, Callable, type):
-        raise Misfit  # which no plain data is
+        raise TypeMismatchError  # plain data has neither functions nor classes
     if not isinstance(hint, type):
-        return value  # an annotation that says nothing of plain data
+        return value  # any other annotation does not restrict plain data
     if hint in _SCALARS:
         if hint is float and type(value) is int:
             return float(value)
-        return _checked(value, type(value) is hint)
+        return _require(value, type(value) is hint)
     if issubclass(hint, enum.Enum):
-        return hint[_checked(value, isinstance(value, str) and value in hint.__members__)]
+        return hint[_require(value, isinstance(value, str) and value in hint.__members__)]
     if issubclass(hint, Path):
-        return Path(_checked(value, isinstance(value, str)))
+        return Path(_require(value, isinstance(value, str)))
     if dataclasses.is_dataclass(hint):
         known = {field.name for field in dataclasses.fields(hint)}
-        return hint(**_checked(value, isinstance(value, dict) and value.keys() <= known))
-    if issubclass(hint, _SCALARS):  # a subclass with its own rules
+        return hint(**_require(value, isinstance(value, dict) and value.keys() <= known))
+    if issubclass(hint, _SCALARS):  # a subclass with its own checks
         try:
             return hint(value)
         except (TypeError, ValueError):
-            raise Misfit from None
-    raise Misfit
+            raise TypeMismatchError from None
+    raise TypeMismatchError
 
 
-def _checked(value: Any, fits: bool) -> Any:
-    if not fits:
-        raise Misfit
+def _require(value: Any, condition: bool) -> Any:
+    if not condition:
+        raise TypeMismatchError
     return value
 
 
-def rule_of(hint: Any) -> str:
-    """Returns what plain data must be to fit an annotation: `of type float or None`, `one of 'a', 'b'`."""
-    choices = [choice for member in members(hint) if get_origin(member) is Literal for choice in get_args(member)]
+def type_rule(hint: Any) -> str:
+    """Describes an annotation for error messages: `of type float or None`, `one of 'a', 'b'`."""
+    choices = [choice for member in union_members(hint) if get_origin(member) is Literal for choice in get_args(member)]
     if choices:
-        return f"one of {', '.join(map(repr, choices))}{' or None' if type(None) in members(hint) else ''}"
-    return f"of type {' or '.join(map(_readable, members(hint)))}"
+        return f"one of {', '.join(map(repr, choices))}{' or None' if type(None) in union_members(hint) else ''}"
+    return f"of type {' or '.join(map(_type_name, union_members(hint)))}"
 
 
-def _readable(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     if hint is type(None):
         return "None"
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else re.sub(r"\b(\w+\.)+", "", str(hint))

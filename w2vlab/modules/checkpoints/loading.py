@@ -1,4 +1,4 @@
-"""Reading checkpoints that may be damaged."""
+"""Loads checkpoints that may be damaged or untrusted."""
 
 from __future__ import annotations
 
@@ -13,151 +13,166 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
-"""The name of the checkpoint to resume from."""
+"""File name of the latest checkpoint, from which a run resumes."""
 
 PREVIOUS = "-previous"
-"""Suffix of the name of a last checkpoint after a newer one has replaced it."""
+"""Suffix of the previous latest checkpoint."""
 
 PRETRAINED = "w2vlab_pretrained"
-"""Where a checkpoint of further training holds the configuration of the model that it began with."""
+"""Key of the configuration of the pretrained model, in a checkpoint of a fine-tuning."""
 
 _TRAINING_STATE = ("global_step", "loops", "optimizer_states", "lr_schedulers", "pytorch-lightning_version")
-"""What Lightning restores beside the weights."""
+"""Keys that Lightning restores besides the weights."""
 
 _REFUSED = "refused"
 
-_LOOKED_AT, _PICKLES = 1 << 20, 5
-"""Bytes of a foreign file that are inspected, and most pickles in them."""
+_MAX_INSPECTED_BYTES, _MAX_PICKLES = 1 << 20, 5
+"""Limits of the inspection of a file that is not a zip archive: bytes, and pickles in them."""
 
 _ENCRYPTED = 1
-"""The bit of a zip entry's flags by which it would need a password."""
+"""Flag of an encrypted zip entry."""
 
 _FOLDER = 0x10
-"""The bit of a zip entry's attributes by which it is a folder."""
+"""Attribute bit of a zip entry that is a folder."""
 
 
 def read_checkpoint(
     path: str | Path, map_location: Any = "cpu", *, check: bool = True, name: str = "ckpt_path"
 ) -> dict[str, Any]:
-    """Reads a checkpoint without running any code in it.
+    """Loads a checkpoint without running code in it.
 
-    Tensors stay in the file until they are used, so whoever wants the configuration alone reads little else.
+    The tensors are memory-mapped, so that reading only the configuration is fast.
 
     Args:
-        path: A file that the trainer wrote.
-        map_location: Where its tensors go, as in `torch.load`.
-        check: Whether to look through the whole file for damage first.
-        name: The option that named the file, for errors.
+        path: Path of the checkpoint.
+        map_location: Device of the tensors, as in `torch.load`.
+        check: Whether to verify the checksums of the whole file first.
+        name: Option with the path, for errors.
+
+    Returns:
+        The checkpoint.
 
     Raises:
-        ValueError: The file is missing, damaged, refused because it would run code, or no checkpoint.
+        ValueError: The file is missing, damaged, not a checkpoint, or refused because loading it would run code.
     """
     if not Path(path).is_file():
-        raise ValueError(f"`{name}` must be a checkpoint file, but {path} is none.")
-    if check and (damage := damage_of(path)):
-        raise unreadable(path, damage, name)
+        raise ValueError(f"`{name}` must be an existing checkpoint file, but is {path}.")
+    if check and (damage := find_damage(path)):
+        raise unreadable_error(path, damage, name)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=True)
     except Exception as error:  # torch reports damage as RuntimeError, EOFError, UnpicklingError, KeyError, …
-        raise unreadable(path, damage_of(path) or _why_not_loaded(path, error), name) from error
+        raise unreadable_error(path, find_damage(path) or _load_failure(path, error), name) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"`{name}` must be a checkpoint of a training run, but {path} holds no `state_dict`.")
+        raise ValueError(f"`{name}` must be a checkpoint of a training run, but {path} has no `state_dict`.")
     return checkpoint
 
 
-def damage_of(path: str | Path) -> str | None:
-    """Compares a checkpoint with its own checksums, as PyTorch does not; returns what is wrong, or None.
+def find_damage(path: str | Path) -> str | None:
+    """Verifies the checksums of a checkpoint, which `torch.load` does not.
 
-    PyTorch stores every entry as it is. An entry that claims to be compressed, encrypted or longer than the file is
-    damage too, and is not unpacked: the time taken is bounded by the size of the file.
+    PyTorch stores entries uncompressed. An entry that is declared as compressed, encrypted or longer than the file also
+    counts as damaged and is not read, so that the time is bounded by the size of the file.
+
+    Returns:
+        A description of the damage; None if there is no damage.
     """
     path = Path(path)
-    if not path.is_file():  # to open a pipe would wait for somebody who writes
-        return "it is no regular file" if path.exists() else "it is missing"
+    if not path.is_file():  # opening a pipe would block until a process writes to it
+        return "it is not a regular file" if path.exists() else "it is missing"
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as file:
             for entry in file.infolist():
                 if not _is_stored(entry) or entry.header_offset + entry.file_size > size:
-                    return f"the entry of {entry.filename} in its table is wrong"
+                    return f"the entry of {entry.filename} in its table of contents is invalid"
             bad = file.testzip()
     except zipfile.BadZipFile as error:
-        whole = "its table of contents, at the end, is missing or damaged: it may be truncated"
-        return (whole if "not a zip" in str(error) else _in_a_line(error)) if _begins_as_zip(path) else _of_no_zip(path)
-    except Exception as error:  # whatever a damaged table leads to: zlib.error, RuntimeError, struct.error, …
-        return _in_a_line(error)
-    return None if bad is None else f"the checksum of {bad} is wrong"
+        if not _starts_as_zip(path):
+            return _describe_non_zip(path)
+        if "not a zip" in str(error):
+            return "its table of contents, at the end, is missing or damaged: it may be truncated"
+        return _one_line(error)
+    except Exception as error:  # a damaged table raises zlib.error, RuntimeError, struct.error, …
+        return _one_line(error)
+    return None if bad is None else f"the checksum of {bad} does not match"
 
 
 def _is_stored(entry: zipfile.ZipInfo) -> bool:
-    """Tells whether an entry is such as PyTorch writes. Of a folder it would return whatever is in memory."""
+    """Returns whether an entry is a file that is neither compressed nor encrypted, as PyTorch writes.
+
+    For a folder, PyTorch would return uninitialized memory.
+    """
     folder = entry.external_attr & _FOLDER or entry.is_dir()
     whole = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
     return whole and not folder and not entry.flag_bits & _ENCRYPTED
 
 
 def why_unusable(path: str | Path, training: bool = True) -> str | None:
-    """Reads a checkpoint as the trainer does, and returns why a run cannot resume from it; None if it can.
+    """Checks that a run can resume from a checkpoint, by loading it as the trainer does.
 
     Args:
-        path: The file.
-        training: Whether training is to be resumed; to validate, the weights are enough.
+        path: Path of the checkpoint.
+        training: Whether the training state is required; validation needs only the weights.
+
+    Returns:
+        The reason why the checkpoint cannot be used; None if it can.
     """
-    damage = damage_of(path)
+    damage = find_damage(path)
     if damage is not None:
         return damage if damage.startswith(_REFUSED) else f"damaged: {damage}"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = _why_not_loaded(path, error)
+        why = _load_failure(path, error)
         return why if why.startswith(_REFUSED) else f"damaged: {why}"
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        return "no checkpoint of a training run: it holds no `state_dict`"
+        return "not a checkpoint of a training run: it has no `state_dict`"
     missing = [key for key in _TRAINING_STATE if key not in checkpoint] if training else []
-    return f"without the state of a training run: it holds no `{missing[0]}`" if missing else None
+    return f"without training state: it has no `{missing[0]}`" if missing else None
 
 
-def _why_not_loaded(path: str | Path, error: Exception) -> str:
-    """Tells a pickle that is refused because it would run code from one that is broken."""
+def _load_failure(path: str | Path, error: Exception) -> str:
+    """Returns why `torch.load` failed: the pickle would run code, or the file is broken."""
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # it is broken, or no file of PyTorch
+    except Exception:  # broken, or not a file of PyTorch
         unsafe = []
-    return _refusal(unsafe) if unsafe else _in_a_line(error)
+    return _refusal(unsafe) if unsafe else _one_line(error)
 
 
-def _of_no_zip(path: Path) -> str:
-    """Says what a file is that does not begin as a checkpoint does; lists a pickle's operations and runs none."""
-    called: list[str] = []
-    words: list[str] = []
+def _describe_non_zip(path: Path) -> str:
+    """Describes a file that is not a zip archive; the operations of a pickle are listed and not executed."""
+    callables: list[str] = []
+    strings: list[str] = []
     try:
         with path.open("rb") as file:
-            begin = io.BytesIO(file.read(_LOOKED_AT))
-        for _ in range(_PICKLES):
-            for operation, argument, _ in pickletools.genops(begin):
+            start = io.BytesIO(file.read(_MAX_INSPECTED_BYTES))
+        for _ in range(_MAX_PICKLES):
+            for operation, argument, _ in pickletools.genops(start):
                 if operation.name in ("GLOBAL", "INST"):
-                    called.append(str(argument).replace(" ", "."))
+                    callables.append(str(argument).replace(" ", "."))
                 elif operation.name == "STACK_GLOBAL":
-                    called.append(".".join(words[-2:]))
+                    callables.append(".".join(strings[-2:]))
                 elif isinstance(argument, str):
-                    words.append(argument)
-    except Exception:  # it is truncated, or not a pickle
+                    strings.append(argument)
+    except Exception:  # truncated, or not a pickle
         pass
-    foreign = [name for name in called if not name.startswith(("torch.", "collections."))]
-    return _refusal(foreign) if foreign else "it is not in the zip format of PyTorch"
+    unsafe = [name for name in callables if not name.startswith(("torch.", "collections."))]
+    return _refusal(unsafe) if unsafe else "it is not in the zip format of PyTorch"
 
 
 def _refusal(names: Iterable[str]) -> str:
-    return f"{_REFUSED}: to read it would run {', '.join(sorted(names)[:3])}"
+    return f"{_REFUSED}: loading it would run {', '.join(sorted(names)[:3])}"
 
 
-def _begins_as_zip(path: Path) -> bool:
+def _starts_as_zip(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == b"PK"
 
 
-def _in_a_line(error: Exception) -> str:
-    """Returns the kind of an error with its first line, without the advice that follows in PyTorch's."""
+def _one_line(error: Exception) -> str:
+    """Returns the type and the first line of an error, without the advice of PyTorch that follows."""
     first = (str(error).splitlines() or [""])[0][:120].strip()
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
@@ -168,9 +183,9 @@ def previous_of(path: str | Path) -> Path:
     return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
 
 
-def unreadable(path: str | Path, why: str, name: str = "ckpt_path") -> ValueError:
-    """Returns the error that says so, with an older checkpoint where there is one."""
+def unreadable_error(path: str | Path, why: str, name: str = "ckpt_path") -> ValueError:
+    """Returns the error for a checkpoint that cannot be loaded; it suggests the previous one if that exists."""
     previous = previous_of(path)
-    advice = f"Use the one before it, {previous}." if previous.is_file() else "Use an older one."
+    advice = f"Use the previous one, {previous}." if previous.is_file() else "Use an older one."
     rule = "a checkpoint of plain tensors and numbers" if why.startswith(_REFUSED) else "a whole checkpoint"
     return ValueError(f"`{name}` must be {rule}, but {path} cannot be read ({why}). {advice}")

@@ -1,4 +1,4 @@
-"""Keeping checkpoints to what can be read without running code."""
+"""Restricts checkpoints to values that `torch.load(…, weights_only=True)` accepts."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device)
 
-_CHECKED_ELSEWHERE = ("state_dict",)  # PyTorch's own, with attributes that a copy would lose
+_NOT_COPIED = ("state_dict",)  # an `OrderedDict` with attributes that a copy would lose
 
 
-class _NotPlain(Exception):
-    """Holds something that would have to be rebuilt by running code."""
+class _NotPlainError(Exception):
+    """A value can only be restored by running code."""
 
 
-def leave_out_what_is_not_plain(checkpoint: dict[str, Any]) -> list[str]:
-    """Turns paths and NumPy's numbers and arrays into plain ones, and removes what cannot be turned.
+def remove_non_plain_values(checkpoint: dict[str, Any]) -> list[str]:
+    """Converts paths, NumPy scalars and NumPy arrays to plain values, and removes entries with other objects.
 
-    A callback's state, and any other entry, goes as a whole: half of it could not be relied on.
+    An entry, such as the state of a callback, is removed as a whole, because a partial state could be inconsistent.
 
     Args:
-        checkpoint: Changed in place.
+        checkpoint: The checkpoint; changed in place.
 
     Returns:
         The names of the entries that were removed.
@@ -33,11 +33,11 @@ def leave_out_what_is_not_plain(checkpoint: dict[str, Any]) -> list[str]:
     removed = []
     for entries, prefix in _entries(checkpoint):
         for name, value in list(entries.items()):
-            if not prefix and name in _CHECKED_ELSEWHERE:
+            if not prefix and name in _NOT_COPIED:
                 continue
             try:
                 entries[name] = _plain(value)
-            except _NotPlain:
+            except _NotPlainError:
                 del entries[name]
                 removed.append(f"{prefix}{name}")
     return removed
@@ -65,4 +65,4 @@ def _plain(value: Any) -> Any:
     for basic in (bool, int, float, str):  # such as a member of an `IntEnum`
         if isinstance(value, basic):
             return basic(value)
-    raise _NotPlain
+    raise _NotPlainError

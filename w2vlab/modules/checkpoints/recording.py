@@ -1,4 +1,4 @@
-"""A model that Python built as plain data, the same as a command saves."""
+"""Records the arguments of a model that is built in Python, in the format in which commands save them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from torch.optim import Optimizer
 
-from w2vlab.modules.checkpoints.allowed import Schedule, may_be_named
-from w2vlab.modules.checkpoints.constructors import REQUIRED, arguments_of, slots
+from w2vlab.modules.checkpoints.allowed import Schedule, is_allowed
+from w2vlab.modules.checkpoints.constructors import REQUIRED, constructor_arguments, slots
 from w2vlab.registry import import_path
 
 
 @dataclasses.dataclass
 class Record:
-    """How a model was built.
+    """The class and the arguments of a model.
 
     Attributes:
-        config: As `w2vlab fit` saves it: `class_path` and `init_args`, with every default.
-        missing: The arguments that are not plain data, such as a lambda; only their names are in `config`.
+        config: Configuration in the format of `w2vlab fit`: `class_path` and `init_args`, with all defaults.
+        missing: Arguments that cannot be saved, such as a lambda; `config` has only their names.
     """
 
     config: dict[str, Any]
@@ -31,45 +31,49 @@ class Record:
 
 
 def record(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record | None:
-    """Records a call of a constructor.
+    """Records the call of a constructor.
 
-    Classes, and partials of them with whatever is in their arguments, are plain data. Optimiser and schedule are never
-    missing, because a model is rebuilt without them.
+    A class, and a `functools.partial` of a class, are saved as `class_path` and `init_args`. Optimizer and schedule are
+    never reported as missing, because a model is rebuilt without them.
 
     Args:
-        cls: The class that is built.
-        args: Its positional arguments.
-        kwargs: Its named arguments.
+        cls: The class.
+        args: Positional arguments of the call.
+        kwargs: Named arguments of the call.
 
     Returns:
-        None if the arguments are not those of the constructor.
+        The record; None if the arguments do not match the constructor.
     """
     try:
         signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-        given = signature.bind_partial(None, *args, **kwargs).arguments
+        bound = signature.bind_partial(None, *args, **kwargs).arguments
     except (TypeError, ValueError):
         return None
     for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            given |= given.pop(parameter.name, {})
-        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and given.pop(parameter.name, ()):
+            bound |= bound.pop(parameter.name, {})
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and bound.pop(parameter.name, ()):
             return None
-    given.pop(next(iter(signature.parameters)))
+    bound.pop(next(iter(signature.parameters)))
     recorder = _Recorder()
     try:
-        config = recorder.node(cls, given, "")
-    except RecursionError:  # a list that holds itself
+        config = recorder.node(cls, bound, "")
+    except RecursionError:  # a list that contains itself
         return None
-    unneeded = {
+    training_only = {
         name
-        for name, argument in arguments_of(cls).items()
+        for name, argument in constructor_arguments(cls).items()
         if any(issubclass(slot.base, (Optimizer, *Schedule)) for slot in slots(argument.hint))
     }
-    return Record(config, [place for place in recorder.missing if place.split(".")[0] not in unneeded])
+    return Record(config, [place for place in recorder.missing if place.split(".")[0] not in training_only])
 
 
-def default_of(value: Any, owner: type) -> Any:
-    """Returns the default of an argument of `owner` as plain data; what is none raises `ValueError`."""
+def plain_default(value: Any, owner: type) -> Any:
+    """Converts the default of an argument of `owner` to plain data.
+
+    Raises:
+        ValueError: It is not plain data.
+    """
     recorder = _Recorder(owner)
     plain = recorder.plain(value, "")
     if recorder.missing:
@@ -82,16 +86,16 @@ class _Recorder:
         self.missing: list[str] = []
         self._owners = [owner]
 
-    def node(self, cls: type, given: dict[str, Any], place: str) -> dict[str, Any]:
+    def node(self, cls: type, bound: dict[str, Any], place: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
-        for name, argument in arguments_of(cls).items():
-            if name not in given and argument.default is not REQUIRED:
+        for name, argument in constructor_arguments(cls).items():
+            if name not in bound and argument.default is not REQUIRED:
                 try:
-                    arguments[name] = default_of(argument.default, cls)
-                except ValueError:  # such as a lambda; the constructor has it
+                    arguments[name] = plain_default(argument.default, cls)
+                except ValueError:  # such as a lambda; the constructor sets it again
                     continue
         self._owners.append(cls)
-        for name, value in given.items():
+        for name, value in bound.items():
             arguments[name] = self.plain(value, f"{place}.{name}".lstrip("."))
         self._owners.pop()
         return {"class_path": import_path(cls), "init_args": arguments}
@@ -99,18 +103,18 @@ class _Recorder:
     def plain(self, value: Any, place: str) -> Any:
         if value is None or type(value) in (bool, int, float, str):
             return value
-        if isinstance(value, type) and may_be_named(value, self._owners[-1]):
+        if isinstance(value, type) and is_allowed(value, self._owners[-1]):
             return self.node(value, {}, place)
-        made = value.func if isinstance(value, partial) and not value.args else None
-        if isinstance(made, type) and may_be_named(made, self._owners[-1]):
-            return self.node(made, dict(value.keywords), place)
+        target = value.func if isinstance(value, partial) and not value.args else None
+        if isinstance(target, type) and is_allowed(target, self._owners[-1]):
+            return self.node(target, dict(value.keywords), place)
         if isinstance(value, enum.Enum):
             return value.name
         if isinstance(value, np.generic):
             return value.item()
         if isinstance(value, PurePath):
             return str(value)
-        if isinstance(value, bool | int | float | str):  # a subclass with its own rules
+        if isinstance(value, bool | int | float | str):  # a subclass with its own checks
             return next(basic(value) for basic in (bool, int, float, str) if isinstance(value, basic))
         if isinstance(value, list | tuple | set | frozenset):
             return [self.plain(inner, f"{place}.{number}") for number, inner in enumerate(value)]

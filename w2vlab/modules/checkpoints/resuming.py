@@ -1,4 +1,4 @@
-"""What a checkpoint holds so that resuming from it is exact, and what the options of the resumed run override."""
+"""Exact resuming: the progress that a checkpoint saves, and the options that the resumed run overrides."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
-from w2vlab.modules.checkpoints.plain_state import leave_out_what_is_not_plain
+from w2vlab.modules.checkpoints.plain_state import remove_non_plain_values
 from w2vlab.registry import import_path
 from w2vlab.utils.resume_point import ResumePoint, resume_point, validates_at
 
 LAYOUT = "w2vlab_layout"
 OPTIMIZERS = "w2vlab_optimizers"
 
-_NAMED = 3
-"""Tensors that an error names."""
+_NUM_LISTED = 3
+"""Number of tensors that an error lists."""
 
 _log = logging.getLogger(__name__)
 
 
 def rewind_to_last_update(checkpoint: dict[str, Any], trainer: Trainer) -> None:
-    """Rewinds the progress in a checkpoint to the last whole update, whenever the trainer writes it.
+    """Rewinds the progress in a checkpoint to the last complete update, wherever the trainer saves it.
 
     Lightning counts batches and hooks, and resumes after the last one that it has counted: in the middle of an update
-    whose gradients are lost, after a validation that was not finished, or in the next epoch if `max_steps` ended the
-    run.
+    whose gradients are lost, after an unfinished validation, or in the next epoch if `max_steps` ended the run.
 
-    Whatever is not plain data is removed, so that the checkpoint loads with `weights_only=True`.
+    Entries that are not plain data are removed, so that the checkpoint loads with `weights_only=True`.
 
     Args:
-        checkpoint: As the trainer made it; changed in place.
-        trainer: The trainer that made it.
+        checkpoint: The checkpoint of the trainer; changed in place.
+        trainer: The trainer.
     """
     point = resume_point(trainer)
     loops = checkpoint["loops"]["fit_loop"]
@@ -49,17 +48,17 @@ def rewind_to_last_update(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     checkpoint["epoch"] = point.epoch
     checkpoint[LAYOUT] = {"processes": trainer.world_size, "accumulate": trainer.accumulate_grad_batches}
     checkpoint[OPTIMIZERS] = [import_path(type(optimizer)) for optimizer in trainer.optimizers]
-    for name in leave_out_what_is_not_plain(checkpoint):
-        _warn_of_left_out(name)
+    for name in remove_non_plain_values(checkpoint):
+        _warn_of_removed(name)
 
 
 @rank_zero_only
-def _warn_of_left_out(name: str) -> None:
-    _log.warning("%s is not saved in checkpoints: it is not plain data, and reading it would run code.", name)
+def _warn_of_removed(name: str) -> None:
+    _log.warning("%s is not saved in checkpoints, because it is not plain data and loading it would run code.", name)
 
 
 def _rewind_trackers(progress: dict[str, Any]) -> None:
-    """Resets the counts of what was started and not completed."""
+    """Resets the counts of started steps to those of completed ones."""
     if "completed" not in progress:
         for inner in progress.values():
             _rewind_trackers(inner)
@@ -69,51 +68,52 @@ def _rewind_trackers(progress: dict[str, Any]) -> None:
 
 def _loops_at(point: ResumePoint, total: int) -> dict[str, Any]:
     """Returns the counters with which Lightning resumes at `point`, after `total` micro-batches in all epochs."""
-    begun = point.epoch + (point.batches > 0 or point.is_last)
-    epochs = {"ready": begun, "started": begun, "processed": point.epoch, "completed": point.epoch}
+    started = point.epoch + (point.batches > 0 or point.is_last)
+    epochs = {"ready": started, "started": started, "processed": point.epoch, "completed": point.epoch}
     # Lightning then runs a validation that was started from its first batch.
     validation = int(point.validation_is_due)
     return {
         "epoch_progress": {"total": epochs, "current": dict(epochs)},
         "epoch_loop.batch_progress": {
-            "total": _completed(total),
-            "current": _completed(point.batches),
+            "total": _all_counts(total),
+            "current": _all_counts(point.batches),
             "is_last_batch": point.is_last,
         },
         "epoch_loop.val_loop.batch_progress": {
-            "total": {**_completed(0), "ready": validation, "started": validation},
-            "current": _completed(0),
+            "total": {**_all_counts(0), "ready": validation, "started": validation},
+            "current": _all_counts(0),
             "is_last_batch": False,
         },
     }
 
 
-def _completed(number: int) -> dict[str, int]:
+def _all_counts(number: int) -> dict[str, int]:
     return dict.fromkeys(("ready", "started", "processed", "completed"), number)
 
 
 def apply_overrides(checkpoint: dict[str, Any], module: LightningModule) -> None:
-    """Overrides the options in a checkpoint by those of the run that resumes from it, and adapts it to its layout.
+    """Overrides the options in a checkpoint with those of the resumed run, and adapts the progress to its layout.
 
-    Options of the optimiser and the schedule are those of `module`; the state of the optimiser (averages of gradients)
-    is the checkpoint's. The learning rate is the one that `module`'s schedule has after that many updates.
+    The options of optimizer and schedule are those of `module`; the state of the optimizer (moving averages of
+    gradients) is that of the checkpoint. The learning rate is that of the schedule of `module` at the update of the
+    checkpoint.
 
     Args:
-        checkpoint: As it was read; changed in place.
+        checkpoint: The loaded checkpoint; changed in place.
         module: The module that resumes, before its weights are loaded.
 
     Raises:
-        ValueError: The model has other tensors, or the optimiser is of another class.
+        ValueError: The tensors of the model differ from those of the checkpoint, or the class of the optimizer does.
     """
     trainer = module._trainer
-    if trainer is None:  # the module is loaded without a run
+    if trainer is None:  # the module is loaded without a trainer
         return
     if module.strict_loading:
         _check_tensors(checkpoint["state_dict"], module.state_dict())
     if trainer.state.fn == TrainerFn.FITTING and "optimizer_states" in checkpoint:
         _override_options(module, checkpoint)
         _adapt_to_layout(checkpoint, trainer.world_size, trainer.accumulate_grad_batches)
-        _leave_the_epoch_unless_validated(checkpoint, trainer)
+        _start_next_epoch_unless_validating(checkpoint, trainer)
 
 
 def _check_tensors(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -123,10 +123,11 @@ def _check_tensors(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         if _shape(now, name) != _shape(saved, name)
     ]
     if different:
-        more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+        more = f" and {len(different) - _NUM_LISTED} more" if len(different) > _NUM_LISTED else ""
         raise ValueError(
-            f"`ckpt_path` must be a checkpoint of the same model, but these differ: {', '.join(different[:_NAMED])}"
-            f"{more}. Give the model's options that the checkpoint was written with, or start anew without --ckpt_path."
+            "`ckpt_path` must be a checkpoint of the same model, but these differ: "
+            f"{', '.join(different[:_NUM_LISTED])}{more}. Use the model's options of the checkpoint, or start a new "
+            "run without --ckpt_path."
         )
 
 
@@ -143,10 +144,10 @@ def _override_options(module: LightningModule, checkpoint: dict[str, Any]) -> No
     if before not in (import_path(now), f"{now.__module__}.{now.__qualname__}"):
         raise ValueError(
             f"`model.optimizer` must be {before}, as in the checkpoint, but is {import_path(now)}; "
-            "start anew without --ckpt_path, or from its weights alone."
+            "start a new run without --ckpt_path, or warm-start from its weights."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that the optimiser was not stepped
+        warnings.simplefilter("ignore")  # PyTorch warns that the optimizer was not stepped
         for _ in range(checkpoint["global_step"]):
             scheduler.step()
     (state,) = checkpoint["optimizer_states"]
@@ -156,10 +157,10 @@ def _override_options(module: LightningModule, checkpoint: dict[str, Any]) -> No
 
 
 def _adapt_to_layout(checkpoint: dict[str, Any], processes: int, accumulate: int) -> None:
-    """Converts counts of micro-batches to another number of them in an update, or on a process.
+    """Converts the counts of micro-batches if the number of processes or of accumulated micro-batches has changed.
 
-    The micro-batches of an epoch are one sequence that all processes share. If updates had another size, the run
-    resumes at the start of one.
+    The micro-batches of an epoch are one sequence that is distributed over all processes. If the size of an update has
+    changed, the run resumes at the start of an update.
     """
     before = checkpoint.get(LAYOUT)
     if before is None or before == {"processes": processes, "accumulate": accumulate}:
@@ -172,10 +173,10 @@ def _adapt_to_layout(checkpoint: dict[str, Any], processes: int, accumulate: int
     loops |= _loops_at(point, total)
 
 
-def _leave_the_epoch_unless_validated(checkpoint: dict[str, Any], trainer: Trainer) -> None:
-    """Moves to the next epoch if a validation was due at the end of one, but this run has none there.
+def _start_next_epoch_unless_validating(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+    """Moves to the next epoch if a validation was due at the end of one, but the resumed run does not validate there.
 
-    Lightning would neither validate nor end the epoch, and count the next one's batches as its own.
+    Otherwise Lightning would neither validate nor end the epoch, and would count the batches of the next epoch to it.
     """
     loops = checkpoint["loops"]["fit_loop"]
     point = _resume_point_in(loops)
@@ -196,5 +197,5 @@ def _resume_point_in(loops: dict[str, Any]) -> ResumePoint:
 
 
 def validation_is_due(checkpoint: dict[str, Any]) -> bool:
-    """Returns whether the run that wrote a checkpoint ended before or within the validation that was due there."""
+    """Returns whether a validation was due at a checkpoint and had not finished."""
     return LAYOUT in checkpoint and _resume_point_in(checkpoint["loops"]["fit_loop"]).validation_is_due

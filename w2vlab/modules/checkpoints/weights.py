@@ -1,4 +1,4 @@
-"""Weights of a checkpoint into the model that was built from it."""
+"""Loads the weights of a checkpoint into the model that was built from its configuration."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from w2vlab.modules.checkpoints.plain import shown
+from w2vlab.modules.checkpoints.plain import printable
 
-_NAMED = 3
-"""Tensors that an error names."""
+_NUM_LISTED = 3
+"""Number of tensors that an error lists."""
 
 
 def load_weights(model: nn.Module, saved: Any, source: object, strict: bool = True) -> None:
-    """Loads weights.
+    """Loads the weights of a checkpoint.
 
     Args:
-        model: Gets them.
-        saved: The `state_dict` of a checkpoint.
-        source: Where it was read, for errors.
-        strict: Whether there must be all of the model's and no others.
+        model: The model; changed in place.
+        saved: The `state_dict` of the checkpoint.
+        source: Path of the checkpoint, for errors.
+        strict: Whether the names must be exactly those of the model, as in `nn.Module.load_state_dict`.
 
     Raises:
-        ValueError: They are not those of the model.
+        ValueError: `saved` is not a mapping from names to tensors, or names or shapes differ from those of the model.
     """
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
-        raise ValueError(f"`state_dict` of {source} must have a tensor for each name, but has not.")
+        raise ValueError(f"`state_dict` of {source} must have tensors by name, but does not.")
     own = model.state_dict()
     different = [
-        f"{shown(name)} ({_shape(own, name)}; the checkpoint: {_shape(saved, name)})"
+        f"{printable(name)} ({_shape(own, name)}; the checkpoint: {_shape(saved, name)})"
         for name in dict.fromkeys([*own, *saved])
         if _shape(own, name) != _shape(saved, name) and (strict or (name in own and name in saved))
     ]
     if different:
-        more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+        more = f" and {len(different) - _NUM_LISTED} more" if len(different) > _NUM_LISTED else ""
         raise ValueError(
             f"`state_dict` of {source} must have the weights of the {type(model).__name__} that it describes, but "
-            f"these differ: {', '.join(different[:_NAMED])}{more}."
+            f"these differ: {', '.join(different[:_NUM_LISTED])}{more}."
         )
     model.load_state_dict(dict(saved), strict=strict)
 

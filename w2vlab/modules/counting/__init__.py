@@ -1,1 +1,1 @@
-"""Operations of a training step, counted on tensors without values."""
+"""Counts the operations of a training step on tensors without values."""

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step: counted, and as a function of the size of a micro-batch."""
+"""Counts the floating-point operations of a training step, and fits them as a function of the micro-batch size."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from w2vlab.types import AudioBatch
 Vector = npt.NDArray[np.float64]
 
 _FRAMES = 64
-"""Of the shortest utterance that is counted for the fit, unless the model needs more."""
+"""Frames of the shortest utterance of the fit, unless the model needs more."""
 
 _SIZES = ((8, 1), (8, 3), (8, 8), (16, 8))
-"""What is counted for the fit: utterances, and how many times the shortest they are long.
+"""Micro-batches of the fit: number of utterances, and their length in multiples of the shortest.
 
-Three lengths tell what is linear in them from what is quadratic; the last two, what grows with the batch squared. With
-several utterances, the draws of their masks even out.
+Three lengths separate the linear from the quadratic term; the last two sizes separate the term that is quadratic in the
+batch. With several utterances, the differences of random masks average out.
 """
 
 
@@ -36,8 +36,8 @@ class StepFlops:
     """Floating-point operations of the forward and the backward pass of micro-batches, by their sizes.
 
     Attributes:
-        coefficients: Operations for each of `size_terms`: outside of the layers that LayerDrop may leave out, and
-            inside. Where it leaves out none, all count as inside.
+        coefficients: Operations for each of `size_terms`: outside of the layers that LayerDrop may skip, and inside.
+            Without LayerDrop, all operations count as inside.
     """
 
     coefficients: Vector
@@ -48,13 +48,16 @@ class StepFlops:
 
 
 def size_terms(model: PretrainingModule, batch: AudioBatch) -> Vector:
-    """Returns what the operations of a micro-batch are linear in: four terms, and the same times the layers' share.
+    """Returns the regressors of the operations of a micro-batch: four terms, and the same times the share of layers.
 
-    Padding is computed and so it counts: the terms are those of B utterances as long as the longest.
+    Padding is computed, so it is counted: the terms are those of B utterances of the greatest length.
 
     Args:
-        model: The model, at the update that the micro-batch is of.
+        model: The model, in its state at the update of the micro-batch.
         batch: The micro-batch.
+
+    Returns:
+        The regressors, shape `(8,)`.
     """
     terms = _terms(len(batch), model.encoder.num_frames(batch.waveform.shape[1]))
     dropped = [layer for stack in _stacks(model) if stack.training for layer in stack.dropped]
@@ -63,30 +66,33 @@ def size_terms(model: PretrainingModule, batch: AudioBatch) -> Vector:
 
 
 def _terms(batch_size: int, num_frames: int) -> Vector:
-    """A sum over frames, one over pairs of frames of an utterance (attention), and one over all pairs of the batch.
+    """Returns B, the number of frames, of pairs of frames within utterances (attention) and of pairs in the batch.
 
-    The last is of losses that look for negatives in other utterances.
+    The last term is for losses that sample negatives from other utterances.
     """
     frames = batch_size * num_frames
     return np.array([batch_size, frames, frames * num_frames, frames * frames], dtype=np.float64)
 
 
 def fit_flops(model: PretrainingModule) -> StepFlops:
-    """Counts the operations of a few sizes, and from these those of every size.
+    """Counts the operations of some micro-batches, and fits those of any size.
 
-    What depends on the draw of a mask is that of one draw.
+    Operations that depend on masks are those of one random mask.
 
     Args:
-        model: The model; not fit for anything else afterwards, so give a `skeleton` of one that trains.
+        model: The model; it cannot be used afterwards, so pass a `skeleton` of a model that is training.
+
+    Returns:
+        The operations as a function of the size.
 
     Raises:
-        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read a value.
+        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read the value of a tensor.
     """
     model.train()
     shortest = max(_FRAMES, model.min_frames)
     sizes = [(batch_size, times * shortest) for batch_size, times in _SIZES]
     terms = np.stack([_terms(*size) for size in sizes])
-    with torch.random.fork_rng(devices=[]):  # whatever a part draws, a run must not miss it
+    with torch.random.fork_rng(devices=[]):  # random draws of parts must not change those of the run
         whole = np.linalg.solve(terms, [_count_frames(model, *size, dropped=False) for size in sizes])
         outside = np.zeros_like(whole)
         if any(stack.layer_drop for stack in _stacks(model)):
@@ -105,7 +111,7 @@ def _count_frames(model: PretrainingModule, batch_size: int, num_frames: int, dr
 
 
 def _recurrence_at_once(*args: Any) -> tuple[Tensor, Tensor]:
-    """Is a GRU that does the products of all frames at once: frame by frame, the same number of them takes a minute."""
+    """Replaces a GRU by the matrix products of all frames at once; one by one, the same count takes a minute."""
     if not isinstance(args[2], list):
         return torch.gru(*args)
     frames, state, weights, has_biases, num_layers, _, _, bidirectional, _ = args
@@ -120,17 +126,18 @@ def _recurrence_at_once(*args: Any) -> tuple[Tensor, Tensor]:
 
 
 def count_flops(model: PretrainingModule, batch_size: int, num_samples: int) -> int:
-    """Counts forward and backward pass of a micro-batch, in matrix products and convolutions; product and sum are two.
+    """Counts the operations of matrix products and convolutions in the forward and backward pass of a micro-batch.
 
-    No layer is left out. What is computed again, as by activation checkpointing, is not counted again.
+    A multiply-add counts as two. No layer is dropped. Recomputation, such as that of activation checkpointing, is not
+    counted.
 
     Args:
-        model: The model; parts may keep tensors without values, so it is not fit for anything else afterwards.
+        model: The model; it cannot be used afterwards, because parts may keep tensors without values.
         batch_size: Utterances B.
         num_samples: Samples S of each.
 
     Raises:
-        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read a value.
+        Exception: One of `NOT_WITHOUT_VALUES`, if a part has to read the value of a tensor.
     """
     with all_layers(model, checkpointing=False):
         return _count(model, batch_size, num_samples)
@@ -144,7 +151,7 @@ def _count(model: PretrainingModule, batch_size: int, num_samples: int) -> int:
 
 
 def _as_defined(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """Computes `grouped_conv1d` as a convolution, so that the operations of its definition are counted."""
+    """Computes `grouped_conv1d` as a plain convolution, whose operations are counted."""
     return F.conv1d(inputs, weight, padding=padding, groups=inputs.shape[1] // weight.shape[1])
 
 
@@ -159,7 +166,7 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any
 def _convolution_backward(
     gradient: Any, value: Any, weight: Any, *options: Any, out_shape: Any = None, **__: Any
 ) -> int:
-    """Counts each of the two gradients like the forward pass; PyTorch's formula forgets the groups of one of them."""
+    """Counts each of the two gradients like the forward pass; PyTorch's formula ignores the groups for one of them."""
     transposed, output_mask = options[4], options[7]
     return int(sum(output_mask[:2])) * conv_flop_count(value, weight, gradient, transposed=transposed)
 
@@ -169,4 +176,4 @@ _FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     torch.ops.aten.convolution_backward: _convolution_backward,
 }
-"""What PyTorch does not count, or counts otherwise than as twice the forward pass."""
+"""Formulas for operations that PyTorch does not count, or whose backward pass is not twice its forward pass."""

@@ -1,4 +1,4 @@
-"""A model computed on tensors that have shapes and no values, so that the largest one takes a second and no memory."""
+"""Runs a model on fake tensors, which have shapes but no values, so that large models need a second and no memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import AudioBatch, RandomAddress
 
 NOT_WITHOUT_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
-"""What a part raises that has to read a value, on tensors without any."""
+"""Exceptions of parts that have to read the value of a tensor."""
 
 
 @contextmanager
 def without_values(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Computes on tensors without values inside; yields such ones for all parameters and buffers, by their names.
+    """Enables fake tensors in this context, and yields one for each parameter and buffer, by name.
 
-    They are those of a CPU, wherever the model is: what is counted must not depend on the device.
+    They are CPU tensors on any device, so that the counts do not depend on it.
     """
     state = dict([*model.named_parameters(), *model.named_buffers()])
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -48,7 +48,7 @@ def objective_without_values(
 
     Args:
         model: The model.
-        state: What to compute it with, by name: of `without_values`.
+        state: Parameters and buffers by name, from `without_values`.
         batch_size: Utterances B.
         num_samples: Samples S of each.
     """
@@ -60,30 +60,30 @@ def objective_without_values(
 
 
 class Overridden(TorchFunctionMode):
-    """Has other functions called inside in place of some of PyTorch's, or of those that can be overridden as they can.
+    """Replaces functions in this context: those of PyTorch, and others that support `__torch_function__`.
 
     Args:
-        others: What is called in place of each.
+        replacements: The replacement of each function.
     """
 
-    def __init__(self, others: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
+    def __init__(self, replacements: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
         super().__init__()
-        self.others = others
+        self.replacements = replacements
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return self.others.get(func, func)(*args, **(kwargs or {}))
+        return self.replacements.get(func, func)(*args, **(kwargs or {}))
 
 
 def _fused_attention(*args: Any, **kwargs: Any) -> Tensor:
-    """Is one kernel, as on a GPU; a CPU computes dropout of the weights in steps, and keeps them all."""
+    """Computes attention in one kernel, as on a GPU; with dropout a CPU uses several, and stores their outputs."""
     return F.scaled_dot_product_attention(*args, **kwargs | {"dropout_p": 0.0})
 
 
 @contextmanager
 def all_layers(model: nn.Module, checkpointing: bool = True, dropped: bool = False) -> Iterator[None]:
-    """Drops no layer, or every one if `dropped`, and stores activations inside of layers unless `checkpointing`."""
+    """Drops no layer, or all if `dropped`; without `checkpointing`, layers store their activations."""
     stacks = [module for module in model.modules() if isinstance(module, LayerDropStack)]
     before = [(stack.dropped, stack.activation_checkpointing) for stack in stacks]
     for stack in stacks:
@@ -97,9 +97,9 @@ def all_layers(model: nn.Module, checkpointing: bool = True, dropped: bool = Fal
 
 
 def skeleton(model: PretrainingModule) -> PretrainingModule:
-    """Copies a model in float32, but for the values of its parameters and buffers, which take no memory in the copy.
+    """Copies a model in float32 with parameters and buffers on the meta device, so that the copy takes no memory.
 
-    Parts that learn by statistics may keep what is computed without values; in a copy that does no harm.
+    Parts that learn from statistics may keep tensors without values, so that only a copy should be counted.
     """
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
@@ -108,7 +108,7 @@ def skeleton(model: PretrainingModule) -> PretrainingModule:
         memo[id(buffer)] = _empty(buffer)
     copied = copy.deepcopy(model, memo)
     for module in copied.modules():
-        vars(module).pop("_compiled_call_impl", None)  # `Module.compile`: it would compute the model that was copied
+        vars(module).pop("_compiled_call_impl", None)  # of `Module.compile`: it would run the original model
     return copied
 
 

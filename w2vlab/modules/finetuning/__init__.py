@@ -1,1 +1,1 @@
-"""Pretrained parts with a layer on top, trained on transcripts with CTC."""
+"""CTC fine-tuning: pretrained parts with a linear layer, trained on transcripts."""

@@ -39,32 +39,33 @@ _log = logging.getLogger(__name__)
 class CTCFineTuning(Recognizer):
     """Speech recognition: trains a linear layer on the contexts of a pretrained model, and the model with it.
 
-    The encoder stays as it was pretrained, and so does the quantizer if the context network sees codes. For the first
-    `freeze_updates` the linear layer is trained alone. The loss is that of connectionist temporal classification, as
-    the mean over the utterances of the global batch. Utterances with fewer frames than their transcript needs do not
-    count: a warning names them, and `unfit_utterances` in the logs is their number in an update or a validation.
+    The encoder is frozen, and so is the quantizer if the inputs of the context network are codes. In the first
+    `freeze_updates` updates only the linear layer is trained. The loss is connectionist temporal classification,
+    averaged over the utterances of the global batch. Utterances with fewer frames than their transcript needs are
+    excluded: a warning names the last one, and `unfit_utterances` in the logs is their number in an update or a
+    validation.
 
-    The units are those of the transcripts to train on, and travel in the checkpoints.
+    The vocabulary is built from the training transcripts, and saved in checkpoints.
 
     Args:
-        checkpoint: A checkpoint of the pretrained model, of either objective, or of a fine-tuning, without
-            its linear layer.
+        checkpoint: Checkpoint of a pretrained model of either objective, or of a fine-tuning, whose linear layer is
+            not used.
         context_options: Options of the context network that override the pretrained ones, such as dropouts.
-        reinitialise: Start from new weights, and train the encoder too: the control that shows what pretraining
-            gains. Nothing is frozen then.
+        reinitialise: Start from random weights and train all parts, the encoder too: the baseline without
+            pretraining.
         units: The units of the transcripts: `characters` of their words, or `phones`.
-        masking: Builds the masking strategy of training; nothing is hidden in validation.
+        masking: Builds the masking strategy of training; validation is not masked.
         decoder: Builds the decoder of the validation from the vocabulary.
-        freeze_updates: Updates that train the linear layer alone.
-        train_encoder: Whether the encoder is trained as well, once the context network is; by default with new weights
-            only.
+        freeze_updates: Number of first updates in which only the linear layer is trained.
+        train_encoder: Whether the encoder is trained as well, after `freeze_updates`; None means the value of
+            `reinitialise`.
         dropout: Dropout of the contexts before the linear layer.
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
 
     Raises:
-        ValueError: No checkpoint is given, or an option does not fit it.
+        ValueError: `checkpoint` is None, or an option does not match it.
 
     Reference:
         Graves et al. 2006, Connectionist Temporal Classification (ICML); Baevski et al. 2020, arXiv:2006.11477,
@@ -112,7 +113,11 @@ class CTCFineTuning(Recognizer):
 
     @classmethod
     def arguments_from(cls, checkpoint: Mapping[str, Any], path: Any) -> dict[str, Any]:
-        """Returns the checkpoint itself as the pretrained one: it holds everything that the pretrained one held.
+        """Returns the checkpoint itself as `checkpoint`, because it contains the parts of the pretrained model.
+
+        Args:
+            checkpoint: The loaded checkpoint.
+            path: Its path.
 
         Raises:
             ValueError: It is not a checkpoint of a fine-tuning.
@@ -140,7 +145,7 @@ class CTCFineTuning(Recognizer):
 
     @property
     def error_rates(self) -> Mapping[str, str]:
-        """Word and character error rate, or the one of phones."""
+        """Word and character error rate, or phone error rate."""
         assert self.units is not None, "the constructor has them"
         return _ERROR_RATES[self.units]
 
@@ -150,7 +155,7 @@ class CTCFineTuning(Recognizer):
         return Draws(address, sum(alignable(self._encoded(batch), num_frames)))
 
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Returns the loss summed over the utterances of one micro-batch, and its sums for the logs."""
+        """Returns the loss summed over the utterances of one micro-batch, `()`, and sums for the logs."""
         sums = self._summed_loss(self(batch, draws.address), batch, warn=True)
         return sums["total"], {**sums, "total": sums["total"].detach()}
 
@@ -159,7 +164,7 @@ class CTCFineTuning(Recognizer):
         return [self._vocabulary.encode(transcript) for transcript in _transcripts(batch)]
 
     def _summed_loss(self, output: Recognition, batch: AudioBatch, warn: bool = False) -> dict[str, Any]:
-        """Returns the loss summed over utterances, how many of them count, and how many do not fit."""
+        """Returns the loss summed over utterances, and the numbers of included and of excluded utterances."""
         self._warn_of_unknown(_transcripts(batch))
         targets = self._encoded(batch)
         fits = alignable(targets, output.num_frames)
@@ -173,8 +178,8 @@ class CTCFineTuning(Recognizer):
         self._num_unfit += len(names)
         if before.bit_length() != self._num_unfit.bit_length():  # at 1, 2, 4, 8, …
             _log.warning(
-                "%s did not count in this process so far, with more units in the transcript than frames, or none; the "
-                "last was %s.",
+                "%s excluded from the loss in this process so far: the transcript is empty, or needs more frames than "
+                "there are; the last was %s.",
                 count(self._num_unfit, "utterance"),
                 names[-1],
             )
@@ -184,8 +189,8 @@ class CTCFineTuning(Recognizer):
         if unknown := found - self._unknown:
             self._unknown |= unknown
             _log.warning(
-                "The vocabulary does not have %s: it was made of the transcripts that the model was first trained on. "
-                "The loss is taken without them, and error rates count them as errors.",
+                "The vocabulary, built from the transcripts of the first fine-tuning, does not have %s. The loss omits "
+                "them, and error rates count them as errors.",
                 ", ".join(map(repr, sorted(unknown))),
             )
 
@@ -195,7 +200,7 @@ class CTCFineTuning(Recognizer):
         return self.vocabulary
 
     def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the loss of an utterance in nats, and how many utterances did not count."""
+        """Returns the mean loss of an utterance in nats, and the number of excluded utterances."""
         loss = (sums["total"] / sums[PREDICTIONS].clamp(min=1)).float()
         return {"loss/ctc": loss, "loss/total": loss, "unfit_utterances": sums["unfit"].float()}
 
@@ -204,15 +209,15 @@ class CTCFineTuning(Recognizer):
         self._decoder = self._decoder or self.make_decoder(self._vocabulary)
 
     def on_fit_start(self) -> None:
-        """Builds the decoder, so that a wrong option raises before anything is trained."""
+        """Builds the decoder, so that an invalid option raises before training."""
         self.on_validation_start()
 
     def on_validation_epoch_start(self) -> None:
-        """Starts the counts of a validation anew."""
+        """Resets the counts of the validation."""
         self.set_update(self.global_step)
         self._validation = Sums(self.device)
         self.examples = []
-        from torchmetrics.text import CharErrorRate, WordErrorRate  # with all metrics that there are
+        from torchmetrics.text import CharErrorRate, WordErrorRate  # slow to import
 
         # A phone error rate is a word error rate: its units are separated by spaces.
         self._errors: dict[str, WordErrorRate | CharErrorRate] = {
@@ -221,7 +226,7 @@ class CTCFineTuning(Recognizer):
 
     def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
         """Adds one batch to the counts."""
-        assert self._decoder is not None, "it is built before"
+        assert self._decoder is not None, "`on_validation_start` builds it"
         output = self(batch)
         self._validation.add(self._summed_loss(output, batch), batch.counted)
         decoded, wanted = [], []
@@ -244,6 +249,6 @@ class CTCFineTuning(Recognizer):
 def _transcripts(batch: AudioBatch) -> tuple[str, ...]:
     if batch.transcripts is None:
         raise ValueError(
-            "Batches must bring transcripts to a CTCFineTuning (`SpeechDataModule.require(…, units=…)`), but have none."
+            "Batches must have transcripts for CTCFineTuning (`SpeechDataModule.require(…, units=…)`), but have none."
         )
     return batch.transcripts

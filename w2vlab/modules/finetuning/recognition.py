@@ -1,4 +1,4 @@
-"""A pretrained model with a linear layer on its contexts that scores the units of transcripts."""
+"""A pretrained model with a linear layer that scores the units of transcripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
 
 VOCABULARY = "w2vlab_vocabulary"
-"""Where a checkpoint holds the vocabulary."""
+"""Key of the vocabulary in a checkpoint."""
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Recognition:
     """The output of a forward pass.
 
     Attributes:
-        log_probabilities: Of the V entries of the vocabulary at each frame, shape `(B, T, V)`.
-        num_frames: Frames of each utterance, B integers.
+        log_probabilities: Log-probabilities of the V entries of the vocabulary at each frame, shape `(B, T, V)`.
+        num_frames: Number of frames of each utterance, B integers.
     """
 
     log_probabilities: Tensor
@@ -41,18 +41,18 @@ class Recognition:
 
 
 class Recognizer(TrainedModule):
-    """Base of models that recognise units from the contexts of a pretrained model; a subclass has the loss.
+    """Base class of models that recognize units from the contexts of a pretrained model; a subclass adds the loss.
 
-    The linear layer is built when the vocabulary is known, before the optimiser is built.
+    The linear layer is built when the vocabulary is known, before the optimizer.
 
     Args:
         pretrained: The model to fine-tune.
         units: The units of the transcripts.
-        masking: Hides frames and channels in training.
-        freeze_updates: Updates that train the linear layer alone.
-        train_encoder: Whether the encoder is trained as well, once the context network is.
+        masking: Masks frames and channels in training.
+        freeze_updates: Number of first updates in which only the linear layer is trained.
+        train_encoder: Whether the encoder is trained as well, after `freeze_updates`.
         dropout: Dropout of the contexts before the linear layer.
-        optimizer: Builds the optimiser from the parameters.
+        optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
 
@@ -83,14 +83,14 @@ class Recognizer(TrainedModule):
         self.dropout = Dropout(dropout)
         self.register_module("head", None)
         self.vocabulary: Vocabulary | None = None
-        """The units that the model recognises; known when the data is."""
+        """The units that the model recognizes; None until the data is set up."""
         self.freeze_updates = freeze_updates
         self.frozen = freeze_updates > 0
-        """Whether only the linear layer is trained at present."""
+        """Whether only the linear layer is trained in the current update."""
         if self.frontend.is_discrete and train_encoder:
             raise ValueError(
-                "`train_encoder` must be false if the context network sees codes, because no loss would train them, "
-                "but is true (the default with `reinitialise`)."
+                "`train_encoder` must be false if the inputs of the context network are codes, because they have no "
+                "gradient, but is true (the default with `reinitialise`)."
             )
         self.train_encoder = train_encoder
         self.frontend.encoder.requires_grad_(train_encoder)
@@ -108,14 +108,14 @@ class Recognizer(TrainedModule):
         return chain(self.frontend.encoder.modules(), self.context.modules())
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the training mode, but for parts that are never trained: they stay in evaluation mode."""
+        """Sets the training mode; parts that are never trained stay in evaluation mode."""
         super().train(mode)
         if not self.train_encoder:
             self.frontend.eval()
         return self
 
     def setup(self, stage: str) -> None:
-        """Sets the vocabulary of the data, unless there is one.
+        """Builds the vocabulary from the training transcripts, unless it is set.
 
         Raises:
             ValueError: The data has no transcripts.
@@ -123,20 +123,23 @@ class Recognizer(TrainedModule):
         if self.vocabulary is None:
             data: Any = getattr(self.trainer, "datamodule", None)
             if data is None:
-                raise ValueError("`set_vocabulary` must be called before a model is run without a data module.")
+                raise ValueError("`set_vocabulary` must be called before running a model without a data module.")
             assert self.units is not None, "the constructor has them"
             self.set_vocabulary(Vocabulary.of(self.units, data.training_transcripts()))
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Builds a new linear layer for the units of `vocabulary`.
 
+        Args:
+            vocabulary: The vocabulary.
+
         Raises:
             ValueError: Its units are not `units`.
         """
         if vocabulary.units != self.units:
             raise ValueError(
-                f"`units` must be {vocabulary.units}, as in the checkpoint, but is {self.units}; start anew without "
-                "--ckpt_path."
+                f"`units` must be {vocabulary.units}, as in the checkpoint, but is {self.units}; start a new run "
+                "without --ckpt_path."
             )
         if vocabulary == self.vocabulary:
             return
@@ -150,24 +153,27 @@ class Recognizer(TrainedModule):
         self.head = head
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Sets the vocabulary of a checkpoint, with a linear layer of its size.
+        """Sets the vocabulary of a checkpoint, and resizes the linear layer to it.
+
+        Args:
+            checkpoint: The loaded checkpoint.
 
         Raises:
-            ValueError: It has none.
+            ValueError: The checkpoint has no vocabulary.
         """
         if VOCABULARY not in checkpoint:
             raise ValueError(
-                "`ckpt_path` must be a checkpoint of a fine-tuning, but holds no vocabulary. A pretrained model is "
-                "given with --model.checkpoint."
+                "`ckpt_path` must be a checkpoint of a fine-tuning, but has no vocabulary. To fine-tune a pretrained "
+                "model, use --model.checkpoint."
             )
         self.set_vocabulary(Vocabulary.from_dict(checkpoint[VOCABULARY]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the model without the files that it was built from."""
+        """Adds the pretrained configuration and the vocabulary, so that the checkpoint loads without other files."""
         checkpoint[PRETRAINED] = self.pretrained_config
         if self.vocabulary is not None:
             checkpoint[VOCABULARY] = self.vocabulary.as_dict()
-        super().on_save_checkpoint(checkpoint)  # last, because it checks that everything can be read
+        super().on_save_checkpoint(checkpoint)  # last, because it removes entries that are not plain data
 
     def set_update(self, update: int) -> None:
         """Freezes or unfreezes the pretrained parts."""
@@ -179,10 +185,10 @@ class Recognizer(TrainedModule):
 
         Args:
             batch: Utterances, each of at least `min_samples` samples.
-            address: Where masks are drawn; None hides nothing.
+            address: Address of the random draws of masks; None does not mask.
         """
         with torch.no_grad() if self.frozen else nullcontext():
-            # Encode, and hide spans of the inputs.
+            # Encode, and mask spans of the inputs.
             encoding = self.frontend(batch)
             frames = self.context.project(encoding.latents)
             if address is not None:
@@ -197,12 +203,12 @@ class Recognizer(TrainedModule):
         return Recognition(log_probabilities(logits), encoding.num_frames)
 
     def _pretrained_parameters(self) -> list[Tensor]:
-        """The parameters that are trained only after `freeze_updates`."""
+        """Returns the parameters that are trained only after `freeze_updates`."""
         parameters = chain(self.frontend.parameters(), self.context.parameters(), [self.mask_embedding])
         return [parameter for parameter in parameters if parameter.requires_grad]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Also removes the gradients of frozen parameters, so that not even weight decay changes them."""
+        """Also removes the gradients of frozen parameters, so that weight decay does not change them."""
         super().on_before_optimizer_step(optimizer)
         if self.frozen:
             for parameter in self._pretrained_parameters():

@@ -119,7 +119,7 @@ def find_single_run(path: str) -> Path:
     """Returns the folder of the only run with a `run.json` at or below a folder.
 
     Raises:
-        ValueError: There is no such run, or more than one.
+        ValueError: No run matches, or more than one.
     """
     root = Path(path)
     folders = [root] if is_run(root) else [folder for folder in walk(root) if is_run(folder)]
