@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 @lru_cache(maxsize=1024)
 def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
-    """Returns the two-sided quantile of Student's t: the `t` with P(|T| <= t) = `confidence`.
+    """Returns the two-sided quantile of Student's t: the `t` with `P(|T| <= t) = confidence`.
 
     Not SciPy's, because torchmetrics imports a large part of SciPy in every run if it is installed.
 
