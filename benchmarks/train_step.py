@@ -1,6 +1,7 @@
 """A training step compared with transformers and with a plain implementation, in one run.
 
     python -m benchmarks.train_step [--model base|large|vq] [--peer transformers|reference] [--rounds N] [--json FILE]
+    python -m benchmarks.train_step [--model base|large|vq] --before FOLDER
 
 `base` and `large` (LARGE's layout, four layers) compare wav2vec 2.0 with transformers' `Wav2Vec2ForPreTraining`; `vq`
 compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`). Both have the same
@@ -110,6 +111,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=MODELS, default="base")
     parser.add_argument("--peer", choices=PEERS, help="what to compare with; by default the peer of the model")
+    parser.add_argument("--before", type=Path, help="compare with w2vlab in this folder, another checkout, instead")
     parser.add_argument("--batch", type=int, default=2, help="utterances")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")
     parser.add_argument("--dropout", type=float, help="of both, instead of the published one")
@@ -128,12 +130,19 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         serve(options)
         return {}
     rate = matrix_rate()
-    commands = {name: ["-m", "benchmarks.train_step", *args, "--serve", name] for name in ("w2vlab", peer)}
     small_pages = dict.fromkeys(LARGE_PAGES, "0")  # independent of our own environment
-    pages = {
-        "w2vlab": small_pages if options.small_pages else LARGE_PAGES,
-        peer: LARGE_PAGES if options.peer_large_pages else small_pages,
-    }
+    pages = {"w2vlab": small_pages if options.small_pages else LARGE_PAGES}
+    if options.before is None:
+        commands = {name: ["-m", "benchmarks.train_step", *args, "--serve", name] for name in ("w2vlab", peer)}
+        pages[peer] = LARGE_PAGES if options.peer_large_pages else small_pages
+    else:
+        peer = "before"
+        served = [f"--model={options.model}", f"--batch={options.batch}", f"--seconds={options.seconds}"]
+        served += [] if options.dropout is None else [f"--dropout={options.dropout}"]
+        step = ["-m", "benchmarks.train_step", *served, "--serve", "w2vlab"]
+        commands = {"w2vlab": step, peer: step}
+        # A safe path: the checkout is imported that is on `PYTHONPATH`, and not the one in the current folder.
+        pages[peer] = {**pages["w2vlab"], "PYTHONSAFEPATH": "1", "PYTHONPATH": str(options.before.resolve())}
     measured = take_turns(commands, pages, options.warmup, options.rounds)
     ours, theirs = measured["w2vlab"], measured[peer]
     pairs = sorted(b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True))

@@ -62,6 +62,13 @@ def test_large_pages_do_not_depend_on_the_environment(
     assert tuple(seen[name]["THP_MEM_ALLOC_ENABLE"] for name in ("w2vlab", "reference")) == expected
 
 
+def test_a_step_compared_with_another_checkout(tmp_path: Path) -> None:
+    """The other checkout is this one, in a folder of links."""
+    for name in ("w2vlab", "benchmarks"):
+        (tmp_path / name).symlink_to(Path(train_step.__file__).parents[1] / name)
+    check(train_step.main(["--model=tiny-vq", "--seconds=0.5", "--rounds=2", f"--before={tmp_path}"]), "before", 2)
+
+
 def test_a_peer_that_a_model_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train_step.main(["--model=tiny-vq", "--peer=transformers"])
