@@ -171,7 +171,7 @@ def test_gradient_is_that_of_the_mean_over_predictions(cls: type[PretrainingModu
         total, predictions = torch.zeros(()), 0
         for batch in cut:
             spot = address(len(batch), update)
-            output = by_hand(batch, type(spot)(by_hand.seed, update, batch.ids))
+            output = by_hand(batch, replace(spot, seed=by_hand.seed, ids=batch.ids))
             total = total + sum(by_hand.objective_terms(output).values())
             predictions += sum(output.prediction.num_predictions)
         optimizer.zero_grad()
