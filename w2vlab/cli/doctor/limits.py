@@ -1,4 +1,4 @@
-"""What the system limits: shared memory and open files."""
+"""Limits of the system: shared memory and open files."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ _NEEDED_BY = {
     "torchaudio": "LogMelEncoder, BeamDecoder and the MFCC control of an evaluation",
     "matplotlib": "pictures",
 }
-"""What a run may do without, and what does not work then."""
+"""Optional packages, and the features that need them."""
 
 
 def check_python() -> Finding:
-    """Looks at the version of Python."""
+    """Checks the version of Python."""
     found, tested = platform.python_version(), python_range()
     if _within(found, tested) is False:
         return note("python", f"{found}, which was not tested ({tested})", "Take a version in that range.")

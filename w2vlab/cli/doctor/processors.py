@@ -19,7 +19,7 @@ _INSTRUCTIONS = {
     "sve": "SVE",
     "bf16": "BF16",
 }
-"""What PyTorch's kernels make use of, as Linux names it: x86 above, Arm below."""
+"""CPU features that PyTorch's kernels use, by their Linux names: x86 above, Arm below."""
 
 _MIN_MEMORY = 3 << 30
 """The quickstart takes about half of it."""
@@ -84,7 +84,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """What a container may use, and does."""
+    """The memory limit of a container and its memory in use, in bytes."""
 
     bytes: int
     used: int
