@@ -26,7 +26,7 @@ _MIN_MEMORY = 3 << 30
 
 
 def check_processors(kernels: str | None = None, root: Path = Path("/")) -> Finding:
-    """Looks at the processors and their instructions.
+    """Checks the processors and their instructions.
 
     Args:
         kernels: The instruction set of the kernels that PyTorch has chosen; None if it cannot be loaded.
@@ -47,7 +47,7 @@ def check_processors(kernels: str | None = None, root: Path = Path("/")) -> Find
 
 
 def check_memory(root: Path = Path("/")) -> Finding:
-    """Looks at the memory that is free and that this process may have."""
+    """Checks the free memory and the memory limit of this process."""
     memory = _memory(root / "proc" / "meminfo")
     if memory is None:
         return ok("memory", "not known on this system")
