@@ -240,7 +240,7 @@ def test_a_checkpoint_to_resume_names_no_options(
     assert "`data.corpus`" in capsys.readouterr().err  # checked later
 
 
-def test_training_resumes_without_what_it_names(sent: Callable[[Change], str]) -> None:
+def test_resuming_ignores_classes_that_a_checkpoint_names(sent: Callable[[Change], str]) -> None:
     def change(content: Content) -> None:
         option("quantizer", FUNCTION)(content)
         content["hyper_parameters"] = LIGHTNING

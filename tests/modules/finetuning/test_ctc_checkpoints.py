@@ -108,7 +108,7 @@ def test_a_checkpoint_rebuilds_its_model_without_the_pretrained_one(checkpoint: 
     assert loaded.run_config == model.run_config
 
 
-def test_fine_tuning_goes_on_to_other_units(checkpoint: Path, tmp_path: Path) -> None:
+def test_fine_tuning_continues_with_other_units(checkpoint: Path, tmp_path: Path) -> None:
     """A fine-tuned model in place of a pretrained one: all but the linear layer."""
     model = finetuned(checkpoint, tmp_path / "finetuned.ckpt")
     phones = Vocabulary.of("phones", ["aa b", "k"])
