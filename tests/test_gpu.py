@@ -73,7 +73,7 @@ def test_a_compiled_step_neither_synchronises_nor_compiles_for_other_lengths(cls
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_the_benchmark_of_a_step_measures_what_needs_cuda() -> None:
+def test_the_benchmark_of_a_step_measures_gpu_metrics() -> None:
     result = gpu_step.main(["--tiny", "--device", "cuda", "--compile"])
     assert not result["skipped"]
     assert all(run["peak_bytes"] > 0 for run in result["runs"].values())

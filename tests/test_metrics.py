@@ -99,7 +99,7 @@ def test_rates_over_a_window(clock: Clock) -> None:
     assert meter.read().tolist() == [60 / 6, 3 / 6], "the first micro-batch has left the window"
 
 
-def test_a_start_leaves_out_what_was_before(clock: Clock) -> None:
+def test_a_start_discards_earlier_measurements(clock: Clock) -> None:
     meter = RateMeter(window=3)
     do_update(meter, clock, 2.0, (100.0,))
     clock.now += 1000.0  # a validation

@@ -97,7 +97,7 @@ def test_a_miss_has_advice(text: str, folders: tuple[str, ...], advice: str, emp
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_says_what_it_is(name: str) -> None:
+def test_every_recipe_has_a_description(name: str) -> None:
     summary = recipe_summary(name)
     assert 10 < len(summary) < 260
     assert "w2vlab fit" not in summary

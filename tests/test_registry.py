@@ -69,7 +69,7 @@ def _loaded() -> None:
     registry.load_parts()
 
 
-def test_built_in_parts_are_listed_with_what_users_need() -> None:
+def test_built_in_parts_are_listed_with_summary_and_options() -> None:
     parts = {part.name: part for part in registry.parts("quantizer")}
     gumbel = parts["GumbelQuantizer"]
     assert list(parts) == sorted(parts)

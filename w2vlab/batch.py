@@ -1,4 +1,4 @@
-"""What the data layer gives to the model: the audio of a micro-batch, and the address of its random draws."""
+"""The input of a model: the audio of a micro-batch, and the address of its random draws."""
 
 from __future__ import annotations
 

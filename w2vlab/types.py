@@ -1,4 +1,4 @@
-"""What flows between the parts.
+"""The dataclasses that parts exchange.
 
 Letters, used in every shape comment of this project:
 
@@ -244,7 +244,7 @@ class LossOutput:
 
 @dataclass(kw_only=True)
 class Prepared:
-    """What is computed before the context network: latents, mask and targets.
+    """The tensors that are computed before the context network: latents, mask and targets.
 
     Attributes:
         encoding: The latents.

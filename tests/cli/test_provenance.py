@@ -82,7 +82,7 @@ def test_every_row_has_its_cost(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize("same_folder", [True, False])
-def test_a_run_that_is_resumed_adds_to_what_there_is(
+def test_a_resumed_run_extends_its_record(
     same_folder: bool, fit: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     logger = ["--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"]

@@ -50,7 +50,7 @@ def test_runs_and_options(sweep: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize(("form", "name"), [("markdown", "report.md"), ("latex", "report.tex")])
-def test_what_is_printed_is_what_is_written(
+def test_printed_and_written_reports_are_equal(
     form: str, name: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", "sweep", f"--format={form}", "--folder=out"]) == 0

@@ -173,7 +173,7 @@ def test_every_value_is_a_distinct_run_that_can_be_built(name: str) -> None:
     assert len(seen) == len(list(each_value_once(sweep)))
 
 
-def test_the_command_is_what_the_agent_runs(tmp_path: Path) -> None:
+def test_the_command_equals_that_of_the_agent(tmp_path: Path) -> None:
     """The whole path, file by file, with the agent's own code up to the start of the process."""
     for sweep in SWEEPS.values():
         trial = list(grid(sweep))[-1]
@@ -217,7 +217,7 @@ def test_values_of_every_type_are_accepted_as_the_agent_writes_them(name: str, v
 
 
 @pytest.mark.parametrize("name", [name for name, sweep in SWEEPS.items() if "config" in sweep["parameters"]])
-def test_a_row_changes_what_it_says_and_nothing_else(name: str) -> None:
+def test_a_row_changes_only_its_options(name: str) -> None:
     """No penalty is lost, although a mapping of penalties replaces the earlier one as a whole."""
     baseline, *rows = each_value_once(SWEEPS[name])
     assert baseline["config"] == "configs/ablations/baseline.yaml"

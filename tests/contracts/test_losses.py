@@ -128,7 +128,7 @@ def test_no_gradient_reaches_padding(cls: type) -> None:
 
 
 @losses
-def test_a_context_is_not_asked_for_what_it_has_seen(cls: type) -> None:
+def test_targets_are_outside_the_receptive_field_of_contexts(cls: type) -> None:
     """The last contexts, with nothing far enough ahead of them, make no prediction."""
     inputs = make_inputs()
     build(cls)(inputs).total.backward()

@@ -31,7 +31,7 @@ def test_long_recordings_are_cut_as_the_page_says(tmp_path, ready_module, monkey
     assert {len(batch.waveform[0]) for batch in batches} <= {15 * 16_000, 10 * 16_000, 5 * 16_000}
 
 
-def test_the_page_names_what_is_read_and_what_is_not():
+def test_the_page_lists_supported_and_unsupported_formats():
     assert all(f"`{ending}`" in PAGE for ending in EXTENSIONS)
     assert all(unsupported_reason(Path(f"a.{ending}")) for ending in ("m4a", "aac", "wma", "webm", "amr", "aiff"))
     assert f"from {SAMPLING_RATE_RANGE[0] // 1000} to {SAMPLING_RATE_RANGE[1] // 1000} kHz" in PAGE

@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_processes_do_what_one_does(folder: Path) -> None:
+def test_two_processes_equal_one(folder: Path) -> None:
     """Three updates, of which one is frozen, and a validation in which one process has a batch more."""
     expected: dict[str, Any] = recognition_worker.train(folder)
     ranks = in_two_processes(recognition_worker.run, folder)

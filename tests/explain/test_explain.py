@@ -375,7 +375,7 @@ def test_epochs_and_time_may_end_a_run(explained, capsys):
     )
 
 
-def test_noise_reaches_what_a_batch_of_speech_reaches():
+def test_noise_trains_the_same_parts_as_speech():
     """A row of the matrix on other audio has its zeros in the same places."""
     from w2vlab.callbacks.diagnosis.gradient_matrix import gradient_matrix
 

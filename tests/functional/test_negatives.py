@@ -109,7 +109,7 @@ def test_negatives_of_utterances_and_updates_differ_and_repeat() -> None:
     assert agreement < 0.12
 
 
-def test_single_frame_has_nothing_to_be_told_from() -> None:
+def test_a_single_frame_has_no_distractors() -> None:
     with pytest.raises(ValueError, match="at least 2 frames to draw negatives from, but has 1"):
         negatives_of((5, 1), 3)
 

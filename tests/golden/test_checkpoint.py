@@ -25,7 +25,7 @@ def load() -> MaskedPrediction:
     return model
 
 
-def test_its_model_computes_what_it_computed() -> None:
+def test_the_model_of_the_checkpoint_computes_the_same_as_before() -> None:
     model = load()
     batch = audio_batch((8000, 6000, 7000))
     with torch.no_grad():

@@ -195,7 +195,7 @@ def test_gradients_are_those_of_one_division(cls: type[PretrainingModule], accum
     assert_close(gradients.found, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_an_epoch_that_ends_within_an_update_divides_by_what_is_left() -> None:
+def test_an_epoch_that_ends_within_an_update_divides_by_the_remaining_predictions() -> None:
     """`limit_train_batches` cuts the second update to one of its two micro-batches."""
     batches = make_batches(2, 2, 3, samples=(400, 310))
     gradients = Gradients()

@@ -62,7 +62,7 @@ def starts(runner: Runner) -> list[int]:
     return [log_of(runner, trial).count("begins at 0") for trial in runner.trials]
 
 
-def test_the_record_has_what_each_trial_was_run_with(done: Runner) -> None:
+def test_the_record_has_the_options_of_each_trial(done: Runner) -> None:
     record = json.loads((done.folder / "sweep.json").read_text())
     first, second = record["trials"]
     assert first["ran"]["command"][2:] == ["--kind=plain", "--level=1", f"--config={done.folder.parent}/recipe.yaml"]

@@ -11,7 +11,7 @@ from w2vlab.cli.parsing.command_parser import at_least
 
 @dataclass(kw_only=True)
 class MeasurementOptions:
-    """What to measure on, and how.
+    """Options of an evaluation: its data and its measurements.
 
     Attributes:
         corpus: Labelled speech: festvox-ru, which is fetched once, a folder of audio with .lab files, or a lhotse
@@ -27,10 +27,10 @@ class MeasurementOptions:
         abx_utterances: Source of the cells: the test utterances, or all that have labels, which can take minutes for
             each representation.
         seed: Seed of the draw of cells; nothing else is drawn.
-        device: Where to compute; auto is a GPU if there is one.
+        device: Device of the computation; auto is a GPU if available.
         batch_seconds: Most audio in a batch, in seconds.
         cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
-        parts: Modules of your own, with commas between, whose parts the checkpoint may name; a checkpoint by itself
+        parts: Modules with your own parts, separated by commas, which the checkpoint may name; a checkpoint by itself
             imports nothing.
         wandb: Mode of Weights & Biases; by default that of WANDB_MODE, else offline.
     """

@@ -103,7 +103,7 @@ class LogMelEncoder(FeatureEncoder):
 
 def _mel_filters(num_bins: int, num_mels: int) -> Tensor:
     """Returns the weight of each of `num_bins` frequencies in each mel channel, `(num_bins, num_mels)`."""
-    from torchaudio.functional import melscale_fbanks  # only who has this encoder needs torchaudio
+    from torchaudio.functional import melscale_fbanks  # only this encoder needs torchaudio
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchaudio warns of empty mel channels, which raise below

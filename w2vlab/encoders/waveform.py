@@ -1,4 +1,4 @@
-"""What every encoder asks of its input."""
+"""Checks of the input that all encoders share."""
 
 from __future__ import annotations
 

@@ -144,5 +144,5 @@ def _as_float(value: float | None) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether `value` is a number or null, which stands for a number that is not finite."""
+    """Returns whether `value` is a number or null, which represents a number that is not finite."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

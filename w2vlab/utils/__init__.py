@@ -1,1 +1,1 @@
-"""What all packages share: files, text, plain data, processes. Imports no other package of w2vlab."""
+"""Utilities for all packages: files, text, plain data, processes. Imports no other package of w2vlab."""

@@ -140,7 +140,7 @@ def test_requirements_are_those_of_every_installation() -> None:
     assert found["torch"].startswith(">=")
 
 
-def test_what_to_install_depends_on_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_install_command_depends_on_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pip does not reinstall a package of the right version, even if its files are broken."""
     lock = tmp_path / "requirements.lock"
     lock.write_text("torch==2.14.1 ; python_version < '3.14'\n    # via x\ntorchaudio==2.11.1\nwandb==0.31.0\n")

@@ -40,7 +40,7 @@ def test_fragment(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert callback == {"class_path": "w2vlab.callbacks.CompileModel", "init_args": options}
 
 
-def test_options_select_what_is_compiled(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_options_select_the_compiled_parts(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
     flags = ["--trainer.callbacks+=CompileModel", "--trainer.callbacks.parts=[context]", "--trainer.max_steps=1"]
     with own_kernels():
         assert fit(*flags) == 0

@@ -63,7 +63,7 @@ def losses(folder: Path) -> dict[str, str]:
         return {row["step"]: row["train/loss/total"] for row in csv.DictReader(file) if row["train/loss/total"]}
 
 
-def test_run_that_is_ended_and_killed_computes_what_an_undisturbed_one_does(
+def test_an_interrupted_and_killed_run_equals_an_uninterrupted_one(
     fit: Callable[..., int], tiny_config: Path, tmp_path: Path
 ) -> None:
     options = ["--trainer.log_every_n_steps=1", "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=4"]

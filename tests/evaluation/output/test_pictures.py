@@ -57,7 +57,7 @@ def evaluation(phones: bool, codes: bool = True, layers: bool = True) -> Evaluat
         (False, True, True, ["Usage of the entries, most used first"]),
     ],
 )
-def test_only_what_was_measured_has_a_panel(phones: bool, codes: bool, layers: bool, titles: list[str]) -> None:
+def test_only_measurements_have_panels(phones: bool, codes: bool, layers: bool, titles: list[str]) -> None:
     figure = draw_evaluation(evaluation(phones, codes, layers), "last.ckpt")
     panels = drawn(figure)
     assert [axes.get_title()[: len(title)] for axes, title in zip(panels, titles, strict=True)] == titles

@@ -265,7 +265,7 @@ def test_no_operation_of_a_kernel_is_used_on_the_plain_path() -> None:
     assert not used[False] & plain_only
 
 
-def test_dropout_on_the_plain_path_draws_what_pytorch_draws() -> None:
+def test_dropout_on_the_plain_path_equals_pytorch() -> None:
     frames, layer = torch.randn(4, 9, 6), Dropout(0.4)
     query, key, value = torch.randn(3, 2, 2, 9, 4)
     found = []

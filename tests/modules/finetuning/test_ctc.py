@@ -288,7 +288,7 @@ def test_utterances_that_do_not_fit_are_counted_and_left_out(make: Callable, cap
         assert torch.allclose(dict(model.named_parameters())[name], value, atol=1e-6), name
 
 
-def test_units_that_are_not_in_the_vocabulary_are_told_once(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_units_that_are_not_in_the_vocabulary_are_logged_once(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
     """They are not in the loss, but errors all the same."""
     model = make(decoder=Says)
     odd, plain = spoken_batch(1, transcripts=["a?b!"]), spoken_batch(1, transcripts=["ab"])

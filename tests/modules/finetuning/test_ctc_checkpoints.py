@@ -108,7 +108,7 @@ def test_a_checkpoint_rebuilds_its_model_without_the_pretrained_one(checkpoint: 
     assert loaded.run_config == model.run_config
 
 
-def test_fine_tuning_goes_on_to_other_units(checkpoint: Path, tmp_path: Path) -> None:
+def test_fine_tuning_continues_with_other_units(checkpoint: Path, tmp_path: Path) -> None:
     """A fine-tuned model in place of a pretrained one: all but the linear layer."""
     model = finetuned(checkpoint, tmp_path / "finetuned.ckpt")
     phones = Vocabulary.of("phones", ["aa b", "k"])
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_kind_of_module_is_named(kind: str, checkpoint: 
         ),
         ({"input_dim": 8}, r"`context_options` must be options of TransformerContext \(model_.*has input_dim"),
         ({"layer_drop": "often"}, "`context_options` must be values that TransformerContext takes, but .*float.*often"),
-        ({"feedforward_dim": 16}, r"`context_options` must leave the weights .* differ, such as context\.layers"),
+        ({"feedforward_dim": 16}, r"`context_options` must not change the weights .* differ, such as context\.layers"),
     ],
 )
 def test_context_options_are_those_of_the_context_network(options: dict, message: str, checkpoint: Path) -> None:

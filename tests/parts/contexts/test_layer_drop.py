@@ -138,7 +138,7 @@ def test_gradients_accumulate_and_optimise() -> None:
     assert_close(learned.detach(), torch.full((2,), 0.99))  # the decay alone: 1 - 0.1 * 0.1
 
 
-def test_gradient_of_what_passes_through() -> None:
+def test_with_zero_gradients_has_the_right_gradient() -> None:
     value = torch.randn(3, dtype=torch.float64, requires_grad=True)
     parameter = torch.ones(2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
@@ -157,7 +157,7 @@ def test_the_model_passes_seed_and_update_to_its_context(cls: type) -> None:
 
 
 @both
-def test_it_costs_what_the_layers_that_are_left_cost(cls: type) -> None:
+def test_it_costs_as_much_as_the_remaining_layers(cls: type) -> None:
     """Counted, forward and backward; with k of L layers left out, exactly what a network of L - k layers costs."""
     stack = build(cls, num_layers=6, layer_drop=0.5)
     stack.layers.set_update(update_with(stack.layers, lambda dropped: 0 < sum(dropped) < 6))

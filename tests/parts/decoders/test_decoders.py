@@ -190,7 +190,7 @@ def test_options_are_checked(options: dict, message: str) -> None:
         BeamDecoder(CHARACTERS, **options)
 
 
-def test_without_flashlight_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_flashlight_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = sys.modules.get("torchaudio.models.decoder")
     for name in ("ctc_decoder", "_ctc_decoder") if decoder else ():  # what an earlier import has left there
         monkeypatch.delattr(decoder, name, raising=False)

@@ -155,7 +155,7 @@ def test_arithmetic_of_lengths_holds_for_any_layers(layers: list[tuple[int, int,
 
 
 @pytest.mark.parametrize("path", sorted(FRAGMENTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_fragments_see_what_was_published(path: Path) -> None:
+def test_fragments_have_the_published_receptive_fields(path: Path) -> None:
     fragment = yaml.safe_load(path.read_text(encoding="utf-8"))
     encoder = getattr(w2vlab.encoders, fragment["class_path"])(**fragment["init_args"])
     assert (encoder.receptive_field, encoder.stride, encoder.output_dim) == PUBLISHED[path.stem]

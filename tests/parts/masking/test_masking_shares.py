@@ -74,7 +74,7 @@ def test_the_configurations_hide_the_published_share(which: str, batch_size: int
         ("normal_15_10", 8.37),
     ],
 )
-def test_the_ablations_hide_what_they_say_without_overlap(name: str, wer: float) -> None:
+def test_the_ablations_mask_the_documented_fractions_without_overlap(name: str, wer: float) -> None:
     masking = from_yaml(name)
     assert not masking.overlap
     assert f"WER {wer:.2f}" in text_of(name)
@@ -85,7 +85,7 @@ def test_the_ablations_hide_what_they_say_without_overlap(name: str, wer: float)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_configuration_leaves_nothing_of_a_span_masking_to_what_was_there_before(path: Path) -> None:
+def test_a_configuration_sets_all_options_of_its_span_masking(path: Path) -> None:
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     arguments = set(SpanMasking.__init__.__annotations__) - {"return"}
     if given["class_path"] == "ChannelMasking":

@@ -100,7 +100,7 @@ COMBINATIONS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("samplers", COMBINATIONS.values(), ids=COMBINATIONS)
-def test_a_combination_draws_what_its_samplers_draw_alone(samplers: list[Any]) -> None:
+def test_a_combination_draws_the_same_as_its_samplers(samplers: list[Any]) -> None:
     combined = CombinedNegatives(SPEC, samplers)
     inputs = inputs_for(combined)
     parts = [build(SPEC) for build in samplers]

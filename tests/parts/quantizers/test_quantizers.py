@@ -78,7 +78,7 @@ def learn(quantizer: torch.nn.Module, latents: Tensor, updates: int) -> None:
             codebook.finish_update(update)
 
 
-def test_residual_quantization_is_a_loop_over_what_is_left() -> None:
+def test_residual_quantization_is_a_loop_over_residuals() -> None:
     torch.manual_seed(0)
     quantizer = ResidualQuantizer(4, num_codebooks=3, codebook_size=6, gamma=0.5).double().eval()
     for codebook in quantizer.codebooks:

@@ -1,1 +1,1 @@
-"""What keeps a run alive or ends it cleanly: checkpoints, signals, lost processes, bad updates."""
+"""Fault tolerance and clean shutdown: checkpoints, signals, lost processes, non-finite updates."""

@@ -1,4 +1,4 @@
-"""What was measured at the end of a run, as its picture and its summary show it."""
+"""The final measurement of a run, for its picture and its summary."""
 
 from __future__ import annotations
 

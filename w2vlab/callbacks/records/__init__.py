@@ -1,1 +1,1 @@
-"""What a run writes down about itself: metrics, report, picture, provenance."""
+"""Records of a run: metrics, report, picture, provenance."""

@@ -1,4 +1,4 @@
-"""What a check has found, as a line for people and as an object for machines."""
+"""The result of a check, as a line of text and as JSON."""
 
 from __future__ import annotations
 

@@ -14,17 +14,17 @@ _MIN_FREE = 2 << 30
 
 
 def check_runs(folder: Path = Path(RUNS)) -> Finding:
-    """Looks at the folder that runs go to."""
+    """Checks the folder of runs."""
     return _check("runs", folder, "Start in another folder, or choose one: --trainer.default_root_dir=FOLDER")
 
 
 def check_cache() -> Finding:
-    """Looks at the folder that fetched corpora and prepared manifests go to."""
+    """Checks the cache folder of fetched corpora and prepared manifests."""
     return _check("cache", cache_root(None), "Choose another: export W2VLAB_CACHE=FOLDER")
 
 
 def check_temporary() -> Finding:
-    """Looks at the folder for what no run keeps."""
+    """Checks the folder of temporary files."""
     try:
         folder = Path(tempfile.gettempdir())
     except OSError as error:

@@ -46,7 +46,7 @@ def find_driver() -> Driver | None:
 
 
 def check_gpus(facts: Mapping[str, Any], driver: Driver | None) -> list[Finding]:
-    """Looks at all GPUs.
+    """Checks all GPUs.
 
     Args:
         facts: The GPUs according to PyTorch; empty if it cannot be loaded.
@@ -70,7 +70,7 @@ def check_gpus(facts: Mapping[str, Any], driver: Driver | None) -> list[Finding]
 
 
 def check_nccl(facts: Mapping[str, Any]) -> Finding:
-    """Looks at what several GPUs talk to each other by."""
+    """Checks the connection between several GPUs."""
     number = len(facts.get("gpus", ()))
     if facts.get("nccl"):
         return ok("NCCL", facts["nccl"])

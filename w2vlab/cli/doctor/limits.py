@@ -1,4 +1,4 @@
-"""What the system limits: shared memory and open files."""
+"""Limits of the system: shared memory and open files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIN_FILES = 1024
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
-    """Looks at the memory through which processes hand batches over."""
+    """Checks the shared memory through which worker processes pass batches."""
     name = str(folder)
     advice = "In a container: docker run --shm-size=1g. Or read in the training process: --data.num_workers=0"
     try:
@@ -30,7 +30,7 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
 
 
 def check_open_files() -> Finding:
-    """Looks at how many files a process may have open."""
+    """Checks the limit of open files of a process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return ok("open files", "no limit")

@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 300
 """A disk in a network may take minutes for PyTorch; a library that waits for ever must not be waited for."""
 
 _NEED_TORCH = ("torch", "torchaudio", "lightning", "torchmetrics", "lhotse", "vector-quantize-pytorch")
-"""What one process imports one after another: PyTorch takes most of the time, and is imported once."""
+"""Packages that one process imports in turn: PyTorch takes most of the time, and is imported once."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ _NEEDED_BY = {
     "torchaudio": "LogMelEncoder, BeamDecoder and the MFCC control of an evaluation",
     "matplotlib": "pictures",
 }
-"""What a run may do without, and what does not work then."""
+"""Optional packages, and the features that need them."""
 
 
 def check_python() -> Finding:
-    """Looks at the version of Python."""
+    """Checks the version of Python."""
     found, tested = platform.python_version(), python_range()
     if _within(found, tested) is False:
         return note("python", f"{found}, which was not tested ({tested})", "Take a version in that range.")
@@ -25,7 +25,7 @@ def check_python() -> Finding:
 
 
 def check_w2vlab() -> Finding:
-    """Looks at whether w2vlab is installed, or runs from a folder that merely holds it."""
+    """Checks whether w2vlab is installed, or only imported from the working folder."""
     here, there = w2vlab.__version__, installed("w2vlab")
     if there is None:
         return note("w2vlab", f"{here}, which is not installed", "In the folder that holds it: pip install -e .")
@@ -35,10 +35,10 @@ def check_w2vlab() -> Finding:
 
 
 def check_package(name: str, loaded: Loaded) -> Finding:
-    """Looks at one package that w2vlab needs.
+    """Checks one package that w2vlab needs.
 
     Args:
-        name: As a package index knows it.
+        name: Name of the package on the package index.
         loaded: The result of importing it.
     """
     found, tested = installed(name), requirements().get(name, "")

@@ -19,14 +19,14 @@ _INSTRUCTIONS = {
     "sve": "SVE",
     "bf16": "BF16",
 }
-"""What PyTorch's kernels make use of, as Linux names it: x86 above, Arm below."""
+"""CPU features that PyTorch's kernels use, by their Linux names: x86 above, Arm below."""
 
 _MIN_MEMORY = 3 << 30
 """The quickstart takes about half of it."""
 
 
 def check_processors(kernels: str | None = None, root: Path = Path("/")) -> Finding:
-    """Looks at the processors and their instructions.
+    """Checks the processors and their instructions.
 
     Args:
         kernels: The instruction set of the kernels that PyTorch has chosen; None if it cannot be loaded.
@@ -47,7 +47,7 @@ def check_processors(kernels: str | None = None, root: Path = Path("/")) -> Find
 
 
 def check_memory(root: Path = Path("/")) -> Finding:
-    """Looks at the memory that is free and that this process may have."""
+    """Checks the free memory and the memory limit of this process."""
     memory = _memory(root / "proc" / "meminfo")
     if memory is None:
         return ok("memory", "not known on this system")
@@ -84,7 +84,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """What a container may use, and does."""
+    """The memory limit of a container and its memory in use, in bytes."""
 
     bytes: int
     used: int

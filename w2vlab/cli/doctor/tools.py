@@ -17,7 +17,7 @@ _PROGRAM = "#include <cmath>\nint main() { return static_cast<int>(std::floor(0.
 
 
 def check_codecs(facts: Mapping[str, Any]) -> Finding:
-    """Looks at which audio can be read.
+    """Checks which audio formats can be read.
 
     Args:
         facts: Results of writing and reading each codec; empty if soundfile cannot be loaded.
@@ -36,7 +36,7 @@ def check_codecs(facts: Mapping[str, Any]) -> Finding:
 
 
 def check_compiler() -> Finding:
-    """Looks at the C++ compiler, which CompileModel needs on the processors."""
+    """Checks the C++ compiler, which CompileModel needs on a CPU."""
     name = os.environ.get("CXX", "g++")
     advice = "Install g++ (apt-get install g++), or set CXX, to use CompileModel; nothing else needs it."
     program = shutil.which(name)

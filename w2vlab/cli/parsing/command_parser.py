@@ -219,7 +219,7 @@ def _is_list(field: Field[Any]) -> bool:
 
 
 def _is_option(word: str) -> bool:
-    """As argparse: neither a negative number nor text with a space in it is an option."""
+    """As in argparse, neither a negative number nor text with a space in it is an option."""
     return len(word) > 1 and word.startswith("-") and " " not in word.partition("=")[0] and not _is_number(word)
 
 

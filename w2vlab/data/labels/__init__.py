@@ -1,1 +1,1 @@
-"""What is said in utterances, and when: transcripts and phone alignments."""
+"""Labels of utterances: transcripts and phone alignments."""

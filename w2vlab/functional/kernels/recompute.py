@@ -51,7 +51,7 @@ class Recomputed:
 
 
 Frames = Tensor | Recomputed
-"""What the modules of this package take: frames `(B, T, C)`, or such frames recomputed in the backward pass."""
+"""Input type of the modules of this package: frames `(B, T, C)`, or frames that the backward pass recomputes."""
 
 
 def run_steps(steps: Sequence[Step], per_utterance: Sequence[Tensor | None], shared: Sequence[Tensor | None]) -> Tensor:
