@@ -184,7 +184,7 @@ def test_conflict_with_the_checkpoint_is_named(fit: Callable[..., int], capsys: 
     assert start["changed"]["trainer.precision"] == ["32-true", "bf16-mixed"]
     assert start["changed"].keys() == {line.split()[2] for line in named}
     for change, problem in (
-        ("--model.optimizer=torch.optim.SGD", "`model.optimizer` must be torch.optim.adamw.AdamW"),
+        ("--model.optimizer=torch.optim.SGD", "`model.optimizer` must be torch.optim.AdamW"),
         ("--model.quantizer.codebook_size=6", "quantizer.codebook"),
     ):
         capsys.readouterr()
