@@ -205,6 +205,7 @@ class CTCFineTuning(Recognizer):
 
     def on_fit_start(self) -> None:
         """Builds the decoder, so that a wrong option raises before anything is trained."""
+        super().on_fit_start()
         self.on_validation_start()
 
     def on_validation_epoch_start(self) -> None:
