@@ -67,3 +67,40 @@ def test_refused_samplers(
 ) -> None:
     assert fit(f"--model.loss.negatives={name}") == status
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "{class_path: CodebookNegatives, init_args: {number: 3}}",
+            "`model.loss.negatives` has no option 'number', as CodebookNegatives takes none of that name. Known: "
+            "num_negatives.",
+        ),
+        (
+            "{class_path: CodebookNegatives, init_args: {targets: {dim: 3}}}",
+            "`model.loss.negatives.targets` must not be given: it follows from the neighbouring parts. Leave it out.",
+        ),
+        ("[CodebookNegatives]", "or null, but is ['CodebookNegatives']."),
+        (
+            "{class_path: CombinedNegatives, init_args: {samplers: [CodebokNegatives]}}",
+            "Unknown negatives 'CodebokNegatives'. Known: CodebookNegatives, CombinedNegatives, "
+            "OtherUtterancesNegatives, SameUtteranceNegatives. Did you mean CodebookNegatives?",
+        ),
+        (
+            "{class_path: CombinedNegatives, "
+            "init_args: {samplers: [{class_path: CodebookNegatives, init_args: {n: 3}}]}}",
+            "`model.loss.negatives.samplers` has no option 'n', as CodebookNegatives takes none of that name. Known: "
+            "num_negatives.",
+        ),
+    ],
+)
+def test_messages_name_the_sampler(
+    value: str, message: str, fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = {"num_negatives": 100, "negatives": yaml.safe_load(value)}
+    (tmp_path / "negatives.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"loss": {"init_args": loss}}}}))
+    assert fit("--config=negatives.yaml") == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"{message}\n")
+    assert "Namespace" not in error

@@ -49,7 +49,7 @@ def on_processes(ready_module, corpus, monkeypatch):
     """Makes the data module of one of several processes, before training or resuming."""
 
     def make(world_size, accumulate, rank=0, **arguments):
-        for name in ("module", "micro_batches"):
+        for name in ("module", "batches.micro_batches"):
             monkeypatch.setattr(f"w2vlab.data.{name}.world_size", lambda: world_size)
             monkeypatch.setattr(f"w2vlab.data.{name}.rank", lambda: rank)
         module = ready_module(corpus, **arguments)

@@ -62,7 +62,7 @@ def test_an_option_without_effect_is_one_line(tiny_config: Path, tmp_path: Path)
     )
     lines = shown(tiny_config, tmp_path, "--trainer.logger=false", *options)
     (line,) = [line for line in lines if "warning" in line.lower()]
-    assert line.startswith("warning: DiversityPenalty has no effect: this quantizer has no probabilities to spread.")
+    assert line.startswith("warning: DiversityPenalty has no effect: this quantizer has no probabilities.")
     assert not SOURCE_LINE.search("\n".join(lines))
     assert not [line for line in lines if "statistics" in line]
 

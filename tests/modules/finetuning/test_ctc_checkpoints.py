@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,8 +22,10 @@ from tests.modules.finetuning.recognition import (
 )
 from tests.modules.test_runs import save
 from tests.modules.training import loader, make_trainer, parameters_of
+from w2vlab.decoders import GreedyDecoder
 from w2vlab.modules import CTCFineTuning, FuturePrediction, TrainedModule
 from w2vlab.optim import TriStageSchedule
+from w2vlab.utils.messages import W2VLabWarning
 from w2vlab.vocabulary import Vocabulary
 
 
@@ -81,6 +84,22 @@ def test_resuming_is_exact(freeze_updates: int, checkpoint: Path, tmp_path: Path
     assert resumed.vocabulary == VOCABULARY
     for name, value in parameters_of(whole).items():
         assert torch.equal(value, dict(resumed.named_parameters())[name]), name
+
+
+class BeforeTraining(pl.Callback):
+    """Ends a run before its first update."""
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        raise KeyError("ended")
+
+
+def test_arguments_that_cannot_be_saved_are_named_before_training(checkpoint: Path, tmp_path: Path) -> None:
+    model = recognizer(checkpoint, decoder=lambda vocabulary: GreedyDecoder(vocabulary))
+    callbacks = [BeforeTraining(), ModelCheckpoint(dirpath=tmp_path)]
+    trainer = make_trainer(1, callbacks=callbacks, enable_checkpointing=True)
+    message = "cannot be opened without it: .*`decoder` must be a class"
+    with pytest.warns(W2VLabWarning, match=message), pytest.raises(KeyError, match="ended"):
+        trainer.fit(model, loader(spoken_batches(1, 1, 3), 1))
 
 
 def finetuned(checkpoint: Path, path: Path) -> CTCFineTuning:

@@ -58,7 +58,7 @@ def explain(message: str) -> str:
     message = re.sub(r"\n *- Problem with given class_path 'lightning[\w.]*\.Callback':\n.*", "", message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Expected a dot import path string: (.+)", message):
-        return _unknown_class(key, found[1])
+        return _unknown_class(key, found[1], message[: found.start()])
     if found := re.search(r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>", message):
         return f"`{key}` must be a {found[2].rpartition('.')[2]}, but is {found[1]}."
     if found := re.search(r"callable class: (.*(?:No module named|has no attribute).*?)\.? Got value: (\S+)", message):
@@ -78,12 +78,17 @@ def explain(message: str) -> str:
     return _wrong_type(key, message) or _shortened(key, message)
 
 
-def _unknown_class(key: str, name: str) -> str:
+def _unknown_class(key: str, name: str, before: str) -> str:
     slot = key.rpartition(".")[2]
     if "/" in name or name.endswith(_ENDINGS):
         return missing_file_message(name, f"`{key}`")
     if any(slot in (family.name, family.plural) for family in FAMILIES.values()):
         return suggest(name, family_named(slot).name)
+    # An option of another name may take parts, too, as `samplers` does; its type follows its key.
+    types = before.rpartition("Parser key")[2]
+    for family in FAMILIES.values():
+        if family.base in types:
+            return suggest(name, family.name)
     advice = (
         did_you_mean(name, _known_callbacks() if slot == "callbacks" else [])
         or f" Give its full import path, as in package.module.{name}."
@@ -101,11 +106,17 @@ def _known_callbacks() -> list[str]:
 
 def _refused_option(key: str, name: str, known: str, message: str) -> str:
     """Distinguishes a mistyped option from a width, which the constructor takes but the module supplies."""
-    # The name of a part follows its message; the model before it has the part.
-    owners = re.findall(r"Got value: Namespace\(class_path='([\w.]+)'|given class_path '([\w.]+)'", message)
-    module, _, owner = (owners[-1][0] or owners[-1][1]).rpartition(".")
-    if name in inspect.signature(getattr(importlib.import_module(module), owner)).parameters:
-        return f"`{key}.{name}` must not be given: it follows from the neighbouring parts. Leave it out."
+    # The message of a part ends with the part; before that of a model or a callback is its name.
+    before, _, after = message.partition("is not accepted [")
+    part = re.match(r".*?\]\. Got value: Namespace\((class_path=.*|.* class_path='[\w.]+'\))", after)
+    named = (
+        re.findall(r"class_path='([\w.]+)'", part[1]) if part else re.findall(r"given class_path '([\w.]+)'", before)
+    )
+    owner = named[0] if part and part[1].startswith("class_path=") else named[-1]
+    module, _, owner = owner.rpartition(".")
+    outer = name.partition(".")[0]
+    if outer in inspect.signature(getattr(importlib.import_module(module), owner)).parameters:
+        return f"`{key}.{outer}` must not be given: it follows from the neighbouring parts. Leave it out."
     return f"`{key}` has no option '{name}', as {owner} takes none of that name. {hint(f'{key}.{name}') or known}"
 
 
@@ -117,8 +128,9 @@ def _wrong_type(key: str, message: str) -> str | None:
     if not found:
         return None
     # YAML takes these words for true and false.
-    advice = " Put quotation marks around it in YAML." if found[2] in ("True", "False") and "'off'" in found[1] else ""
-    return f"`{key}` must be {_rule(found[1])}, but is {found[2]}.{advice}"
+    value = found[2].partition(". Got value: Namespace(")[0]  # and then the part that has the option
+    advice = " Put quotation marks around it in YAML." if value in ("True", "False") and "'off'" in found[1] else ""
+    return f"`{key}` must be {_rule(found[1])}, but is {value}.{advice}"
 
 
 def _rule(types: str) -> str:

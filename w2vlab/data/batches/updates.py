@@ -76,9 +76,9 @@ class UpdateLoader(ResilientLoader):
 
 
 def _with_updates(batches: Iterator[AudioBatch], accumulate: Callable[[], int]) -> Iterator[AudioBatch]:
-    while update := tuple(islice(batches, accumulate())):
+    while update := tuple(islice(batches, size := accumulate())):
         first, *rest = update
-        yield replace(first, update=update)
+        yield first if size == 1 else replace(first, update=update)
         yield from rest
 
 

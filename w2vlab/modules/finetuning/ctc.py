@@ -210,6 +210,7 @@ class CTCFineTuning(Recognizer):
 
     def on_fit_start(self) -> None:
         """Builds the decoder, so that an invalid option raises before training."""
+        super().on_fit_start()
         self.on_validation_start()
 
     def on_validation_epoch_start(self) -> None:
