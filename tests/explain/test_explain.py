@@ -237,7 +237,7 @@ PARTS = [(family, cls) for family in ("encoder", "context", "quantizer", "maskin
 @pytest.mark.parametrize(("family", "cls"), PARTS, ids=[cls.__name__ for _, cls in PARTS])
 def test_tensors_without_values_have_the_shapes_of_real_ones(family, cls, monkeypatch):
     model = build_model(MaskedPrediction, **{family: factory(cls)})
-    real = explain_flow._follow(model.eval(), {}, 2, 420)
+    real = explain_flow._trace(model.eval(), {}, 2, 420)
     computed = []
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: computed.append(tensor))
     assert trace_flow(model, 2, 420) == real
@@ -447,7 +447,7 @@ def test_kept_activations_are_those_of_a_real_step(activation_checkpointing):
         # Without the backward pass, in which some of it is computed again and let go of at once.
         loss = objective_without_values(model.train(), {}, 2, 420)
     assert loss.requires_grad
-    counted = explain_cost._kept_bytes(model, 2, 420, half_precision=False)
+    counted = explain_cost._activation_bytes(model, 2, 420, half_precision=False)
     assert counted == pytest.approx(sum(size for _, size in kept.values()), rel=1e-3)
 
 
