@@ -114,7 +114,7 @@ def test_what_cannot_be_is_refused() -> None:
         ValueError, match=r"`target_encoder` must have the receptive field and stride of `encoder`, \(20"
     ):
         build(target_encoder=slower)
-    with pytest.raises(ValueError, match="`target_gradient` must be true if `target_encoder` is given"):
+    with pytest.raises(ValueError, match="`target_gradient` must be true for a `target_encoder`"):
         build(**OTHER_ENCODER, target_gradient=False)
     with pytest.raises(ValueError, match="`input_quantizer` must be given if `target_encoder` is, but is None"):
         build(**OTHER_ENCODER, **QUANTIZED)
