@@ -107,7 +107,7 @@ def test_every_recipe_has_a_description(name: str) -> None:
 def test_a_summary_is_the_first_sentence() -> None:
     assert (
         recipe_summary("context/wav2vec_conv")
-        == "The aggregator of wav2vec large: 12 causal convolutions that see 79 frames"
+        == "The aggregator of wav2vec large: 12 causal convolutions with a receptive field of 79 frames"
     )
     assert recipe_summary("wav2vec2_base") == "wav2vec 2.0 BASE on LibriSpeech's 960 hours, as published"
 

@@ -97,7 +97,7 @@ def test_checkpoint_holds_plain_data_only(tmp_path: Path) -> None:
 
 def test_checkpoint_rebuilds_its_model(tmp_path: Path) -> None:
     parts = CONFIG["model"]["init_args"]
-    with pytest.raises(ValueError, match="`ckpt_path` must be a checkpoint file"):
+    with pytest.raises(ValueError, match="`ckpt_path` must be an existing checkpoint file"):
         MaskedPrediction.load_from_checkpoint(tmp_path / "absent.ckpt")
     model = PretrainingModule.load_from_checkpoint(save(rebuild(), tmp_path / "model.ckpt"))
     assert type(model) is MaskedPrediction

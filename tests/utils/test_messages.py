@@ -47,12 +47,13 @@ def test_duration(seconds: float, text: str) -> None:
 
 @pytest.fixture(autouse=True)
 def shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warnings are written to standard error, as outside of pytest, which would record them."""
+    """Warnings are written to standard error, as outside of pytest, which records them and may have other filters."""
 
     def write(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, "source()"))
 
     monkeypatch.setattr(warnings, "showwarning", write)
+    warnings.simplefilter("default")  # pytest restores the filters after each test
 
 
 def warn(text: str, category: type[Warning] = W2VLabWarning, filename: str = "part.py") -> None:
