@@ -41,3 +41,7 @@ for update in range(begin + 1, 6):
         sys.exit(2)
     if kind == "waits" and update == 3:
         time.sleep(600)
+    if kind == "waits_for_file" and update == 3:
+        end = time.monotonic() + 300
+        while not (folder.parents[1] / "go").exists() and time.monotonic() < end:
+            time.sleep(0.02)

@@ -145,12 +145,16 @@ def test_trials_that_are_not_among_the_best_are_stopped_early(tmp_path):
 def test_parallel_trials_share_the_processors(tmp_path):
     processors = len(os.sched_getaffinity(0))
     parallel = min(2, processors)
-    runner = runner_of(tmp_path, "  kind: {values: [plain]}\n  level: {values: [1, 2, 3]}\n", parallel=parallel)
+    lines = "  kind: {values: [waits_for_file]}\n  level: {values: [1, 2, 3]}\n"
+    runner = runner_of(tmp_path, lines, parallel=parallel)
     most = 0
 
     def count() -> None:
+        """Lets the trials end as soon as `parallel` of them run, so that none ends before another has started."""
         nonlocal most
         most = max(most, sum(trial.state == "running" for trial in runner.trials))
+        if most == parallel:
+            (runner.folder / "go").touch()
 
     runner.run(count)
     assert most == parallel
