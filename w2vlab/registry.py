@@ -150,7 +150,7 @@ def part_classes(family: str) -> dict[str, type]:
     """
     module, _, base = family_named(family).base.rpartition(".")
     found: dict[str, type] = {}
-    for cls in _subclasses(getattr(importlib.import_module(module), base)):
+    for cls in subclasses(getattr(importlib.import_module(module), base)):
         if inspect.isabstract(cls) or not _is_public(cls):
             continue
         other = found.setdefault(cls.__name__, cls)
@@ -200,11 +200,17 @@ def import_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _subclasses(base: type) -> Iterator[type]:
+def import_paths(cls: type) -> tuple[str, str]:
+    """Returns `import_path` and the path in the file that defines `cls`; configurations may hold either of them."""
+    return import_path(cls), f"{cls.__module__}.{cls.__qualname__}"
+
+
+def subclasses(base: type) -> Iterator[type]:
+    """Yields all loaded subclasses of `base`, also indirect ones."""
     cls: type
     for cls in base.__subclasses__():
         yield cls
-        yield from _subclasses(cls)
+        yield from subclasses(cls)
 
 
 def _is_public(cls: type) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 
@@ -24,7 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from w2vlab import optim
-from w2vlab.registry import FAMILIES, import_path, load_parts
+from w2vlab.registry import FAMILIES, import_path, import_paths, load_parts, subclasses
 
 Schedule = (LRScheduler, ReduceLROnPlateau)
 
@@ -54,7 +53,7 @@ def find_class(name: str, base: type, owner: type) -> type | None:
 
 
 def _find(name: str, base: type, owner: type) -> type | None:
-    if name in (import_path(base), f"{base.__module__}.{base.__qualname__}") and not inspect.isabstract(base):
+    if name in import_paths(base) and not inspect.isabstract(base):
         return base  # the caller has passed it
     if issubclass(base, (Optimizer, *Schedule)):
         found = optimizers_and_schedules().get(name)
@@ -88,21 +87,13 @@ def _find_part(name: str, base: type) -> type | None:
     candidates: dict[type, None] = {}
     for family in family_bases():
         if issubclass(base, family) or (issubclass(family, base) and family is not model):
-            candidates |= dict.fromkeys(cls for cls in _subclasses(family) if not inspect.isabstract(cls))
+            candidates |= dict.fromkeys(cls for cls in (family, *subclasses(family)) if not inspect.isabstract(cls))
     candidates = {cls: None for cls in candidates if "<locals>" not in cls.__qualname__}
-    exact = [cls for cls in candidates if name in (import_path(cls), f"{cls.__module__}.{cls.__qualname__}")]
+    exact = [cls for cls in candidates if name in import_paths(cls)]
     if exact:
         return exact[-1]  # the latest, if a module was imported twice
     short = [cls for cls in candidates if cls.__name__ == name and issubclass(cls, base)]
     return short[0] if len(short) == 1 else None
-
-
-def _subclasses(base: type) -> Iterator[type]:
-    cls: type
-    for cls in (base, *base.__subclasses__()):
-        yield cls
-        if cls is not base:
-            yield from _subclasses(cls)
 
 
 @cache

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.modules.checkpoints.plain_state import remove_non_plain_values
-from w2vlab.registry import import_path
+from w2vlab.registry import import_path, import_paths
 from w2vlab.utils.resume_point import ResumePoint, resume_point, validates_at
 
 LAYOUT = "w2vlab_layout"
@@ -141,7 +141,7 @@ def _override_options(module: LightningModule, checkpoint: dict[str, Any]) -> No
     now = type(optimizer)
     (before,) = checkpoint.get(OPTIMIZERS) or [import_path(now)]
     # Older checkpoints have the file of the class in its path.
-    if before not in (import_path(now), f"{now.__module__}.{now.__qualname__}"):
+    if before not in import_paths(now):
         raise ValueError(
             f"`model.optimizer` must be {before}, as in the checkpoint, but is {import_path(now)}; "
             "start a new run without --ckpt_path, or warm-start from its weights."
