@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from w2vlab.callbacks.diagnosis.gradient_matrix import GradientMatrix, gradient_matrix, trained_parts
 from w2vlab.data import SpeechDataModule
-from w2vlab.data.batches.updates import micro_batches_of_each
+from w2vlab.data.batches.micro_batches import micro_batches_of_each
 from w2vlab.explain.cost import Cost, add_time, count_cost
 from w2vlab.explain.flow import Flow, trace_flow
 from w2vlab.explain.run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values

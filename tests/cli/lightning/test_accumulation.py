@@ -15,7 +15,7 @@ import torch
 from tests.modules.training import make_trainer
 from w2vlab.cli.lightning.accumulation import resolve_accumulation
 from w2vlab.data import SpeechDataModule
-from w2vlab.data.batches.updates import micro_batches_of_each
+from w2vlab.data.batches.micro_batches import micro_batches_of_each
 
 BASE = {"batch_seconds": 87.5, "max_seconds": 15.625, "micro_batches": 64}
 

@@ -13,6 +13,28 @@ from w2vlab.utils.messages import count, duration
 logger = logging.getLogger(__name__)
 
 
+def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) -> int:
+    """Returns the micro-batches that each process accumulates for an update.
+
+    Args:
+        wanted: `data.micro_batches`, of all processes.
+        accumulated: `trainer.accumulate_grad_batches`, which decides if `wanted` is None.
+        processes: Number of processes.
+
+    Raises:
+        ValueError: Both are given.
+    """
+    if wanted is None:
+        return accumulated
+    if accumulated != 1:
+        raise ValueError(
+            f"`trainer.accumulate_grad_batches` must be left out if `data.micro_batches` is given ({wanted}), but "
+            f"is {accumulated}. It follows from the number of processes; for another batch change "
+            "`data.micro_batches`, or set it to null."
+        )
+    return -(-wanted // processes)
+
+
 def check_accumulation(trainer: Trainer | None, micro_batches: int | None) -> None:
     """Checks that the trainer accumulates as many micro-batches on each process as an update needs.
 
@@ -25,7 +47,7 @@ def check_accumulation(trainer: Trainer | None, micro_batches: int | None) -> No
     """
     if trainer is None or micro_batches is None:
         return
-    needed, accumulate = -(-micro_batches // world_size()), trainer.accumulate_grad_batches
+    needed, accumulate = micro_batches_of_each(micro_batches, 1, world_size()), trainer.accumulate_grad_batches
     if accumulate != needed:
         raise ValueError(
             f"`accumulate_grad_batches` must be {needed} for {count(micro_batches, 'micro-batch')} an update on "

@@ -11,6 +11,7 @@ from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.batches.loader import ResilientLoader
 from w2vlab.data.batches.sampling import EpochSampler
 from w2vlab.types import AudioBatch
+from w2vlab.utils.checks import check_at_least
 
 
 class WholeUpdates(Iterable[AudioBatch]):
@@ -28,8 +29,7 @@ class WholeUpdates(Iterable[AudioBatch]):
     """
 
     def __init__(self, loader: Iterable[AudioBatch], accumulate: int) -> None:
-        if accumulate < 1:
-            raise ValueError(f"`accumulate` must be at least 1, but is {accumulate}.")
+        check_at_least(1, accumulate=accumulate)
         self.loader = loader
         self.accumulate = accumulate
 
@@ -67,7 +67,7 @@ class UpdateLoader(ResilientLoader):
     def __init__(
         self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, accumulate: Callable[[], int]
     ) -> None:
-        super().__init__(dataset, sampler, num_workers, ahead=accumulate() if accumulate() > 1 else 0)
+        super().__init__(dataset, sampler, num_workers, ahead=accumulate())
         self._accumulate = accumulate
 
     def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # as in the base class
@@ -80,25 +80,3 @@ def _with_updates(batches: Iterator[AudioBatch], accumulate: Callable[[], int]) 
         first, *rest = update
         yield first if size == 1 else replace(first, update=update)
         yield from rest
-
-
-def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) -> int:
-    """Returns the micro-batches that each process accumulates for an update.
-
-    Args:
-        wanted: `data.micro_batches`, of all processes.
-        accumulated: `trainer.accumulate_grad_batches`, which decides if `wanted` is None.
-        processes: Number of processes.
-
-    Raises:
-        ValueError: Both are given.
-    """
-    if wanted is None:
-        return accumulated
-    if accumulated != 1:
-        raise ValueError(
-            f"`trainer.accumulate_grad_batches` must be left out if `data.micro_batches` is given ({wanted}), but "
-            f"is {accumulated}. It follows from the number of processes; for another batch change "
-            "`data.micro_batches`, or set it to null."
-        )
-    return -(-wanted // processes)
