@@ -167,14 +167,3 @@ def index_candidates(inputs: LossInputs, indices: Tensor, utterances: Tensor | N
     if utterances is None:
         utterances = torch.arange(len(indices), device=indices.device)[:, None, None]
     return inputs.all_frames.positions[utterances, indices]
-
-
-def check_num_negatives(num_negatives: int) -> int:
-    """Returns the number of negatives of a sampler.
-
-    Raises:
-        ValueError: It is below 1.
-    """
-    if num_negatives < 1:
-        raise ValueError(f"`num_negatives` must be at least 1, but is {num_negatives}.")
-    return num_negatives

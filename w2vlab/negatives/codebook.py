@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from w2vlab.functional.negatives import check_num_negatives, draw_codewords
+from w2vlab.functional.negatives import draw_codewords
 from w2vlab.interfaces import NegativeSampler
 from w2vlab.types import LossInputs, Negatives, TargetSpec
+from w2vlab.utils.checks import check_at_least
 
 
 class CodebookNegatives(NegativeSampler):
@@ -25,7 +26,8 @@ class CodebookNegatives(NegativeSampler):
 
     def __init__(self, targets: TargetSpec, num_negatives: int = 100) -> None:
         super().__init__()
-        self.num_negatives = check_num_negatives(num_negatives)
+        check_at_least(1, num_negatives=num_negatives)
+        self.num_negatives = num_negatives
         if targets.num_codebooks == 0:
             raise ValueError(
                 "`quantizer` must have codebooks to draw codewords from (CodebookNegatives, `num_codebook_negatives`), "

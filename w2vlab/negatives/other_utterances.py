@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from w2vlab.functional.choices import check_choice
-from w2vlab.functional.negatives import NegativesFrom, check_num_negatives, draw_from_other_utterances, index_candidates
-from w2vlab.interfaces import NegativeSampler
-from w2vlab.negatives.same_utterance import draw
-from w2vlab.types import LossInputs, Negatives, TargetSpec
+from w2vlab.functional.negatives import draw_from_other_utterances, index_candidates
+from w2vlab.negatives.same_utterance import SameUtteranceNegatives
+from w2vlab.types import LossInputs, Negatives
 
 
-class OtherUtterancesNegatives(NegativeSampler):
+class OtherUtterancesNegatives(SameUtteranceNegatives):
     """Draws distractors among the frames of the other utterances of the micro-batch, uniformly with replacement.
 
     The update then depends on how utterances are batched. In a micro-batch of one utterance, distractors come from its
@@ -28,18 +26,10 @@ class OtherUtterancesNegatives(NegativeSampler):
 
     purpose = "other_negatives"
 
-    def __init__(
-        self, targets: TargetSpec, num_negatives: int = 100, negatives_from: NegativesFrom = "targets"
-    ) -> None:
-        super().__init__()
-        check_choice("negatives_from", negatives_from, NegativesFrom)
-        self.num_negatives = check_num_negatives(num_negatives)
-        self.uses_every_frame = negatives_from == "anywhere"
-
     def forward(self, inputs: LossInputs) -> Negatives:
         """Draws the distractors of each frame to predict."""
         if len(inputs.num_targets) == 1:
-            return Negatives(indices=draw(inputs, self.num_negatives, self.uses_every_frame, self.purpose))
+            return super().forward(inputs)
         all_frames = inputs.all_frames if self.uses_every_frame else None
         size = inputs.context.shape[1]
         row_size = size if all_frames is None else inputs.candidates.shape[1]

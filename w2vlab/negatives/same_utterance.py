@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.negatives import NegativesFrom, check_num_negatives, draw_from_own_utterance, index_candidates
+from w2vlab.functional.negatives import NegativesFrom, draw_from_own_utterance, index_candidates
 from w2vlab.interfaces import NegativeSampler
 from w2vlab.types import LossInputs, Negatives, TargetSpec
+from w2vlab.utils.checks import check_at_least
 
 
 class SameUtteranceNegatives(NegativeSampler):
@@ -30,7 +29,8 @@ class SameUtteranceNegatives(NegativeSampler):
     ) -> None:
         super().__init__()
         check_choice("negatives_from", negatives_from, NegativesFrom)
-        self.num_negatives = check_num_negatives(num_negatives)
+        check_at_least(1, num_negatives=num_negatives)
+        self.num_negatives = num_negatives
         self.uses_every_frame = negatives_from == "anywhere"
 
     def forward(self, inputs: LossInputs) -> Negatives:
@@ -39,11 +39,6 @@ class SameUtteranceNegatives(NegativeSampler):
         Raises:
             ValueError: An utterance has a single candidate.
         """
-        return Negatives(indices=draw(inputs, self.num_negatives, self.uses_every_frame, self.purpose))
-
-
-def draw(inputs: LossInputs, num_negatives: int, anywhere: bool, purpose: str) -> Tensor:
-    """Draws indices `(B, M, K)` into each utterance's own `LossInputs.candidates`."""
-    if anywhere:
-        return draw_from_own_utterance(inputs, num_negatives, inputs.all_frames, purpose)
-    return index_candidates(inputs, draw_from_own_utterance(inputs, num_negatives, purpose=purpose))
+        all_frames = inputs.all_frames if self.uses_every_frame else None
+        indices = draw_from_own_utterance(inputs, self.num_negatives, all_frames, self.purpose)
+        return Negatives(indices=indices if self.uses_every_frame else index_candidates(inputs, indices))
