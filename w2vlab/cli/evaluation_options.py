@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from w2vlab.cli.parsing.command_parser import at_least
+from w2vlab.utils.checks import check_at_least
 
 
 @dataclass(kw_only=True)
@@ -50,9 +50,9 @@ class MeasurementOptions:
     wandb: Literal["offline", "online", "off"] | None = None
 
     def __post_init__(self) -> None:
-        at_least(2, num_train=self.num_train)
-        at_least(1, num_test=self.num_test, batch_seconds=self.batch_seconds)
-        at_least(0, abx_cells=self.max_cells, seed=self.seed)
+        check_at_least(2, num_train=self.num_train)
+        check_at_least(1, num_test=self.num_test, batch_seconds=self.batch_seconds)
+        check_at_least(0, abx_cells=self.max_cells, seed=self.seed)
 
     @property
     def max_cells(self) -> int | None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from w2vlab.cli.errors.problems import report_problem, user_errors
-from w2vlab.cli.parsing.command_parser import CommandParser, at_least
+from w2vlab.cli.parsing.command_parser import CommandParser
+from w2vlab.utils.checks import check_at_least
 
 
 @dataclass(kw_only=True)
@@ -37,7 +38,7 @@ class ExplainOptions:
     speed: float | None = None
 
     def __post_init__(self) -> None:
-        at_least(1, devices=self.devices)
+        check_at_least(1, devices=self.devices)
         if self.speed is not None and not (self.speed > 0 and math.isfinite(self.speed)):
             raise ValueError(f"`speed` must be a positive number, but is {self.speed}.")
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
 from w2vlab.cli.logging.wandb_mode import OFFLINE, mode_of_environment
-from w2vlab.cli.parsing.command_parser import WITHOUT_VALUE, CommandParser, at_least, names
+from w2vlab.cli.parsing.command_parser import WITHOUT_VALUE, CommandParser, names
 from w2vlab.recipes import SWEEP_FOLDERS, find_file
 from w2vlab.sweeps import (
     BayesSearch,
@@ -38,6 +38,7 @@ from w2vlab.sweeps import (
     read_trials,
 )
 from w2vlab.sweeps.table import SweepView, print_again, print_plan, warn_of_losses
+from w2vlab.utils.checks import check_at_least
 from w2vlab.utils.files import folder_name
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class SweepOptions:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        at_least(1, parallel=self.parallel, seeds=self.seeds, count=self.count, cpus=self.cpus)
-        at_least(0, retries=self.retries)
+        check_at_least(1, parallel=self.parallel, seeds=self.seeds, count=self.count, cpus=self.cpus)
+        check_at_least(0, retries=self.retries)
         self.repeat = names(self.repeat, "repeat") if self.repeat else []
         self.drop = names(self.drop, "drop") if self.drop else []
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from w2vlab.contexts.positions import ConvPositions
 from w2vlab.functional.kernels import Dropout, scaled_dot_product_attention
 from w2vlab.interfaces import ContextNetwork
+from w2vlab.utils.checks import check_at_least
 
 
 class SelfAttention(nn.Module):
@@ -58,13 +59,7 @@ class AttentionContext(ContextNetwork):
         input_dropout: float,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "num_heads": num_heads,
-            "position_groups": position_groups,
-            "position_kernel": position_kernel,
-        }.items():
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, but is {value}.")
+        check_at_least(1, num_heads=num_heads, position_groups=position_groups, position_kernel=position_kernel)
         if model_dim % num_heads:
             raise ValueError(f"`model_dim` must be a multiple of `num_heads` ({num_heads}), but is {model_dim}.")
         if model_dim % position_groups:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from w2vlab.interfaces import ContextNetwork
+from w2vlab.utils.checks import check_at_least
 from w2vlab.utils.messages import W2VLabWarning
 
 
@@ -30,9 +31,7 @@ class GRUContext(ContextNetwork):
 
     def __init__(self, input_dim: int, output_dim: int = 512, num_layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        for name, value in {"output_dim": output_dim, "num_layers": num_layers}.items():
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, but is {value}.")
+        check_at_least(1, output_dim=output_dim, num_layers=num_layers)
         if num_layers == 1 and dropout:
             warnings.warn(
                 "`dropout` has no effect: it is applied between layers, and `num_layers` is 1.",

@@ -32,16 +32,6 @@ def check_durations(min_seconds: Seconds, max_seconds: Seconds, batch_seconds: S
     check("batch_seconds", batch_seconds, batch_seconds >= max_seconds, f"at least `max_seconds`, {max_seconds}")
 
 
-def check_at_least(least: int, **options: int | None) -> None:
-    """Checks that options are at least `least`, or None.
-
-    Raises:
-        ValueError: One of them is less.
-    """
-    for name, value in options.items():
-        check(name, value, value is None or value >= least, f"at least {least}")
-
-
 def check_fits_model(max_seconds: Seconds, min_samples: int, transcribed: bool, crop_to_shortest: bool) -> None:
     """Checks that crops are long enough for a model, and that transcribed utterances are not cropped.
 

@@ -16,7 +16,7 @@ from w2vlab.data.batches.loader import ResilientLoader
 from w2vlab.data.batches.micro_batches import check_accumulation, describe_update, first_micro_batch
 from w2vlab.data.batches.sampling import EpochSampler, default_num_buckets
 from w2vlab.data.batches.updates import UpdateLoader
-from w2vlab.data.checks import check, check_at_least, check_durations, check_fits_model
+from w2vlab.data.checks import check, check_durations, check_fits_model
 from w2vlab.data.corpora.held_out import make_exclusion_filter
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.same_data import check_same_data_on_all_processes, restore_split, share_fingerprints
@@ -25,6 +25,7 @@ from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_split
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.order import MIN_SAMPLES_KEY, ORDER_OPTIONS, is_same_selection, recorded_options, warn_about_order
 from w2vlab.types import SAMPLE_RATE, Seconds
+from w2vlab.utils.checks import check_at_least
 from w2vlab.utils.distributed import rank, world_size
 from w2vlab.utils.files import cache_root
 from w2vlab.utils.resume_point import resume_point

@@ -13,6 +13,7 @@ from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import FeatureEncoder
 from w2vlab.types import SAMPLE_RATE
+from w2vlab.utils.checks import check_at_least
 
 
 class LogMelEncoder(FeatureEncoder):
@@ -48,14 +49,7 @@ class LogMelEncoder(FeatureEncoder):
         floor: float = 1e-7,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "num_mels": num_mels,
-            "window_samples": window_samples,
-            "hop_samples": hop_samples,
-            "stack": stack,
-        }.items():
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, but is {value}.")
+        check_at_least(1, num_mels=num_mels, window_samples=window_samples, hop_samples=hop_samples, stack=stack)
         if floor <= 0:
             raise ValueError(f"`floor` must be above 0, but is {floor}.")
         self.output_dim = num_mels * stack

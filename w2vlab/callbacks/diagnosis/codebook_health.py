@@ -29,6 +29,7 @@ from w2vlab.functional.measures.code_statistics import (
 )
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
+from w2vlab.utils.checks import check_at_least
 from w2vlab.utils.files import write_atomically
 from w2vlab.utils.messages import W2VLabWarning
 
@@ -64,9 +65,7 @@ class CodebookHealth(Callback):
 
     def __init__(self, every: int = 500, num_utterances: int = 16) -> None:
         super().__init__()
-        for name, number in (("every", every), ("num_utterances", num_utterances)):
-            if number < 1:
-                raise ValueError(f"`{name}` must be at least 1, but is {number}.")
+        check_at_least(1, every=every, num_utterances=num_utterances)
         self.every = every
         self.num_utterances = num_utterances
         self.history = MetricHistory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from w2vlab.types import Seconds
+from w2vlab.utils.checks import check_at_least
 
 
 def check_probe_sizes(num_train: int, num_test: int, batch_seconds: Seconds) -> None:
@@ -16,8 +17,7 @@ def check_probe_sizes(num_train: int, num_test: int, batch_seconds: Seconds) -> 
     Raises:
         ValueError: `num_train` is less than 2, `num_test` less than 1, or `batch_seconds` not positive.
     """
-    for name, number, least in (("num_train", num_train, 2), ("num_test", num_test, 1)):
-        if number < least:
-            raise ValueError(f"`{name}` must be at least {least}, but is {number}.")
+    check_at_least(2, num_train=num_train)
+    check_at_least(1, num_test=num_test)
     if batch_seconds <= 0:
         raise ValueError(f"`batch_seconds` must be positive, but is {batch_seconds}.")

@@ -186,17 +186,6 @@ class _Parser(ArgumentParser):
         self.exit(2)
 
 
-def at_least(least: int, **values: int | None) -> None:
-    """Checks options that have a lower bound; None is an option that is not given.
-
-    Raises:
-        ValueError: One of them is below it.
-    """
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"`{name}` must be at least {least}, but is {value}.")
-
-
 def names(value: str | Iterable[str], option: str) -> list[str]:
     """Returns names that were typed with commas between them, or that are a list already.
 
