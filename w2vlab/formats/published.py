@@ -61,7 +61,8 @@ class PublishedModel:
 
     Attributes:
         config: The pretraining model, as `w2vlab fit` would save it: `class_path` and `init_args`. A reader gives only
-            what differs from our defaults; `modules.sources.read_source` fills in the rest, so a writer gets everything.
+            what differs from our defaults; `modules.sources.read_source` fills in the rest, so that a
+            writer gets all options.
         weights: Tensors by our names, those of the pretraining model (`encoder.…`, `norm.…`, `context.…`,
             `quantizer.…`, `loss.…`, `mask_embedding`), and `HEAD` of a fine-tuned model.
         missing: Parts of `config` for which the file has no weights: `quantizer`, `loss`, `mask_embedding`. A model
