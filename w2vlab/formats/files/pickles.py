@@ -29,8 +29,7 @@ _MAX_PICKLE_BYTES = 64 << 20
 """Limit of a pickle without the numbers of its tensors; that of 24 layers with their optimizer has 0.3 MB."""
 
 _NUM_LEGACY_PICKLES = 5
-"""Pickles before the numbers in a file that is not a zip archive: a magic number, the version, the platform, the content
-and the names of the storages."""
+"""Pickles of a file that is not a zip archive: magic number, version, platform, content and names of the storages."""
 
 _LOCK = threading.Lock()
 """The list of classes that PyTorch's unpickler accepts belongs to the process."""
