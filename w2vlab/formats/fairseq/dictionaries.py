@@ -14,7 +14,7 @@ from w2vlab.vocabulary import BLANK, Units, Vocabulary
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """The first entries of every dictionary; the blank of CTC is the first."""
 
-_SPACE = "|"
+SPACE = "|"
 """How letters are separated into words."""
 
 _MAX_UNITS = 100_000
@@ -86,7 +86,7 @@ def format_dictionary(vocabulary: Vocabulary) -> str:
             f"The vocabulary must begin with the blank and {', '.join(SPECIAL[1:])} for fairseq, but begins with "
             f"{', '.join(vocabulary.entries[:4])}."
         )
-    units = (_SPACE if unit == " " else unit for unit in entries[len(SPECIAL) :])
+    units = (SPACE if unit == " " else unit for unit in entries[len(SPECIAL) :])
     return "".join(f"{unit} {len(entries) - number}\n" for number, unit in enumerate(units))
 
 
@@ -122,5 +122,5 @@ def _folders(stored: Stored, source: Path) -> Iterator[Path]:
 
 def _vocabulary(symbols: Sequence[str]) -> Vocabulary:
     units: Units = "characters" if all(len(symbol) == 1 for symbol in symbols[len(SPECIAL) :]) else "phones"
-    letters = [" " if symbol == _SPACE and units == "characters" else symbol for symbol in symbols[1:]]
+    letters = [" " if symbol == SPACE and units == "characters" else symbol for symbol in symbols[1:]]
     return Vocabulary(units, (BLANK, *letters))
