@@ -105,8 +105,9 @@ def write_fairseq(model: PublishedModel, out: str | Path) -> list[str]:
     }
     if fine_tuned:
         _write_dictionary(model, out)
-    with replace_atomically(out) as unfinished:
-        torch.save(content, unfinished)
+    # PyTorch writes the name of a path into the file; of an open file it knows none, so equal models give equal bytes.
+    with replace_atomically(out) as unfinished, unfinished.open("wb") as file:
+        torch.save(content, file)
     return theirs.notes
 
 
