@@ -40,7 +40,10 @@ class Entry:
 
 
 def renamed_to_ours(
-    tensors: Mapping[str, Tensor], entries: Iterable[Entry], source: object, ignored: Callable[[str], bool] | None = None
+    tensors: Mapping[str, Tensor],
+    entries: Iterable[Entry],
+    source: object,
+    ignored: Callable[[str], bool] | None = None,
 ) -> LazyWeights:
     """Returns the tensors of a file by our names; each is read and converted on access.
 

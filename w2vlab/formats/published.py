@@ -27,6 +27,9 @@ class LazyWeights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self._readers[name]()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._readers  # the default would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
 
@@ -61,7 +64,8 @@ class PublishedModel:
 
     Attributes:
         config: The pretraining model, as `w2vlab fit` would save it: `class_path` and `init_args`. A reader gives only
-            what differs from our defaults; `modules.sources.read_source` fills in the rest, so a writer gets everything.
+            what differs from our defaults; `modules.sources.read_source` fills in the rest, so that a
+            writer gets all options.
         weights: Tensors by our names, those of the pretraining model (`encoder.…`, `norm.…`, `context.…`,
             `quantizer.…`, `loss.…`, `mask_embedding`), and `HEAD` of a fine-tuned model.
         missing: Parts of `config` for which the file has no weights: `quantizer`, `loss`, `mask_embedding`. A model

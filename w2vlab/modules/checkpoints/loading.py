@@ -21,6 +21,9 @@ PREVIOUS = "-previous"
 PRETRAINED = "w2vlab_pretrained"
 """Key of the configuration of the pretrained model, in a checkpoint of a fine-tuning."""
 
+VOCABULARY = "w2vlab_vocabulary"
+"""Key of the vocabulary, in a checkpoint of a fine-tuning."""
+
 _TRAINING_STATE = ("global_step", "loops", "optimizer_states", "lr_schedulers", "pytorch-lightning_version")
 """Keys that Lightning restores besides the weights."""
 

@@ -48,8 +48,8 @@ class CTCFineTuning(Recognizer):
     The vocabulary is built from the training transcripts, and saved in checkpoints.
 
     Args:
-        checkpoint: Checkpoint of a pretrained model of either objective, or of a fine-tuning, whose linear layer is
-            not used.
+        checkpoint: A pretrained model of either objective, or a fine-tuned one, whose linear layer is not used: a
+            checkpoint, or a file or folder of another project.
         context_options: Options of the context network that override the pretrained ones, such as dropouts.
         reinitialise: Start from random weights and train all parts, the encoder too: the baseline without
             pretraining.
@@ -63,6 +63,8 @@ class CTCFineTuning(Recognizer):
         optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
+        source_options: What a file of another project does not state, such as `num_heads` of a torchaudio state
+            dictionary.
 
     Raises:
         ValueError: `checkpoint` is None, or an option does not match it.
@@ -86,6 +88,7 @@ class CTCFineTuning(Recognizer):
         optimizer: OptimizerCallable = FineTuningAdamW,
         scheduler: LRSchedulerCallable = TriStageSchedule,
         seed: int = 1,
+        source_options: dict[str, Any] | None = None,
     ) -> None:
         check_choice("units", units, Units)
         if freeze_updates < 0:
@@ -96,7 +99,7 @@ class CTCFineTuning(Recognizer):
                 "runs/w2vlab/VERSION/checkpoints/last.ckpt."
             )
         super().__init__(
-            read_pretrained(checkpoint, context_options or {}, weights=not reinitialise),
+            read_pretrained(checkpoint, context_options or {}, not reinitialise, source_options),
             units,
             masking(),
             0 if reinitialise else freeze_updates,
@@ -124,7 +127,7 @@ class CTCFineTuning(Recognizer):
         """
         if PRETRAINED not in checkpoint:
             raise ValueError(f"`{PRETRAINED}` must be in a checkpoint of a fine-tuning, but is not in {path}.")
-        return {"checkpoint": str(path)}
+        return {"checkpoint": str(path), "source_options": None}
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Resizes the linear layer to the units of `vocabulary`, and discards the decoder.

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from w2vlab.formats import PublishedModel
 from w2vlab.interfaces import ContextNetwork
-from w2vlab.modules.checkpoints import build_model, convert_options, fill_defaults, resolve_class, saved_config
+from w2vlab.modules.checkpoints import build_model, convert_options, resolve_class
 from w2vlab.modules.checkpoints.constructors import constructor_arguments
-from w2vlab.modules.checkpoints.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.pretraining import PretrainingModule
-
-_UNUSED = ("optimizer", "scheduler")
-"""Arguments of the pretraining that fine-tuning does not need."""
+from w2vlab.modules.sources import copy_weights, read_source
 
 
 @dataclass
@@ -37,49 +34,37 @@ class Pretrained:
     config: dict[str, Any]
 
 
-def read_pretrained(path: str, context_options: Mapping[str, Any], weights: bool = True) -> Pretrained:
-    """Builds the parts of a pretrained model from the configuration in its checkpoint.
+def read_pretrained(
+    path: str,
+    context_options: Mapping[str, Any],
+    weights: bool = True,
+    source_options: Mapping[str, Any] | None = None,
+) -> Pretrained:
+    """Builds the parts of a pretrained model from any source of `read_source`.
 
-    The checkpoint of a fine-tuning has the same parts, so it is accepted too.
+    A fine-tuned model has the same parts, so it is accepted too.
 
     Args:
-        path: Path of the checkpoint.
+        path: Path of a checkpoint, or of a file or folder of another project.
         context_options: Options of the context network that override those of the checkpoint.
         weights: Whether to load the weights.
+        source_options: What the file does not state, as in `read_source`.
 
     Returns:
         The parts.
 
     Raises:
-        ValueError: The file is not such a checkpoint, or an option is not one of the context network.
+        ValueError: The source cannot be read, or an option is not one of the context network.
     """
-    checkpoint = read_checkpoint(path, name="checkpoint")
-    is_finetuning = PRETRAINED in checkpoint
-    config = (
-        saved_config(checkpoint, path, PRETRAINED)
-        if is_finetuning
-        else (saved_config(checkpoint, path) or {}).get("model")
-    )
-    if config is None:
-        raise ValueError(
-            f"`checkpoint` must have the configuration of its model, as those of w2vlab do, but {path} has none. Set "
-            "the `run_config` of that model before it is saved."
-        )
-    try:
-        config = fill_defaults(config, PretrainingModule, path, exclude=_UNUSED)
-    except ValueError as problem:
-        raise ValueError(f"`checkpoint` must be of a pretraining run that can be rebuilt, but: {problem}") from None
+    published = read_source(path, source_options, name="checkpoint")
+    config = published.config
     _set_context_options(config, context_options, path)
     model = build_model(config, PretrainingModule, path)
-    parts = Pretrained(model.frontend(), model.context, getattr(model, "mask_embedding", None), config)
     if weights:
-        loaded = nn.Module() if is_finetuning else model
-        if is_finetuning:
-            loaded.frontend, loaded.context = parts.frontend, parts.context
-            loaded.mask_embedding = nn.Parameter(torch.empty(parts.context.model_dim))
-            parts.mask_embedding = loaded.mask_embedding
-        _load(loaded, checkpoint["state_dict"], path, context_options)
-    return parts
+        _check_context(model, published, path, context_options)
+        copy_weights(model, published, path)
+    embedding = None if "mask_embedding" in published.missing else getattr(model, "mask_embedding", None)
+    return Pretrained(model.frontend(), model.context, embedding, config)
 
 
 def _set_context_options(config: dict[str, Any], options: Mapping[str, Any], path: str) -> None:
@@ -103,13 +88,15 @@ def _set_context_options(config: dict[str, Any], options: Mapping[str, Any], pat
     context["init_args"] = {**context.get("init_args", {}), **options}
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], path: str, context_options: Mapping[str, Any]) -> None:
-    own = model.state_dict()
-    wanted = {name: value for name, value in state.items() if name in own}
-    different = [name for name in own if name not in wanted or wanted[name].shape != own[name].shape]
-    if different:
+def _check_context(
+    model: PretrainingModule, published: PublishedModel, path: str, context_options: Mapping[str, Any]
+) -> None:
+    """Checks that `context_options` have not changed the weights of the context network."""
+    own = {f"context.{name}": tensor.shape for name, tensor in model.context.state_dict().items()}
+    saved = published.weights
+    different = [name for name, shape in own.items() if name not in saved or saved[name].shape != shape]
+    if different and context_options:
         raise ValueError(
             f"`context_options` must not change the weights of the context network of {path}, but with "
             f"{dict(context_options)} {len(different)} differ, such as {different[0]}."
         )
-    model.load_state_dict(wanted)

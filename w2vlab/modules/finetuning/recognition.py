@@ -17,14 +17,11 @@ from w2vlab.functional.ctc import log_probabilities
 from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.functional.kernels import Dropout
 from w2vlab.interfaces import Masking
-from w2vlab.modules.checkpoints.loading import PRETRAINED
+from w2vlab.modules.checkpoints.loading import PRETRAINED, VOCABULARY
 from w2vlab.modules.finetuning.pretrained import Pretrained
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
-
-VOCABULARY = "w2vlab_vocabulary"
-"""Key of the vocabulary in a checkpoint."""
 
 
 @dataclass

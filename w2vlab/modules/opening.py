@@ -1,0 +1,65 @@
+"""Builds the model of any source that `read_source` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from w2vlab.formats import PublishedModel
+from w2vlab.modules.checkpoints import build_model
+from w2vlab.modules.finetuning.ctc import CTCFineTuning
+from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.sources import copy_weights
+from w2vlab.modules.update import TrainedModule
+
+_SEED = 1
+"""Seed of the parts for which the source has no weights."""
+
+
+def build_model_of(
+    model: PublishedModel, source: str | Path, options: Mapping[str, Any] | None = None
+) -> TrainedModule:
+    """Builds a model, with its weights, in evaluation mode.
+
+    Args:
+        model: What `read_source` returned.
+        source: Path of the model, for errors and for the configuration of a fine-tuned model.
+        options: The options that `read_source` was given.
+
+    Returns:
+        `MaskedPrediction` or `FuturePrediction`; `CTCFineTuning` if the model has a vocabulary. Parts that the source
+        lacks (`model.missing`) are initialized with a fixed seed.
+
+    Raises:
+        ValueError: The weights are not those of the configuration.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        if model.vocabulary is not None:
+            return _build_finetuned(model, source, options).eval()
+        module: PretrainingModule = build_model(model.config, PretrainingModule, source)
+    copy_weights(module, model, source)
+    return module.eval()
+
+
+def _build_finetuned(
+    model: PublishedModel, source: str | Path, options: Mapping[str, Any] | None = None
+) -> CTCFineTuning:
+    assert model.vocabulary is not None, "checked by the caller"
+    module = CTCFineTuning(
+        str(source), units=model.vocabulary.units, source_options=None if options is None else dict(options)
+    )
+    module.set_vocabulary(model.vocabulary)
+    for name in ("weight", "bias"):
+        own, found = getattr(module.head, name), model.weights[f"head.{name}"]
+        if own.shape != found.shape:
+            raise ValueError(
+                f"`head.{name}` of {source} must have a row for each of the {len(model.vocabulary)} entries of the "
+                f"vocabulary, but is of shape {tuple(found.shape)}."
+            )
+        with torch.no_grad():
+            own.copy_(found)
+    return module
