@@ -11,7 +11,10 @@ from w2vlab.formats.published import HEAD, LazyWeights, Origin
 from w2vlab.vocabulary import BLANK, Vocabulary
 
 _BLANKS = (BLANK, "<pad>", "[PAD]")
-"""Labels that are the blank, wherever they are."""
+"""Labels that are the blank wherever they are, unless the first label is one of `_FIRST_BLANKS`."""
+
+_FIRST_BLANKS = (*_BLANKS, "-", "<s>")
+"""Labels that are the blank if they are the first one: those of the pipelines of torchaudio, and of fairseq."""
 
 _FAIRSEQ_SPECIALS = ("<pad>", "</s>", "<unk>")
 """Rows 1 to 3 of the published files, which the pipelines of torchaudio remove, and which have no label there."""
@@ -47,9 +50,8 @@ def vocabulary_of(
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"`labels` must differ from each other, but {twice[0]!r} is there more than once.")
     origin.options["labels"] = labels
-    blank = 0
-    if labels[0] not in _BLANKS and "<pad>" not in labels[1:4]:
-        blank = next((index for index, label in enumerate(labels) if label in _BLANKS), 0)
+    candidates = () if labels[0] in _FIRST_BLANKS else (label for label in labels if label in _BLANKS)
+    blank = labels.index(next(iter(candidates), labels[0]))
     order = [blank, *(index for index in range(num_rows) if index != blank)]
     units = [labels[index] for index in order[1:]]
     is_characters = all(len(unit) == 1 or (unit[0], unit[-1]) in (("<", ">"), ("[", "]")) for unit in units)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from w2vlab.formats.files.tensors import other_dtypes
 from w2vlab.formats.names import renamed_to_ours
-from w2vlab.formats.published import HEAD, LazyWeights, Origin, PublishedModel
+from w2vlab.formats.published import LazyWeights, Origin, PublishedModel
 from w2vlab.formats.torchaudio.arguments import Arguments, read_arguments
 from w2vlab.formats.torchaudio.labels import vocabulary_of
 from w2vlab.formats.torchaudio.shapes import Shapes, read_shapes
@@ -120,7 +120,7 @@ def _weights(
     table = entries(
         len(shapes.conv_layers), shapes.bias, shapes.normalization == "layer", shapes.num_layers, shapes.positions
     )
-    weights = renamed_to_ours(own, table, source, ignored=lambda name: prefix == "" and name.startswith(_PRETRAINING))
+    weights = renamed_to_ours(own, table, source)
     missing: tuple[str, ...] = ("quantizer", "loss")
     if _MASK_EMBEDDING in tensors:
         readers = {name: _reader(weights, name) for name in weights}
