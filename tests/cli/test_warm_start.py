@@ -43,7 +43,8 @@ def saved(folder: Path) -> dict[str, Any]:
 
 def model_options(folder: Path) -> dict[str, Any]:
     options: dict[str, Any] = saved(folder)["w2vlab_config"]["model"]["init_args"]
-    assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"] == options
+    written = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+    assert written["init_from"] == options["init_from"]
     return options
 
 
@@ -75,7 +76,7 @@ def test_the_source_is_not_read_again(warm: Fit, caplog: pytest.LogCaptureFixtur
     found = record(RUN)
     assert found["warm_start"]["source"] == str(SOURCE)
     (resumed,) = found["continued"]
-    assert resumed["changed"] == {"trainer.max_steps": [2, 4]} or resumed["changed"] == {}
+    assert resumed["changed"] == {}
     assert "warm_start" not in resumed
     assert model_options(RUN)["init_from"] == str(SOURCE)
 
@@ -122,16 +123,19 @@ def test_validation_without_a_checkpoint_is_that_of_the_source(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.init_from=gone.ckpt"], "`init_from` must be an existing"),
-        (["--model.init_from_parts=[quantizer]", KMEANS], "`init_from_parts` must be parts that fit, but quantizer"),
-        (["--model.init_from_parts=[decoder]"], "`init_from_parts` must be parts of the model that have weights"),
+        (["--model.init_from=gone.ckpt"], "`model.init_from` must be an existing"),
+        (
+            ["--model.init_from_parts=[quantizer]", KMEANS],
+            "`model.init_from_parts` must be parts that fit, but quantizer",
+        ),
+        (["--model.init_from_parts=[decoder]"], "`model.init_from_parts` must be parts of the model that have weights"),
     ],
 )
 def test_a_source_that_does_not_fit_is_an_error_in_a_line(
     warm: Fit, capsys: pytest.CaptureFixture, options: list[str], message: str
 ) -> None:
     assert warm(*options) == 1
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert message in error
 
 
@@ -141,7 +145,7 @@ def test_explain_shows_it(warm: Fit, tiny_config: Path, capsys: pytest.CaptureFi
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     start = lines.index(f"Warm start from {SOURCE} (w2vlab)")
-    table = {line.split()[0]: line.split(maxsplit=3)[1:] for line in lines[start + 2 : start + 8]}
+    table = {line.split()[0]: line.rstrip().split(maxsplit=3)[1:] for line in lines[start + 2 : start + 8]}
     assert table["encoder"][0] == "loaded"
     assert table["quantizer"][0] == "new"
     assert table["quantizer"][2] == "another quantizer: KMeansQuantizer, the source has GumbelQuantizer"
@@ -158,8 +162,8 @@ def test_explain_shows_it(warm: Fit, tiny_config: Path, capsys: pytest.CaptureFi
 
 def test_a_sweep_checks_the_source_of_its_trials_before_the_first_one(warm: Fit, tiny_config: Path) -> None:
     _, options = check_run([f"--config={tiny_config}", f"--model.init_from={SOURCE}"])
-    assert options["model.init_args.init_from"] == str(SOURCE)
-    with pytest.raises(ValueError, match=r"`init_from` must be an existing .* but is gone\.ckpt"):
+    assert options["model.init_from"] == str(SOURCE)
+    with pytest.raises(ValueError, match=r"`model.init_from` must be an existing .* but is gone\.ckpt"):
         check_run([f"--config={tiny_config}", "--model.init_from=gone.ckpt"])
 
 
