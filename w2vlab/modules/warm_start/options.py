@@ -58,11 +58,14 @@ MUST_AGREE: dict[str, frozenset[str]] = {
 
 MAY_DIFFER: dict[str, frozenset[str]] = {
     # `padding` of an encoder decides about padded batches alone; an utterance by itself has the same latents.
-    "encoder": frozenset({"gradient_scale", "padding"}),
+    # `waveform_eps`, which differs between fairseq and transformers, changes the level of quiet audio alone.
+    "encoder": frozenset({"gradient_scale", "padding", "waveform_eps"}),
     "context": frozenset(
         {
             *("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layer_drop"),
             "activation_checkpointing",
+            # Shows in the tensors, which are compared, wherever it makes a difference.
+            "always_project",
         }
     ),
     "quantizer": frozenset(
