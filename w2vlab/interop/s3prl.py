@@ -21,14 +21,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from w2vlab.batch import AudioBatch
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.evaluation.features.layers import layer_modules, layer_name, recorded_layers
-from w2vlab.modules.finetuning.recognition import Recognizer
+from w2vlab.interop.outputs import CONTEXTS, Network, as_batch
 from w2vlab.modules.opening import build_model_of
-from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.sources import read_source
 from w2vlab.utils.plain_data import read_yaml
 
@@ -58,12 +54,8 @@ class UpstreamExpert(nn.Module):
     def __init__(self, ckpt: str | Path, model_config: str | Path | None = None, **kwargs: Any) -> None:
         super().__init__()
         options = None if model_config is None else _read_options(Path(model_config))
-        model = build_model_of(read_source(ckpt, options, name="ckpt"), ckpt, options)
-        if isinstance(model, PretrainingModule):
-            self.frontend, self.context = model.frontend(), model.context
-        else:
-            assert isinstance(model, Recognizer), "there is no other kind of model"
-            self.frontend, self.context = model.frontend, model.context
+        network = Network.of(build_model_of(read_source(ckpt, options, name="ckpt"), ckpt, options))
+        self.frontend, self.context = network.frontend, network.context
         for module in self.context.modules():
             if isinstance(module, LayerDropStack):
                 module.layer_drop = 0.0
@@ -91,16 +83,10 @@ class UpstreamExpert(nn.Module):
         if not wavs or any(wav.dim() != 1 for wav in wavs):
             shapes = [tuple(wav.shape) for wav in wavs]
             raise ValueError(f"`wavs` must be a list of waveforms of shape (S,), but has the shapes {shapes}.")
-        encoder = self.frontend.encoder
-        num_samples = tuple(max(len(wav), encoder.receptive_field) for wav in wavs)
-        waveform = pad_sequence(list(wavs), batch_first=True)
-        waveform = nn.functional.pad(waveform, (0, max(num_samples) - waveform.shape[1]))
-        ids = tuple(map(str, range(len(wavs))))
-        names = [layer_name(number) for number in range(len(layer_modules(self.context)))]  # without the last output
-        with recorded_layers(self.context, names) as layers:
-            encoding = self.frontend(AudioBatch(waveform=waveform, num_samples=num_samples, ids=ids))
-            context = self.context(self.context.project(encoding.latents), encoding.padding_mask)  # (B, T, D)
-        hidden_states = [layers[name] for name in names if layers[name].shape == context.shape]
+        network = Network(self.frontend, self.context)
+        _, outputs = network(as_batch(wavs, self.frontend.encoder.receptive_field))
+        context = outputs[CONTEXTS]
+        hidden_states = [outputs[name] for name in network.layer_names if outputs[name].shape == context.shape]
         return {"hidden_states": [*hidden_states, context], "last_hidden_state": context}
 
 
