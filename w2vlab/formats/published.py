@@ -27,6 +27,9 @@ class LazyWeights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self._readers[name]()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._readers  # the default would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
 
