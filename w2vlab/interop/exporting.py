@@ -6,24 +6,24 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from w2vlab.formats import PublishedModel
 from w2vlab.functional.choices import check_choice
 from w2vlab.interop.comparing import Comparison, compare_with
+from w2vlab.interop.format_names import Format
 from w2vlab.interop.model_card import model_card
 from w2vlab.interop.peers import Peer, UnavailableError
 from w2vlab.interop.run_facts import RunFacts, collect_facts
 from w2vlab.interop.speech import find_speech
 from w2vlab.modules.checkpoints.loading import read_checkpoint
+from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
 from w2vlab.modules.update import TrainedModule
 from w2vlab.utils.files import UNFINISHED, cache_root
-
-Format = Literal["huggingface", "fairseq", "torchaudio", "safetensors", "onnx"]
 
 CARD = "README.md"
 """The model card of a folder."""
@@ -51,14 +51,28 @@ class Export:
 
 
 @dataclass
-class _Task:
-    """What a writer or a peer needs."""
+class Written:
+    """A model that was written, and what a writer or a peer needs to know of it.
 
+    Attributes:
+        out: The file or folder.
+        format: Its format.
+        model: The model as plain data.
+        module: The model.
+        run_config: Configuration of the run that trained it; None if it is not known.
+        facts: What else is known of that run.
+        files: What was written, the given one first.
+        notes: What the format does not have, or states otherwise, one sentence each.
+    """
+
+    out: Path
+    format: Format
     model: PublishedModel
     module: TrainedModule
-    source: Path | str
+    run_config: Mapping[str, Any] | None
     facts: RunFacts
-    options: Mapping[str, Any] | None
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def export(
@@ -88,22 +102,58 @@ def export(
         ValueError: The source cannot be read, the format cannot express an option of the model, or `out` exists.
         OSError: A file cannot be written.
     """
+    written = write(source, out, format, options=options, overwrite=overwrite)
+    return Export(written.files, written.notes, compare(written, audio=audio, cache_dir=cache_dir))
+
+
+def write(
+    source: str | Path,
+    out: str | Path,
+    format: Format,
+    *,
+    options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Written:
+    """Writes a model in another format; the arguments and errors are those of `export`."""
     check_choice("format", format, Format)
     out = Path(out)
     _check_target(out, format, overwrite)
     model = read_source(source, options)
-    checkpoint = read_checkpoint(source, check=False) if model.origin.format == "w2vlab" else {}
-    task = _Task(
-        model, build_model_of(model, source, options), source, collect_facts(checkpoint, Path(source)), options
-    )
+    checkpoint = _own_checkpoint(source)
+    module = build_model_of(model, source, options)
+    facts = collect_facts(checkpoint, Path(source))
+    written = Written(out, format, model, module, checkpoint.get(CONFIG), facts)
     with _staged(out, overwrite) as (unfinished, files):
-        notes = _WRITERS[format](task, unfinished)
-    found = find_speech(audio, checkpoint.get("w2vlab_config"), cache_root(cache_dir))
+        written.notes = _WRITERS[format](written, unfinished)
+    written.files = files
+    return written
+
+
+def compare(written: Written, *, audio: Sequence[str | Path] = (), cache_dir: Path | None = None) -> Comparison:
+    """Compares a model that was written with what the other program computes from the files.
+
+    Args:
+        written: What `write` returned.
+        audio: Files of speech; by default those of `find_speech`.
+        cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
+
+    Raises:
+        ValueError: A file of speech cannot be read, or the other program cannot load what was written.
+    """
+    speech = find_speech(audio, written.run_config, cache_root(cache_dir))
     try:
-        peer = _PEERS[format](task, out)
+        peer = _PEERS[written.format](written)
     except UnavailableError as problem:
-        return Export(files, notes, Comparison(None, remarks=[f"Not compared, because {problem}."]))
-    return Export(files, notes, compare_with(peer, task.module, found))
+        return Comparison(None, remarks=[f"Not compared, because {problem}."])
+    return compare_with(peer, written.module, speech)
+
+
+def _own_checkpoint(source: str | Path) -> Mapping[str, Any]:
+    """Returns the content of a checkpoint of ours; empty if the source is another file or a folder."""
+    try:
+        return read_checkpoint(source, check=False) if Path(source).is_file() else {}
+    except ValueError:
+        return {}
 
 
 def _check_target(out: Path, format: Format, overwrite: bool) -> None:
@@ -150,69 +200,69 @@ def _staged(out: Path, overwrite: bool) -> Iterator[tuple[Path, list[Path]]]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_huggingface(task: _Task, out: Path) -> list[str]:
+def _write_huggingface(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.transformers import write_transformers
 
-    notes = list(write_transformers(task.model, out) or ())
-    (out / CARD).write_text(model_card(task.model, task.facts, notes), encoding="utf-8")
+    notes = list(write_transformers(written.model, out) or ())
+    (out / CARD).write_text(model_card(written.model, written.facts, notes), encoding="utf-8")
     return notes
 
 
-def _write_fairseq(task: _Task, out: Path) -> list[str]:
+def _write_fairseq(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.fairseq import write_fairseq
 
-    return list(write_fairseq(task.model, out) or ())
+    return list(write_fairseq(written.model, out) or ())
 
 
-def _write_torchaudio(task: _Task, out: Path) -> list[str]:
+def _write_torchaudio(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.torchaudio import write_torchaudio
 
-    return list(write_torchaudio(task.model, out) or ())
+    return list(write_torchaudio(written.model, out) or ())
 
 
-def _write_safetensors(task: _Task, out: Path) -> list[str]:
+def _write_safetensors(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.files.ours import write_ours_safetensors
 
-    return list(write_ours_safetensors(task.model, out) or ())
+    return list(write_ours_safetensors(written.model, out) or ())
 
 
-def _write_onnx(task: _Task, out: Path) -> list[str]:
+def _write_onnx(written: Written, out: Path) -> list[str]:
     from w2vlab.interop.onnx import export_onnx
 
-    return list(export_onnx(task.module, out) or ())
+    return list(export_onnx(written.module, out) or ())
 
 
-def _transformers(task: _Task, out: Path) -> Peer:
+def _transformers(written: Written) -> Peer:
     from w2vlab.interop.peers.transformers import TransformersPeer
 
-    return TransformersPeer(out, task.model.vocabulary)
+    return TransformersPeer(written.out, written.model.vocabulary)
 
 
-def _torchaudio(task: _Task, out: Path) -> Peer:
+def _torchaudio(written: Written) -> Peer:
     from w2vlab.interop.peers.torchaudio import TorchaudioPeer
 
-    return TorchaudioPeer(out, task.model.vocabulary)
+    return TorchaudioPeer(written.out, written.model.vocabulary)
 
 
-def _own_reader(task: _Task, out: Path) -> Peer:
+def _own_reader(written: Written) -> Peer:
     from w2vlab.interop.peers.reading import OwnReader
 
-    return OwnReader(out, task.model, task.options)
+    return OwnReader(written.out, written.model)
 
 
-def _fairseq(task: _Task, out: Path) -> Peer:
-    peer = _own_reader(task, out)
+def _fairseq(written: Written) -> Peer:
+    peer = _own_reader(written)
     peer.remarks = ("fairseq cannot be installed with this Python: compared with what our reader loads.", *peer.remarks)
     return peer
 
 
-def _onnxruntime(task: _Task, out: Path) -> Peer:
+def _onnxruntime(written: Written) -> Peer:
     from w2vlab.interop.peers.onnx import OnnxPeer
 
-    return OnnxPeer(out)
+    return OnnxPeer(written.out)
 
 
-_WRITERS: dict[Format, Callable[[_Task, Path], list[str]]] = {
+_WRITERS: dict[Format, Callable[[Written, Path], list[str]]] = {
     "huggingface": _write_huggingface,
     "fairseq": _write_fairseq,
     "torchaudio": _write_torchaudio,
@@ -220,7 +270,7 @@ _WRITERS: dict[Format, Callable[[_Task, Path], list[str]]] = {
     "onnx": _write_onnx,
 }
 
-_PEERS: dict[Format, Callable[[_Task, Path], Peer]] = {
+_PEERS: dict[Format, Callable[[Written], Peer]] = {
     "huggingface": _transformers,
     "fairseq": _fairseq,
     "torchaudio": _torchaudio,

@@ -74,7 +74,7 @@ def _description(model: PublishedModel, kind: str) -> str:
     size = f"{layers} layers of width {context['model_dim']}" if "model_dim" in context else count(layers, "layer")
     what = {
         "ctc": "A speech recognition model, fine-tuned by connectionist temporal classification (CTC).",
-        "pretraining": "A pretrained speech model with its quantizer, for features, codes, fine-tuning and pretraining.",
+        "pretraining": "A pretrained speech model with its quantizer: for features, codes, fine-tuning, pretraining.",
         "plain": "A pretrained speech model without a quantizer, for features and fine-tuning.",
     }[kind]
     parameters = sum(model.weights[name].numel() for name in model.weights)

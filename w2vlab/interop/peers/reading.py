@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,18 +20,17 @@ class OwnReader:
     Args:
         path: The exported file.
         model: What was exported; its weights must come back bit by bit.
-        options: What the file does not state.
 
     Raises:
         ValueError: The file cannot be read, or a tensor is not the one that was exported.
     """
 
-    def __init__(self, path: Path, model: PublishedModel, options: Mapping[str, Any] | None = None) -> None:
-        found = read_source(path, options, name="out")
+    def __init__(self, path: Path, model: PublishedModel) -> None:
+        found = read_source(path, name="out")
         self.name = "w2vlab's own reader"
         self.num_equal = _count_equal(model, found, path)
         self.remarks = (f"All {count(self.num_equal, 'tensor')} of the model came back bit by bit.",)
-        self._module = build_model_of(found, path, options)
+        self._module = build_model_of(found, path)
 
     def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
         """Computes all outputs of the model for one utterance."""
