@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,21 +15,16 @@ from w2vlab.interop.model_card import model_card
 from w2vlab.interop.peers import Peer, UnavailableError
 from w2vlab.interop.run_facts import RunFacts, collect_facts
 from w2vlab.interop.speech import find_speech
+from w2vlab.interop.staging import check_target, staged
 from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
 from w2vlab.modules.update import TrainedModule
-from w2vlab.utils.files import UNFINISHED, cache_root
+from w2vlab.utils.files import cache_root
 
 CARD = "README.md"
 """The model card of a folder."""
-
-_OF_A_FOLDER = (
-    *("README.md", "config.json", "model.safetensors", "preprocessor_config.json", "processor_config.json"),
-    *("tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"),
-)
-"""Files of an exported folder, which may be overwritten together."""
 
 
 @dataclass
@@ -117,13 +109,13 @@ def write(
     """Writes a model in another format; the arguments and errors are those of `export`."""
     check_choice("format", format, Format)
     out = Path(out)
-    _check_target(out, format, overwrite)
+    check_target(out, overwrite, is_folder=format == "huggingface")
     model = read_source(source, options)
     checkpoint = _own_checkpoint(source)
     module = build_model_of(model, source, options)
     facts = collect_facts(checkpoint, Path(source))
     written = Written(out, format, model, module, checkpoint.get(CONFIG), facts)
-    with _staged(out, overwrite) as (unfinished, files):
+    with staged(out, overwrite) as (unfinished, files):
         written.notes = _WRITERS[format](written, unfinished)
     written.files = files
     return written
@@ -154,50 +146,6 @@ def _own_checkpoint(source: str | Path) -> Mapping[str, Any]:
         return read_checkpoint(source, check=False) if Path(source).is_file() else {}
     except ValueError:
         return {}
-
-
-def _check_target(out: Path, format: Format, overwrite: bool) -> None:
-    if not out.name:
-        raise ValueError(f"`out` must be a file or folder to write, but is {out}.")
-    if not out.exists():
-        return
-    if not overwrite:
-        raise ValueError(f"`out` must not exist, but {out} does; --overwrite replaces it.")
-    if out.is_dir() != (format == "huggingface"):
-        kind = "folder" if format == "huggingface" else "file"
-        raise ValueError(f"`out` must be a {kind} for {format}, but {out} is not.")
-    others = [path.name for path in out.iterdir() if path.name not in _OF_A_FOLDER] if out.is_dir() else []
-    if others:
-        raise ValueError(
-            f"`out` must be a folder with the files of an export alone to be overwritten, but {out} has {others[0]}."
-        )
-
-
-@contextmanager
-def _staged(out: Path, overwrite: bool) -> Iterator[tuple[Path, list[Path]]]:
-    """Yields a path of the same name in a temporary folder, and moves what was written there beside `out` at the end.
-
-    Some formats write more than one file. If it fails or is interrupted, nothing is left.
-    """
-    staging = out.with_name(out.name + UNFINISHED)
-    if staging.is_dir():
-        shutil.rmtree(staging)  # of a process that was killed
-    staging.mkdir(parents=True)
-    files: list[Path] = []
-    try:
-        yield staging / out.name, files
-        written = sorted(staging.iterdir(), key=lambda path: path.name == out.name)  # `out` last: it names the others
-        targets = [out.with_name(path.name) for path in written]
-        for target in targets:
-            if target.exists() and not overwrite:
-                raise ValueError(f"{target}, which belongs to {out.name}, must not exist; --overwrite replaces it.")
-        for path, target in zip(written, targets, strict=True):
-            if path.is_dir() and target.is_dir():
-                shutil.rmtree(target)
-            os.replace(path, target)
-        files += sorted(out.iterdir()) if out.is_dir() else reversed(targets)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_huggingface(written: Written, out: Path) -> list[str]:
