@@ -83,7 +83,7 @@ def compare_with(peer: Peer, module: TrainedModule, speech: Speech) -> Compariso
     """
     found = Comparison(peer.name, speech, remarks=list(peer.remarks))
     not_theirs: dict[str, None] = {}
-    for waveform in speech.waveforms:
+    for waveform in speech.inputs:
         ours, theirs = compute_outputs(module, waveform), peer(waveform)
         not_theirs |= dict.fromkeys(name for name in ours if name not in theirs)
         for name in ours:

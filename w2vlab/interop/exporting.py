@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from w2vlab.functional.choices import check_choice
 from w2vlab.interop.comparing import Comparison, compare_with
 from w2vlab.interop.format_names import Format
 from w2vlab.interop.model_card import model_card
+from w2vlab.interop.outputs import Network
 from w2vlab.interop.peers import Peer, UnavailableError
 from w2vlab.interop.run_facts import RunFacts, collect_facts
 from w2vlab.interop.speech import find_speech
@@ -137,7 +138,9 @@ def compare(written: Written, *, audio: Sequence[str | Path] = (), cache_dir: Pa
         peer = _PEERS[written.format](written)
     except UnavailableError as problem:
         return Comparison(None, remarks=[f"Not compared, because {problem}."])
-    return compare_with(peer, written.module, speech)
+    frame = Network.of(written.module).frontend.encoder.receptive_field
+    shortest = speech.waveforms[0][:, :frame]
+    return compare_with(peer, written.module, replace(speech, shortest=shortest))
 
 
 def _own_checkpoint(source: str | Path) -> Mapping[str, Any]:
@@ -177,7 +180,8 @@ def _write_safetensors(written: Written, out: Path) -> list[str]:
 def _write_onnx(written: Written, out: Path) -> list[str]:
     from w2vlab.interop.onnx import export_onnx
 
-    return list(export_onnx(written.module, out) or ())
+    export_onnx(written.module, out)
+    return ["The graph computes contexts alone: `waveform` (B, S) at 16 kHz, without padding, to `features` (B, T, D)."]
 
 
 def _transformers(written: Written) -> Peer:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from w2vlab.batch import AudioBatch
 from w2vlab.evaluation.features.layers import layer_modules, layer_name, recorded_layers
+from w2vlab.functional.ctc import log_probabilities
 from w2vlab.interfaces import ContextNetwork
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules.finetuning.recognition import Recognizer
@@ -19,7 +20,7 @@ from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import Encoding
 
-LATENTS, CONTEXTS, LOGITS = "latents", "contexts", "logits"
+LATENTS, CONTEXTS, LOGITS, LOG_PROBABILITIES = "latents", "contexts", "logits", "log-probabilities"
 CODES, QUANTIZED = "codes", "quantized latents"
 PROJECTED_CONTEXTS, PROJECTED_TARGETS = "projected contexts", "projected targets"
 
@@ -74,13 +75,16 @@ def compute_outputs(module: TrainedModule, waveform: Tensor) -> dict[str, Tensor
         waveform: Shape `(1, S)`.
 
     Returns:
-        `latents`, `layer 0` to the input of the last layer, and `contexts`; of a fine-tuned model `logits`, of a model
-        with codebooks `codes` and `quantized latents`, with the contrastive loss the projections that it compares.
+        `latents`, `layer 0` to the input of the last layer, and `contexts`; of a fine-tuned model also `logits` and
+        `log-probabilities`; of a model with codebooks `codes` and `quantized latents`, and with the contrastive loss
+        the projections that it compares.
     """
     batch = as_batch(list(waveform))
     encoding, outputs = Network.of(module)(batch)
     if isinstance(module, Recognizer):
-        return {LATENTS: encoding.latents, **outputs, LOGITS: module.head(outputs[CONTEXTS])}
+        logits = module.head(outputs[CONTEXTS])
+        outputs |= {LOGITS: logits, LOG_PROBABILITIES: log_probabilities(logits)}
+        return {LATENTS: encoding.latents, **outputs}
     assert isinstance(module, PretrainingModule), "there is no other kind of model"
     encoding = module.encode(batch)
     outputs = {LATENTS: encoding.latents, **outputs}

@@ -38,14 +38,22 @@ class Speech:
     Attributes:
         source: Where they are from.
         waveforms: Each at 16 kHz in [-1, 1], shape `(1, S)`.
+        shortest: A waveform of a single frame; None to leave it out.
     """
 
     source: str
     waveforms: tuple[Tensor, ...]
+    shortest: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All waveforms."""
+        return self.waveforms if self.shortest is None else (*self.waveforms, self.shortest)
 
     def __str__(self) -> str:
         seconds = sum(waveform.shape[1] for waveform in self.waveforms) / SAMPLE_RATE
-        return f"{count(len(self.waveforms), 'utterance')} of {self.source} ({duration(seconds)})"
+        more = "" if self.shortest is None else ", and a single frame of them"
+        return f"{count(len(self.waveforms), 'utterance')} of {self.source} ({duration(seconds)}{more})"
 
 
 def find_speech(files: Sequence[str | Path], run_config: Mapping[str, Any] | None, cache: Path) -> Speech:
