@@ -164,29 +164,37 @@ def _heads(model: _Part, loss: _Part, theirs: dict[str, Any]) -> list[str]:
     quantizer = model.part("quantizer")
     quantizer.require_class("GumbelQuantizer", "IdentityQuantizer")
     notes = [] if loss["negatives"] is None else [f"`{loss.place}.negatives` is a sampler that fairseq does not have."]
+    quantizers: list[tuple[_Part, int]] = []  # with the width that fairseq gives to it if `latent_dim` is 0
     if quantizer.kind == "GumbelQuantizer":
         theirs["quantize_targets"] = True
-        notes += _gumbel(quantizer, theirs)
+        quantizers.append((quantizer, loss["projection_dim"]))
     if model["inputs"] == "quantized":
-        theirs["quantize_input"] = True
-        theirs["same_quantizer"] = model["input_quantizer"] is None
-        separate = quantizer if model["input_quantizer"] is None else model.part("input_quantizer")
-        separate.require_class("GumbelQuantizer")
-        before = dict(theirs)
-        notes += _gumbel(separate, theirs)
-        if quantizer.kind == "GumbelQuantizer" and before != theirs:
-            raise ValueError("`model.input_quantizer` must have the options of `model.quantizer` for fairseq.")
+        shared = model["input_quantizer"] is None
+        theirs |= {"quantize_input": True, "same_quantizer": shared}
+        if not shared:
+            quantizers.append((model.part("input_quantizer"), theirs["encoder_embed_dim"]))
+    return notes + _quantizers(quantizers, theirs)
+
+
+def _quantizers(quantizers: list[tuple[_Part, int]], theirs: dict[str, Any]) -> list[str]:
+    """Fills in the options of one or two quantizers, which fairseq has once."""
+    notes: list[str] = []
+    options: list[dict[str, Any]] = []
+    for quantizer, _ in quantizers:
+        quantizer.require_class("GumbelQuantizer")
+        quantizer.require("shared_codebook", False)
+        if quantizer["projection_depth"] > 1:
+            quantizer.require("projection_activation", "gelu")
+        options.append({option: quantizer[name] for name, option in QUANTIZER_OPTIONS.items()})
+        options[-1]["latent_temp"] = [quantizer[name] for name in TEMPERATURES]
+        notes += quantizer.differing({"annealing": "exponential", "hard": True, "noise": True})
+    widths = {quantizer["output_dim"] for quantizer, _ in quantizers}
+    as_default = all(quantizer["output_dim"] == default for quantizer, default in quantizers)
+    if any(found != options[0] for found in options) or not (as_default or len(widths) == 1):
+        raise ValueError("`model.input_quantizer` must have the options of `model.quantizer` for fairseq.")
+    if quantizers:
+        theirs |= options[0] | {"latent_dim": 0 if as_default else widths.pop()}
     return notes
-
-
-def _gumbel(quantizer: _Part, theirs: dict[str, Any]) -> list[str]:
-    quantizer.require("shared_codebook", False)
-    if quantizer["projection_depth"] > 1:
-        quantizer.require("projection_activation", "gelu")
-    theirs |= {option: quantizer[name] for name, option in QUANTIZER_OPTIONS.items()}
-    theirs["latent_temp"] = [quantizer[name] for name in TEMPERATURES]
-    theirs["latent_dim"] = 0 if quantizer["output_dim"] == theirs["final_dim"] else quantizer["output_dim"]
-    return quantizer.differing({"annealing": "exponential", "hard": True, "noise": True})
 
 
 def _masking(masking: _Part, theirs: dict[str, Any]) -> list[str]:
