@@ -218,7 +218,7 @@ def _names_in(file: IO[bytes]) -> Iterator[str]:
         elif isinstance(argument, str):
             strings = [*strings[-1:], argument]
         elif operation.name == "PROTO":
-            protocol = argument
+            protocol = int(argument or 0)
     if protocol > _MAX_PROTOCOL:
         raise ValueError(f"it is a pickle of protocol {protocol}, and PyTorch writes protocol 2")
 
