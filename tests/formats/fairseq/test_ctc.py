@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.contracts.tiny import audio_batch
-from tests.formats.fairseq.models import WAV2VEC2, XLSR, checkpoint, filled, read, save, tensors_of
+from tests.formats.fairseq.models import WAV2VEC2, XLSR, checkpoint, read, save, tensors_of
 from w2vlab.formats import HEAD
 from w2vlab.formats.fairseq import write_fairseq
 from w2vlab.formats.fairseq.tensors import FINE_TUNED
@@ -31,7 +31,6 @@ CTC: dict[str, Any] = {
     "_name": "wav2vec_ctc",
     "w2v_path": "/of/another/computer.pt",
     "mask_prob": 0.5,
-    "layerdrop": 0.1,
 }
 
 
@@ -184,7 +183,7 @@ def test_labels_do_not_lead_to_other_files(tmp_path: Path) -> None:
 def test_without_the_options_of_the_pretrained_model_it_is_refused(tmp_path: Path) -> None:
     stored = content()
     del stored["cfg"]["model"]["w2v_args"]
-    with pytest.raises(ValueError, match="`w2v_args` of .* is missing: they are in the file that `w2v_path` names"):
+    with pytest.raises(ValueError, match=r"`w2v_args` of .* is missing: they are in the file that `w2v_path` names"):
         read(save(tmp_path / "in.pt", stored))
 
 

@@ -344,6 +344,12 @@ def test_what_fairseq_would_train_differently_is_noted(tmp_path: Path) -> None:
     ]
 
 
+def test_another_epsilon_of_waveforms_is_noted(tmp_path: Path) -> None:
+    model = published(tmp_path, encoder__normalize_waveform=True, encoder__waveform_eps=1e-7)
+    (note,) = write_fairseq(model, tmp_path / "out.pt")
+    assert note.startswith("`model.encoder.waveform_eps` is 1e-07; fairseq normalizes waveforms with 1e-05")
+
+
 def test_parts_that_are_missing_are_refused(tmp_path: Path) -> None:
     model = published(tmp_path)
     model.missing = ("quantizer", "loss")

@@ -17,7 +17,6 @@ from w2vlab.formats.fairseq.masked import (
 )
 from w2vlab.formats.fairseq.parts import Part
 
-
 _EPS = 1e-5
 """What fairseq adds to the variance of waveforms."""
 
@@ -62,8 +61,8 @@ def _encoder(encoder: Part, normalizations: tuple[str, ...]) -> list[str]:
     if not encoder["normalize_waveform"] or encoder["waveform_eps"] == _EPS:
         return []
     return [
-        f"`{encoder.place}.waveform_eps` is {encoder['waveform_eps']}; fairseq normalizes waveforms with {_EPS}, so the "
-        "outputs for quiet audio differ."
+        f"`{encoder.place}.waveform_eps` is {encoder['waveform_eps']}; fairseq normalizes waveforms with {_EPS}, so "
+        "the outputs for quiet audio differ."
     ]
 
 
