@@ -73,9 +73,7 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
     """
     if path.is_dir():
         if not is_transformers(path):
-            raise ValueError(
-                f"`{name}` must be {_READ}, but {path} is a folder without a `config.json` of transformers."
-            )
+            raise ValueError(f"`{name}` must be {_READ}, but {path} is a folder without transformers' `config.json`.")
         return _without_options(options, path) or read_transformers(path, name)
     tensors: Mapping[str, Tensor]
     if is_safetensors(path):
