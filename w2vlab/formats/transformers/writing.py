@@ -65,7 +65,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     family = FAMILIES[kind]
 
     # The options, and those of the tokenizer.
-    content = _options(saved, model, quantizes)
+    content = _options(saved, kind, model, quantizes)
     written = None if vocabulary is None else tokenizer_of(vocabulary, came.get("tokenizer"))
     name = family.for_pretraining if quantizes else family.model
     if written is not None:
@@ -108,7 +108,7 @@ def _model_type(saved: Mapping[str, Any], quantizes: bool) -> str:
     return kind if kind in WRITABLE and (FAMILIES[kind].pretrains or not quantizes) else WAV2VEC2
 
 
-def _options(saved: Mapping[str, Any], model: PublishedModel, quantizes: bool) -> dict[str, Any]:
+def _options(saved: Mapping[str, Any], kind: str, model: PublishedModel, quantizes: bool) -> dict[str, Any]:
     """Returns the content of `config.json`: as the model came, but for what has changed."""
     masks = "mask_embedding" in model.weights
     options = to_theirs(model.config, quantizes, masks)
@@ -117,8 +117,7 @@ def _options(saved: Mapping[str, Any], model: PublishedModel, quantizes: bool) -
     read = read_options(saved, Path(CONFIG))
     before = to_theirs(config.to_ours(read, normalizes=False, projects=True, quantizes=quantizes), quantizes, masks)
     changed = {name: value for name, value in options.items() if value != before.get(name)}
-    absent = {name: value for name, value in read.items() if name not in saved and name in DEFAULTS}
-    return {**absent, **saved, **changed}
+    return {**(DEFAULTS if kind != saved["model_type"] else {}), **saved, **changed}
 
 
 def _check_complete(model: PublishedModel, written: set[str], quantizes: bool) -> None:
