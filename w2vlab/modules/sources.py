@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from w2vlab.formats import Origin, PublishedModel
+from w2vlab.formats.detection import is_of_lightning, located, read_foreign
 from w2vlab.modules.checkpoints import fill_defaults, saved_config
 from w2vlab.modules.checkpoints.loading import PRETRAINED, VOCABULARY, read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
@@ -47,7 +48,15 @@ def read_source(source: str | Path, options: Mapping[str, Any] | None = None, na
     Raises:
         ValueError: It cannot be read, or has something that w2vlab cannot express.
     """
-    model = _read_ours(read_checkpoint(source, name=name), source, name)
+    path = located(source, name)
+    if is_of_lightning(path):
+        model = _read_ours(read_checkpoint(path, name=name), source, name)
+        if options:
+            raise ValueError(
+                f"Options of a source must not be given for {source}, a checkpoint, which states everything."
+            )
+    else:
+        model = read_foreign(path, options, name)
     try:
         config = fill_defaults(model.config, PretrainingModule, source, exclude=_TRAINING_ONLY)
     except ValueError as problem:
@@ -73,12 +82,19 @@ def _read_ours(checkpoint: Mapping[str, Any], source: str | Path, name: str) -> 
     if is_finetuning:
         weights = _as_in_pretraining(weights, config)
         vocabulary = Vocabulary.from_dict(checkpoint[VOCABULARY]) if VOCABULARY in checkpoint else None
-    missing = tuple(part for part in _PRETRAINING_ONLY if is_finetuning and not _has(weights, part))
+    absent = (part for part in _PRETRAINING_ONLY if is_finetuning and not _has(weights, part))
+    missing = tuple(dict.fromkeys([*_missing_before(checkpoint, source), *absent]))
     if "quantizer" in missing:  # so that nobody reads codes of a random codebook
         config = {**config, "init_args": {**(config.get("init_args") or {}), "quantizer": _IDENTITY}}
     return PublishedModel(
         config=config, weights=weights, missing=missing, vocabulary=vocabulary, origin=_origin(checkpoint, source)
     )
+
+
+def _missing_before(checkpoint: Mapping[str, Any], source: object) -> list[str]:
+    """Returns the parts that were new when `w2vlab import` wrote a checkpoint, because its source did not have them."""
+    missing = (saved_config(checkpoint, source, ORIGIN) or {}).get("missing")
+    return [part for part in missing if isinstance(part, str)] if isinstance(missing, list) else []
 
 
 def _as_in_pretraining(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
