@@ -229,8 +229,8 @@ def test_a_folder_is_recognized_by_its_content(folder: Path, tmp_path: Path) -> 
     [
         ("model.safetensors", None, "`source` must have weights, but .* has none of model.safetensors"),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{", "safetensors"),
-        ("pytorch_model.bin", b"PK\x03\x04", "`source` must be a whole file of tensors"),
-        ("pytorch_model.bin", b"", "`source` must be a whole file of tensors"),
+        ("pytorch_model.bin", b"PK\x03\x04", "`source` must be a checkpoint of tensors"),
+        ("pytorch_model.bin", b"", "`source` must be a checkpoint of tensors"),
         ("pytorch_model.bin.index.json", b"{", "`source` must be an index of files, but .* cannot be read"),
         (
             "pytorch_model.bin.index.json",
@@ -260,7 +260,7 @@ def test_a_pickle_with_code_is_not_run(folder: Path, tmp_path: Path) -> None:
 
     (folder / "model.safetensors").unlink()
     torch.save({"a": Code()}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="`source` must be a whole file of tensors"):
+    with pytest.raises(ValueError, match="`source` must be a checkpoint of tensors"):
         read_transformers(folder)
     assert not (tmp_path / "touched").exists()
 

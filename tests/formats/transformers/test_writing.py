@@ -227,6 +227,15 @@ def test_what_has_changed_is_written_as_it_is(tmp_path: Path) -> None:
     assert from_pretrained(tmp_path / "out").config.hidden_dropout == 0.25
 
 
+def test_a_mask_embedding_that_the_source_lacked_is_not_written(tmp_path: Path) -> None:
+    """`w2vlab import` writes a checkpoint with a new one, which was never trained."""
+    came = saved(peer("Wav2Vec2ForPreTraining", mask_time_prob=0.0), tmp_path / "came")
+    read = filled(read_transformers(came))
+    imported = replace(read, weights=built(read).state_dict())
+    write_transformers(imported, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (came / "model.safetensors").read_bytes()
+
+
 def test_a_model_of_hubert_with_a_quantizer_becomes_wav2vec2(tmp_path: Path) -> None:
     """Pretrained further with our objective, for which there is no class of HuBERT."""
     read = read_transformers(saved(peer("HubertModel"), tmp_path / "came"))

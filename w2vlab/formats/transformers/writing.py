@@ -83,7 +83,10 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     )
     entries = [row.entry for row in layout.table()]
     _check_complete(model, {entry.ours for entry in entries}, quantizes)
-    tensors = renamed_to_theirs(model.weights, entries)
+    weights = model.weights
+    if not _masks(model):  # that of an imported model is new, and was never trained
+        weights = {key: weights[key] for key in weights if key != "mask_embedding"}
+    tensors = renamed_to_theirs(weights, entries)
     if not layout.projects:
         tensors |= _identity(f"{layout.prefix}feature_projection.projection", model.weights["norm.weight"])
     tensors = {key: _in_type(tensor, model.origin.dtypes.get(key)) for key, tensor in tensors.items()}
@@ -110,7 +113,7 @@ def _model_type(saved: Mapping[str, Any], quantizes: bool) -> str:
 
 def _options(saved: Mapping[str, Any], kind: str, model: PublishedModel, quantizes: bool) -> dict[str, Any]:
     """Returns the content of `config.json`: as the model came, but for what has changed."""
-    masks = "mask_embedding" in model.weights
+    masks = _masks(model)
     options = to_theirs(model.config, quantizes, masks)
     if not saved:
         return {**DEFAULTS, **options}
@@ -118,6 +121,11 @@ def _options(saved: Mapping[str, Any], kind: str, model: PublishedModel, quantiz
     before = to_theirs(config.to_ours(read, normalizes=False, projects=True, quantizes=quantizes), quantizes, masks)
     changed = {name: value for name, value in options.items() if value != before.get(name)}
     return {**(DEFAULTS if kind != saved["model_type"] else {}), **saved, **changed}
+
+
+def _masks(model: PublishedModel) -> bool:
+    """Returns whether a model has a mask embedding of its own."""
+    return "mask_embedding" in model.weights and "mask_embedding" not in model.missing
 
 
 def _check_complete(model: PublishedModel, written: set[str], quantizes: bool) -> None:
