@@ -29,7 +29,7 @@ _EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "model.context": {},
 }
-"""Values of our options that torchaudio has; it has all values of the others, or they do not change what is computed."""
+"""Values of our options that torchaudio has; it has all values of the others, or they do not change features."""
 
 _CLASSES = {"model": "MaskedPrediction", "model.encoder": "ConvFeatureEncoder", "model.context": "TransformerContext"}
 
@@ -113,7 +113,7 @@ def _check(model: PublishedModel) -> None:
 
 
 def _labels(model: PublishedModel, theirs: dict[str, Tensor]) -> list[str]:
-    """Returns the labels of the rows of `aux`, in the order in which the file had them; `theirs` is changed in place."""
+    """Returns the labels of `aux` in the order in which the file had them; `theirs` is changed in place."""
     assert isinstance(model.vocabulary, Vocabulary)
     entries_ = list(model.vocabulary.entries)
     if model.vocabulary.units == "characters":
