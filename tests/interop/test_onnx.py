@@ -144,13 +144,13 @@ def test_large_with_its_weights_in_a_second_file(tmp_path, monkeypatch):
     check_outputs(path, module, ["features"])
 
 
-def test_future_prediction_also_on_ten_minutes(tmp_path):
-    """With the norms of wav2vec, over channels and time; ONNX Runtime's own would err by more than 1e-4."""
+def test_future_prediction_also_on_five_minutes(tmp_path):
+    """With the norms of wav2vec, over channels and time; with ONNX Runtime's own, some codes would differ."""
     module = pretrained("vq-wav2vec").eval()
     path = tmp_path / "model.onnx"
     export_onnx(module, path)
     check_outputs(path, module, ["features"])
-    waveform = audio(1, 600 * 16_000)
+    waveform = audio(1, 300 * 16_000)
     assert (run_onnx(path, waveform)["features"] - outputs(module, waveform)[0]).abs().max() < 1e-4
 
 
