@@ -48,6 +48,8 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
         ValueError: torchaudio cannot express an option of the model.
         OSError: A file cannot be written.
     """
+    if out.suffix == ".json":
+        raise ValueError(f"`out` must not end with .json, which is the file of the arguments beside it, but is {out}.")
     _check(model)
     encoder, context = (_options(model.config, part) for part in ("encoder", "context"))
     layers = encoder["layers"]
