@@ -95,7 +95,7 @@ def run_onnx(path: Path, waveform: Tensor) -> dict[str, Tensor]:
 def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
     encoder = model.frontend.encoder
     # Two rows, because a size of 1 would stay 1.
-    example = torch.randn(2, encoder.receptive_field + (_EXAMPLE_FRAMES - 1) * encoder.stride)
+    example = torch.zeros(2, encoder.receptive_field + (_EXAMPLE_FRAMES - 1) * encoder.stride)
     free = torch.export.Dim.DYNAMIC
     outputs = [FEATURES] if model.head is None else [FEATURES, LOG_PROBABILITIES]
     try:
