@@ -21,7 +21,8 @@ class Vocabulary:
 
     Attributes:
         units: Whether entries are characters or phones.
-        entries: The blank, then the units in the order of their code points.
+        entries: The blank, then the units in the order of their code points. A model of another project has its own
+            order, and special symbols such as `<unk>`.
     """
 
     units: Units
@@ -75,9 +76,19 @@ class Vocabulary:
         return {entry: number for number, entry in enumerate(self.entries)}
 
     def decode(self, numbers: Sequence[int]) -> str:
-        """Returns the transcript of indices `numbers`, which have no blanks."""
+        """Returns the transcript of indices `numbers`, which have no blanks.
+
+        Among characters, special symbols such as `<unk>`, which models of other projects have, are left out.
+        """
         units = [self.entries[number] for number in numbers]
-        return " ".join("".join(units).split()) if self.units == "characters" else " ".join(units)
+        if self.units == "phones":
+            return " ".join(units)
+        return " ".join("".join(unit for unit in units if not is_special(unit)).split())
+
+
+def is_special(entry: str) -> bool:
+    """Returns whether an entry of a vocabulary of characters is a symbol such as `<unk>`, which no transcript has."""
+    return len(entry) > 1 and entry[0] == "<" and entry[-1] == ">"
 
 
 def split(transcript: str, units: Units) -> list[str]:

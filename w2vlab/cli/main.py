@@ -16,7 +16,13 @@ from w2vlab.cli.lightning.memory import frozen_objects, use_large_pages, without
 from w2vlab.registry import known_names
 from w2vlab.utils.messages import warnings_in_a_line
 
-_COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs", "doctor")
+_COMMANDS = (
+    *("fit", "validate", "evaluate", "compare", "export", "import", "sweep", "report", "explain"),
+    *("parts", "configs", "doctor"),
+)
+
+_MODULES = {"import": "import_"}
+"""The module of a command whose name is a word of Python."""
 
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
@@ -28,6 +34,8 @@ Commands:
   validate  Score a checkpoint:             w2vlab validate --config quickstart --ckpt_path=last
   evaluate  Measure a checkpoint:           w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
   compare   Compare several checkpoints:    w2vlab compare ONE.ckpt ANOTHER.ckpt
+  export    Write for another project:      w2vlab export last.ckpt FOLDER --format huggingface
+  import    Read from another project:      w2vlab import FOLDER model.ckpt
   sweep     Train the runs of a sweep:      w2vlab sweep sweeps/quantizers_small
   report    Compare runs in a table:        w2vlab report runs/sweeps/quantizers_small
   explain   Describe a configuration:       w2vlab explain --config quickstart
@@ -72,7 +80,7 @@ def _run(args: list[str]) -> int:
             with frozen_objects():
                 return fit.run(command, rest)
         if command in _COMMANDS:
-            status: int = import_module(f"w2vlab.cli.{command}").run(rest)
+            status: int = import_module(f"w2vlab.cli.{_MODULES.get(command, command)}").run(rest)
             return status
     except SystemExit as end:  # raised by the parsers
         return end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -47,6 +47,7 @@ class AttentionContext(ContextNetwork):
         position_kernel: Frames that the positional convolution sees.
         position_groups: Groups of the positional convolution.
         input_dropout: Dropout of the projected latents, before masking.
+        always_project: Project the latents even if they have the width `model_dim` already.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class AttentionContext(ContextNetwork):
         position_kernel: int,
         position_groups: int,
         input_dropout: float,
+        always_project: bool = False,
     ) -> None:
         super().__init__()
         check_at_least(1, num_heads=num_heads, position_groups=position_groups, position_kernel=position_kernel)
@@ -67,7 +69,8 @@ class AttentionContext(ContextNetwork):
                 f"`model_dim` must be a multiple of `position_groups` ({position_groups}), but is {model_dim}."
             )
         self.model_dim = self.output_dim = model_dim
-        self.input_projection = nn.Linear(input_dim, model_dim) if input_dim != model_dim else nn.Identity()
+        projects = always_project or input_dim != model_dim
+        self.input_projection = nn.Linear(input_dim, model_dim) if projects else nn.Identity()
         self.input_dropout = Dropout(input_dropout)
         self.positions = ConvPositions(model_dim, position_kernel, position_groups)
 

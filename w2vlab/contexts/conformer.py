@@ -128,6 +128,8 @@ class ConformerContext(AttentionContext):
         layer_drop: Probability of a layer to be left out of an update, drawn once an update for all processes alike.
         activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations:
             less memory, about a third more time, the same gradients.
+        always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
+            fairseq does not.
 
     Reference:
         Gulati et al. 2020, arXiv:2005.08100; under wav2vec 2.0: Zhang et al. 2020, arXiv:2010.10504.
@@ -149,8 +151,11 @@ class ConformerContext(AttentionContext):
         input_dropout: float = 0.1,
         layer_drop: float = 0.05,
         activation_checkpointing: bool = False,
+        always_project: bool = False,
     ) -> None:
-        super().__init__(input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout)
+        super().__init__(
+            input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout, always_project
+        )
         if kernel_size < 1:
             raise ValueError(f"`kernel_size` must be at least 1, but is {kernel_size}.")
         self.norm = nn.LayerNorm(model_dim)

@@ -94,6 +94,8 @@ class TransformerContext(AttentionContext):
             LibriVox).
         activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations:
             less memory, about a third more time, the same gradients.
+        always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
+            fairseq does not.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
@@ -115,8 +117,11 @@ class TransformerContext(AttentionContext):
         input_dropout: float = 0.1,
         layer_drop: float = 0.05,
         activation_checkpointing: bool = False,
+        always_project: bool = False,
     ) -> None:
-        super().__init__(input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout)
+        super().__init__(
+            input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout, always_project
+        )
         self.pre_norm = pre_norm
         self.norm = nn.LayerNorm(model_dim)
         self.dropout = Dropout(dropout)

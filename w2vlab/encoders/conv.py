@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Literal
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from w2vlab.encoders.pieces import EncodesInPieces, level_of, piece_slices, pieces_of_stack
 from w2vlab.encoders.waveform import check_waveform
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.gradients import scale_gradient
-from w2vlab.functional.kernels import GELU, Conv1d, Frames, GroupNorm, LayerNorm, ReLU, WaveformConv1d
+from w2vlab.functional.kernels import (
+    GELU,
+    Conv1d,
+    Frames,
+    GroupNorm,
+    LayerNorm,
+    ReLU,
+    WaveformConv1d,
+    uses_plain_kernels,
+)
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.interfaces import Compilable, FeatureEncoder
+from w2vlab.utils.messages import W2VLabWarning
 
 Normalization = Literal["first_group", "layer", "group"]
 Activation = Literal["gelu", "relu"]
@@ -23,6 +35,10 @@ Padding = Literal["exclude", "include"]
 # (width, kernel, stride) of each layer of wav2vec 2.0. Together: a receptive field of 400 samples (25 ms) and a stride
 # of 320 samples (20 ms).
 WAV2VEC2_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+
+
+_EPS = 1e-5
+"""Added to the variance of a normalized waveform."""
 
 
 class ConvBlock(nn.Module):
@@ -118,8 +134,7 @@ class ConvStack(nn.ModuleList, Compilable):
             device: Device of the masks.
         """
         masks: list[Tensor | None] = []
-        for block in self:
-            assert isinstance(block, ConvBlock)
+        for block in self.convolutions:
             lengths, size = [block.num_frames(length) for length in lengths], block.num_frames(size)
             over_time = isinstance(block.norm, nn.GroupNorm)
             masks.append(make_padding_mask(lengths, size, device) if over_time else None)
@@ -127,17 +142,37 @@ class ConvStack(nn.ModuleList, Compilable):
 
     def forward(self, frames: Tensor, padding_masks: Sequence[Tensor | None]) -> Tensor:
         """Maps `frames` `(B, S, 1)` to `(B, T, C)`; `padding_masks` is the output of `ConvStack.padding_masks`."""
-        for block, padding_mask in zip(self, padding_masks, strict=True):
-            output = block(frames, padding_mask)  # (B, T', C')
-            if self.skip_connections and output.shape[2] == frames.shape[2]:
-                # The input is subsampled by the stride of the block, not by the ratio of the lengths, which for a short
-                # utterance depends on its padding.
-                output = (output + frames[:, :: block.stride][:, : output.shape[1]]) * self.residual_scale
-            frames = output
+        for block, padding_mask in zip(self.convolutions, padding_masks, strict=True):
+            frames = self.join(frames, block(frames, padding_mask), block.stride)
+        return self.compress(frames)
+
+    @property
+    def convolutions(self) -> list[ConvBlock]:
+        """The blocks."""
+        return cast(list[ConvBlock], list(self))
+
+    @property
+    def works_in_pieces(self) -> bool:
+        """Whether no norm sees other frames, but one of each channel over time in the first block."""
+        first, *others = self.convolutions
+        per_channel = isinstance(first.norm, nn.GroupNorm) and first.norm.num_groups == first.norm.num_channels
+        alone = per_channel or not isinstance(first.norm, nn.GroupNorm)
+        return alone and not any(isinstance(block.norm, nn.GroupNorm) for block in others)
+
+    def join(self, frames: Tensor, output: Tensor, stride: int) -> Tensor:
+        """Adds the input `(B, T, C)` of a block of `stride` to its output `(B, T', C')` if both are to be summed."""
+        if self.skip_connections and output.shape[2] == frames.shape[2]:
+            # The input is subsampled by the stride of the block, not by the ratio of the lengths, which for a short
+            # utterance depends on its padding.
+            output = (output + frames[:, ::stride][:, : output.shape[1]]) * self.residual_scale
+        return output
+
+    def compress(self, frames: Tensor) -> Tensor:
+        """Returns the latents: `frames` `(B, T, C)`, or their logarithm."""
         return torch.log(frames.abs() + 1) if self.log_compression else frames
 
 
-class ConvFeatureEncoder(FeatureEncoder):
+class ConvFeatureEncoder(FeatureEncoder, EncodesInPieces):
     """Strided convolutions straight from the waveform.
 
     The defaults are wav2vec 2.0 BASE. LARGE is `normalization: layer` with `bias: true` and `normalize_waveform: true`;
@@ -160,6 +195,8 @@ class ConvFeatureEncoder(FeatureEncoder):
         gradient_scale: Factor of the gradient that reaches this encoder (0.1 for BASE, 1 for LARGE).
         padding: `exclude` keeps padding out of statistics over time, so that an utterance has the same latents alone
             and in a padded batch; `include` lets it in, as fairseq does.
+        waveform_eps: Added to the variance if `normalize_waveform` is true: 1e-5 in fairseq, 1e-7 in transformers. It
+            matters for quiet audio only: the levels differ by 5 % at a standard deviation of 1e-2.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862, Section 2.1; Baevski et al. 2020, arXiv:2006.11477, Section 2.
@@ -177,6 +214,7 @@ class ConvFeatureEncoder(FeatureEncoder):
         normalize_waveform: bool = False,
         gradient_scale: float = 0.1,
         padding: Padding = "exclude",
+        waveform_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         check_choice("normalization", normalization, Normalization)
@@ -184,6 +222,12 @@ class ConvFeatureEncoder(FeatureEncoder):
         check_choice("padding", padding, Padding)
         if residual_scale <= 0:
             raise ValueError(f"`residual_scale` must be above 0, but is {residual_scale}.")
+        if waveform_eps <= 0:
+            raise ValueError(f"`waveform_eps` must be above 0, but is {waveform_eps}.")
+        if waveform_eps != 1e-5 and not normalize_waveform:
+            warnings.warn(
+                "`waveform_eps` has no effect: `normalize_waveform` is false.", category=W2VLabWarning, stacklevel=2
+            )
         if not layers:
             raise ValueError("`layers` must have at least one (width, kernel, stride), but is empty.")
         for width, kernel, stride in layers:
@@ -213,6 +257,7 @@ class ConvFeatureEncoder(FeatureEncoder):
             input_dim = width
         self.blocks = ConvStack(blocks, log_compression, skip_connections, math.sqrt(residual_scale))
         self.normalize_waveform = normalize_waveform
+        self.waveform_eps = waveform_eps
         self.gradient_scale = gradient_scale
         self.padding = padding
         if normalization != "group":  # wav2vec and vq-wav2vec keep PyTorch's default initialization
@@ -237,9 +282,26 @@ class ConvFeatureEncoder(FeatureEncoder):
         frames = waveform[..., None]  # (B, S, 1)
         if self.normalize_waveform:
             padding_mask = make_padding_mask(num_samples, frames.shape[1], frames.device)
-            frames = group_norm_over_time(frames, num_groups=1, weight=None, bias=None, padding_mask=padding_mask)
+            frames = group_norm_over_time(
+                frames, num_groups=1, weight=None, bias=None, padding_mask=padding_mask, eps=self.waveform_eps
+            )
             if padding_mask is not None:
                 frames = frames.masked_fill(padding_mask[..., None], 0.0)
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
         padding_masks = self.blocks.padding_masks(lengths, waveform.shape[1], waveform.device)
         return scale_gradient(self.blocks(frames, padding_masks), self.gradient_scale)  # (B, T, C)
+
+    def pieces(self, waveform: Tensor, max_frames: int) -> Iterator[Tensor]:
+        """Encodes piece by piece, unless `normalization` is `group`, which sees the whole utterance in every layer."""
+        check_waveform(waveform, self.receptive_field)
+        if uses_plain_kernels() or not self.blocks.works_in_pieces:
+            yield self(waveform, (waveform.shape[1],) * len(waveform))
+            return
+        level = level_of(waveform, _EPS) if self.normalize_waveform else None
+
+        def read(samples: slice) -> Tensor:
+            piece = waveform[:, samples]
+            return piece if level is None else ((piece - level[0]) * level[1]).to(waveform.dtype)
+
+        samples = piece_slices(self.num_frames(waveform.shape[1]), max_frames, self.receptive_field, self.stride)
+        yield from pieces_of_stack(self.blocks, read, waveform.shape[1], samples)

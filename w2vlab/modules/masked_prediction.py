@@ -178,6 +178,12 @@ class MaskedPrediction(PretrainingModule):
         quantizer = None if self.inputs == "continuous" else self.input_quantizer or self.quantizer
         return Frontend(self.encoder, self.norm, quantizer)
 
+    def target_frontend(self) -> Frontend:
+        """Returns encoder and norm of the targets, and their quantizer."""
+        if self.target_encoder is None:
+            return Frontend(self.encoder, self.norm, self.quantizer)
+        return Frontend(self.target_encoder, self.target_norm, self.quantizer)
+
     def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
         """Quantizes every frame of a batch in the same way as the targets.
 

@@ -18,6 +18,7 @@ from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.representations import Representations
 from w2vlab.modules.sums import Sums, masked_share, means, metric_sums
 from w2vlab.modules.update import Draws, TrainedModule
 from w2vlab.modules.validation import Validation
@@ -41,7 +42,7 @@ class TrainingStep:
     terms: dict[str, Tensor]
 
 
-class PretrainingModule(TrainedModule):
+class PretrainingModule(TrainedModule, Representations):
     """Base of the pretraining objectives; a subclass assembles the parts and defines `forward`.
 
     **Normalization.** As in `TrainedModule`, the prediction loss is summed over predictions, and the sum is divided by
@@ -99,6 +100,19 @@ class PretrainingModule(TrainedModule):
     @abstractmethod
     def frontend(self) -> Frontend:
         """Returns the parts before the context network, for fine-tuning."""
+
+    def input_frontend(self) -> Frontend:
+        """Returns the parts before the context network."""
+        return self.frontend()
+
+    def target_frontend(self) -> Frontend:
+        """Returns the parts that give the targets of each frame."""
+        inputs = self.frontend()
+        return Frontend(inputs.encoder, inputs.norm, self.quantizer)
+
+    def context_network(self) -> ContextNetwork:
+        """Returns the context network."""
+        return self.context
 
     @property
     @abstractmethod

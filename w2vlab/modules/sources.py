@@ -73,12 +73,19 @@ def _read_ours(checkpoint: Mapping[str, Any], source: str | Path, name: str) -> 
     if is_finetuning:
         weights = _as_in_pretraining(weights, config)
         vocabulary = Vocabulary.from_dict(checkpoint[VOCABULARY]) if VOCABULARY in checkpoint else None
-    missing = tuple(part for part in _PRETRAINING_ONLY if is_finetuning and not _has(weights, part))
+    absent = (part for part in _PRETRAINING_ONLY if is_finetuning and not _has(weights, part))
+    missing = tuple(dict.fromkeys([*_missing_before(checkpoint, source), *absent]))
     if "quantizer" in missing:  # so that nobody reads codes of a random codebook
         config = {**config, "init_args": {**(config.get("init_args") or {}), "quantizer": _IDENTITY}}
     return PublishedModel(
         config=config, weights=weights, missing=missing, vocabulary=vocabulary, origin=_origin(checkpoint, source)
     )
+
+
+def _missing_before(checkpoint: Mapping[str, Any], source: object) -> list[str]:
+    """Returns the parts that were new when `w2vlab import` wrote a checkpoint, because its source did not have them."""
+    missing = (saved_config(checkpoint, source, ORIGIN) or {}).get("missing")
+    return [part for part in missing if isinstance(part, str)] if isinstance(missing, list) else []
 
 
 def _as_in_pretraining(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -57,16 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.failure = None
 
     def _write_and_sync(self, checkpoint: dict[str, Any], path: Path) -> None:
-        with path.open("wb") as opened:
-            file: Any = _ErrorRecordingFile(opened)
-            try:
-                torch.save(checkpoint, file)
-            except Exception:  # PyTorch raises a RuntimeError that hides the OSError
-                if file.failure is not None:
-                    raise file.failure from None
-                raise
-            opened.flush()
-            os.fsync(opened.fileno())
+        write_and_sync(checkpoint, path)
 
     def load_checkpoint(
         self, path: Any, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
@@ -76,6 +67,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             path, map_location or (lambda storage, _: storage), weights_only is not False
         )
         return checkpoint
+
+
+def write_and_sync(checkpoint: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint and syncs it to disk.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with path.open("wb") as opened:
+        file: Any = _ErrorRecordingFile(opened)
+        try:
+            torch.save(checkpoint, file)
+        except Exception:  # PyTorch raises a RuntimeError that hides the OSError
+            if file.failure is not None:
+                raise file.failure from None
+            raise
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 class _ErrorRecordingFile:

@@ -34,19 +34,23 @@ class CommandParser(Generic[Options]):
     Args:
         options: Dataclass of the options. Its docstring is the description, and that of each attribute its help.
         command: Name of the command.
-        positional: Field that words without an option are values of; a list takes any number of them. It has an option
-            of its name, too, because a config file needs one.
+        positional: Fields that words without an option are values of, in order; a single one may be a list, which takes
+            any number of words. They have options of their names, too, because a config file needs them.
         with_config: Whether to add --config and --print_config.
     """
 
     def __init__(
-        self, options: type[Options], command: str, positional: str | None = None, with_config: bool = True
+        self,
+        options: type[Options],
+        command: str,
+        positional: str | tuple[str, ...] | None = None,
+        with_config: bool = True,
     ) -> None:
         self._options = options
         self._fields: dict[str, Field[Any]] = {field.name: field for field in fields(options)}  # type: ignore[arg-type]
-        self._positional = None if positional is None else self._fields[positional]
-        many = self._positional is not None and _is_list(self._positional)
-        words = "" if positional is None else f"{positional.upper()}{' …' if many else ''} "
+        names = (positional,) if isinstance(positional, str) else positional or ()
+        self._positional = [self._fields[name] for name in names]
+        words = "".join(f"{field.name.upper()}{' …' if _is_list(field) else ''} " for field in self._positional)
         self.parser = _Parser(
             prog=f"w2vlab {command}",
             usage=f"w2vlab {command} {words}[options]",
@@ -58,7 +62,7 @@ class CommandParser(Generic[Options]):
         if with_config:
             self.parser.add_argument("-c", "--config", action="config", help=_CONFIG_HELP)
         self.parser.add_class_arguments(options, as_group=False)
-        first = ("help", "config", "print_config", positional)
+        first = ("help", "config", "print_config", *names)
         for group in self.parser._action_groups:
             group._group_actions.sort(key=lambda action: action.dest not in first)
         for action in self.parser._actions:
@@ -115,8 +119,9 @@ class CommandParser(Generic[Options]):
                 alone.append(word)
                 continue
             name, equals, value = word.partition("=")
+            name, dot, key = name.partition(".")  # one entry of a mapping: --options.num_heads=12
             action = self.parser.option(name)
-            if action is None:
+            if action is None or (dot and not _is_mapping(self._fields.get(action.dest))):
                 self.parser.error(f"unrecognized arguments: {word}")
             if action.dest in ("help", "print_config"):
                 flags.append(word)
@@ -132,7 +137,7 @@ class CommandParser(Generic[Options]):
             if action.dest == "config":
                 self._check_config(value)
             appends = "+" if name.endswith("+") else ""  # to a list
-            flags.append(f"--{action.dest}{appends}={value}")
+            flags.append(f"--{action.dest}{dot}{key}{appends}={value}")
         return flags + self._of_positional(alone)
 
     def _check_config(self, path: str) -> None:
@@ -144,14 +149,15 @@ class CommandParser(Generic[Options]):
     def _of_positional(self, words: list[str]) -> list[str]:
         if not words:
             return []
-        field = self._positional
-        if field is None:
+        names = [field.name for field in self._positional]
+        if not names:
             self.parser.fail(f"`{self.parser.prog}` takes options only, but was given {' '.join(words)}.")
-        if _is_list(field):
-            return [f"--{field.name}={json.dumps(words, ensure_ascii=False)}"]
-        if len(words) > 1:
-            self.parser.fail(f"`{self.parser.prog}` takes one {field.name.upper()}, but was given {' '.join(words)}.")
-        return [f"--{field.name}={words[0]}"]
+        if len(names) == 1 and _is_list(self._positional[0]):
+            return [f"--{names[0]}={json.dumps(words, ensure_ascii=False)}"]
+        if len(words) > len(names):
+            wanted = " and ".join(f"one {name.upper()}" for name in names)
+            self.parser.fail(f"`{self.parser.prog}` takes {wanted}, but was given {' '.join(words)}.")
+        return [f"--{name}={word}" for name, word in zip(names, words, strict=False)]
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -205,6 +211,10 @@ def _description(options: type) -> str:
 
 def _is_list(field: Field[Any]) -> bool:
     return str(field.type).startswith("list[")
+
+
+def _is_mapping(field: Field[Any] | None) -> bool:
+    return field is not None and str(field.type).startswith("dict[")
 
 
 def _is_option(word: str) -> bool:

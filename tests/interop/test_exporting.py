@@ -1,0 +1,241 @@
+"""Export: the files are whole or absent, the other program computes the same, and a deviation is found."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from tests.interop.toys import save, save_finetuned, toy_model
+from w2vlab.interop import exporting
+from w2vlab.interop.comparing import Comparison, Deviation, compare_with
+from w2vlab.interop.exporting import export
+from w2vlab.interop.outputs import CODES, compute_outputs
+from w2vlab.interop.peers import UnavailableError
+from w2vlab.interop.peers.peer import require, rows_of_units
+from w2vlab.interop.peers.torchaudio import TorchaudioPeer
+from w2vlab.interop.speech import Speech, find_speech, synthetic_voice
+from w2vlab.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(toy_model(), tmp_path_factory.mktemp("exported") / "toy.ckpt")
+
+
+@pytest.fixture
+def no_corpora(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def write_voice(path: Path, seconds: float = 1.5, rate: int = 16_000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, synthetic_voice(seconds)[0].numpy(), rate)
+    return path
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_torchaudio_computes_the_same(large: bool, tmp_path: Path, no_corpora: Path) -> None:
+    source = save(toy_model(large), tmp_path / "toy.ckpt")
+    done = export(source, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    assert [path.name for path in done.files] == ["theirs.pt", "theirs.json"]
+    assert set(done.comparison.deviations) == {"layer 1", "layer 2", "contexts"}
+    assert done.comparison.largest < 1e-5
+    assert done.comparison.peer.startswith("torchaudio ")
+    assert "codes" in done.comparison.remarks[-1]
+    assert any("quantizer" in note for note in done.notes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs.json", "theirs.pt", "toy.ckpt"]
+
+
+def test_a_fine_tuned_model_has_its_logits_compared(tmp_path: Path, no_corpora: Path) -> None:
+    source = save_finetuned(toy_model(), tmp_path / "ctc.ckpt")
+    done = export(source, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    assert {"logits", "contexts"} <= set(done.comparison.deviations)
+    assert done.comparison.largest < 1e-5
+
+
+def test_onnxruntime_computes_the_same(checkpoint: Path, tmp_path: Path, no_corpora: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = export(checkpoint, tmp_path / "features.onnx", "onnx", cache_dir=no_corpora)
+    assert set(done.comparison.deviations) == {"contexts"}
+    assert done.comparison.largest < 1e-5
+    assert "and a single frame of them" in str(done.comparison.speech)
+
+
+def test_a_deviation_is_found(checkpoint: Path, tmp_path: Path, no_corpora: Path, monkeypatch) -> None:
+    """The files stay, so that the reason can be found."""
+
+    class Wrong(TorchaudioPeer):
+        def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
+            outputs = super().__call__(waveform)
+            outputs["layer 2"] = outputs["layer 2"] + 1e-3
+            return outputs
+
+    peer = lambda written: Wrong(written.out, None)  # noqa: E731
+    monkeypatch.setitem(exporting._PEERS, "torchaudio", peer)
+    done = export(checkpoint, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    assert not done.comparison.is_equal
+    found = {name: deviation.largest for name, deviation in done.comparison.deviations.items()}
+    assert 2e-4 < found["layer 2"] < 1.1e-3
+    assert max(found["layer 1"], found["contexts"]) < 1e-5
+    assert done.files[0].is_file()
+
+
+def test_without_the_other_package(checkpoint: Path, tmp_path: Path, no_corpora: Path, monkeypatch) -> None:
+    monkeypatch.setattr("w2vlab.interop.peers.peer.find_spec", lambda name: None)
+    done = export(checkpoint, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    assert done.comparison.peer is None
+    assert done.comparison.is_equal
+    assert done.comparison.remarks == ["Not compared, because torchaudio is not installed (`pip install torchaudio`)."]
+    with pytest.raises(UnavailableError):
+        require("torchaudio")
+
+
+def test_deviations() -> None:
+    """Relative to the largest value if that is above 1; another shape or a value that is not finite is infinite."""
+    small, large, shapes, nan, codes = Deviation(), Deviation(), Deviation(), Deviation(), Deviation()
+    small.add("x", torch.tensor([0.5, 0.1]), torch.tensor([0.5, 0.101]))
+    assert small.largest == pytest.approx(1e-3, rel=1e-4)
+    small.add("x", torch.tensor([0.5]), torch.tensor([0.5]))
+    assert small.largest == pytest.approx(1e-3, rel=1e-4)
+    assert small.num_values == 3
+    large.add("x", torch.tensor([200.0, 1.0]), torch.tensor([200.0, 1.1]))
+    assert large.largest == pytest.approx(5e-4, rel=1e-4)
+    shapes.add("x", torch.zeros(3), torch.zeros(4))
+    nan.add("x", torch.zeros(3), torch.tensor([0.0, math.nan, 0.0]))
+    assert shapes.largest == nan.largest == math.inf
+    codes.add(CODES, torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 0]))
+    codes.add(CODES, torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 4]))
+    assert codes.largest == 1 / 8
+
+
+def test_what_the_other_program_lacks_is_named(checkpoint: Path) -> None:
+    model = toy_model()
+
+    class Lacks:
+        name, remarks = "another 1.0", ("It has no loss.",)
+
+        def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
+            outputs = compute_outputs(model, waveform)
+            return {name: outputs[name] for name in ("contexts", "layer 2", "quantized latents")}
+
+    found = compare_with(Lacks(), model, Speech("a voice", (synthetic_voice(1),)))
+    assert found.remarks == [
+        "It has no loss.",
+        "Not compared, because the other model does not give them: latents, layer 0 to layer 1, codes, projected "
+        "contexts, projected targets.",
+    ]
+    assert found.largest == 0
+    assert Comparison(None).is_equal
+
+
+def test_rows_of_units() -> None:
+    vocabulary = Vocabulary("characters", ("<blank>", " ", "a", "b"))
+    assert rows_of_units(vocabulary, ["a", "|", "<pad>", "b"]) == [2, 1, 0, 3]
+    assert rows_of_units(vocabulary, ["<blank>", " ", "a", "b"]) == [0, 1, 2, 3]
+    for labels in (["<pad>", "|", "a"], ["<pad>", "|", "a", "c"], ["<pad>", "|", "a", "b", "c"]):
+        with pytest.raises(ValueError, match="must be the 4 units of the model"):
+            rows_of_units(vocabulary, labels)
+
+
+def test_an_existing_file_is_kept_unless_it_may_be_replaced(checkpoint: Path, tmp_path: Path, no_corpora: Path) -> None:
+    out = tmp_path / "theirs.pt"
+    out.write_text("mine")
+    with pytest.raises(ValueError, match=r"^`out` must not exist, but .*theirs\.pt does; --overwrite replaces it\.$"):
+        export(checkpoint, out, "torchaudio", cache_dir=no_corpora)
+    assert out.read_text() == "mine"
+    out.unlink()
+    (tmp_path / "theirs.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"theirs\.json, which belongs to theirs\.pt, must not exist"):
+        export(checkpoint, out, "torchaudio", cache_dir=no_corpora)
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.json"]
+    export(checkpoint, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
+    export(checkpoint, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs.json", "theirs.pt"]
+    with pytest.raises(ValueError, match=r"^`out` must be a folder in this format, but .* is not\.$"):
+        export(checkpoint, out, "huggingface", overwrite=True, cache_dir=no_corpora)
+    with pytest.raises(ValueError, match=r"^`out` must be a file in this format, but .* is not\.$"):
+        export(checkpoint, tmp_path, "torchaudio", overwrite=True, cache_dir=no_corpora)
+
+
+def test_a_folder_with_other_files_is_never_replaced(checkpoint: Path, tmp_path: Path, no_corpora: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"the files of an export alone to be overwritten, but .* has thesis\.tex\.$"):
+        export(checkpoint, folder, "huggingface", overwrite=True, cache_dir=no_corpora)
+    assert (folder / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), OSError(28, "No space left on device"), ValueError("no")])
+def test_nothing_is_left_of_an_export_that_ends_early(
+    problem: BaseException, checkpoint: Path, tmp_path: Path, no_corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(written: Any, out: Path) -> list[str]:
+        out.write_bytes(b"half")
+        raise problem
+
+    monkeypatch.setitem(exporting._WRITERS, "torchaudio", write)
+    with pytest.raises(type(problem)):
+        export(checkpoint, tmp_path / "new" / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "new" / "theirs.pt.unfinished").mkdir()  # of a process that was killed
+    (tmp_path / "new" / "theirs.pt.unfinished" / "theirs.pt").write_bytes(b"half")
+    monkeypatch.undo()
+    export(checkpoint, tmp_path / "new" / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["theirs.json", "theirs.pt"]
+
+
+def test_an_unknown_format(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^`format` must be "):
+        export(checkpoint, tmp_path / "x", "gguf")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^`out` must be a file or folder to write"):
+        export(checkpoint, "/", "onnx")
+
+
+def test_speech_of_given_files(tmp_path: Path) -> None:
+    """Any format and rate; the first 10 s, the channels averaged."""
+    files = [write_voice(tmp_path / "long.flac", 12), write_voice(tmp_path / "low.wav", 1, 8_000)]
+    stereo = np.stack([np.full(16_000, 0.25), np.full(16_000, 0.75)], axis=1)
+    soundfile.write(tmp_path / "stereo.wav", stereo, 16_000)
+    found = find_speech([*files, tmp_path / "stereo.wav"], None, tmp_path)
+    assert [waveform.shape for waveform in found.waveforms] == [(1, 160_000), (1, 32_000), (1, 16_000)]
+    assert torch.allclose(found.waveforms[2], torch.tensor(0.5), atol=1e-4)
+    assert torch.allclose(found.waveforms[0], synthetic_voice(12)[:, :160_000], atol=1e-4)
+    assert str(found) == "3 utterances of the given files (13 s)"
+    (tmp_path / "text.wav").write_text("no audio")
+    for name in ("nowhere.wav", "text.wav"):
+        with pytest.raises(ValueError, match=rf"^`audio` must be files of speech, but .*{name} cannot be used: \w"):
+            find_speech([tmp_path / name], None, tmp_path)
+
+
+def test_speech_of_the_runs_own_corpus_else_of_a_sample_corpus(tmp_path: Path) -> None:
+    own, cache = tmp_path / "own", tmp_path / "cache"
+    for number in range(5):
+        write_voice(own / "part" / f"{number}.wav", 0.5 if number == 0 else 1 + number / 2)  # the first is too short
+    (own / "part" / "00.wav").write_text("no audio")
+    found = find_speech([], {"data": {"corpus": str(own)}}, cache)
+    assert found.source == "the run's corpus own"
+    assert [waveform.shape[1] for waveform in found.waveforms] == [24_000, 32_000, 40_000]
+    sample = cache / "corpora" / "mini_librispeech" / "LibriSpeech"
+    write_voice(sample / "a.wav", 2)
+    for config in (None, {}, {"data": None}, {"data": {"corpus": str(tmp_path / "of another machine")}}):
+        found = find_speech([], config, cache)
+        assert (found.source, len(found.waveforms)) == ("mini_librispeech", 1)
+
+
+def test_speech_without_a_corpus_is_a_synthetic_voice(tmp_path: Path) -> None:
+    found = find_speech([], {"data": {"corpus": 3}}, tmp_path)
+    assert found.source == "a synthetic voice, because there is no corpus on this machine"
+    (waveform,) = found.waveforms
+    assert torch.equal(waveform, synthetic_voice())
+    spectrum = torch.fft.rfft(waveform[0]).abs().square()
+    assert spectrum[: len(spectrum) // 8].sum() > 0.5 * spectrum.sum()  # it has the tilt of speech, unlike noise
+    assert waveform.abs().max() <= 0.3 + 1e-6

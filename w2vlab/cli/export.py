@@ -1,0 +1,142 @@
+"""`w2vlab export`: a model in the format of another project."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.parsing.command_parser import CommandParser, names
+from w2vlab.interop.format_names import Format
+from w2vlab.utils.messages import one_line
+
+if TYPE_CHECKING:
+    from w2vlab.interop.comparing import Comparison
+    from w2vlab.interop.exporting import Written
+
+_INTERRUPTED = 130
+_PLAIN_WIDTH = 100
+
+
+@dataclass(kw_only=True)
+class ExportOptions:
+    """Writes a model in the format of another project, loads it with that project, and compares all outputs on speech.
+
+    An output that deviates by more than 1e-4 is an error, which leaves the files. What a format does not have, such as
+    the quantizer in a file of torchaudio, and what could not be compared, is printed.
+
+      w2vlab export runs/w2vlab/ID/checkpoints/last.ckpt FOLDER --format huggingface
+      w2vlab export last.ckpt model.onnx --format onnx
+
+    Attributes:
+        source: A checkpoint of w2vlab, or a file or folder of another project.
+        out: The file to write; of the format huggingface the folder.
+        format: huggingface (a folder for from_pretrained, with a model card), fairseq, torchaudio (a state dictionary,
+            and its arguments in a .json file), safetensors (with the configuration, for w2vlab), onnx (features).
+        options: What the source does not state, such as --options.num_heads=12 for a state dictionary of torchaudio.
+        audio: Audio files to compare on, separated by commas; by default utterances of the run's corpus, if it is on
+            this machine, else of a sample corpus that was fetched before, else a synthetic voice.
+        overwrite: Replace OUT if it exists.
+        cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
+        parts: Modules with your own parts, separated by commas, which the checkpoint may name.
+    """
+
+    source: str
+    out: Path
+    format: Format
+    options: dict[str, Any] = field(default_factory=dict)
+    audio: str | None = None
+    overwrite: bool = False
+    cache_dir: Path | None = None
+    parts: str | None = None
+
+
+def run(words: Sequence[str]) -> int:
+    """Exports a model, and prints what was written and how it compares.
+
+    Args:
+        words: What follows `export` on the command line.
+
+    Returns:
+        Exit status: 0 done, 1 it cannot be done, or an output deviates, 2 wrong usage, 130 interrupted.
+    """
+    options = CommandParser(ExportOptions, "export", ("source", "out")).parse(words)
+    written: Written | None = None
+    try:
+        with messages_shown(logging.WARNING):
+            written = write_model(options)
+            console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+            _print_files(written, console)
+            comparison = compare_model(written, options)
+            print_comparison(comparison, console)
+    except KeyboardInterrupt:
+        state = "nothing was written" if written is None else "the files are complete, but were not compared"
+        sys.stderr.write(f"\nSIGINT: ended early; {state}.\n")
+        return _INTERRUPTED
+    except user_errors(OSError) as problem:
+        return report_problem(problem)
+    if comparison.is_equal:
+        return 0
+    sys.stderr.write(
+        f"error: The model of {one_line(str(options.out))} deviates by {comparison.largest:.2g}, more than 1e-4. The "
+        "files are kept, so that the reason can be found; do not use them.\n"
+    )
+    return 1
+
+
+def write_model(options: ExportOptions) -> Written:
+    """Writes a model.
+
+    Raises:
+        ValueError: The source or an option cannot be used.
+        OSError: A file cannot be written.
+    """
+    # Imported here, because help and wrong options need not wait for PyTorch.
+    from w2vlab.interop.exporting import write
+    from w2vlab.registry import import_parts, load_parts
+
+    load_parts()
+    import_parts(options.parts)
+    mapping = options.options or None
+    return write(options.source, options.out, options.format, options=mapping, overwrite=options.overwrite)
+
+
+def compare_model(written: Written, options: ExportOptions) -> Comparison:
+    """Compares a model that was written.
+
+    Raises:
+        ValueError: A file of speech cannot be read, or what was written cannot be loaded.
+    """
+    from w2vlab.interop.exporting import compare
+
+    audio = [] if options.audio is None else names(options.audio, "audio")
+    return compare(written, audio=audio, cache_dir=options.cache_dir)
+
+
+def _print_files(written: Written, console: Console) -> None:
+    size = sum(file.stat().st_size for file in written.files) / 2**20
+    inside = written.files if written.out.is_dir() else written.files[1:]
+    more = f" with {', '.join(file.name for file in inside)}" if inside else ""
+    console.print(f"Written: {one_line(str(written.out))}{more} ({size:,.1f} MiB)", soft_wrap=True, markup=False)
+    for note in written.notes:
+        console.print(f"* {one_line(note)}", soft_wrap=True, markup=False)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Prints the largest deviation of each output, and what was not compared."""
+    if comparison.peer is not None:
+        console.print(f"Compared with {comparison.peer} on {comparison.speech}:", soft_wrap=True, markup=False)
+        table = Table("output", "values", "largest deviation", box=None, pad_edge=False)
+        for name, deviation in comparison.deviations.items():
+            what = f"{deviation.largest:.1e}" if name != "codes" else f"{100 * deviation.largest:.3g} % differ"
+            table.add_row(name, f"{deviation.num_values:,}", what)
+        console.print(table)
+    for remark in comparison.remarks:
+        console.print(one_line(remark), soft_wrap=True, markup=False)

@@ -1,0 +1,5 @@
+"""Checkpoints of fairseq."""
+
+from w2vlab.formats.fairseq.reading import is_fairseq, read_fairseq
+
+__all__ = ["is_fairseq", "read_fairseq"]

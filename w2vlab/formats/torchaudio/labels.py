@@ -1,0 +1,77 @@
+"""The units of a model that torchaudio has fine-tuned by CTC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from w2vlab.formats.published import HEAD, LazyWeights, Origin
+from w2vlab.vocabulary import BLANK, Vocabulary
+
+_BLANKS = (BLANK, "<pad>", "[PAD]")
+"""Labels that are the blank wherever they are, unless the first label is one of `_FIRST_BLANKS`."""
+
+_FIRST_BLANKS = (*_BLANKS, "-", "<s>")
+"""Labels that are the blank if they are the first one: those of the pipelines of torchaudio, and of fairseq."""
+
+_FAIRSEQ_SPECIALS = ("<pad>", "</s>", "<unk>")
+"""Rows 1 to 3 of the published files, which the pipelines of torchaudio remove, and which have no label there."""
+
+_WORD_BOUNDARY = "|"
+
+
+def vocabulary_of(
+    labels: Sequence[str], weights: LazyWeights, num_rows: int, origin: Origin
+) -> tuple[LazyWeights, Vocabulary | None]:
+    """Returns the vocabulary, and the weights with the rows of the head in its order.
+
+    Args:
+        labels: One for each row of the head; empty to drop the head.
+        weights: Weights by our names.
+        num_rows: Rows of the head.
+        origin: Gets the labels and notes; changed in place.
+
+    Raises:
+        ValueError: There are not as many labels as rows, or one is there twice.
+    """
+    if not labels:
+        origin.notes.append("The last layer, `aux`, was left out, because `labels` is empty.")
+        return LazyWeights({name: _reader(weights, name) for name in weights if name not in HEAD}), None
+    labels = list(labels)
+    if len(labels) == num_rows - len(_FAIRSEQ_SPECIALS) and not set(labels) & set(_FAIRSEQ_SPECIALS):
+        labels[1:1] = _FAIRSEQ_SPECIALS
+        origin.notes.append("Rows 1 to 3 of `aux` are taken to be <pad>, </s> and <unk>, as in published files.")
+    if len(labels) != num_rows:
+        raise ValueError(
+            f"`labels` must have {num_rows} entries, one for each row of `aux.weight`, but has {len(labels)}."
+        )
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"`labels` must differ from each other, but {twice[0]!r} is there more than once.")
+    origin.options["labels"] = labels
+    candidates = () if labels[0] in _FIRST_BLANKS else (label for label in labels if label in _BLANKS)
+    blank = labels.index(next(iter(candidates), labels[0]))
+    order = [blank, *(index for index in range(num_rows) if index != blank)]
+    units = [labels[index] for index in order[1:]]
+    is_characters = all(len(unit) == 1 or (unit[0], unit[-1]) in (("<", ">"), ("[", "]")) for unit in units)
+    if is_characters:
+        units = [" " if unit == _WORD_BOUNDARY else unit for unit in units]
+    vocabulary = Vocabulary("characters" if is_characters else "phones", (BLANK, *units))
+    return (weights if not blank else _reordered(weights, order)), vocabulary
+
+
+def _reordered(weights: Mapping[str, Tensor], order: list[int]) -> LazyWeights:
+    rows = torch.tensor(order)
+    readers: dict[str, Callable[[], Tensor]] = {name: _reader(weights, name) for name in weights}
+    for name in HEAD:
+        readers[name] = _row_reader(weights, name, rows)
+    return LazyWeights(readers)
+
+
+def _reader(weights: Mapping[str, Tensor], name: str) -> Callable[[], Tensor]:
+    return lambda: weights[name]
+
+
+def _row_reader(weights: Mapping[str, Tensor], name: str, rows: Tensor) -> Callable[[], Tensor]:
+    return lambda: weights[name][rows]

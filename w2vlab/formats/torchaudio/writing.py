@@ -1,0 +1,173 @@
+"""Writes state dictionaries that `torchaudio.models.wav2vec2_model` loads strictly, and its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from w2vlab.formats.files.tensors import write_safetensors
+from w2vlab.formats.names import renamed_to_theirs
+from w2vlab.formats.published import HEAD, PublishedModel
+from w2vlab.formats.torchaudio.arguments import write_arguments
+from w2vlab.formats.torchaudio.tables import AUX, DROPOUTS, NORMALIZATIONS, POSITION_WEIGHTS, PositionNames, entries
+from w2vlab.utils.files import replace_atomically
+from w2vlab.vocabulary import Vocabulary
+
+_PROJECTION = "context.input_projection"
+
+_EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
+    "model": {"inputs": ("continuous",)},
+    "model.encoder": {
+        "normalization": tuple(NORMALIZATIONS.values()),
+        "activation": ("gelu",),
+        "log_compression": (False,),
+        "skip_connections": (False,),
+    },
+    "model.context": {},
+}
+"""Values of our options that torchaudio has; it has all values of the others, or they do not change what is computed."""
+
+_CLASSES = {"model": "MaskedPrediction", "model.encoder": "ConvFeatureEncoder", "model.context": "TransformerContext"}
+
+
+def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
+    """Writes a state dictionary and, beside it, `….json` with the arguments of `wav2vec2_model`.
+
+    Args:
+        model: The model, with all options in its configuration.
+        out: The file: `….safetensors`, or a file of `torch.save` with any other ending.
+
+    Returns:
+        What the file does not say or changes, one sentence each.
+
+    Raises:
+        ValueError: torchaudio cannot express an option of the model.
+        OSError: A file cannot be written.
+    """
+    _check(model)
+    encoder, context = (_options(model.config, part) for part in ("encoder", "context"))
+    layers = encoder["layers"]
+    notes: list[str] = []
+    weights: dict[str, Tensor] = {name: model.weights[name] for name in _kept(model)}
+    if f"{_PROJECTION}.weight" not in weights:  # torchaudio always projects; by the identity here
+        weights[f"{_PROJECTION}.weight"] = torch.eye(context["model_dim"], dtype=weights["norm.weight"].dtype)
+        weights[f"{_PROJECTION}.bias"] = torch.zeros_like(weights["norm.weight"])
+        notes.append("torchaudio always projects latents, so that a projection by the identity was written.")
+    names: PositionNames = model.origin.options.get("position_names", "parametrizations")
+    if model.origin.format != "torchaudio" or names not in POSITION_WEIGHTS or names == "weight":
+        names = "parametrizations"
+    table = entries(len(layers), encoder["bias"], encoder["normalization"] == "layer", context["num_layers"], names)
+    theirs = renamed_to_theirs(weights, table)
+    labels = None
+    if model.vocabulary is not None:
+        labels = _labels(model, theirs)
+    _restore_dtypes(theirs, model)
+    if encoder["normalize_waveform"]:
+        notes.append(
+            "torchaudio's model does not normalize waveforms, as this one expects: "
+            "torch.nn.functional.layer_norm(waveform, waveform.shape) before it, for each utterance alone."
+        )
+    if encoder["normalization"] == "first_group":
+        notes.append(
+            "torchaudio's group norm sees the padding of a batch, and w2vlab's does not: compare single utterances."
+        )
+    if "mask_embedding" in model.weights:
+        notes.append("torchaudio's Wav2Vec2Model has no mask embedding, quantizer or loss: they were left out.")
+    _save(theirs, out)
+    write_arguments(out, _arguments(encoder, context, labels), encoder["normalize_waveform"], labels)
+    return notes
+
+
+def _kept(model: PublishedModel) -> list[str]:
+    kept = ("encoder.", "norm.", "context.")
+    return [name for name in model.weights if name.startswith(kept) or name in HEAD]
+
+
+def _options(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    options: dict[str, Any] = config["init_args"][part]["init_args"]
+    return options
+
+
+def _check(model: PublishedModel) -> None:
+    for place, allowed in _EXPRESSIBLE.items():
+        node = model.config
+        for part in place.split(".")[1:]:
+            node = node["init_args"][part]
+        name = str(node["class_path"]).rpartition(".")[2]
+        if name != _CLASSES[place]:
+            raise ValueError(f"`{place}` must be {_CLASSES[place]} for torchaudio, which has no other, but is {name}.")
+        for option, values in allowed.items():
+            value = node["init_args"][option]
+            if value not in values:
+                shown = " or ".join(str(value).lower() for value in values)
+                raise ValueError(
+                    f"`{place}.{option}` must be {shown} for torchaudio, which has nothing else, but is "
+                    f"{str(value).lower()}."
+                )
+    if (HEAD[0] in model.weights) != (model.vocabulary is not None):
+        raise ValueError("A fine-tuned model must have both a vocabulary and a linear layer, but has one of them.")
+
+
+def _labels(model: PublishedModel, theirs: dict[str, Tensor]) -> list[str]:
+    """Returns the labels of the rows of `aux`, in the order in which the file had them; `theirs` is changed in place."""
+    assert isinstance(model.vocabulary, Vocabulary)
+    entries_ = list(model.vocabulary.entries)
+    if model.vocabulary.units == "characters":
+        entries_ = ["|" if entry == " " else entry for entry in entries_]
+    before = model.origin.options.get("labels") if model.origin.format == "torchaudio" else None
+    if not isinstance(before, list) or len(before) != len(entries_):
+        return entries_
+    missing = [label for label in before if label not in entries_[1:]]
+    if len(missing) != 1 or set(before) - {missing[0]} != set(entries_[1:]):
+        return entries_
+    position = {entry: index for index, entry in enumerate(entries_)} | {missing[0]: 0}
+    rows = torch.tensor([position[label] for label in before])
+    for name in AUX:
+        theirs[name] = theirs[name][rows]
+    return before
+
+
+def _restore_dtypes(theirs: dict[str, Tensor], model: PublishedModel) -> None:
+    """Stores tensors in the type that the file had, where this changes no value."""
+    if model.origin.format != "torchaudio":
+        return
+    for name, stored in model.origin.dtypes.items():
+        dtype = getattr(torch, stored, None)
+        if name in theirs and isinstance(dtype, torch.dtype):
+            converted = theirs[name].to(dtype)
+            if torch.equal(converted.to(theirs[name].dtype), theirs[name]):
+                theirs[name] = converted
+
+
+def _arguments(encoder: Mapping[str, Any], context: Mapping[str, Any], labels: list[str] | None) -> dict[str, Any]:
+    extractor_modes = {ours: theirs for theirs, ours in NORMALIZATIONS.items()}
+    return {
+        "extractor_mode": extractor_modes[encoder["normalization"]],
+        "extractor_conv_layer_config": [list(layer) for layer in encoder["layers"]],
+        "extractor_conv_bias": encoder["bias"],
+        "encoder_embed_dim": context["model_dim"],
+        "encoder_pos_conv_kernel": context["position_kernel"],
+        "encoder_pos_conv_groups": context["position_groups"],
+        "encoder_num_layers": context["num_layers"],
+        "encoder_num_heads": context["num_heads"],
+        "encoder_ff_interm_features": context["feedforward_dim"],
+        "encoder_layer_norm_first": context["pre_norm"],
+        **{theirs: context[ours] for theirs, ours in DROPOUTS.items()},
+        "aux_num_out": None if labels is None else len(labels),
+    }
+
+
+def _save(tensors: dict[str, Tensor], out: Path) -> None:
+    if out.suffix == ".safetensors":
+        write_safetensors(tensors, out)
+        return
+    own = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}  # without a larger storage
+    with replace_atomically(out) as unfinished:
+        try:
+            torch.save(own, unfinished)
+        except RuntimeError as error:  # such as a full disk
+            raise OSError(f"{out} cannot be written: {error}") from error

@@ -1,0 +1,194 @@
+"""Options of our model as options of `config.json`; what transformers cannot express is refused by our name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from w2vlab.formats.transformers.config import WAVEFORM_EPS
+
+_ENCODER = {
+    "activation": ("gelu", "transformers has the same activation in the positional convolution, where ours is GELU"),
+    "log_compression": (False, "transformers has no logarithm after the convolutions"),
+    "skip_connections": (False, "transformers has no skip connections between convolutions"),
+}
+"""The only value of an option of the encoder that transformers has, and why."""
+
+_GUMBEL = {
+    "projection_depth": (1, "the scores of transformers' quantizer are a single matrix"),
+    "shared_codebook": (False, "each group of transformers' quantizer has its own entries"),
+}
+
+_NORMALIZATIONS = {"first_group": "group", "layer": "layer"}
+
+
+def check_expressible(config: Mapping[str, Any], quantizes: bool) -> None:
+    """Checks that transformers has the model.
+
+    Args:
+        config: Configuration of our model, with all options.
+        quantizes: Whether quantizer and loss are written.
+
+    Raises:
+        ValueError: It does not; the error names the option.
+    """
+    _check_class("model", config, "MaskedPrediction")
+    options = _arguments(config)
+    _check_class("model.encoder", options["encoder"], "ConvFeatureEncoder")
+    encoder = _arguments(options["encoder"])
+    if encoder["normalization"] not in _NORMALIZATIONS:
+        why = "transformers has no group norm after every convolution"
+        _refuse("model.encoder.normalization", " or ".join(_NORMALIZATIONS), encoder["normalization"], why)
+    _check_options("model.encoder", encoder, _ENCODER)
+    _check_class("model.context", options["context"], "TransformerContext")
+    why = "transformers' models have continuous inputs"
+    _check_options("model", options, {"inputs": ("continuous", why)})
+    if quantizes:
+        _check_options("model", options, {"target_encoder": (None, "transformers quantizes the latents of the inputs")})
+        _check_class("model.quantizer", options["quantizer"], "GumbelQuantizer", "IdentityQuantizer")
+        _check_options("model.quantizer", _arguments(options["quantizer"]), _GUMBEL)
+        _check_class("model.loss", options["loss"], "ContrastiveLoss")
+        why = "transformers projects targets by a single matrix"
+        _check_options("model.loss", _arguments(options["loss"]), {"target_projection": ("linear", why)})
+
+
+def has_codebooks(config: Mapping[str, Any]) -> bool:
+    """Returns whether the targets of a model are quantized."""
+    return _name(_arguments(config).get("quantizer", {})) != "IdentityQuantizer"
+
+
+def normalizes_waveform(config: Mapping[str, Any]) -> bool:
+    """Returns whether a model brings waveforms to zero mean and unit variance."""
+    return bool(_arguments(_arguments(config)["encoder"]).get("normalize_waveform"))
+
+
+def to_theirs(config: Mapping[str, Any], quantizes: bool, masks: bool) -> dict[str, Any]:
+    """Returns the options of `config.json` that a model decides.
+
+    Args:
+        config: Configuration of our model, that `check_expressible` accepts; options may be missing.
+        quantizes: Whether quantizer and loss are written.
+        masks: Whether the mask embedding is written; transformers has one if it masks anything.
+    """
+    options = _arguments(config)
+    encoder, context = _arguments(options["encoder"]), _arguments(options["context"])
+    layers = encoder["layers"]
+    found = {
+        "conv_dim": [layer[0] for layer in layers],
+        "conv_kernel": [layer[1] for layer in layers],
+        "conv_stride": [layer[2] for layer in layers],
+        "num_feat_extract_layers": len(layers),
+        "conv_bias": encoder["bias"],
+        "feat_extract_activation": encoder["activation"],
+        "feat_extract_norm": _NORMALIZATIONS[encoder["normalization"]],
+        "hidden_size": context["model_dim"],
+        "num_hidden_layers": context["num_layers"],
+        "num_attention_heads": context["num_heads"],
+        "intermediate_size": context["feedforward_dim"],
+        "do_stable_layer_norm": context["pre_norm"],
+        "num_conv_pos_embeddings": context["position_kernel"],
+        "num_conv_pos_embedding_groups": context["position_groups"],
+        "hidden_dropout": context["dropout"],
+        "attention_dropout": context["attention_dropout"],
+        "activation_dropout": context["activation_dropout"],
+        "feat_proj_dropout": context["input_dropout"],
+        "layerdrop": context["layer_drop"],
+        "feat_quantizer_dropout": options["feature_dropout"],
+        **_masking(options["masking"], masks),
+    }
+    return found | (_pretraining(options) if quantizes else {})
+
+
+def lost(config: Mapping[str, Any], quantizes: bool) -> list[str]:
+    """Returns what the folder does not have of a model or has in another way, one sentence each."""
+    options = _arguments(config)
+    encoder = _arguments(options["encoder"])
+    notes = []
+    if encoder["normalization"] == "first_group":
+        notes.append(
+            "The group norm of transformers includes padding, so padded batches differ from w2vlab's; utterances alone "
+            "do not."
+        )
+    if encoder.get("normalize_waveform") and encoder.get("waveform_eps", 1e-5) != WAVEFORM_EPS:
+        notes.append(
+            f"Wav2Vec2FeatureExtractor adds {WAVEFORM_EPS} to the variance of a waveform and not "
+            f"{encoder.get('waveform_eps', 1e-5)}, so quiet audio is louder there."
+        )
+    if quantizes:
+        notes.append(
+            "The temperature of the quantizer is not saved: transformers starts at 2. It has no feature penalty and no "
+            "factor of the encoder's gradient."
+        )
+    elif has_codebooks(config) or _name(options["loss"]) != "ContrastiveLoss":
+        notes.append("Quantizer and loss are not written.")
+    return notes
+
+
+def _pretraining(options: Mapping[str, Any]) -> dict[str, Any]:
+    quantizer, loss = _arguments(options["quantizer"]), _arguments(options["loss"])
+    found = {
+        "num_codevector_groups": quantizer["num_codebooks"],
+        "num_codevectors_per_group": quantizer["codebook_size"],
+        "codevector_dim": quantizer["output_dim"],
+        "proj_codevector_dim": loss["projection_dim"],
+        "num_negatives": loss["num_negatives"],
+        "contrastive_logits_temperature": loss["logit_temperature"],
+    }
+    penalties = options.get("penalties")
+    diversity = [part for part in (penalties or {}).values() if _name(part) == "DiversityPenalty"]
+    if penalties is not None:
+        found["diversity_loss_weight"] = _arguments(diversity[0]).get("weight", 0.1) if diversity else 0.0
+    return found
+
+
+def _masking(masking: Mapping[str, Any], masks: bool) -> dict[str, Any]:
+    if not masks:
+        return {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    found: dict[str, Any] = {"mask_feature_prob": 0.0}
+    if _name(masking) == "ChannelMasking":
+        channels = _arguments(masking)
+        found = {
+            "mask_feature_prob": channels["channel_probability"],
+            "mask_feature_length": channels["channel_length"],
+            "mask_feature_min_masks": channels["min_channel_spans"],
+        }
+        masking = channels["frames"]
+    spans = _arguments(masking)
+    if _name(masking) != "SpanMasking" or "probability" not in spans:
+        return found  # transformers keeps its defaults
+    return found | {
+        "mask_time_prob": spans["probability"],
+        "mask_time_length": spans["length"],
+        "mask_time_min_masks": spans["min_spans"],
+    }
+
+
+def _check_class(option: str, part: Any, *names: str) -> None:
+    if _name(part) not in names:
+        _refuse(option, " or ".join(names), _name(part), "transformers has no other")
+
+
+def _check_options(owner: str, options: Mapping[str, Any], wanted: Mapping[str, tuple[Any, str]]) -> None:
+    for name, (value, why) in wanted.items():
+        if name in options and options[name] != value:
+            _refuse(f"{owner}.{name}", _shown(value), options[name], why)
+
+
+def _refuse(option: str, rule: str, value: Any, why: str) -> None:
+    raise ValueError(f"`{option}` must be {rule} to be written for transformers, but is {_shown(value)}: {why}.")
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _name(value) if isinstance(value, Mapping) else str(value)
+
+
+def _name(part: Any) -> str:
+    """Returns the name of the class of a part."""
+    path = part.get("class_path", "") if isinstance(part, Mapping) else str(part)
+    return path.rpartition(".")[2]
+
+
+def _arguments(part: Any) -> Mapping[str, Any]:
+    return (part.get("init_args") or {}) if isinstance(part, Mapping) else {}

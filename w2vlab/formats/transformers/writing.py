@@ -1,0 +1,156 @@
+"""Writes a folder of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from w2vlab.formats.files.tensors import write_safetensors
+from w2vlab.formats.names import renamed_to_theirs
+from w2vlab.formats.published import HEAD, PublishedModel
+from w2vlab.formats.transformers import config
+from w2vlab.formats.transformers.expressing import (
+    check_expressible,
+    has_codebooks,
+    lost,
+    normalizes_waveform,
+    to_theirs,
+)
+from w2vlab.formats.transformers.families import FAMILIES, WAV2VEC2, WRITABLE
+from w2vlab.formats.transformers.options import CONFIG, DEFAULTS, read_options
+from w2vlab.formats.transformers.plain import write_mapping
+from w2vlab.formats.transformers.preprocessor import write_preprocessor
+from w2vlab.formats.transformers.tensors import Layout
+from w2vlab.formats.transformers.tokenizer import tokenizer_of
+from w2vlab.formats.transformers.weights import SAFETENSORS
+from w2vlab.utils.files import write_atomically
+
+_NOT_THE_NETWORK = (*HEAD, "quantizer.", "loss.", "penalties.", "target_encoder.", "target_norm.")
+"""Starts of the names of tensors that only the objective has."""
+
+CARD = "README.md"
+"""File of the model card."""
+
+
+def write_transformers(model: PublishedModel, out: Path, card: str | None = None, plain: bool = False) -> list[str]:
+    """Writes a folder that `from_pretrained` of transformers opens.
+
+    A model with a `vocabulary` becomes `Wav2Vec2ForCTC`, one with a quantizer `Wav2Vec2ForPreTraining`, and any other
+    `Wav2Vec2Model`. A model that came from a folder of transformers, and was not changed, is written as it came: the
+    same tensors in the same types, and the same options.
+
+    Args:
+        model: The model, with all options.
+        out: The folder, which is created.
+        card: Text of the model card, in Markdown; None for none.
+        plain: Write `Wav2Vec2Model` in any case: the network without quantizer, loss and linear layer.
+
+    Returns:
+        What a user should know about the folder, such as what it does not have of the model, one sentence each.
+
+    Raises:
+        ValueError: transformers cannot express the model; the error names the option.
+        OSError: A file cannot be written.
+    """
+    vocabulary = None if plain else model.vocabulary
+    quantizes = vocabulary is None and not plain and has_codebooks(model.config) and "quantizer" not in model.missing
+    check_expressible(model.config, quantizes)
+    came = model.origin.options if model.origin.format == "transformers" else {}
+    saved: Mapping[str, Any] = came.get("config") or {}
+    kind = _model_type(saved, quantizes)
+    family = FAMILIES[kind]
+
+    # The options, and those of the tokenizer.
+    content = _options(saved, model, quantizes)
+    written = None if vocabulary is None else tokenizer_of(vocabulary, came.get("tokenizer"))
+    name = family.for_pretraining if quantizes else family.model
+    if written is not None:
+        name = family.for_ctc
+        content |= {"vocab_size": len(written.rows), **written.ids}
+    content |= {"architectures": [name], "model_type": kind}
+
+    # The weights.
+    layout = Layout(
+        options={**DEFAULTS, **content},
+        prefix=f"{family.prefix}." if name != family.model else "",
+        projects="context.input_projection.weight" in model.weights,
+        quantizes=quantizes,
+        rows=None if written is None else written.rows,
+    )
+    entries = [row.entry for row in layout.table()]
+    _check_complete(model, {entry.ours for entry in entries}, quantizes)
+    tensors = renamed_to_theirs(model.weights, entries)
+    if not layout.projects:
+        tensors |= _identity(f"{layout.prefix}feature_projection.projection", model.weights["norm.weight"])
+    tensors = {key: _in_type(tensor, model.origin.dtypes.get(key)) for key, tensor in tensors.items()}
+    content |= _dtype(saved, tensors)
+
+    # Last the configuration, so that an unfinished folder is not taken for a model.
+    out.mkdir(parents=True, exist_ok=True)
+    write_safetensors(tensors, out / SAFETENSORS, {"format": "pt"})
+    if written is not None:
+        written.write(out)
+    layer_norm = content["feat_extract_norm"] == "layer"
+    notes = [write_preprocessor(out, normalizes_waveform(model.config), layer_norm, came.get("preprocessor"))]
+    if card is not None:
+        write_atomically(out / CARD, card)
+    write_mapping(out / CONFIG, content)
+    return [*notes, *lost(model.config, quantizes)]
+
+
+def _model_type(saved: Mapping[str, Any], quantizes: bool) -> str:
+    """Returns the `model_type` that a model came with, if that has all of the model, and wav2vec 2.0's otherwise."""
+    kind = saved.get("model_type", WAV2VEC2)
+    return kind if kind in WRITABLE and (FAMILIES[kind].pretrains or not quantizes) else WAV2VEC2
+
+
+def _options(saved: Mapping[str, Any], model: PublishedModel, quantizes: bool) -> dict[str, Any]:
+    """Returns the content of `config.json`: as the model came, but for what has changed."""
+    masks = "mask_embedding" in model.weights
+    options = to_theirs(model.config, quantizes, masks)
+    if not saved:
+        return {**DEFAULTS, **options}
+    read = read_options(saved, Path(CONFIG))
+    before = to_theirs(config.to_ours(read, normalizes=False, projects=True, quantizes=quantizes), quantizes, masks)
+    changed = {name: value for name, value in options.items() if value != before.get(name)}
+    absent = {name: value for name, value in read.items() if name not in saved and name in DEFAULTS}
+    return {**absent, **saved, **changed}
+
+
+def _check_complete(model: PublishedModel, written: set[str], quantizes: bool) -> None:
+    """Refuses to leave out tensors silently."""
+    left_out = [
+        name for name in model.weights if name not in written and (quantizes or not name.startswith(_NOT_THE_NETWORK))
+    ]
+    if left_out:
+        raise ValueError(
+            f"The model must have the tensors of its configuration to be written for transformers, but {left_out[0]} "
+            "is not one of them."
+        )
+
+
+def _identity(name: str, like: Tensor) -> dict[str, Tensor]:
+    """Returns an input projection that changes nothing, which transformers always has."""
+    width = len(like)
+    return {f"{name}.weight": torch.eye(width, dtype=like.dtype), f"{name}.bias": torch.zeros(width, dtype=like.dtype)}
+
+
+def _in_type(tensor: Tensor, dtype: str | None) -> Tensor:
+    """Returns a tensor in the type of the file that it came from, if that loses nothing."""
+    wanted = getattr(torch, dtype, None) if dtype is not None else None
+    if not isinstance(wanted, torch.dtype) or tensor.dtype == wanted:
+        return tensor
+    converted = tensor.to(wanted)
+    return converted if torch.equal(converted.to(tensor.dtype), tensor) else tensor
+
+
+def _dtype(saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Returns the option for the type of the weights."""
+    types = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+    found = types.pop() if len(types) == 1 else "float32"
+    name = "torch_dtype" if "torch_dtype" in saved else "dtype"
+    return {name: found}

@@ -1,0 +1,116 @@
+"""Compares a model with what another program computes from the exported files, on speech."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from w2vlab.interop.outputs import CODES, compute_outputs
+from w2vlab.interop.peers import Peer
+from w2vlab.interop.speech import Speech
+from w2vlab.modules.update import TrainedModule
+
+LARGEST_DEVIATION = 1e-4
+"""Above it, an export failed."""
+
+
+@dataclass
+class Deviation:
+    """How far an output is from ours, over all utterances.
+
+    Attributes:
+        largest: Largest difference of two values, relative to the largest value if that is above 1; of codes the share
+            that differs. Infinite if the shapes differ or a value is not finite.
+        num_values: Values that were compared.
+    """
+
+    largest: float = 0.0
+    num_values: int = 0
+
+    def add(self, name: str, ours: Tensor, theirs: Tensor) -> None:
+        """Adds an output of one utterance."""
+        if ours.shape != theirs.shape:
+            self.largest = math.inf
+            return
+        if name == CODES:
+            share = (ours != theirs).sum().item() / max(1, ours.numel())
+            total = self.num_values + ours.numel()
+            self.largest = (self.largest * self.num_values + share * ours.numel()) / max(1, total)
+        elif ours.numel():
+            scale = max(1.0, ours.abs().max().item())
+            difference = (ours.double() - theirs.double()).abs().max().item() / scale
+            self.largest = max(self.largest, difference) if math.isfinite(difference) else math.inf
+        self.num_values += ours.numel()
+
+
+@dataclass
+class Comparison:
+    """A comparison with another program.
+
+    Attributes:
+        peer: The program and the class of its model; None if there was none, and `remarks` says why.
+        speech: What it was computed on.
+        deviations: By output.
+        remarks: What was not compared, and why, one sentence each.
+    """
+
+    peer: str | None
+    speech: Speech | None = None
+    deviations: dict[str, Deviation] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def largest(self) -> float:
+        """The largest deviation of any output."""
+        return max((deviation.largest for deviation in self.deviations.values()), default=0.0)
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no output deviates by more than `LARGEST_DEVIATION`."""
+        return self.largest <= LARGEST_DEVIATION
+
+
+def compare_with(peer: Peer, module: TrainedModule, speech: Speech) -> Comparison:
+    """Compares all outputs that both programs have, each utterance alone and without padding.
+
+    Args:
+        peer: The other program's model.
+        module: Our model, in evaluation mode.
+        speech: The utterances.
+    """
+    found = Comparison(peer.name, speech, remarks=list(peer.remarks))
+    not_theirs: dict[str, None] = {}
+    for waveform in speech.inputs:
+        ours, theirs = compute_outputs(module, waveform), peer(waveform)
+        not_theirs |= dict.fromkeys(name for name in ours if name not in theirs)
+        for name in ours:
+            if name in theirs:
+                found.deviations.setdefault(name, Deviation()).add(name, ours[name], theirs[name])
+    if not_theirs:
+        found.remarks.append(
+            f"Not compared, because the other model does not give them: {', '.join(_grouped(not_theirs))}."
+        )
+    return found
+
+
+def _grouped(names: dict[str, None]) -> Iterator[str]:
+    """Yields names, with consecutive layers as a range: `layer 0 to layer 11`."""
+    run: list[int] = []
+
+    def flush() -> Iterator[str]:
+        if run:
+            yield f"layer {run[0]}" + (f" to layer {run[-1]}" if len(run) > 1 else "")
+        run.clear()
+
+    for name in names:
+        number = int(name.removeprefix("layer ")) if name.startswith("layer ") else None
+        if number is None or (run and number != run[-1] + 1):
+            yield from flush()
+        if number is None:
+            yield name
+        else:
+            run.append(number)
+    yield from flush()

@@ -1,0 +1,162 @@
+"""A model as one function of a waveform: no lengths on the host, no random numbers, and norms that hold for an hour."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from w2vlab.encoders.conv import ConvBlock, ConvFeatureEncoder
+from w2vlab.functional.ctc import log_probabilities
+from w2vlab.functional.kernels import Frames, GroupedConv1d, WaveformConv1d
+from w2vlab.functional.kernels.waveform import fold_norm_into_filters
+from w2vlab.interfaces import ContextNetwork
+from w2vlab.modules import CTCFineTuning, PretrainingModule
+from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.update import TrainedModule
+
+
+class WaveformToFeatures(nn.Module):
+    """Computes contexts of waveforms without padding.
+
+    Args:
+        frontend: The parts before the context network.
+        context: The context network.
+        head: The linear layer of a fine-tuned model.
+    """
+
+    def __init__(self, frontend: Frontend, context: ContextNetwork, head: nn.Linear | None) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.context = context
+        self.head = head
+        encoder = frontend.encoder
+        self.normalize_waveform = bool(getattr(encoder, "normalize_waveform", False))
+        self.waveform_eps = float(getattr(encoder, "waveform_eps", 1e-5))
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Maps waveforms `(B, S)` to contexts `(B, T, D)` and, with a head, log-probabilities `(B, T, V)`."""
+        if self.normalize_waveform:
+            waveform = _normalize(waveform[..., None], 1, self.waveform_eps)[..., 0]
+        # One length stands for those of all rows, because none has padding; the number of rows stays free.
+        latents = self.frontend.encoder(waveform, (waveform.shape[1],))  # (B, T, C)
+        if self.frontend.norm is not None:
+            latents = self.frontend.norm(latents)
+        if self.frontend.quantizer is not None:
+            latents = self.frontend.quantizer(latents, None).quantized
+        context: Tensor = self.context(self.context.project(latents), None)  # (B, T, D)
+        return (context,) if self.head is None else (context, log_probabilities(self.head(context)))
+
+
+def exportable(module: TrainedModule) -> WaveformToFeatures:
+    """Returns a copy of a model in float32 and evaluation mode that a graph can be made of.
+
+    Args:
+        module: A pretraining model, or one fine-tuned by CTC. It is not changed.
+
+    Raises:
+        ValueError: The model is another one.
+    """
+    if isinstance(module, CTCFineTuning):
+        frontend, head = module.frontend, module.head
+    elif isinstance(module, PretrainingModule):
+        frontend, head = module.frontend(), None
+    else:
+        raise ValueError(
+            f"The model must be pretrained, or fine-tuned by CTC, but is {type(module).__name__}, which has no features."
+        )
+    model = copy.deepcopy(WaveformToFeatures(frontend, module.context, head)).cpu().float().eval().requires_grad_(False)
+    encoder = model.frontend.encoder
+    if isinstance(encoder, ConvFeatureEncoder):
+        encoder.normalize_waveform = False  # done in `WaveformToFeatures`
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ConvBlock) and _has_channel_norm_of_waveform(child):
+                setattr(parent, name, _NormedWaveform(child))
+            elif isinstance(child, nn.GroupNorm) and not isinstance(parent, _NormedWaveform):
+                setattr(parent, name, _GroupNorm(child))
+            elif isinstance(child, GroupedConv1d) and parametrize.is_parametrized(child):
+                setattr(parent, name, _without_weight_norm(child))
+    return model
+
+
+def _without_weight_norm(conv: GroupedConv1d) -> GroupedConv1d:
+    """Returns the same convolution with its weight as one tensor.
+
+    `remove_parametrizations` would take the weight of the model that was copied, too: they have one class.
+    """
+    plain = GroupedConv1d(conv.in_channels, conv.kernel_size[0], conv.groups)
+    plain.load_state_dict({"weight": conv.weight, "bias": conv.bias})
+    return plain.requires_grad_(False)
+
+
+def _has_channel_norm_of_waveform(block: ConvBlock) -> bool:
+    norm = block.norm
+    return (
+        isinstance(block.conv, WaveformConv1d)
+        and isinstance(norm, nn.GroupNorm)
+        and norm.num_groups == norm.num_channels
+    )
+
+
+class _NormedWaveform(ConvBlock):
+    """The first layer of BASE with its norm over time folded into the filters, so that float64 holds ten numbers a frame.
+
+    Args:
+        block: The layer.
+    """
+
+    def __init__(self, block: ConvBlock) -> None:
+        nn.Module.__init__(self)
+        self.conv, self.activation = block.conv, block.activation
+        self.norm = block.norm
+
+    def forward(self, frames: Frames, padding_mask: Tensor | None) -> Frames:
+        """Maps `frames` `(B, S, 1)` to `(B, T, D)`."""
+        norm = cast(nn.GroupNorm, self.norm)
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        select = torch.eye(kernel)[:, None]  # a convolution that copies; ONNX has no windows
+        windows = F.conv1d(cast(Tensor, frames).transpose(1, 2), select, stride=stride).transpose(1, 2)  # (B, T, kernel)
+        filters, offsets = fold_norm_into_filters(
+            windows, self.conv.weight[:, 0], self.conv.bias, norm.weight, norm.bias, padding_mask, norm.eps
+        )
+        activated: Frames = self.activation(windows @ filters.transpose(1, 2) + offsets[:, None])
+        return activated
+
+
+class _GroupNorm(nn.Module):
+    """A group norm over channels and time, whose sums over time are in float64.
+
+    Args:
+        norm: The norm.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.num_groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Maps `frames` `(B, T, C)` to the same shape; there is no padding."""
+        return _normalize(frames, self.num_groups, self.eps) * self.weight + self.bias
+
+
+def _normalize(frames: Tensor, num_groups: int, eps: float) -> Tensor:
+    """Normalizes `frames` `(B, T, C)` over time and the channels of each group.
+
+    ONNX Runtime adds float32 numbers one by one along time, which errs by 3e-4 on ten minutes, and so does its instance
+    norm. Here it adds the channels of a frame in float32, and the frames in float64.
+    """
+    grouped = frames.unflatten(2, (num_groups, frames.shape[2] // num_groups))  # (B, T, groups, C / groups)
+    centred = grouped - _mean(grouped)
+    return (centred * torch.rsqrt(_mean(centred.square()) + eps)).flatten(2)
+
+
+def _mean(grouped: Tensor) -> Tensor:
+    """Returns the mean of `grouped` `(B, T, groups, width)` over time and width: `(B, 1, groups, 1)`."""
+    of_frames = grouped.mean(dim=3, keepdim=True)  # (B, T, groups, 1)
+    return of_frames.double().mean(dim=1, keepdim=True).float()

@@ -1,0 +1,147 @@
+"""Export to ONNX: a graph that maps waveforms of any length to features, and to log-probabilities of a CTC model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import w2vlab
+from w2vlab.functional.kernels import plain_kernels
+from w2vlab.interop.exportable import WaveformToFeatures, exportable
+from w2vlab.modules.update import TrainedModule
+from w2vlab.types import SAMPLE_RATE
+from w2vlab.utils.messages import one_line
+
+OPSET = 18
+"""Version of ONNX's operations: the lowest in which all of them are expressed."""
+
+INPUT, FEATURES, LOG_PROBABILITIES = "waveform", "features", "log_probabilities"
+"""Names of the input and the outputs."""
+
+DATA = ".data"
+"""Suffix of the second file, with the weights, of a model of 2 GB or more."""
+
+_MOST_BYTES = 2_000_000_000
+"""Size of a file of protocol buffers, which are limited to 2 GiB."""
+
+_EXAMPLE_FRAMES = 50
+
+
+def export_onnx(module: TrainedModule, out: Path) -> list[Path]:
+    """Writes the features of a model as an ONNX file.
+
+    The input `waveform` is float32 at 16 kHz, of shape `(B, S)`, for any number of rows B and of samples S from one
+    frame (400 samples) on; rows have no padding. The output `features` has the contexts, of shape `(B, T, D)`. For a
+    model fine-tuned by CTC, `log_probabilities` is a second output, of shape `(B, T, V)`, with the blank at index 0.
+    Waveforms are normalized inside if the model expects that. The metadata of the file has what the numbers mean.
+
+    Args:
+        module: A pretraining model, or one fine-tuned by CTC, in any precision; weights are written in float32.
+        out: The file. It has the weights, unless these take 2 GB or more; then a second file `….data` has them.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: A package is missing, or a part cannot be expressed in ONNX.
+        OSError: A file cannot be written.
+    """
+    _require("onnx", "onnxscript")
+    model = exportable(module)
+    program = _export(model, module)
+    program.model.metadata_props.update(_metadata(model, module))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    external = size >= _MOST_BYTES
+    program.save(out, external_data=external)
+    return [out, out.with_name(out.name + DATA)] if external else [out]
+
+
+def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
+    encoder = model.frontend.encoder
+    # Two rows, because a size of 1 would stay 1.
+    example = torch.randn(2, encoder.receptive_field + (_EXAMPLE_FRAMES - 1) * encoder.stride)
+    free = torch.export.Dim.DYNAMIC
+    outputs = [FEATURES] if model.head is None else [FEATURES, LOG_PROBABILITIES]
+    try:
+        with plain_kernels(), torch.no_grad(), _quiet():
+            return torch.onnx.export(
+                model,
+                (example,),
+                input_names=[INPUT],
+                output_names=outputs,
+                dynamic_shapes={"waveform": {0: free, 1: free}},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises errors of its own for what it cannot express, of many kinds
+        parts = (encoder, model.frontend.quantizer, model.context)
+        names = ", ".join(type(part).__name__ for part in parts if part is not None)
+        raise ValueError(
+            f"{type(module).__name__} must have parts that ONNX can express, but one of {names} cannot be exported: "
+            f"{_reason(error)}"
+        ) from error
+
+
+def _metadata(model: WaveformToFeatures, module: TrainedModule) -> dict[str, str]:
+    encoder = model.frontend.encoder
+    facts: dict[str, Any] = {
+        "w2vlab_version": w2vlab.__version__,
+        "model": type(module).__name__,
+        "sample_rate": SAMPLE_RATE,
+        "receptive_field": encoder.receptive_field,
+        "stride": encoder.stride,
+        "layer": "contexts",
+        "normalizes_waveform": model.normalize_waveform,
+    }
+    vocabulary = getattr(module, "vocabulary", None)
+    if vocabulary is not None:
+        facts["vocabulary"] = vocabulary.as_dict()
+    return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+
+
+def _require(*packages: str) -> None:
+    """Checks that packages are installed.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for package in packages:
+        try:
+            import_module(package)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"ONNX needs the package {package}, but {error.name} is not installed: pip install 'w2vlab[onnx]'"
+            ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what the exporter says about its own steps."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the innermost reason of an error of the exporter in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return one_line(lines[0] if lines else type(error).__name__, 300)

@@ -1,0 +1,67 @@
+"""What a comparison needs of another program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Protocol
+
+from torch import Tensor
+
+from w2vlab.vocabulary import Vocabulary
+
+
+class UnavailableError(Exception):
+    """Raised if the other program is not installed; the message says so in a sentence."""
+
+
+class Peer(Protocol):
+    """A model that another program has loaded from the exported files.
+
+    Attributes:
+        name: The program, its version, and the class of the model.
+        remarks: What is not compared for another reason than that the program does not compute it, one sentence each.
+    """
+
+    name: str
+    remarks: tuple[str, ...]
+
+    def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
+        """Computes its outputs for one utterance.
+
+        Args:
+            waveform: At 16 kHz in [-1, 1], shape `(1, S)`.
+
+        Returns:
+            Some of the outputs of `interop.outputs.compute_outputs`, with the same shapes.
+        """
+
+
+def require(package: str) -> str:
+    """Returns the name and version of an installed package.
+
+    Raises:
+        UnavailableError: It is not installed.
+    """
+    if find_spec(package) is None:
+        raise UnavailableError(f"{package} is not installed (`pip install {package}`)")
+    return f"{package} {version(package)}"
+
+
+def rows_of_units(vocabulary: Vocabulary, labels: Sequence[str]) -> list[int]:
+    """Returns in which row another program has each entry of a vocabulary.
+
+    Args:
+        vocabulary: The units; other programs write a space as `|`, and have another name for the blank.
+        labels: The unit of each row.
+
+    Raises:
+        ValueError: The labels are not those of the vocabulary.
+    """
+    rows = {label: row for row, label in enumerate(labels)}
+    units = ["|" if entry == " " and " " not in rows else entry for entry in vocabulary.entries[1:]]
+    blank = set(labels) - set(units)
+    if len(rows) != len(vocabulary) or len(blank) != 1 or not set(units) <= set(rows):
+        raise ValueError(f"The labels must be the {len(vocabulary)} units of the model, but are {', '.join(labels)}.")
+    return [rows[blank.pop()], *(rows[unit] for unit in units)]

@@ -1,0 +1,49 @@
+"""Our own reader, for formats whose program cannot be installed, and for our own format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from w2vlab.formats import PublishedModel
+from w2vlab.interop.outputs import compute_outputs
+from w2vlab.modules.opening import build_model_of
+from w2vlab.modules.sources import read_source
+from w2vlab.utils.messages import count
+
+
+class OwnReader:
+    """The written files, read by w2vlab.
+
+    Args:
+        path: The exported file.
+        model: What was exported; its weights must come back bit by bit.
+
+    Raises:
+        ValueError: The file cannot be read, or a tensor is not the one that was exported.
+    """
+
+    def __init__(self, path: Path, model: PublishedModel) -> None:
+        found = read_source(path, name="out")
+        self.name = "w2vlab's own reader"
+        self.num_equal = _count_equal(model, found, path)
+        self.remarks = (f"All {count(self.num_equal, 'tensor')} of the model came back bit by bit.",)
+        self._module = build_model_of(found, path)
+
+    def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
+        """Computes all outputs of the model for one utterance."""
+        return compute_outputs(self._module, waveform)
+
+
+def _count_equal(model: PublishedModel, found: PublishedModel, path: Path) -> int:
+    number = 0
+    for name in found.weights:
+        if name not in model.weights:
+            raise ValueError(f"{path} has the tensor {name}, which the model does not have.")
+        ours, theirs = model.weights[name], found.weights[name]
+        if ours.shape != theirs.shape or not torch.equal(ours.to(theirs.dtype), theirs):
+            raise ValueError(f"{name} of {path} differs from the tensor of the model.")
+        number += 1
+    return number

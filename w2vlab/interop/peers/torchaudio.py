@@ -1,0 +1,59 @@
+"""torchaudio's `Wav2Vec2Model`, from an exported state dictionary and the arguments in the file beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from w2vlab.evaluation.features.layers import layer_name
+from w2vlab.interop.outputs import CONTEXTS, LOGITS
+from w2vlab.interop.peers.peer import require, rows_of_units
+from w2vlab.utils.plain_data import read_json
+from w2vlab.vocabulary import Vocabulary
+
+
+class TorchaudioPeer:
+    """The model that `torchaudio.models.wav2vec2_model` builds.
+
+    Args:
+        path: The exported state dictionary.
+        vocabulary: The units of a fine-tuned model.
+
+    Raises:
+        UnavailableError: torchaudio is not installed.
+    """
+
+    def __init__(self, path: Path, vocabulary: Vocabulary | None) -> None:
+        self.name = f"{require('torchaudio')} (Wav2Vec2Model)"
+        from torchaudio.models import wav2vec2_model
+
+        content = read_json(path.with_suffix(".json"))
+        self._model = wav2vec2_model(**content["arguments"]).eval()
+        self._model.load_state_dict(_read(path))
+        self._normalizes: bool = content["normalize_waveform"]
+        self._rows = None if vocabulary is None else rows_of_units(vocabulary, content["labels"])
+        self.remarks: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
+        """Computes contexts and the outputs of all layers for one utterance, and logits if the model has units."""
+        if self._normalizes:  # as its pipelines do
+            waveform = torch.nn.functional.layer_norm(waveform, waveform.shape[1:])
+        layers, _ = self._model.extract_features(waveform)  # from `layer 1` on
+        outputs = {layer_name(number): layer for number, layer in enumerate(layers[:-1], start=1)}
+        features, _ = self._model.feature_extractor(waveform, None)
+        outputs[CONTEXTS] = self._model.encoder(features)
+        if self._rows is not None:
+            outputs[LOGITS] = self._model(waveform)[0][..., self._rows]
+        return outputs
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    weights: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return weights

@@ -1,0 +1,70 @@
+"""Writes a file or a folder that is complete or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from w2vlab.utils.files import UNFINISHED
+
+_OF_A_FOLDER = (
+    *("README.md", "config.json", "model.safetensors", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"),
+)
+"""Files of an exported folder, which may be overwritten together."""
+
+
+def check_target(out: Path, overwrite: bool, is_folder: bool = False) -> None:
+    """Checks that a file or folder may be written.
+
+    Args:
+        out: The file or folder.
+        overwrite: Whether it may exist.
+        is_folder: Whether it is to be a folder. One that exists may have nothing but the files of an export.
+
+    Raises:
+        ValueError: It exists, or is not what it is to be.
+    """
+    if not out.name:
+        raise ValueError(f"`out` must be a file or folder to write, but is {out}.")
+    if not out.exists():
+        return
+    if not overwrite:
+        raise ValueError(f"`out` must not exist, but {out} does; --overwrite replaces it.")
+    if out.is_dir() != is_folder:
+        raise ValueError(f"`out` must be a {'folder' if is_folder else 'file'} in this format, but {out} is not.")
+    others = [path.name for path in out.iterdir() if path.name not in _OF_A_FOLDER] if is_folder else []
+    if others:
+        raise ValueError(
+            f"`out` must be a folder with the files of an export alone to be overwritten, but {out} has {others[0]}."
+        )
+
+
+@contextmanager
+def staged(out: Path, overwrite: bool) -> Iterator[tuple[Path, list[Path]]]:
+    """Yields a path of the same name in a temporary folder, and moves what was written there beside `out` at the end.
+
+    Some formats write more than one file. If it fails or is interrupted, nothing is left.
+    """
+    staging = out.with_name(out.name + UNFINISHED)
+    if staging.is_dir():
+        shutil.rmtree(staging)  # of a process that was killed
+    staging.mkdir(parents=True)
+    files: list[Path] = []
+    try:
+        yield staging / out.name, files
+        written = sorted(staging.iterdir(), key=lambda path: path.name == out.name)  # `out` last: it names the others
+        targets = [out.with_name(path.name) for path in written]
+        for target in targets:
+            if target.exists() and not overwrite:
+                raise ValueError(f"{target}, which belongs to {out.name}, must not exist; --overwrite replaces it.")
+        for path, target in zip(written, targets, strict=True):
+            if path.is_dir() and target.is_dir():
+                shutil.rmtree(target)
+            os.replace(path, target)
+        files += sorted(out.iterdir()) if out.is_dir() else reversed(targets)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
