@@ -1,4 +1,4 @@
-"""A warm start from folders of transformers: pretrained, fine-tuned, HuBERT, and one that has lost its mask embedding."""
+"""A warm start from folders of transformers: pretrained, fine-tuned, HuBERT, and without a mask embedding."""
 
 from __future__ import annotations
 
