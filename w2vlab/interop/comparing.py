@@ -81,7 +81,7 @@ def compare_with(peer: Peer, module: TrainedModule, speech: Speech) -> Compariso
         module: Our model, in evaluation mode.
         speech: The utterances.
     """
-    found = Comparison(peer.name, speech, remarks=list(peer.remarks))
+    found = Comparison(peer.name, speech)
     not_theirs: dict[str, None] = {}
     for waveform in speech.inputs:
         ours, theirs = compute_outputs(module, waveform), peer(waveform)
@@ -89,6 +89,7 @@ def compare_with(peer: Peer, module: TrainedModule, speech: Speech) -> Compariso
         for name in ours:
             if name in theirs:
                 found.deviations.setdefault(name, Deviation()).add(name, ours[name], theirs[name])
+    found.remarks += peer.remarks
     if not_theirs:
         found.remarks.append(
             f"Not compared, because the other model does not give them: {', '.join(_grouped(not_theirs))}."
