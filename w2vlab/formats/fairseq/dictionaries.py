@@ -1,0 +1,126 @@
+"""fairseq's dictionaries of output units: `dict.ltr.txt`, or the symbols in a checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from w2vlab.formats.fairseq.options import Stored
+from w2vlab.utils.plain_data import read_text
+from w2vlab.vocabulary import BLANK, Units, Vocabulary
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+"""The first entries of every dictionary; the blank of CTC is the first."""
+
+SPACE = "|"
+"""How letters are separated into words."""
+
+_MAX_UNITS = 100_000
+
+
+def find_units(
+    content: Mapping[str, Any], stored: Stored, num_units: int, source: Path, dictionary: str | Path | None = None
+) -> Vocabulary:
+    """Returns the units of a model fine-tuned by CTC, in the order of the rows of its head.
+
+    They are in the file itself, or in `dict.ltr.txt` beside it or where the options say; `ltr` is its option `labels`.
+
+    Args:
+        content: The file.
+        stored: The options of the fine-tuning.
+        num_units: Rows of the head.
+        source: Path of the file.
+        dictionary: Path of the dictionary; None looks for it.
+
+    Raises:
+        ValueError: There is none, or it has another number of units.
+    """
+    labels = stored.resolve(stored.group("task").get("labels"))
+    labels = labels if isinstance(labels, str) and re.fullmatch(r"[\w-]{1,20}", labels) else "ltr"
+    name = f"dict.{labels}.txt"
+    tried: list[str] = []
+    for symbols, place in _candidates(content, stored, name, source, dictionary):
+        if len(symbols) == num_units and tuple(symbols[:1]) == SPECIAL[:1]:
+            if not str(place).startswith(str(source)):
+                stored.notes.append(f"The units are those of {place}.")
+            return _vocabulary(symbols)
+        tried.append(f"{place} has {len(symbols)}")
+    found = f" ({'; '.join(tried)})" if tried else ""
+    raise ValueError(
+        f"{source} must have the dictionary of its {num_units} units, four special ones included, but there is "
+        f"none{found}. Put the {name} of its training beside it."
+    )
+
+
+def read_dictionary(path: Path) -> list[str]:
+    """Returns the units of a file with a unit and its count in each line, after the special ones.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not a dictionary.
+    """
+    symbols = list(SPECIAL)
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        symbol, _, count = line.rstrip().rpartition(" ")
+        if count == "#fairseq:overwrite":
+            symbol, _, count = symbol.rpartition(" ")
+        if not symbol or not count.isdecimal() or len(symbols) > _MAX_UNITS:
+            raise ValueError(f"{path} must have a unit and its count in each line, but line {number} has not.")
+        symbols.append(symbol)
+    return symbols
+
+
+def format_dictionary(vocabulary: Vocabulary) -> str:
+    """Returns the text of a dictionary; its counts are placeholders.
+
+    Raises:
+        ValueError: The first entries are not those of fairseq.
+    """
+    entries = ("<s>", *vocabulary.entries[1:])
+    if entries[: len(SPECIAL)] != SPECIAL:
+        raise ValueError(
+            f"The vocabulary must begin with the blank and {', '.join(SPECIAL[1:])} for fairseq, but begins with "
+            f"{', '.join(vocabulary.entries[:4])}."
+        )
+    units = (SPACE if unit == " " else unit for unit in entries[len(SPECIAL) :])
+    return "".join(f"{unit} {len(entries) - number}\n" for number, unit in enumerate(units))
+
+
+def _candidates(
+    content: Mapping[str, Any], stored: Stored, name: str, source: Path, dictionary: str | Path | None
+) -> Iterator[tuple[list[str], object]]:
+    if dictionary is not None:
+        yield read_dictionary(Path(dictionary)), dictionary
+        return
+    state = content.get("task_state")
+    target = state.get("target_dictionary") if isinstance(state, Mapping) else None
+    symbols = target.get("symbols") if isinstance(target, Mapping) else None
+    if isinstance(symbols, list) and all(isinstance(symbol, str) for symbol in symbols):
+        yield symbols, f"{source}, `task_state`"
+    for folder in _folders(stored, source):
+        path = folder / name
+        if path.is_file():
+            yield read_dictionary(path), path
+
+
+def _folders(stored: Stored, source: Path) -> Iterator[Path]:
+    """Yields the folder of the file, and those that its options name."""
+    yield source.parent
+    task, model = stored.group("task"), stored.group("model")
+    for value in (task.get("target_dictionary"), task.get("data"), model.get("data")):
+        value = stored.resolve(value)
+        if isinstance(value, str) and value and value.isprintable():
+            yield Path(value)
+    path = stored.resolve(model.get("w2v_path"))
+    if isinstance(path, str) and path and path.isprintable():
+        yield Path(path).parent
+
+
+def _vocabulary(symbols: Sequence[str]) -> Vocabulary:
+    units: Units = "characters" if all(len(symbol) == 1 for symbol in symbols[len(SPECIAL) :]) else "phones"
+    letters = [" " if symbol == SPACE and units == "characters" else symbol for symbol in symbols[1:]]
+    return Vocabulary(units, (BLANK, *letters))
