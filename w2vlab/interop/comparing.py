@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from w2vlab.interop.outputs import CODES, compute_outputs
+from w2vlab.interop.outputs import CODES, LOG_PROBABILITIES, LOGITS, compute_outputs
 from w2vlab.interop.peers import Peer
 from w2vlab.interop.speech import Speech
 from w2vlab.modules.update import TrainedModule
 
 LARGEST_DEVIATION = 1e-4
 """Above it, an export failed."""
+
+
+_SAME = {LOGITS: LOG_PROBABILITIES, LOG_PROBABILITIES: LOGITS}
+"""Outputs of which one program has either."""
 
 
 @dataclass
@@ -85,7 +89,7 @@ def compare_with(peer: Peer, module: TrainedModule, speech: Speech) -> Compariso
     not_theirs: dict[str, None] = {}
     for waveform in speech.inputs:
         ours, theirs = compute_outputs(module, waveform), peer(waveform)
-        not_theirs |= dict.fromkeys(name for name in ours if name not in theirs)
+        not_theirs |= dict.fromkeys(name for name in ours if name not in theirs and _SAME.get(name) not in theirs)
         for name in ours:
             if name in theirs:
                 found.deviations.setdefault(name, Deviation()).add(name, ours[name], theirs[name])
