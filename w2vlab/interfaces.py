@@ -131,11 +131,13 @@ class Quantizer(nn.Module, ABC):
         output_dim: Width E of the quantized vectors.
         num_codebooks: Codebooks G; 0 for continuous vectors.
         codebook_size: Entries V of each codebook.
+        frames_are_independent: Whether in evaluation mode no frame depends on others, so that it can work in pieces.
     """
 
     output_dim: int
     num_codebooks: int
     codebook_size: int
+    frames_are_independent: ClassVar[bool] = False
 
     @property
     def spec(self) -> TargetSpec:
@@ -278,14 +280,11 @@ class Decoder(ABC):
 
     @abstractmethod
     def decode(self, log_probabilities: Tensor, num_frames: Sequence[int]) -> list[str]:
-        """Decodes a batch.
+        """Returns the transcript of each utterance of a batch, in units of the `Vocabulary`.
 
         Args:
             log_probabilities: Shape `(B, T, V)` for V entries of the vocabulary, the blank first.
             num_frames: Frames of each utterance, B integers.
-
-        Returns:
-            The transcript of each utterance, in units of the `Vocabulary`.
         """
 
 

@@ -18,6 +18,7 @@ from tests.contracts.tiny import (
     classes,
     padding_mask,
 )
+from w2vlab.encoders.pieces import EncodesInPieces
 from w2vlab.interfaces import LearnsByStatistics
 from w2vlab.types import QuantizerOutput
 
@@ -332,3 +333,26 @@ def test_what_statistics_teach_does_not_depend_on_the_layout_or_on_padding(cls: 
     assert changed(whole, before)
     for name, expected in whole.state_dict().items():
         assert_close(cut.state_dict()[name], expected, rtol=1e-10, atol=1e-12)
+
+
+@quantizers
+def test_independent_frames_are_quantized_alike_in_pieces(cls: type) -> None:
+    """A quantizer that does not say so may depend on other frames, and is never given a piece."""
+    quantizer = build(cls).eval()
+    latents = frames_of((13,))
+    whole, parts = quantizer(latents), [quantizer(piece) for piece in latents.split(4, dim=1)]
+    same = torch.equal(torch.cat([part.assignment for part in parts], dim=1), whole.assignment)
+    same &= torch.allclose(torch.cat([part.quantized for part in parts], dim=1), whole.quantized, atol=1e-6)
+    assert same or not cls.frames_are_independent
+
+
+@encoders
+def test_pieces_are_the_latents_of_the_whole(cls: type) -> None:
+    encoder = build(cls).eval()
+    if not isinstance(encoder, EncodesInPieces):
+        pytest.skip("encodes utterances whole")
+    waveform = audio_batch((160, 160)).waveform
+    with torch.inference_mode():
+        pieces = list(encoder.pieces(waveform, 4))
+        assert len(pieces) > 1
+        assert_close(torch.cat(pieces, dim=1), encoder(waveform, (160, 160)), **TOLERANCE)

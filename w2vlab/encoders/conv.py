@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from w2vlab.encoders.pieces import EncodesInPieces, level_of, piece_slices, pieces_of_stack
 from w2vlab.encoders.waveform import check_waveform
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.gradients import scale_gradient
-from w2vlab.functional.kernels import GELU, Conv1d, Frames, GroupNorm, LayerNorm, ReLU, WaveformConv1d
+from w2vlab.functional.kernels import (
+    GELU,
+    Conv1d,
+    Frames,
+    GroupNorm,
+    LayerNorm,
+    ReLU,
+    WaveformConv1d,
+    uses_plain_kernels,
+)
 from w2vlab.functional.lengths import group_norm_over_time, make_padding_mask
 from w2vlab.interfaces import Compilable, FeatureEncoder
 from w2vlab.utils.messages import W2VLabWarning
@@ -25,6 +35,10 @@ Padding = Literal["exclude", "include"]
 # (width, kernel, stride) of each layer of wav2vec 2.0. Together: a receptive field of 400 samples (25 ms) and a stride
 # of 320 samples (20 ms).
 WAV2VEC2_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+
+
+_EPS = 1e-5
+"""Added to the variance of a normalized waveform."""
 
 
 class ConvBlock(nn.Module):
@@ -120,8 +134,7 @@ class ConvStack(nn.ModuleList, Compilable):
             device: Device of the masks.
         """
         masks: list[Tensor | None] = []
-        for block in self:
-            assert isinstance(block, ConvBlock)
+        for block in self.convolutions:
             lengths, size = [block.num_frames(length) for length in lengths], block.num_frames(size)
             over_time = isinstance(block.norm, nn.GroupNorm)
             masks.append(make_padding_mask(lengths, size, device) if over_time else None)
@@ -129,17 +142,37 @@ class ConvStack(nn.ModuleList, Compilable):
 
     def forward(self, frames: Tensor, padding_masks: Sequence[Tensor | None]) -> Tensor:
         """Maps `frames` `(B, S, 1)` to `(B, T, C)`; `padding_masks` is the output of `ConvStack.padding_masks`."""
-        for block, padding_mask in zip(self, padding_masks, strict=True):
-            output = block(frames, padding_mask)  # (B, T', C')
-            if self.skip_connections and output.shape[2] == frames.shape[2]:
-                # The input is subsampled by the stride of the block, not by the ratio of the lengths, which for a short
-                # utterance depends on its padding.
-                output = (output + frames[:, :: block.stride][:, : output.shape[1]]) * self.residual_scale
-            frames = output
+        for block, padding_mask in zip(self.convolutions, padding_masks, strict=True):
+            frames = self.join(frames, block(frames, padding_mask), block.stride)
+        return self.compress(frames)
+
+    @property
+    def convolutions(self) -> list[ConvBlock]:
+        """The blocks."""
+        return cast(list[ConvBlock], list(self))
+
+    @property
+    def works_in_pieces(self) -> bool:
+        """Whether no norm sees other frames, but one of each channel over time in the first block."""
+        first, *others = self.convolutions
+        per_channel = isinstance(first.norm, nn.GroupNorm) and first.norm.num_groups == first.norm.num_channels
+        alone = per_channel or not isinstance(first.norm, nn.GroupNorm)
+        return alone and not any(isinstance(block.norm, nn.GroupNorm) for block in others)
+
+    def join(self, frames: Tensor, output: Tensor, stride: int) -> Tensor:
+        """Adds the input `(B, T, C)` of a block of `stride` to its output `(B, T', C')` if both are to be summed."""
+        if self.skip_connections and output.shape[2] == frames.shape[2]:
+            # The input is subsampled by the stride of the block, not by the ratio of the lengths, which for a short
+            # utterance depends on its padding.
+            output = (output + frames[:, ::stride][:, : output.shape[1]]) * self.residual_scale
+        return output
+
+    def compress(self, frames: Tensor) -> Tensor:
+        """Returns the latents: `frames` `(B, T, C)`, or their logarithm."""
         return torch.log(frames.abs() + 1) if self.log_compression else frames
 
 
-class ConvFeatureEncoder(FeatureEncoder):
+class ConvFeatureEncoder(FeatureEncoder, EncodesInPieces):
     """Strided convolutions straight from the waveform.
 
     The defaults are wav2vec 2.0 BASE. LARGE is `normalization: layer` with `bias: true` and `normalize_waveform: true`;
@@ -257,3 +290,18 @@ class ConvFeatureEncoder(FeatureEncoder):
         lengths = list(num_samples) if self.padding == "exclude" else [waveform.shape[1]] * len(num_samples)
         padding_masks = self.blocks.padding_masks(lengths, waveform.shape[1], waveform.device)
         return scale_gradient(self.blocks(frames, padding_masks), self.gradient_scale)  # (B, T, C)
+
+    def pieces(self, waveform: Tensor, max_frames: int) -> Iterator[Tensor]:
+        """Encodes piece by piece, unless `normalization` is `group`, which sees the whole utterance in every layer."""
+        check_waveform(waveform, self.receptive_field)
+        if uses_plain_kernels() or not self.blocks.works_in_pieces:
+            yield self(waveform, (waveform.shape[1],) * len(waveform))
+            return
+        level = level_of(waveform, _EPS) if self.normalize_waveform else None
+
+        def read(samples: slice) -> Tensor:
+            piece = waveform[:, samples]
+            return piece if level is None else ((piece - level[0]) * level[1]).to(waveform.dtype)
+
+        samples = piece_slices(self.num_frames(waveform.shape[1]), max_frames, self.receptive_field, self.stride)
+        yield from pieces_of_stack(self.blocks, read, waveform.shape[1], samples)

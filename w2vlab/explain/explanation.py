@@ -15,6 +15,7 @@ from w2vlab.data.batches.micro_batches import micro_batches_of_each
 from w2vlab.explain.cost import Cost, add_time, count_cost
 from w2vlab.explain.flow import Flow, trace_flow
 from w2vlab.explain.run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values
+from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
 
@@ -119,6 +120,7 @@ class Explanation:
         schedule_updates: The updates of `schedule`.
         schedule: Scheduled values by name, one for each of `schedule_updates`.
         cost: Operations, memory and time.
+        warm_start: What was loaded from `model.init_from`; None if all weights are new.
     """
 
     model: str
@@ -136,10 +138,12 @@ class Explanation:
     schedule_updates: list[int]
     schedule: dict[str, list[float | None]]
     cost: Cost
+    warm_start: WarmStart | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain data that is valid JSON."""
-        return {**asdict(self), "gradients": None if self.gradients is None else self.gradients.as_dict()}
+        own = {"gradients": self.gradients, "warm_start": self.warm_start}
+        return {**asdict(self), **{name: None if part is None else part.as_dict() for name, part in own.items()}}
 
 
 def explain(
@@ -188,7 +192,7 @@ def explain(
     )
     if speed is not None:
         add_time(cost, speed, None if updates is None else update.audio_seconds * updates, update.processes)
-    num_candidates = flow.sizes["K"] + 1
+    candidates = flow.sizes["K"] + 1
     return Explanation(
         model=type(model).__name__,
         classes={name: type(child).__name__ for name, child in model.named_children()},
@@ -201,17 +205,11 @@ def explain(
         codes=_codes(model, update),
         masking=masking,
         update=update,
-        start=Start(
-            num_candidates,
-            chance=1 / num_candidates,
-            nats=math.log(num_candidates),
-            bits=math.log2(num_candidates),
-            blind=blind,
-            terms=terms,
-        ),
+        start=Start(candidates, 1 / candidates, math.log(candidates), math.log2(candidates), blind, terms),
         schedule_updates=schedule_updates,
         schedule=schedule,
         cost=cost,
+        warm_start=model.warm_start,
     )
 
 

@@ -25,6 +25,7 @@ def print_explanation(explanation: Explanation) -> None:
     """
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     for title, table in (
+        *_warm_start(explanation),
         (f"Tensor shapes of {explanation.model}: {_sizes(explanation)}", _flow(explanation)),
         (_parameters_title(explanation), _parameters(explanation)),
         ("Numbers", _numbers(explanation)),
@@ -33,6 +34,19 @@ def print_explanation(explanation: Explanation) -> None:
         console.print(title, style="bold", highlight=False, soft_wrap=True)
         console.print(table, highlight=False)
         console.print()
+
+
+def _warm_start(explanation: Explanation) -> list[tuple[str, Table]]:
+    """Returns the initial weights of each part, if some are those of another model."""
+    warm_start = explanation.warm_start
+    if warm_start is None:
+        return []
+    table = _table("part", "weights", "parameters", "why")
+    table.columns[2].justify = "right"
+    for part in warm_start.parts:
+        table.add_row(part.part, "loaded" if part.loaded else "new", f"{part.parameters:,}", part.why)
+    unused = f"; not used of it: {', '.join(warm_start.unused)}" if warm_start.unused else ""
+    return [(f"{warm_start.title}{unused}", table)]
 
 
 def _table(*columns: str) -> Table:

@@ -120,7 +120,9 @@ class _NormedWaveform(ConvBlock):
         norm = cast(nn.GroupNorm, self.norm)
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         select = torch.eye(kernel)[:, None]  # a convolution that copies; ONNX has no windows
-        windows = F.conv1d(cast(Tensor, frames).transpose(1, 2), select, stride=stride).transpose(1, 2)  # (B, T, kernel)
+        windows = F.conv1d(cast(Tensor, frames).transpose(1, 2), select, stride=stride).transpose(
+            1, 2
+        )  # (B, T, kernel)
         filters, offsets = fold_norm_into_filters(
             windows, self.conv.weight[:, 0], self.conv.bias, norm.weight, norm.bias, padding_mask, norm.eps
         )

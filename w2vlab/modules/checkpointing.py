@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from w2vlab.modules.checkpoints import Record, build_model, load_weights, record, resolve_class, saved_config
+from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.checkpoints.resuming import rewind_to_last_update
@@ -109,7 +110,8 @@ def load_module(
         module: Module = build_model(config["model"], cls, checkpoint_path, arguments)
         module.run_config = {**config, **(module.run_config or {})} if kwargs else config
     elif kwargs and not inspect.isabstract(cls):
-        module = cls(**kwargs)
+        with without_warm_start():
+            module = cls(**kwargs)
     else:
         raise ValueError(
             f"`checkpoint_path` must have the configuration of its model, but {checkpoint_path} has none. Call "

@@ -18,6 +18,7 @@ from w2vlab.interfaces import (
 from w2vlab.losses.future import FuturePredictionLoss
 from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import CosineSchedule, Wav2VecAdamW
 from w2vlab.quantizers.identity import IdentityQuantizer
 from w2vlab.types import (
@@ -47,9 +48,11 @@ class FuturePrediction(PretrainingModule):
         optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
+        init_from: A model whose weights are the initial ones (warm start): a path, or `hf:` and a name; of any format.
+        init_from_parts: The parts to load of it, such as `[encoder, norm, context]`; None for all that fit.
 
     Raises:
-        ValueError: The context network is not causal.
+        ValueError: The context network is not causal, or `init_from` does not fit.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862; Baevski et al. 2019, arXiv:1910.05453.
@@ -66,6 +69,8 @@ class FuturePrediction(PretrainingModule):
         optimizer: OptimizerCallable = Wav2VecAdamW,
         scheduler: LRSchedulerCallable = CosineSchedule,
         seed: int = 1,
+        init_from: str | None = None,
+        init_from_parts: list[str] | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler, {name: build() for name, build in (penalties or {}).items()}, seed)
         self.encoder = encoder()
@@ -78,6 +83,7 @@ class FuturePrediction(PretrainingModule):
             )
         self.loss = loss(self.context.output_dim, self.quantizer.spec)
         self.feature_dropout = Dropout(feature_dropout)
+        self.warm_start = start_from(self, init_from, init_from_parts)
 
     @property
     def first_ahead(self) -> int:

@@ -29,6 +29,7 @@ from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers.gumbel import GumbelQuantizer
 from w2vlab.types import (
@@ -71,9 +72,12 @@ class MaskedPrediction(PretrainingModule):
         optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
         seed: Seed of every random draw of the run.
+        init_from: A model whose weights are the initial ones (warm start): a path, or `hf:` and a name; of any format.
+        init_from_parts: The parts to load of it, such as `[encoder, norm, context]`; None for all that fit.
 
     Raises:
-        ValueError: The latents of the two encoders do not align, or the target encoder would get no gradient.
+        ValueError: The latents of the two encoders do not align, the target encoder would get no gradient, or
+            `init_from` does not fit.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477.
@@ -95,6 +99,8 @@ class MaskedPrediction(PretrainingModule):
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
         scheduler: LRSchedulerCallable = PolynomialSchedule,
         seed: int = 1,
+        init_from: str | None = None,
+        init_from_parts: list[str] | None = None,
     ) -> None:
         if penalties is None:
             penalties = {"diversity": DiversityPenalty, "feature": FeaturePenalty}
@@ -117,6 +123,7 @@ class MaskedPrediction(PretrainingModule):
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.target_gradient = target_gradient
         self.feature_dropout = Dropout(feature_dropout)
+        self.warm_start = start_from(self, init_from, init_from_parts)
 
     @property
     def first_ahead(self) -> int:
@@ -170,6 +177,12 @@ class MaskedPrediction(PretrainingModule):
         """Returns encoder and norm, and the quantizer of the inputs if they are quantized."""
         quantizer = None if self.inputs == "continuous" else self.input_quantizer or self.quantizer
         return Frontend(self.encoder, self.norm, quantizer)
+
+    def target_frontend(self) -> Frontend:
+        """Returns encoder and norm of the targets, and their quantizer."""
+        if self.target_encoder is None:
+            return Frontend(self.encoder, self.norm, self.quantizer)
+        return Frontend(self.target_encoder, self.target_norm, self.quantizer)
 
     def quantize(self, batch: AudioBatch, encoding: Encoding | None = None) -> QuantizerOutput:
         """Quantizes every frame of a batch in the same way as the targets.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,8 @@ class EMAQuantizer(Quantizer):
     Reference:
         van den Oord et al. 2017, arXiv:1711.00937, Appendix A.1; revival: Zeghidour et al. 2021, arXiv:2107.03312.
     """
+
+    frames_are_independent: ClassVar[bool] = True
 
     def __init__(
         self,

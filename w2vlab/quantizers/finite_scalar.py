@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class FiniteScalarQuantizer(Quantizer, Compilable):
     Reference:
         Mentzer et al. 2023, arXiv:2309.15505, Sections 3.1 and 3.2. The rounding is vector-quantize-pytorch's.
     """
+
+    frames_are_independent: ClassVar[bool] = True
 
     def __init__(self, input_dim: int, levels: Sequence[int] = (8, 5, 5, 5), num_codebooks: int = 1) -> None:
         super().__init__()

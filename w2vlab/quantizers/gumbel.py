@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,8 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         Jang et al. 2016, arXiv:1611.01144; Baevski et al. 2019, arXiv:1910.05453, Section 3.1; Baevski et al. 2020,
         arXiv:2006.11477, Equation 1.
     """
+
+    frames_are_independent: ClassVar[bool] = True
 
     temperature: Tensor
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from w2vlab.interfaces import Quantizer
@@ -17,6 +19,8 @@ class IdentityQuantizer(Quantizer):
     Reference:
         Schneider et al. 2019, arXiv:1904.05862; Baevski et al. 2020, arXiv:2006.11477, Table 4.
     """
+
+    frames_are_independent: ClassVar[bool] = True
 
     def __init__(self, input_dim: int) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
     Reference:
         Chiu et al. 2022, arXiv:2202.01855, Section 3.1.
     """
+
+    frames_are_independent: ClassVar[bool] = True
 
     projection: Tensor
     entries: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class ResidualQuantizer(Quantizer):
     Reference:
         Zeghidour et al. 2021, arXiv:2107.03312, Section III.C; the defaults are its 8 codebooks of 1024 entries.
     """
+
+    frames_are_independent: ClassVar[bool] = True
 
     def __init__(
         self,

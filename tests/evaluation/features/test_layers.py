@@ -8,9 +8,10 @@ import torch
 from tests.contracts.tiny import address, audio_batch, build_model, factory
 from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, TransformerContext
 from w2vlab.evaluation.features.extraction import ModelFeatures, as_vectors, read_batches
-from w2vlab.evaluation.features.layers import available_representations, layer_modules, select_representations
+from w2vlab.evaluation.features.layers import available_representations, select_representations
 from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction
+from w2vlab.modules.representations import layer_modules
 from w2vlab.quantizers import GumbelQuantizer, IdentityQuantizer
 from w2vlab.utils.messages import W2VLabWarning
 

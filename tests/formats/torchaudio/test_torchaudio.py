@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from w2vlab.formats.files.tensors import open_safetensors
-from w2vlab.formats.torchaudio import is_torchaudio, read_torchaudio, write_torchaudio
+from w2vlab.formats.torchaudio import read_torchaudio, write_torchaudio
 from w2vlab.modules import PretrainingModule
 from w2vlab.modules.checkpoints import build_model, fill_defaults
 from w2vlab.modules.sources import copy_weights

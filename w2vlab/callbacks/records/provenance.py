@@ -72,6 +72,8 @@ class RunRecord(Callback):
         }
         if checkpoint is not None:
             start["changed"] = self.changed
+        if (warm_start := getattr(pl_module, "warm_start", None)) is not None:
+            start["warm_start"] = warm_start.as_dict()
         original = None if checkpoint is None else _read_record(self.resumed or Path(checkpoint).parent.parent)
         if original is None:
             content = {**start, "continued": []}

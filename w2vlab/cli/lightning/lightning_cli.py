@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ from w2vlab.cli.parsing.parser import RunParser, command_line_problem
 from w2vlab.cli.parsing.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resuming.resume import Start, command_to_resume, differences, find_start
 from w2vlab.cli.resuming.same_run import SameCheckpoint, continue_run
+from w2vlab.cli.resuming.warm_start import keep_warm_start
 from w2vlab.data import SpeechDataModule
+from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.update import TrainedModule
 from w2vlab.registry import import_parts
 from w2vlab.types import RunError
@@ -167,6 +170,8 @@ class W2VLightningCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Sets options that are derived from others."""
         config = self.config[self.subcommand]
+        if self._start is not None:
+            keep_warm_start(config.model, self._start.config)
         for line in self._carried_over(config):
             rank_zero_info(line)
         follow_wandb_mode(config.trainer)
@@ -191,6 +196,11 @@ class W2VLightningCLI(LightningCLI):
             unwanted.add("checkpoint")
         for parser in self._parsers:
             parser.callback_keys = [key for key in parser.callback_keys if key not in unwanted]
+
+    def instantiate_classes(self) -> None:
+        """Builds the objects of the run; the weights of a run that resumes are those of its checkpoint."""
+        with nullcontext() if self._start is None else without_warm_start():
+            super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
         """Connects the objects of the run, and records which options differ from those of the checkpoint."""

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from w2vlab.cli.lightning.lightning_cli import W2VLightningCLI
 from w2vlab.cli.logging.no_news import without_routine_messages
 from w2vlab.cli.parsing.parser import RunParser
 from w2vlab.data import SpeechDataModule
+from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.registry import part_classes
 from w2vlab.utils.options import flat
@@ -63,7 +65,8 @@ class ExplainedRun(ParsedOptions):
             )
         sys.stderr.writelines(f"{line}\n" for line in self._carried_over(self.settings))
         self.datamodule = SpeechDataModule(**self.settings.data)
-        self.model = build_pretraining(self.settings.model)
+        with nullcontext() if self.settings.ckpt_path is None else without_warm_start():
+            self.model = build_pretraining(self.settings.model)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from lhotse.cut import Cut
-from torch import Tensor, nn
+from torch import Tensor
 
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.corpora.utterances import num_samples
 from w2vlab.evaluation.features.frames import FrameGrid
-from w2vlab.evaluation.features.layers import CODES, CONTEXT, LATENTS, QUANTIZED, recorded_layers
+from w2vlab.evaluation.features.layers import CODES, CONTEXT, LATENTS, QUANTIZED, layer_name
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.representations import evaluation_mode, layer_modules, recorded_layers
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 
 Features = dict[str, Tensor]
@@ -75,27 +76,20 @@ class ModelFeatures:
             output = module.quantize(batch, encoding)
             features |= {QUANTIZED: output.quantized, CODES: output.assignment}
         if requested - {LATENTS, QUANTIZED, CODES}:
-            with recorded_layers(module.context, self.names) as layers:
+            names = {number: layer_name(number) for number in range(len(layer_modules(module.context)) + 1)}
+            numbers = [number for number, name in names.items() if name in requested]
+
+            def record(number: int, frames: Tensor) -> None:
+                features[names[number]] = frames
+
+            with recorded_layers(module.context, numbers, record):
                 frames = module.context.project(module.context_inputs(encoding))
                 features[CONTEXT] = module.context(frames, encoding.padding_mask)
-            features |= layers
         return {name: features[name] for name in self.names}
 
 
 def _copy_as_float32(frames: Tensor) -> Tensor:
     return frames.float().clone() if frames.is_floating_point() else frames.clone()
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Switches all submodules to evaluation mode, and restores the mode of each of them afterwards."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def as_vectors(features: Tensor, codebook_size: int) -> Tensor:

@@ -1,18 +1,12 @@
-"""Selects representations of a model, and records them in a forward pass."""
+"""Selects representations of a model."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
-
-from w2vlab.contexts.conv import CausalConvBlock
-from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.interfaces import ContextNetwork
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.representations import layer_modules
 from w2vlab.utils.messages import W2VLabWarning
 
 LATENTS = "latents"
@@ -27,17 +21,6 @@ _LAYER = "layer "
 def layer_name(number: int) -> str:
     """Returns the name of the output of the context network's layer `number`; 0 is the input of the first layer."""
     return f"{_LAYER}{number}"
-
-
-def layer_modules(context: ContextNetwork) -> list[nn.Module]:
-    """Returns the layers of a context network, in order; none if it is not a sequence of layers."""
-    for module in context.modules():
-        if isinstance(module, LayerDropStack):
-            return list(module)
-    blocks = getattr(context, "blocks", None)
-    if isinstance(blocks, nn.ModuleList) and all(isinstance(block, CausalConvBlock) for block in blocks):
-        return list(blocks)
-    return []
 
 
 def available_representations(module: PretrainingModule) -> tuple[str, ...]:
@@ -88,26 +71,3 @@ def select_representations(module: PretrainingModule, layers: str) -> tuple[str,
 
 def _join_names(names: Sequence[str]) -> str:
     return ", ".join(name.removeprefix(_LAYER) for name in names)
-
-
-@contextmanager
-def recorded_layers(context: ContextNetwork, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Registers forward hooks that store the outputs `(B, T, D)` of the named layers in the mapping that it yields."""
-    layers = layer_modules(context)
-    outputs: dict[str, Tensor] = {}
-
-    with ExitStack() as stack:
-        for number, layer in enumerate(layers, start=1):
-            if (name := layer_name(number)) in names:
-
-                def store_output(layer: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
-                    outputs[name] = output
-
-                stack.callback(layer.register_forward_hook(store_output).remove)
-        if layers and (name := layer_name(0)) in names:
-
-            def store_input(layer: nn.Module, args: Any, name: str = name) -> None:
-                outputs[name] = args[0]
-
-            stack.callback(layers[0].register_forward_pre_hook(store_input).remove)
-        yield outputs

@@ -138,6 +138,11 @@ def _load(path: Path) -> Any:
     stand_ins: list[Any] = list(_STAND_INS)
     with _LOCK, torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that storages are typed, or that the pickle's protocol is unusual
+        if (
+            path.suffix == ".safetensors"
+        ):  # PyTorch takes the format of a path from its ending, that of an open file not
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=starts_as_zip(path))
 
 

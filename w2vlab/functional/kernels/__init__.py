@@ -14,7 +14,14 @@ from w2vlab.functional.kernels.convolution import Conv1d, Linear, conv1d
 from w2vlab.functional.kernels.dropout import Dropout
 from w2vlab.functional.kernels.norms import GroupNorm, LayerNorm
 from w2vlab.functional.kernels.plain import plain_kernels, set_plain_kernels, uses_plain_kernels
-from w2vlab.functional.kernels.recompute import GELU, Frames, Recomputed, ReLU, as_tensor
+from w2vlab.functional.kernels.recompute import (
+    GELU,
+    Frames,
+    Recomputed,
+    ReLU,
+    activate_in_place,
+    as_tensor,
+)
 from w2vlab.functional.kernels.spectra import GroupedConv1d, grouped_conv1d
 from w2vlab.functional.kernels.waveform import WaveformConv1d
 
@@ -30,6 +37,7 @@ __all__ = [
     "ReLU",
     "Recomputed",
     "WaveformConv1d",
+    "activate_in_place",
     "as_tensor",
     "conv1d",
     "grouped_conv1d",

@@ -97,7 +97,7 @@ def fold_norm_into_filters(
     with torch.autocast(windows.device.type, enabled=False):
         half = windows.dtype.itemsize < 4
         wide = torch.float32 if half or windows.device.type == "mps" else torch.float64  # MPS has no float64
-        samples, weight = windows.to(wide), filters.to(wide)
+        samples = windows.to(wide)
         if padding_mask is None:
             count: Tensor | int = samples.shape[1]
             mean = samples.mean(dim=1, keepdim=True)  # (B, 1, N)
@@ -108,9 +108,40 @@ def fold_norm_into_filters(
             mean = (samples * valid).sum(dim=1, keepdim=True) / count
             centred = (samples - mean) * valid
         covariance = centred.transpose(1, 2) @ centred / count  # (B, N, N)
+        return fold_moments_into_filters(filters, bias, scale, offset, mean, covariance, eps, windows.dtype)
+
+
+def fold_moments_into_filters(
+    filters: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    offset: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """`fold_norm_into_filters`, given the moments of the windows.
+
+    Args:
+        filters: Shape `(D, N)`.
+        bias: Of the filters, shape `(D,)`, or None; the norm subtracts it again.
+        scale: Of the norm, shape `(D,)`.
+        offset: Of the norm, shape `(D,)`.
+        mean: Of the windows, shape `(B, 1, N)`.
+        covariance: Of the windows, shape `(B, N, N)`.
+        eps: Added to the variance.
+        dtype: Precision of the result.
+
+    Returns:
+        The filters of each utterance, `(B, D, N)`, and their offsets, `(B, D)`.
+    """
+    with torch.autocast(mean.device.type, enabled=False):
+        wide = mean.dtype
+        weight = filters.to(wide)
         variance = ((weight @ covariance) * weight).sum(dim=2)  # (B, D)
         factor = scale.to(wide) * torch.rsqrt(variance + eps)  # (B, D)
         means = (mean @ weight.t())[:, 0]  # (B, D)
         if bias is not None:  # so that it stays in the graph, with a gradient of zero
             means = means + (bias - bias)
-        return (factor[..., None] * weight).to(windows.dtype), (offset.to(wide) - means * factor).to(windows.dtype)
+        return (factor[..., None] * weight).to(dtype), (offset.to(wide) - means * factor).to(dtype)

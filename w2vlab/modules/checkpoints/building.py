@@ -29,6 +29,7 @@ from w2vlab.modules.checkpoints.constructors import (
     slots,
     type_rule,
 )
+from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.checkpoints.plain import printable
 from w2vlab.modules.checkpoints.recording import plain_default, record
 from w2vlab.registry import FAMILIES, known_names, part_classes
@@ -37,7 +38,7 @@ _KEYS = {"class_path", "init_args", "dict_kwargs"}
 
 
 def build_model(config: Any, base: type, source: object, overrides: Mapping[str, Any] | None = None) -> Any:
-    """Builds a model from its configuration.
+    """Builds a model from its configuration; its weights are new, without the warm start of the configuration.
 
     Args:
         config: Configuration of the model, as returned by `saved_config`: `class_path` and `init_args`.
@@ -54,7 +55,8 @@ def build_model(config: Any, base: type, source: object, overrides: Mapping[str,
     builder = _Builder(source)
     cls = builder.class_of(config, Slot("instance", base), "model", base)
     saved = {name: value for name, value in _arguments(config).items() if name not in (overrides or {})}
-    return builder.call(cls, {**builder.arguments(cls, saved, "model"), **(overrides or {})}, "model")
+    with without_warm_start():
+        return builder.call(cls, {**builder.arguments(cls, saved, "model"), **(overrides or {})}, "model")
 
 
 def resolve_class(config: Any, base: type, source: object, place: str = "model") -> Any:

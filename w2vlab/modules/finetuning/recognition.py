@@ -16,9 +16,11 @@ from torch.optim import Optimizer
 from w2vlab.functional.ctc import log_probabilities
 from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.functional.kernels import Dropout
-from w2vlab.interfaces import Masking
+from w2vlab.interfaces import ContextNetwork, Masking
 from w2vlab.modules.checkpoints.loading import PRETRAINED, VOCABULARY
 from w2vlab.modules.finetuning.pretrained import Pretrained
+from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.representations import Representations
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.vocabulary import Units, Vocabulary
@@ -37,7 +39,7 @@ class Recognition:
     num_frames: tuple[int, ...]
 
 
-class Recognizer(TrainedModule):
+class Recognizer(TrainedModule, Representations):
     """Base class of models that recognize units from the contexts of a pretrained model; a subclass adds the loss.
 
     The linear layer is built when the vocabulary is known, before the optimizer.
@@ -93,6 +95,18 @@ class Recognizer(TrainedModule):
         self.frontend.encoder.requires_grad_(train_encoder)
         if self.frontend.is_discrete:
             self.frontend.requires_grad_(False)
+
+    def input_frontend(self) -> Frontend:
+        """Returns the parts before the context network."""
+        return self.frontend
+
+    def target_frontend(self) -> Frontend:
+        """Returns the same: the only codes of a fine-tuned model are the inputs of its context network."""
+        return self.frontend
+
+    def context_network(self) -> ContextNetwork:
+        """Returns the context network."""
+        return self.context
 
     @property
     def min_samples(self) -> int:

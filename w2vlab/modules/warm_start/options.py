@@ -1,0 +1,127 @@
+"""Which options of a part must agree with those of the source, so that its weights have the same meaning.
+
+The options are declared by the family of a part, so that parts of other packages follow the same rule: an option that
+is not declared, such as one of their own, must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from w2vlab.modules.checkpoints.plain import printable
+
+FAMILIES_OF_PARTS = {
+    "encoder": "encoder",
+    "target_encoder": "encoder",
+    "context": "context",
+    "quantizer": "quantizer",
+    "input_quantizer": "quantizer",
+    "loss": "loss",
+}
+"""The family of each part of an objective that has options of its own."""
+
+MUST_AGREE: dict[str, frozenset[str]] = {
+    "encoder": frozenset(
+        {
+            # Convolutions: their shapes, and what is computed between them.
+            *("layers", "normalization", "bias", "activation", "log_compression", "skip_connections"),
+            *("residual_scale", "normalize_waveform"),
+            # Log-mel frames have no weights; the parts after them were trained on just these frames.
+            *("num_mels", "window_samples", "hop_samples", "stack", "normalize", "floor"),
+        }
+    ),
+    "context": frozenset(
+        {
+            # Attention, Conformer, GRU: shapes, and the order of norm and residual connection.
+            *("model_dim", "num_layers", "num_heads", "feedforward_dim", "pre_norm"),
+            *("position_kernel", "position_groups", "kernel_size", "output_dim"),
+            # Convolutions. `padding` is what they see before the first frame of every utterance.
+            *("layers", "activation", "padding", "skip_connections", "residual_scale"),
+        }
+    ),
+    "quantizer": frozenset(
+        {
+            *("num_codebooks", "codebook_size", "output_dim", "shared_codebook", "levels", "code_dim"),
+            *("projection_depth", "projection_factor", "projection_activation"),
+        }
+    ),
+    "loss": frozenset(
+        {
+            *("projection_dim", "target_projection"),
+            # The weights of a step are those of its distance to the context.
+            *("num_steps", "offset"),
+        }
+    ),
+}
+"""Options that decide shapes, or what is computed with the weights, by the family of the part."""
+
+MAY_DIFFER: dict[str, frozenset[str]] = {
+    # `padding` of an encoder decides about padded batches alone; an utterance by itself has the same latents.
+    # `waveform_eps`, which differs between fairseq and transformers, changes the level of quiet audio alone.
+    "encoder": frozenset({"gradient_scale", "padding", "waveform_eps"}),
+    "context": frozenset(
+        {
+            *("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layer_drop"),
+            "activation_checkpointing",
+            # Shows in the tensors, which are compared, wherever it makes a difference.
+            "always_project",
+        }
+    ),
+    "quantizer": frozenset(
+        {
+            # Gumbel: how entries are drawn in training.
+            *("temperature_start", "temperature_end", "temperature_decay", "annealing", "annealing_updates"),
+            *("hard", "noise"),
+            # k-means and moving averages: how entries are learned.
+            *("decay", "gamma", "revive_below", "eps"),
+        }
+    ),
+    "loss": frozenset(
+        {
+            # Which candidates are compared, and how their scores are judged.
+            *("num_negatives", "num_other_negatives", "num_codebook_negatives", "negatives_from", "negatives"),
+            *("logit_temperature", "objective", "balanced_classes"),
+        }
+    ),
+}
+"""Options of training, which the new run may choose freely, by the family of the part."""
+
+OF_THE_OBJECTIVE: dict[str, tuple[str, ...]] = {"inputs": ("context", "input_quantizer")}
+"""Options of the objective that decide what the weights of these parts mean."""
+
+
+def different_option(family: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Names the first option by which two parts of the same class have weights of another shape or meaning.
+
+    Args:
+        family: Family of the parts.
+        ours: Options of our part, with all defaults, as plain data.
+        theirs: Those of the source.
+
+    Returns:
+        The reason with both values; None if the weights mean the same.
+    """
+    free = MAY_DIFFER.get(family, frozenset())
+    for name in dict.fromkeys([*ours, *theirs]):
+        if name not in free and name in ours and name in theirs and ours[name] != theirs[name]:
+            return _another(name, ours[name], theirs[name])
+    return None
+
+
+def _another(name: str, ours: Any, theirs: Any) -> str:
+    kind = "width" if name.endswith("_dim") else "option"
+    if isinstance(ours, list) and isinstance(theirs, list):
+        if len(ours) == len(theirs):  # name the first element that differs
+            number = next(index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+            name, ours, theirs = f"{name}.{number}", ours[number], theirs[number]
+        else:
+            return f"another {kind}: `{name}` has {len(ours)} entries, the source has {len(theirs)}"
+    return f"another {kind}: `{name}` is {_plain(ours)}, the source has {_plain(theirs)}"
+
+
+def _plain(value: Any) -> str:
+    """Formats a value as YAML would have it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return printable(value, 60)
