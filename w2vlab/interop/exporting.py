@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.formats import PublishedModel
+from w2vlab.formats.detection import is_of_lightning
 from w2vlab.functional.choices import check_choice
 from w2vlab.interop.comparing import Comparison, compare_with
 from w2vlab.interop.format_names import Format
@@ -148,10 +149,8 @@ def compare(written: Written, *, audio: Sequence[str | Path] = (), cache_dir: Pa
 
 def _own_checkpoint(source: str | Path) -> Mapping[str, Any]:
     """Returns the content of a checkpoint of ours; empty if the source is another file or a folder."""
-    try:
-        return read_checkpoint(source, check=False) if Path(source).is_file() else {}
-    except ValueError:
-        return {}
+    path = Path(source)
+    return read_checkpoint(path, check=False) if is_of_lightning(path) else {}
 
 
 def _write_huggingface(written: Written, out: Path) -> list[str]:
@@ -164,7 +163,7 @@ def _write_huggingface(written: Written, out: Path) -> list[str]:
 def _write_fairseq(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.fairseq import write_fairseq
 
-    return list(write_fairseq(written.model, out) or ())
+    return write_fairseq(written.model, out)
 
 
 def _write_torchaudio(written: Written, out: Path) -> list[str]:
@@ -176,7 +175,7 @@ def _write_torchaudio(written: Written, out: Path) -> list[str]:
 def _write_safetensors(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.files.ours import write_ours_safetensors
 
-    return list(write_ours_safetensors(written.model, out) or ())
+    return write_ours_safetensors(written.model, out)
 
 
 def _write_onnx(written: Written, out: Path) -> list[str]:
