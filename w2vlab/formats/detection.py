@@ -77,7 +77,8 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
     if path.is_dir():
         if not is_transformers(path):
             raise ValueError(f"`{name}` must be {_READ}, but {path} is a folder without transformers' `config.json`.")
-        return _without_options(options, path) or read_transformers(path, name)
+        _check_no_options(options, path)
+        return read_transformers(path, name)
     tensors: Mapping[str, Tensor]
     if is_safetensors(path):
         tensors, _ = open_safetensors(path, name)
@@ -91,14 +92,15 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
     if is_torchaudio(tensors):
         return read_torchaudio(tensors, path, options)
     if is_transformers(path):  # weights beside their configuration
-        return _without_options(options, path) or read_transformers(path, name)
+        _check_no_options(options, path)
+        return read_transformers(path, name)
     raise ValueError(
         f"`{name}` must be {_READ}, but {path} has {_described(tensors)}. Weights of transformers need the "
         "`config.json` of their folder."
     )
 
 
-def _without_options(options: Mapping[str, Any] | None, path: Path) -> None:
+def _check_no_options(options: Mapping[str, Any] | None, path: Path) -> None:
     """Refuses options for a format that states everything."""
     if options:
         raise ValueError(
