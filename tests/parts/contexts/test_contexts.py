@@ -94,6 +94,20 @@ def test_positions_of_table_13_see_256_frames() -> None:
     assert frames_seen(network, 400, at=200) == list(range(72, 328))
 
 
+@pytest.mark.parametrize("cls", [TransformerContext, ConformerContext])
+def test_latents_of_the_same_width_are_projected_on_demand(cls: type) -> None:
+    """Never in fairseq, always in transformers."""
+    assert list(cls(8, **TINY).input_projection.parameters()) == []
+    projected = cls(8, **TINY, always_project=True).eval()
+    latents = torch.randn(2, 5, 8)
+    weight, bias = projected.input_projection.weight, projected.input_projection.bias
+    assert_close(projected.project(latents), latents @ weight.T + bias)
+    assert (
+        cls(6, **TINY).input_projection.weight.shape
+        == cls(6, **TINY, always_project=True).input_projection.weight.shape
+    )
+
+
 def test_attention_is_the_published_one() -> None:
     """One layer against a loop over heads and frames."""
     torch.manual_seed(0)
@@ -302,8 +316,9 @@ def test_fragments_that_spell_the_defaults_out(name: str) -> None:
     """The recipes of BASE and of wav2vec leave them out."""
     fragment = yaml.safe_load((FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     parameters = inspect.signature(getattr(w2vlab.contexts, fragment["class_path"])).parameters
-    # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it.
-    others = ("input_dim", "activation_checkpointing")
+    # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it; the
+    # third is for the checkpoints of transformers.
+    others = ("input_dim", "activation_checkpointing", "always_project")
     defaults = {name: parameter.default for name, parameter in parameters.items() if name not in others}
     if "layers" in defaults:
         defaults["layers"] = [list(layer) for layer in defaults["layers"]]

@@ -21,18 +21,18 @@ def to_ours(options: Mapping[str, Any], normalizes: bool, projects: bool, quanti
         projects: Whether latents of the width of the Transformer are projected.
         quantizes: Whether the model has a quantizer and the contrastive loss.
     """
-    quantizer, loss, penalties = ("quantizers.IdentityQuantizer", {}), {}, {}
-    if quantizes:
-        quantizer, loss, penalties = _pretraining(options)
+    objective = {
+        "quantizer": _part("quantizers.IdentityQuantizer", {}),
+        "loss": _part("losses.ContrastiveLoss", {}),
+        "penalties": {},
+    }
     return _part(
         "modules.MaskedPrediction",
         {
             "encoder": _encoder(options, normalizes),
             "context": _context(options, projects),
-            "quantizer": _part(*quantizer),
             "masking": _masking(options),
-            "loss": _part("losses.ContrastiveLoss", loss),
-            "penalties": penalties,
+            **(_objective(options) if quantizes else objective),
             "feature_dropout": options["feat_quantizer_dropout"],
         },
     )
@@ -89,8 +89,8 @@ def _context(options: Mapping[str, Any], projects: bool) -> dict[str, Any]:
     return _part("contexts.TransformerContext", arguments)
 
 
-def _pretraining(options: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Returns quantizer, options of the loss, and penalties."""
+def _objective(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns quantizer, loss and penalties."""
     quantizer = {
         "num_codebooks": options["num_codevector_groups"],
         "codebook_size": options["num_codevectors_per_group"],
@@ -102,7 +102,11 @@ def _pretraining(options: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]]
         "logit_temperature": options["contrastive_logits_temperature"],
     }
     diversity = _part("losses.DiversityPenalty", {"weight": options["diversity_loss_weight"]})
-    return ("quantizers.GumbelQuantizer", quantizer), loss, {"diversity": diversity}
+    return {
+        "quantizer": _part("quantizers.GumbelQuantizer", quantizer),
+        "loss": _part("losses.ContrastiveLoss", loss),
+        "penalties": {"diversity": diversity},
+    }
 
 
 def _masking(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from w2vlab.formats.transformers.families import DATA2VEC, FAMILIES, WAV2VEC2
 from w2vlab.utils.messages import one_line
@@ -108,7 +108,7 @@ def read_options(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ValueError: An option has the wrong type, or a value that w2vlab cannot express.
     """
     kind = model_type(config)
-    if kind not in FAMILIES:
+    if kind is None or kind not in FAMILIES:
         _refuse("model_type", f"one of {', '.join(FAMILIES)}", kind, folder, "w2vlab does not have another network")
     defaults = _DEFAULTS_OF.get(kind, DEFAULTS)
     options = {name: _typed(name, config.get(name, default), default, folder) for name, default in defaults.items()}
@@ -150,7 +150,7 @@ def _typed(name: str, value: Any, default: Any, folder: Path) -> Any:
     return value
 
 
-def _refuse(name: str, rule: str, value: Any, folder: Path, why: str = "") -> None:
+def _refuse(name: str, rule: str, value: Any, folder: Path, why: str = "") -> NoReturn:
     reason = f": {why}" if why else ""
     raise ValueError(f"{name} must be {rule}, but is {_shown(value)} ({CONFIG} of {folder}){reason}.")
 
