@@ -128,6 +128,28 @@ def test_our_pretraining_models_are_opened_by_transformers(tmp_path: Path, layou
     assert all(torch.equal(back.weights[name], tensor) for name, tensor in model.weights.items())
 
 
+def test_the_written_preprocessor_normalizes_without_the_padding(tmp_path: Path) -> None:
+    """With its defaults it normalizes over the padding, and a row of half the length comes out 1.41 times as loud."""
+    model = ours(**OPTIONS_OF_OURS["large"])
+    write_transformers(model, tmp_path)
+    extract = transformers.Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)
+    rows = [row.numpy() for row in (torch.randn(1000), torch.randn(500))]
+    options = {"sampling_rate": 16_000, "padding": True, "return_tensors": "pt"}
+    inputs = extract(rows, **options)
+    by_default = transformers.Wav2Vec2FeatureExtractor()(rows, **options).input_values[1, :500]
+    assert by_default.std() / inputs.input_values[1, :500].std() == pytest.approx(2**0.5, rel=1e-2)
+    with torch.no_grad():
+        expected = from_pretrained(tmp_path).wav2vec2(**inputs).last_hidden_state
+    waveform = torch.zeros(2, 1000)
+    for row, samples in enumerate(rows):
+        waveform[row, : len(samples)] = torch.from_numpy(samples)
+    module = built(model)
+    found = hidden_states(module, waveform, (1000, 500))[-1]
+    frames = module.encoder.num_frames(500)
+    assert torch.allclose(found[0], expected[0], atol=2e-5)
+    assert torch.allclose(found[1, :frames], expected[1, :frames], atol=2e-5)
+
+
 def test_plain_models_of_ours(tmp_path: Path) -> None:
     identity = {"class_path": "w2vlab.quantizers.IdentityQuantizer", "init_args": {}}
     continuous = ours(quantizer=identity)
