@@ -69,6 +69,8 @@ def test_all_hidden_states_are_those_of_transformers(
         ("Wav2Vec2Model", LARGE),
         ("HubertModel", {}),
         ("HubertModel", LARGE),
+        ("Data2VecAudioModel", {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 3}),
+        ("Data2VecAudioModel", {"conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 2, "conv_bias": True}),
         ("UniSpeechModel", {}),
         ("UniSpeechSatModel", {}),
     ],

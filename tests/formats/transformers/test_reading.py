@@ -139,6 +139,12 @@ def test_options_of_hubert_that_are_refused(tmp_path: Path, option: str, value: 
         read_transformers(folder)
 
 
+def test_data2vec_with_a_single_positional_convolution_is_refused(tmp_path: Path) -> None:
+    folder = saved(peer("Data2VecAudioModel", num_conv_pos_embeddings=1), tmp_path)
+    with pytest.raises(ValueError, match="num_conv_pos_embeddings must be at least 2, but is 1"):
+        read_transformers(folder)
+
+
 def test_wavlm_is_refused_by_its_gated_positions(tmp_path: Path) -> None:
     folder = saved(peer("WavLMModel"), tmp_path)
     with pytest.raises(ValueError, match=r"num_buckets must be 0, but is 320 .* gated .* of WavLM \(.*gru"):

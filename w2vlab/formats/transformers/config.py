@@ -77,13 +77,14 @@ def _context(options: Mapping[str, Any], projects: bool) -> dict[str, Any]:
         "num_heads": options["num_attention_heads"],
         "feedforward_dim": options["intermediate_size"],
         "pre_norm": options["do_stable_layer_norm"],
-        "position_kernel": options["num_conv_pos_embeddings"],
+        "position_kernel": options.get("conv_pos_kernel_size", options["num_conv_pos_embeddings"]),
         "position_groups": options["num_conv_pos_embedding_groups"],
         "dropout": options["hidden_dropout"],
         "attention_dropout": options["attention_dropout"],
         "activation_dropout": options["activation_dropout"],
         "input_dropout": options["feat_proj_dropout"],
         "layer_drop": options["layerdrop"],
+        "position_layers": options["num_conv_pos_embeddings"] if "conv_pos_kernel_size" in options else 1,
         "always_project": projects and options["hidden_size"] == options["conv_dim"][-1],
     }
     return _part("contexts.TransformerContext", arguments)

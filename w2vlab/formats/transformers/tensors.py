@@ -102,7 +102,14 @@ class Layout:
     def _positions(self) -> Iterator[Row]:
         options, ours, theirs = self.options, "context.positions.conv", "encoder.pos_conv_embed.conv"
         width, kernel = options["hidden_size"], options["num_conv_pos_embeddings"]
-        filters = (width, width // options["num_conv_pos_embedding_groups"], kernel)
+        group = width // options["num_conv_pos_embedding_groups"]
+        if "conv_pos_kernel_size" in options:  # data2vec: several layers without a weight norm
+            filters = (width, group, options["conv_pos_kernel_size"])
+            for layer in range(kernel):
+                name = f"encoder.pos_conv_embed.layers.{layer}.conv"
+                yield from self._affine(f"context.positions.layers.{layer}", name, filters)
+            return
+        filters = (width, group, kernel)
         yield self._row(f"{ours}.bias", f"{theirs}.bias", (width,))
         for ours_name, name, shape in zip(_OURS_NORM, self.norm, ((1, 1, kernel), filters), strict=True):
             yield self._row(f"{ours}.{ours_name}", f"{theirs}.{name}", shape)
