@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from w2vlab.batch import AudioBatch
-from w2vlab.evaluation.features.layers import layer_modules, layer_name, recorded_layers
+from w2vlab.evaluation.features.layers import layer_name
 from w2vlab.functional.ctc import log_probabilities
 from w2vlab.interfaces import ContextNetwork
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules.finetuning.recognition import Recognizer
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.representations import layer_modules, recorded_layers
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import Encoding
 
@@ -52,10 +53,15 @@ class Network:
 
     def __call__(self, batch: AudioBatch) -> tuple[Encoding, dict[str, Tensor]]:
         """Computes the frames before the context network, the inputs of its layers by name, and `contexts`."""
-        with recorded_layers(self.context, self.layer_names) as layers:
+        layers: dict[str, Tensor] = {}
+
+        def record(number: int, frames: Tensor) -> None:
+            layers[layer_name(number)] = frames
+
+        with recorded_layers(self.context, range(len(layer_modules(self.context))), record):
             encoding = self.frontend(batch)
             context = self.context(self.context.project(encoding.latents), encoding.padding_mask)  # (B, T, D)
-        return encoding, {**{name: layers[name] for name in self.layer_names}, CONTEXTS: context}
+        return encoding, {**layers, CONTEXTS: context}
 
 
 def as_batch(waveforms: Sequence[Tensor], min_samples: int = 1) -> AudioBatch:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from w2vlab.formats import Origin, PublishedModel
+from w2vlab.formats.detection import is_of_lightning, located, read_foreign
 from w2vlab.modules.checkpoints import fill_defaults, saved_config
 from w2vlab.modules.checkpoints.loading import PRETRAINED, VOCABULARY, read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
@@ -47,7 +48,16 @@ def read_source(source: str | Path, options: Mapping[str, Any] | None = None, na
     Raises:
         ValueError: It cannot be read, or has something that w2vlab cannot express.
     """
-    model = _read_ours(read_checkpoint(source, name=name), source, name)
+    path = located(source, name)
+    if is_of_lightning(path):
+        model = _read_ours(read_checkpoint(path, name=name), source, name)
+        if options:
+            raise ValueError(
+                f"Options of a source must not be given for {source}, because a checkpoint states everything, but are "
+                f"{', '.join(options)}."
+            )
+    else:
+        model = read_foreign(path, options, name)
     try:
         config = fill_defaults(model.config, PretrainingModule, source, exclude=_TRAINING_ONLY)
     except ValueError as problem:
