@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from w2vlab.contexts.positions import conv_positions
-from w2vlab.functional.kernels import Dropout, scaled_dot_product_attention
+from w2vlab.functional.kernels import Dropout, Linear, add_residual, scaled_dot_product_attention
 from w2vlab.interfaces import ContextNetwork
 from w2vlab.utils.checks import check_at_least
 
@@ -23,8 +23,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = nn.Linear(model_dim, 3 * model_dim)
-        self.output = nn.Linear(model_dim, model_dim)
+        self.qkv = Linear(model_dim, 3 * model_dim)
+        self.output = Linear(model_dim, model_dim)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)`; frames where `padding_mask` `(B, T)` is True get no attention."""
@@ -89,5 +89,4 @@ class AttentionContext(ContextNetwork):
         """
         if padding_mask is not None:
             frames = frames.masked_fill(padding_mask[..., None], 0.0)
-        positions: Tensor = self.positions(frames, padding_mask)
-        return frames + positions
+        return add_residual(frames, self.positions(frames, padding_mask))

@@ -84,7 +84,8 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
     if is_safetensors(path):
         tensors, metadata = open_safetensors(path, name)
         if METADATA in metadata:
-            return _without_options(options, path) or read_ours_safetensors(path, name)
+            _check_no_options(options, path)
+            return read_ours_safetensors(path, name)
     else:
         content = read_pickle(path, name)
         if is_fairseq(content):
