@@ -95,5 +95,5 @@ def test_nothing_there_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["w2vlab", "transformers"])
 def test_options_that_a_file_states_are_an_error(sources: dict[str, Path], kind: str) -> None:
-    with pytest.raises(ValueError, match="Options of a source must not be given for .* states? everything.*num_heads"):
+    with pytest.raises(ValueError, match=r"Options of a source must not be given for .* states? everything.*num_heads"):
         read_source(sources[kind], OPTIONS)

@@ -119,10 +119,8 @@ def _print(done: Import, options: ImportOptions) -> None:
 def _next_commands(done: Import) -> list[str]:
     checkpoint, options = (shlex.quote(str(file)) for file in done.files)
     fine_tune = f"w2vlab fit --config configs/finetune/ctc.yaml --model.checkpoint={checkpoint}"
+    export = f"w2vlab export {checkpoint} FOLDER --format huggingface"
     if done.model.vocabulary is not None:
-        return [fine_tune, f"w2vlab export {checkpoint} FOLDER --format huggingface"]
-    return [
-        f"w2vlab evaluate {checkpoint}",
-        fine_tune,
-        f"w2vlab fit --config {options} --model.init_from={checkpoint} --data.corpus=FOLDER",
-    ]
+        return [fine_tune, export]
+    more = f"w2vlab fit --config continue_pretraining --config {options} --model.init_from={checkpoint}"
+    return [f"w2vlab evaluate {checkpoint}", fine_tune, f"{more} --data.corpus=FOLDER", export]

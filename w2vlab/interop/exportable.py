@@ -67,8 +67,14 @@ def exportable(module: TrainedModule) -> WaveformToFeatures:
         frontend, head = module.frontend(), None
     else:
         raise ValueError(
-            f"The model must be pretrained, or fine-tuned by CTC, but is {type(module).__name__}, which has no features."
+            f"The model must be pretrained, or fine-tuned by CTC, but is {type(module).__name__}: it has no features."
         )
+    for part in (*frontend.modules(), *module.context.modules()):
+        if isinstance(part, nn.RNNBase):
+            raise ValueError(
+                f"`context` must be without recurrent layers for ONNX, but {type(module.context).__name__} has a "
+                f"{type(part).__name__}: PyTorch's exporter cannot express one for any length."
+            )
     model = copy.deepcopy(WaveformToFeatures(frontend, module.context, head)).cpu().float().eval().requires_grad_(False)
     encoder = model.frontend.encoder
     if isinstance(encoder, ConvFeatureEncoder):
@@ -104,7 +110,7 @@ def _has_channel_norm_of_waveform(block: ConvBlock) -> bool:
 
 
 class _NormedWaveform(ConvBlock):
-    """The first layer of BASE with its norm over time folded into the filters, so that float64 holds ten numbers a frame.
+    """The first layer of BASE, its norm over time folded into the filters: float64 then holds ten numbers a frame.
 
     Args:
         block: The layer.
@@ -120,9 +126,8 @@ class _NormedWaveform(ConvBlock):
         norm = cast(nn.GroupNorm, self.norm)
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         select = torch.eye(kernel)[:, None]  # a convolution that copies; ONNX has no windows
-        windows = F.conv1d(cast(Tensor, frames).transpose(1, 2), select, stride=stride).transpose(
-            1, 2
-        )  # (B, T, kernel)
+        samples = cast(Tensor, frames).transpose(1, 2)  # (B, 1, S)
+        windows = F.conv1d(samples, select, stride=stride).transpose(1, 2)  # (B, T, kernel)
         filters, offsets = fold_norm_into_filters(
             windows, self.conv.weight[:, 0], self.conv.bias, norm.weight, norm.bias, padding_mask, norm.eps
         )
@@ -153,7 +158,8 @@ def _normalize(frames: Tensor, num_groups: int, eps: float) -> Tensor:
     ONNX Runtime adds float32 numbers one by one along time, which errs by 3e-4 on ten minutes, and so does its instance
     norm. Here it adds the channels of a frame in float32, and the frames in float64.
     """
-    grouped = frames.unflatten(2, (num_groups, frames.shape[2] // num_groups))  # (B, T, groups, C / groups)
+    # (B, T, groups, C / groups)
+    grouped: Tensor = torch.unflatten(frames, 2, (num_groups, frames.shape[2] // num_groups))
     centred = grouped - _mean(grouped)
     return (centred * torch.rsqrt(_mean(centred.square()) + eps)).flatten(2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import w2vlab
 from w2vlab.functional.kernels import plain_kernels
@@ -57,17 +59,43 @@ def export_onnx(module: TrainedModule, out: Path) -> list[Path]:
     _require("onnx", "onnxscript")
     model = exportable(module)
     program = _export(model, module)
+    _tidy(program.model)
     program.model.metadata_props.update(_metadata(model, module))
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    external = size >= _MOST_BYTES
-    program.save(out, external_data=external)
-    return [out, out.with_name(out.name + DATA)] if external else [out]
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".onnx-") as folder:
+        # In a folder, because the graph has the name of the second file.
+        program.save(Path(folder, out.name), external_data=size >= _MOST_BYTES)
+        names = sorted((path.name for path in Path(folder).iterdir()), reverse=True)  # the weights before the graph
+        for name in names:
+            Path(folder, name).replace(out.with_name(name))
+    return sorted(out.with_name(name) for name in names)
+
+
+def run_onnx(path: Path, waveform: Tensor) -> dict[str, Tensor]:
+    """Runs a file of `export_onnx` in ONNX Runtime on the CPU.
+
+    Args:
+        path: The file.
+        waveform: Shape `(B, S)`, at 16 kHz.
+
+    Returns:
+        The outputs by name, of shape `(B, T, …)`.
+
+    Raises:
+        ValueError: ONNX Runtime is not installed.
+    """
+    _require("onnxruntime")
+    onnxruntime: Any = import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(names, {INPUT: waveform.detach().cpu().float().numpy()})
+    return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
 
 def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
     encoder = model.frontend.encoder
     # Two rows, because a size of 1 would stay 1.
-    example = torch.randn(2, encoder.receptive_field + (_EXAMPLE_FRAMES - 1) * encoder.stride)
+    example = torch.zeros(2, encoder.receptive_field + (_EXAMPLE_FRAMES - 1) * encoder.stride)
     free = torch.export.Dim.DYNAMIC
     outputs = [FEATURES] if model.head is None else [FEATURES, LOG_PROBABILITIES]
     try:
@@ -77,7 +105,7 @@ def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
                 (example,),
                 input_names=[INPUT],
                 output_names=outputs,
-                dynamic_shapes={"waveform": {0: free, 1: free}},
+                dynamic_shapes={INPUT: {0: free, 1: free}},
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -89,6 +117,26 @@ def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
             f"{type(module).__name__} must have parts that ONNX can express, but one of {names} cannot be exported: "
             f"{_reason(error)}"
         ) from error
+
+
+def _tidy(graph: Any) -> None:
+    """Names the free sizes, and removes the stack traces of nodes, which have paths of this machine."""
+    (waveform,), outputs = graph.graph.inputs, list(graph.graph.outputs)
+    waveform.shape[0], waveform.shape[1] = "batch", "samples"
+    for output in outputs:
+        output.shape[0], output.shape[1] = "batch", "frames"
+    kept = {id(value) for value in (waveform, *outputs)}
+    for node in graph.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if id(value) not in kept:
+                value.shape = None  # sizes inside have the exporter's names; ONNX Runtime infers them again
+    graph.graph.metadata_props.clear()
+    graph.metadata_props.clear()
+    for value in (*graph.graph.inputs, *graph.graph.initializers.values()):
+        value.metadata_props.clear()
 
 
 def _metadata(model: WaveformToFeatures, module: TrainedModule) -> dict[str, str]:

@@ -53,7 +53,8 @@ def read_source(source: str | Path, options: Mapping[str, Any] | None = None, na
         model = _read_ours(read_checkpoint(path, name=name), source, name)
         if options:
             raise ValueError(
-                f"Options of a source must not be given for {source}, a checkpoint, which states everything."
+                f"Options of a source must not be given for {source}, because a checkpoint states everything, but are "
+                f"{', '.join(options)}."
             )
     else:
         model = read_foreign(path, options, name)

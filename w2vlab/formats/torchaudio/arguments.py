@@ -16,8 +16,8 @@ _MODEL = "torchaudio.models.wav2vec2_model"
 """Function that builds the model, and the mark of these files."""
 
 _HOW_TO_LOAD = (
-    "model = torchaudio.models.wav2vec2_model(**arguments); model.load_state_dict(torch.load(FILE, weights_only=True)); "
-    "model.eval()"
+    "model = torchaudio.models.wav2vec2_model(**arguments); "
+    "model.load_state_dict(torch.load(FILE, weights_only=True)); model.eval()"
 )
 
 

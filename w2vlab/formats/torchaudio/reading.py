@@ -210,7 +210,7 @@ def _assumed(option: str, stated: Any, published: Any, where: str, origin: Origi
     if stated is not None:
         return stated
     origin.notes.append(
-        f"`{option}` is taken to be {str(published).lower()}, as in {where}, because a state dictionary does not state it."
+        f"`{option}` is taken to be {str(published).lower()}, as in {where}: a state dictionary does not state it."
     )
     return published
 

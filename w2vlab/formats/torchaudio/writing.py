@@ -29,7 +29,7 @@ _EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "model.context": {},
 }
-"""Values of our options that torchaudio has; it has all values of the others, or they do not change what is computed."""
+"""Values of our options that torchaudio has; it has all values of the others, or they do not change features."""
 
 _CLASSES = {"model": "MaskedPrediction", "model.encoder": "ConvFeatureEncoder", "model.context": "TransformerContext"}
 
@@ -48,6 +48,8 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
         ValueError: torchaudio cannot express an option of the model.
         OSError: A file cannot be written.
     """
+    if out.suffix == ".json":
+        raise ValueError(f"`out` must not end with .json, which is the file of the arguments beside it, but is {out}.")
     _check(model)
     encoder, context = (_options(model.config, part) for part in ("encoder", "context"))
     layers = encoder["layers"]
@@ -113,7 +115,7 @@ def _check(model: PublishedModel) -> None:
 
 
 def _labels(model: PublishedModel, theirs: dict[str, Tensor]) -> list[str]:
-    """Returns the labels of the rows of `aux`, in the order in which the file had them; `theirs` is changed in place."""
+    """Returns the labels of `aux` in the order in which the file had them; `theirs` is changed in place."""
     assert isinstance(model.vocabulary, Vocabulary)
     entries_ = list(model.vocabulary.entries)
     if model.vocabulary.units == "characters":
