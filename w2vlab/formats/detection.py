@@ -10,6 +10,7 @@ from torch import Tensor
 
 from w2vlab.formats.fairseq import is_fairseq, read_fairseq
 from w2vlab.formats.files.hub import hub_folder, is_hub_name, snapshot_of
+from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
 from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
 from w2vlab.formats.published import PublishedModel
@@ -75,6 +76,8 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
         if not is_transformers(path):
             raise ValueError(f"`{name}` must be {_READ}, but {path} is a folder without transformers' `config.json`.")
         return _without_options(options, path) or read_transformers(path, name)
+    if is_ours_safetensors(path):
+        return _without_options(options, path) or read_ours_safetensors(path, name)
     tensors: Mapping[str, Tensor]
     if is_safetensors(path):
         tensors, _ = open_safetensors(path, name)
