@@ -158,7 +158,8 @@ def _normalize(frames: Tensor, num_groups: int, eps: float) -> Tensor:
     ONNX Runtime adds float32 numbers one by one along time, which errs by 3e-4 on ten minutes, and so does its instance
     norm. Here it adds the channels of a frame in float32, and the frames in float64.
     """
-    grouped = frames.unflatten(2, (num_groups, frames.shape[2] // num_groups))  # (B, T, groups, C / groups)
+    # (B, T, groups, C / groups)
+    grouped: Tensor = torch.unflatten(frames, 2, (num_groups, frames.shape[2] // num_groups))
     centred = grouped - _mean(grouped)
     return (centred * torch.rsqrt(_mean(centred.square()) + eps)).flatten(2)
 

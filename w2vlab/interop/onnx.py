@@ -85,8 +85,7 @@ def run_onnx(path: Path, waveform: Tensor) -> dict[str, Tensor]:
         ValueError: ONNX Runtime is not installed.
     """
     _require("onnxruntime")
-    import onnxruntime
-
+    onnxruntime: Any = import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     values = session.run(names, {INPUT: waveform.detach().cpu().float().numpy()})
@@ -96,7 +95,7 @@ def run_onnx(path: Path, waveform: Tensor) -> dict[str, Tensor]:
 def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
     encoder = model.frontend.encoder
     # Two rows, because a size of 1 would stay 1.
-    example = torch.randn(2, encoder.receptive_field + (_EXAMPLE_FRAMES - 1) * encoder.stride)
+    example = torch.zeros(2, encoder.receptive_field + (_EXAMPLE_FRAMES - 1) * encoder.stride)
     free = torch.export.Dim.DYNAMIC
     outputs = [FEATURES] if model.head is None else [FEATURES, LOG_PROBABILITIES]
     try:
@@ -122,7 +121,7 @@ def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
 
 def _tidy(graph: Any) -> None:
     """Names the free sizes, and removes the stack traces of nodes, which have paths of this machine."""
-    waveform, *outputs = *graph.graph.inputs, *graph.graph.outputs
+    (waveform,), outputs = graph.graph.inputs, list(graph.graph.outputs)
     waveform.shape[0], waveform.shape[1] = "batch", "samples"
     for output in outputs:
         output.shape[0], output.shape[1] = "batch", "frames"

@@ -47,7 +47,7 @@ def test_parts_that_torchaudio_does_not_have(tmp_path):
     ):
         write_torchaudio(model, tmp_path / "model.pt")
     model = replace(published(), config={"class_path": "w2vlab.modules.FuturePrediction", "init_args": {}})
-    with pytest.raises(ValueError, match=r"`model` must be MaskedPrediction for torchaudio, .* but is FuturePrediction"):
+    with pytest.raises(ValueError, match=r"`model` must be MaskedPrediction .*, but is FuturePrediction"):
         write_torchaudio(model, tmp_path / "model.pt")
     model = published()
     model.config = deepcopy(model.config)

@@ -126,6 +126,7 @@ def _masked(model: _Part) -> Theirs:
         notes += _heads(model, loss, theirs)
     else:
         notes.append(f"`{loss.place}` is {loss.kind}, which fairseq does not have.")
+    _check_projection(model)
     notes += _masking(model.part("masking"), theirs)
     weights, other = _penalties(model)
     names = (["diversity"] if theirs["quantize_targets"] or theirs["quantize_input"] else []) + ["feature"]
@@ -137,6 +138,18 @@ def _masked(model: _Part) -> Theirs:
         criterion=criterion,
         notes=notes + other,
     )
+
+
+def _check_projection(model: _Part) -> None:
+    """Checks the input projection: fairseq has it if the widths differ, and always for quantized inputs."""
+    context = model.part("context")
+    if model["inputs"] == "continuous":
+        if model.part("encoder")["layers"][-1][0] == context["model_dim"]:
+            context.require("always_project", False)
+        return
+    quantizer = model.part("quantizer" if model["input_quantizer"] is None else "input_quantizer")
+    if quantizer["output_dim"] == context["model_dim"]:
+        context.require("always_project", True)
 
 
 def _heads(model: _Part, loss: _Part, theirs: dict[str, Any]) -> list[str]:
@@ -159,8 +172,6 @@ def _heads(model: _Part, loss: _Part, theirs: dict[str, Any]) -> list[str]:
         theirs["same_quantizer"] = model["input_quantizer"] is None
         separate = quantizer if model["input_quantizer"] is None else model.part("input_quantizer")
         separate.require_class("GumbelQuantizer")
-        if separate["output_dim"] == theirs["encoder_embed_dim"]:
-            separate.refuse("output_dim", "another width than that of the Transformer")
         before = dict(theirs)
         notes += _gumbel(separate, theirs)
         if quantizer.kind == "GumbelQuantizer" and before != theirs:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from w2vlab.formats.fairseq.dictionaries import SPACE, format_dictionary, read_dictionary
+from w2vlab.formats.fairseq.dictionaries import NAMES, format_dictionary, read_dictionary, symbols_of
 from w2vlab.formats.fairseq.future import read_future
 from w2vlab.formats.fairseq.masked import read_masked, read_normalize
 from w2vlab.formats.fairseq.options import Stored
@@ -50,6 +51,9 @@ _FINE_TUNING = {
 }
 """Options of fairseq's model for CTC."""
 
+_NEVER = -1e4
+"""Score of a unit that a model does not have; its exponential is 0, and it is a number in float16."""
+
 _SHARED = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "feature_grad_mult", "mask_prob")
 """Options of the pretrained model that its fine-tuning has as well."""
 
@@ -81,6 +85,8 @@ def write_fairseq(model: PublishedModel, out: str | Path) -> list[str]:
             f"The model must have the weights of {', '.join(model.missing)} for fairseq's {theirs.name}, but has none: "
             f"it came from {model.origin.architecture or model.origin.format}, as features alone."
         )
+    if fine_tuned:
+        model = _with_special_rows(model)
     entries = entries_of(model.config, not fine_tuned, FINE_TUNED if fine_tuned else "")
     tensors = {
         name: _separate(tensor, model.origin.dtypes.get(name) if model.origin.format == "fairseq" else None)
@@ -197,16 +203,37 @@ def _with_namespaces(options: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def _write_dictionary(model: PublishedModel, out: Path) -> None:
-    if model.vocabulary is None:
+def _with_special_rows(model: PublishedModel) -> PublishedModel:
+    """Returns a model whose head begins with the four rows of every dictionary of fairseq.
+
+    The rows that it does not have score so low that their probability is 0 and no other probability changes.
+    """
+    vocabulary = model.vocabulary
+    if vocabulary is None:
         raise ValueError("The model must have a vocabulary for fairseq, but has only a head.")
+    if vocabulary.entries[: len(NAMES)] == NAMES:
+        return model
+    names = list(vocabulary.entries)
+    order = [names.index(name) if name in names else None for name in NAMES]
+    order += [row for row in range(len(names)) if names[row] not in NAMES]
+    weight, bias = (model.weights[name].detach() for name in HEAD)
+    head = {
+        HEAD[0]: torch.stack([torch.zeros_like(weight[0]) if row is None else weight[row] for row in order]),
+        HEAD[1]: torch.stack([torch.full_like(bias[0], _NEVER) if row is None else bias[row] for row in order]),
+    }
+    entries = (*NAMES, *(name for name in names if name not in NAMES))
+    return replace(model, vocabulary=replace(vocabulary, entries=entries), weights={**model.weights, **head})
+
+
+def _write_dictionary(model: PublishedModel, out: Path) -> None:
+    assert model.vocabulary is not None, "checked by _with_special_rows"
     labels = "ltr" if model.vocabulary.units == "characters" else "phn"
     stored = model.origin.options.get("cfg")
     if model.origin.format == "fairseq" and isinstance(stored, Mapping):
         task = stored if model.origin.options.get("layout") == "args" else stored.get("task")
         labels = (task or {}).get("labels") or labels
-    path, text = out.parent / f"dict.{labels}.txt", format_dictionary(model.vocabulary)
+    path, symbols = out.parent / f"dict.{labels}.txt", symbols_of(model.vocabulary)
     if not path.exists():
-        write_atomically(path, text)
-    elif read_dictionary(path)[1:] != [SPACE if unit == " " else unit for unit in model.vocabulary.entries[1:]]:
+        write_atomically(path, format_dictionary(symbols))
+    elif read_dictionary(path) != symbols:
         raise ValueError(f"{path} must be the dictionary of this model, but is another one; choose another folder.")

@@ -102,7 +102,7 @@ def _open_file(path: Path, name: str) -> tuple[LazyWeights, dict[str, str]]:
     if not path.is_file():  # opening a pipe would block until a process writes to it
         raise ValueError(f"`{name}` must be an existing file, but is {path}.")
     try:
-        file = safe_open(path, "pt")
+        file: Any = safe_open(path, "pt")
         names, metadata = list(file.keys()), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ValueError(

@@ -107,7 +107,7 @@ def _pretraining(options: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]]
 
 def _masking(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the masking of `configs/masking/huggingface.yaml`, with the numbers of the file."""
-    frames = _part("masking.SpanMasking", {})
+    spans: dict[str, Any] = {"probability": 0.65, "length": 10, "min_spans": 2}
     if _masks_frames(options):
         spans = {
             "probability": options["mask_time_prob"],
@@ -117,7 +117,7 @@ def _masking(options: Mapping[str, Any]) -> dict[str, Any]:
             "rounding": "batch",
             "last_start": True,
         }
-        frames = _part("masking.SpanMasking", spans)
+    frames = _part("masking.SpanMasking", spans)
     if not options["apply_spec_augment"] or options["mask_feature_prob"] <= 0:
         return frames
     channels = {

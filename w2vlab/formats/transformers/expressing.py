@@ -154,7 +154,7 @@ def _masking(masking: Mapping[str, Any], masks: bool) -> dict[str, Any]:
         }
         masking = channels["frames"]
     spans = _arguments(masking)
-    if _name(masking) != "SpanMasking" or "probability" not in spans:
+    if _name(masking) != "SpanMasking":
         return found  # transformers keeps its defaults
     return found | {
         "mask_time_prob": spans["probability"],

@@ -65,7 +65,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     family = FAMILIES[kind]
 
     # The options, and those of the tokenizer.
-    content = _options(saved, model, quantizes)
+    content = _options(saved, kind, model, quantizes)
     written = None if vocabulary is None else tokenizer_of(vocabulary, came.get("tokenizer"))
     name = family.for_pretraining if quantizes else family.model
     if written is not None:
@@ -83,7 +83,10 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     )
     entries = [row.entry for row in layout.table()]
     _check_complete(model, {entry.ours for entry in entries}, quantizes)
-    tensors = renamed_to_theirs(model.weights, entries)
+    weights = model.weights
+    if not _masks(model):  # that of an imported model is new, and was never trained
+        weights = {key: weights[key] for key in weights if key != "mask_embedding"}
+    tensors = renamed_to_theirs(weights, entries)
     if not layout.projects:
         tensors |= _identity(f"{layout.prefix}feature_projection.projection", model.weights["norm.weight"])
     tensors = {key: _in_type(tensor, model.origin.dtypes.get(key)) for key, tensor in tensors.items()}
@@ -108,17 +111,21 @@ def _model_type(saved: Mapping[str, Any], quantizes: bool) -> str:
     return kind if kind in WRITABLE and (FAMILIES[kind].pretrains or not quantizes) else WAV2VEC2
 
 
-def _options(saved: Mapping[str, Any], model: PublishedModel, quantizes: bool) -> dict[str, Any]:
+def _options(saved: Mapping[str, Any], kind: str, model: PublishedModel, quantizes: bool) -> dict[str, Any]:
     """Returns the content of `config.json`: as the model came, but for what has changed."""
-    masks = "mask_embedding" in model.weights
+    masks = _masks(model)
     options = to_theirs(model.config, quantizes, masks)
     if not saved:
         return {**DEFAULTS, **options}
     read = read_options(saved, Path(CONFIG))
     before = to_theirs(config.to_ours(read, normalizes=False, projects=True, quantizes=quantizes), quantizes, masks)
     changed = {name: value for name, value in options.items() if value != before.get(name)}
-    absent = {name: value for name, value in read.items() if name not in saved and name in DEFAULTS}
-    return {**absent, **saved, **changed}
+    return {**(DEFAULTS if kind != saved["model_type"] else {}), **saved, **changed}
+
+
+def _masks(model: PublishedModel) -> bool:
+    """Returns whether a model has a mask embedding of its own."""
+    return "mask_embedding" in model.weights and "mask_embedding" not in model.missing
 
 
 def _check_complete(model: PublishedModel, written: set[str], quantizes: bool) -> None:
