@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from w2vlab.formats.fairseq import is_fairseq, read_fairseq
 from w2vlab.formats.files.hub import hub_folder, is_hub_name, snapshot_of
-from w2vlab.formats.files.ours import METADATA, is_ours_safetensors, read_ours_safetensors
+from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
 from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
 from w2vlab.formats.published import PublishedModel
 from w2vlab.formats.torchaudio import is_torchaudio, read_torchaudio
 from w2vlab.formats.transformers import is_transformers, read_transformers
+from w2vlab.formats.transformers.options import CONFIG
 from w2vlab.utils.messages import one_line
 
 _MARKS_OF_LIGHTNING = (b"pytorch-lightning_version", b"w2vlab_config", b"w2vlab_pretrained")
@@ -76,8 +78,8 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
         ValueError: It cannot be read, is none of the formats, or has something that w2vlab cannot express.
     """
     if path.is_dir():
-        if not is_transformers(path):
-            raise ValueError(f"`{name}` must be {_READ}, but {path} is a folder without transformers' `config.json`.")
+        if not os.path.lexists(path / CONFIG):  # one that is damaged has an error of its own
+            raise ValueError(f"`{name}` must be {_READ}, but {path} is a folder without transformers' `{CONFIG}`.")
         _check_no_options(options, path)
         return read_transformers(path, name)
     tensors: Mapping[str, Tensor]

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from w2vlab.formats.published import LazyWeights
+from w2vlab.utils.messages import one_line
 
 _NUM_LISTED = 3
 """Number of names that an error lists."""
+
+_NUM_SHOWN = 100
+"""Characters of a name that an error shows; files may have any names."""
 
 
 def unchanged(tensor: Tensor) -> Tensor:
@@ -93,4 +97,4 @@ def _read(tensors: Mapping[str, Tensor], entry: Entry) -> Tensor:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NUM_LISTED} more" if len(names) > _NUM_LISTED else ""
     verb = "is" if len(names) == 1 else "are"
-    return f"{', '.join(names[:_NUM_LISTED])}{more} {verb}"
+    return f"{', '.join(one_line(name, _NUM_SHOWN) for name in names[:_NUM_LISTED])}{more} {verb}"

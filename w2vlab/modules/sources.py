@@ -137,6 +137,11 @@ def copy_weights(module: nn.Module, model: PublishedModel, source: object) -> No
     for name, own in module.state_dict().items():
         if name in model.weights:
             found = model.weights[name]
+            if found.is_floating_point() != own.is_floating_point():
+                raise ValueError(
+                    f"{source} must have the weights of the model that it describes, but {name} is of type "
+                    f"{found.dtype}, and not {own.dtype}: quantized weights are not read."
+                )
             if found.shape == own.shape:
                 own.copy_(found)
             else:

@@ -7,6 +7,7 @@ library checks the length of the header and all offsets against the size of the 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +26,9 @@ _MAX_HEADER_BYTES = 100_000_000
 """Length of a header that the library accepts."""
 
 _MAX_SHARDS = 1000
+
+_PARTS = re.compile(r"[/\\\0]|^\.{0,2}$")
+"""What a name with a folder in it has, and the names of folders themselves."""
 
 _NUM_SHOWN = 150
 """Characters of an error of the library that are kept."""
@@ -55,6 +59,11 @@ def open_safetensors(path: Path, name: str = "source") -> tuple[LazyWeights, dic
     if path.name.endswith(".json"):
         return _open_shards(path, name)
     return _open_file(path, name)
+
+
+def is_file_name(value: Any) -> bool:
+    """Returns whether a value of an index is the name of a file beside it, which may be shown and opened."""
+    return isinstance(value, str) and value.isprintable() and len(value) < 200 and not _PARTS.search(value)
 
 
 def other_dtypes(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, str]:
@@ -127,7 +136,7 @@ def _open_shards(path: Path, name: str) -> tuple[LazyWeights, dict[str, str]]:
             f"`{name}` must be an index of safetensors files, but {path} cannot be read ({error})."
         ) from error
     places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places or not all(map(_is_file_name, places.values())):
+    if not isinstance(places, dict) or not places or not all(map(is_file_name, places.values())):
         raise ValueError(
             f"`{name}` must be an index of safetensors files, but `weight_map` of {path} is not a mapping of names of "
             "tensors to names of files beside it."
@@ -149,10 +158,6 @@ def _open_shards(path: Path, name: str) -> tuple[LazyWeights, dict[str, str]]:
             )
         readers[tensor] = partial(opened[shard].__getitem__, tensor)
     return LazyWeights(readers), metadata
-
-
-def _is_file_name(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -91,6 +92,9 @@ _POSITIVE = (
     *("proj_codevector_dim", "mask_time_length", "conv_pos_kernel_size"),
 )
 
+_MAX_LAYERS = 1000
+"""Most layers of a kind, so that a wrong number ends in an error and not in a table that fills the memory."""
+
 _RULES: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -137,6 +141,12 @@ def read_options(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _check_layers(config: Mapping[str, Any], options: Mapping[str, Any], folder: Path) -> None:
     number = len(options["conv_dim"])
+    counts = {"num_hidden_layers": options["num_hidden_layers"], "conv_dim": number}
+    if "conv_pos_kernel_size" in options:  # data2vec: its positional convolutions
+        counts["num_conv_pos_embeddings"] = options["num_conv_pos_embeddings"]
+    for name, layers in counts.items():
+        if layers > _MAX_LAYERS:
+            _refuse(name, f"of at most {_MAX_LAYERS:,} layers", layers, folder)
     for name in ("conv_dim", "conv_kernel", "conv_stride"):
         if len(options[name]) != number or not number or min(options[name]) < 1:
             _refuse(name, f"{number or 'some'} numbers of at least 1, like conv_dim", options[name], folder)
@@ -154,7 +164,9 @@ def _typed(name: str, value: Any, default: Any, folder: Path) -> Any:
             _refuse(name, "a list of whole numbers", value, folder)
         return value
     wanted = type(default)
-    if wanted is float and type(value) is int:
+    if wanted is float and type(value) in (int, float):
+        if not math.isfinite(value):  # JSON in Python has NaN, which dropout accepts
+            _refuse(name, "a finite number", value, folder)
         return float(value)
     if type(value) is not wanted:
         _refuse(name, _RULES[wanted], value, folder)

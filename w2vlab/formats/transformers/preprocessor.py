@@ -8,27 +8,38 @@ from typing import Any
 
 from w2vlab.batch import SAMPLE_RATE
 from w2vlab.formats.transformers.plain import read_mapping, write_mapping
+from w2vlab.utils.messages import one_line
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
 """Has the preprocessor as `feature_extractor` since transformers 5."""
 
+_NUM_SHOWN = 80
+"""Characters of a value that an error shows."""
+
 
 def read_preprocessor(folder: Path) -> dict[str, Any] | None:
     """Returns the options of a folder's preprocessor; None if it has none.
 
+    Where both files have them, `processor_config.json` counts, as in transformers.
+
     Raises:
-        ValueError: A file is not JSON, or the sample rate is not 16 kHz.
+        ValueError: A file is not JSON, the sample rate is not 16 kHz, or `do_normalize` is not true or false.
     """
-    found = read_mapping(folder / PREPROCESSOR)
+    file, found = PROCESSOR, (read_mapping(folder / PROCESSOR) or {}).get("feature_extractor")
+    if not isinstance(found, dict):
+        file, found = PREPROCESSOR, read_mapping(folder / PREPROCESSOR)
     if found is None:
-        nested = (read_mapping(folder / PROCESSOR) or {}).get("feature_extractor")
-        found = nested if isinstance(nested, dict) else None
-    rate = (found or {}).get("sampling_rate", SAMPLE_RATE)
+        return None
+    rate, normalized = found.get("sampling_rate", SAMPLE_RATE), found.get("do_normalize", True)
     if rate != SAMPLE_RATE:
         raise ValueError(
-            f"sampling_rate must be {SAMPLE_RATE}, but is {rate} ({PREPROCESSOR} of {folder}): w2vlab reads all audio "
-            "at 16 kHz."
+            f"sampling_rate must be {SAMPLE_RATE}, but is {one_line(str(rate), _NUM_SHOWN)} ({file} of {folder}): "
+            "w2vlab reads all audio at 16 kHz."
+        )
+    if not isinstance(normalized, bool):
+        raise ValueError(
+            f"do_normalize must be true or false, but is {one_line(str(normalized), _NUM_SHOWN)} ({file} of {folder})."
         )
     return found
 
@@ -41,7 +52,7 @@ def normalizes(preprocessor: Mapping[str, Any] | None, options: Mapping[str, Any
         options: Options of the model.
     """
     if preprocessor is not None:
-        return preprocessor.get("do_normalize", True) is True, []
+        return preprocessor.get("do_normalize", True), []
     assumed = options["feat_extract_norm"] == "layer"
     state = "normalized, as all published models with layer norms need" if assumed else "left as they are"
     return assumed, [f"The folder has no {PREPROCESSOR}, so waveforms are {state}."]

@@ -113,8 +113,8 @@ def _tokenizer(tensors: Mapping[str, Tensor], folder: Path) -> tuple[tokenizer.T
     """Returns the units of a model fine-tuned by CTC, and the files that have them."""
     if "lm_head.weight" not in tensors:
         return None, None
-    files = tokenizer.read_files(folder)
-    return tokenizer.parse(files, len(tensors["lm_head.weight"]), folder), files
+    files, shape = tokenizer.read_files(folder), tensors["lm_head.weight"].shape
+    return tokenizer.parse(files, shape[0] if shape else 0, folder), files
 
 
 def _check_network(tensors: Mapping[str, Tensor], family: Family, saved: Mapping[str, Any], folder: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from w2vlab.formats.files.pickles import read_pickle
-from w2vlab.formats.files.tensors import open_safetensors
+from w2vlab.formats.files.tensors import is_file_name, open_safetensors
 from w2vlab.formats.published import LazyWeights
 from w2vlab.utils.plain_data import read_json
 
@@ -51,7 +50,7 @@ def _open_pickles(path: Path, name: str) -> Mapping[str, Tensor]:
     except (OSError, ValueError) as error:
         raise ValueError(f"`{name}` must be an index of files, but {path} cannot be read ({error}).") from error
     places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places or not all(map(_is_file_name, places.values())):
+    if not isinstance(places, dict) or not places or not all(map(is_file_name, places.values())):
         raise ValueError(f"`{name}` must be an index of files beside it, but {path} is not.")
     opened = {file: _open_pickle(path.parent / file, name) for file in sorted(set(places.values()))}
     readers: dict[str, Callable[[], Tensor]] = {}
@@ -62,7 +61,3 @@ def _open_pickles(path: Path, name: str) -> Mapping[str, Tensor]:
             )
         readers[tensor] = partial(opened[file].__getitem__, tensor)
     return LazyWeights(readers)
-
-
-def _is_file_name(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +78,8 @@ class Representations(nn.Module):
         """Computes contexts, or the outputs of layers, of unmasked audio.
 
         Always in evaluation mode, whatever the mode of the module, and without gradients; the tensors can be used in
-        a graph. An utterance has the same features alone and in a padded batch, up to rounding.
+        a graph. Threads that share a module take turns. An utterance has the same features alone and in a padded
+        batch, up to rounding.
 
         Memory: on a CPU one utterance (or some of the same length) at a time; its encoder runs piece by piece, if its
         norms allow it. A Transformer and a Conformer see the whole utterance, and so do group norms over time of every
@@ -112,7 +115,7 @@ class Representations(nn.Module):
             numbers = check_layers(layers, len(layer_modules(context)), type(context).__name__)
         num_frames = [frontend.encoder.num_frames(length) for length in lengths]
         found: dict[int, Tensor] = {}
-        with evaluation_mode(self), torch.inference_mode():
+        with _turn(self), evaluation_mode(self), torch.inference_mode():
             for rows, audio, sizes in self._groups(waveform, lengths):
 
                 def record(number: int, frames: Tensor, rows: list[int] = rows) -> None:
@@ -168,7 +171,7 @@ class Representations(nn.Module):
         device = _parameter(self).device
         shape = len(lengths), max(num_frames), quantizer.num_codebooks
         codes = torch.full(shape, PADDING_CODE, dtype=torch.int64, device=device)
-        with evaluation_mode(self), torch.inference_mode():
+        with _turn(self), evaluation_mode(self), torch.inference_mode():
             for rows, audio, sizes in self._groups(waveform, lengths):
                 first = 0
                 for output in frontend.quantized(audio, sizes):
@@ -189,6 +192,16 @@ class Representations(nn.Module):
             audio = chosen[:, : max(sizes)].to(parameter.device, parameter.dtype)
             padding_mask = make_padding_mask(sizes, max(sizes), audio.device)
             yield rows, audio if padding_mask is None else audio.masked_fill(padding_mask, 0.0), sizes
+
+
+_TURNS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_TURNS_LOCK = threading.Lock()
+
+
+def _turn(module: nn.Module) -> threading.RLock:
+    """Returns a lock: the mode and the hooks belong to the module, so that threads that share it take turns."""
+    with _TURNS_LOCK:
+        return _TURNS.setdefault(module, threading.RLock())
 
 
 @contextmanager
