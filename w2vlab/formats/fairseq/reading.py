@@ -110,14 +110,13 @@ def _is_wav2vec(stored: Stored, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _pretrained(outer: Stored) -> Stored:
-    """Returns the options of the pretrained model in those of its fine-tuning."""
-    inner = outer.group("model").get("w2v_args")
-    if not isinstance(inner, Mapping):
+    inner = outer.pretrained()
+    if inner is None:
         raise ValueError(
             f"`w2v_args` of {outer.source} must have the options of the pretrained model, but is missing: they are in "
             "the file that `w2v_path` names."
         )
-    return Stored(layout="cfg" if isinstance(inner.get("model"), Mapping) else "args", root=inner, source=outer.source)
+    return inner
 
 
 def _ignored(heads: bool, prefix: str) -> Callable[[str], bool]:
