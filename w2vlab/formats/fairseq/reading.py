@@ -38,8 +38,8 @@ def read_fairseq(
 ) -> PublishedModel:
     """Reads a checkpoint of fairseq.
 
-    Models: wav2vec, vq-wav2vec, wav2vec 2.0, the same fine-tuned by CTC, and the Transformers of HuBERT, of data2vec
-    audio with one positional convolution, and of WavLM without relative positions.
+    Models: wav2vec, vq-wav2vec, wav2vec 2.0, the same fine-tuned by CTC, and the Transformers of HuBERT, data2vec
+    audio, and WavLM without relative positions.
 
     Args:
         content: The content of the file (`formats.files.pickles.read_pickle`).

@@ -27,7 +27,7 @@ _EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "log_compression": (False,),
         "skip_connections": (False,),
     },
-    "model.context": {},
+    "model.context": {"position_layers": (1,)},
 }
 """Values of our options that torchaudio has; it has all values of the others, or they do not change features."""
 
