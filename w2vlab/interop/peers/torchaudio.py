@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from w2vlab.evaluation.features.layers import layer_name
+from w2vlab.formats.torchaudio.labels import arranged
 from w2vlab.interop.outputs import CONTEXTS, LOGITS
-from w2vlab.interop.peers.peer import require, rows_of_units
+from w2vlab.interop.peers.peer import require
 from w2vlab.utils.plain_data import read_json
 from w2vlab.vocabulary import Vocabulary
 
@@ -33,7 +34,7 @@ class TorchaudioPeer:
         self._model = wav2vec2_model(**content["arguments"]).eval()
         self._model.load_state_dict(_read(path))
         self._normalizes: bool = content["normalize_waveform"]
-        self._rows = None if vocabulary is None else rows_of_units(vocabulary, content["labels"])
+        self._rows = None if vocabulary is None else arranged(content["labels"])[1]
         self.remarks: tuple[str, ...] = ()
 
     @torch.no_grad()
