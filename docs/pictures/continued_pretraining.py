@@ -2,7 +2,7 @@
 
     python docs/pictures/continued_pretraining.py SOURCE --config quickstart --trainer.callbacks=null
 
-Both runs have the same seed, batches, masks and distractors. The options after the source are those of `w2vlab fit`.
+All runs have the same seed, batches, masks and distractors. The options after the source are those of `w2vlab fit`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from matplotlib import pyplot as plt
 from w2vlab.cli.main import main as w2vlab
 
 UPDATES, MEAN_OF = 100, 10
-NAMES = {"new weights": (), "continued": ("--model.init_from={source}",)}
+PICTURE = Path(__file__).with_suffix(".png")
+RUNS = {
+    "new weights": (),
+    "continued, temperature from 2": ("--model.init_from={source}",),
+    "continued, temperature 0.5": ("--model.init_from={source}", "--model.quantizer.temperature_start=0.5"),
+}
+"""The options of each run, besides those that all have."""
 
 
 def losses(options: Sequence[str], folder: str) -> list[float]:
@@ -52,17 +58,17 @@ def draw(curves: dict[str, list[float]], path: Path) -> None:
     plt.close(figure)
 
 
-def main(args: Sequence[str]) -> None:
-    """Trains both runs, prints a table in Markdown, and draws the picture."""
+def main(args: Sequence[str], picture: Path = PICTURE) -> None:
+    """Trains the runs, prints a table in Markdown, and draws the picture."""
     source, *options = args
     curves = {}
-    for name, own in NAMES.items():
+    for name, own in RUNS.items():
         with TemporaryDirectory() as folder:
             curves[name] = means(losses([*options, *(option.format(source=source) for option in own)], folder))
     print(f"| updates | {' | '.join(curves)} |\n|{'---|' * (1 + len(curves))}")
     for number, row in enumerate(zip(*curves.values(), strict=True)):
         print(f"| {MEAN_OF * number + 1} to {MEAN_OF * (number + 1)} | {' | '.join(f'{loss:.3f}' for loss in row)} |")
-    draw(curves, Path(__file__).with_suffix(".png"))
+    draw(curves, picture)
 
 
 if __name__ == "__main__":

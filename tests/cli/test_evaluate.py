@@ -16,8 +16,9 @@ from rich.console import Console
 
 from tests.cli.conftest import RUN
 from tests.evaluation.conftest import write_labelled
+from tests.formats.transformers.peers import SMALL
 from tests.helpers import wandb_files
-from w2vlab.cli.evaluate import evaluate_checkpoint
+from w2vlab.cli.evaluate import evaluate_checkpoint, result_folder
 from w2vlab.cli.evaluation_options import EvaluateOptions
 from w2vlab.cli.main import main
 from w2vlab.evaluation import table_rows
@@ -78,6 +79,32 @@ def test_table_and_files(checkpoint: Path, options: list[str], capsys: pytest.Ca
     assert [row["name"] for row in second["table"]] == ["layer 1", "codes", "MFCC (control)"]
     assert second["table"][0]["accuracy"] == rows["layer 1"]["accuracy"]
     assert second["table"][0]["abx"] == rows["layer 1"]["abx"]
+
+
+def test_models_of_other_projects(
+    run_folder: Path, checkpoint: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2ForPreTraining
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(**SMALL)
+    Wav2Vec2ForPreTraining(config).save_pretrained(folder := run_folder / "theirs")
+    assert main(["evaluate", str(folder), *options, "--layers=1,codes"]) == 0
+    content = json.loads((run_folder / "evaluation" / "theirs" / "evaluation.json").read_text())
+    assert [row["name"] for row in content["table"]] == ["layer 1", "codes", "MFCC (control)"]
+    assert not content["corpus"]["seen_in_pretraining"]["known"]
+    result = run_folder / "both"
+    assert main(["compare", str(checkpoint), str(folder), *options, f"--folder={result}", "--layers=context"]) == 0
+    assert "theirs" in capsys.readouterr().out
+    Wav2Vec2ForCTC(config).save_pretrained(speller := run_folder / "speller")
+    vocabulary = {"<pad>": 0, **{chr(ord("a") + number): number for number in range(1, config.vocab_size)}}
+    (speller / "vocab.json").write_text(json.dumps(vocabulary))
+    assert main(["evaluate", str(speller), *options]) == 1
+    assert "is one of a fine-tuning run" in " ".join(capsys.readouterr().err.split())
+
+
+def test_results_of_a_model_of_the_hub() -> None:
+    assert result_folder(Path("hf:some/model")) == Path("evaluation", "some--model")
 
 
 def test_from_python(checkpoint: Path, run_folder: Path) -> None:
@@ -176,8 +203,8 @@ def test_without_labels_it_measures_the_codes(checkpoint: Path, tmp_path: Path, 
 Call = Callable[[Path], list[str]]
 BAD: list[tuple[Call, int, str]] = [
     (lambda c: [], 2, "`checkpoint` must be given."),
-    (lambda c: ["nowhere.ckpt"], 1, "`ckpt_path` must be an existing checkpoint file, but is nowhere.ckpt."),
-    (lambda c: [__file__], 1, "`ckpt_path` must be a whole checkpoint, but"),
+    (lambda c: ["nowhere.ckpt"], 1, "`ckpt_path` must be an existing checkpoint file, or a folder of"),
+    (lambda c: [__file__], 1, "`ckpt_path` must be a checkpoint of tensors and plain options, but"),
     (lambda c: [str(c), "--layers=7"], 1, "`layers` must be all or some of latents, 0, 1, context, quantized, codes"),
     (lambda c: [str(c), "--layers="], 1, "but is empty"),
     (lambda c: [str(c), "--corpus=nowhere"], 1, "`corpus` must be an existing path or one of festvox-ru"),
@@ -203,7 +230,7 @@ def test_bad_input_is_an_error_of_one_line(
 
 
 def test_a_checkpoint_without_a_configuration(tmp_path: Path, options: list[str], capsys) -> None:
-    torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
+    torch.save({"pytorch-lightning_version": "2.6", "state_dict": {}}, tmp_path / "bare.ckpt")
     assert main(["evaluate", str(tmp_path / "bare.ckpt"), *options]) == 1
     assert "`ckpt_path` must be a checkpoint that contains the configuration of its model" in capsys.readouterr().err
 

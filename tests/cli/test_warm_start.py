@@ -51,7 +51,7 @@ def model_options(folder: Path) -> dict[str, Any]:
 def test_a_warm_start_is_logged_and_recorded(warm: Fit, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert warm(STOP_AT_2, KMEANS) == 0
-    assert sum(message.startswith(f"Warm start from {SOURCE} (w2vlab): ") for message in caplog.messages) == 1
+    assert sum(message.startswith(f"Warm start from {SOURCE} (w2vlab):") for message in caplog.messages) == 1
     found = record(RUN)["warm_start"]
     assert found["source"] == str(SOURCE)
     new = {part["part"]: part["why"] for part in found["parts"] if not part["loaded"]}
@@ -59,6 +59,7 @@ def test_a_warm_start_is_logged_and_recorded(warm: Fit, caplog: pytest.LogCaptur
     assert {part["part"] for part in found["parts"] if part["loaded"]} == {
         *("encoder", "norm", "context", "mask_embedding")
     }
+    assert {part["why"] for part in found["parts"] if part["loaded"]} == {""}
     assert "warm_start" not in record(LOGS / "version_0")
     assert saved(RUN)["global_step"] == 2
     assert model_options(RUN)["init_from"] == str(SOURCE)
@@ -128,6 +129,7 @@ def test_validation_without_a_checkpoint_is_that_of_the_source(
             ["--model.init_from_parts=[quantizer]", KMEANS],
             "`model.init_from_parts` must be parts that fit, but quantizer",
         ),
+        (["--model.init_from_parts=[context]", "--model.context.pre_norm=true"], "`pre_norm` is true, the source has"),
         (["--model.init_from_parts=[decoder]"], "`model.init_from_parts` must be parts of the model that have weights"),
     ],
 )
@@ -147,6 +149,8 @@ def test_explain_shows_it(warm: Fit, tiny_config: Path, capsys: pytest.CaptureFi
     start = lines.index(f"Warm start from {SOURCE} (w2vlab)")
     table = {line.split()[0]: line.rstrip().split(maxsplit=3)[1:] for line in lines[start + 2 : start + 8]}
     assert table["encoder"][0] == "loaded"
+    # The options of parts that the command line builds are known.
+    assert len(table["encoder"]) == 2
     assert table["quantizer"][0] == "new"
     assert table["quantizer"][2] == "another quantizer: KMeansQuantizer, the source has GumbelQuantizer"
     assert main([*command, "--json"]) == 0

@@ -77,8 +77,7 @@ def test_a_deviation_is_found(checkpoint: Path, tmp_path: Path, no_corpora: Path
             outputs["layer 2"] = outputs["layer 2"] + 1e-3
             return outputs
 
-    peer = lambda written: Wrong(written.out, None)  # noqa: E731
-    monkeypatch.setitem(exporting._PEERS, "torchaudio", peer)
+    monkeypatch.setitem(exporting._PEERS, "torchaudio", lambda written: Wrong(written.out, written.model))
     done = export(checkpoint, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
     assert not done.comparison.is_equal
     found = {name: deviation.largest for name, deviation in done.comparison.deviations.items()}

@@ -62,7 +62,12 @@ def evaluate_checkpoint(options: EvaluateOptions) -> Evaluation:
 
 
 def result_folder(checkpoint: Path) -> Path:
-    """Returns the default folder of the results of a checkpoint: `evaluation/<its name>` in the folder of its run."""
+    """Returns the default folder of the results of a checkpoint: `evaluation/<its name>` in the folder of its run.
+
+    That of a model of the Hugging Face Hub (`hf:ORG/NAME`) is `evaluation/ORG--NAME`.
+    """
+    if str(checkpoint).startswith("hf:"):
+        return Path("evaluation", str(checkpoint).removeprefix("hf:").replace("/", "--"))
     folder = checkpoint.absolute().parent
     run = folder.parent if folder.name == "checkpoints" else folder
     return run / "evaluation" / checkpoint.stem

@@ -72,7 +72,7 @@ class EvaluateOptions(MeasurementOptions):
       w2vlab evaluate last.ckpt --corpus FOLDER --layers 0,2,4,codes
 
     Attributes:
-        checkpoint: File of the model.
+        checkpoint: File of the model; or a file or folder of fairseq, transformers or torchaudio.
         folder: Folder of the results; by default evaluation/NAME in the folder of the checkpoint's run.
     """
 
@@ -92,7 +92,7 @@ class CompareOptions(MeasurementOptions):
       w2vlab compare runs/w2vlab/ONE/checkpoints/last.ckpt runs/w2vlab/TWO/checkpoints/last.ckpt
 
     Attributes:
-        checkpoints: Files of the models, at least 2.
+        checkpoints: Files of the models, at least 2; or files or folders of other projects.
         folder: Folder of the results.
     """
 

@@ -43,6 +43,7 @@ class ExportOptions:
         options: What the source does not state, such as --options.num_heads=12 for a state dictionary of torchaudio.
         audio: Audio files to compare on, separated by commas; by default utterances of the run's corpus, if it is on
             this machine, else of a sample corpus that was fetched before, else a synthetic voice.
+        plain: Of the format huggingface: the network alone, without quantizer, loss and linear layer.
         overwrite: Replace OUT if it exists.
         cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
         parts: Modules with your own parts, separated by commas, which the checkpoint may name.
@@ -53,6 +54,7 @@ class ExportOptions:
     format: Format
     options: dict[str, Any] = field(default_factory=dict)
     audio: str | None = None
+    plain: bool = False
     overwrite: bool = False
     cache_dir: Path | None = None
     parts: str | None = None
@@ -104,8 +106,14 @@ def write_model(options: ExportOptions) -> Written:
 
     load_parts()
     import_parts(options.parts)
-    mapping = options.options or None
-    return write(options.source, options.out, options.format, options=mapping, overwrite=options.overwrite)
+    return write(
+        options.source,
+        options.out,
+        options.format,
+        options=options.options or None,
+        plain=options.plain,
+        overwrite=options.overwrite,
+    )
 
 
 def compare_model(written: Written, options: ExportOptions) -> Comparison:

@@ -16,10 +16,13 @@ from w2vlab.evaluation.features.layers import select_representations
 from w2vlab.evaluation.features.mfcc import MfccFeatures
 from w2vlab.evaluation.tasks.abx import AbxTask, make_task
 from w2vlab.evaluation.tasks.measure import Advance, NoProgress, Reporter, Settings, SourceResult, measure_source
+from w2vlab.formats.detection import is_of_lightning, located
 from w2vlab.modules.checkpoints import build_model, resolve_class
 from w2vlab.modules.checkpoints.loading import PRETRAINED, read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
+from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.sources import read_source
 
 MODEL, RANDOM, MFCC = "model", "random network", "MFCC"
 
@@ -55,22 +58,27 @@ class Evaluation:
         return [source for source in (self.model, self.random, self.mfcc) if source is not None]
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> PretrainingModule:
-    """Loads the model of a checkpoint, in evaluation mode.
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> PretrainingModule:
+    """Loads a pretrained model, in evaluation mode.
 
     Args:
-        path: The checkpoint.
+        path: A checkpoint, or a file or folder of another project.
         device: Device of the model.
 
     Raises:
-        ValueError: The file is not a complete checkpoint of a pretraining run, or names an unknown part.
+        ValueError: It is not a complete pretrained model, or names an unknown part.
     """
+    found = located(str(path), "ckpt_path")
+    if not is_of_lightning(found):
+        model = read_source(str(path), name="ckpt_path")
+        if model.vocabulary is not None:
+            raise _finetuned_error(path)
+        foreign = build_model_of(model, path)
+        assert isinstance(foreign, PretrainingModule), "it has no vocabulary"
+        return foreign.to(device)
     checkpoint = read_checkpoint(path, check=False)
     if PRETRAINED in checkpoint:
-        raise ValueError(
-            f"`ckpt_path` must be a checkpoint of a pretraining run, but {path} is one of a fine-tuning run. Evaluate "
-            "it with `w2vlab validate`."
-        )
+        raise _finetuned_error(path)
     if CONFIG not in checkpoint:
         raise ValueError(
             f"`ckpt_path` must be a checkpoint that contains the configuration of its model, but {path} has none. "
@@ -78,6 +86,13 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> PretrainingMod
         )
     module = PretrainingModule.load_from_checkpoint(path, map_location="cpu")
     return module.to(device).eval()
+
+
+def _finetuned_error(path: str | Path) -> ValueError:
+    return ValueError(
+        f"`ckpt_path` must be a checkpoint of a pretraining run, but {path} is one of a fine-tuning run. Evaluate "
+        "it with `w2vlab validate`."
+    )
 
 
 def random_twin(module: PretrainingModule, seed: int = TWIN_SEED) -> PretrainingModule | None:

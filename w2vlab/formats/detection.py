@@ -10,7 +10,7 @@ from torch import Tensor
 
 from w2vlab.formats.fairseq import is_fairseq, read_fairseq
 from w2vlab.formats.files.hub import hub_folder, is_hub_name, snapshot_of
-from w2vlab.formats.files.ours import METADATA, read_ours_safetensors
+from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
 from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
 from w2vlab.formats.published import PublishedModel
@@ -20,6 +20,9 @@ from w2vlab.utils.messages import one_line
 
 _MARKS_OF_LIGHTNING = (b"pytorch-lightning_version", b"w2vlab_config", b"w2vlab_pretrained")
 """Keys of a checkpoint of a trainer; PyTorch writes them, uncompressed, at the start of the file."""
+
+_STARTS_OF_PYTORCH = (b"PK", b"\x80")
+"""A zip archive, or a pickle in the format before it."""
 
 _MAX_INSPECTED_BYTES = 1 << 20
 
@@ -58,7 +61,7 @@ def is_of_lightning(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.read(_MAX_INSPECTED_BYTES)
-    return any(mark in start for mark in _MARKS_OF_LIGHTNING)
+    return start.startswith(_STARTS_OF_PYTORCH) and any(mark in start for mark in _MARKS_OF_LIGHTNING)
 
 
 def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str = "source") -> PublishedModel:
@@ -75,12 +78,14 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
     if path.is_dir():
         if not is_transformers(path):
             raise ValueError(f"`{name}` must be {_READ}, but {path} is a folder without transformers' `config.json`.")
-        return _without_options(options, path) or read_transformers(path, name)
+        _check_no_options(options, path)
+        return read_transformers(path, name)
     tensors: Mapping[str, Tensor]
+    if is_ours_safetensors(path):
+        _check_no_options(options, path)
+        return read_ours_safetensors(path, name)
     if is_safetensors(path):
-        tensors, metadata = open_safetensors(path, name)
-        if METADATA in metadata:
-            return _without_options(options, path) or read_ours_safetensors(path, name)
+        tensors, _ = open_safetensors(path, name)
     else:
         content = read_pickle(path, name)
         if is_fairseq(content):
@@ -91,14 +96,15 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
     if is_torchaudio(tensors):
         return read_torchaudio(tensors, path, options)
     if is_transformers(path):  # weights beside their configuration
-        return _without_options(options, path) or read_transformers(path, name)
+        _check_no_options(options, path)
+        return read_transformers(path, name)
     raise ValueError(
         f"`{name}` must be {_READ}, but {path} has {_described(tensors)}. Weights of transformers need the "
         "`config.json` of their folder."
     )
 
 
-def _without_options(options: Mapping[str, Any] | None, path: Path) -> None:
+def _check_no_options(options: Mapping[str, Any] | None, path: Path) -> None:
     """Refuses options for a format that states everything."""
     if options:
         raise ValueError(

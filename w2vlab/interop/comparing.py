@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from w2vlab.interop.outputs import CODES, compute_outputs
+from w2vlab.interop.outputs import CODES, LOG_PROBABILITIES, LOGITS, compute_outputs
 from w2vlab.interop.peers import Peer
 from w2vlab.interop.speech import Speech
 from w2vlab.modules.update import TrainedModule
 
 LARGEST_DEVIATION = 1e-4
 """Above it, an export failed."""
+
+
+_SAME = {LOGITS: LOG_PROBABILITIES, LOG_PROBABILITIES: LOGITS}
+"""Outputs of which one program has either."""
 
 
 @dataclass
@@ -81,14 +85,15 @@ def compare_with(peer: Peer, module: TrainedModule, speech: Speech) -> Compariso
         module: Our model, in evaluation mode.
         speech: The utterances.
     """
-    found = Comparison(peer.name, speech, remarks=list(peer.remarks))
+    found = Comparison(peer.name, speech)
     not_theirs: dict[str, None] = {}
     for waveform in speech.inputs:
         ours, theirs = compute_outputs(module, waveform), peer(waveform)
-        not_theirs |= dict.fromkeys(name for name in ours if name not in theirs)
+        not_theirs |= dict.fromkeys(name for name in ours if name not in theirs and _SAME.get(name) not in theirs)
         for name in ours:
             if name in theirs:
                 found.deviations.setdefault(name, Deviation()).add(name, ours[name], theirs[name])
+    found.remarks += peer.remarks
     if not_theirs:
         found.remarks.append(
             f"Not compared, because the other model does not give them: {', '.join(_grouped(not_theirs))}."

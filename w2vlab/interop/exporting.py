@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.formats import PublishedModel
+from w2vlab.formats.detection import is_of_lightning
 from w2vlab.functional.choices import check_choice
 from w2vlab.interop.comparing import Comparison, compare_with
 from w2vlab.interop.format_names import Format
@@ -15,7 +16,7 @@ from w2vlab.interop.model_card import model_card
 from w2vlab.interop.outputs import Network
 from w2vlab.interop.peers import Peer, UnavailableError
 from w2vlab.interop.run_facts import RunFacts, collect_facts
-from w2vlab.interop.speech import find_speech
+from w2vlab.interop.speech import find_speech, loudest
 from w2vlab.interop.staging import check_target, staged
 from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
@@ -23,9 +24,6 @@ from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
 from w2vlab.modules.update import TrainedModule
 from w2vlab.utils.files import cache_root
-
-CARD = "README.md"
-"""The model card of a folder."""
 
 
 @dataclass
@@ -52,6 +50,7 @@ class Written:
         format: Its format.
         model: The model as plain data.
         module: The model.
+        plain: Whether to write the network alone.
         run_config: Configuration of the run that trained it; None if it is not known.
         facts: What else is known of that run.
         files: What was written, the given one first.
@@ -62,6 +61,7 @@ class Written:
     format: Format
     model: PublishedModel
     module: TrainedModule
+    plain: bool
     run_config: Mapping[str, Any] | None
     facts: RunFacts
     files: list[Path] = field(default_factory=list)
@@ -75,6 +75,7 @@ def export(
     *,
     options: Mapping[str, Any] | None = None,
     audio: Sequence[str | Path] = (),
+    plain: bool = False,
     overwrite: bool = False,
     cache_dir: Path | None = None,
 ) -> Export:
@@ -88,6 +89,7 @@ def export(
         format: The format.
         options: What the source does not state, such as `num_heads` of a torchaudio state dictionary.
         audio: Files of speech to compare on; by default those of `find_speech`.
+        plain: Of the format huggingface: write the network alone, without quantizer, loss and linear layer.
         overwrite: Whether `out` may exist; of a folder, only if it has nothing but the files of an export.
         cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
 
@@ -95,7 +97,7 @@ def export(
         ValueError: The source cannot be read, the format cannot express an option of the model, or `out` exists.
         OSError: A file cannot be written.
     """
-    written = write(source, out, format, options=options, overwrite=overwrite)
+    written = write(source, out, format, options=options, plain=plain, overwrite=overwrite)
     return Export(written.files, written.notes, compare(written, audio=audio, cache_dir=cache_dir))
 
 
@@ -105,17 +107,20 @@ def write(
     format: Format,
     *,
     options: Mapping[str, Any] | None = None,
+    plain: bool = False,
     overwrite: bool = False,
 ) -> Written:
     """Writes a model in another format; the arguments and errors are those of `export`."""
     check_choice("format", format, Format)
+    if plain and format != "huggingface":
+        raise ValueError(f"`plain` must be false for {format}, which has no other model, but is true.")
     out = Path(out)
     check_target(out, overwrite, is_folder=format == "huggingface")
     model = read_source(source, options)
     checkpoint = _own_checkpoint(source)
     module = build_model_of(model, source, options)
     facts = collect_facts(checkpoint, Path(source))
-    written = Written(out, format, model, module, checkpoint.get(CONFIG), facts)
+    written = Written(out, format, model, module, plain, checkpoint.get(CONFIG), facts)
     with staged(out, overwrite) as (unfinished, files):
         written.notes = _WRITERS[format](written, unfinished)
     written.files = files
@@ -139,61 +144,58 @@ def compare(written: Written, *, audio: Sequence[str | Path] = (), cache_dir: Pa
     except UnavailableError as problem:
         return Comparison(None, remarks=[f"Not compared, because {problem}."])
     frame = Network.of(written.module).frontend.encoder.receptive_field
-    shortest = speech.waveforms[0][:, :frame]
-    return compare_with(peer, written.module, replace(speech, shortest=shortest))
+    return compare_with(peer, written.module, replace(speech, shortest=loudest(speech.waveforms[0], frame)))
 
 
 def _own_checkpoint(source: str | Path) -> Mapping[str, Any]:
     """Returns the content of a checkpoint of ours; empty if the source is another file or a folder."""
-    try:
-        return read_checkpoint(source, check=False) if Path(source).is_file() else {}
-    except ValueError:
-        return {}
+    path = Path(source)
+    return read_checkpoint(path, check=False) if is_of_lightning(path) else {}
 
 
 def _write_huggingface(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.transformers import write_transformers
 
-    notes = list(write_transformers(written.model, out) or ())
-    (out / CARD).write_text(model_card(written.model, written.facts, notes), encoding="utf-8")
-    return notes
+    card = model_card(written.model, written.facts, written.plain)
+    return write_transformers(written.model, out, card, written.plain)
 
 
 def _write_fairseq(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.fairseq import write_fairseq
 
-    return list(write_fairseq(written.model, out) or ())
+    return write_fairseq(written.model, out)
 
 
 def _write_torchaudio(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.torchaudio import write_torchaudio
 
-    return list(write_torchaudio(written.model, out) or ())
+    return write_torchaudio(written.model, out)
 
 
 def _write_safetensors(written: Written, out: Path) -> list[str]:
     from w2vlab.formats.files.ours import write_ours_safetensors
 
-    return list(write_ours_safetensors(written.model, out) or ())
+    return write_ours_safetensors(written.model, out)
 
 
 def _write_onnx(written: Written, out: Path) -> list[str]:
     from w2vlab.interop.onnx import export_onnx
 
     export_onnx(written.module, out)
-    return ["The graph computes contexts alone: `waveform` (B, S) at 16 kHz, without padding, to `features` (B, T, D)."]
+    outputs = "`features` (B, T, D)" + (" and `log_probabilities` (B, T, V)" if written.model.vocabulary else "")
+    return [f"The graph maps `waveform` (B, S), at 16 kHz and without padding, to {outputs}, and has nothing else."]
 
 
 def _transformers(written: Written) -> Peer:
     from w2vlab.interop.peers.transformers import TransformersPeer
 
-    return TransformersPeer(written.out, written.model.vocabulary)
+    return TransformersPeer(written.out, written.model)
 
 
 def _torchaudio(written: Written) -> Peer:
     from w2vlab.interop.peers.torchaudio import TorchaudioPeer
 
-    return TorchaudioPeer(written.out, written.model.vocabulary)
+    return TorchaudioPeer(written.out, written.model)
 
 
 def _own_reader(written: Written) -> Peer:
@@ -203,9 +205,9 @@ def _own_reader(written: Written) -> Peer:
 
 
 def _fairseq(written: Written) -> Peer:
-    peer = _own_reader(written)
-    peer.remarks = ("fairseq cannot be installed with this Python: compared with what our reader loads.", *peer.remarks)
-    return peer
+    from w2vlab.interop.peers.reading import OwnReader
+
+    return OwnReader(written.out, written.model, instead_of="fairseq, which this version of Python cannot install")
 
 
 def _onnxruntime(written: Written) -> Peer:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import yaml  # type: ignore[import-untyped]
 
 from w2vlab.callbacks.fault_tolerance.atomic_io import write_and_sync
 from w2vlab.formats import PublishedModel
+from w2vlab.interop.model_yaml import model_yaml
 from w2vlab.interop.staging import check_target, staged
 from w2vlab.modules.checkpoints.loading import PRETRAINED, VOCABULARY
 from w2vlab.modules.checkpoints.plain import CONFIG
@@ -31,7 +31,7 @@ class Import:
 
     Attributes:
         model: What was read.
-        files: The checkpoint, and the YAML file with the options of its model.
+        files: The checkpoint, and a YAML file for runs that continue its pretraining.
         parts: Tensors and weights of each part, in the order of the model.
     """
 
@@ -50,7 +50,7 @@ def import_model(
 
     Args:
         source: File or folder of another project.
-        out: The checkpoint; beside it, `….yaml` gets the options of the model.
+        out: The checkpoint; beside it, `….yaml` gets the options of the model, for continued pretraining.
         options: What the source does not state, such as `num_heads` of a torchaudio state dictionary.
         overwrite: Whether the files may exist.
 
@@ -66,7 +66,7 @@ def import_model(
     module = build_model_of(model, source, options)
     with staged(out, overwrite) as (unfinished, files):
         write_and_sync(make_checkpoint(module, model), unfinished)
-        unfinished.with_suffix(".yaml").write_text(_model_yaml(module, out), encoding="utf-8")
+        unfinished.with_suffix(".yaml").write_text(_named(model_yaml(model), out), encoding="utf-8")
     return Import(model, files, _parts(module))
 
 
@@ -100,24 +100,9 @@ def _run_config(module: TrainedModule) -> dict[str, Any]:
     return config
 
 
-def _model_yaml(module: TrainedModule, out: Path) -> str:
-    config = _run_config(module)
-    arguments = {
-        name: value
-        for name, value in config["model"]["init_args"].items()
-        if name not in ("optimizer", "scheduler", *_ARGUMENTS_OF_THE_SOURCE)
-    }
-    if isinstance(module, Recognizer):
-        arguments["checkpoint"] = out.name
-    config["model"]["init_args"] = arguments
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    command = f"w2vlab fit --config {out.with_suffix('.yaml').name}"
-    if not isinstance(module, Recognizer):
-        command += f" --model.init_from={out.name}"
-    return (
-        f"# The options of the model in {out.name}, which `w2vlab import` wrote. Training goes on from it with\n#\n"
-        f"#     {command} --data.corpus=FOLDER\n{text}"
-    )
+def _named(text: str, out: Path) -> str:
+    """Replaces the placeholders of `model_yaml` by the names of the two files."""
+    return text.replace("THIS.yaml", out.with_suffix(".yaml").name).replace("=SOURCE", f"={out.name}")
 
 
 def _parts(module: TrainedModule) -> dict[str, tuple[int, int]]:

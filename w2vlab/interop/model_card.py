@@ -19,8 +19,10 @@ _PUBLISHED = {
 }
 
 
-def kind_of(model: PublishedModel) -> str:
-    """Returns `ctc`, `pretraining` or `plain`: a fine-tuned model, one with its quantizer, or one without."""
+def kind_of(model: PublishedModel, plain: bool = False) -> str:
+    """Returns `ctc`, `pretraining` or `plain`: a fine-tuned model, one with its quantizer, or the network alone."""
+    if plain:
+        return "plain"
     if model.vocabulary is not None:
         return "ctc"
     return (
@@ -28,7 +30,7 @@ def kind_of(model: PublishedModel) -> str:
     )
 
 
-def model_card(model: PublishedModel, facts: RunFacts, notes: list[str] | None = None) -> str:
+def model_card(model: PublishedModel, facts: RunFacts, plain: bool = False) -> str:
     """Returns the text of a model card.
 
     Facts that are not known are left out; language and license are left to the author.
@@ -36,14 +38,12 @@ def model_card(model: PublishedModel, facts: RunFacts, notes: list[str] | None =
     Args:
         model: The model, with all options in its configuration.
         facts: What is known of its training.
-        notes: What a user of the exported files should know, one sentence each.
+        plain: Whether the folder has the network alone.
     """
-    kind = kind_of(model)
+    kind = kind_of(model, plain)
     parts = [_front_matter(kind), f"# {_title(model)}\n", _description(model, kind)]
     parts += [_section("Training", _training(facts, model)), _section("Figures", _figures(facts))]
     parts += [_section("How to load it", _loading(kind))]
-    if notes:
-        parts.append(_section("Notes", "".join(f"* {_plain(note)}\n" for note in notes)))
     return "\n".join(part for part in parts if part)
 
 
@@ -143,7 +143,7 @@ def _loading(kind: str) -> str:
     auto = _AUTO[kind]
     compute = {
         "ctc": "    logits = model(**inputs).logits  # (1, T, units)",
-        "pretraining": "    contexts = model(**inputs, output_hidden_states=True).hidden_states[-1]  # (1, T, D)",
+        "pretraining": "    contexts = model.base_model(**inputs).last_hidden_state  # (1, T, D)",
         "plain": "    contexts = model(**inputs).last_hidden_state  # (1, T, D)",
     }[kind]
     lines = [

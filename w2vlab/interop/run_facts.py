@@ -32,6 +32,9 @@ _HIDDEN = "…"
 _PERSONAL = re.compile(r"key|token|secret|passw|entity|user|host|login|mail", re.IGNORECASE)
 """Options whose values are left out of a card."""
 
+_ABSOLUTE = re.compile(r"(?<![\w.~/-])[~/][^\s,'\"\[\]{}]*")
+"""A path from the root or from the home folder, which may be within a list or a mapping."""
+
 _URL = re.compile(r"[A-Za-z][\w+.-]*://")
 
 
@@ -120,9 +123,12 @@ def public_command(words: Sequence[str]) -> str:
 
 
 def _without_folders(value: str) -> str:
-    if _URL.match(value) or any(name in value for name in _user_names()):
-        return _HIDDEN if _URL.match(value) else public_name(value)
-    return Path(value).name if value.startswith(("/", "~")) else value
+    if _URL.match(value):
+        return _HIDDEN
+    shown = _ABSOLUTE.sub(lambda found: Path(found[0]).name or _HIDDEN, value)
+    for name in _user_names():
+        shown = re.sub(rf"\b{re.escape(name)}\b", _HIDDEN, shown)
+    return shown
 
 
 def _user_names() -> set[str]:

@@ -137,6 +137,12 @@ def _as_batch(audio: npt.NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))[None]
 
 
+def loudest(waveform: Tensor, length: int) -> Tensor:
+    """Returns the loudest of consecutive segments of `length` samples of a waveform `(1, S)`."""
+    segments = waveform[:, : waveform.shape[1] // length * length].view(-1, length)
+    return segments[segments.square().sum(dim=1).argmax()][None]
+
+
 def synthetic_voice(seconds: float = 4.0) -> Tensor:
     """Returns a voice-like signal at 16 kHz, `(1, S)`: harmonics of a gliding pitch below three moving formants, noise.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from w2vlab.formats import PublishedModel
 from w2vlab.modules.checkpoints import build_model
@@ -20,14 +23,20 @@ _SEED = 1
 
 
 def build_model_of(
-    model: PublishedModel, source: str | Path, options: Mapping[str, Any] | None = None
+    model: PublishedModel,
+    source: str | Path,
+    options: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> TrainedModule:
     """Builds a model, with its weights, in evaluation mode.
+
+    Weights are copied into the model one at a time, so that no more than one of them is held twice.
 
     Args:
         model: What `read_source` returned.
         source: Path of the model, for errors and for the configuration of a fine-tuned model.
         options: The options that `read_source` was given.
+        dtype: Type of the weights; None for float32.
 
     Returns:
         `MaskedPrediction` or `FuturePrediction`; `CTCFineTuning` if the model has a vocabulary. Parts that the source
@@ -39,10 +48,32 @@ def build_model_of(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         if model.vocabulary is not None:
-            return _build_finetuned(model, source, options).eval()
-        module: PretrainingModule = build_model(model.config, PretrainingModule, source)
+            return _build_finetuned(model, source, options).to(dtype).eval()
+        with nullcontext() if model.missing else without_initialization():
+            module: PretrainingModule = build_model(model.config, PretrainingModule, source)
+    module = module.to(dtype)  # before it has weights, whose pages take no memory until then
     copy_weights(module, model, source)
     return module.eval()
+
+
+class without_initialization(TorchFunctionMode):
+    """Leaves parameters as they are allocated, because all of them will be overwritten: seconds for a large model."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Skips the functions that fill a tensor with random numbers in place."""
+        kwargs = kwargs or {}
+        if func in _RANDOM_IN_PLACE:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+_RANDOM_IN_PLACE = {
+    *(Tensor.normal_, Tensor.uniform_),
+    *(nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_),
+    *(nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.xavier_normal_, nn.init.xavier_uniform_),
+}
 
 
 def _build_finetuned(

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tests.formats.transformers.peers import LARGE, SMALL, built, filled, hidden_states, opened, peer, saved
 from w2vlab.formats.transformers import is_transformers, read_transformers
+from w2vlab.formats.transformers.families import FAMILIES
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 WAVEFORM = torch.randn(1, 700, generator=torch.Generator().manual_seed(0))
 
@@ -94,12 +95,12 @@ def test_types_of_a_file_are_kept(tmp_path: Path, dtype: str) -> None:
     [
         (
             {"hidden_act": "gelu_new"},
-            r"hidden_act must be gelu, but is gelu_new \(config.json of .*\): w2vlab's Transfor",
+            r"hidden_act must be gelu, but is gelu_new \(config.json of .*\): w2vlab's",
         ),
         ({"hidden_act": "relu"}, "hidden_act must be gelu, but is relu"),
         (
             {"feat_extract_activation": "relu"},
-            "feat_extract_activation must be gelu, but is relu .*positional convolution",
+            "feat_extract_activation must be gelu, but is relu .*positional",
         ),
         ({"layer_norm_eps": 1e-12}, "layer_norm_eps must be 1e-05, but is 1e-12"),
         ({"add_adapter": True}, "add_adapter must be false, but is true"),
@@ -118,10 +119,7 @@ def test_types_of_a_file_are_kept(tmp_path: Path, dtype: str) -> None:
         ({"layerdrop": None}, "layerdrop must be a number, but is null"),
         ({"conv_dim": [16.5]}, "conv_dim must be a list of whole numbers"),
         # What the tensors contradict.
-        (
-            {"hidden_size": 32},
-            r"feature_projection.projection.weight of .* must be 32 x 20, as config.json says, but is 24",
-        ),
+        ({"hidden_size": 32}, r"projection.weight of .* must be 32 x 20, as config.json says, but is 24 x 20"),
         ({"conv_bias": True}, "feature_extractor.conv_layers.0.conv.bias, .* are missing"),
         ({"num_hidden_layers": 1}, r"encoder.layers.1.*and 13 more are unknown"),
         ({"num_hidden_layers": 3}, r"encoder.layers.2.*are missing"),
@@ -141,11 +139,15 @@ def test_options_of_hubert_that_are_refused(tmp_path: Path, option: str, value: 
         read_transformers(folder)
 
 
+def test_data2vec_with_a_single_positional_convolution_is_refused(tmp_path: Path) -> None:
+    folder = saved(peer("Data2VecAudioModel", num_conv_pos_embeddings=1), tmp_path)
+    with pytest.raises(ValueError, match="num_conv_pos_embeddings must be at least 2, but is 1"):
+        read_transformers(folder)
+
+
 def test_wavlm_is_refused_by_its_gated_positions(tmp_path: Path) -> None:
     folder = saved(peer("WavLMModel"), tmp_path)
-    with pytest.raises(
-        ValueError, match=r"num_buckets must be 0, but is 320 .* gated relative positions of WavLM \(.*gru"
-    ):
+    with pytest.raises(ValueError, match=r"num_buckets must be 0, but is 320 .* gated .* of WavLM \(.*gru"):
         read_transformers(folder)
 
 
@@ -166,8 +168,17 @@ def test_another_objective_is_refused_by_its_class(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize("name", ["Wav2Vec2ForSequenceClassification", "Wav2Vec2ForXVector"])
 def test_another_head_is_refused_by_its_tensors(tmp_path: Path, name: str) -> None:
     folder = saved(peer(name, tdnn_dim=(8, 8), tdnn_kernel=(3, 1), tdnn_dilation=(1, 1)), tmp_path)
-    with pytest.raises(ValueError, match="must have the tensors of its configuration, but .*projector.* unknown"):
+    with pytest.raises(ValueError, match=r"must have the tensors of its configuration, but .*classifier.* unknown"):
         read_transformers(folder)
+
+
+def test_the_classes_that_transformers_has() -> None:
+    """There is no class for the pretraining of HuBERT, WavLM and data2vec."""
+    for family in FAMILIES.values():
+        pretrains = family.pretrains or "UniSpeech" in family.name
+        assert hasattr(transformers, family.model)
+        assert hasattr(transformers, family.for_ctc)
+        assert hasattr(transformers, family.for_pretraining) is pretrains
 
 
 def test_a_missing_and_an_extra_tensor_are_named(folder: Path) -> None:
@@ -213,10 +224,9 @@ def test_another_sample_rate_is_refused(folder: Path) -> None:
 
 
 def test_options_that_an_older_file_lacks_have_their_defaults(folder: Path) -> None:
-    read = read_transformers(
-        edited(folder, conv_bias=..., mask_time_min_masks=..., add_adapter=..., layer_norm_eps=...)
-    )
-    assert read.config == read_transformers(folder).config
+    expected = read_transformers(folder).config
+    names = ("conv_bias", "mask_time_min_masks", "add_adapter", "layer_norm_eps", "feat_extract_norm", "layerdrop")
+    assert read_transformers(edited(folder, **dict.fromkeys(names, ...))).config == expected
 
 
 def test_a_folder_is_recognized_by_its_content(folder: Path, tmp_path: Path) -> None:
@@ -235,8 +245,8 @@ def test_a_folder_is_recognized_by_its_content(folder: Path, tmp_path: Path) -> 
     [
         ("model.safetensors", None, "`source` must have weights, but .* has none of model.safetensors"),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{", "safetensors"),
-        ("pytorch_model.bin", b"PK\x03\x04", "`source` must be a whole file of tensors"),
-        ("pytorch_model.bin", b"", "`source` must be a whole file of tensors"),
+        ("pytorch_model.bin", b"PK\x03\x04", "`source` must be a checkpoint of tensors"),
+        ("pytorch_model.bin", b"", "`source` must be a checkpoint of tensors"),
         ("pytorch_model.bin.index.json", b"{", "`source` must be an index of files, but .* cannot be read"),
         (
             "pytorch_model.bin.index.json",
@@ -266,7 +276,7 @@ def test_a_pickle_with_code_is_not_run(folder: Path, tmp_path: Path) -> None:
 
     (folder / "model.safetensors").unlink()
     torch.save({"a": Code()}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="`source` must be a whole file of tensors"):
+    with pytest.raises(ValueError, match="`source` must be a checkpoint of tensors"):
         read_transformers(folder)
     assert not (tmp_path / "touched").exists()
 

@@ -14,7 +14,10 @@ from w2vlab.vocabulary import BLANK, Units, Vocabulary
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """The first entries of every dictionary; the blank of CTC is the first."""
 
-_SPACE = "|"
+NAMES = (BLANK, "<s>", "</s>", "<unk>")
+"""The names of these entries in a vocabulary of ours; as transformers names them, whose padding is the blank."""
+
+SPACE = "|"
 """How letters are separated into words."""
 
 _MAX_UNITS = 100_000
@@ -42,7 +45,7 @@ def find_units(
     name = f"dict.{labels}.txt"
     tried: list[str] = []
     for symbols, place in _candidates(content, stored, name, source, dictionary):
-        if len(symbols) == num_units and tuple(symbols[:1]) == SPECIAL[:1]:
+        if len(symbols) == num_units and tuple(symbols[: len(SPECIAL)]) == SPECIAL:
             if not str(place).startswith(str(source)):
                 stored.notes.append(f"The units are those of {place}.")
             return _vocabulary(symbols)
@@ -74,20 +77,16 @@ def read_dictionary(path: Path) -> list[str]:
     return symbols
 
 
-def format_dictionary(vocabulary: Vocabulary) -> str:
-    """Returns the text of a dictionary; its counts are placeholders.
+def symbols_of(vocabulary: Vocabulary) -> list[str]:
+    """Returns the symbols of a dictionary for a vocabulary that begins with `NAMES`."""
+    space = SPACE if vocabulary.units == "characters" else " "
+    return [*SPECIAL, *(space if unit == " " else unit for unit in vocabulary.entries[len(NAMES) :])]
 
-    Raises:
-        ValueError: The first entries are not those of fairseq.
-    """
-    entries = ("<s>", *vocabulary.entries[1:])
-    if entries[: len(SPECIAL)] != SPECIAL:
-        raise ValueError(
-            f"The vocabulary must begin with the blank and {', '.join(SPECIAL[1:])} for fairseq, but begins with "
-            f"{', '.join(vocabulary.entries[:4])}."
-        )
-    units = (_SPACE if unit == " " else unit for unit in entries[len(SPECIAL) :])
-    return "".join(f"{unit} {len(entries) - number}\n" for number, unit in enumerate(units))
+
+def format_dictionary(symbols: Sequence[str]) -> str:
+    """Returns the text of a dictionary; its counts, which only order it, are placeholders."""
+    units = symbols[len(SPECIAL) :]
+    return "".join(f"{unit} {len(units) - number}\n" for number, unit in enumerate(units))
 
 
 def _candidates(
@@ -121,6 +120,8 @@ def _folders(stored: Stored, source: Path) -> Iterator[Path]:
 
 
 def _vocabulary(symbols: Sequence[str]) -> Vocabulary:
-    units: Units = "characters" if all(len(symbol) == 1 for symbol in symbols[len(SPECIAL) :]) else "phones"
-    letters = [" " if symbol == _SPACE and units == "characters" else symbol for symbol in symbols[1:]]
-    return Vocabulary(units, (BLANK, *letters))
+    letters = symbols[len(SPECIAL) :]
+    units: Units = "characters" if all(len(symbol) == 1 for symbol in letters) else "phones"
+    if units == "characters":
+        letters = [" " if symbol == SPACE else symbol for symbol in letters]
+    return Vocabulary(units, (*NAMES, *letters))

@@ -107,7 +107,13 @@ def read_masked(stored: Stored, normalize: bool, heads: bool) -> dict[str, Any]:
     if heads:
         arguments |= _heads(options)
     elif options["quantize_input"]:
-        options.refuse("quantize_input", "false", "without the targets, w2vlab would not know the quantizer's width")
+        options.refuse("quantize_input", "false in a fine-tuned model", "w2vlab fine-tunes one quantizer")
+    quantizer = arguments.get("input_quantizer") or arguments["quantizer"]
+    quantized = arguments["inputs"] == "quantized"
+    width = quantizer["init_args"]["output_dim"] if quantized else layers[-1][0]
+    # Quantized inputs, and all inputs of data2vec, are projected even if they have the Transformer's width.
+    projects = quantized or stored.name == "data2vec_audio"
+    arguments["context"]["init_args"]["always_project"] = projects and width == options["encoder_embed_dim"]
     return part("w2vlab.modules.MaskedPrediction", **arguments)
 
 
@@ -138,12 +144,6 @@ def _heads(options: Options) -> dict[str, Any]:
     if options["quantize_input"]:
         shared = options["same_quantizer"] and options["quantize_targets"]
         input_width = width if shared else options["latent_dim"] if options["latent_dim"] > 0 else model_dim
-        if input_width == model_dim:
-            options.refuse(
-                "quantize_input",
-                "false if the quantized vectors are as wide as the Transformer",
-                "w2vlab then has no projection between them",
-            )
         options.note_unless("dropout_input", 0.0, "fairseq applies it before the quantizer, w2vlab after it")
         arguments["inputs"] = "quantized"
         arguments["input_quantizer"] = None if shared else _quantizer(options, input_width)

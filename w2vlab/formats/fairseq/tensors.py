@@ -84,7 +84,7 @@ def _masked(options: Mapping[str, Any], heads: bool) -> list[Entry]:
     entries.append(Entry(ours="mask_embedding", theirs=("mask_emb",), optional=not heads))
     if options["inputs"] == "quantized":
         entries += _affine("context.input_projection", "project_inp")
-    elif width != context["model_dim"]:
+    elif width != context["model_dim"] or context["always_project"]:
         entries += _affine("context.input_projection", "post_extract_proj")
     entries += _transformer(context["num_layers"])
     if not heads:

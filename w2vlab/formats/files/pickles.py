@@ -9,9 +9,11 @@ operations of the pickle are listed; a file that names anything else is refused,
 from __future__ import annotations
 
 import pickletools
+import re
 import threading
 import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from w2vlab.formats.files.archives import find_damage, first_line, refusal, starts_as_zip
+from w2vlab.utils.messages import one_line
 
 _MAX_DEPTH, _MAX_VALUES = 40, 1_000_000
 """Limits of what a file holds besides the numbers of tensors, which may be nested deeply or refer to itself."""
@@ -30,6 +33,9 @@ _MAX_PICKLE_BYTES = 64 << 20
 
 _NUM_LEGACY_PICKLES = 5
 """Pickles of a file that is not a zip archive: magic number, version, platform, content and names of the storages."""
+
+_MAX_PROTOCOL = 3
+"""Latest protocol of pickles without operations that PyTorch's restricted unpickler does not have."""
 
 _LOCK = threading.Lock()
 """The list of classes that PyTorch's unpickler accepts belongs to the process."""
@@ -130,17 +136,21 @@ def read_pickle(path: str | Path, name: str = "source") -> Any:
         try:
             return _Copier(path.stat().st_size).copy(_load(path), 0)
         except Exception as error:  # PyTorch reports damage as RuntimeError, EOFError, UnpicklingError, KeyError, …
-            why = str(error) if isinstance(error, _NotPlainError) else first_line(error)
+            why = str(error) if isinstance(error, _NotPlainError) else _reason(error)
     raise ValueError(f"`{name}` must be a checkpoint of tensors and plain options, but {path} cannot be read ({why}).")
+
+
+def _reason(error: Exception) -> str:
+    """Returns the cause in PyTorch's message, which begins with advice."""
+    found = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+    return one_line(found[1], 120).strip() if found else first_line(error)
 
 
 def _load(path: Path) -> Any:
     stand_ins: list[Any] = list(_STAND_INS)
     with _LOCK, torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that storages are typed, or that the pickle's protocol is unusual
-        if (
-            path.suffix == ".safetensors"
-        ):  # PyTorch takes the format of a path from its ending, that of an open file not
+        if path.suffix == ".safetensors":  # PyTorch would read it as what its name says
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=starts_as_zip(path))
@@ -168,7 +178,7 @@ def _find_problem(path: Path) -> str | None:
                 try:
                     names.update(_names_in(file))
                 except Exception as error:
-                    return f"{entry.filename} is not a pickle: {first_line(error)}"
+                    return _refusal_of(names) or f"{entry.filename} cannot be used: {first_line(error)}"
     return _refusal_of(names)
 
 
@@ -195,6 +205,7 @@ def _names_in(file: IO[bytes]) -> Iterator[str]:
         ValueError: It is not a pickle, or too long.
     """
     start = file.tell()
+    protocol = 0
     strings: list[str] = []
     for operation, argument, position in pickletools.genops(file):
         if position is not None and position - start > _MAX_PICKLE_BYTES:
@@ -206,13 +217,17 @@ def _names_in(file: IO[bytes]) -> Iterator[str]:
             yield ".".join(strings[-2:])
         elif isinstance(argument, str):
             strings = [*strings[-1:], argument]
+        elif operation.name == "PROTO":
+            protocol = int(argument or 0)
+    if protocol > _MAX_PROTOCOL:
+        raise ValueError(f"it is a pickle of protocol {protocol}, and PyTorch writes protocol 2")
 
 
 def _in_python_3(module: str, name: str) -> str:
-    """Returns a dotted name; pickles of protocol 2 name builtins as in Python 2."""
-    if module == "__builtin__":
-        return f"builtins.{'int' if name == 'long' else name}"
-    return f"{module}.{name}"
+    """Returns a dotted name; pickles of protocol 2 have those of Python 2."""
+    if (module, name) in NAME_MAPPING:
+        return ".".join(NAME_MAPPING[module, name])
+    return f"{IMPORT_MAPPING.get(module, module)}.{name}"
 
 
 def _refusal_of(names: set[str]) -> str | None:
@@ -248,8 +263,6 @@ class _Copier:
         if type(value) in (list, tuple, torch.Size):
             copies = [self.copy(inner, depth + 1) for inner in value]
             return copies if isinstance(value, list) else tuple(copies)
-        if isinstance(value, set):
-            return {self._key(inner) for inner in value}
         if isinstance(value, _Options):
             return self.copy(value.state or {}, depth)
         if isinstance(value, _Tree):

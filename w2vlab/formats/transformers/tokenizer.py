@@ -23,8 +23,8 @@ _OF_CHARACTERS = "Wav2Vec2CTCTokenizer"
 _SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 """Default of each special token of a tokenizer, which is also its name here."""
 
-_DELIMITERS = "|▁_⎵"
-"""Candidates for the token between words."""
+_DELIMITER = "|"
+"""The token between words. transformers 5.24 saves any other, and forgets it when it loads the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def parse(files: Mapping[str, Any], num_rows: int, folder: object) -> Tokenizer:
     """
     options = {**files.get(SPECIAL, {}), **files.get(TOKENIZER, {})}
     special = {name: _text(options.get(name, default)) for name, default in _SPECIAL_TOKENS.items()}
-    delimiter = _text(options.get("word_delimiter_token", "|"))
+    delimiter = _text(options.get("word_delimiter_token", _DELIMITER))
     tokens = _tokens(files, options, folder)
     blank = next((row for row, token in tokens.items() if token == special["pad_token"]), None)
     if blank is None or blank >= num_rows:
@@ -125,7 +125,7 @@ def tokenizer_of(vocabulary: Vocabulary, came: Mapping[str, Any] | None) -> Writ
         came: The files that the model came with, which stay as they were if their units are the same.
 
     Raises:
-        ValueError: The vocabulary has no character left for the token between words.
+        ValueError: The vocabulary has the character that is the token between words.
     """
     if came:
         try:
@@ -134,15 +134,19 @@ def tokenizer_of(vocabulary: Vocabulary, came: Mapping[str, Any] | None) -> Writ
             parsed = None
         if parsed is not None and parsed.vocabulary == vocabulary:
             return Written(came, parsed.rows, {})
-    delimiter = _delimiter(vocabulary)
-    tokens = ["<pad>", *(delimiter if entry == " " else entry for entry in vocabulary.entries[1:])]
+    if vocabulary.units == "characters" and _DELIMITER in vocabulary.entries:
+        raise ValueError(
+            f"The vocabulary must not have {_DELIMITER} to be written for transformers, which reads it as the space: "
+            "remove it from the transcripts."
+        )
+    tokens = ["<pad>", *(_DELIMITER if entry == " " else entry for entry in vocabulary.entries[1:])]
     ids = {
         f"{name}_id": tokens.index(token) if (token := _SPECIAL_TOKENS[name]) in tokens else None
         for name in ("pad_token", "bos_token", "eos_token")
     }
     files = {
         VOCAB: {token: row for row, token in enumerate(tokens)},
-        TOKENIZER: _options(vocabulary, tokens, delimiter),
+        TOKENIZER: _options(vocabulary, tokens),
     }
     return Written(files, tuple(range(len(tokens))), ids)
 
@@ -178,7 +182,7 @@ def _notes(entries: list[str], units: Units) -> tuple[str, ...]:
     )
 
 
-def _options(vocabulary: Vocabulary, tokens: list[str], delimiter: str) -> dict[str, Any]:
+def _options(vocabulary: Vocabulary, tokens: list[str]) -> dict[str, Any]:
     """Returns `tokenizer_config.json` of a vocabulary of ours."""
     present = {name: token if token in tokens else None for name, token in _SPECIAL_TOKENS.items()}
     options: dict[str, Any] = {
@@ -195,17 +199,8 @@ def _options(vocabulary: Vocabulary, tokens: list[str], delimiter: str) -> dict[
         **options,
         "do_lower_case": False,
         "replace_word_delimiter_char": " ",
-        "word_delimiter_token": delimiter,
+        "word_delimiter_token": _DELIMITER,
     }
-
-
-def _delimiter(vocabulary: Vocabulary) -> str:
-    free = [sign for sign in _DELIMITERS if sign not in vocabulary.entries]
-    if not free:
-        raise ValueError(
-            f"The vocabulary must leave one of {' '.join(_DELIMITERS)} for the token between words, but has all."
-        )
-    return free[0]
 
 
 def _text(token: Any) -> str:

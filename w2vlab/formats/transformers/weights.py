@@ -7,20 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import open_safetensors
 from w2vlab.formats.published import LazyWeights
-from w2vlab.utils.messages import one_line
 from w2vlab.utils.plain_data import read_json
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 """Names of files with weights, or of the index of several, in the order of preference."""
-
-_NUM_SHOWN = 150
 
 
 def open_weights(folder: Path, name: str = "source") -> Mapping[str, Tensor]:
@@ -42,11 +39,7 @@ def open_weights(folder: Path, name: str = "source") -> Mapping[str, Tensor]:
 
 
 def _open_pickle(path: Path, name: str) -> Mapping[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
-    except Exception as error:  # a damaged file may raise any exception
-        reason = one_line(" ".join(str(error).split()), _NUM_SHOWN) or type(error).__name__
-        raise ValueError(f"`{name}` must be a whole file of tensors, but {path} cannot be read ({reason}).") from error
+    content = read_pickle(path, name)
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise ValueError(f"`{name}` must have tensors by name, but {path} has something else.")
     return content
@@ -69,12 +62,6 @@ def _open_pickles(path: Path, name: str) -> Mapping[str, Tensor]:
             )
         readers[tensor] = partial(opened[file].__getitem__, tensor)
     return LazyWeights(readers)
-
-
-def _is_archive(path: Path) -> bool:
-    """Returns whether a file has the format of PyTorch 1.6 and newer, which can be mapped into memory."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
 
 
 def _is_file_name(value: Any) -> bool:

@@ -16,12 +16,13 @@ from w2vlab.formats.transformers import config
 from w2vlab.formats.transformers.expressing import (
     check_expressible,
     has_codebooks,
+    is_data2vec,
     lost,
     normalizes_waveform,
     to_theirs,
 )
-from w2vlab.formats.transformers.families import FAMILIES, WAV2VEC2, WRITABLE
-from w2vlab.formats.transformers.options import CONFIG, DEFAULTS, read_options
+from w2vlab.formats.transformers.families import DATA2VEC, FAMILIES, WAV2VEC2, WRITABLE
+from w2vlab.formats.transformers.options import CONFIG, defaults_of, read_options
 from w2vlab.formats.transformers.plain import write_mapping
 from w2vlab.formats.transformers.preprocessor import write_preprocessor
 from w2vlab.formats.transformers.tensors import Layout
@@ -61,11 +62,11 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     check_expressible(model.config, quantizes)
     came = model.origin.options if model.origin.format == "transformers" else {}
     saved: Mapping[str, Any] = came.get("config") or {}
-    kind = _model_type(saved, quantizes)
+    kind = _model_type(saved, model.config, quantizes)
     family = FAMILIES[kind]
 
     # The options, and those of the tokenizer.
-    content = _options(saved, model, quantizes)
+    content = _options(saved, kind, model, quantizes)
     written = None if vocabulary is None else tokenizer_of(vocabulary, came.get("tokenizer"))
     name = family.for_pretraining if quantizes else family.model
     if written is not None:
@@ -75,7 +76,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
 
     # The weights.
     layout = Layout(
-        options={**DEFAULTS, **content},
+        options={**defaults_of(kind), **content},
         prefix=f"{family.prefix}." if name != family.model else "",
         projects="context.input_projection.weight" in model.weights,
         quantizes=quantizes,
@@ -83,7 +84,10 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     )
     entries = [row.entry for row in layout.table()]
     _check_complete(model, {entry.ours for entry in entries}, quantizes)
-    tensors = renamed_to_theirs(model.weights, entries)
+    weights = model.weights
+    if not _masks(model):  # that of an imported model is new, and was never trained
+        weights = {key: weights[key] for key in weights if key != "mask_embedding"}
+    tensors = renamed_to_theirs(weights, entries)
     if not layout.projects:
         tensors |= _identity(f"{layout.prefix}feature_projection.projection", model.weights["norm.weight"])
     tensors = {key: _in_type(tensor, model.origin.dtypes.get(key)) for key, tensor in tensors.items()}
@@ -94,7 +98,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     write_safetensors(tensors, out / SAFETENSORS, {"format": "pt"})
     if written is not None:
         written.write(out)
-    layer_norm = content["feat_extract_norm"] == "layer"
+    layer_norm = layout.options["feat_extract_norm"] == "layer"
     notes = [write_preprocessor(out, normalizes_waveform(model.config), layer_norm, came.get("preprocessor"))]
     if card is not None:
         write_atomically(out / CARD, card)
@@ -102,23 +106,29 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     return [*notes, *lost(model.config, quantizes)]
 
 
-def _model_type(saved: Mapping[str, Any], quantizes: bool) -> str:
+def _model_type(saved: Mapping[str, Any], model: Mapping[str, Any], quantizes: bool) -> str:
     """Returns the `model_type` that a model came with, if that has all of the model, and wav2vec 2.0's otherwise."""
+    if is_data2vec(model):
+        return DATA2VEC
     kind = saved.get("model_type", WAV2VEC2)
     return kind if kind in WRITABLE and (FAMILIES[kind].pretrains or not quantizes) else WAV2VEC2
 
 
-def _options(saved: Mapping[str, Any], model: PublishedModel, quantizes: bool) -> dict[str, Any]:
+def _options(saved: Mapping[str, Any], kind: str, model: PublishedModel, quantizes: bool) -> dict[str, Any]:
     """Returns the content of `config.json`: as the model came, but for what has changed."""
-    masks = "mask_embedding" in model.weights
+    masks = _masks(model)
     options = to_theirs(model.config, quantizes, masks)
     if not saved:
-        return {**DEFAULTS, **options}
+        return {**defaults_of(kind), **options}
     read = read_options(saved, Path(CONFIG))
     before = to_theirs(config.to_ours(read, normalizes=False, projects=True, quantizes=quantizes), quantizes, masks)
     changed = {name: value for name, value in options.items() if value != before.get(name)}
-    absent = {name: value for name, value in read.items() if name not in saved and name in DEFAULTS}
-    return {**absent, **saved, **changed}
+    return {**(defaults_of(kind) if kind != saved["model_type"] else {}), **saved, **changed}
+
+
+def _masks(model: PublishedModel) -> bool:
+    """Returns whether a model has a mask embedding of its own."""
+    return "mask_embedding" in model.weights and "mask_embedding" not in model.missing
 
 
 def _check_complete(model: PublishedModel, written: set[str], quantizes: bool) -> None:

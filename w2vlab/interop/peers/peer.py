@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
+from torch.nn import functional
 
 from w2vlab.vocabulary import Vocabulary
 
@@ -21,11 +22,13 @@ class Peer(Protocol):
 
     Attributes:
         name: The program, its version, and the class of the model.
-        remarks: What is not compared for another reason than that the program does not compute it, one sentence each.
     """
 
     name: str
-    remarks: tuple[str, ...]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know of the comparison, one sentence each; read after the last utterance."""
 
     def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
         """Computes its outputs for one utterance.
@@ -47,6 +50,21 @@ def require(package: str) -> str:
     if find_spec(package) is None:
         raise UnavailableError(f"{package} is not installed (`pip install {package}`)")
     return f"{package} {version(package)}"
+
+
+def waveform_eps(config: Mapping[str, Any]) -> float | None:
+    """Returns the number that a model adds to the variance of a waveform; None if it does not normalize waveforms.
+
+    Args:
+        config: Configuration of the pretraining model, with all options.
+    """
+    options = config["init_args"]["encoder"].get("init_args") or {}
+    return float(options.get("waveform_eps", 1e-5)) if options.get("normalize_waveform") else None
+
+
+def normalized(waveform: Tensor, eps: float) -> Tensor:
+    """Brings a waveform `(1, S)` to zero mean and unit variance, as the model does that was exported."""
+    return functional.layer_norm(waveform, waveform.shape[1:], eps=eps)
 
 
 def rows_of_units(vocabulary: Vocabulary, labels: Sequence[str]) -> list[int]:

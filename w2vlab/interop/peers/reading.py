@@ -20,16 +20,18 @@ class OwnReader:
     Args:
         path: The exported file.
         model: What was exported; its weights must come back bit by bit.
+        instead_of: The program that cannot be asked.
 
     Raises:
         ValueError: The file cannot be read, or a tensor is not the one that was exported.
     """
 
-    def __init__(self, path: Path, model: PublishedModel) -> None:
+    def __init__(self, path: Path, model: PublishedModel, instead_of: str | None = None) -> None:
         found = read_source(path, name="out")
         self.name = "w2vlab's own reader"
-        self.num_equal = _count_equal(model, found, path)
-        self.remarks = (f"All {count(self.num_equal, 'tensor')} of the model came back bit by bit.",)
+        equal = f"{count(_count_equal(model, found, path), 'tensor')} came back bit by bit."
+        why = () if instead_of is None else (f"Not compared with {instead_of}; this is what our reader loads.",)
+        self.remarks: tuple[str, ...] = (*why, equal)
         self._module = build_model_of(found, path)
 
     def __call__(self, waveform: Tensor) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from w2vlab.evaluation.features.layers import layer_name
+from w2vlab.formats import PublishedModel
 from w2vlab.formats.torchaudio.labels import arranged
 from w2vlab.interop.outputs import CONTEXTS, LOGITS
-from w2vlab.interop.peers.peer import require
+from w2vlab.interop.peers.peer import normalized, require, waveform_eps
 from w2vlab.utils.plain_data import read_json
-from w2vlab.vocabulary import Vocabulary
 
 
 class TorchaudioPeer:
@@ -20,28 +20,28 @@ class TorchaudioPeer:
 
     Args:
         path: The exported state dictionary.
-        vocabulary: The units of a fine-tuned model.
+        model: What was exported.
 
     Raises:
         UnavailableError: torchaudio is not installed.
     """
 
-    def __init__(self, path: Path, vocabulary: Vocabulary | None) -> None:
+    def __init__(self, path: Path, model: PublishedModel) -> None:
         self.name = f"{require('torchaudio')} (Wav2Vec2Model)"
         from torchaudio.models import wav2vec2_model
 
         content = read_json(path.with_suffix(".json"))
         self._model = wav2vec2_model(**content["arguments"]).eval()
         self._model.load_state_dict(_read(path))
-        self._normalizes: bool = content["normalize_waveform"]
-        self._rows = None if vocabulary is None else arranged(content["labels"])[1]
+        self._eps = waveform_eps(model.config) if content["normalize_waveform"] else None
+        self._rows = None if model.vocabulary is None else arranged(content["labels"])[1]
         self.remarks: tuple[str, ...] = ()
 
     @torch.no_grad()
     def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
         """Computes contexts and the outputs of all layers for one utterance, and logits if the model has units."""
-        if self._normalizes:  # as its pipelines do
-            waveform = torch.nn.functional.layer_norm(waveform, waveform.shape[1:])
+        if self._eps is not None:  # as its pipelines do before the model
+            waveform = normalized(waveform, self._eps)
         layers, _ = self._model.extract_features(waveform)  # from `layer 1` on
         outputs = {layer_name(number): layer for number, layer in enumerate(layers[:-1], start=1)}
         features, _ = self._model.feature_extractor(waveform, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.evaluation.features.layers import layer_name
+from w2vlab.formats import PublishedModel
 from w2vlab.interop.outputs import (
     CODES,
     CONTEXTS,
@@ -18,10 +21,12 @@ from w2vlab.interop.outputs import (
     PROJECTED_TARGETS,
     QUANTIZED,
 )
-from w2vlab.interop.peers.peer import require, rows_of_units
+from w2vlab.interop.peers.peer import normalized, require, rows_of_units, waveform_eps
 from w2vlab.types import SAMPLE_RATE
 from w2vlab.utils.plain_data import read_json
-from w2vlab.vocabulary import Vocabulary
+
+_ROUNDING = 1e-5
+"""Deviation of normalized waveforms above which the epsilons differ."""
 
 
 class TransformersPeer:
@@ -29,40 +34,60 @@ class TransformersPeer:
 
     Args:
         folder: The folder.
-        vocabulary: The units of a fine-tuned model.
+        model: What was exported.
 
     Raises:
         UnavailableError: transformers is not installed.
         ValueError: transformers has loaded the folder, but says that weights are missing or not used.
     """
 
-    def __init__(self, folder: Path, vocabulary: Vocabulary | None) -> None:
+    def __init__(self, folder: Path, model: PublishedModel) -> None:
         version = require("transformers")
         import transformers
 
         (architecture,) = read_json(folder / "config.json")["architectures"]
         self.name = f"{version} ({architecture})"
-        self._model, loading = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
+        with _without_progress_bar():
+            loaded = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
+        self._model, loading = loaded
         self._model.eval()
         problems = {kind: sorted(names) for kind, names in loading.items() if names and kind.endswith("_keys")}
         if problems:
             raise ValueError(f"transformers has loaded {folder} with {problems}.")
         self._preprocess = transformers.AutoFeatureExtractor.from_pretrained(folder)
+        self._eps = waveform_eps(model.config)
+        self._deviation = 0.0  # of the waveforms after the preprocessor
         self._rows = None
-        if vocabulary is not None:
+        if hasattr(self._model, "lm_head"):
+            assert model.vocabulary is not None, "only such a model has this layer"
             numbers: dict[str, int] = read_json(folder / "vocab.json")
-            self._rows = rows_of_units(vocabulary, sorted(numbers, key=numbers.__getitem__))
-        self.remarks: tuple[str, ...] = ()
+            self._rows = rows_of_units(model.vocabulary, sorted(numbers, key=numbers.__getitem__))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """That waveforms were normalized as the model does it, if the preprocessor differs."""
+        if not self._deviation:
+            return ()
+        return (
+            f"The outputs are of waveforms that were normalized with w2vlab's epsilon, {self._eps:g}; after the "
+            f"preprocessor of the folder these waveforms differ by up to {self._deviation:.1e}.",
+        )
 
     @torch.no_grad()
     def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
         """Computes the outputs of all layers for one utterance, and those of the head that the class has."""
         model = self._model
         values = self._preprocess(waveform[0].numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
+        if self._eps is not None:
+            own = normalized(waveform, self._eps)
+            difference = (values - own).abs().max().item()
+            if difference > _ROUNDING:
+                self._deviation, values = max(self._deviation, difference), own
         base = getattr(model, model.base_model_prefix, model)
         found = base(values, output_hidden_states=True)
-        *layers, contexts = found.hidden_states
-        outputs = {layer_name(number): layer for number, layer in enumerate(layers)}
+        # The last hidden state is not the last of `hidden_states` if a norm follows the layers (pre-norm).
+        contexts = found.last_hidden_state
+        outputs = {layer_name(number): layer for number, layer in enumerate(found.hidden_states[:-1])}
         outputs |= {LATENTS: found.extract_features, CONTEXTS: contexts}
         if self._rows is not None:
             outputs[LOGITS] = model.lm_head(contexts)[..., self._rows]
@@ -81,3 +106,16 @@ def _pretraining_outputs(model: Any, latents: Tensor, contexts: Tensor) -> dict[
         PROJECTED_CONTEXTS: model.project_hid(contexts),
         PROJECTED_TARGETS: model.project_q(quantized),
     }
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

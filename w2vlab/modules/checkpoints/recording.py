@@ -105,7 +105,7 @@ class _Recorder:
             return value
         if isinstance(value, type) and is_allowed(value, self._owners[-1]):
             return self.node(value, {}, place)
-        target = value.func if isinstance(value, partial) and not value.args else None
+        target = _class_of(value) if isinstance(value, partial) else None
         if isinstance(target, type) and is_allowed(target, self._owners[-1]):
             return self.node(target, dict(value.keywords), place)
         if isinstance(value, enum.Enum):
@@ -127,3 +127,11 @@ class _Recorder:
         inner = value.func if isinstance(value, partial) else value
         named = inner if hasattr(inner, "__qualname__") else type(inner)
         return {"class_path": f"{named.__module__}.{named.__qualname__}"}
+
+
+def _class_of(factory: partial[Any]) -> Any:
+    """Returns what a factory calls, also one of jsonargparse, which calls the class by a function of its own."""
+    if str(getattr(factory.func, "__module__", None)).partition(".")[0] == "jsonargparse":
+        classes = [argument for argument in factory.args if isinstance(argument, type)]
+        return classes[0] if len(classes) == 1 else None
+    return None if factory.args else factory.func
