@@ -71,7 +71,8 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
     if encoder["normalize_waveform"]:
         notes.append(
             "torchaudio's model does not normalize waveforms, as this one expects: "
-            "torch.nn.functional.layer_norm(waveform, waveform.shape) before it, for each utterance alone."
+            f"torch.nn.functional.layer_norm(waveform, waveform.shape, eps={encoder['waveform_eps']}) before it, for "
+            "each utterance alone."
         )
     if encoder["normalization"] == "first_group":
         notes.append(
@@ -80,7 +81,8 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
     if "mask_embedding" in model.weights:
         notes.append("torchaudio's Wav2Vec2Model has no mask embedding, quantizer or loss: they were left out.")
     _save(theirs, out)
-    write_arguments(out, _arguments(encoder, context, labels), encoder["normalize_waveform"], labels)
+    arguments = _arguments(encoder, context, labels)
+    write_arguments(out, arguments, encoder["normalize_waveform"], encoder["waveform_eps"], labels)
     return notes
 
 
