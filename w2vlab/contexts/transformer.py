@@ -113,6 +113,8 @@ class TransformerContext(AttentionContext):
             less memory, about a third more time, the same gradients.
         always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
             fairseq does not.
+        position_layers: 1 for the positional convolution of wav2vec 2.0, which has a weight norm; above 1 for that many
+            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames).
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
@@ -135,9 +137,17 @@ class TransformerContext(AttentionContext):
         layer_drop: float = 0.05,
         activation_checkpointing: bool = False,
         always_project: bool = False,
+        position_layers: int = 1,
     ) -> None:
         super().__init__(
-            input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout, always_project
+            input_dim,
+            model_dim,
+            num_heads,
+            position_kernel,
+            position_groups,
+            input_dropout,
+            always_project,
+            position_layers,
         )
         self.pre_norm = pre_norm
         self.norm = nn.LayerNorm(model_dim)
