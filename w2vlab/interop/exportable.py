@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from w2vlab.encoders.conv import ConvBlock, ConvFeatureEncoder
+from w2vlab.encoders.conv import ConvFeatureEncoder
+from w2vlab.encoders.conv_stack import ConvBlock
 from w2vlab.functional.ctc import log_probabilities
 from w2vlab.functional.kernels import Frames, GroupedConv1d, WaveformConv1d
 from w2vlab.interfaces import ContextNetwork
