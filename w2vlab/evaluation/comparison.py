@@ -15,7 +15,7 @@ from w2vlab.functional.measures.subsampling import SubsamplingEstimate
 PROBE, PNMI = "phone probe", "PNMI, corrected"
 
 OF_RANDOM = f", {RANDOM}"
-"""End of the name of the same network with random weights; those of a warm start were not its weights before training."""
+"""End of the name of the same network with random weights, which a warm start did not begin with."""
 
 Figure = JackknifeEstimate | SubsamplingEstimate
 
