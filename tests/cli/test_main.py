@@ -10,7 +10,10 @@ import pytest
 import w2vlab
 from w2vlab.cli.main import main
 
-COMMANDS = ("fit", "validate", "evaluate", "compare", "sweep", "report", "explain", "parts", "configs", "doctor")
+COMMANDS = (
+    *("fit", "validate", "evaluate", "compare", "export", "import", "sweep", "report", "explain"),
+    *("parts", "configs", "doctor"),
+)
 
 
 @pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])

@@ -24,8 +24,7 @@ _INTERRUPTED = 130
 _PLAIN_WIDTH = 100
 
 _MISSING = {
-    "quantizer": "there are no codes, and `w2vlab evaluate` measures the contexts alone; pretraining needs a new "
-    "quantizer, such as --model.quantizer=GumbelQuantizer",
+    "quantizer": "without codes, `w2vlab evaluate` measures the contexts alone; pretraining starts with a new one",
     "loss": "pretraining starts with new projections",
     "mask_embedding": "training that masks frames starts with a new vector for them",
 }
@@ -102,7 +101,7 @@ def _print(done: Import, options: ImportOptions) -> None:
         table.add_row(part, f"{tensors:,}", f"{weights:,}", "new" if part in model.missing else "the file")
     console.print(table)
     for part in model.missing:
-        if part in _MISSING:
+        if part in _MISSING and (model.vocabulary is None or part == "mask_embedding"):
             console.print(f"* Not in the file: {part}; {_MISSING[part]}.", soft_wrap=True, markup=False)
     if model.vocabulary is not None:
         units = " ".join(repr(entry) if entry.isspace() else entry for entry in model.vocabulary.entries[1:])

@@ -182,7 +182,8 @@ def _write_onnx(written: Written, out: Path) -> list[str]:
     from w2vlab.interop.onnx import export_onnx
 
     export_onnx(written.module, out)
-    return ["The graph computes contexts alone: `waveform` (B, S) at 16 kHz, without padding, to `features` (B, T, D)."]
+    outputs = "`features` (B, T, D)" + (" and `log_probabilities` (B, T, V)" if written.model.vocabulary else "")
+    return [f"The graph maps `waveform` (B, S), at 16 kHz and without padding, to {outputs}, and has nothing else."]
 
 
 def _transformers(written: Written) -> Peer:

@@ -1,4 +1,4 @@
-"""The options of `evaluate`, `compare`, `sweep`, `report` and `explain`: types, help, config files and errors."""
+"""The options of the commands other than `fit` and `validate`: types, help, config files and errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import yaml
 
 from w2vlab.cli.evaluation_options import CompareOptions, EvaluateOptions
 from w2vlab.cli.explain import ExplainOptions
+from w2vlab.cli.export import ExportOptions
+from w2vlab.cli.import_ import ImportOptions
 from w2vlab.cli.main import main
 from w2vlab.cli.parsing.command_parser import WITHOUT_VALUE, CommandParser, names
 from w2vlab.cli.report import ReportOptions
 from w2vlab.cli.sweep import SweepOptions
 
-COMMANDS: dict[str, tuple[type, str, list[str]]] = {
+COMMANDS: dict[str, tuple[type, str | tuple[str, ...], list[str]]] = {
     "evaluate": (EvaluateOptions, "checkpoint", ["a b.ckpt", "--num-train", "9", "--wandb=off", "--folder", "320"]),
     "compare": (
         CompareOptions,
@@ -32,6 +34,12 @@ COMMANDS: dict[str, tuple[type, str, list[str]]] = {
         "file",
         ["s.yaml", "--dry-run", "--evaluate", "--repeat=a,b*", "--gpus", "0.5", "--devices", "1"],
     ),
+    "export": (
+        ExportOptions,
+        ("source", "out"),
+        ["a b.ckpt", "3", "--format=onnx", "--options.num_heads=4", "--options.labels=[a]", "--audio", "x y.wav"],
+    ),
+    "import": (ImportOptions, ("source", "out"), ["hf:x/y", "ü.ckpt", "--overwrite", "--options={num_heads: 4}"]),
     "report": (ReportOptions, "runs", ["r1", "r2", "--metric", "x", "--by=model.quantizer,seed", "--baseline=320"]),
 }
 ROOT = Path(__file__).parents[3]
@@ -98,7 +106,8 @@ def test_help_has_type_default_and_text_of_every_option(command: str, capsys: py
     assert main([command, "anything", "--help"]) == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     options, positional, _ = COMMANDS[command]
-    assert text.startswith(f"usage: w2vlab {command} {positional.upper()} ")
+    words = (positional,) if isinstance(positional, str) else positional
+    assert text.startswith(f"usage: w2vlab {command} {' '.join(words).upper()} ")
     text = text.partition("options:")[2]
     for option in fields(options):
         required = option.default is option.default_factory is MISSING
@@ -120,6 +129,9 @@ def test_help_has_type_default_and_text_of_every_option(command: str, capsys: py
         ("evaluate x y", "`w2vlab evaluate` takes one CHECKPOINT, but was given x y."),
         ("evaluate x --config=nowhere.yaml", "`config` must be a file that exists, but is nowhere.yaml."),
         ("compare x", "compare takes at least 2 checkpoints, but was given 1."),
+        ("export x --format=onnx", "`out` must be given. `w2vlab export --help` lists the options."),
+        ("export x y z --format=onnx", "`w2vlab export` takes one SOURCE and one OUT, but was given x y z."),
+        ("import x y --options=3", None),
         ("sweep x --retries=-1", "`retries` must be at least 0, but is -1."),
         ("sweep x --evaluate='--num_test 0'", "`num_test` must be at least 1, but is 0."),
         ("sweep x --gpus=many", "`gpus` must be of type float, but is many."),
