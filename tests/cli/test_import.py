@@ -12,9 +12,9 @@ import yaml
 from tests.evaluation.conftest import write_labelled
 from tests.interop.toys import save, save_finetuned, toy_model
 from w2vlab.cli.main import main
+from w2vlab.interop.comparison.outputs import compute_outputs
+from w2vlab.interop.comparison.speech import synthetic_voice
 from w2vlab.interop.exporting import export
-from w2vlab.interop.outputs import compute_outputs
-from w2vlab.interop.speech import synthetic_voice
 from w2vlab.modules import CTCFineTuning, PretrainingModule
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.sources import ORIGIN, read_source

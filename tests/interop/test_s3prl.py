@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tests.interop.toys import save, save_finetuned, toy_model
 from w2vlab.interop import s3prl
-from w2vlab.interop.outputs import CONTEXTS, compute_outputs
+from w2vlab.interop.comparison.outputs import CONTEXTS, compute_outputs
 from w2vlab.interop.s3prl import UpstreamExpert
 from w2vlab.modules import FuturePrediction
 from w2vlab.modules.opening import build_model_of

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
+import lightning
 
 from w2vlab.callbacks.fault_tolerance.atomic_io import write_and_sync
 from w2vlab.formats import PublishedModel
@@ -80,7 +80,7 @@ def make_checkpoint(module: TrainedModule, model: PublishedModel) -> dict[str, A
     checkpoint: dict[str, Any] = {
         "epoch": 0,
         "global_step": 0,
-        "pytorch-lightning_version": pl.__version__,
+        "pytorch-lightning_version": lightning.__version__,
         "state_dict": module.state_dict(),
         CONFIG: _run_config(module),
         ORIGIN: {**asdict(model.origin), "missing": list(model.missing)},
