@@ -49,3 +49,11 @@ def test_a_vocabulary_has_a_unit(transcripts: list[str]) -> None:
 def test_what_is_read_must_be_a_vocabulary(plain: object) -> None:
     with pytest.raises(ValueError, match="A vocabulary must have `units` and a list of `entries`"):
         Vocabulary.from_dict(plain)
+
+
+def test_special_symbols_of_other_projects_are_not_transcribed() -> None:
+    """They stay entries, so that probabilities are those of the model."""
+    vocabulary = Vocabulary("characters", (BLANK, "<s>", "<unk>", " ", "a", "<", ">"))
+    assert vocabulary.decode([1, 4, 2, 3, 4, 5, 6]) == "a a<>"
+    assert vocabulary.encode("a <unk>") == (4, 3, 5, 6), "a transcript has characters only"
+    assert Vocabulary("phones", (BLANK, "<sil>", "a")).decode([1, 2]) == "<sil> a"

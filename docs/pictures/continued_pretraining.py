@@ -21,6 +21,7 @@ from matplotlib import pyplot as plt
 from w2vlab.cli.main import main as w2vlab
 
 UPDATES, MEAN_OF = 100, 10
+PICTURE = Path(__file__).with_suffix(".png")
 RUNS = {
     "new weights": (),
     "continued, temperature from 2": ("--model.init_from={source}",),
@@ -57,7 +58,7 @@ def draw(curves: dict[str, list[float]], path: Path) -> None:
     plt.close(figure)
 
 
-def main(args: Sequence[str]) -> None:
+def main(args: Sequence[str], picture: Path = PICTURE) -> None:
     """Trains the runs, prints a table in Markdown, and draws the picture."""
     source, *options = args
     curves = {}
@@ -67,7 +68,7 @@ def main(args: Sequence[str]) -> None:
     print(f"| updates | {' | '.join(curves)} |\n|{'---|' * (1 + len(curves))}")
     for number, row in enumerate(zip(*curves.values(), strict=True)):
         print(f"| {MEAN_OF * number + 1} to {MEAN_OF * (number + 1)} | {' | '.join(f'{loss:.3f}' for loss in row)} |")
-    draw(curves, Path(__file__).with_suffix(".png"))
+    draw(curves, picture)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def model_options(folder: Path) -> dict[str, Any]:
 def test_a_warm_start_is_logged_and_recorded(warm: Fit, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert warm(STOP_AT_2, KMEANS) == 0
-    assert sum(message.startswith(f"Warm start from {SOURCE} (w2vlab): ") for message in caplog.messages) == 1
+    assert sum(message.startswith(f"Warm start from {SOURCE} (w2vlab):") for message in caplog.messages) == 1
     found = record(RUN)["warm_start"]
     assert found["source"] == str(SOURCE)
     new = {part["part"]: part["why"] for part in found["parts"] if not part["loaded"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,8 @@ def published(module: PretrainingModule, missing: tuple[str, ...] = (), **weight
     readers = {name: partial(torch.clone, tensor) for name, tensor in tensors.items()}
     if "quantizer" in missing:
         config["init_args"]["quantizer"] = {"class_path": "w2vlab.quantizers.IdentityQuantizer", "init_args": {}}
-    origin = Origin(format="transformers", architecture="Wav2Vec2ForPreTraining")
+    notes = ["Its masking is not that of pretraining."]
+    origin = Origin(format="transformers", architecture="Wav2Vec2ForPreTraining", notes=notes)
     return PublishedModel(config=config, weights=LazyWeights(readers), missing=missing, origin=origin)
 
 
@@ -227,7 +229,10 @@ def test_the_head_of_a_fine_tuned_source_is_not_used(source):
     source(published(build_objective(), missing=("quantizer", "loss"), **head))
     ours = build_objective(seed=1, init_from="theirs")
     assert ours.warm_start.unused == ("head",)
-    assert ours.warm_start.lines()[-1] == "  not used of the source: head"
+    assert ours.warm_start.lines()[-2:] == [
+        "  not used of the source: head",
+        "  note: Its masking is not that of pretraining.",
+    ]
 
 
 def test_a_source_that_has_lost_its_mask_embedding_is_an_error_with_the_way_out(source):
@@ -434,7 +439,7 @@ def test_a_warm_start_is_a_new_run_at_update_0(tmp_path, caplog):
     assert record.temperatures[0] == ours.quantizer.temperature_start
     lines = [message for message in caplog.messages if "encoder: loaded" in message]
     assert len(lines) == 1
-    assert any(message.startswith(f"Warm start from {path} (w2vlab): ") for message in caplog.messages)
+    assert any(message.startswith(f"Warm start from {path} (w2vlab):") for message in caplog.messages)
 
 
 def test_on_the_meta_device_the_parts_are_compared_and_nothing_is_copied(source):
@@ -449,6 +454,7 @@ def test_the_table_is_plain_data(source):
     source(published(build_objective(), missing=("quantizer", "loss")))
     table = build_objective(init_from="theirs", init_from_parts=["encoder"]).warm_start.as_dict()
     assert table["source"] == "theirs"
+    assert json.loads(json.dumps(table)) == table
     assert table["parts"][1] == {"part": "encoder", "loaded": True, "parameters": 288, "why": ""}
     assert {type(value) for part in table["parts"] for value in part.values()} <= {str, bool, int}
 

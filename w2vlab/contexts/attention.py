@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from w2vlab.contexts.positions import ConvPositions
-from w2vlab.functional.kernels import Dropout, scaled_dot_product_attention
+from w2vlab.contexts.positions import conv_positions
+from w2vlab.functional.kernels import Dropout, Linear, add_residual, scaled_dot_product_attention
 from w2vlab.interfaces import ContextNetwork
 from w2vlab.utils.checks import check_at_least
 
@@ -23,8 +23,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = nn.Linear(model_dim, 3 * model_dim)
-        self.output = nn.Linear(model_dim, model_dim)
+        self.qkv = Linear(model_dim, 3 * model_dim)
+        self.output = Linear(model_dim, model_dim)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)`; frames where `padding_mask` `(B, T)` is True get no attention."""
@@ -48,6 +48,7 @@ class AttentionContext(ContextNetwork):
         position_groups: Groups of the positional convolution.
         input_dropout: Dropout of the projected latents, before masking.
         always_project: Project the latents even if they have the width `model_dim` already.
+        position_layers: Convolutions of the positions.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AttentionContext(ContextNetwork):
         position_groups: int,
         input_dropout: float,
         always_project: bool = False,
+        position_layers: int = 1,
     ) -> None:
         super().__init__()
         check_at_least(1, num_heads=num_heads, position_groups=position_groups, position_kernel=position_kernel)
@@ -72,7 +74,7 @@ class AttentionContext(ContextNetwork):
         projects = always_project or input_dim != model_dim
         self.input_projection = nn.Linear(input_dim, model_dim) if projects else nn.Identity()
         self.input_dropout = Dropout(input_dropout)
-        self.positions = ConvPositions(model_dim, position_kernel, position_groups)
+        self.positions = conv_positions(model_dim, position_layers, position_kernel, position_groups)
 
     def project(self, latents: Tensor) -> Tensor:
         """Brings latents `(B, T, C)` to the model's width: `(B, T, D)`."""
@@ -87,5 +89,4 @@ class AttentionContext(ContextNetwork):
         """
         if padding_mask is not None:
             frames = frames.masked_fill(padding_mask[..., None], 0.0)
-        positions: Tensor = self.positions(frames)
-        return frames + positions
+        return add_residual(frames, self.positions(frames, padding_mask))

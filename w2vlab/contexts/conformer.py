@@ -130,6 +130,8 @@ class ConformerContext(AttentionContext):
             less memory, about a third more time, the same gradients.
         always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
             fairseq does not.
+        position_layers: 1 for the positional convolution of wav2vec 2.0, which has a weight norm; above 1 for that many
+            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames).
 
     Reference:
         Gulati et al. 2020, arXiv:2005.08100; under wav2vec 2.0: Zhang et al. 2020, arXiv:2010.10504.
@@ -152,9 +154,17 @@ class ConformerContext(AttentionContext):
         layer_drop: float = 0.05,
         activation_checkpointing: bool = False,
         always_project: bool = False,
+        position_layers: int = 1,
     ) -> None:
         super().__init__(
-            input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout, always_project
+            input_dim,
+            model_dim,
+            num_heads,
+            position_kernel,
+            position_groups,
+            input_dropout,
+            always_project,
+            position_layers,
         )
         if kernel_size < 1:
             raise ValueError(f"`kernel_size` must be at least 1, but is {kernel_size}.")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.functional.kernels import GELU, Dropout, Linear
+from w2vlab.functional.kernels import GELU, Dropout, Linear, activate_in_place, add_residual, computes_inference
 from w2vlab.interfaces import Compilable
+
+_FRAMES_AT_ONCE = 512
+"""Frames of which a CPU holds the wide layer inside a feed-forward network, which is 6 MiB in BASE."""
 
 
 class FeedForward(nn.Sequential):
@@ -26,6 +30,19 @@ class FeedForward(nn.Sequential):
             Dropout(dropout),
             Linear(feedforward_dim, model_dim),
         )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps `input` `(B, T, D)` to `(B, T, D)`; in inference mode some frames at a time."""
+        if self.training or input.device.type != "cpu" or not computes_inference(input):
+            output: Tensor = super().forward(input)
+            return output
+        first, activation, _, last = self
+        frames = input.flatten(0, 1)
+        parts = [
+            last(activate_in_place(activation, first(frames[start : start + _FRAMES_AT_ONCE])))
+            for start in range(0, len(frames), _FRAMES_AT_ONCE)
+        ]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*input.shape[:2], -1)
 
 
 class TransformerLayer(nn.Module, Compilable):
@@ -62,11 +79,11 @@ class TransformerLayer(nn.Module, Compilable):
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         if self.pre_norm:
-            frames = frames + self.dropout(self.attention(self.attention_norm(frames), padding_mask))
-            frames = frames + self.dropout(self.feedforward(self.feedforward_norm(frames)))
+            frames = add_residual(frames, self.dropout(self.attention(self.attention_norm(frames), padding_mask)))
+            frames = add_residual(frames, self.dropout(self.feedforward(self.feedforward_norm(frames))))
         else:
-            frames = self.attention_norm(frames + self.dropout(self.attention(frames, padding_mask)))
-            frames = self.feedforward_norm(frames + self.dropout(self.feedforward(frames)))
+            frames = self.attention_norm(add_residual(frames, self.dropout(self.attention(frames, padding_mask))))
+            frames = self.feedforward_norm(add_residual(frames, self.dropout(self.feedforward(frames))))
         return frames
 
 
@@ -96,6 +113,8 @@ class TransformerContext(AttentionContext):
             less memory, about a third more time, the same gradients.
         always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
             fairseq does not.
+        position_layers: 1 for the positional convolution of wav2vec 2.0, which has a weight norm; above 1 for that many
+            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames).
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
@@ -118,9 +137,17 @@ class TransformerContext(AttentionContext):
         layer_drop: float = 0.05,
         activation_checkpointing: bool = False,
         always_project: bool = False,
+        position_layers: int = 1,
     ) -> None:
         super().__init__(
-            input_dim, model_dim, num_heads, position_kernel, position_groups, input_dropout, always_project
+            input_dim,
+            model_dim,
+            num_heads,
+            position_kernel,
+            position_groups,
+            input_dropout,
+            always_project,
+            position_layers,
         )
         self.pre_norm = pre_norm
         self.norm = nn.LayerNorm(model_dim)

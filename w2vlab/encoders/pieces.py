@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from w2vlab.functional.kernels import GroupNorm, activate_in_place, as_tensor
+from w2vlab.functional.kernels import GroupNorm, WindowProducts, activate_in_place, as_tensor
+from w2vlab.functional.kernels.inference import linear
 from w2vlab.functional.kernels.waveform import fold_moments_into_filters
 from w2vlab.functional.precision import at_least_float32, autocast_dtype
 
@@ -109,14 +110,19 @@ def pieces_of_stack(
     # The norm of the first layer over time: its statistics are a pass of their own, then it is a part of the filters.
     over_time = isinstance(first.norm, GroupNorm)
     filters = _filters_over_time(first, read, first.num_frames(num_samples)) if over_time else None
+    products = {}
+    for block in (first, *others)[over_time:]:
+        conv, dtype = block.conv, autocast_dtype(block.conv.weight)
+        bias = None if conv.bias is None else conv.bias.to(dtype)
+        products[block] = WindowProducts(conv.weight.to(dtype), bias, block.stride)
     for samples in pieces:
         frames = read(samples)[..., None]  # (B, s, 1)
         for block in (first, *others):
             if filters is not None and block is first:
                 windows = frames[..., 0].unfold(1, block.conv.kernel_size[0], block.stride).to(filters[0].dtype)
-                output = torch.baddbmm(filters[1][:, None], windows, filters[0].transpose(1, 2))
+                output = torch.stack([linear(*row) for row in zip(windows, *filters, strict=True)])
             else:
-                output = as_tensor(block.conv(frames))
+                output = products[block](frames)
                 output = output if block.norm is None else as_tensor(block.norm(output))
             frames = stack.join(frames, activate_in_place(block.activation, output), block.stride)
         yield stack.compress(frames)

@@ -45,8 +45,7 @@ def _warm_start(explanation: Explanation) -> list[tuple[str, Table]]:
     table.columns[2].justify = "right"
     for part in warm_start.parts:
         table.add_row(part.part, "loaded" if part.loaded else "new", f"{part.parameters:,}", part.why)
-    unused = f"; not used of it: {', '.join(warm_start.unused)}" if warm_start.unused else ""
-    return [(f"{warm_start.title}{unused}", table)]
+    return [("\n".join([warm_start.title, *warm_start.remarks()]), table)]
 
 
 def _table(*columns: str) -> Table:

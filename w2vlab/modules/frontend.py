@@ -12,8 +12,8 @@ from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Quantizer
 from w2vlab.types import AudioBatch, Encoding, QuantizerOutput
 
-FRAMES_OF_A_PIECE = 256
-"""Latents that are computed at once in evaluation mode: the first layers of 5 s take some 30 MB."""
+FRAMES_OF_A_PIECE = 64
+"""Latents that are computed at once in evaluation mode: in BASE the first layer of so many takes 8 MiB."""
 
 
 class Frontend(nn.Module):

@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer
-from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.representations import Representations
 from w2vlab.modules.sums import Sums, masked_share, means, metric_sums
@@ -74,8 +72,6 @@ class PretrainingModule(TrainedModule, Representations):
     ) -> None:
         super().__init__(optimizer, scheduler, seed)
         self.penalties = nn.ModuleDict(penalties)
-        self.warm_start: WarmStart | None = None
-        """What was loaded from `init_from`; None if all weights are new, or are those of a checkpoint."""
         self.keep_step = False
         """Whether `step` is kept; set by callbacks that inspect it."""
         self.step: TrainingStep | None = None
@@ -144,12 +140,6 @@ class PretrainingModule(TrainedModule, Representations):
         return output
 
     # Training.
-
-    def on_fit_start(self) -> None:
-        """Logs what the warm start loaded."""
-        super().on_fit_start()
-        for line in () if self.warm_start is None else self.warm_start.lines():
-            rank_zero_info(line)
 
     def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
         """Draws the mask of a micro-batch, and counts its predictions."""

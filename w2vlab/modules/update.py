@@ -11,11 +11,13 @@ from typing import Any, Self
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
+from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import Sums
@@ -82,6 +84,8 @@ class TrainedModule(pl.LightningModule, ABC):
         self.make_scheduler = scheduler
         self.run_config: dict[str, Any] | None
         """The resolved configuration of the run, or of a model built in Python; saved in its checkpoints."""
+        self.warm_start: WarmStart | None = None
+        """What was loaded from `init_from`; None if all weights are new, or are those of a checkpoint."""
         self.codebook_counts: Tensor | None = None
         """Counts of the chosen entries in the last validation, `(G, V)`, on the host."""
         self.num_candidates: int | None = None
@@ -225,9 +229,11 @@ class TrainedModule(pl.LightningModule, ABC):
     # Saving and loading: the hooks are here, the code is in `checkpointing.py` and `checkpoints/`.
 
     def on_fit_start(self) -> None:
-        """Warns if arguments of the constructor cannot be saved in the checkpoints of this run."""
+        """Logs the warm start, and warns if arguments of the constructor cannot be saved in checkpoints of this run."""
         from w2vlab.modules.checkpointing import warn_of_unsaved_arguments
 
+        for line in () if self.warm_start is None else self.warm_start.lines():
+            rank_zero_info(line)
         if self.trainer.checkpoint_callbacks:
             warn_of_unsaved_arguments(self)
 

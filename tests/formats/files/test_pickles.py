@@ -79,6 +79,15 @@ def test_tensors_and_options_are_those_that_were_saved(tmp_path: Path, zipped: b
         assert not read["model"][name].requires_grad
 
 
+@LAYOUTS
+@pytest.mark.parametrize("name", ["file.safetensors", "file.ckpt", "file"])
+def test_the_name_of_a_file_says_nothing(tmp_path: Path, zipped: bool, name: str) -> None:
+    content = {"args": argparse.Namespace(a=1), "model": {"w": torch.ones(3)}}
+    read = read_pickle(save(tmp_path / name, content, zipped))
+    assert read["args"] == {"a": 1}
+    assert torch.equal(read["model"]["w"], torch.ones(3))
+
+
 @pytest.fixture
 def omegaconf(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Classes with the names and the pickled state of OmegaConf 2.4's, which is not installed here."""

@@ -32,7 +32,9 @@ def logits(folder: Path, waveform: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("name", ["Wav2Vec2ForCTC", "HubertForCTC", "UniSpeechForCTC", "UniSpeechSatForCTC"])
+@pytest.mark.parametrize(
+    "name", ["Wav2Vec2ForCTC", "HubertForCTC", "Data2VecAudioForCTC", "UniSpeechForCTC", "UniSpeechSatForCTC"]
+)
 @pytest.mark.parametrize("files", [{"vocab": CHARACTERS}, {"vocab": BLANK_LAST, "tokenizer_config": OPTIONS}])
 def test_logits_and_transcripts_are_those_of_transformers(tmp_path: Path, name: str, files: dict[str, Any]) -> None:
     from transformers import Wav2Vec2CTCTokenizer

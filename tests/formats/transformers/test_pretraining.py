@@ -122,7 +122,9 @@ def test_losses_in_single_precision_and_evaluation(tmp_path: Path) -> None:
 
 def test_codes_are_those_of_transformers(tmp_path: Path) -> None:
     model = peer("Wav2Vec2ForPreTraining")
+    model.set_gumbel_temperature(0.5)  # is not saved
     ours = opened(saved(model, tmp_path))
+    assert float(ours.quantizer.temperature) == 2
     waveform = torch.randn(2, 900)
     with torch.no_grad():
         latents = model.wav2vec2(waveform).extract_features

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tests.formats.transformers.peers import LARGE, SMALL, built, filled, hidden_states, opened, peer, saved
 from w2vlab.formats.transformers import is_transformers, read_transformers
+from w2vlab.formats.transformers.families import FAMILIES
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 WAVEFORM = torch.randn(1, 700, generator=torch.Generator().manual_seed(0))
 
@@ -138,6 +139,12 @@ def test_options_of_hubert_that_are_refused(tmp_path: Path, option: str, value: 
         read_transformers(folder)
 
 
+def test_data2vec_with_a_single_positional_convolution_is_refused(tmp_path: Path) -> None:
+    folder = saved(peer("Data2VecAudioModel", num_conv_pos_embeddings=1), tmp_path)
+    with pytest.raises(ValueError, match="num_conv_pos_embeddings must be at least 2, but is 1"):
+        read_transformers(folder)
+
+
 def test_wavlm_is_refused_by_its_gated_positions(tmp_path: Path) -> None:
     folder = saved(peer("WavLMModel"), tmp_path)
     with pytest.raises(ValueError, match=r"num_buckets must be 0, but is 320 .* gated .* of WavLM \(.*gru"):
@@ -163,6 +170,15 @@ def test_another_head_is_refused_by_its_tensors(tmp_path: Path, name: str) -> No
     folder = saved(peer(name, tdnn_dim=(8, 8), tdnn_kernel=(3, 1), tdnn_dilation=(1, 1)), tmp_path)
     with pytest.raises(ValueError, match=r"must have the tensors of its configuration, but .*classifier.* unknown"):
         read_transformers(folder)
+
+
+def test_the_classes_that_transformers_has() -> None:
+    """There is no class for the pretraining of HuBERT, WavLM and data2vec."""
+    for family in FAMILIES.values():
+        pretrains = family.pretrains or "UniSpeech" in family.name
+        assert hasattr(transformers, family.model)
+        assert hasattr(transformers, family.for_ctc)
+        assert hasattr(transformers, family.for_pretraining) is pretrains
 
 
 def test_a_missing_and_an_extra_tensor_are_named(folder: Path) -> None:

@@ -128,6 +128,28 @@ def test_our_pretraining_models_are_opened_by_transformers(tmp_path: Path, layou
     assert all(torch.equal(back.weights[name], tensor) for name, tensor in model.weights.items())
 
 
+def test_the_written_preprocessor_normalizes_without_the_padding(tmp_path: Path) -> None:
+    """With its defaults it normalizes over the padding, and a row of half the length comes out 1.41 times as loud."""
+    model = ours(**OPTIONS_OF_OURS["large"])
+    write_transformers(model, tmp_path)
+    extract = transformers.Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)
+    rows = [row.numpy() for row in (torch.randn(1000), torch.randn(500))]
+    options = {"sampling_rate": 16_000, "padding": True, "return_tensors": "pt"}
+    inputs = extract(rows, **options)
+    by_default = transformers.Wav2Vec2FeatureExtractor()(rows, **options).input_values[1, :500]
+    assert by_default.std() / inputs.input_values[1, :500].std() == pytest.approx(2**0.5, rel=1e-2)
+    with torch.no_grad():
+        expected = from_pretrained(tmp_path).wav2vec2(**inputs).last_hidden_state
+    waveform = torch.zeros(2, 1000)
+    for row, samples in enumerate(rows):
+        waveform[row, : len(samples)] = torch.from_numpy(samples)
+    module = built(model)
+    found = hidden_states(module, waveform, (1000, 500))[-1]
+    frames = module.encoder.num_frames(500)
+    assert torch.allclose(found[0], expected[0], atol=2e-5)
+    assert torch.allclose(found[1, :frames], expected[1, :frames], atol=2e-5)
+
+
 def test_plain_models_of_ours(tmp_path: Path) -> None:
     identity = {"class_path": "w2vlab.quantizers.IdentityQuantizer", "init_args": {}}
     continuous = ours(quantizer=identity)
@@ -188,6 +210,7 @@ def test_our_fine_tuned_models_are_opened_by_transformers(tmp_path: Path, vocabu
         ("Wav2Vec2ForPreTraining", {}, {"mask_time_prob": 0.65, "mask_feature_prob": 0.1, "mask_feature_length": 4}),
         ("Wav2Vec2Model", {}, {}),
         ("HubertModel", {}, LARGE),
+        ("Data2VecAudioModel", {}, {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 3}),
         ("UniSpeechModel", {}, {}),
         ("Wav2Vec2ForCTC", {"vocab": CHARACTERS}, {"vocab_size": 8}),
         ("Wav2Vec2ForCTC", {"vocab": BLANK_LAST, "tokenizer_config": OPTIONS}, {"vocab_size": 5, "pad_token_id": 4}),
@@ -225,6 +248,16 @@ def test_what_has_changed_is_written_as_it_is(tmp_path: Path) -> None:
     assert (found["hidden_dropout"], found["initializer_range"], found["attention_dropout"]) == (0.25, 0.03, 0.1)
     assert (found["architectures"], found["vocab_size"], found["pad_token_id"]) == (["Wav2Vec2ForCTC"], 4, 0)
     assert from_pretrained(tmp_path / "out").config.hidden_dropout == 0.25
+
+
+def test_a_model_of_ours_with_the_positions_of_data2vec(tmp_path: Path) -> None:
+    model = ours(encoder__normalization="layer", context__position_layers=3, context__position_kernel=5)
+    write_transformers(model, tmp_path, plain=True)
+    theirs = from_pretrained(tmp_path)
+    assert type(theirs).__name__ == "Data2VecAudioModel"
+    with torch.no_grad():
+        expected = theirs(WAVEFORM).last_hidden_state
+    assert torch.allclose(hidden_states(built(model), WAVEFORM)[-1], expected, atol=1e-5)
 
 
 def test_a_mask_embedding_that_the_source_lacked_is_not_written(tmp_path: Path) -> None:
@@ -274,6 +307,7 @@ def test_a_model_for_ctc_is_read_from_a_folder_for_pretraining_with_a_new_head(t
         ({"encoder__normalization": "group"}, "`model.encoder.normalization` must be first_group or layer"),
         ({"encoder": {"class_path": "w2vlab.encoders.LogMelEncoder"}}, "`model.encoder` must be ConvFeatureEncoder"),
         ({"context": {"class_path": "w2vlab.contexts.ConvContext"}}, "`model.context` must be TransformerContext"),
+        ({"context__position_layers": 3}, "`model.context.position_layers` must be 1 .*, but is 3: only its data2vec"),
         ({"quantizer__projection_depth": 2}, "`model.quantizer.projection_depth` must be 1 .*, but is 2"),
         ({"quantizer__shared_codebook": True}, "`model.quantizer.shared_codebook` must be false"),
         ({"quantizer": {"class_path": "w2vlab.quantizers.FiniteScalarQuantizer"}}, "`model.quantizer` must be GumbelQ"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -92,6 +93,37 @@ def test_position_convolution_is_centred(kernel: int, expected: list[int]) -> No
 def test_positions_of_table_13_see_256_frames() -> None:
     network = TransformerContext(8, **(TINY | {"num_layers": 0}), position_kernel=256).eval()
     assert frames_seen(network, 400, at=200) == list(range(72, 328))
+
+
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_several_positional_convolutions_are_data2vecs(kernel: int) -> None:
+    """Each is a convolution, a norm without weights, and GELU; padding is zero for each."""
+    torch.manual_seed(0)
+    network = TransformerContext(8, **TINY, position_kernel=kernel, position_layers=2).eval()
+    frames = torch.randn(1, 9, 8)
+    expected = frames.transpose(1, 2)
+    for layer in network.positions.layers:
+        expected = F.conv1d(expected, layer.weight, layer.bias, padding=kernel // 2, groups=2)[..., :9]
+        expected = F.gelu((expected - expected.mean(1)) / (expected.var(1, correction=0) + 1e-5).sqrt())
+    assert_close(network.positions(frames), expected.transpose(1, 2))
+    padded, mask = torch.cat([frames, torch.randn(1, 6, 8)], dim=1), torch.arange(15)[None] >= 9
+    assert_close(network(padded, mask)[:, :9], network(frames))
+    with pytest.raises(ValueError, match="`position_layers` must be at least 1, but is 0"):
+        TransformerContext(8, **TINY, position_layers=0)
+
+
+@pytest.mark.parametrize("cls", [TransformerContext, ConformerContext])
+def test_latents_of_the_same_width_are_projected_on_demand(cls: type) -> None:
+    """Never in fairseq, always in transformers."""
+    assert list(cls(8, **TINY).input_projection.parameters()) == []
+    projected = cls(8, **TINY, always_project=True).eval()
+    latents = torch.randn(2, 5, 8)
+    weight, bias = projected.input_projection.weight, projected.input_projection.bias
+    assert_close(projected.project(latents), latents @ weight.T + bias)
+    assert (
+        cls(6, **TINY).input_projection.weight.shape
+        == cls(6, **TINY, always_project=True).input_projection.weight.shape
+    )
 
 
 def test_attention_is_the_published_one() -> None:
@@ -302,8 +334,9 @@ def test_fragments_that_spell_the_defaults_out(name: str) -> None:
     """The recipes of BASE and of wav2vec leave them out."""
     fragment = yaml.safe_load((FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     parameters = inspect.signature(getattr(w2vlab.contexts, fragment["class_path"])).parameters
-    # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it.
-    others = ("input_dim", "activation_checkpointing")
+    # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it; the
+    # others are for the checkpoints of other projects.
+    others = ("input_dim", "activation_checkpointing", "always_project", "position_layers")
     defaults = {name: parameter.default for name, parameter in parameters.items() if name not in others}
     if "layers" in defaults:
         defaults["layers"] = [list(layer) for layer in defaults["layers"]]

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import w2vlab.encoders
 from tests.contracts.tiny import OnlyFloat64, audio_batch
 from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.utils.messages import W2VLabWarning
 
 LAYERS = [(6, 10, 5), (6, 8, 4), (6, 4, 2)]
 LAYOUTS = {
@@ -112,6 +113,27 @@ def test_normalised_waveform_has_no_loudness_and_no_offset() -> None:
     louder = torch.where(waveform == 0, 0.0, 20 * waveform + 3)  # only the padding is exactly zero
     assert_close(encoder(louder, batch.num_samples)[1, :4], latents[1, :4], rtol=1e-3, atol=1e-3)
     assert_close(encoder(louder, batch.num_samples)[0], latents[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-7])
+def test_the_epsilon_of_the_waveform_matters_for_quiet_audio(eps: float) -> None:
+    torch.manual_seed(0)
+    encoder = ConvFeatureEncoder(LAYERS, **LAYOUTS["large"], waveform_eps=eps).eval()
+    plain = ConvFeatureEncoder(LAYERS, normalization="layer", bias=True).eval()
+    plain.load_state_dict(encoder.state_dict())
+    waveform = 1e-3 * torch.randn(1, 600)
+    expected = (waveform - waveform.mean()) / (waveform.var(correction=0) + eps).sqrt()
+    assert_close(encoder(waveform, (600,)), plain(expected, (600,)), rtol=1e-4, atol=1e-5)
+    padded = torch.cat([waveform, torch.zeros(1, 200)], dim=1)
+    frames = encoder.num_frames(600)
+    assert_close(encoder(padded, (600,))[:, :frames], plain(expected, (600,)), rtol=1e-4, atol=1e-5)
+
+
+def test_an_epsilon_that_cannot_be_and_one_without_effect() -> None:
+    with pytest.raises(ValueError, match="`waveform_eps` must be above 0, but is 0"):
+        ConvFeatureEncoder(LAYERS, normalize_waveform=True, waveform_eps=0.0)
+    with pytest.warns(W2VLabWarning, match="`waveform_eps` has no effect: `normalize_waveform` is false"):
+        ConvFeatureEncoder(LAYERS, waveform_eps=1e-7)
 
 
 def test_log_compression() -> None:

@@ -46,10 +46,10 @@ def _layers(node: ast.AST) -> list[list[int]]:
         layers = _layers(node.left) + _layers(node.right)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         lists, factor = (node.right, node.left) if _is_number(node.left) else (node.left, node.right)
-        number = _number(factor)
-        if number > _MAX_LAYERS:
-            raise ValueError(f"it repeats a list {number:,} times")
-        layers = _layers(lists) * number
+        layers, number = _layers(lists), _number(factor)
+        if len(layers) * number > _MAX_LAYERS:
+            raise ValueError(f"it has more than {_MAX_LAYERS} layers")
+        layers *= number
     elif isinstance(node, ast.List):
         layers = [_layer(element) for element in node.elts]
     else:

@@ -82,7 +82,7 @@ def read_fairseq(
         num_units = tensors["w2v_encoder.proj.weight"].shape[0]
         vocabulary = find_units(content, outer, num_units, source, (options or {}).get("dictionary"))
     notes = list(dict.fromkeys([*outer.notes, *stored.notes]))
-    missing = () if heads else ("quantizer", "loss")
+    missing: tuple[str, ...] = () if heads else ("quantizer", "loss")
     if not heads and "mask_embedding" not in weights:
         missing += ("mask_embedding",)
     return PublishedModel(

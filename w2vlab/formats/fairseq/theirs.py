@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from w2vlab.formats.fairseq.defaults import WAV2VEC, WAV2VEC2
 from w2vlab.formats.fairseq.layers import format_layers
@@ -15,7 +15,10 @@ from w2vlab.formats.fairseq.masked import (
     QUANTIZER_OPTIONS,
     TEMPERATURES,
 )
-from w2vlab.utils.messages import one_line
+from w2vlab.formats.fairseq.parts import Part
+
+_EPS = 1e-5
+"""What fairseq adds to the variance of waveforms."""
 
 
 @dataclass(kw_only=True)
@@ -27,7 +30,7 @@ class Theirs:
         model: Options of the model.
         normalize: Option of the task.
         criterion: Options of the criterion.
-        notes: What fairseq would train differently, one sentence each.
+        notes: What fairseq would do differently, one sentence each.
     """
 
     name: str
@@ -46,67 +49,26 @@ def options_of(config: Mapping[str, Any]) -> Theirs:
     Raises:
         ValueError: It has an option that fairseq does not have and that changes the outputs.
     """
-    model = _Part(config, "model")
+    model = Part(config, "model")
     model.require_class("MaskedPrediction", "FuturePrediction")
     return _masked(model) if model.kind == "MaskedPrediction" else _future(model)
 
 
-class _Part:
-    """The options of a part by name, and the errors that name them.
-
-    Args:
-        config: Configuration of the part.
-        place: Its dotted name.
-    """
-
-    def __init__(self, config: Any, place: str) -> None:
-        self.place = place
-        self._options: Mapping[str, Any] = config.get("init_args") or {}
-        path = str(config["class_path"])
-        self.kind = path.rpartition(".")[2] if path.startswith("w2vlab.") else path
-
-    def __getitem__(self, name: str) -> Any:
-        return self._options[name]
-
-    def part(self, name: str) -> _Part:
-        return _Part(self._options[name], f"{self.place}.{name}")
-
-    def require_class(self, *kinds: str) -> None:
-        if self.kind not in kinds:
-            raise ValueError(f"`{self.place}` must be {' or '.join(kinds)} for fairseq, but is {self.kind}.")
-
-    def require(self, name: str, *values: Any) -> None:
-        if self._options[name] not in values:
-            self.refuse(name, " or ".join(map(_shown, values)))
-
-    def refuse(self, name: str, rule: str) -> NoReturn:
-        raise ValueError(
-            f"`{self.place}.{name}` must be {rule} for fairseq, but is {_shown(self._options[name])}: fairseq's model "
-            "has no such option."
-        )
-
-    def differing(self, expected: Mapping[str, Any]) -> list[str]:
-        """Returns a sentence for each option that only training sees and that fairseq has in one value."""
-        return [
-            f"`{self.place}.{name}` is {_shown(self._options[name])}; fairseq trains with {_shown(value)}."
-            for name, value in expected.items()
-            if self._options.get(name, value) != value
-        ]
-
-
-def _shown(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return one_line(text, 60)
-
-
-def _encoder(encoder: _Part, normalizations: tuple[str, ...]) -> None:
+def _encoder(encoder: Part, normalizations: tuple[str, ...]) -> list[str]:
+    """Checks the encoder; returns notes."""
     encoder.require_class("ConvFeatureEncoder")
     encoder.require("normalization", *normalizations)
+    if not encoder["normalize_waveform"] or encoder["waveform_eps"] == _EPS:
+        return []
+    return [
+        f"`{encoder.place}.waveform_eps` is {encoder['waveform_eps']}; fairseq normalizes waveforms with {_EPS}, so "
+        "the outputs for quiet audio differ."
+    ]
 
 
-def _masked(model: _Part) -> Theirs:
+def _masked(model: Part) -> Theirs:
     encoder, context, loss = model.part("encoder"), model.part("context"), model.part("loss")
-    _encoder(encoder, tuple(NORMALIZATIONS.values()))
+    notes = _encoder(encoder, tuple(NORMALIZATIONS.values()))
     for name, value in {"activation": "gelu", "log_compression": False, "skip_connections": False}.items():
         encoder.require(name, value)
     context.require_class("TransformerContext")
@@ -120,7 +82,7 @@ def _masked(model: _Part) -> Theirs:
         "dropout_features": model["feature_dropout"],
     }
     theirs |= {option: context[name] for name, option in CONTEXT_OPTIONS.items()}
-    notes = model.differing({"target_gradient": True})
+    notes += model.differing({"target_gradient": True})
     criterion: dict[str, Any] = {"_name": "wav2vec", "infonce": True, "log_keys": []}
     if loss.kind == "ContrastiveLoss":
         notes += _heads(model, loss, theirs)
@@ -140,7 +102,7 @@ def _masked(model: _Part) -> Theirs:
     )
 
 
-def _check_projection(model: _Part) -> None:
+def _check_projection(model: Part) -> None:
     """Checks the input projection: fairseq has it if the widths differ, and always for quantized inputs."""
     context = model.part("context")
     if model["inputs"] == "continuous":
@@ -152,7 +114,7 @@ def _check_projection(model: _Part) -> None:
         context.require("always_project", True)
 
 
-def _heads(model: _Part, loss: _Part, theirs: dict[str, Any]) -> list[str]:
+def _heads(model: Part, loss: Part, theirs: dict[str, Any]) -> list[str]:
     """Fills in the options of quantizer and loss."""
     loss.require("target_projection", "linear", "glu")
     theirs |= {option: loss[name] for name, option in LOSS_OPTIONS.items()}
@@ -164,32 +126,40 @@ def _heads(model: _Part, loss: _Part, theirs: dict[str, Any]) -> list[str]:
     quantizer = model.part("quantizer")
     quantizer.require_class("GumbelQuantizer", "IdentityQuantizer")
     notes = [] if loss["negatives"] is None else [f"`{loss.place}.negatives` is a sampler that fairseq does not have."]
+    quantizers: list[tuple[Part, int]] = []  # with the width that fairseq gives to it if `latent_dim` is 0
     if quantizer.kind == "GumbelQuantizer":
         theirs["quantize_targets"] = True
-        notes += _gumbel(quantizer, theirs)
+        quantizers.append((quantizer, loss["projection_dim"]))
     if model["inputs"] == "quantized":
-        theirs["quantize_input"] = True
-        theirs["same_quantizer"] = model["input_quantizer"] is None
-        separate = quantizer if model["input_quantizer"] is None else model.part("input_quantizer")
-        separate.require_class("GumbelQuantizer")
-        before = dict(theirs)
-        notes += _gumbel(separate, theirs)
-        if quantizer.kind == "GumbelQuantizer" and before != theirs:
-            raise ValueError("`model.input_quantizer` must have the options of `model.quantizer` for fairseq.")
+        shared = model["input_quantizer"] is None
+        theirs |= {"quantize_input": True, "same_quantizer": shared}
+        if not shared:
+            quantizers.append((model.part("input_quantizer"), theirs["encoder_embed_dim"]))
+    return notes + _quantizers(quantizers, theirs)
+
+
+def _quantizers(quantizers: list[tuple[Part, int]], theirs: dict[str, Any]) -> list[str]:
+    """Fills in the options of one or two quantizers, which fairseq has once."""
+    notes: list[str] = []
+    options: list[dict[str, Any]] = []
+    for quantizer, _ in quantizers:
+        quantizer.require_class("GumbelQuantizer")
+        quantizer.require("shared_codebook", False)
+        if quantizer["projection_depth"] > 1:
+            quantizer.require("projection_activation", "gelu")
+        options.append({option: quantizer[name] for name, option in QUANTIZER_OPTIONS.items()})
+        options[-1]["latent_temp"] = [quantizer[name] for name in TEMPERATURES]
+        notes += quantizer.differing({"annealing": "exponential", "hard": True, "noise": True})
+    widths = {quantizer["output_dim"] for quantizer, _ in quantizers}
+    as_default = all(quantizer["output_dim"] == default for quantizer, default in quantizers)
+    if any(found != options[0] for found in options) or not (as_default or len(widths) == 1):
+        raise ValueError("`model.input_quantizer` must have the options of `model.quantizer` for fairseq.")
+    if quantizers:
+        theirs |= options[0] | {"latent_dim": 0 if as_default else widths.pop()}
     return notes
 
 
-def _gumbel(quantizer: _Part, theirs: dict[str, Any]) -> list[str]:
-    quantizer.require("shared_codebook", False)
-    if quantizer["projection_depth"] > 1:
-        quantizer.require("projection_activation", "gelu")
-    theirs |= {option: quantizer[name] for name, option in QUANTIZER_OPTIONS.items()}
-    theirs["latent_temp"] = [quantizer[name] for name in TEMPERATURES]
-    theirs["latent_dim"] = 0 if quantizer["output_dim"] == theirs["final_dim"] else quantizer["output_dim"]
-    return quantizer.differing({"annealing": "exponential", "hard": True, "noise": True})
-
-
-def _masking(masking: _Part, theirs: dict[str, Any]) -> list[str]:
+def _masking(masking: Part, theirs: dict[str, Any]) -> list[str]:
     if masking.kind == "ChannelMasking":
         theirs |= {
             "mask_channel_prob": masking["channel_probability"],
@@ -225,7 +195,7 @@ def _masking(masking: _Part, theirs: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _penalties(model: _Part) -> tuple[dict[str, float], list[str]]:
+def _penalties(model: Part) -> tuple[dict[str, float], list[str]]:
     """Returns the weights of fairseq's further terms by our names, and notes on the terms that it does not have."""
     penalties = model["penalties"]
     if penalties is None:
@@ -233,7 +203,7 @@ def _penalties(model: _Part) -> tuple[dict[str, float], list[str]]:
     weights: dict[str, float] = {}
     notes: list[str] = []
     for name, config in penalties.items():
-        penalty = _Part(config, f"model.penalties.{name}")
+        penalty = Part(config, f"model.penalties.{name}")
         known = {"DiversityPenalty": "diversity", "FeaturePenalty": "feature"}.get(penalty.kind)
         if known is None:
             notes.append(f"`{penalty.place}` is {penalty.kind}, which fairseq does not have.")
@@ -242,10 +212,10 @@ def _penalties(model: _Part) -> tuple[dict[str, float], list[str]]:
     return weights, notes
 
 
-def _future(model: _Part) -> Theirs:
+def _future(model: Part) -> Theirs:
     encoder, context = model.part("encoder"), model.part("context")
     loss, quantizer = model.part("loss"), model.part("quantizer")
-    _encoder(encoder, ("group",))
+    notes = _encoder(encoder, ("group",))
     encoder.require("bias", False)
     context.require_class("ConvContext")
     context.require("activation", encoder["activation"])
@@ -254,8 +224,8 @@ def _future(model: _Part) -> Theirs:
     quantizer.require_class("IdentityQuantizer", "GumbelQuantizer", "KMeansQuantizer")
     loss.require_class("FuturePredictionLoss")
     infonce = loss["objective"] == "infonce"
-    weights, notes = _penalties(model)
-    notes += encoder.differing({"gradient_scale": 1.0})
+    weights, other = _penalties(model)
+    notes += other + encoder.differing({"gradient_scale": 1.0})
     notes += [f"`model.penalties.{name}` is not among wav2vec's terms." for name in weights if name != "diversity"]
     theirs = {name: value for name, value in WAV2VEC.items()}
     theirs |= {

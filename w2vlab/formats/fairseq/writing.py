@@ -14,7 +14,7 @@ from torch import Tensor
 from w2vlab.formats.fairseq.dictionaries import NAMES, format_dictionary, read_dictionary, symbols_of
 from w2vlab.formats.fairseq.future import read_future
 from w2vlab.formats.fairseq.masked import read_masked, read_normalize
-from w2vlab.formats.fairseq.options import Stored
+from w2vlab.formats.fairseq.options import Layout, Stored
 from w2vlab.formats.fairseq.tensors import FINE_TUNED, entries_of
 from w2vlab.formats.fairseq.theirs import Theirs, options_of
 from w2vlab.formats.names import renamed_to_theirs
@@ -70,7 +70,7 @@ def write_fairseq(model: PublishedModel, out: str | Path) -> list[str]:
         out: Path of the file.
 
     Returns:
-        What fairseq would train differently, one sentence each; the outputs are the same.
+        What fairseq would do differently, one sentence each: in training, or with quiet audio.
 
     Raises:
         ValueError: fairseq cannot express the model.
@@ -125,11 +125,11 @@ def _separate(tensor: Tensor, dtype: str | None) -> Tensor:
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
-def _root_of(model: PublishedModel, theirs: Theirs, fine_tuned: bool) -> tuple[str, dict[str, Any]]:
+def _root_of(model: PublishedModel, theirs: Theirs, fine_tuned: bool) -> tuple[Layout, dict[str, Any]]:
     """Returns layout and options: those of the file that the model came from, or new ones."""
     stored = model.origin.options.get("cfg")
     if model.origin.format == "fairseq" and isinstance(stored, Mapping):
-        layout = model.origin.options.get("layout", "cfg")
+        layout: Layout = "args" if model.origin.options.get("layout") == "args" else "cfg"
         outer = Stored(layout=layout, root=stored, source="the origin")
         inner = outer.group("model").get("w2v_args")
         same_name = fine_tuned or outer.name in (theirs.name, "audio_cpc" if theirs.name == "wav2vec" else "", "")

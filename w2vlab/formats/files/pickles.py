@@ -150,9 +150,7 @@ def _load(path: Path) -> Any:
     stand_ins: list[Any] = list(_STAND_INS)
     with _LOCK, torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that storages are typed, or that the pickle's protocol is unusual
-        if (
-            path.suffix == ".safetensors"
-        ):  # PyTorch takes the format of a path from its ending, that of an open file not
+        if path.suffix == ".safetensors":  # PyTorch would read it as what its name says
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=starts_as_zip(path))
@@ -220,7 +218,7 @@ def _names_in(file: IO[bytes]) -> Iterator[str]:
         elif isinstance(argument, str):
             strings = [*strings[-1:], argument]
         elif operation.name == "PROTO":
-            protocol = argument
+            protocol = int(argument or 0)
     if protocol > _MAX_PROTOCOL:
         raise ValueError(f"it is a pickle of protocol {protocol}, and PyTorch writes protocol 2")
 

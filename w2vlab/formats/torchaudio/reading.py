@@ -63,7 +63,7 @@ def read_torchaudio(
         ValueError: A tensor is missing, unknown or of another shape; an option is missing or wrong; or it is a WavLM.
     """
     prefix = _prefix(tensors)
-    if prefix is None:
+    if prefix is None or not all(isinstance(name, str) for name in tensors):
         raise ValueError(f"{source} must be a state dictionary of torchaudio's Wav2Vec2Model, but is not.")
     own = LazyWeights(
         {name.removeprefix(prefix): _reader(tensors, name) for name in tensors if name.startswith(prefix)}

@@ -21,18 +21,18 @@ def to_ours(options: Mapping[str, Any], normalizes: bool, projects: bool, quanti
         projects: Whether latents of the width of the Transformer are projected.
         quantizes: Whether the model has a quantizer and the contrastive loss.
     """
-    quantizer, loss, penalties = ("quantizers.IdentityQuantizer", {}), {}, {}
-    if quantizes:
-        quantizer, loss, penalties = _pretraining(options)
+    objective = {
+        "quantizer": _part("quantizers.IdentityQuantizer", {}),
+        "loss": _part("losses.ContrastiveLoss", {}),
+        "penalties": {},
+    }
     return _part(
         "modules.MaskedPrediction",
         {
             "encoder": _encoder(options, normalizes),
             "context": _context(options, projects),
-            "quantizer": _part(*quantizer),
             "masking": _masking(options),
-            "loss": _part("losses.ContrastiveLoss", loss),
-            "penalties": penalties,
+            **(_objective(options) if quantizes else objective),
             "feature_dropout": options["feat_quantizer_dropout"],
         },
     )
@@ -77,20 +77,21 @@ def _context(options: Mapping[str, Any], projects: bool) -> dict[str, Any]:
         "num_heads": options["num_attention_heads"],
         "feedforward_dim": options["intermediate_size"],
         "pre_norm": options["do_stable_layer_norm"],
-        "position_kernel": options["num_conv_pos_embeddings"],
+        "position_kernel": options.get("conv_pos_kernel_size", options["num_conv_pos_embeddings"]),
         "position_groups": options["num_conv_pos_embedding_groups"],
         "dropout": options["hidden_dropout"],
         "attention_dropout": options["attention_dropout"],
         "activation_dropout": options["activation_dropout"],
         "input_dropout": options["feat_proj_dropout"],
         "layer_drop": options["layerdrop"],
+        "position_layers": options["num_conv_pos_embeddings"] if "conv_pos_kernel_size" in options else 1,
         "always_project": projects and options["hidden_size"] == options["conv_dim"][-1],
     }
     return _part("contexts.TransformerContext", arguments)
 
 
-def _pretraining(options: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Returns quantizer, options of the loss, and penalties."""
+def _objective(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns quantizer, loss and penalties."""
     quantizer = {
         "num_codebooks": options["num_codevector_groups"],
         "codebook_size": options["num_codevectors_per_group"],
@@ -102,7 +103,11 @@ def _pretraining(options: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]]
         "logit_temperature": options["contrastive_logits_temperature"],
     }
     diversity = _part("losses.DiversityPenalty", {"weight": options["diversity_loss_weight"]})
-    return ("quantizers.GumbelQuantizer", quantizer), loss, {"diversity": diversity}
+    return {
+        "quantizer": _part("quantizers.GumbelQuantizer", quantizer),
+        "loss": _part("losses.ContrastiveLoss", loss),
+        "penalties": {"diversity": diversity},
+    }
 
 
 def _masking(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def check_expressible(config: Mapping[str, Any], quantizes: bool) -> None:
         _refuse("model.encoder.normalization", " or ".join(_NORMALIZATIONS), encoder["normalization"], why)
     _check_options("model.encoder", encoder, _ENCODER)
     _check_class("model.context", options["context"], "TransformerContext")
+    if is_data2vec(config):
+        _check_data2vec(_arguments(options["context"]), encoder, quantizes)
     why = "transformers' models have continuous inputs"
     _check_options("model", options, {"inputs": ("continuous", why)})
     if quantizes:
@@ -50,6 +52,21 @@ def check_expressible(config: Mapping[str, Any], quantizes: bool) -> None:
         _check_class("model.loss", options["loss"], "ContrastiveLoss")
         why = "transformers projects targets by a single matrix"
         _check_options("model.loss", _arguments(options["loss"]), {"target_projection": ("linear", why)})
+
+
+def is_data2vec(config: Mapping[str, Any]) -> bool:
+    """Returns whether a model has the positions of data2vec."""
+    return bool(_arguments(_arguments(config)["context"]).get("position_layers", 1) > 1)
+
+
+def _check_data2vec(context: Mapping[str, Any], encoder: Mapping[str, Any], quantizes: bool) -> None:
+    """Checks that data2vec has the rest of a model with its positions."""
+    if quantizes or context["pre_norm"] or encoder["normalization"] != "layer":
+        why = (
+            "only its data2vec has several positional convolutions, and it has layer norms in the encoder, norms after "
+            "each block, and no quantizer"
+        )
+        _refuse("model.context.position_layers", "1", context["position_layers"], why)
 
 
 def has_codebooks(config: Mapping[str, Any]) -> bool:
@@ -86,7 +103,7 @@ def to_theirs(config: Mapping[str, Any], quantizes: bool, masks: bool) -> dict[s
         "num_attention_heads": context["num_heads"],
         "intermediate_size": context["feedforward_dim"],
         "do_stable_layer_norm": context["pre_norm"],
-        "num_conv_pos_embeddings": context["position_kernel"],
+        **_positions(context),
         "num_conv_pos_embedding_groups": context["position_groups"],
         "hidden_dropout": context["dropout"],
         "attention_dropout": context["attention_dropout"],
@@ -122,6 +139,13 @@ def lost(config: Mapping[str, Any], quantizes: bool) -> list[str]:
     elif has_codebooks(config) or _name(options["loss"]) != "ContrastiveLoss":
         notes.append("Quantizer and loss are not written.")
     return notes
+
+
+def _positions(context: Mapping[str, Any]) -> dict[str, Any]:
+    kernel, layers = context["position_kernel"], context.get("position_layers", 1)
+    if layers == 1:
+        return {"num_conv_pos_embeddings": kernel}
+    return {"num_conv_pos_embeddings": layers, "conv_pos_kernel_size": kernel}
 
 
 def _pretraining(options: Mapping[str, Any]) -> dict[str, Any]:

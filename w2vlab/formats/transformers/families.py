@@ -39,7 +39,7 @@ WAV2VEC2 = "wav2vec2"
 """`model_type` of wav2vec 2.0 and XLS-R."""
 
 DATA2VEC = "data2vec-audio"
-"""`model_type` of data2vec, which has other positions."""
+"""`model_type` of data2vec, whose positions are several convolutions."""
 
 FAMILIES = {
     WAV2VEC2: Family("wav2vec2", "Wav2Vec2", pretrains=True),
@@ -52,4 +52,4 @@ FAMILIES = {
 """By `model_type`."""
 
 WRITABLE = (WAV2VEC2, "hubert", "unispeech", "unispeech-sat")
-"""Those whose network is always ours."""
+"""Those whose network has nothing that wav2vec 2.0 does not have, nor lacks anything."""

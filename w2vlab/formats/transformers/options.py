@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from w2vlab.formats.transformers.families import DATA2VEC, FAMILIES, WAV2VEC2
 from w2vlab.utils.messages import one_line
@@ -65,6 +65,12 @@ _DEFAULTS_OF = {
 }
 """By `model_type`, where they differ from wav2vec 2.0's."""
 
+
+def defaults_of(kind: str) -> dict[str, Any]:
+    """Returns the defaults of a `model_type`."""
+    return _DEFAULTS_OF.get(kind, DEFAULTS)
+
+
 _EXPRESSIBLE: dict[str, tuple[Any, str]] = {
     "hidden_act": ("gelu", "w2vlab's Transformer has no other activation"),
     "feat_extract_activation": (
@@ -108,9 +114,9 @@ def read_options(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ValueError: An option has the wrong type, or a value that w2vlab cannot express.
     """
     kind = model_type(config)
-    if kind not in FAMILIES:
+    if kind is None or kind not in FAMILIES:
         _refuse("model_type", f"one of {', '.join(FAMILIES)}", kind, folder, "w2vlab does not have another network")
-    defaults = _DEFAULTS_OF.get(kind, DEFAULTS)
+    defaults = defaults_of(kind)
     options = {name: _typed(name, config.get(name, default), default, folder) for name, default in defaults.items()}
     for name, (value, why) in _EXPRESSIBLE.items():
         if name in options and options[name] != value:
@@ -121,6 +127,11 @@ def read_options(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if name in options and options[name] < 1:
             _refuse(name, "at least 1", options[name], folder)
     _check_layers(config, options, folder)
+    if kind == DATA2VEC:
+        options |= {"feat_extract_norm": "layer", "do_stable_layer_norm": False}  # its classes have no other norms
+        if options["num_conv_pos_embeddings"] == 1:
+            why = "a single positional convolution has a weight norm in w2vlab, and none in data2vec"
+            _refuse("num_conv_pos_embeddings", "at least 2", 1, folder, why)
     return {"model_type": kind, **options}
 
 
@@ -150,7 +161,7 @@ def _typed(name: str, value: Any, default: Any, folder: Path) -> Any:
     return value
 
 
-def _refuse(name: str, rule: str, value: Any, folder: Path, why: str = "") -> None:
+def _refuse(name: str, rule: str, value: Any, folder: Path, why: str = "") -> NoReturn:
     reason = f": {why}" if why else ""
     raise ValueError(f"{name} must be {rule}, but is {_shown(value)} ({CONFIG} of {folder}){reason}.")
 

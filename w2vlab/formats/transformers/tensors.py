@@ -81,14 +81,15 @@ class Layout:
         options = self.options
         width, inner = options["hidden_size"], options["intermediate_size"]
         if self.projects:
-            shape = (width, options["conv_dim"][-1])
-            yield from self._affine("context.input_projection", "feature_projection.projection", shape)
+            projection = (width, options["conv_dim"][-1])
+            yield from self._affine("context.input_projection", "feature_projection.projection", projection)
         yield self._row("mask_embedding", "masked_spec_embed", (width,), optional=True)
         yield from self._positions()
         yield from self._affine("context.norm", "encoder.layer_norm", (width,))
         for layer in range(options["num_hidden_layers"]):
             ours, theirs = f"context.layers.{layer}", f"encoder.layers.{layer}"
-            for kind, shape in (("weight", (width, width)), ("bias", (width,))):
+            shapes: dict[str, Shape] = {"weight": (width, width), "bias": (width,)}
+            for kind, shape in shapes.items():
                 queries_keys_values = [f"{theirs}.attention.{name}_proj.{kind}" for name in "qkv"]
                 yield self._row(f"{ours}.attention.qkv.{kind}", queries_keys_values, shape)
             yield from self._affine(f"{ours}.attention.output", f"{theirs}.attention.out_proj", (width, width))
@@ -101,7 +102,14 @@ class Layout:
     def _positions(self) -> Iterator[Row]:
         options, ours, theirs = self.options, "context.positions.conv", "encoder.pos_conv_embed.conv"
         width, kernel = options["hidden_size"], options["num_conv_pos_embeddings"]
-        filters = (width, width // options["num_conv_pos_embedding_groups"], kernel)
+        group = width // options["num_conv_pos_embedding_groups"]
+        if "conv_pos_kernel_size" in options:  # data2vec: several layers without a weight norm
+            filters = (width, group, options["conv_pos_kernel_size"])
+            for layer in range(kernel):
+                name = f"encoder.pos_conv_embed.layers.{layer}.conv"
+                yield from self._affine(f"context.positions.layers.{layer}", name, filters)
+            return
+        filters = (width, group, kernel)
         yield self._row(f"{ours}.bias", f"{theirs}.bias", (width,))
         for ours_name, name, shape in zip(_OURS_NORM, self.norm, ((1, 1, kernel), filters), strict=True):
             yield self._row(f"{ours}.{ours_name}", f"{theirs}.{name}", shape)

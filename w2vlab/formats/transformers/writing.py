@@ -16,12 +16,13 @@ from w2vlab.formats.transformers import config
 from w2vlab.formats.transformers.expressing import (
     check_expressible,
     has_codebooks,
+    is_data2vec,
     lost,
     normalizes_waveform,
     to_theirs,
 )
-from w2vlab.formats.transformers.families import FAMILIES, WAV2VEC2, WRITABLE
-from w2vlab.formats.transformers.options import CONFIG, DEFAULTS, read_options
+from w2vlab.formats.transformers.families import DATA2VEC, FAMILIES, WAV2VEC2, WRITABLE
+from w2vlab.formats.transformers.options import CONFIG, defaults_of, read_options
 from w2vlab.formats.transformers.plain import write_mapping
 from w2vlab.formats.transformers.preprocessor import write_preprocessor
 from w2vlab.formats.transformers.tensors import Layout
@@ -61,7 +62,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     check_expressible(model.config, quantizes)
     came = model.origin.options if model.origin.format == "transformers" else {}
     saved: Mapping[str, Any] = came.get("config") or {}
-    kind = _model_type(saved, quantizes)
+    kind = _model_type(saved, model.config, quantizes)
     family = FAMILIES[kind]
 
     # The options, and those of the tokenizer.
@@ -75,7 +76,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
 
     # The weights.
     layout = Layout(
-        options={**DEFAULTS, **content},
+        options={**defaults_of(kind), **content},
         prefix=f"{family.prefix}." if name != family.model else "",
         projects="context.input_projection.weight" in model.weights,
         quantizes=quantizes,
@@ -97,7 +98,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     write_safetensors(tensors, out / SAFETENSORS, {"format": "pt"})
     if written is not None:
         written.write(out)
-    layer_norm = content["feat_extract_norm"] == "layer"
+    layer_norm = layout.options["feat_extract_norm"] == "layer"
     notes = [write_preprocessor(out, normalizes_waveform(model.config), layer_norm, came.get("preprocessor"))]
     if card is not None:
         write_atomically(out / CARD, card)
@@ -105,8 +106,10 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     return [*notes, *lost(model.config, quantizes)]
 
 
-def _model_type(saved: Mapping[str, Any], quantizes: bool) -> str:
+def _model_type(saved: Mapping[str, Any], model: Mapping[str, Any], quantizes: bool) -> str:
     """Returns the `model_type` that a model came with, if that has all of the model, and wav2vec 2.0's otherwise."""
+    if is_data2vec(model):
+        return DATA2VEC
     kind = saved.get("model_type", WAV2VEC2)
     return kind if kind in WRITABLE and (FAMILIES[kind].pretrains or not quantizes) else WAV2VEC2
 
@@ -116,11 +119,11 @@ def _options(saved: Mapping[str, Any], kind: str, model: PublishedModel, quantiz
     masks = _masks(model)
     options = to_theirs(model.config, quantizes, masks)
     if not saved:
-        return {**DEFAULTS, **options}
+        return {**defaults_of(kind), **options}
     read = read_options(saved, Path(CONFIG))
     before = to_theirs(config.to_ours(read, normalizes=False, projects=True, quantizes=quantizes), quantizes, masks)
     changed = {name: value for name, value in options.items() if value != before.get(name)}
-    return {**(DEFAULTS if kind != saved["model_type"] else {}), **saved, **changed}
+    return {**(defaults_of(kind) if kind != saved["model_type"] else {}), **saved, **changed}
 
 
 def _masks(model: PublishedModel) -> bool:

@@ -6,22 +6,22 @@ export needs, and which is the reference of the tests. Parameters and their name
 * `Conv1d`, `Linear`, `conv1d`: their input may be recomputed in the backward pass in place of being kept.
 * `GELU`, `ReLU`, `GroupNorm`, `LayerNorm`, `WaveformConv1d`: their output may be recomputed; see `Recomputed`.
 * `GroupedConv1d`, `grouped_conv1d`: wide convolutions as products of spectra.
+* `add_residual`, `activate_in_place`, `WindowProducts`: for inference, without copies.
 * `Dropout`, `scaled_dot_product_attention`: on a CPU, fewer random bits, and no masks kept.
 """
 
 from w2vlab.functional.kernels.attention import scaled_dot_product_attention
 from w2vlab.functional.kernels.convolution import Conv1d, Linear, conv1d
 from w2vlab.functional.kernels.dropout import Dropout
+from w2vlab.functional.kernels.inference import (
+    WindowProducts,
+    activate_in_place,
+    add_residual,
+    computes_inference,
+)
 from w2vlab.functional.kernels.norms import GroupNorm, LayerNorm
 from w2vlab.functional.kernels.plain import plain_kernels, set_plain_kernels, uses_plain_kernels
-from w2vlab.functional.kernels.recompute import (
-    GELU,
-    Frames,
-    Recomputed,
-    ReLU,
-    activate_in_place,
-    as_tensor,
-)
+from w2vlab.functional.kernels.recompute import GELU, Frames, Recomputed, ReLU, as_tensor
 from w2vlab.functional.kernels.spectra import GroupedConv1d, grouped_conv1d
 from w2vlab.functional.kernels.waveform import WaveformConv1d
 
@@ -37,8 +37,11 @@ __all__ = [
     "ReLU",
     "Recomputed",
     "WaveformConv1d",
+    "WindowProducts",
     "activate_in_place",
+    "add_residual",
     "as_tensor",
+    "computes_inference",
     "conv1d",
     "grouped_conv1d",
     "plain_kernels",

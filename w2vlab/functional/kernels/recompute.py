@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -132,11 +131,3 @@ class ReLU(nn.ReLU):
     def forward(self, input: Frames) -> Frames:  # type: ignore[override]
         """Maps `input`, of any shape, to the same shape."""
         return recompute(F.relu, input) if self.recompute else F.relu(as_tensor(input))
-
-
-def activate_in_place(activation: nn.Module, frames: Tensor) -> Tensor:
-    """Returns `activation(frames)` for a `GELU` or `ReLU` without gradients; it overwrites `frames`."""
-    if isinstance(activation, nn.ReLU):
-        return frames.relu_()
-    activated: Tensor = torch.ops.aten.gelu_(frames)
-    return activated

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
+from w2vlab.functional.kernels.inference import computes_inference
 from w2vlab.functional.kernels.plain import uses_plain_kernels
 from w2vlab.functional.precision import at_least_float32, autocast_dtype
 
@@ -31,8 +34,19 @@ class GroupedConv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps `input` `(B, D, T)` to `(B, D, T)`."""
+        if computes_inference(input) and input.device.type == "cpu":
+            output = convolve_with_spectra(input, self._spectra(), self.kernel_size[0], self.kernel_size[0] // 2)
+            return output.add_(self.bias[:, None])
         output = grouped_conv1d(input, self.weight, self.kernel_size[0] // 2)[..., : input.shape[2]]
         return output + self.bias[:, None]
+
+    def _spectra(self) -> Tensor:
+        """Returns `filter_spectra(weight)`; they are computed again only if a parameter has changed."""
+        sums = tuple((float(value.sum()), float(value.flatten().dot(value.flatten()))) for value in self.parameters())
+        key = sums, tuple(id(parameter) for parameter in self.parameters()), self.bias.dtype
+        if (kept := _kept.get(self)) is None or kept[0] != key:
+            kept = _kept[self] = key, filter_spectra(self.weight)
+        return kept[1]
 
 
 def grouped_conv1d(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
@@ -73,3 +87,55 @@ def grouped_conv1d(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
         # The second half of each block has wrapped around; the next block has it whole.
         outputs: Tensor = torch.fft.irfft(products, 2 * kernel)[..., :kernel].flatten(2)[..., :count]
         return outputs.to(dtype)
+
+
+_kept: WeakKeyDictionary[nn.Module, tuple[object, Tensor]] = WeakKeyDictionary()
+"""The spectra of each convolution for inference, with what they were computed from: not a part of the module, so that
+they are neither saved nor copied with it."""
+
+_BLOCKS_AT_ONCE = 32
+"""Blocks of frames whose spectra are held at once in inference mode."""
+
+
+def filter_spectra(weight: Tensor) -> Tensor:
+    """Returns the spectra `(groups * F, D / groups, D / groups)` of a weight `(D, D / groups, kernel)`; F = kernel + 1.
+
+    They lie in memory as `convolve_with_spectra` reads them. A spectrum is computed in float32 or wider.
+    """
+    dim, width, kernel = weight.shape
+    filters = torch.fft.rfft(at_least_float32(weight), 2 * kernel).conj()  # (D, C, F)
+    return filters.unflatten(0, (dim // width, width)).permute(0, 3, 2, 1).flatten(0, 1).resolve_conj().contiguous()
+
+
+def convolve_with_spectra(inputs: Tensor, filters: Tensor, kernel: int, padding: int) -> Tensor:
+    """Equals `grouped_conv1d` without its last frame if the kernel is even, up to rounding, without gradients.
+
+    The spectra of the weight take ten times as long as all else for an utterance of some seconds, so that they are
+    given. Some blocks of frames are computed at a time.
+
+    Args:
+        inputs: Shape `(B, D, T)`.
+        filters: As `filter_spectra` returns them.
+        kernel: Frames of the kernel.
+        padding: Zeros before the first frame.
+
+    Returns:
+        Shape `(B, D, T)`.
+    """
+    batch, dim, length = inputs.shape
+    width = filters.shape[1]
+    output = torch.empty_like(inputs)
+    for first in range(0, length, _BLOCKS_AT_ONCE * kernel):
+        stop = min(first + _BLOCKS_AT_ONCE * kernel, length)
+        num_blocks = -(-(stop - first) // kernel)
+        begin, end = first - padding, first - padding + (num_blocks + 1) * kernel
+        part = at_least_float32(inputs[..., max(begin, 0) : min(end, length)])
+        blocks = F.pad(part, (max(-begin, 0), max(end - length, 0))).unfold(2, 2 * kernel, kernel)  # (B, D, N, 2 k)
+        spectra = torch.fft.rfft(blocks).unflatten(1, (dim // width, width))  # (B, G, C, N, F)
+        spectra = spectra.permute(1, 4, 0, 3, 2).reshape(len(filters), batch * num_blocks, width)
+        products = torch.bmm(spectra, filters).view(-1, kernel + 1, batch, num_blocks, width)  # (G, F, B, N, C)
+        products = products.permute(2, 0, 4, 3, 1).flatten(1, 2)  # (B, D, N, F)
+        # The second half of each block has wrapped around; the next block has it whole.
+        result = torch.fft.irfft(products, 2 * kernel)[..., :kernel].flatten(2)
+        output[..., first:stop] = result[..., : stop - first]
+    return output

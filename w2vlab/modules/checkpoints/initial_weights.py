@@ -38,6 +38,7 @@ class WarmStart:
         architecture: Its class or model name, such as `Wav2Vec2ForPreTraining`.
         parts: Every part of the model that has weights.
         unused: Parts of the source that the model does not have, such as `head`.
+        notes: What a user should know about the source, such as an assumption that was made, one sentence each.
     """
 
     source: str
@@ -45,14 +46,15 @@ class WarmStart:
     architecture: str
     parts: tuple[InitialPart, ...]
     unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain data that is valid JSON."""
-        return {**asdict(self), "parts": [asdict(part) for part in self.parts], "unused": list(self.unused)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @property
     def title(self) -> str:
-        """The source in a line."""
+        """The source, in a line."""
         kind = f"{self.format}, {self.architecture}" if self.architecture else self.format
         return f"Warm start from {self.source} ({kind})"
 
@@ -60,13 +62,16 @@ class WarmStart:
         """Returns the table in short lines."""
         loaded = sum(part.parameters for part in self.parts if part.loaded)
         total = sum(part.parameters for part in self.parts)
-        lines = [f"{self.title}: {loaded:,} of {total:,} parameters. The optimizer and its schedule are new."]
+        lines = [f"{self.title}:", f"  {loaded:,} of {total:,} parameters; optimizer and schedule are new"]
         for part in self.parts:
             why = f" ({part.why})" if part.why else ""
             lines.append(f"  {part.part}: {'loaded' if part.loaded else 'new'}, {part.parameters:,} parameters{why}")
-        if self.unused:
-            lines.append(f"  not used of the source: {', '.join(self.unused)}")
-        return lines
+        return lines + [f"  {line}" for line in self.remarks()]
+
+    def remarks(self) -> list[str]:
+        """Returns what the table does not show."""
+        unused = [f"not used of the source: {', '.join(self.unused)}"] if self.unused else []
+        return unused + [f"note: {note}" for note in self.notes]
 
 
 @contextmanager

@@ -96,6 +96,7 @@ def load_parts(
         architecture=model.origin.architecture,
         parts=tuple(parts),
         unused=tuple(part for part in theirs if part not in own),
+        notes=tuple(model.origin.notes),
     )
 
 
