@@ -157,6 +157,8 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(checkpoint: Path, tm
     export(checkpoint, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
     export(checkpoint, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs.json", "theirs.pt"]
+    with pytest.raises(ValueError, match=r"^`out` must not be the source, but is "):
+        export(out, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
     with pytest.raises(ValueError, match=r"^`out` must be a folder in this format, but .* is not\.$"):
         export(checkpoint, out, "huggingface", overwrite=True, cache_dir=no_corpora)
     with pytest.raises(ValueError, match=r"^`out` must be a file in this format, but .* is not\.$"):

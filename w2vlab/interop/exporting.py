@@ -115,7 +115,7 @@ def write(
     if plain and format != "huggingface":
         raise ValueError(f"`plain` must be false for {format}, which has no other model, but is true.")
     out = Path(out)
-    check_target(out, overwrite, is_folder=format == "huggingface")
+    check_target(out, source, overwrite, is_folder=format == "huggingface")
     model = read_source(source, options)
     checkpoint = _own_checkpoint(source)
     module = build_model_of(model, source, options)

@@ -59,7 +59,7 @@ def import_model(
         OSError: A file cannot be written.
     """
     out = Path(out)
-    check_target(out, overwrite)
+    check_target(out, source, overwrite)
     if out.suffix == ".yaml":
         raise ValueError(f"`out` must be a checkpoint, such as {out.with_suffix('.ckpt')}, but is {out}.")
     model = read_source(source, options)
