@@ -10,8 +10,8 @@ from torch import Tensor
 from w2vlab.evaluation.features.layers import layer_name
 from w2vlab.formats import PublishedModel
 from w2vlab.formats.torchaudio.labels import arranged
-from w2vlab.interop.outputs import CONTEXTS, LOGITS
-from w2vlab.interop.peers.peer import normalized, require, waveform_eps
+from w2vlab.interop.comparison.outputs import CONTEXTS, LOGITS
+from w2vlab.interop.comparison.peers.peer import normalized, require, waveform_eps
 from w2vlab.utils.plain_data import read_json
 
 
