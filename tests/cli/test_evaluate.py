@@ -170,7 +170,7 @@ def test_comparison(checkpoint: Path, options: list[str], tmp_path: Path, capsys
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "+0.0 [+0.0, +0.0]" in printed
-    assert f"{names[0]}, before training" in printed
+    assert f"{names[0]}, random network" in printed
 
 
 @pytest.mark.usefixtures("_own_wandb_process")

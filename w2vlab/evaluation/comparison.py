@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from w2vlab.evaluation.evaluate import Evaluation
+from w2vlab.evaluation.evaluate import RANDOM, Evaluation
 from w2vlab.evaluation.tasks.intervals import jackknife_pnmi, jackknife_probe, subsample_abx
 from w2vlab.evaluation.tasks.measure import SourceResult
 from w2vlab.functional.measures.interval import Interval
@@ -13,6 +13,9 @@ from w2vlab.functional.measures.jackknife import JackknifeEstimate
 from w2vlab.functional.measures.subsampling import SubsamplingEstimate
 
 PROBE, PNMI = "phone probe", "PNMI, corrected"
+
+OF_RANDOM = f", {RANDOM}"
+"""End of the name of the same network with random weights, which a warm start did not begin with."""
 
 Figure = JackknifeEstimate | SubsamplingEstimate
 
@@ -38,7 +41,7 @@ class Compared:
 
 
 def compare(evaluations: Mapping[str, Evaluation]) -> list[Compared]:
-    """Compares evaluations on the same corpus and tasks, including those of the networks before training.
+    """Compares evaluations on the same corpus and tasks, including those of the same networks with random weights.
 
     Differences are paired, because intervals are computed by leaving out the same test utterances for all
     (`evaluation.tasks.intervals`).
@@ -53,7 +56,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> list[Compared]:
     for name, evaluation in evaluations.items():
         _collect_figures(found, name, evaluation.model, evaluation)
         if evaluation.random is not None:
-            _collect_figures(found, f"{name}, before training", evaluation.random, evaluation)
+            _collect_figures(found, f"{name}{OF_RANDOM}", evaluation.random, evaluation)
     first = next(iter(evaluations))
     if (mfcc := evaluations[first].mfcc) is not None:
         _collect_figures(found, "MFCC", mfcc, evaluations[first])

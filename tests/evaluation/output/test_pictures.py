@@ -88,7 +88,7 @@ def compared(names: list[str], having: dict[tuple[str, str], list[str]]) -> list
         for (measure, representation), those in having.items()
         for n, name in enumerate(names)
         if name in those
-        for ending in ("", ", before training")
+        for ending in ("", ", random network")
     ]
 
 
@@ -131,5 +131,5 @@ def test_a_checkpoint_that_only_a_later_panel_has_is_in_the_legend() -> None:
     having = {(PROBE, "context"): ["a"], (PNMI, "codes"): ["a", "b"]}
     figure = draw_comparison(compared(["a", "b"], having), ["a", "b"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        *("a", "a, before training", "b", "b, before training"),
+        *("a", "a, random network", "b", "b, random network"),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from w2vlab.evaluation.comparison import PNMI, PROBE, Compared
+from w2vlab.evaluation.comparison import OF_RANDOM, PNMI, PROBE, Compared
 from w2vlab.utils.messages import one_line
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -25,7 +25,7 @@ _STEP = 0.2
 
 
 def draw_comparison(compared: Sequence[Compared], checkpoints: Sequence[str]) -> Figure:
-    """Draws every figure with its interval, a panel for each kind; hollow markers are before training."""
+    """Draws every figure with its interval, a panel for each kind; hollow markers are random networks."""
     kinds = [kind for kind in (PROBE, "ABX within", "ABX across", PNMI) if any(c.measure == kind for c in compared)]
     titles = {PROBE: "Phone probe: accuracy (%)", PNMI: "PNMI of the codes, corrected (%)"}
     numbers = [len({entry.representation for entry in _drawn(compared, kind)}) for kind in kinds]
@@ -103,4 +103,4 @@ def _draw(axes: Axes, entries: Sequence[Compared], checkpoints: Sequence[str]) -
 
 
 def _of(entry: Compared) -> str:
-    return entry.checkpoint.removesuffix(", before training")
+    return entry.checkpoint.removesuffix(OF_RANDOM)
