@@ -97,3 +97,36 @@ def test_nothing_there_is_an_error(tmp_path: Path) -> None:
 def test_options_that_a_file_states_are_an_error(sources: dict[str, Path], kind: str) -> None:
     with pytest.raises(ValueError, match=r"Options of a source must not be given for .* states? everything.*num_heads"):
         read_source(sources[kind], OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "a\0b", "a\u2028b", "\x85"])
+def test_paths_with_control_characters_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    if "\0" not in name:
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="must be a path without control characters, but is") as problem:
+        read_source(tmp_path / name)
+    assert str(problem.value).isprintable()
+
+
+def test_a_path_that_is_too_long_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be a file that can be read, but .*File name too long") as problem:
+        read_source(tmp_path / ("a" * 5000))
+    assert len(str(problem.value)) < 1000
+
+
+def test_a_file_that_may_not_be_read_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"PK")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ValueError, match=r"a.pt cannot .Permission denied"):
+        located(path)
+
+
+def test_names_in_other_scripts_are_paths(tmp_path: Path) -> None:
+    """With the joiners of Persian, which Python does not count as printable."""
+    folder = tmp_path / "モデル\u200c\u00a0a"
+    folder.mkdir()
+    assert located(folder) == folder

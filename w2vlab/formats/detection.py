@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ _STARTS_OF_PYTORCH = (b"PK", b"\x80")
 
 _MAX_INSPECTED_BYTES = 1 << 20
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+_NUM_SHOWN = 500
+"""Characters of a path that an error shows."""
+
 _NUM_LISTED = 3
 """Number of keys that an error lists."""
 
@@ -49,11 +55,21 @@ def located(source: str | Path, name: str = "source") -> Path:
     """
     if is_hub_name(source):
         return hub_folder(str(source), name)
+    shown = one_line(str(source), _NUM_SHOWN)
+    if _CONTROL.search(str(source)):  # every later error shows the path
+        raise ValueError(f"`{name}` must be a path without control characters, but is {shown}.")
     path = Path(source)
-    if path.is_dir():
-        return snapshot_of(path)
-    if not path.is_file():  # opening a pipe would block until a process writes to it
-        raise ValueError(f"`{name}` must be an existing checkpoint file, or a folder of transformers, but is {path}.")
+    try:
+        if path.is_dir():
+            return snapshot_of(path)
+        found = path.is_file()  # opening a pipe would block until a process writes to it
+        if found:
+            with path.open("rb") as file:
+                file.read(1)
+    except OSError as error:
+        raise ValueError(f"`{name}` must be a file that can be read, but {shown} cannot ({error.strerror}).") from error
+    if not found:
+        raise ValueError(f"`{name}` must be an existing checkpoint file, or a folder of transformers, but is {shown}.")
     return path
 
 

@@ -31,6 +31,9 @@ _MAX_DEPTH, _MAX_VALUES = 40, 1_000_000
 _MAX_PICKLE_BYTES = 64 << 20
 """Limit of a pickle without the numbers of its tensors; that of 24 layers with their optimizer has 0.3 MB."""
 
+_MAX_OPERATIONS = 5_000_000
+"""Limit of the operations of a pickle; each of them can be a single byte, and listing them takes a microsecond."""
+
 _NUM_LEGACY_PICKLES = 5
 """Pickles of a file that is not a zip archive: magic number, version, platform, content and names of the storages."""
 
@@ -207,9 +210,11 @@ def _names_in(file: IO[bytes]) -> Iterator[str]:
     start = file.tell()
     protocol = 0
     strings: list[str] = []
-    for operation, argument, position in pickletools.genops(file):
+    for number, (operation, argument, position) in enumerate(pickletools.genops(file)):
         if position is not None and position - start > _MAX_PICKLE_BYTES:
             raise ValueError(f"it has more than {_MAX_PICKLE_BYTES >> 20} MiB before the numbers of its tensors")
+        if number > _MAX_OPERATIONS:
+            raise ValueError(f"it has more than {_MAX_OPERATIONS:,} operations before the numbers of its tensors")
         if operation.name in ("GLOBAL", "INST"):
             module, _, attribute = str(argument).partition(" ")
             yield _in_python_3(module, attribute)
