@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from w2vlab.formats.files import pickles
 from w2vlab.formats.files.pickles import read_pickle
 
 LAYOUTS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -264,6 +265,15 @@ def test_attributes_of_stand_ins_cannot_be_set(tmp_path: Path) -> None:
 def test_options_are_bounded(tmp_path: Path, content: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_pickle(save(tmp_path / "file.pt", {"cfg": content()}))
+
+
+def test_a_pickle_of_countless_operations_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a byte each, they take minutes to list, and no memory."""
+    monkeypatch.setattr(pickles, "_MAX_OPERATIONS", 1000)
+    path = tmp_path / "file.pt"
+    path.write_bytes(b"\x80\x02" + b"N0" * 600 + b"N.")
+    with pytest.raises(ValueError, match="more than 1,000 operations"):
+        read_pickle(path)
 
 
 def nested(depth: int) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from torch.optim import Optimizer
 
 from w2vlab.modules.checkpoints.allowed import Schedule, family_bases, find_class
+from w2vlab.modules.checkpoints.bounds import bounded_model
 from w2vlab.modules.checkpoints.constructors import (
     REQUIRED,
     UNTYPED,
@@ -50,12 +51,13 @@ def build_model(config: Any, base: type, source: object, overrides: Mapping[str,
         The model.
 
     Raises:
-        ValueError: The configuration names a class that is not allowed, or the constructor rejects an argument.
+        ValueError: The configuration names a class that is not allowed, the constructor rejects an argument, or the
+            model does not fit into memory.
     """
     builder = _Builder(source)
     cls = builder.class_of(config, Slot("instance", base), "model", base)
     saved = {name: value for name, value in _arguments(config).items() if name not in (overrides or {})}
-    with without_warm_start():
+    with without_warm_start(), bounded_model():
         return builder.call(cls, {**builder.arguments(cls, saved, "model"), **(overrides or {})}, "model")
 
 
