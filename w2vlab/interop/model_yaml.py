@@ -37,10 +37,11 @@ def model_yaml(published: PublishedModel) -> str:
             "# --model.init_from_parts=[encoder,norm,context]",
         ]
     content = {"model": {"class_path": published.config["class_path"], "init_args": kept}}
-    return "\n".join(lines) + "\n" + yaml.dump(content, Dumper=_ListsInALine, sort_keys=False, width=120)
+    text: str = yaml.dump(content, Dumper=_ListsInALine, sort_keys=False, width=120)
+    return "\n".join(lines) + "\n" + text
 
 
-class _ListsInALine(yaml.SafeDumper):
+class _ListsInALine(yaml.SafeDumper):  # type: ignore[misc]
     """Writes lists in a line, such as the layers of an encoder, and mappings in a line for each option."""
 
 
