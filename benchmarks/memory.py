@@ -126,12 +126,12 @@ class _Watched:
 
     def __call__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        before = _status("VmRSS")
+        before = status_gib("VmRSS")
         self.step()
-        self.grown = max(self.grown, _status("VmHWM") - before)
+        self.grown = max(self.grown, status_gib("VmHWM") - before)
 
 
-def _status(name: str) -> float:
+def status_gib(name: str) -> float:
     """Returns a value of `/proc/self/status` in GiB."""
     found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found, "Linux has it"

@@ -14,7 +14,7 @@ from w2vlab.callbacks import CodebookHealth, CollapseWatchdog, GradientFlow, Onl
 from w2vlab.callbacks.compile import find_regions
 from w2vlab.callbacks.throughput import AUDIO_RATE, FLOPS_RATE, MFU, PEAK_MEMORY
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.encoders.conv import ConvStack
+from w2vlab.encoders.conv_stack import ConvStack
 from w2vlab.interfaces import Compilable
 from w2vlab.modules import CTCFineTuning
 

@@ -12,7 +12,7 @@ import soundfile
 from tests.interop.toys import save, save_finetuned, toy_model
 from w2vlab.cli.main import main
 from w2vlab.interop import exporting
-from w2vlab.interop.speech import synthetic_voice
+from w2vlab.interop.comparison.speech import synthetic_voice
 from w2vlab.modules.sources import read_source
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ import yaml
 from tests.evaluation.conftest import write_labelled
 from tests.interop.toys import save, save_finetuned, toy_model
 from w2vlab.cli.main import main
+from w2vlab.interop.comparison.outputs import compute_outputs
+from w2vlab.interop.comparison.speech import synthetic_voice
 from w2vlab.interop.exporting import export
-from w2vlab.interop.outputs import compute_outputs
-from w2vlab.interop.speech import synthetic_voice
 from w2vlab.modules import CTCFineTuning, PretrainingModule
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.sources import ORIGIN, read_source
@@ -138,6 +140,26 @@ def test_evaluate_opens_it(theirs: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
     assert main(["evaluate", "model.ckpt", *quick]) == 0
     assert "\ncontext " in capsys.readouterr().out
+
+
+def test_validate_scores_it_and_no_run_resumes_from_it(
+    fit: Callable[..., int], tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model of a run, there and back: the same loss, from weights alone."""
+    assert fit("--trainer.max_steps=2") == 0
+    (last,) = Path().rglob("last.ckpt")
+    assert main(["export", str(last), "ours.safetensors", "--format=safetensors"]) == 0
+    assert main(["import", "ours.safetensors", "model.ckpt"]) == 0
+    scores = []
+    for checkpoint in (last, "model.ckpt"):
+        capsys.readouterr()
+        words = ["validate", f"--config={tiny_config}", f"--ckpt_path={checkpoint}", "--trainer.logger=false"]
+        assert main(words) == 0
+        scores += re.findall(r"val/loss/total\W+([\d.]+)", capsys.readouterr().out)
+    assert len(scores) == 2
+    assert scores[0] == scores[1]
+    assert fit("--ckpt_path=model.ckpt") == 1
+    assert "without training state: it has no `loops`" in capsys.readouterr().err
 
 
 def test_options_of_the_source(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:

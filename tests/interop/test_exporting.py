@@ -14,13 +14,13 @@ from torch import Tensor
 
 from tests.interop.toys import save, save_finetuned, toy_model
 from w2vlab.interop import exporting
-from w2vlab.interop.comparing import Comparison, Deviation, compare_with
+from w2vlab.interop.comparison.comparing import Comparison, Deviation, compare_with
+from w2vlab.interop.comparison.outputs import CODES, compute_outputs
+from w2vlab.interop.comparison.peers import UnavailableError
+from w2vlab.interop.comparison.peers.peer import require, rows_of_units
+from w2vlab.interop.comparison.peers.torchaudio import TorchaudioPeer
+from w2vlab.interop.comparison.speech import Speech, find_speech, synthetic_voice
 from w2vlab.interop.exporting import export
-from w2vlab.interop.outputs import CODES, compute_outputs
-from w2vlab.interop.peers import UnavailableError
-from w2vlab.interop.peers.peer import require, rows_of_units
-from w2vlab.interop.peers.torchaudio import TorchaudioPeer
-from w2vlab.interop.speech import Speech, find_speech, synthetic_voice
 from w2vlab.vocabulary import Vocabulary
 
 
@@ -87,7 +87,7 @@ def test_a_deviation_is_found(checkpoint: Path, tmp_path: Path, no_corpora: Path
 
 
 def test_without_the_other_package(checkpoint: Path, tmp_path: Path, no_corpora: Path, monkeypatch) -> None:
-    monkeypatch.setattr("w2vlab.interop.peers.peer.find_spec", lambda name: None)
+    monkeypatch.setattr("w2vlab.interop.comparison.peers.peer.find_spec", lambda name: None)
     done = export(checkpoint, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
     assert done.comparison.peer is None
     assert done.comparison.is_equal
@@ -157,6 +157,8 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(checkpoint: Path, tm
     export(checkpoint, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
     export(checkpoint, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs.json", "theirs.pt"]
+    with pytest.raises(ValueError, match=r"^`out` must not be the source, but is "):
+        export(out, out, "torchaudio", overwrite=True, cache_dir=no_corpora)
     with pytest.raises(ValueError, match=r"^`out` must be a folder in this format, but .* is not\.$"):
         export(checkpoint, out, "huggingface", overwrite=True, cache_dir=no_corpora)
     with pytest.raises(ValueError, match=r"^`out` must be a file in this format, but .* is not\.$"):

@@ -162,6 +162,17 @@ def test_what_cannot_be_expressed_is_refused_in_a_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_onnxscript_of_another_time_is_named_with_its_repair(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_2_11'")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(
+        ValueError, match=r"ONNX needs an onnxscript for torch .*torch_2_11'\): pip install -U 'w2vlab\["
+    ):
+        export_onnx(pretrained("BASE"), tmp_path / "model.onnx")
+
+
 def test_a_missing_package_is_named_with_its_repair(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"but onnxscript is not installed: pip install 'w2vlab\[onnx\]'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -11,11 +12,13 @@ import pytest
 import torch
 import torchaudio
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from tests.interop.toys import save, save_finetuned, toy_model
+from w2vlab.contexts import ConvContext
+from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.formats.torchaudio import write_torchaudio
 from w2vlab.interop import s3prl
-from w2vlab.interop.outputs import CONTEXTS, compute_outputs
+from w2vlab.interop.comparison.outputs import CONTEXTS, compute_outputs
 from w2vlab.interop.s3prl import UpstreamExpert
 from w2vlab.modules import FuturePrediction
 from w2vlab.modules.opening import build_model_of
@@ -122,11 +125,6 @@ def test_other_models(tmp_path: Path) -> None:
 
 def test_layers_of_another_width_are_left_out(tmp_path: Path) -> None:
     """The convolutions of wav2vec's context network need not all have the width of the contexts."""
-    from functools import partial
-
-    from w2vlab.contexts import ConvContext
-    from w2vlab.encoders import ConvFeatureEncoder
-
     torch.manual_seed(0)
     model = FuturePrediction(
         encoder=partial(ConvFeatureEncoder, layers=[(8, 10, 5), (8, 8, 4)]),
@@ -198,16 +196,49 @@ def test_a_hub_that_fails_is_replaced(hub: Path) -> None:
     assert found.w2vlab is s3prl.w2vlab
 
 
-def test_a_source_of_another_project(tmp_path: Path) -> None:
-    """A state dictionary of torchaudio, which does not state its heads: -g names a file that does."""
-    pytest.importorskip("w2vlab.formats.torchaudio")
-    from w2vlab.formats.torchaudio import write_torchaudio
+@pytest.mark.parametrize("large", [False, True])
+def test_hidden_states_are_those_of_transformers(large: bool, tmp_path: Path) -> None:
+    """The model is theirs, with their random weights. The last state is after the norm that follows pre-norm layers."""
+    transformers = pytest.importorskip("transformers")
+    options = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True} if large else {}
+    torch.manual_seed(0)
+    theirs = transformers.Wav2Vec2Model(
+        transformers.Wav2Vec2Config(
+            hidden_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=32,
+            conv_dim=[16] * 7,
+            num_conv_pos_embeddings=8,
+            num_conv_pos_embedding_groups=4,
+            **options,
+        )
+    ).eval()
+    theirs.save_pretrained(tmp_path)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    upstream = UpstreamExpert(tmp_path).eval()
+    (wav,) = waves(9_000)
+    with torch.no_grad():
+        own, expected = upstream([wav]), theirs(wav[None], output_hidden_states=True)
+    for ours, hidden in zip(own["hidden_states"][:-1], expected.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(ours, hidden, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(own["last_hidden_state"], expected.last_hidden_state, rtol=1e-5, atol=1e-5)
+    assert own["hidden_states"][-1] is own["last_hidden_state"]
 
+
+def test_a_source_that_does_not_state_everything(tmp_path: Path) -> None:
+    """A state dictionary of torchaudio without its arguments beside it: `-g` names a file with the heads."""
     model = toy_model(large=True)
     path = save(model, tmp_path / "toy.ckpt")
     write_torchaudio(read_source(path), tmp_path / "theirs.pt")
-    upstream = UpstreamExpert(tmp_path / "theirs.pt").eval()
+    (tmp_path / "theirs.json").unlink()
+    with pytest.raises(ValueError, match="num_heads"):
+        UpstreamExpert(tmp_path / "theirs.pt")
+    options = tmp_path / "options.yaml"
+    options.write_text("num_heads: 4\npre_norm: true\nstrides: [5, 2, 2, 2, 2, 2, 2]\nnormalize_waveform: true\n")
+    upstream = UpstreamExpert(tmp_path / "theirs.pt", model_config=options).eval()
     own = build_model_of(read_source(path), path)
-    padded = pad_sequence(waves(6_000), batch_first=True)
+    (wav,) = waves(6_000)
     with torch.no_grad():
-        torch.testing.assert_close(upstream(waves(6_000))["last_hidden_state"], compute_outputs(own, padded)[CONTEXTS])
+        expected = compute_outputs(own, wav[None])[CONTEXTS]
+        torch.testing.assert_close(upstream([wav])["last_hidden_state"], expected)

@@ -18,7 +18,7 @@ from w2vlab.interop.format_names import Format
 from w2vlab.utils.messages import one_line
 
 if TYPE_CHECKING:
-    from w2vlab.interop.comparing import Comparison
+    from w2vlab.interop.comparison.comparing import Comparison
     from w2vlab.interop.exporting import Written
 
 _INTERRUPTED = 130

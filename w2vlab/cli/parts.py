@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from w2vlab.cli.catalog import Catalog
+from w2vlab.cli.parsing.catalog import Catalog
 from w2vlab.registry import FAMILIES, family_named
 
 _HELP = f"""\

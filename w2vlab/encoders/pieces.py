@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from w2vlab.encoders.conv_stack import ConvBlock, ConvStack
 from w2vlab.functional.kernels import GroupNorm, WindowProducts, activate_in_place, as_tensor
 from w2vlab.functional.kernels.inference import linear
 from w2vlab.functional.kernels.waveform import fold_moments_into_filters
 from w2vlab.functional.precision import at_least_float32, autocast_dtype
-
-if TYPE_CHECKING:
-    from w2vlab.encoders.conv import ConvBlock, ConvStack
 
 _SAMPLES_AT_ONCE = 1 << 18
 """Samples that enter statistics at once: their windows take some megabytes."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from w2vlab.formats.fairseq import is_fairseq, read_fairseq
 from w2vlab.formats.files.hub import hub_folder, is_hub_name, snapshot_of
-from w2vlab.formats.files.ours import METADATA, is_ours_safetensors, read_ours_safetensors
+from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
 from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
 from w2vlab.formats.published import PublishedModel

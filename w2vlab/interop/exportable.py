@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from w2vlab.encoders.conv import ConvBlock, ConvFeatureEncoder
+from w2vlab.encoders.conv import ConvFeatureEncoder
+from w2vlab.encoders.conv_stack import ConvBlock
 from w2vlab.functional.ctc import log_probabilities
 from w2vlab.functional.kernels import Frames, GroupedConv1d, WaveformConv1d
-from w2vlab.functional.kernels.waveform import fold_norm_into_filters
 from w2vlab.interfaces import ContextNetwork
 from w2vlab.modules import CTCFineTuning, PretrainingModule
 from w2vlab.modules.frontend import Frontend
@@ -110,7 +110,11 @@ def _has_channel_norm_of_waveform(block: ConvBlock) -> bool:
 
 
 class _NormedWaveform(ConvBlock):
-    """The first layer of BASE, its norm over time folded into the filters: float64 then holds ten numbers a frame.
+    """The first layer of BASE, with statistics over time in float64 of the few samples that a filter sees.
+
+    The mean of a filter's output is its output for the mean window, and the variance is a quadratic form in the
+    covariance of the windows, as in `fold_norm_into_filters`. It has no product with a transposed matrix, because
+    ONNX Runtime 1.23 fuses these two, and has no kernel for that in float64.
 
     Args:
         block: The layer.
@@ -122,17 +126,28 @@ class _NormedWaveform(ConvBlock):
         self.norm = block.norm
 
     def forward(self, frames: Frames, padding_mask: Tensor | None) -> Frames:
-        """Maps `frames` `(B, S, 1)` to `(B, T, D)`."""
-        norm = cast(nn.GroupNorm, self.norm)
-        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        select = torch.eye(kernel)[:, None]  # a convolution that copies; ONNX has no windows
+        """Maps `frames` `(B, S, 1)` to `(B, T, D)`; there is no padding."""
+        norm, weight, stride = cast(nn.GroupNorm, self.norm), self.conv.weight, self.conv.stride[0]
         samples = cast(Tensor, frames).transpose(1, 2)  # (B, 1, S)
-        windows = F.conv1d(samples, select, stride=stride).transpose(1, 2)  # (B, T, kernel)
-        filters, offsets = fold_norm_into_filters(
-            windows, self.conv.weight[:, 0], self.conv.bias, norm.weight, norm.bias, padding_mask, norm.eps
-        )
-        activated: Frames = self.activation(windows @ filters.transpose(1, 2) + offsets[:, None])
+        factor, offset = self._statistics(samples, norm, weight[:, 0].double(), stride)  # (B, D)
+        convolved = F.conv1d(samples, weight, stride=stride)  # (B, D, T); the norm would subtract a bias
+        activated: Frames = self.activation((convolved * factor[..., None] + offset[..., None]).transpose(1, 2))
         return activated
+
+    @staticmethod
+    def _statistics(samples: Tensor, norm: nn.GroupNorm, filters: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+        """Returns what the output of `filters` `(D, kernel)` is multiplied with, and what is added: `(B, D)`."""
+        kernel = filters.shape[1]
+        select = torch.eye(kernel)[:, None]  # a convolution that copies, because ONNX has no windows
+        windows = F.conv1d(samples, select, stride=stride).double()  # (B, kernel, T)
+        mean = windows.mean(dim=2)  # (B, kernel)
+        centred = windows - mean[..., None]
+        rows = [(centred * centred[:, tap, None]).mean(dim=2) for tap in range(kernel)]
+        covariance = torch.stack(rows, dim=1)  # (B, kernel, kernel)
+        variance = (filters @ covariance * filters).sum(dim=2)  # (B, D)
+        factor = norm.weight.double() * torch.rsqrt(variance + norm.eps)
+        offset = norm.bias.double() - (filters * mean[:, None]).sum(dim=2) * factor
+        return factor.float(), offset.float()
 
 
 class _GroupNorm(nn.Module):

@@ -10,13 +10,13 @@ from typing import Any
 from w2vlab.formats import PublishedModel
 from w2vlab.formats.detection import is_of_lightning
 from w2vlab.functional.choices import check_choice
-from w2vlab.interop.comparing import Comparison, compare_with
+from w2vlab.interop.comparison.comparing import Comparison, compare_with
+from w2vlab.interop.comparison.outputs import Network
+from w2vlab.interop.comparison.peers import Peer, UnavailableError
+from w2vlab.interop.comparison.speech import find_speech, loudest
 from w2vlab.interop.format_names import Format
 from w2vlab.interop.model_card import model_card
-from w2vlab.interop.outputs import Network
-from w2vlab.interop.peers import Peer, UnavailableError
 from w2vlab.interop.run_facts import RunFacts, collect_facts
-from w2vlab.interop.speech import find_speech, loudest
 from w2vlab.interop.staging import check_target, staged
 from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
@@ -115,7 +115,7 @@ def write(
     if plain and format != "huggingface":
         raise ValueError(f"`plain` must be false for {format}, which has no other model, but is true.")
     out = Path(out)
-    check_target(out, overwrite, is_folder=format == "huggingface")
+    check_target(out, source, overwrite, is_folder=format == "huggingface")
     model = read_source(source, options)
     checkpoint = _own_checkpoint(source)
     module = build_model_of(model, source, options)
@@ -187,31 +187,31 @@ def _write_onnx(written: Written, out: Path) -> list[str]:
 
 
 def _transformers(written: Written) -> Peer:
-    from w2vlab.interop.peers.transformers import TransformersPeer
+    from w2vlab.interop.comparison.peers.transformers import TransformersPeer
 
     return TransformersPeer(written.out, written.model)
 
 
 def _torchaudio(written: Written) -> Peer:
-    from w2vlab.interop.peers.torchaudio import TorchaudioPeer
+    from w2vlab.interop.comparison.peers.torchaudio import TorchaudioPeer
 
     return TorchaudioPeer(written.out, written.model)
 
 
 def _own_reader(written: Written) -> Peer:
-    from w2vlab.interop.peers.reading import OwnReader
+    from w2vlab.interop.comparison.peers.reading import OwnReader
 
     return OwnReader(written.out, written.model)
 
 
 def _fairseq(written: Written) -> Peer:
-    from w2vlab.interop.peers.reading import OwnReader
+    from w2vlab.interop.comparison.peers.reading import OwnReader
 
     return OwnReader(written.out, written.model, instead_of="fairseq, which this version of Python cannot install")
 
 
 def _onnxruntime(written: Written) -> Peer:
-    from w2vlab.interop.peers.onnx import OnnxPeer
+    from w2vlab.interop.comparison.peers.onnx import OnnxPeer
 
     return OnnxPeer(written.out)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
+import lightning
 
 from w2vlab.callbacks.fault_tolerance.atomic_io import write_and_sync
 from w2vlab.formats import PublishedModel
@@ -59,7 +59,7 @@ def import_model(
         OSError: A file cannot be written.
     """
     out = Path(out)
-    check_target(out, overwrite)
+    check_target(out, source, overwrite)
     if out.suffix == ".yaml":
         raise ValueError(f"`out` must be a checkpoint, such as {out.with_suffix('.ckpt')}, but is {out}.")
     model = read_source(source, options)
@@ -80,7 +80,7 @@ def make_checkpoint(module: TrainedModule, model: PublishedModel) -> dict[str, A
     checkpoint: dict[str, Any] = {
         "epoch": 0,
         "global_step": 0,
-        "pytorch-lightning_version": pl.__version__,
+        "pytorch-lightning_version": lightning.__version__,
         "state_dict": module.state_dict(),
         CONFIG: _run_config(module),
         ORIGIN: {**asdict(model.origin), "missing": list(model.missing)},

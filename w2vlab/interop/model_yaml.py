@@ -38,7 +38,7 @@ def model_yaml(published: PublishedModel) -> str:
         ]
     content = {"model": {"class_path": published.config["class_path"], "init_args": kept}}
     text: str = yaml.dump(content, Dumper=_ListsInALine, sort_keys=False, width=120)
-    return "\n".join(lines) + "\n" + text
+    return "\n".join([*lines, text])
 
 
 class _ListsInALine(yaml.SafeDumper):  # type: ignore[misc]

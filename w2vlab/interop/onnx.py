@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ def _export(model: WaveformToFeatures, module: TrainedModule) -> Any:
                 dynamo=True,
                 verbose=False,
             )
+    except ImportError as error:  # torch asks for a module that an older onnxscript does not have
+        raise ValueError(
+            f"ONNX needs an onnxscript for torch {torch.__version__}, but {version('onnxscript')} is installed "
+            f"({_reason(error)}): pip install -U 'w2vlab[onnx]'"
+        ) from error
     except Exception as error:  # the exporter raises errors of its own for what it cannot express, of many kinds
         parts = (encoder, model.frontend.quantizer, model.context)
         names = ", ".join(type(part).__name__ for part in parts if part is not None)

@@ -110,7 +110,7 @@ def public_command(words: Sequence[str]) -> str:
 
     Absolute paths keep their last component, and the values of options with names such as `api_key` are left out.
     """
-    shown = []
+    shown: list[str] = []
     for word in words:
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
         previous_is_personal = bool(shown) and shown[-1].startswith("-") and "=" not in shown[-1]
@@ -172,7 +172,7 @@ def _add_evaluation(facts: RunFacts, content: Mapping[str, Any]) -> None:
     abx = _mapping(row.get("abx"))
     units = _mapping(_mapping(content.get("sources")).get("model")).get("units")
     joint = _row(units if isinstance(units, list) else [], "joint")
-    found = {
+    found: dict[str, Any] = {
         "phone probe on the contexts, accuracy": row.get("accuracy"),
         "ABX error of the contexts within speakers": abx.get("within"),
         "ABX error of the contexts across speakers": abx.get("across"),

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.interop.outputs import CONTEXTS, Network, as_batch
+from w2vlab.interop.comparison.outputs import CONTEXTS, Network, as_batch
 from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
 from w2vlab.utils.plain_data import read_yaml
@@ -123,14 +123,14 @@ def register() -> ModuleType:
             if not hasattr(module, name):
                 setattr(module, name, _without_effect)
     torch.serialization.add_safe_globals([Namespace])
-    package = import_module("s3prl")
+    s3prl = import_module("s3prl")
     try:
         hub = import_module("s3prl.hub")
     except (ImportError, AttributeError, OSError):  # of an upstream that does not fit the installed packages
         hub = ModuleType("s3prl.hub", "The upstream of w2vlab alone.")
         hub.options = lambda only_registered_ckpt=False: [] if only_registered_ckpt else [NAME]  # type: ignore[attr-defined]
         sys.modules[hub.__name__] = hub
-        package.hub = hub  # type: ignore[attr-defined]
+        s3prl.hub = hub  # type: ignore[attr-defined]
     setattr(hub, NAME, w2vlab)
     return hub
 

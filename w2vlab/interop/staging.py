@@ -17,16 +17,17 @@ _OF_A_FOLDER = (
 """Files of an exported folder, which may be overwritten together."""
 
 
-def check_target(out: Path, overwrite: bool, is_folder: bool = False) -> None:
+def check_target(out: Path, source: str | Path, overwrite: bool, is_folder: bool = False) -> None:
     """Checks that a file or folder may be written.
 
     Args:
         out: The file or folder.
+        source: What is read, whose weights are needed to the end.
         overwrite: Whether it may exist.
         is_folder: Whether it is to be a folder. One that exists may have nothing but the files of an export.
 
     Raises:
-        ValueError: It exists, or is not what it is to be.
+        ValueError: It exists, is the source, or is not what it is to be.
     """
     if not out.name:
         raise ValueError(f"`out` must be a file or folder to write, but is {out}.")
@@ -34,6 +35,8 @@ def check_target(out: Path, overwrite: bool, is_folder: bool = False) -> None:
         return
     if not overwrite:
         raise ValueError(f"`out` must not exist, but {out} does; --overwrite replaces it.")
+    if Path(source).exists() and out.samefile(source):
+        raise ValueError(f"`out` must not be the source, but is {out}.")
     if out.is_dir() != is_folder:
         raise ValueError(f"`out` must be a {'folder' if is_folder else 'file'} in this format, but {out} is not.")
     others = [path.name for path in out.iterdir() if path.name not in _OF_A_FOLDER] if is_folder else []

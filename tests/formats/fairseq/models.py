@@ -59,7 +59,7 @@ def filled(model: PublishedModel, path: Path) -> PublishedModel:
 def tensors_of(options: dict[str, Any], heads: bool = True, prefix: str = "") -> dict[str, Tensor]:
     """Random tensors by the names and shapes of fairseq's wav2vec 2.0, written down from its constructors."""
     o = {"extractor_mode": "default", "conv_bias": False, "latent_dim": 0, "quantizer_depth": 1, "target_glu": False}
-    o |= {"quantizer_factor": 3, "quantize_input": False, "same_quantizer": False} | options
+    o |= {"quantizer_factor": 3, "quantize_input": False, "same_quantizer": False, "pos_conv_depth": 1} | options
     width, inner, final = o["encoder_embed_dim"], o["encoder_ffn_embed_dim"], o["final_dim"]
     shapes: dict[str, tuple[int, ...]] = {"mask_emb": (width,)}
 
@@ -89,9 +89,14 @@ def tensors_of(options: dict[str, Any], heads: bool = True, prefix: str = "") ->
     affine("layer_norm", channels)
     if channels != width and not o["quantize_input"]:
         affine("post_extract_proj", width, channels)
-    shapes["encoder.pos_conv.0.bias"] = (width,)
-    shapes["encoder.pos_conv.0.weight_g"] = (1, 1, o["conv_pos"])
-    shapes["encoder.pos_conv.0.weight_v"] = (width, width // o["conv_pos_groups"], o["conv_pos"])
+    depth, group = o["pos_conv_depth"], width // o["conv_pos_groups"]
+    if depth == 1:
+        shapes["encoder.pos_conv.0.bias"] = (width,)
+        shapes["encoder.pos_conv.0.weight_g"] = (1, 1, o["conv_pos"])
+        shapes["encoder.pos_conv.0.weight_v"] = (width, group, o["conv_pos"])
+    else:
+        for layer in range(depth):
+            affine(f"encoder.pos_conv.{layer}.0", width, group, max(3, o["conv_pos"] // depth))
     affine("encoder.layer_norm", width)
     for layer in range(o["encoder_layers"]):
         for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):

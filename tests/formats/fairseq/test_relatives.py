@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.contracts.tiny import audio_batch
@@ -93,11 +94,27 @@ def test_data2vec_projects_latents_of_any_width(tmp_path: Path) -> None:
     assert torch.equal(model.context.project(torch.ones(1, 2, 6)), torch.full((1, 2, 6), 3.0))
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("relative_position_embedding", True), ("pos_conv_depth", 5), ("conv_pos_batch_norm", True)]
-)
+@pytest.mark.parametrize(("depth", "frames", "kernel"), [(2, 12, 6), (3, 10, 3), (5, 4, 3)])
+def test_the_positions_of_data2vec(tmp_path: Path, depth: int, frames: int, kernel: int) -> None:
+    """Several convolutions that share the frames of `conv_pos`, each with a norm without weights and GELU."""
+    options = HUBERT | {"_name": "data2vec_audio", "pos_conv_depth": depth, "conv_pos": frames}
+    tensors = tensors_of(WAV2VEC2 | options, heads=False)
+    width, groups = WAV2VEC2["encoder_embed_dim"], WAV2VEC2["conv_pos_groups"]
+    names = (f"encoder.pos_conv.{layer}.0" for layer in range(depth))
+    layers = [(tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names]
+    path = save(tmp_path / "a.pt", checkpoint(options, tensors))
+    model = build_model_of(read_source(path), path)
+    inputs = torch.randn(1, 20, width)
+    expected = inputs.transpose(1, 2)
+    for weight, bias in layers:
+        expected = F.conv1d(expected, weight, bias, padding=kernel // 2, groups=groups)[..., :20]
+        expected = F.gelu(F.layer_norm(expected.transpose(1, 2), (width,))).transpose(1, 2)
+    assert torch.allclose(model.context.positions(inputs), expected.transpose(1, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize(("option", "value"), [("relative_position_embedding", True), ("conv_pos_batch_norm", True)])
 def test_other_positions_are_refused_by_name(tmp_path: Path, option: str, value: Any) -> None:
-    """Those of WavLM (whose files have the options of the model alone), of data2vec and of HuBERT in bfloat16."""
+    """Those of WavLM (whose files have the options of the model alone) and of HuBERT in bfloat16."""
     flat = {name: value for name, value in HUBERT.items() if name != "_name"} | {option: value, "normalize": False}
     path = save(tmp_path / "a.pt", {"cfg": flat, "model": hubert_tensors()})
     with pytest.raises(ValueError, match=f"`{option}` must be"):

@@ -123,7 +123,7 @@ def test_hubert_in_pretraining_is_read_with_its_mask_embedding():
     ("labels", "entries"),
     [
         (["-", "|", "e", "t", "'", "<unk>"], ["<blank>", " ", "e", "t", "'", "<unk>"]),
-        (["e", "|", "t", "[UNK]", "[PAD]", "'"], ["<blank>", "e", " ", "t", "[UNK]", "'"]),
+        (["e", "|", "t", "[UNK]", "[PAD]", "'"], ["<blank>", "e", " ", "t", "<unk>", "'"]),
         (["<s>", "<pad>", "</s>", "<unk>", "|", "e"], ["<blank>", "<pad>", "</s>", "<unk>", " ", "e"]),
         (["-", "|", "e"], ["<blank>", "<pad>", "</s>", "<unk>", " ", "e"]),
         (["-", "aa", "b", "|", "d", "e"], ["<blank>", "aa", "b", "|", "d", "e"]),

@@ -34,6 +34,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "encoder": partial(ConvFeatureEncoder, layers=LAYERS, **LARGE),
         "context": factory(TransformerContext, pre_norm=True),
     },
+    "quiet": {
+        "cls": MaskedPrediction,
+        "encoder": partial(ConvFeatureEncoder, layers=LAYERS, **LARGE, waveform_eps=0.05),  # as large as the variance
+    },
     "skips": {
         "cls": MaskedPrediction,
         "encoder": partial(ConvFeatureEncoder, LAYERS, skip_connections=True, log_compression=True, bias=True),
@@ -129,7 +133,7 @@ def test_features_and_codes_of_an_ordinary_forward_pass(
 @given(
     num_samples=st.integers(20, 1500),
     frames_of_a_piece=st.integers(1, 60),
-    name=st.sampled_from(["base", "large", "skips"]),
+    name=st.sampled_from(["base", "large", "quiet", "skips"]),
 )
 def test_pieces_of_any_length(num_samples: int, frames_of_a_piece: int, name: str) -> None:
     model = build(name)

@@ -40,6 +40,9 @@ LOSS_OPTIONS = {
     "num_other_negatives": "cross_sample_negatives",
     "num_codebook_negatives": "codebook_negatives",
 }
+MIN_STACKED_KERNEL = 3
+"""Fewest frames of a positional convolution if there are several."""
+
 NORMALIZATIONS = {"default": "first_group", "layer_norm": "layer"}
 
 
@@ -98,7 +101,9 @@ def read_masked(stored: Stored, normalize: bool, heads: bool) -> dict[str, Any]:
             normalize_waveform=normalize,
             gradient_scale=options["feature_grad_mult"],
         ),
-        "context": part(CONTEXT, **{ours: options[theirs] for ours, theirs in CONTEXT_OPTIONS.items()}),
+        "context": part(
+            CONTEXT, **{ours: options[theirs] for ours, theirs in CONTEXT_OPTIONS.items()} | _positions(options)
+        ),
         "masking": _masking(options),
         "feature_dropout": options["dropout_features"],
         "inputs": "continuous",
@@ -120,10 +125,17 @@ def read_masked(stored: Stored, normalize: bool, heads: bool) -> dict[str, Any]:
 def _refuse_other_networks(options: Options) -> None:
     options.require("layer_type", "transformer", "w2vlab has no such layer in fairseq's form")
     options.require("activation_fn", "gelu", "w2vlab's Transformer has no other activation")
-    options.require("pos_conv_depth", 1, "w2vlab has the positional convolution of wav2vec 2.0, which is one layer")
     options.require("conv_pos_batch_norm", False, "w2vlab's positional convolution has weight normalization")
     options.require("relative_position_embedding", False, "w2vlab has no (gated) relative positions")
     options.require("crop_seq_to_multiple", 1, "w2vlab keeps all frames")
+
+
+def _positions(options: Options) -> dict[str, Any]:
+    """Returns the options of the positional convolutions; several, as in data2vec, share the frames of a single one."""
+    depth = options["pos_conv_depth"]
+    if depth <= 1:
+        return {"position_layers": 1}
+    return {"position_layers": depth, "position_kernel": max(MIN_STACKED_KERNEL, options["conv_pos"] // depth)}
 
 
 def _heads(options: Options) -> dict[str, Any]:

@@ -53,6 +53,14 @@ class Stored:
         # The files of WavLM have the options of the model alone.
         return group if isinstance(group, Mapping) else self.root if name == "model" and group is None else {}
 
+    def pretrained(self) -> Stored | None:
+        """Returns the options of the pretrained model in those of its fine-tuning; None if there are none."""
+        inner = self.group("model").get("w2v_args")
+        if not isinstance(inner, Mapping):
+            return None
+        layout: Layout = "cfg" if isinstance(inner.get("model"), Mapping) else "args"
+        return Stored(layout=layout, root=inner, source=self.source)
+
     def states(self, group: str, name: str) -> bool:
         """Returns whether the file has the option."""
         return self.group(group).get(name) not in (None, _MISSING)

@@ -38,8 +38,8 @@ def read_fairseq(
 ) -> PublishedModel:
     """Reads a checkpoint of fairseq.
 
-    Models: wav2vec, vq-wav2vec, wav2vec 2.0, the same fine-tuned by CTC, and the Transformers of HuBERT, of data2vec
-    audio with one positional convolution, and of WavLM without relative positions.
+    Models: wav2vec, vq-wav2vec, wav2vec 2.0, the same fine-tuned by CTC, and the Transformers of HuBERT, data2vec
+    audio, and WavLM without relative positions.
 
     Args:
         content: The content of the file (`formats.files.pickles.read_pickle`).
@@ -110,14 +110,13 @@ def _is_wav2vec(stored: Stored, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _pretrained(outer: Stored) -> Stored:
-    """Returns the options of the pretrained model in those of its fine-tuning."""
-    inner = outer.group("model").get("w2v_args")
-    if not isinstance(inner, Mapping):
+    inner = outer.pretrained()
+    if inner is None:
         raise ValueError(
             f"`w2v_args` of {outer.source} must have the options of the pretrained model, but is missing: they are in "
             "the file that `w2v_path` names."
         )
-    return Stored(layout="cfg" if isinstance(inner.get("model"), Mapping) else "args", root=inner, source=outer.source)
+    return inner
 
 
 def _ignored(heads: bool, prefix: str) -> Callable[[str], bool]:

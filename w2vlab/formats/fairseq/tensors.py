@@ -86,7 +86,7 @@ def _masked(options: Mapping[str, Any], heads: bool) -> list[Entry]:
         entries += _affine("context.input_projection", "project_inp")
     elif width != context["model_dim"] or context["always_project"]:
         entries += _affine("context.input_projection", "post_extract_proj")
-    entries += _transformer(context["num_layers"])
+    entries += _transformer(context["num_layers"], context["position_layers"])
     if not heads:
         return entries
     entries += _quantizer(options["quantizer"], "quantizer", "quantizer")
@@ -101,14 +101,21 @@ def _masked(options: Mapping[str, Any], heads: bool) -> list[Entry]:
     return entries
 
 
-def _transformer(num_layers: int) -> list[Entry]:
+def _positions(num_layers: int) -> list[Entry]:
+    if num_layers > 1:  # data2vec's, without weight normalization
+        entries = (_affine(f"context.positions.layers.{i}", f"encoder.pos_conv.{i}.0") for i in range(num_layers))
+        return [entry for layer in entries for entry in layer]
     positions = {"bias": "bias"} | {
         f"parametrizations.weight.original{number}": f"weight_{letter}" for number, letter in enumerate("gv")
     }
-    entries = [
+    return [
         Entry(ours=f"context.positions.conv.{ours}", theirs=(f"encoder.pos_conv.0.{theirs}",))
         for ours, theirs in positions.items()
     ]
+
+
+def _transformer(num_layers: int, position_layers: int) -> list[Entry]:
+    entries = _positions(position_layers)
     entries += _affine("context.norm", "encoder.layer_norm")
     for index in range(num_layers):
         ours, theirs = f"context.layers.{index}", f"encoder.layers.{index}"

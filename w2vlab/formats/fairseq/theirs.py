@@ -11,6 +11,7 @@ from w2vlab.formats.fairseq.layers import format_layers
 from w2vlab.formats.fairseq.masked import (
     CONTEXT_OPTIONS,
     LOSS_OPTIONS,
+    MIN_STACKED_KERNEL,
     NORMALIZATIONS,
     QUANTIZER_OPTIONS,
     TEMPERATURES,
@@ -82,6 +83,11 @@ def _masked(model: Part) -> Theirs:
         "dropout_features": model["feature_dropout"],
     }
     theirs |= {option: context[name] for name, option in CONTEXT_OPTIONS.items()}
+    if context["position_layers"] > 1:
+        if context["position_kernel"] < MIN_STACKED_KERNEL:
+            context.refuse("position_kernel", f"at least {MIN_STACKED_KERNEL} if `position_layers` is above 1")
+        frames = context["position_kernel"] * context["position_layers"]
+        theirs |= {"pos_conv_depth": context["position_layers"], "conv_pos": frames}
     notes += model.differing({"target_gradient": True})
     criterion: dict[str, Any] = {"_name": "wav2vec", "infonce": True, "log_keys": []}
     if loss.kind == "ContrastiveLoss":

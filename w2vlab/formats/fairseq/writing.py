@@ -131,23 +131,20 @@ def _root_of(model: PublishedModel, theirs: Theirs, fine_tuned: bool) -> tuple[L
     if model.origin.format == "fairseq" and isinstance(stored, Mapping):
         layout: Layout = "args" if model.origin.options.get("layout") == "args" else "cfg"
         outer = Stored(layout=layout, root=stored, source="the origin")
-        inner = outer.group("model").get("w2v_args")
+        inner = outer.pretrained()
         same_name = fine_tuned or outer.name in (theirs.name, "audio_cpc" if theirs.name == "wav2vec" else "", "")
-        if same_name and isinstance(inner, Mapping) == fine_tuned and _is_still(model.config, outer, inner):
+        if same_name and (inner is not None) == fine_tuned and _is_still(model.config, outer, inner):
             return layout, dict(stored)
     return "cfg", _new_root(theirs, fine_tuned, model)
 
 
-def _is_still(config: Mapping[str, Any], outer: Stored, inner: Any) -> bool:
+def _is_still(config: Mapping[str, Any], outer: Stored, inner: Stored | None) -> bool:
     """Returns whether a configuration is the one that the options of a file are read as."""
-    stored = outer
-    if isinstance(inner, Mapping):
-        layout = "cfg" if isinstance(inner.get("model"), Mapping) else "args"
-        stored = Stored(layout=layout, root=inner, source="the origin")
+    stored = inner or outer
     try:
-        normalize = read_normalize(stored, outer if stored is not outer else None)
+        normalize = read_normalize(stored, outer if inner else None)
         if str(config["class_path"]).endswith("MaskedPrediction"):
-            return _contains(config, read_masked(stored, normalize, heads=stored is outer))
+            return _contains(config, read_masked(stored, normalize, heads=inner is None))
         return _contains(config, read_future(stored, normalize))
     except ValueError:  # the options are of another model
         return False

@@ -30,6 +30,7 @@ class Arguments:
         pre_norm: Whether layers are normalized before each block.
         strides: Strides of the convolutions.
         normalize_waveform: Whether waveforms have zero mean and unit variance.
+        waveform_eps: Added to that variance.
         labels: The units of `aux`, the blank first.
         dropouts: Probabilities by the names of torchaudio.
     """
@@ -38,6 +39,7 @@ class Arguments:
     pre_norm: bool | None = None
     strides: list[int] | None = None
     normalize_waveform: bool | None = None
+    waveform_eps: float | None = None
     labels: list[str] | None = None
     dropouts: dict[str, float] = field(default_factory=dict)
 
@@ -48,7 +50,11 @@ def arguments_path(path: Path) -> Path:
 
 
 def write_arguments(
-    path: Path, arguments: Mapping[str, Any], normalize_waveform: bool, labels: list[str] | None
+    path: Path,
+    arguments: Mapping[str, Any],
+    normalize_waveform: bool,
+    waveform_eps: float,
+    labels: list[str] | None,
 ) -> None:
     """Writes the arguments beside a state dictionary.
 
@@ -56,6 +62,7 @@ def write_arguments(
         path: Path of the state dictionary.
         arguments: Arguments of `wav2vec2_model`.
         normalize_waveform: Whether the model expects waveforms of zero mean and unit variance.
+        waveform_eps: Added to that variance.
         labels: The units of `aux`, the blank first; None without it.
 
     Raises:
@@ -67,6 +74,7 @@ def write_arguments(
         "arguments": dict(arguments),
         "sample_rate": 16_000,
         "normalize_waveform": normalize_waveform,
+        "waveform_eps": waveform_eps,
         "labels": labels,
     }
     write_atomically(arguments_path(path), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -108,6 +116,7 @@ def _parsed(content: Mapping[str, Any], arguments: Mapping[str, Any]) -> Argumen
         pre_norm=arguments["encoder_layer_norm_first"],
         strides=[stride for _, _, stride in arguments["extractor_conv_layer_config"]],
         normalize_waveform=content["normalize_waveform"],
+        waveform_eps=content["waveform_eps"],
         labels=labels,
         dropouts={name: arguments[name] for name in DROPOUTS},
     )
@@ -115,5 +124,7 @@ def _parsed(content: Mapping[str, Any], arguments: Mapping[str, Any]) -> Argumen
     assert all(type(value) is int and value > 0 for value in (found.num_heads, *found.strides))
     assert type(found.pre_norm) is bool
     assert type(found.normalize_waveform) is bool
+    assert type(found.waveform_eps) is float
+    assert 0 < found.waveform_eps < 1
     assert all(type(value) in (int, float) and 0 <= value <= 1 for value in found.dropouts.values())
     return found

@@ -19,7 +19,8 @@ _FIRST_BLANKS = (*_BLANKS, "-", "<s>")
 _FAIRSEQ_SPECIALS = ("<pad>", "</s>", "<unk>")
 """Rows 1 to 3 of the published files, which the pipelines of torchaudio remove, and which have no label there."""
 
-_WORD_BOUNDARY = "|"
+WORD_BOUNDARY = "|"
+"""The label of the space between words."""
 
 
 def vocabulary_of(
@@ -50,15 +51,26 @@ def vocabulary_of(
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"`labels` must differ from each other, but {twice[0]!r} is there more than once.")
     origin.options["labels"] = labels
+    vocabulary, rows = arranged(labels)
+    return (weights if rows == sorted(rows) else _reordered(weights, rows)), vocabulary
+
+
+def arranged(labels: Sequence[str]) -> tuple[Vocabulary, list[int]]:
+    """Returns the vocabulary of labels, and the row of each of its entries."""
     candidates = () if labels[0] in _FIRST_BLANKS else (label for label in labels if label in _BLANKS)
     blank = labels.index(next(iter(candidates), labels[0]))
-    order = [blank, *(index for index in range(num_rows) if index != blank)]
-    units = [labels[index] for index in order[1:]]
-    is_characters = all(len(unit) == 1 or (unit[0], unit[-1]) in (("<", ">"), ("[", "]")) for unit in units)
-    if is_characters:
-        units = [" " if unit == _WORD_BOUNDARY else unit for unit in units]
-    vocabulary = Vocabulary("characters" if is_characters else "phones", (BLANK, *units))
-    return (weights if not blank else _reordered(weights, order)), vocabulary
+    rows = [blank, *(row for row in range(len(labels)) if row != blank)]
+    units = [labels[row] for row in rows[1:]]
+    if any(len(unit) > 1 and not _is_special(unit) for unit in units):
+        return Vocabulary("phones", (BLANK, *units)), rows
+    names = {} if " " in units else {WORD_BOUNDARY: " "}
+    names |= {unit: f"<{unit[1:-1]}>".lower() for unit in units if len(unit) > 1}
+    entries = [names.get(unit, unit) for unit in units]
+    return Vocabulary("characters", (BLANK, *(entries if len(set(entries)) == len(units) else units))), rows
+
+
+def _is_special(unit: str) -> bool:
+    return (unit[0], unit[-1]) in (("<", ">"), ("[", "]"))
 
 
 def _reordered(weights: Mapping[str, Tensor], order: list[int]) -> LazyWeights:

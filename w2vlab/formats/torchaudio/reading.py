@@ -160,6 +160,8 @@ def _config(
             origin,
         ),
     }
+    if encoder["normalize_waveform"] and beside.waveform_eps is not None:
+        encoder["waveform_eps"] = beside.waveform_eps
     num_heads = given.get("num_heads", beside.num_heads)
     if num_heads is None:
         if shapes.model_dim not in _PUBLISHED_HEADS:

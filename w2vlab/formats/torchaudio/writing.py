@@ -13,7 +13,8 @@ from w2vlab.formats.files.tensors import write_safetensors
 from w2vlab.formats.names import renamed_to_theirs
 from w2vlab.formats.published import HEAD, PublishedModel
 from w2vlab.formats.torchaudio.arguments import write_arguments
-from w2vlab.formats.torchaudio.tables import AUX, DROPOUTS, NORMALIZATIONS, POSITION_WEIGHTS, PositionNames, entries
+from w2vlab.formats.torchaudio.labels import WORD_BOUNDARY, arranged
+from w2vlab.formats.torchaudio.tables import AUX, DROPOUTS, NORMALIZATIONS, PositionNames, entries
 from w2vlab.utils.files import replace_atomically
 from w2vlab.vocabulary import Vocabulary
 
@@ -27,7 +28,7 @@ _EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "log_compression": (False,),
         "skip_connections": (False,),
     },
-    "model.context": {},
+    "model.context": {"position_layers": (1,)},
 }
 """Values of our options that torchaudio has; it has all values of the others, or they do not change features."""
 
@@ -59,19 +60,19 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
         weights[f"{_PROJECTION}.weight"] = torch.eye(context["model_dim"], dtype=weights["norm.weight"].dtype)
         weights[f"{_PROJECTION}.bias"] = torch.zeros_like(weights["norm.weight"])
         notes.append("torchaudio always projects latents, so that a projection by the identity was written.")
-    names: PositionNames = model.origin.options.get("position_names", "parametrizations")
-    if model.origin.format != "torchaudio" or names not in POSITION_WEIGHTS or names == "weight":
-        names = "parametrizations"
+    options = model.origin.options if model.origin.format == "torchaudio" else {}
+    names: PositionNames = "weight_g" if options.get("position_names") == "weight_g" else "parametrizations"
     table = entries(len(layers), encoder["bias"], encoder["normalization"] == "layer", context["num_layers"], names)
     theirs = renamed_to_theirs(weights, table)
     labels = None
     if model.vocabulary is not None:
-        labels = _labels(model, theirs)
+        labels = _labels(model.vocabulary, options.get("labels"), theirs)
     _restore_dtypes(theirs, model)
     if encoder["normalize_waveform"]:
         notes.append(
             "torchaudio's model does not normalize waveforms, as this one expects: "
-            "torch.nn.functional.layer_norm(waveform, waveform.shape) before it, for each utterance alone."
+            f"torch.nn.functional.layer_norm(waveform, waveform.shape, eps={encoder['waveform_eps']}) before it, for "
+            "each utterance alone."
         )
     if encoder["normalization"] == "first_group":
         notes.append(
@@ -80,7 +81,8 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
     if "mask_embedding" in model.weights:
         notes.append("torchaudio's Wav2Vec2Model has no mask embedding, quantizer or loss: they were left out.")
     _save(theirs, out)
-    write_arguments(out, _arguments(encoder, context, labels), encoder["normalize_waveform"], labels)
+    arguments = _arguments(encoder, context, labels)
+    write_arguments(out, arguments, encoder["normalize_waveform"], encoder["waveform_eps"], labels)
     return notes
 
 
@@ -114,23 +116,24 @@ def _check(model: PublishedModel) -> None:
         raise ValueError("A fine-tuned model must have both a vocabulary and a linear layer, but has one of them.")
 
 
-def _labels(model: PublishedModel, theirs: dict[str, Tensor]) -> list[str]:
-    """Returns the labels of `aux` in the order in which the file had them; `theirs` is changed in place."""
-    assert isinstance(model.vocabulary, Vocabulary)
-    entries_ = list(model.vocabulary.entries)
-    if model.vocabulary.units == "characters":
-        entries_ = ["|" if entry == " " else entry for entry in entries_]
-    before = model.origin.options.get("labels") if model.origin.format == "torchaudio" else None
-    if not isinstance(before, list) or len(before) != len(entries_):
-        return entries_
-    missing = [label for label in before if label not in entries_[1:]]
-    if len(missing) != 1 or set(before) - {missing[0]} != set(entries_[1:]):
-        return entries_
-    position = {entry: index for index, entry in enumerate(entries_)} | {missing[0]: 0}
-    rows = torch.tensor([position[label] for label in before])
-    for name in AUX:
-        theirs[name] = theirs[name][rows]
-    return before
+def _labels(vocabulary: Vocabulary, before: Any, theirs: dict[str, Tensor]) -> list[str]:
+    """Returns the label of each row of `aux`.
+
+    Args:
+        vocabulary: The units of the model.
+        before: The labels with which it was read from a file of torchaudio; None if it was not.
+        theirs: Tensors by the names of torchaudio; its rows get the order of that file.
+    """
+    if isinstance(before, list) and before and all(isinstance(label, str) and label for label in before):
+        known, rows = arranged(before)
+        if known == vocabulary:
+            entry_of_row = torch.tensor(rows).argsort()
+            for name in AUX:
+                theirs[name] = theirs[name][entry_of_row]
+            return before
+    if vocabulary.units == "phones" or WORD_BOUNDARY in vocabulary.entries:
+        return list(vocabulary.entries)
+    return [WORD_BOUNDARY if entry == " " else entry for entry in vocabulary.entries]
 
 
 def _restore_dtypes(theirs: dict[str, Tensor], model: PublishedModel) -> None:
@@ -139,7 +142,7 @@ def _restore_dtypes(theirs: dict[str, Tensor], model: PublishedModel) -> None:
         return
     for name, stored in model.origin.dtypes.items():
         dtype = getattr(torch, stored, None)
-        if name in theirs and isinstance(dtype, torch.dtype):
+        if name in theirs and isinstance(dtype, torch.dtype) and dtype.is_floating_point:
             converted = theirs[name].to(dtype)
             if torch.equal(converted.to(theirs[name].dtype), theirs[name]):
                 theirs[name] = converted

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from w2vlab.interop import onnx
-from w2vlab.interop.outputs import CONTEXTS, LOG_PROBABILITIES
-from w2vlab.interop.peers.peer import require
+from w2vlab.interop.comparison.outputs import CONTEXTS, LOG_PROBABILITIES
+from w2vlab.interop.comparison.peers.peer import require
 
 
 class OnnxPeer:
@@ -24,8 +26,7 @@ class OnnxPeer:
 
     def __init__(self, path: Path) -> None:
         self.name = require("onnxruntime")
-        import onnxruntime
-
+        onnxruntime: Any = import_module("onnxruntime")
         self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self.remarks: tuple[str, ...] = ()
 

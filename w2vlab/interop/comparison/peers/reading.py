@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.formats import PublishedModel
-from w2vlab.interop.outputs import compute_outputs
+from w2vlab.interop.comparison.outputs import compute_outputs
 from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
 from w2vlab.utils.messages import count

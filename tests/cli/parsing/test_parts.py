@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from w2vlab import registry
-from w2vlab.cli.catalog import Catalog
 from w2vlab.cli.main import main
+from w2vlab.cli.parsing.catalog import Catalog
 
 
 @pytest.mark.parametrize("family", registry.FAMILIES)

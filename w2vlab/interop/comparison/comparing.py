@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from w2vlab.interop.outputs import CODES, LOG_PROBABILITIES, LOGITS, compute_outputs
-from w2vlab.interop.peers import Peer
-from w2vlab.interop.speech import Speech
+from w2vlab.interop.comparison.outputs import CODES, LOG_PROBABILITIES, LOGITS, compute_outputs
+from w2vlab.interop.comparison.peers import Peer
+from w2vlab.interop.comparison.speech import Speech
 from w2vlab.modules.update import TrainedModule
 
 LARGEST_DEVIATION = 1e-4

@@ -37,7 +37,7 @@ class Peer(Protocol):
             waveform: At 16 kHz in [-1, 1], shape `(1, S)`.
 
         Returns:
-            Some of the outputs of `interop.outputs.compute_outputs`, with the same shapes.
+            Some of the outputs of `interop.comparison.outputs.compute_outputs`, with the same shapes.
         """
 
 

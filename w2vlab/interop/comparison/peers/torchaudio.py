@@ -9,8 +9,9 @@ from torch import Tensor
 
 from w2vlab.evaluation.features.layers import layer_name
 from w2vlab.formats import PublishedModel
-from w2vlab.interop.outputs import CONTEXTS, LOGITS
-from w2vlab.interop.peers.peer import normalized, require, rows_of_units, waveform_eps
+from w2vlab.formats.torchaudio.labels import arranged
+from w2vlab.interop.comparison.outputs import CONTEXTS, LOGITS
+from w2vlab.interop.comparison.peers.peer import normalized, require, waveform_eps
 from w2vlab.utils.plain_data import read_json
 
 
@@ -33,7 +34,7 @@ class TorchaudioPeer:
         self._model = wav2vec2_model(**content["arguments"]).eval()
         self._model.load_state_dict(_read(path))
         self._eps = waveform_eps(model.config) if content["normalize_waveform"] else None
-        self._rows = None if model.vocabulary is None else rows_of_units(model.vocabulary, content["labels"])
+        self._rows = None if model.vocabulary is None else arranged(content["labels"])[1]
         self.remarks: tuple[str, ...] = ()
 
     @torch.no_grad()

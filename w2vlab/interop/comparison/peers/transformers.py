@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from w2vlab.evaluation.features.layers import layer_name
 from w2vlab.formats import PublishedModel
-from w2vlab.interop.outputs import (
+from w2vlab.interop.comparison.outputs import (
     CODES,
     CONTEXTS,
     LATENTS,
@@ -21,7 +22,7 @@ from w2vlab.interop.outputs import (
     PROJECTED_TARGETS,
     QUANTIZED,
 )
-from w2vlab.interop.peers.peer import normalized, require, rows_of_units, waveform_eps
+from w2vlab.interop.comparison.peers.peer import normalized, require, rows_of_units, waveform_eps
 from w2vlab.types import SAMPLE_RATE
 from w2vlab.utils.plain_data import read_json
 
@@ -43,8 +44,7 @@ class TransformersPeer:
 
     def __init__(self, folder: Path, model: PublishedModel) -> None:
         version = require("transformers")
-        import transformers
-
+        transformers: Any = import_module("transformers")
         (architecture,) = read_json(folder / "config.json")["architectures"]
         self.name = f"{version} ({architecture})"
         with _without_progress_bar():
@@ -110,8 +110,7 @@ def _pretraining_outputs(model: Any, latents: Tensor, contexts: Tensor) -> dict[
 
 @contextmanager
 def _without_progress_bar() -> Iterator[None]:
-    from transformers.utils import logging
-
+    logging: Any = import_module("transformers.utils.logging")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
