@@ -92,6 +92,7 @@ def competitor(name: str, folder: Path, dtype: torch.dtype) -> Callable[[Sequenc
         model = w2vlab.load(folder, dtype=dtype)
 
         def ours(waveforms: Sequence[Tensor]) -> Tensor:
+            features = torch.empty(0)
             for waveform in waveforms:
                 features = model.features(waveform)
             return features
@@ -99,16 +100,18 @@ def competitor(name: str, folder: Path, dtype: torch.dtype) -> Callable[[Sequenc
         return ours
     from transformers import Wav2Vec2Model
 
-    peer = Wav2Vec2Model.from_pretrained(folder, dtype=dtype).eval()
+    peer: Any = Wav2Vec2Model.from_pretrained(folder, dtype=dtype)
+    peer.eval()
 
-    @torch.inference_mode()
     def theirs(waveforms: Sequence[Tensor]) -> Tensor:
-        if name == PADDED:
-            for batch, mask in padded_batches(waveforms):
-                features = peer(batch.to(dtype), attention_mask=mask).last_hidden_state
-        else:
-            for waveform in waveforms:
-                features = peer(waveform.to(dtype)).last_hidden_state
+        features = torch.empty(0)
+        with torch.inference_mode():
+            if name == PADDED:
+                for batch, mask in padded_batches(waveforms):
+                    features = peer(batch.to(dtype), attention_mask=mask).last_hidden_state
+            else:
+                for waveform in waveforms:
+                    features = peer(waveform.to(dtype)).last_hidden_state
         return features[-1:]
 
     return theirs
@@ -191,7 +194,7 @@ def _features(base: list[str], options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         peers.build_transformers(peers.LAYOUTS[options.model]).wav2vec2.save_pretrained(folder)
-        commands = {name: [*base, "--serve", name, folder] for name in (OURS, PEER, PADDED)}
+        commands: dict[str, Sequence[str]] = {name: [*base, "--serve", name, folder] for name in (OURS, PEER, PADDED)}
         measured = take_turns(commands, {}, 0, options.rounds)
         first = {name: torch.load(Path(folder, f"{name}.pt"), weights_only=True) for name in (OURS, PEER)}
     deviation = float((first[OURS] - first[PEER]).abs().max())

@@ -70,7 +70,13 @@ def test_a_folder_for_transformers(
     assert set(found) == {"latents", "layer 0", "layer 1", "layer 2", "contexts", *outputs}
     assert max(found.values()) < 1e-5
     assert json.loads(Path("out/config.json").read_text())["architectures"] == [architecture]
-    assert Path("out/README.md").read_text().startswith("---\nlibrary_name: transformers\n")
+    card = Path("out/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        names = {"waveform": synthetic_voice(1)[0]}
+        exec(block.replace("FOLDER", "out"), names)
+        frames = names["logits" if "logits" in block else "contexts"]
+        assert frames.shape[:2] == (1, 49)
     assert not [path for path in Path().iterdir() if path.name not in ("out", "cache")]
 
 

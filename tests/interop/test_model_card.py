@@ -71,7 +71,7 @@ def test_the_facts_of_a_run(run: Path, model: PublishedModel) -> None:
         "* Updates: 1,800",
         "* Audio: 4.00 hours, all epochs together",
         "* Audio of an update: 8.0 s",
-        "* Time: 2.00 hours on 2 x cpu, 2 cores",
+        "* Time: 2.00 h on 2 x cpu, 2 cores",
         "* Versions: w2vlab 0.1.0, torch 2.14.1",
         "    w2vlab fit --config=base --data.corpus=voices",
         "| validation loss | 3.342 |",
@@ -168,5 +168,6 @@ def test_a_public_command(words: list[str], shown: str) -> None:
 
 def test_public_names() -> None:
     assert public_name("festvox-ru") == "festvox-ru"
+    assert public_name("sample") == "a sample corpus of w2vlab"
     assert public_name("/mnt/data/librispeech") == "librispeech"
     assert public_name(str(Path.home())) == public_name("/") == "…"

@@ -15,7 +15,8 @@ from w2vlab.utils.messages import W2VLabWarning
 class GRUContext(ContextNetwork):
     """Gated recurrent units over the latents: each context depends on all frames so far.
 
-    The defaults are fairseq's `aggregator=gru` of wav2vec; CPC has a width of 256.
+    The defaults are the width of fairseq's `aggregator=gru` of wav2vec (which runs over the batch in place of time, so
+    that its weights cannot be read here); CPC has a width of 256.
 
     Args:
         input_dim: Width of the latents; supplied by the module, not by YAML.

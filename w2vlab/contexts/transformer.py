@@ -34,7 +34,7 @@ class FeedForward(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Maps `input` `(B, T, D)` to `(B, T, D)`; in inference mode some frames at a time."""
         if self.training or input.device.type != "cpu" or not computes_inference(input):
-            output: Tensor = super().forward(input)
+            output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
             return output
         first, activation, _, last = self
         frames = input.flatten(0, 1)

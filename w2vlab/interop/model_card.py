@@ -9,7 +9,7 @@ from typing import Any
 from w2vlab import __version__
 from w2vlab.formats import PublishedModel
 from w2vlab.interop.run_facts import RunFacts
-from w2vlab.utils.messages import count, one_line
+from w2vlab.utils.messages import count, duration, one_line
 
 _AUTO = {"ctc": "AutoModelForCTC", "pretraining": "AutoModelForPreTraining", "plain": "AutoModel"}
 
@@ -116,9 +116,9 @@ def _training(facts: RunFacts, model: PublishedModel) -> str:
         lines.append(f"* Audio: {facts.audio_hours:,.2f} hours, all epochs together")
     if facts.batch_seconds is not None:
         lines.append(f"* Audio of an update: {facts.batch_seconds:,.1f} s")
-    if facts.train_hours is not None:
+    if facts.seconds is not None:
         device = f" on {_plain(facts.device)}" if facts.device else ""
-        lines.append(f"* Time: {facts.train_hours:,.2f} hours{device}")
+        lines.append(f"* Time: {duration(facts.seconds)}{device}")
     if facts.versions:
         lines.append(f"* Versions: {', '.join(f'{name} {number}' for name, number in facts.versions.items())}")
     text = "".join(f"{line}\n" for line in lines)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from w2vlab.data.corpora.sample_corpora import NAMES
+from w2vlab.data.corpora.sample_corpora import NAMES, SAMPLE
+from w2vlab.types import Seconds
 from w2vlab.utils.files import EVALUATION, RUN_RECORD
 from w2vlab.utils.messages import one_line
 from w2vlab.utils.plain_data import MEBIBYTE, read_json
@@ -47,7 +48,7 @@ class RunFacts:
         updates: Optimizer updates.
         audio_hours: Audio of all updates, in hours; every epoch counts.
         batch_seconds: Mean audio of an update, in seconds.
-        train_hours: Time that the training took, in hours.
+        seconds: Time that the training took.
         figures: Measured values by label, as text.
         evaluated_on: Corpus of `w2vlab evaluate`.
         command: Command line, without folders, names of users and keys.
@@ -59,7 +60,7 @@ class RunFacts:
     updates: int | None = None
     audio_hours: float | None = None
     batch_seconds: float | None = None
-    train_hours: float | None = None
+    seconds: Seconds | None = None
     figures: dict[str, str] = field(default_factory=dict)
     evaluated_on: str | None = None
     command: str | None = None
@@ -87,8 +88,7 @@ def collect_facts(checkpoint: Mapping[str, Any], path: Path) -> RunFacts:
     if audio := _positive(report.get("audio_seconds")):
         facts.audio_hours = audio / 3600
         facts.batch_seconds = None if facts.updates is None else audio / facts.updates
-    seconds = _positive(report.get("seconds"))
-    facts.train_hours = None if seconds is None else seconds / 3600
+    facts.seconds = _positive(report.get("seconds"))
     facts.figures = _figures(_mapping(report.get("validation")).get("rows"))
     folder = path.absolute().parent.parent if path.absolute().parent.name == "checkpoints" else None
     if folder is not None:
@@ -100,7 +100,7 @@ def collect_facts(checkpoint: Mapping[str, Any], path: Path) -> RunFacts:
 def public_name(corpus: str) -> str:
     """Returns the name of a corpus without its folders and without the name of the user."""
     if corpus in NAMES:
-        return corpus
+        return "a sample corpus of w2vlab" if corpus == SAMPLE else corpus  # which one depends on the machine
     name = Path(corpus).name
     return one_line(_HIDDEN if not name or name in _user_names() else name, _MAX_TEXT)
 

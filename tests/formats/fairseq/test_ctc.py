@@ -126,19 +126,20 @@ def test_units_in_the_file_come_first(path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["data", "target_dictionary", "w2v_path"])
-def test_units_where_the_options_say(tmp_path: Path, place: str) -> None:
+def test_units_in_a_folder_that_the_file_names_are_not_read(tmp_path: Path, place: str) -> None:
     folder = tmp_path / "labels"
     folder.mkdir()
     (folder / "dict.phn.txt").write_text("AH0 5\nB 4\nK 3\nS 2\n")
-    inner = content()["cfg"]["model"]["w2v_args"]
-    model = CTC | {"w2v_args": inner}
+    model = CTC | {"w2v_args": content()["cfg"]["model"]["w2v_args"]}
     task = {"labels": "phn", "normalize": True}
     if place == "w2v_path":
         model["w2v_path"] = str(folder / "pretrained.pt")
     else:
         task[place] = str(folder)
     path = save(tmp_path / "in.pt", checkpoint(model, tensors(), task=task))
-    found = read(path)
+    with pytest.raises(ValueError, match=r"Put the dict\.phn\.txt .* beside it, or give its path as .* `dictionary`"):
+        read(path)
+    found = read(path, dictionary=str(folder / "dict.phn.txt"))
     assert found.vocabulary == Vocabulary("phones", (*ENTRIES[:4], "AH0", "B", "K", "S"))
     assert f"The units are those of {folder / 'dict.phn.txt'}." in found.origin.notes
 

@@ -299,7 +299,14 @@ def test_tensors_that_do_not_belong_to_the_options_are_named(tmp_path: Path) -> 
 
 
 def test_other_files_are_not_of_fairseq() -> None:
-    for content in ([], {"model": {}}, {"model": 1, "args": {}}, {"state_dict": {}}, {"model": {"w": torch.ones(1)}}):
+    for content in (
+        [],
+        {"model": {}},
+        {"model": 1, "args": {}},
+        {"state_dict": {}},
+        {"model": {"w": torch.ones(1)}},
+        {"args": {}, "model": {1: torch.ones(1)}},
+    ):
         assert not is_fairseq(content)
 
 

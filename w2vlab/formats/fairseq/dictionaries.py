@@ -28,14 +28,14 @@ def find_units(
 ) -> Vocabulary:
     """Returns the units of a model fine-tuned by CTC, in the order of the rows of its head.
 
-    They are in the file itself, or in `dict.ltr.txt` beside it or where the options say; `ltr` is its option `labels`.
+    They are in the file itself, or in `dict.ltr.txt` beside it; `ltr` is its option `labels`.
 
     Args:
         content: The file.
         stored: The options of the fine-tuning.
         num_units: Rows of the head.
         source: Path of the file.
-        dictionary: Path of the dictionary; None looks for it.
+        dictionary: Path of the dictionary; None looks in the file and beside it.
 
     Raises:
         ValueError: There is none, or it has another number of units.
@@ -44,7 +44,7 @@ def find_units(
     labels = labels if isinstance(labels, str) and re.fullmatch(r"[\w-]{1,20}", labels) else "ltr"
     name = f"dict.{labels}.txt"
     tried: list[str] = []
-    for symbols, place in _candidates(content, stored, name, source, dictionary):
+    for symbols, place in _candidates(content, name, source, dictionary):
         if len(symbols) == num_units and tuple(symbols[: len(SPECIAL)]) == SPECIAL:
             if not str(place).startswith(str(source)):
                 stored.notes.append(f"The units are those of {place}.")
@@ -53,7 +53,7 @@ def find_units(
     found = f" ({'; '.join(tried)})" if tried else ""
     raise ValueError(
         f"{source} must have the dictionary of its {num_units} units, four special ones included, but there is "
-        f"none{found}. Put the {name} of its training beside it."
+        f"none{found}. Put the {name} of its training beside it, or give its path as the option `dictionary`."
     )
 
 
@@ -90,7 +90,7 @@ def format_dictionary(symbols: Sequence[str]) -> str:
 
 
 def _candidates(
-    content: Mapping[str, Any], stored: Stored, name: str, source: Path, dictionary: str | Path | None
+    content: Mapping[str, Any], name: str, source: Path, dictionary: str | Path | None
 ) -> Iterator[tuple[list[str], object]]:
     if dictionary is not None:
         yield read_dictionary(Path(dictionary)), dictionary
@@ -100,23 +100,9 @@ def _candidates(
     symbols = target.get("symbols") if isinstance(target, Mapping) else None
     if isinstance(symbols, list) and all(isinstance(symbol, str) for symbol in symbols):
         yield symbols, f"{source}, `task_state`"
-    for folder in _folders(stored, source):
-        path = folder / name
-        if path.is_file():
-            yield read_dictionary(path), path
-
-
-def _folders(stored: Stored, source: Path) -> Iterator[Path]:
-    """Yields the folder of the file, and those that its options name."""
-    yield source.parent
-    task, model = stored.group("task"), stored.group("model")
-    for value in (task.get("target_dictionary"), task.get("data"), model.get("data")):
-        value = stored.resolve(value)
-        if isinstance(value, str) and value and value.isprintable():
-            yield Path(value)
-    path = stored.resolve(model.get("w2v_path"))
-    if isinstance(path, str) and path and path.isprintable():
-        yield Path(path).parent
+    path = source.parent / name  # not in folders that the file names, because it may come from anybody
+    if path.is_file():
+        yield read_dictionary(path), path
 
 
 def _vocabulary(symbols: Sequence[str]) -> Vocabulary:

@@ -30,7 +30,8 @@ def is_fairseq(content: Any) -> bool:
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
         return False
     options = any(isinstance(content.get(key), Mapping) for key in ("args", "cfg"))
-    return options and any(isinstance(tensor, Tensor) for tensor in content["model"].values())
+    model = content["model"]
+    return options and all(isinstance(name, str) for name in model) and any(map(torch.is_tensor, model.values()))
 
 
 def read_fairseq(
@@ -72,14 +73,14 @@ def read_fairseq(
 
     normalize = read_normalize(stored, outer if fine_tuned else None)
     heads = _OWN_HEADS in tensors
-    if f"{prefix}feature_aggregator.conv_layers.0.1.weight" in tensors or _is_wav2vec(stored, tensors):
+    if _is_wav2vec(tensors):
         config, heads = read_future(stored, normalize), True
     else:
         config = read_masked(stored, normalize, heads)
     weights = renamed_to_ours(tensors, entries_of(config, heads, prefix), source, _ignored(heads, prefix))
     vocabulary = None
     if fine_tuned:
-        num_units = tensors["w2v_encoder.proj.weight"].shape[0]
+        num_units = tensors["w2v_encoder.proj.weight"].shape[:1].numel()
         vocabulary = find_units(content, outer, num_units, source, (options or {}).get("dictionary"))
     notes = list(dict.fromkeys([*outer.notes, *stored.notes]))
     missing: tuple[str, ...] = () if heads else ("quantizer", "loss")
@@ -104,8 +105,8 @@ def read_fairseq(
     )
 
 
-def _is_wav2vec(stored: Stored, tensors: Mapping[str, Tensor]) -> bool:
-    """Returns whether a model is wav2vec with a context network that w2vlab does not have, to name its option."""
+def _is_wav2vec(tensors: Mapping[str, Tensor]) -> bool:
+    """Returns whether a model is wav2vec, perhaps with a context network that w2vlab does not have."""
     return any(name.startswith(("feature_aggregator.", "wav2vec_predictions.")) for name in tensors)
 
 

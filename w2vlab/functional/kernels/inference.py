@@ -43,7 +43,7 @@ def _multiplies_by_onednn(frames: Tensor, weight: Tensor) -> bool:
         and frames.dtype == weight.dtype == torch.float32
         and frames.numel() > 0
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and torch._C._has_mkldnn
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # not public: Inductor calls it
     )
 

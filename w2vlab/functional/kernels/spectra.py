@@ -104,7 +104,8 @@ def filter_spectra(weight: Tensor) -> Tensor:
     """
     dim, width, kernel = weight.shape
     filters = torch.fft.rfft(at_least_float32(weight), 2 * kernel).conj()  # (D, C, F)
-    return filters.unflatten(0, (dim // width, width)).permute(0, 3, 2, 1).flatten(0, 1).resolve_conj().contiguous()
+    grouped: Tensor = filters.unflatten(0, (dim // width, width)).permute(0, 3, 2, 1)  # (G, F, C, D / G)
+    return grouped.flatten(0, 1).resolve_conj().contiguous()
 
 
 def convolve_with_spectra(inputs: Tensor, filters: Tensor, kernel: int, padding: int) -> Tensor:

@@ -88,7 +88,9 @@ class TransformersPeer:
         # The last hidden state is not the last of `hidden_states` if a norm follows the layers (pre-norm).
         contexts = found.last_hidden_state
         outputs = {layer_name(number): layer for number, layer in enumerate(found.hidden_states[:-1])}
-        outputs |= {LATENTS: found.extract_features, CONTEXTS: contexts}
+        outputs[CONTEXTS] = contexts
+        if hasattr(found, "extract_features"):  # not of HuBERT
+            outputs[LATENTS] = found.extract_features
         if self._rows is not None:
             outputs[LOGITS] = model.lm_head(contexts)[..., self._rows]
         if hasattr(model, "quantizer"):
