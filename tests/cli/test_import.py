@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     none = root / "cache"
     export(base, root / "pretraining", "huggingface", cache_dir=none)
     export(large, root / "plain", "huggingface", plain=True, cache_dir=none)
+    export(large, root / "large", "huggingface", cache_dir=none)
     export(finetuned, root / "ctc", "huggingface", cache_dir=none)
     export(large, root / "fairseq.pt", "fairseq", cache_dir=none)
     export(large, root / "torchaudio.pt", "torchaudio", cache_dir=none)
@@ -114,6 +116,26 @@ def test_there_and_back_gives_the_same_bytes(source: str, format_: str, theirs: 
                 assert torch.equal(tensor, after[name]), name
         elif path.name != "README.md":  # which says where the weights are from
             assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(again.read_bytes()).digest(), path.name
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("format_", ["huggingface", "fairseq", "torchaudio", "safetensors"])
+def test_a_folder_in_half_precision_is_exported_in_every_format(
+    dtype: str, format_: str, theirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It normalizes waveforms with transformers' epsilon, which fairseq and torchaudio do not have."""
+    from transformers import Wav2Vec2ForPreTraining
+
+    model = Wav2Vec2ForPreTraining.from_pretrained(theirs / "large").to(getattr(torch, dtype))
+    model.save_pretrained("half")
+    shutil.copy(theirs / "large" / "preprocessor_config.json", "half")
+    assert main(["import", "half", "model.ckpt"]) == 0
+    capsys.readouterr()
+    assert main(["export", "model.ckpt", "out", f"--format={format_}"]) == 0, capsys.readouterr().err
+    assert "largest deviation" in capsys.readouterr().out
+    if format_ == "huggingface":
+        content = [(Path(folder) / "model.safetensors").read_bytes() for folder in ("half", "out")]
+        assert content[0] == content[1]
 
 
 def test_the_origin_is_kept(theirs: Path) -> None:

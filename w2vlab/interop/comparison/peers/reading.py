@@ -9,6 +9,7 @@ from torch import Tensor
 
 from w2vlab.formats import PublishedModel
 from w2vlab.interop.comparison.outputs import compute_outputs
+from w2vlab.interop.comparison.peers.peer import waveform_eps
 from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
 from w2vlab.utils.messages import count
@@ -33,6 +34,14 @@ class OwnReader:
         why = () if instead_of is None else (f"Not compared with {instead_of}; this is what our reader loads.",)
         self.remarks: tuple[str, ...] = (*why, equal)
         self._module = build_model_of(found, path)
+        eps, own = waveform_eps(found.config), waveform_eps(model.config)
+        if eps is not None and own is not None and eps != own:
+            for frontend in (self._module.input_frontend(), self._module.target_frontend()):
+                frontend.encoder.waveform_eps = own  # type: ignore[assignment]
+            self.remarks += (
+                f"Waveforms were normalized with w2vlab's epsilon, {own:g}; the file stands for {eps:g}, with which "
+                "quiet audio differs.",
+            )
 
     def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
         """Computes all outputs of the model for one utterance."""

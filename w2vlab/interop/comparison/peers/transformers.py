@@ -50,7 +50,7 @@ class TransformersPeer:
         with _without_progress_bar():
             loaded = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
         self._model, loading = loaded
-        self._model.eval()
+        self._model.float().eval()  # transformers keeps the type of the file, and the waveforms are float32
         problems = {kind: sorted(names) for kind, names in loading.items() if names and kind.endswith("_keys")}
         if problems:
             raise ValueError(f"transformers has loaded {folder} with {problems}.")
