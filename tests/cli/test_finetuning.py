@@ -137,7 +137,7 @@ def test_the_decoder_is_one_flag(finetune: Callable[..., int], capsys: pytest.Ca
         (["--model.checkpoint=null"], "`model.checkpoint` must be given: the file of a pretrained model"),
         (
             ["--model.checkpoint=absent.ckpt"],
-            "`model.checkpoint` must be an existing checkpoint file, but is absent.ckpt.",
+            "`model.checkpoint` must be an existing checkpoint file, or a folder of transformers, but is absent.ckpt.",
         ),
         (["--model.units=phones"], "`data.corpus` must have transcripts for `model.units` phones, but "),
         (["--data.crop_to_shortest=true"], "`data.crop_to_shortest` must be false for a model that learns from"),

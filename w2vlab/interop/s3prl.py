@@ -111,8 +111,7 @@ def register() -> ModuleType:
     """Adds the upstream `w2vlab` to the hub of s3prl, which must be installed.
 
     Where that hub cannot be imported, a hub with this upstream alone takes its place, so that `s3prl.nn.S3PRLUpstream`
-    and s3prl's runner can be imported. Names that s3prl imports from newer packages in vain are added to them, and
-    `torch.load` accepts the `argparse.Namespace` in the checkpoints of s3prl's runner.
+    and s3prl's runner can be imported. Names that s3prl imports and newer packages do not have are added to them.
 
     Returns:
         The hub.
@@ -122,7 +121,6 @@ def register() -> ModuleType:
         for name in names:
             if not hasattr(module, name):
                 setattr(module, name, _without_effect)
-    torch.serialization.add_safe_globals([Namespace])
     s3prl = import_module("s3prl")
     try:
         hub = import_module("s3prl.hub")
@@ -143,5 +141,6 @@ if __name__ == "__main__":
     from w2vlab.interop import s3prl as upstream  # not this module, whose name is `__main__`
 
     upstream.register()
+    torch.serialization.add_safe_globals([Namespace])  # in the checkpoints that the runner writes and reads
     sys.argv[0] = "run_downstream.py"
     runpy.run_module("s3prl.run_downstream", run_name="__main__")
