@@ -8,8 +8,11 @@ from pathlib import Path
 
 import torch
 
+from tests.modules.finetuning.recognition import pretrain
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_two_setup_commands_of_one_line() -> None:
@@ -26,8 +29,22 @@ def test_ci_finds_them() -> None:
         assert printed.rstrip().endswith(end)
 
 
+def test_the_example_of_features_runs(tmp_path: Path) -> None:
+    example, _ = EXAMPLES
+    pretrain(source := tmp_path / "model.ckpt")
+    names: dict = {}
+    exec(example.replace('"SOURCE"', repr(str(source))), names)
+    frames = names["model"].num_frames(16_000)
+    assert names["contexts"].shape == (2, frames, 8)
+    assert {number: layer.shape for number, layer in names["layers"].items()} == {0: (2, frames, 8), 1: (2, frames, 8)}
+    assert names["codes"].shape == (2, frames, 2)
+    shorter = names["model"].num_frames(12_000)
+    assert (names["contexts"][1, shorter:] == 0).all()
+    assert names["contexts"][1, shorter - 1].abs().max() > 0
+
+
 def test_the_python_example_takes_a_step() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, example = EXAMPLES
     torch.manual_seed(0)
     names: dict = {}
     exec(example, names)

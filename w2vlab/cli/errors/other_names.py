@@ -45,6 +45,12 @@ TABLE = (
     Names("model.context.feedforward_dim", "encoder_ffn_embed_dim", "intermediate_size"),
     Names("model.context.pre_norm", "layer_norm_first", "do_stable_layer_norm"),
     Names("model.context.position_kernel", "conv_pos", "num_conv_pos_embeddings"),
+    Names(
+        "model.context.position_layers",
+        "pos_conv_depth",
+        "",
+        "`num_conv_pos_embeddings` of data2vec; `position_kernel` is then its `conv_pos_kernel_size`",
+    ),
     Names("model.context.position_groups", "conv_pos_groups", "num_conv_pos_embedding_groups"),
     Names("model.context.dropout", "dropout", "hidden_dropout"),
     Names("model.context.attention_dropout", "attention_dropout", "attention_dropout"),
