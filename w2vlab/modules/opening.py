@@ -17,6 +17,10 @@ from w2vlab.modules.finetuning.ctc import CTCFineTuning
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.sources import copy_weights
 from w2vlab.modules.update import TrainedModule
+from w2vlab.utils.messages import one_line
+
+_OF_EVERY_MODEL = ("encoder", "norm", "context")
+"""Parts that features depend on; a fine-tuned model has some of the others, too."""
 
 _SEED = 1
 """Seed of the parts for which the source has no weights."""
@@ -48,12 +52,27 @@ def build_model_of(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         if model.vocabulary is not None:
-            return _build_finetuned(model, source, options).to(dtype).eval()
+            finetuned = _build_finetuned(model, source, options)
+            _check_all_used(finetuned, model, source)
+            return finetuned.to(dtype).eval()
         with nullcontext() if model.missing else without_initialization():
             module: PretrainingModule = build_model(model.config, PretrainingModule, source)
+    _check_all_used(module, model, source)
     module = module.to(dtype)  # before it has weights, whose pages take no memory until then
     copy_weights(module, model, source)
     return module.eval()
+
+
+def _check_all_used(module: nn.Module, model: PublishedModel, source: object) -> None:
+    """Refuses to leave out weights silently, such as those of a layer that the configuration does not have."""
+    own = {name.removeprefix("frontend.") for name in module.state_dict()}
+    extra = [name for name in model.weights if name not in own and name.partition(".")[0] in _OF_EVERY_MODEL]
+    if extra:
+        more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+        raise ValueError(
+            f"{source} must have the weights of the model that it describes, but has {one_line(extra[0], 100)}{more}, "
+            "which this model does not have."
+        )
 
 
 class without_initialization(TorchFunctionMode):

@@ -49,3 +49,10 @@ def test_weights_that_the_memory_does_not_hold(
 
 def test_the_memory_of_this_machine_is_known() -> None:
     assert bounds._memory() > 1 << 28
+
+
+def test_weights_of_layers_that_the_configuration_lacks_are_named(content: dict[str, Any], tmp_path: Path) -> None:
+    """Leaving them out would give other features without a word."""
+    path = sent(content, tmp_path, num_layers=-1)
+    with pytest.raises(ValueError, match=r"but has context.layers.\d.attention.qkv.weight and \d+ more, which"):
+        build_model_of(read_source(path), path)

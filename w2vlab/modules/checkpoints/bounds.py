@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_MAX_TENSORS = 100_000
+_MAX_TENSORS = 20_000
 """Tensors of a model; those of the largest published ones have about a thousand."""
 
 _NEW_TENSOR = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}
