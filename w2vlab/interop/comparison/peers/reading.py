@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from w2vlab.formats import PublishedModel
-from w2vlab.interop.comparison.outputs import compute_outputs
+from w2vlab.formats.published import HEAD
+from w2vlab.interop.comparison.outputs import LOG_PROBABILITIES, LOGITS, compute_outputs
 from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
 from w2vlab.utils.messages import count
@@ -33,18 +34,40 @@ class OwnReader:
         why = () if instead_of is None else (f"Not compared with {instead_of}; this is what our reader loads.",)
         self.remarks: tuple[str, ...] = (*why, equal)
         self._module = build_model_of(found, path)
+        self._rows = _rows(model, found)
 
     def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
         """Computes all outputs of the model for one utterance."""
-        return compute_outputs(self._module, waveform)
+        outputs = compute_outputs(self._module, waveform)
+        if self._rows is not None:
+            outputs |= {name: outputs[name][..., self._rows] for name in (LOGITS, LOG_PROBABILITIES)}
+        return outputs
+
+
+def _rows(model: PublishedModel, found: PublishedModel) -> list[int] | None:
+    """Returns in which row of the file each unit of the model is; None if they are the same.
+
+    fairseq has rows for four special symbols, whether a model has them or not.
+    """
+    if model.vocabulary is None or found.vocabulary is None or model.vocabulary == found.vocabulary:
+        return None
+    rows = {entry: row for row, entry in enumerate(found.vocabulary.entries)}
+    if len(rows) != len(found.vocabulary) or not set(model.vocabulary.entries) <= rows.keys():
+        raise ValueError(
+            f"The file must have the units of the model, {' '.join(model.vocabulary.entries)}, but has "
+            f"{' '.join(found.vocabulary.entries)}."
+        )
+    return [rows[entry] for entry in model.vocabulary.entries]
 
 
 def _count_equal(model: PublishedModel, found: PublishedModel, path: Path) -> int:
-    number = 0
+    number, rows = 0, _rows(model, found)
     for name in found.weights:
         if name not in model.weights:
             raise ValueError(f"{path} has the tensor {name}, which the model does not have.")
         ours, theirs = model.weights[name], found.weights[name]
+        if rows is not None and name in HEAD:
+            theirs = theirs[rows]
         if ours.shape != theirs.shape or not torch.equal(ours.to(theirs.dtype), theirs):
             raise ValueError(f"{name} of {path} differs from the tensor of the model.")
         number += 1
