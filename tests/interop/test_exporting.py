@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from tests.interop.toys import save, save_finetuned, toy_model
+from tests.interop.toys import LAYERS, save, save_finetuned, toy_model
+from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.interop import exporting
 from w2vlab.interop.comparison.comparing import Comparison, Deviation, compare_with
 from w2vlab.interop.comparison.outputs import CODES, compute_outputs
@@ -22,7 +26,10 @@ from w2vlab.interop.comparison.peers.torchaudio import TorchaudioPeer
 from w2vlab.interop.comparison.speech import Speech, find_speech, synthetic_voice
 from w2vlab.interop.exporting import export
 from w2vlab.interop.format_names import Format
-from w2vlab.vocabulary import Vocabulary
+from w2vlab.losses import CodePredictionLoss, ContrastiveLoss
+from w2vlab.modules.sources import read_source
+from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.vocabulary import BLANK, Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,63 @@ def test_a_fine_tuned_model_has_its_logits_compared(format_: Format, tmp_path: P
     done = export(source, tmp_path / "theirs.pt", format_, cache_dir=no_corpora)
     assert {"logits", "contexts"} <= set(done.comparison.deviations)
     assert done.comparison.largest < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("units", "transcript"), [("characters", "a cab bed"), ("characters", "Été < мир"), ("phones", "a | b")]
+)
+def test_a_fine_tuned_model_for_fairseq(units: Any, transcript: str, tmp_path: Path, no_corpora: Path) -> None:
+    """fairseq has four special rows more, whose probability is 0; labels say that units of one character are phones."""
+    source = save_finetuned(toy_model(), tmp_path / "ctc.ckpt", units, transcript)
+    done = export(source, tmp_path / "theirs.pt", "fairseq", cache_dir=no_corpora)
+    assert {"logits", "log-probabilities", "contexts"} <= set(done.comparison.deviations)
+    assert done.comparison.largest < 1e-5
+    ours, theirs = read_source(source).vocabulary, read_source(tmp_path / "theirs.pt").vocabulary
+    assert ours is not None
+    assert theirs is not None
+    assert theirs.units == units
+    assert theirs.entries == (BLANK, "<s>", "</s>", "<unk>", *ours.entries[1:])
+    # The dictionary is that of a second model, too.
+    export(source, tmp_path / "second.pt", "fairseq", cache_dir=no_corpora)
+
+
+def test_phones_of_one_character_stay_phones_in_a_file_of_torchaudio(tmp_path: Path, no_corpora: Path) -> None:
+    source = save_finetuned(toy_model(), tmp_path / "ctc.ckpt", "phones", "a | b")
+    out = tmp_path / "theirs.safetensors"
+    assert export(source, out, "torchaudio", cache_dir=no_corpora).comparison.largest < 1e-5
+    assert read_source(out).vocabulary == read_source(source).vocabulary
+    export(out, tmp_path / "again.safetensors", "torchaudio", cache_dir=no_corpora)
+    assert (tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
+    arguments = json.loads((tmp_path / "theirs.json").read_text())
+    assert "safetensors.torch.load_file('theirs.safetensors')" in arguments["how_to_load"]
+
+
+def test_a_phone_with_the_name_of_the_blank_is_refused_for_transformers(tmp_path: Path, no_corpora: Path) -> None:
+    source = save_finetuned(toy_model(), tmp_path / "ctc.ckpt", "phones", "<pad> a b")
+    with pytest.raises(ValueError, match=r"^The vocabulary must not have <pad> to be written for transformers"):
+        export(source, tmp_path / "folder", "huggingface", cache_dir=no_corpora)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_what_fairseq_would_read_in_another_way_is_refused(tmp_path: Path, no_corpora: Path) -> None:
+    source = save_finetuned(toy_model(), tmp_path / "ctc.ckpt", transcript="a | b")
+    with pytest.raises(ValueError, match=r"^The vocabulary must not have \| to be written for fairseq"):
+        export(source, tmp_path / "theirs.pt", "fairseq", cache_dir=no_corpora)
+    source = save(toy_model(loss=CodePredictionLoss), tmp_path / "codes.ckpt")
+    with pytest.raises(ValueError, match=r"^`model.loss` must be ContrastiveLoss for fairseq, but is CodePrediction"):
+        export(source, tmp_path / "theirs.pt", "fairseq", cache_dir=no_corpora)
+
+
+def test_what_transformers_trains_in_another_way_is_said(tmp_path: Path, no_corpora: Path) -> None:
+    loss = partial(ContrastiveLoss, projection_dim=6, num_negatives=4, num_codebook_negatives=2)
+    encoder = partial(ConvFeatureEncoder, layers=LAYERS, padding="include")
+    source = save(toy_model(loss=loss, encoder=encoder), tmp_path / "toy.ckpt")
+    done = export(source, tmp_path / "folder", "huggingface", cache_dir=no_corpora)
+    assert "`model.loss.num_codebook_negatives` is 2; transformers trains with 0." in done.notes
+    assert not any("group norm" in note for note in done.notes)
+    source = save(toy_model(quantizer=IdentityQuantizer), tmp_path / "identity.ckpt")
+    done = export(source, tmp_path / "plain", "huggingface", cache_dir=no_corpora)
+    assert "Quantizer and loss are not written." in done.notes
 
 
 def test_onnxruntime_computes_the_same(checkpoint: Path, tmp_path: Path, no_corpora: Path) -> None:
@@ -115,6 +179,9 @@ def test_deviations() -> None:
     codes.add(CODES, torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 0]))
     codes.add(CODES, torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 4]))
     assert codes.largest == 1 / 8
+    codes.add(CODES, torch.zeros(1, 3), torch.zeros(1, 4))
+    codes.add(CODES, torch.zeros(1, 3), torch.zeros(1, 3))
+    assert codes.largest == math.inf
 
 
 def test_what_the_other_program_lacks_is_named(checkpoint: Path) -> None:
@@ -176,6 +243,26 @@ def test_a_folder_with_other_files_is_never_replaced(checkpoint: Path, tmp_path:
     with pytest.raises(ValueError, match=r"the files of an export alone to be overwritten, but .* has thesis\.tex\.$"):
         export(checkpoint, folder, "huggingface", overwrite=True, cache_dir=no_corpora)
     assert (folder / "thesis.tex").read_text() == "mine"
+
+
+def test_a_folder_whose_replacement_fails_is_still_there(
+    checkpoint: Path, tmp_path: Path, no_corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    replace = os.replace
+
+    def fails(path: Path, target: Path) -> None:
+        if target == folder and path.name == folder.name:
+            raise KeyboardInterrupt
+        replace(path, target)
+
+    monkeypatch.setattr("w2vlab.interop.staging.os.replace", fails)
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, folder, "huggingface", overwrite=True, cache_dir=no_corpora)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (folder / "config.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt(), OSError(28, "No space left on device"), ValueError("no")])

@@ -16,7 +16,7 @@ from w2vlab.modules import CTCFineTuning, MaskedPrediction
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.sources import read_source
 from w2vlab.quantizers import GumbelQuantizer
-from w2vlab.vocabulary import Vocabulary
+from w2vlab.vocabulary import Units, Vocabulary
 
 LAYERS = [(16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2]
 """Receptive field and stride are those of wav2vec 2.0: 400 and 320 samples."""
@@ -51,11 +51,13 @@ def save(model: MaskedPrediction, path: Path, **more: Any) -> Path:
     return path
 
 
-def save_finetuned(model: MaskedPrediction, path: Path) -> Path:
+def save_finetuned(
+    model: MaskedPrediction, path: Path, units: Units = "characters", transcript: str = "a cab bed"
+) -> Path:
     """Writes a checkpoint of a model that is fine-tuned from `model`."""
     pretrained = save(model, path.with_name(f"pretrained-{path.name}"))
-    module = CTCFineTuning(str(pretrained))
-    module.set_vocabulary(Vocabulary.of("characters", ["a cab bed"]))
+    module = CTCFineTuning(str(pretrained), units=units)
+    module.set_vocabulary(Vocabulary.of(units, [transcript]))
     torch.manual_seed(1)
     torch.nn.init.normal_(module.head.bias)
     torch.save(make_checkpoint(module.eval(), read_source(pretrained)), path)

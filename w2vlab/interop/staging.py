@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ _OF_A_FOLDER = (
     *("tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"),
 )
 """Files of an exported folder, which may be overwritten together."""
+
+_REPLACED = ".replaced"
+"""Name of the folder that is replaced, until it is removed."""
 
 
 def check_target(out: Path, source: str | Path, overwrite: bool, is_folder: bool = False) -> None:
@@ -61,13 +65,30 @@ def staged(out: Path, overwrite: bool) -> Iterator[tuple[Path, list[Path]]]:
         yield staging / out.name, files
         written = sorted(staging.iterdir(), key=lambda path: path.name == out.name)  # `out` last: it names the others
         targets = [out.with_name(path.name) for path in written]
-        for target in targets:
-            if target.exists() and not overwrite:
+        for path, target in zip(written, targets, strict=True):
+            if target.exists() and not overwrite and not _is_same_file(path, target):
                 raise ValueError(f"{target}, which belongs to {out.name}, must not exist; --overwrite replaces it.")
         for path, target in zip(written, targets, strict=True):
             if path.is_dir() and target.is_dir():
-                shutil.rmtree(target)
-            os.replace(path, target)
+                _replace_folder(path, target, staging / _REPLACED)
+            else:
+                os.replace(path, target)
         files += sorted(out.iterdir()) if out.is_dir() else reversed(targets)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace_folder(path: Path, target: Path, aside: Path) -> None:
+    """Moves a folder to the place of another one, which is put aside; if that fails, it is back in its place."""
+    try:
+        os.replace(target, aside)
+        os.replace(path, target)
+    except BaseException:
+        if not target.exists() and aside.exists():
+            os.replace(aside, target)
+        raise
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    """Returns whether a second file of an export is there already, such as a dictionary that two models share."""
+    return path.is_file() and other.is_file() and filecmp.cmp(path, other, shallow=False)

@@ -20,6 +20,9 @@ NAMES = (BLANK, "<s>", "</s>", "<unk>")
 SPACE = "|"
 """How letters are separated into words."""
 
+PHONES = "phn"
+"""Name of the labels of phones, in fairseq's recipes and here."""
+
 _MAX_UNITS = 100_000
 
 
@@ -48,7 +51,7 @@ def find_units(
         if len(symbols) == num_units and tuple(symbols[: len(SPECIAL)]) == SPECIAL:
             if not str(place).startswith(str(source)):
                 stored.notes.append(f"The units are those of {place}.")
-            return _vocabulary(symbols)
+            return _vocabulary(symbols, labels)
         tried.append(f"{place} has {len(symbols)}")
     found = f" ({'; '.join(tried)})" if tried else ""
     raise ValueError(
@@ -105,9 +108,9 @@ def _candidates(
         yield read_dictionary(path), path
 
 
-def _vocabulary(symbols: Sequence[str]) -> Vocabulary:
+def _vocabulary(symbols: Sequence[str], labels: str) -> Vocabulary:
     letters = symbols[len(SPECIAL) :]
-    units: Units = "characters" if all(len(symbol) == 1 for symbol in letters) else "phones"
+    units: Units = "characters" if labels != PHONES and all(len(symbol) == 1 for symbol in letters) else "phones"
     if units == "characters":
         letters = [" " if symbol == SPACE else symbol for symbol in letters]
     return Vocabulary(units, (*NAMES, *letters))

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from w2vlab.formats.fairseq.dictionaries import NAMES, format_dictionary, read_dictionary, symbols_of
+from w2vlab.formats.fairseq.dictionaries import NAMES, SPACE, format_dictionary, read_dictionary, symbols_of
 from w2vlab.formats.fairseq.future import read_future
 from w2vlab.formats.fairseq.masked import read_masked, read_normalize
 from w2vlab.formats.fairseq.options import Layout, Stored
+from w2vlab.formats.fairseq.parts import Part
 from w2vlab.formats.fairseq.tensors import FINE_TUNED, entries_of
 from w2vlab.formats.fairseq.theirs import Theirs, options_of
 from w2vlab.formats.names import renamed_to_theirs
@@ -85,6 +86,8 @@ def write_fairseq(model: PublishedModel, out: str | Path) -> list[str]:
             f"The model must have the weights of {', '.join(model.missing)} for fairseq's {theirs.name}, but has none: "
             f"it came from {model.origin.architecture or model.origin.format}, as features alone."
         )
+    if not fine_tuned and theirs.name == "wav2vec2":
+        Part(model.config, "model").part("loss").require_class("ContrastiveLoss")
     if fine_tuned:
         model = _with_special_rows(model)
     entries = entries_of(model.config, not fine_tuned, FINE_TUNED if fine_tuned else "")
@@ -208,6 +211,11 @@ def _with_special_rows(model: PublishedModel) -> PublishedModel:
     vocabulary = model.vocabulary
     if vocabulary is None:
         raise ValueError("The model must have a vocabulary for fairseq, but has only a head.")
+    if vocabulary.units == "characters" and SPACE in vocabulary.entries:
+        raise ValueError(
+            f"The vocabulary must not have {SPACE} to be written for fairseq, which reads it as the space: remove it "
+            "from the transcripts."
+        )
     if vocabulary.entries[: len(NAMES)] == NAMES:
         return model
     names = list(vocabulary.entries)

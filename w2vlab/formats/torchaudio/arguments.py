@@ -11,14 +11,12 @@ from typing import Any
 from w2vlab.formats.torchaudio.tables import DROPOUTS
 from w2vlab.utils.files import write_atomically
 from w2vlab.utils.plain_data import read_json
+from w2vlab.vocabulary import Units
 
 _MODEL = "torchaudio.models.wav2vec2_model"
 """Function that builds the model, and the mark of these files."""
 
-_HOW_TO_LOAD = (
-    "model = torchaudio.models.wav2vec2_model(**arguments); "
-    "model.load_state_dict(torch.load(FILE, weights_only=True)); model.eval()"
-)
+_HOW_TO_LOAD = "model = torchaudio.models.wav2vec2_model(**arguments); model.load_state_dict(WEIGHTS); model.eval()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +30,7 @@ class Arguments:
         normalize_waveform: Whether waveforms have zero mean and unit variance.
         waveform_eps: Added to that variance.
         labels: The units of `aux`, the blank first.
+        units: What they are.
         dropouts: Probabilities by the names of torchaudio.
     """
 
@@ -41,6 +40,7 @@ class Arguments:
     normalize_waveform: bool | None = None
     waveform_eps: float | None = None
     labels: list[str] | None = None
+    units: Units | None = None
     dropouts: dict[str, float] = field(default_factory=dict)
 
 
@@ -55,6 +55,7 @@ def write_arguments(
     normalize_waveform: bool,
     waveform_eps: float,
     labels: list[str] | None,
+    units: Units | None = None,
 ) -> None:
     """Writes the arguments beside a state dictionary.
 
@@ -64,18 +65,22 @@ def write_arguments(
         normalize_waveform: Whether the model expects waveforms of zero mean and unit variance.
         waveform_eps: Added to that variance.
         labels: The units of `aux`, the blank first; None without it.
+        units: What they are; phones may have one character each.
 
     Raises:
         OSError: The file cannot be written.
     """
+    is_safetensors = path.suffix == ".safetensors"
+    load = "safetensors.torch.load_file({!r})" if is_safetensors else "torch.load({!r}, weights_only=True)"
     content = {
         "model": _MODEL,
-        "how_to_load": _HOW_TO_LOAD.replace("FILE", repr(path.name)),
+        "how_to_load": _HOW_TO_LOAD.replace("WEIGHTS", load.format(path.name)),
         "arguments": dict(arguments),
         "sample_rate": 16_000,
         "normalize_waveform": normalize_waveform,
         "waveform_eps": waveform_eps,
         "labels": labels,
+        "units": units,
     }
     write_atomically(arguments_path(path), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -118,6 +123,7 @@ def _parsed(content: Mapping[str, Any], arguments: Mapping[str, Any]) -> Argumen
         normalize_waveform=content["normalize_waveform"],
         waveform_eps=content["waveform_eps"],
         labels=labels,
+        units=content.get("units"),
         dropouts={name: arguments[name] for name in DROPOUTS},
     )
     assert found.strides is not None
@@ -126,5 +132,6 @@ def _parsed(content: Mapping[str, Any], arguments: Mapping[str, Any]) -> Argumen
     assert type(found.normalize_waveform) is bool
     assert type(found.waveform_eps) is float
     assert 0 < found.waveform_eps < 1
+    assert found.units in (None, "characters", "phones")
     assert all(type(value) in (int, float) and 0 <= value <= 1 for value in found.dropouts.values())
     return found

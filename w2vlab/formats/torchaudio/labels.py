@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.formats.published import HEAD, LazyWeights, Origin
-from w2vlab.vocabulary import BLANK, Vocabulary
+from w2vlab.vocabulary import BLANK, Units, Vocabulary
 
 _BLANKS = (BLANK, "<pad>", "[PAD]")
 """Labels that are the blank wherever they are, unless the first label is one of `_FIRST_BLANKS`."""
@@ -24,7 +24,7 @@ WORD_BOUNDARY = "|"
 
 
 def vocabulary_of(
-    labels: Sequence[str], weights: LazyWeights, num_rows: int, origin: Origin
+    labels: Sequence[str], weights: LazyWeights, num_rows: int, origin: Origin, units: Units | None = None
 ) -> tuple[LazyWeights, Vocabulary | None]:
     """Returns the vocabulary, and the weights with the rows of the head in its order.
 
@@ -33,6 +33,7 @@ def vocabulary_of(
         weights: Weights by our names.
         num_rows: Rows of the head.
         origin: Gets the labels and notes; changed in place.
+        units: What the labels are, if the file beside says so.
 
     Raises:
         ValueError: There are not as many labels as rows, or one is there twice.
@@ -51,17 +52,22 @@ def vocabulary_of(
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"`labels` must differ from each other, but {twice[0]!r} is there more than once.")
     origin.options["labels"] = labels
-    vocabulary, rows = arranged(labels)
+    vocabulary, rows = arranged(labels, units)
     return (weights if rows == sorted(rows) else _reordered(weights, rows)), vocabulary
 
 
-def arranged(labels: Sequence[str]) -> tuple[Vocabulary, list[int]]:
-    """Returns the vocabulary of labels, and the row of each of its entries."""
+def arranged(labels: Sequence[str], kind: Units | None = None) -> tuple[Vocabulary, list[int]]:
+    """Returns the vocabulary of labels, and the row of each of its entries.
+
+    Args:
+        labels: One for each row.
+        kind: What they are; None decides by their lengths.
+    """
     candidates = () if labels[0] in _FIRST_BLANKS else (label for label in labels if label in _BLANKS)
     blank = labels.index(next(iter(candidates), labels[0]))
     rows = [blank, *(row for row in range(len(labels)) if row != blank)]
     units = [labels[row] for row in rows[1:]]
-    if any(len(unit) > 1 and not _is_special(unit) for unit in units):
+    if kind == "phones" or (kind is None and any(len(unit) > 1 and not _is_special(unit) for unit in units)):
         return Vocabulary("phones", (BLANK, *units)), rows
     names = {} if " " in units else {WORD_BOUNDARY: " "}
     names |= {unit: f"<{unit[1:-1]}>".lower() for unit in units if len(unit) > 1}

@@ -93,7 +93,9 @@ def read_torchaudio(
                 "order of the rows of `aux.weight`, the blank first; or an empty list, to read it without its last "
                 "layer."
             )
-        weights, vocabulary = vocabulary_of(labels, weights, shapes.num_labels, origin)
+        weights, vocabulary = vocabulary_of(
+            labels, weights, shapes.num_labels, origin, None if "labels" in given else beside.units
+        )
     return PublishedModel(config=config, weights=weights, missing=missing, vocabulary=vocabulary, origin=origin)
 
 

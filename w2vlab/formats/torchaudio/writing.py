@@ -74,7 +74,7 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
             f"torch.nn.functional.layer_norm(waveform, waveform.shape, eps={encoder['waveform_eps']}) before it, for "
             "each utterance alone."
         )
-    if encoder["normalization"] == "first_group":
+    if encoder["normalization"] == "first_group" and encoder["padding"] == "exclude":
         notes.append(
             "torchaudio's group norm sees the padding of a batch, and w2vlab's does not: compare single utterances."
         )
@@ -82,7 +82,8 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
         notes.append("torchaudio's Wav2Vec2Model has no mask embedding, quantizer or loss: they were left out.")
     _save(theirs, out)
     arguments = _arguments(encoder, context, labels)
-    write_arguments(out, arguments, encoder["normalize_waveform"], encoder["waveform_eps"], labels)
+    units = None if model.vocabulary is None else model.vocabulary.units
+    write_arguments(out, arguments, encoder["normalize_waveform"], encoder["waveform_eps"], labels, units)
     return notes
 
 
@@ -125,7 +126,7 @@ def _labels(vocabulary: Vocabulary, before: Any, theirs: dict[str, Tensor]) -> l
         theirs: Tensors by the names of torchaudio; its rows get the order of that file.
     """
     if isinstance(before, list) and before and all(isinstance(label, str) and label for label in before):
-        known, rows = arranged(before)
+        known, rows = arranged(before, vocabulary.units)
         if known == vocabulary:
             entry_of_row = torch.tensor(rows).argsort()
             for name in AUX:

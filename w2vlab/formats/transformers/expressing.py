@@ -19,6 +19,17 @@ _GUMBEL = {
     "shared_codebook": (False, "each group of transformers' quantizer has its own entries"),
 }
 
+_TRAINING = {
+    "quantizer": {"hard": True, "noise": True},
+    "loss": {
+        "num_other_negatives": 0,
+        "num_codebook_negatives": 0,
+        "negatives_from": "targets",
+        "negatives": None,
+    },
+}
+"""Options that only training sees, and the only value that transformers has."""
+
 _NORMALIZATIONS = {"first_group": "group", "layer": "layer"}
 
 
@@ -116,12 +127,18 @@ def to_theirs(config: Mapping[str, Any], quantizes: bool, masks: bool) -> dict[s
     return found | (_pretraining(options) if quantizes else {})
 
 
-def lost(config: Mapping[str, Any], quantizes: bool) -> list[str]:
-    """Returns what the folder does not have of a model or has in another way, one sentence each."""
+def lost(config: Mapping[str, Any], quantizes: bool, has_loss: bool) -> list[str]:
+    """Returns what the folder does not have of a model or has in another way, one sentence each.
+
+    Args:
+        config: Configuration of our model.
+        quantizes: Whether quantizer and loss are written.
+        has_loss: Whether the model has a loss that was trained.
+    """
     options = _arguments(config)
     encoder = _arguments(options["encoder"])
     notes = []
-    if encoder["normalization"] == "first_group":
+    if encoder["normalization"] == "first_group" and encoder.get("padding", "exclude") == "exclude":
         notes.append(
             "The group norm of transformers includes padding, so padded batches differ from w2vlab's; utterances alone "
             "do not."
@@ -136,7 +153,14 @@ def lost(config: Mapping[str, Any], quantizes: bool) -> list[str]:
             "The temperature of the quantizer is not saved: transformers starts at 2. It has no feature penalty and no "
             "factor of the encoder's gradient."
         )
-    elif has_codebooks(config) or _name(options["loss"]) != "ContrastiveLoss":
+        for part, values in _TRAINING.items():
+            found = _arguments(options[part])
+            notes += [
+                f"`model.{part}.{name}` is {_shown(found[name])}; transformers trains with {_shown(value)}."
+                for name, value in values.items()
+                if name in found and found[name] != value
+            ]
+    elif has_codebooks(config) or has_loss:
         notes.append("Quantizer and loss are not written.")
     return notes
 

@@ -125,7 +125,7 @@ def tokenizer_of(vocabulary: Vocabulary, came: Mapping[str, Any] | None) -> Writ
         came: The files that the model came with, which stay as they were if their units are the same.
 
     Raises:
-        ValueError: The vocabulary has the character that is the token between words.
+        ValueError: The vocabulary has the token between words, or that of the blank.
     """
     if came:
         try:
@@ -139,7 +139,13 @@ def tokenizer_of(vocabulary: Vocabulary, came: Mapping[str, Any] | None) -> Writ
             f"The vocabulary must not have {_DELIMITER} to be written for transformers, which reads it as the space: "
             "remove it from the transcripts."
         )
-    tokens = ["<pad>", *(_DELIMITER if entry == " " else entry for entry in vocabulary.entries[1:])]
+    blank = _SPECIAL_TOKENS["pad_token"]
+    if blank in vocabulary.entries:
+        raise ValueError(
+            f"The vocabulary must not have {blank} to be written for transformers, which names the blank of CTC so: "
+            "remove it from the transcripts."
+        )
+    tokens = [blank, *(_DELIMITER if entry == " " else entry for entry in vocabulary.entries[1:])]
     ids = {
         f"{name}_id": tokens.index(token) if (token := _SPECIAL_TOKENS[name]) in tokens else None
         for name in ("pad_token", "bos_token", "eos_token")

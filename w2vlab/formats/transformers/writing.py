@@ -103,7 +103,8 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     if card is not None:
         write_atomically(out / CARD, card)
     write_mapping(out / CONFIG, content)
-    return [*notes, *lost(model.config, quantizes)]
+    has_loss = "loss" not in model.missing and any(name.startswith("loss.") for name in model.weights)
+    return [*notes, *lost(model.config, quantizes, has_loss)]
 
 
 def _model_type(saved: Mapping[str, Any], model: Mapping[str, Any], quantizes: bool) -> str:

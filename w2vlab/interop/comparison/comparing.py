@@ -36,7 +36,7 @@ class Deviation:
 
     def add(self, name: str, ours: Tensor, theirs: Tensor) -> None:
         """Adds an output of one utterance."""
-        if ours.shape != theirs.shape:
+        if ours.shape != theirs.shape or math.isinf(self.largest):  # of codes, infinity times 0 would be no number
             self.largest = math.inf
             return
         if name == CODES:
