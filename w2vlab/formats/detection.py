@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from w2vlab.formats.fairseq import is_fairseq, read_fairseq
-from w2vlab.formats.files.hub import hub_folder, is_hub_name, snapshot_of
+from w2vlab.formats.files.hub import PREFIX, hub_folder, is_hub_name, may_be_hub_name, snapshot_of
 from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
 from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
@@ -51,7 +51,10 @@ def located(source: str | Path, name: str = "source") -> Path:
     if path.is_dir():
         return snapshot_of(path)
     if not path.is_file():  # opening a pipe would block until a process writes to it
-        raise ValueError(f"`{name}` must be an existing checkpoint file, or a folder of transformers, but is {path}.")
+        hint = f" A model of the Hugging Face Hub is {PREFIX}{path}." if may_be_hub_name(source) else ""
+        raise ValueError(
+            f"`{name}` must be an existing checkpoint file, or a folder of transformers, but is {path}.{hint}"
+        )
     return path
 
 
