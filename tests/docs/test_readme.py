@@ -8,8 +8,11 @@ from pathlib import Path
 
 import torch
 
+from tests.interop.toys import save, toy_model
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_two_setup_commands_of_one_line() -> None:
@@ -26,8 +29,18 @@ def test_ci_finds_them() -> None:
         assert printed.rstrip().endswith(end)
 
 
+def test_the_example_of_a_published_model_runs(tmp_path: Path) -> None:
+    """With a checkpoint of a small model in the place of `SOURCE`."""
+    source = tmp_path / "source.ckpt"
+    save(toy_model(), source)
+    names: dict = {}
+    exec(EXAMPLES[0].replace("SOURCE", str(source)), names)
+    assert names["contexts"].shape[:2] == names["codes"].shape[:2]
+    assert sorted(names["layers"]) == [0, 1]
+
+
 def test_the_python_example_takes_a_step() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example = EXAMPLES[1]
     torch.manual_seed(0)
     names: dict = {}
     exec(example, names)
