@@ -231,7 +231,7 @@ def test_the_head_of_a_fine_tuned_source_is_not_used(source):
     assert ours.warm_start.unused == ("head",)
     assert ours.warm_start.lines()[-2:] == [
         "  not used of the source: head",
-        "  note: Its masking is not that of pretraining.",
+        "  note on the source: Its masking is not that of pretraining.",
     ]
 
 
