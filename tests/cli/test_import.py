@@ -201,7 +201,19 @@ def test_errors_leave_nothing(
     Path("there.ckpt").write_text("mine")
     Path("beside.yaml").write_text("mine")
     for words, message in (
-        (["nowhere", "a.ckpt"], "`source` must be an existing checkpoint file"),
+        (
+            ["nowhere", "a.ckpt"],
+            "`source` must be an existing checkpoint file, or a folder of transformers, but is nowhere.\n",
+        ),
+        (
+            ["runs/a.ckpt", "a.ckpt"],
+            "`source` must be an existing checkpoint file, or a folder of transformers, but is runs/a.ckpt.\n",
+        ),
+        (
+            ["org/name", "a.ckpt"],
+            "`source` must be an existing checkpoint file, or a folder of transformers, but is org/name. A model of "
+            "the Hugging Face Hub is hf:org/name.",
+        ),
         ([source, "there.ckpt"], "`out` must not exist, but there.ckpt does; --overwrite replaces it."),
         (
             [source, "beside.ckpt"],

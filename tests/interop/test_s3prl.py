@@ -137,6 +137,20 @@ def test_layers_of_another_width_are_left_out(tmp_path: Path) -> None:
     assert upstream.get_downsample_rates("hidden_states") == 20
 
 
+def test_a_padded_batch_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match=r"^`wavs` must be a list .* but is a tensor of shape \(2, 400\)\.$"):
+        UpstreamExpert(checkpoint)(torch.zeros(2, 400))
+
+
+def test_without_s3prl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends with a line that says how to install it."""
+    monkeypatch.setitem(sys.modules, "s3prl", None)
+    with pytest.raises(ModuleNotFoundError, match=r"^s3prl must be installed"):
+        s3prl.register()
+    with pytest.raises(SystemExit, match=r"^error: s3prl must be installed .* --no-deps ./s3prl"):
+        s3prl.main()
+
+
 @pytest.mark.parametrize("wavs", [[], [torch.zeros(1, 400)]])
 def test_a_list_of_waveforms_is_required(wavs: list[Tensor], checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=r"^`wavs` must be a list of waveforms of shape \(S,\), but has the shapes"):

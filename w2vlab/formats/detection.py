@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from w2vlab.formats.fairseq import is_fairseq, read_fairseq
-from w2vlab.formats.files.hub import hub_folder, is_hub_name, snapshot_of
+from w2vlab.formats.files.hub import PREFIX, hub_folder, is_hub_name, may_be_hub_name, snapshot_of
 from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
 from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
@@ -69,7 +69,10 @@ def located(source: str | Path, name: str = "source") -> Path:
     except OSError as error:
         raise ValueError(f"`{name}` must be a file that can be read, but {shown} cannot ({error.strerror}).") from error
     if not found:
-        raise ValueError(f"`{name}` must be an existing checkpoint file, or a folder of transformers, but is {shown}.")
+        hint = f" A model of the Hugging Face Hub is {PREFIX}{shown}." if may_be_hub_name(source) else ""
+        raise ValueError(
+            f"`{name}` must be an existing checkpoint file, or a folder of transformers, but is {shown}.{hint}"
+        )
     return path
 
 

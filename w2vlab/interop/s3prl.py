@@ -36,6 +36,12 @@ _GONE = {"torchaudio": ("set_audio_backend",), "huggingface_hub": ("HfFolder", "
 backends of torchaudio are gone, and the others are for `--push_to_hf_hub`."""
 
 
+_NOT_INSTALLED = (
+    "s3prl must be installed to run its tasks, but is not: `git clone https://github.com/s3prl/s3prl`, then "
+    "`pip install --no-deps ./s3prl` (docs/measure/superb.md). `UpstreamExpert` alone does not need it."
+)
+
+
 class UpstreamExpert(nn.Module):
     """A frozen or trainable model with the interface of s3prl's upstreams.
 
@@ -78,8 +84,13 @@ class UpstreamExpert(nn.Module):
             samples has `(S - 400) // 320 + 1` frames with the encoder of wav2vec 2.0; what follows is padding.
 
         Raises:
-            ValueError: `wavs` is empty, or has a tensor of another shape.
+            ValueError: `wavs` is empty, is no list, or has a tensor of another shape.
         """
+        if isinstance(wavs, Tensor):
+            raise ValueError(
+                f"`wavs` must be a list of waveforms of shape (S,), without padding, but is a tensor of shape "
+                f"{tuple(wavs.shape)}."
+            )
         if not wavs or any(wav.dim() != 1 for wav in wavs):
             shapes = [tuple(wav.shape) for wav in wavs]
             raise ValueError(f"`wavs` must be a list of waveforms of shape (S,), but has the shapes {shapes}.")
@@ -115,13 +126,21 @@ def register() -> ModuleType:
 
     Returns:
         The hub.
+
+    Raises:
+        ModuleNotFoundError: s3prl is not installed.
     """
     for package, names in _GONE.items():
         module = import_module(package)
         for name in names:
             if not hasattr(module, name):
                 setattr(module, name, _without_effect)
-    s3prl = import_module("s3prl")
+    try:
+        s3prl = import_module("s3prl")
+    except ModuleNotFoundError as problem:
+        if problem.name != "s3prl":
+            raise
+        raise ModuleNotFoundError(_NOT_INSTALLED, name="s3prl") from None
     try:
         hub = import_module("s3prl.hub")
     except (ImportError, AttributeError, OSError):  # of an upstream that does not fit the installed packages
@@ -137,10 +156,22 @@ def _without_effect(*args: Any, **kwargs: Any) -> None:
     """Takes the place of a function that is gone."""
 
 
-if __name__ == "__main__":
-    from w2vlab.interop import s3prl as upstream  # not this module, whose name is `__main__`
+def main() -> None:
+    """Runs `run_downstream` of s3prl with the options of the command line.
 
-    upstream.register()
+    Raises:
+        SystemExit: s3prl is not installed, or its command ends.
+    """
+    try:
+        register()
+    except ModuleNotFoundError as missing:
+        sys.exit(f"error: {missing}")
     torch.serialization.add_safe_globals([Namespace])  # in the checkpoints that the runner writes and reads
     sys.argv[0] = "run_downstream.py"
     runpy.run_module("s3prl.run_downstream", run_name="__main__")
+
+
+if __name__ == "__main__":
+    from w2vlab.interop import s3prl as upstream  # not this module, whose name is `__main__`
+
+    upstream.main()

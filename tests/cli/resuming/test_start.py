@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from w2vlab.cli.resuming.resume import find_start
+from w2vlab.cli.resuming.resume import find_start, log_if_complete
 from w2vlab.cli.resuming.run_roots import RunRoots, recorded_root
 from w2vlab.modules.checkpoints.loading import why_unusable
 
@@ -248,6 +248,19 @@ def test_last_is_in_the_folder_that_checkpoints_were_given(tmp_path: Path) -> No
     start = find_start("last", RunRoots(root, root, folder), training=True)
     assert start is not None
     assert (start.checkpoint, start.folder) == (own, root / "w2vlab/version_0")
+
+
+@pytest.mark.parametrize(("max_updates", "complete"), [(-1, False), (3, False), (2, True), (1, True)])
+def test_a_checkpoint_with_all_updates_is_logged(
+    max_updates: int, complete: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run(tmp_path, last=2)
+    start = find_start("last", RunRoots(tmp_path, tmp_path), training=True)
+    assert start is not None
+    caplog.set_level(logging.INFO)
+    log_if_complete(start, max_updates)
+    said = f"No update is left: the checkpoint has 2, and trainer.max_steps is {max_updates}."
+    assert any(message.startswith(said) for message in caplog.messages) == complete
 
 
 def test_it_logs_the_number_of_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -50,7 +50,7 @@ from w2vlab.cli.logging.wandb_server import follow_wandb_mode
 from w2vlab.cli.parsing.carried_over import carried_over
 from w2vlab.cli.parsing.parser import RunParser, command_line_problem
 from w2vlab.cli.parsing.recipe_arguments import with_recipe_paths
-from w2vlab.cli.resuming.resume import Start, command_to_resume, differences, find_start
+from w2vlab.cli.resuming.resume import Start, command_to_resume, differences, find_start, log_if_complete
 from w2vlab.cli.resuming.same_run import SameCheckpoint, continue_run
 from w2vlab.cli.resuming.warm_start import keep_warm_start
 from w2vlab.data import SpeechDataModule
@@ -217,6 +217,7 @@ class W2VLightningCLI(LightningCLI):
             if self._start is not None:
                 self._record.resumed = self._start.folder
                 continue_run(self.trainer, self._start, self.config.fit.new_run, self._record.lock)
+                log_if_complete(self._start, self.trainer.max_steps)
             self._refuse_another_run()
         self._watch.watch_start(self.trainer)
         if self.subcommand == "fit":

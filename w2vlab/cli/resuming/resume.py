@@ -101,6 +101,20 @@ def find_start(ckpt_path: str | None, roots: RunRoots, training: bool) -> Start 
     return start
 
 
+def log_if_complete(start: Start, max_updates: int) -> None:
+    """Says that a checkpoint has all updates already, because the trainer ends without a word then.
+
+    Args:
+        start: The checkpoint.
+        max_updates: `trainer.max_steps`; -1 if there is no limit.
+    """
+    if 0 <= max_updates <= start.update:
+        rank_zero_info(
+            f"No update is left: the checkpoint has {start.update}, and trainer.max_steps is {max_updates}. Set a "
+            "larger --trainer.max_steps to train on."
+        )
+
+
 def _start_from_beginning(roots: RunRoots, others: list[Path], training: bool) -> None:
     text = f"There is no {LAST} below {roots}"
     if others:

@@ -24,12 +24,21 @@ _WEIGHTS = ("model*.safetensors",)
 _PICKLES = ("pytorch_model*.bin",)
 """Patterns of the files that are read; pickles only if there are no safetensors."""
 
+_ENDINGS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
+"""Of files, which no name of a model has."""
+
 _NUM_SHOWN = 200
 
 
 def is_hub_name(source: str | Path) -> bool:
     """Returns whether a source is the name of a model on the Hub, `hf:ORG/NAME`."""
     return isinstance(source, str) and source.startswith(PREFIX)
+
+
+def may_be_hub_name(source: str | Path) -> bool:
+    """Returns whether a source looks like `ORG/NAME`, the name of a model on the Hub without its prefix."""
+    text = str(source)
+    return text.count("/") == 1 and not text.endswith(_ENDINGS) and _NAME.fullmatch(text) is not None
 
 
 def hub_folder(source: str, name: str = "source") -> Path:

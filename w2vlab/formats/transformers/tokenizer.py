@@ -51,7 +51,9 @@ def read_files(folder: Path) -> dict[str, Any]:
     found = {name: read_mapping(folder / name) for name in FILES}
     if found[VOCAB] is None:
         raise ValueError(
-            f"A model with lm_head must have {VOCAB}, but {folder} has none: its rows would have no names."
+            f"A model with lm_head must have {VOCAB}, but {folder} has none: its rows would have no names. Save its "
+            "tokenizer there, too (`save_pretrained` of its processor), or, for features alone, the network without "
+            "lm_head: AutoModel.from_pretrained(FOLDER).save_pretrained(OUT)."
         )
     return {name: content for name, content in found.items() if content is not None}
 

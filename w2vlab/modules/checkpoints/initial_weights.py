@@ -71,7 +71,7 @@ class WarmStart:
     def remarks(self) -> list[str]:
         """Returns what the table does not show."""
         unused = [f"not used of the source: {', '.join(self.unused)}"] if self.unused else []
-        return unused + [f"note: {note}" for note in self.notes]
+        return unused + [f"note on the source: {note}" for note in self.notes]
 
 
 @contextmanager

@@ -89,7 +89,11 @@ def load_parts(
         )
     if not any(part.loaded for part in parts):
         found = "; ".join(f"{part.part}: {part.why}" for part in parts)
-        raise ValueError(f"`init_from` must be a model of which a part fits, but of {source} none does ({found}).")
+        raise ValueError(
+            f"`init_from` must be a model of which a part fits, but of {source} none does ({found}). Give this model "
+            f"the options of the source: `w2vlab import {source} OUT.ckpt` writes them to OUT.yaml; add `--config "
+            "OUT.yaml`."
+        )
     return WarmStart(
         source=source,
         format=model.origin.format,
