@@ -40,6 +40,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ).state_dict()
     torch.save(state, folder / "c.safetensors")
     save_file(state, folder / "d.pt")
+    torch.save(state, folder / "e")
     found |= {"torchaudio": folder / "c.safetensors", "torchaudio in safetensors": folder / "d.pt"}
     return found
 
@@ -130,3 +131,27 @@ def test_names_in_other_scripts_are_paths(tmp_path: Path) -> None:
     folder = tmp_path / "モデル\u200c\u00a0a"
     folder.mkdir()
     assert located(folder) == folder
+
+
+def test_tensors_that_are_too_many_can_be_left_out(sources: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
+
+    torch.manual_seed(0)
+    Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**SMALL)).save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match=r"classifier\.bias, .* unknown.* --options\.ignore=\[classifier\]"):
+        read_source(tmp_path / "classifier")
+    model = read_source(tmp_path / "classifier", {"ignore": ["classifier", "projector"]})
+    assert not any("classifier" in name for name in model.weights)
+    assert "quantizer" in model.missing
+
+    state = torch.load(sources["transformers"].with_name("e"), weights_only=True)
+    torch.save({**state, "step": torch.ones(1)}, tmp_path / "more")
+    with pytest.raises(ValueError, match="step"):
+        read_source(tmp_path / "more", OPTIONS)
+    assert read_source(tmp_path / "more", {**OPTIONS, "ignore": ["step"]}).origin.format == "torchaudio"
+
+
+@pytest.mark.parametrize("ignore", ["classifier", [1], [""]])
+def test_what_to_ignore_is_a_list_of_names(sources: dict[str, Path], ignore: Any) -> None:
+    with pytest.raises(ValueError, match="`ignore` must be a list of names of tensors, but is"):
+        read_source(sources["transformers"], {"ignore": ignore})

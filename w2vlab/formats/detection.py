@@ -15,6 +15,7 @@ from w2vlab.formats.files.hub import PREFIX, hub_folder, is_hub_name, may_be_hub
 from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
 from w2vlab.formats.files.pickles import read_pickle
 from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
+from w2vlab.formats.names import without
 from w2vlab.formats.published import PublishedModel
 from w2vlab.formats.torchaudio import is_torchaudio, read_torchaudio
 from w2vlab.formats.transformers import is_transformers, read_transformers
@@ -90,39 +91,53 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
 
     Args:
         path: The file or folder, as `located` returns it.
-        options: What the file does not state.
+        options: What the file does not state; and `ignore`, the tensors that are left out, by their names or those of
+            their modules.
         name: Option with the path, for errors.
 
     Raises:
         ValueError: It cannot be read, is none of the formats, or has something that w2vlab cannot express.
     """
+    given = options
+    options = dict(options or {})
+    ignore = _names_to_ignore(options)
     if path.is_dir():
         if not os.path.lexists(path / CONFIG):  # one that is damaged has an error of its own
             raise ValueError(f"`{name}` must be {_READ}, but {path} is a folder without transformers' `{CONFIG}`.")
         _check_no_options(options, path)
-        return read_transformers(path, name)
+        return read_transformers(path, name, ignore)
     tensors: Mapping[str, Tensor]
     if is_ours_safetensors(path):
-        _check_no_options(options, path)
+        _check_no_options(given, path)
         return read_ours_safetensors(path, name)
     if is_safetensors(path):
         tensors, _ = open_safetensors(path, name)
     else:
         content = read_pickle(path, name)
         if is_fairseq(content):
-            return read_fairseq(content, path, options)
+            return read_fairseq({**content, "model": without(content["model"], ignore)}, path, options)
         if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
             raise ValueError(f"`{name}` must be {_READ}, but {path} has {_described(content)}.")
         tensors = content
     if is_torchaudio(tensors):
-        return read_torchaudio(tensors, path, options)
+        return read_torchaudio(without(tensors, ignore), path, options)
     if is_transformers(path):  # weights beside their configuration
         _check_no_options(options, path)
-        return read_transformers(path, name)
+        return read_transformers(path, name, ignore)
     raise ValueError(
         f"`{name}` must be {_READ}, but {path} has {_described(tensors)}. Weights of transformers need the "
         "`config.json` of their folder."
     )
+
+
+def _names_to_ignore(options: dict[str, Any]) -> tuple[str, ...]:
+    """Takes `ignore` out of the options."""
+    names = options.pop("ignore", None)
+    if names is None:
+        return ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"`ignore` must be a list of names of tensors, but is {one_line(repr(names), _NUM_SHOWN)}.")
+    return tuple(names)
 
 
 def _check_no_options(options: Mapping[str, Any] | None, path: Path) -> None:

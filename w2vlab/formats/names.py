@@ -73,8 +73,19 @@ def renamed_to_ours(
     extra = [name for name in tensors if name not in used and not (ignored is not None and ignored(name))]
     if missing or extra:
         found = [f"{_listed(names)} {kind}" for names, kind in ((missing, "missing"), (extra, "unknown")) if names]
-        raise ValueError(f"{source} must have the tensors of its configuration, but {' and '.join(found)}.")
+        top = extra[0].partition(".")[0] if extra else ""
+        how = f" To leave some out: the option ignore, such as --options.ignore=[{top}]." if extra else ""
+        raise ValueError(f"{source} must have the tensors of its configuration, but {' and '.join(found)}.{how}")
     return LazyWeights(readers)
+
+
+def without(tensors: Mapping[str, Tensor], ignore: Sequence[str]) -> Mapping[str, Tensor]:
+    """Leaves out the tensors with a name of `ignore`, and those below it (`classifier` for `classifier.weight`)."""
+    if not ignore:
+        return tensors
+    below = tuple(f"{name}." for name in ignore)
+    kept = [name for name in tensors if name not in ignore and not name.startswith(below)]
+    return LazyWeights({name: partial(tensors.__getitem__, name) for name in kept})
 
 
 def renamed_to_theirs(weights: Mapping[str, Tensor], entries: Iterable[Entry]) -> dict[str, Tensor]:

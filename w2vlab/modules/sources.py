@@ -38,7 +38,8 @@ def read_source(source: str | Path, options: Mapping[str, Any] | None = None, na
 
     Args:
         source: Path of a file or a folder, or `hf:` and the name of a model on the Hugging Face Hub.
-        options: What the file does not state, such as `num_heads` of a torchaudio state dictionary.
+        options: What the file does not state, such as `num_heads` of a torchaudio state dictionary; and `ignore`, a
+            list of tensors or modules of a file of another project that are left out.
         name: Option with the source, for errors.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.formats.files.tensors import other_dtypes
-from w2vlab.formats.names import renamed_to_ours
+from w2vlab.formats.names import renamed_to_ours, without
 from w2vlab.formats.published import Origin, PublishedModel
 from w2vlab.formats.transformers import config, tokenizer
 from w2vlab.formats.transformers.families import FAMILIES, Family
@@ -40,12 +40,13 @@ def is_transformers(path: Path) -> bool:
         return False
 
 
-def read_transformers(path: Path, name: str = "source") -> PublishedModel:
+def read_transformers(path: Path, name: str = "source", ignore: Sequence[str] = ()) -> PublishedModel:
     """Reads a folder of transformers.
 
     Args:
         path: The folder, or a file in it.
         name: Option with the path, for errors.
+        ignore: Tensors that are left out, by their names or those of their modules.
 
     Returns:
         The model. Its objective is that of transformers; its weights are read when they are accessed.
@@ -59,7 +60,7 @@ def read_transformers(path: Path, name: str = "source") -> PublishedModel:
         raise ValueError(f"`{name}` must be a folder with {CONFIG}, but {folder} has none.")
     options = read_options(saved, folder)
     family = FAMILIES[options["model_type"]]
-    tensors = open_weights(folder, name)
+    tensors = without(open_weights(folder, name), ignore)
     _check_network(tensors, family, saved, folder)
 
     # What the names of the tensors say about the model.

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.formats import HEAD, PublishedModel
 from w2vlab.interop.comparison.outputs import LOG_PROBABILITIES, LOGITS, compute_outputs
 from w2vlab.interop.comparison.peers.peer import waveform_eps
@@ -37,8 +38,9 @@ class OwnReader:
         self._module = build_model_of(found, path)
         eps, own = waveform_eps(found.config), waveform_eps(model.config)
         if eps is not None and own is not None and eps != own:
-            for frontend in (self._module.input_frontend(), self._module.target_frontend()):
-                frontend.encoder.waveform_eps = own  # type: ignore[assignment]
+            for module in self._module.modules():
+                if isinstance(module, ConvFeatureEncoder):
+                    module.waveform_eps = own
             self.remarks += (
                 f"Waveforms were normalized with w2vlab's epsilon, {own:g}; the file stands for {eps:g}, with which "
                 "quiet audio differs.",
