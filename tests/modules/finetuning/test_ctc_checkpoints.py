@@ -196,6 +196,7 @@ def test_a_checkpoint_of_another_kind_of_module_is_named(kind: str, checkpoint: 
         ({"input_dim": 8}, r"`context_options` must be options of TransformerContext \(model_.*has input_dim"),
         ({"layer_drop": "often"}, "`context_options` must be values that TransformerContext takes, but .*float.*often"),
         ({"feedforward_dim": 16}, r"`context_options` must not change the weights .* differ, such as context\.layers"),
+        ({"num_layers": 1}, r"`context_options` must not change the weights .* differ, such as context\.layers\.1"),
     ],
 )
 def test_context_options_are_those_of_the_context_network(options: dict, message: str, checkpoint: Path) -> None:

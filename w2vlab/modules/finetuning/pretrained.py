@@ -95,6 +95,7 @@ def _check_context(
     own = {f"context.{name}": tensor.shape for name, tensor in model.context.state_dict().items()}
     saved = published.weights
     different = [name for name, shape in own.items() if name not in saved or saved[name].shape != shape]
+    different += [name for name in saved if name.startswith("context.") and name not in own]  # such as dropped layers
     if different and context_options:
         raise ValueError(
             f"`context_options` must not change the weights of the context network of {path}, but with "
