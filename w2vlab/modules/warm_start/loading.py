@@ -167,6 +167,8 @@ class _Fit:
     def _companion(self, part: str, difference: Callable[[str], str | None]) -> str | None:
         """Returns by what a part differs without which the weights of `part` mean nothing."""
         for other in _GOES_WITH.get(part, ()):
+            if getattr(self._module, other, None) is None and self._source_options.get(other) is None:
+                continue  # neither model has a target encoder
             if (why := difference(other)) is not None:
                 return f"it goes with {other}, which differs: {why}"
             if (why := self._companion(other, difference)) is not None:
