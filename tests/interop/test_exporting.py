@@ -163,6 +163,22 @@ def test_without_the_other_package(checkpoint: Path, tmp_path: Path, no_corpora:
         require("torchaudio")
 
 
+def test_another_package_that_cannot_be_imported(
+    checkpoint: Path, tmp_path: Path, no_corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a torchaudio that does not fit the installed torch."""
+
+    def broken(name: str) -> None:
+        raise OSError(f"{name}.so: undefined symbol: torch_exception")
+
+    monkeypatch.setattr("w2vlab.interop.comparison.peers.peer.import_module", broken)
+    done = export(checkpoint, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    (remark,) = done.comparison.remarks
+    assert remark == (
+        "Not compared, because torchaudio cannot be imported (torchaudio.so: undefined symbol: torch_exception)."
+    )
+
+
 def test_deviations() -> None:
     """Relative to the largest value if that is above 1; another shape or a value that is not finite is infinite."""
     small, large, shapes, nan, codes = Deviation(), Deviation(), Deviation(), Deviation(), Deviation()
@@ -243,6 +259,20 @@ def test_a_folder_with_other_files_is_never_replaced(checkpoint: Path, tmp_path:
     with pytest.raises(ValueError, match=r"the files of an export alone to be overwritten, but .* has thesis\.tex\.$"):
         export(checkpoint, folder, "huggingface", overwrite=True, cache_dir=no_corpora)
     assert (folder / "thesis.tex").read_text() == "mine"
+
+
+def test_only_the_files_of_an_export_are_removed_as_unfinished(
+    checkpoint: Path, tmp_path: Path, no_corpora: Path
+) -> None:
+    thesis = tmp_path / "theirs.pt.unfinished" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    with pytest.raises(ValueError, match=r"theirs\.pt\.unfinished, the folder of unfinished files, must have "):
+        export(checkpoint, tmp_path / "theirs.pt", "torchaudio", cache_dir=no_corpora)
+    assert thesis.read_text() == "mine"
+    (tmp_path / "other.pt.unfinished").write_text("mine")
+    with pytest.raises(ValueError, match=r"other\.pt\.unfinished, the folder of unfinished files, must have the files"):
+        export(checkpoint, tmp_path / "other.pt", "torchaudio", cache_dir=no_corpora)
 
 
 def test_a_folder_whose_replacement_fails_is_still_there(

@@ -18,7 +18,7 @@ from tests.modules.finetuning.recognition import CONFIGS, pretrain, recognizer, 
 from tests.modules.training import fit, loader, make_batches, make_trainer
 from w2vlab.cli.lightning.parsed import build_pretraining
 from w2vlab.contexts import GRUContext, TransformerContext
-from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.encoders import ConvFeatureEncoder, LogMelEncoder
 from w2vlab.evaluation.evaluate import random_twin
 from w2vlab.formats import HEAD, LazyWeights, Origin, PublishedModel
 from w2vlab.interfaces import Quantizer
@@ -299,6 +299,41 @@ def test_other_tensors_and_shapes_are_named(source):
     found = outcome(build_objective(init_from="theirs"))
     assert found["norm"] == "other tensors: the model has no norm.extra"
     assert found["encoder"] == "another shape: encoder.blocks.0.conv.weight is 8 x 1 x 10, the source has 8 x 1 x 9"
+
+
+def test_what_goes_with_a_part_of_another_shape_stays_new(source):
+    """Such as a mask embedding for a context network that projects latents of another width."""
+    theirs = published(build_objective())
+    tensors = dict(theirs.weights)
+    for name in ("context.norm.weight", "quantizer.entries"):
+        tensors[name] = tensors[name][..., :-1]
+    theirs.weights = tensors
+    source(theirs)
+    found = outcome(build_objective(init_from="theirs"))
+    assert {part for part, why in found.items() if why is None} == {"encoder", "norm"}
+    assert found["mask_embedding"].startswith("it goes with context, which differs: another shape: context.norm.weight")
+    assert found["loss"].startswith("it goes with quantizer, which differs: another shape: quantizer.entries")
+
+
+def test_codes_of_other_targets_stay_new(source):
+    """The quantizer and the loss were trained for the frames of their target encoder."""
+
+    def build_with_targets(**arguments: Any) -> Any:
+        layers = {"layers": [(WIDTH, 400, 160)]}
+        mel = {"window_samples": 400, "hop_samples": 160, "stack": 1, "num_mels": 8}
+        return build_objective(
+            encoder=factory(ConvFeatureEncoder, **layers),
+            target_encoder=partial(LogMelEncoder, **mel, **arguments.pop("mel", {})),
+            **arguments,
+        )
+
+    source(published(build_with_targets()))
+    assert set(outcome(build_with_targets(init_from="theirs")).values()) == {None}
+    found = outcome(build_with_targets(init_from="theirs", mel={"floor": 1e-3}))
+    reason = "it goes with target_encoder, which differs: another option: `floor` is 0.001, the source has 1e-07"
+    assert {part: why for part, why in found.items() if why} == dict.fromkeys(
+        ("target_norm", "quantizer", "loss"), reason
+    )
 
 
 def test_a_part_that_a_function_builds_is_compared_by_class_and_shapes(source):

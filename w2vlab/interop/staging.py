@@ -57,8 +57,8 @@ def staged(out: Path, overwrite: bool) -> Iterator[tuple[Path, list[Path]]]:
     Some formats write more than one file. If it fails or is interrupted, nothing is left.
     """
     staging = out.with_name(out.name + UNFINISHED)
-    if staging.is_dir():
-        shutil.rmtree(staging)  # of a process that was killed
+    if staging.exists():
+        _remove_unfinished(staging, out)
     staging.mkdir(parents=True)
     files: list[Path] = []
     try:
@@ -76,6 +76,17 @@ def staged(out: Path, overwrite: bool) -> Iterator[tuple[Path, list[Path]]]:
         files += sorted(out.iterdir()) if out.is_dir() else reversed(targets)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _remove_unfinished(staging: Path, out: Path) -> None:
+    """Removes what a killed process has left, and refuses to remove anything else."""
+    names = [path.name for path in staging.iterdir()] if staging.is_dir() else [staging.name]
+    if any(not name.startswith((out.stem, "dict.", ".")) for name in names) or not staging.is_dir():
+        raise ValueError(
+            f"{staging}, the folder of unfinished files, must have the files of an export alone, but has others: "
+            "remove or rename it."
+        )
+    shutil.rmtree(staging)
 
 
 def _replace_folder(path: Path, target: Path, aside: Path) -> None:

@@ -207,7 +207,8 @@ def _options(vocabulary: Vocabulary, tokens: list[str]) -> dict[str, Any]:
         **options,
         "do_lower_case": False,
         "replace_word_delimiter_char": " ",
-        "word_delimiter_token": _DELIMITER,
+        # Like an unknown token, one between words would be added to a vocabulary without it.
+        "word_delimiter_token": _DELIMITER if _DELIMITER in tokens else None,
     }
 
 

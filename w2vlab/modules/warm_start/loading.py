@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _GOES_WITH = {
     "norm": ("encoder",),  # it normalizes the output of the encoder
     "target_norm": ("target_encoder",),
+    "quantizer": ("target_encoder",),  # its entries are those of the targets
     "mask_embedding": ("context",),  # it replaces inputs of the context network
     "loss": ("quantizer",),  # it projects the targets, too
 }
@@ -150,6 +151,7 @@ class _Fit:
         self._options: Mapping[str, Any] = recorded.get("init_args") or {}
         self._source_options: Mapping[str, Any] = model.config.get("init_args") or {}
         objective = model.config.get("class_path")
+        self._compared: dict[str, str | None] = {}
         self._same_objective = any(objective in import_paths(cls) for cls in type(module).__mro__[:-1])
 
     def reason(self, part: str) -> str | None:
@@ -159,10 +161,23 @@ class _Fit:
             return f"another objective: {type(self._module).__name__}, the source has {theirs}"
         if part not in self._theirs or part in self._model.missing:
             return self.difference(part) or _MISSING
+        return (
+            self._companion(part, self.difference)
+            or self.difference(part)
+            or self._different_tensor(part)
+            or self._companion(part, self._different_tensor)
+        )
+
+    def _companion(self, part: str, difference: Callable[[str], str | None]) -> str | None:
+        """Returns by what a part differs without which the weights of `part` mean nothing."""
         for other in _GOES_WITH.get(part, ()):
-            if (why := self.difference(other)) is not None:
+            if getattr(self._module, other, None) is None and self._source_options.get(other) is None:
+                continue  # neither model has a target encoder
+            if (why := difference(other)) is not None:
                 return f"it goes with {other}, which differs: {why}"
-        return self.difference(part) or self._different_tensor(part)
+            if (why := self._companion(other, difference)) is not None:
+                return why
+        return None
 
     def note(self, part: str) -> str:
         """Returns what is not known about a part that fits."""
@@ -205,6 +220,14 @@ class _Fit:
         return node["init_args"] if known else None
 
     def _different_tensor(self, part: str) -> str | None:
+        """Returns which tensor differs; compares every part once, because that reads its tensors."""
+        if part not in self._compared:
+            self._compared[part] = self._compare_tensors(part)
+        return self._compared[part]
+
+    def _compare_tensors(self, part: str) -> str | None:
+        if part not in self._own or part not in self._theirs:
+            return None  # a part without weights, such as log-mel frames
         ours, theirs = self._own[part], self._theirs[part]
         if different := [name for name in (*ours, *theirs) if name not in ours or name not in theirs]:
             who = "the model" if different[0] not in ours else "the source"

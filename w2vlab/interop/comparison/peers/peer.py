@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -10,11 +11,12 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.nn import functional
 
+from w2vlab.utils.messages import one_line
 from w2vlab.vocabulary import Vocabulary
 
 
 class UnavailableError(Exception):
-    """Raised if the other program is not installed; the message says so in a sentence."""
+    """Raised if the other program is not installed or broken; the message says so in a sentence."""
 
 
 class Peer(Protocol):
@@ -45,10 +47,14 @@ def require(package: str) -> str:
     """Returns the name and version of an installed package.
 
     Raises:
-        UnavailableError: It is not installed.
+        UnavailableError: It is not installed, or cannot be imported.
     """
     if find_spec(package) is None:
         raise UnavailableError(f"{package} is not installed (`pip install {package}`)")
+    try:
+        import_module(package)
+    except Exception as error:  # of any kind, such as a library that was built for another torch
+        raise UnavailableError(f"{package} cannot be imported ({one_line(str(error), 200)})") from error
     return f"{package} {version(package)}"
 
 
