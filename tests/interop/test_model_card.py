@@ -88,6 +88,27 @@ def test_the_facts_of_a_run(run: Path, model: PublishedModel) -> None:
     assert f"* Parameters: {num_weights:,}\n" in card
 
 
+@pytest.mark.parametrize(
+    ("source", "name", "linked"),
+    [
+        ("hf:facebook/wav2vec2-base@main", "hf:facebook/wav2vec2-base@main", "facebook/wav2vec2-base"),
+        ("/home/anna/theirs", "theirs", None),
+    ],
+)
+def test_a_continued_model_names_its_source(
+    source: str, name: str, linked: str | None, model: PublishedModel, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    parts = [{"part": "encoder", "loaded": True}, {"part": "quantizer", "loaded": False}, 3]
+    (tmp_path / "run.json").write_text(json.dumps({**RECORD, "warm_start": {"source": source, "parts": parts}}))
+    config = {"model": {"init_args": {"init_from": source}}, "data": {"corpus": "voices"}}
+    facts = collect_facts({"global_step": 2, CONFIG: config}, tmp_path / "checkpoints" / "last.ckpt")
+    card = model_card(model, facts)
+    assert f"\n* Continued from: {name} (encoder); what follows is this run alone\n* Data: voices\n" in card
+    assert yaml.safe_load(card.split("---\n", 2)[1]).get("base_model") == linked
+    assert "anna" not in card
+
+
 def test_nothing_personal(run: Path, model: PublishedModel) -> None:
     card = model_card(model, facts_of(run))
     for text in ("anna", "/home", "/opt", "laptop", "0123abc", str(run.parent)):

@@ -179,11 +179,16 @@ def _write_safetensors(written: Written, out: Path) -> list[str]:
 
 
 def _write_onnx(written: Written, out: Path) -> list[str]:
+    from w2vlab.formats.transformers.expressing import normalizes_waveform
     from w2vlab.interop.onnx import export_onnx
 
     export_onnx(written.module, out)
     outputs = "`features` (B, T, D)" + (" and `log_probabilities` (B, T, V)" if written.model.vocabulary else "")
-    return [f"The graph maps `waveform` (B, S), at 16 kHz and without padding, to {outputs}, and has nothing else."]
+    norm = "; it normalizes each waveform itself" if normalizes_waveform(written.model.config) else ""
+    return [
+        f"The graph maps `waveform` (B, S), at 16 kHz, in [-1, 1] and without padding, to {outputs}, and has nothing "
+        f"else{norm}."
+    ]
 
 
 def _transformers(written: Written) -> Peer:

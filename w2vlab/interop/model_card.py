@@ -8,6 +8,7 @@ from typing import Any
 
 from w2vlab import __version__
 from w2vlab.formats import PublishedModel
+from w2vlab.formats.files.hub import PREFIX, is_hub_name, may_be_hub_name
 from w2vlab.interop.run_facts import RunFacts
 from w2vlab.utils.messages import count, duration, one_line
 
@@ -41,13 +42,13 @@ def model_card(model: PublishedModel, facts: RunFacts, plain: bool = False) -> s
         plain: Whether the folder has the network alone.
     """
     kind = kind_of(model, plain)
-    parts = [_front_matter(kind), f"# {_title(model)}\n", _description(model, kind)]
+    parts = [_front_matter(kind, facts), f"# {_title(model)}\n", _description(model, kind)]
     parts += [_section("Training", _training(facts, model)), _section("Figures", _figures(facts))]
     parts += [_section("How to load it", _loading(kind))]
     return "\n".join(part for part in parts if part)
 
 
-def _front_matter(kind: str) -> str:
+def _front_matter(kind: str, facts: RunFacts) -> str:
     task = "automatic-speech-recognition" if kind == "ctc" else "feature-extraction"
     tags = ["speech", "audio", "wav2vec2", "w2vlab", *(["pretraining"] if kind == "pretraining" else [])]
     lines = [
@@ -56,12 +57,20 @@ def _front_matter(kind: str) -> str:
         f"pipeline_tag: {task}",
         "tags:",
         *(f"- {tag}" for tag in tags),
+        *_base_model(facts),
         "# Add the language of the data and the license that you choose, for example:",
         "# language: ru",
         "# license: cc-by-4.0",
         "---\n",
     ]
     return "\n".join(lines)
+
+
+def _base_model(facts: RunFacts) -> list[str]:
+    """Returns the field by which the Hub links a model to the one that it continues."""
+    name = (facts.source or "").removeprefix(PREFIX).partition("@")[0]
+    is_linked = facts.source is not None and is_hub_name(facts.source) and may_be_hub_name(name)
+    return [f"base_model: {name}"] if is_linked else []
 
 
 def _title(model: PublishedModel) -> str:
@@ -108,6 +117,9 @@ def _quantizer_line(model: PublishedModel, kind: str) -> list[str]:
 
 def _training(facts: RunFacts, model: PublishedModel) -> str:
     lines = []
+    if facts.source is not None:
+        parts = f" ({', '.join(map(_plain, facts.loaded))})" if facts.loaded else ""
+        lines.append(f"* Continued from: {_plain(facts.source)}{parts}; what follows is this run alone")
     if facts.corpora:
         lines.append(f"* Data: {', '.join(map(_plain, facts.corpora))}")
     if facts.updates is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.data.corpora.sample_corpora import NAMES, SAMPLE
+from w2vlab.formats.files.hub import is_hub_name
 from w2vlab.types import Seconds
 from w2vlab.utils.files import EVALUATION, RUN_RECORD
 from w2vlab.utils.messages import one_line
@@ -44,6 +45,8 @@ class RunFacts:
     """Facts of a run; None or empty for what is not known.
 
     Attributes:
+        source: The model whose weights it began with, if it did not begin with new ones: `hf:NAME`, or without folders.
+        loaded: Parts of that model that it took.
         corpora: Names of the corpora that it was trained on, without folders.
         updates: Optimizer updates.
         audio_hours: Audio of all updates, in hours; every epoch counts.
@@ -56,6 +59,8 @@ class RunFacts:
         versions: Versions by package.
     """
 
+    source: str | None = None
+    loaded: list[str] = field(default_factory=list)
     corpora: list[str] = field(default_factory=list)
     updates: int | None = None
     audio_hours: float | None = None
@@ -81,6 +86,9 @@ def collect_facts(checkpoint: Mapping[str, Any], path: Path) -> RunFacts:
     facts = RunFacts()
     config = _mapping(checkpoint.get("w2vlab_config"))
     data = _mapping(config.get("data"))
+    source = _mapping(_mapping(config.get("model")).get("init_args")).get("init_from")
+    if isinstance(source, str):
+        facts.source = one_line(source, _MAX_TEXT) if is_hub_name(source) else public_name(source)
     facts.corpora = [public_name(data[name]) for name in ("corpus",) if isinstance(data.get(name), str)]
     updates = checkpoint.get("global_step")
     facts.updates = updates if isinstance(updates, int) and updates > 0 else None
@@ -154,6 +162,10 @@ def _add_record(facts: RunFacts, record: Mapping[str, Any]) -> None:
     continued = record.get("continued")
     starts = [record, *(continued if isinstance(continued, list) else [])]
     last = _mapping(starts[-1])
+    parts = _mapping(record.get("warm_start")).get("parts")
+    if facts.source is not None and isinstance(parts, list):
+        loaded = (part.get("part") for part in map(_mapping, parts) if part.get("loaded") is True)
+        facts.loaded = [one_line(part, _MAX_TEXT) for part in loaded if isinstance(part, str)]
     command = record.get("command")
     if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
         facts.command = public_command([Path(command[0]).name, *command[1:]])

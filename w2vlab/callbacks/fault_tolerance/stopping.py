@@ -150,7 +150,7 @@ class GracefulStop(Callback):
         if not self._received:
             self._received = number
             # `os.write`, because buffered streams and loggers are not safe in a signal handler.
-            os.write(2, f"\n{signal.Signals(number).name}: stopping and saving; Ctrl-C ends at once.\n".encode())
+            os.write(2, f"\n{signal.Signals(number).name}: stopping and saving; Ctrl-C again ends at once.\n".encode())
 
     def _on_signal_in_worker(self, number: int) -> None:
         """Ignores the first signal in a forked data worker, because the batches of the worker are still needed.

@@ -119,7 +119,7 @@ class Seen:
 
     def __str__(self) -> str:
         if not self.known:
-            return "not known: the run's configuration, or a file that it names, is missing"
+            return "not known: the model is not from a run of w2vlab, or the run's configuration or a corpus is missing"
         if not self.trained and not self.validated:
             return f"none of {self.total}"
         return f"{self.trained} of {self.total} (without labels); {self.validated} more validated on"
