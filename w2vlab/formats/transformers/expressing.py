@@ -19,7 +19,7 @@ _GUMBEL = {
     "shared_codebook": (False, "each group of transformers' quantizer has its own entries"),
 }
 
-_TRAINING = {
+_TRAINING: dict[str, dict[str, Any]] = {
     "quantizer": {"hard": True, "noise": True},
     "loss": {
         "num_other_negatives": 0,
