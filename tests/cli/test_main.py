@@ -35,7 +35,14 @@ def test_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> Non
     )
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["parts"], ["configs"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        *(["--help"], ["--version"], ["parts"], ["configs"], ["nonsense"]),
+        *([command, "--help"] for command in ("evaluate", "compare", "export", "import")),
+        *(["export", "a.ckpt", "b", "--format=gguf"], ["import", "a.ckpt"]),
+    ],
+)
 def test_light_commands_do_without_torch(args: list[str]) -> None:
     code = f"import sys; from w2vlab.cli.main import main; main({args!r}); sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.exchange_options import ExportOptions
 from w2vlab.cli.parsing.command_parser import CommandParser, names
-from w2vlab.interop.format_names import Format
 from w2vlab.utils.messages import one_line
 
 if TYPE_CHECKING:
@@ -23,41 +21,6 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _PLAIN_WIDTH = 100
-
-
-@dataclass(kw_only=True)
-class ExportOptions:
-    """Writes a model in the format of another project, loads it with that project, and compares all outputs on speech.
-
-    An output that deviates by more than 1e-4 is an error, which leaves the files. What a format does not have, such as
-    the quantizer in a file of torchaudio, and what could not be compared, is printed.
-
-      w2vlab export runs/w2vlab/ID/checkpoints/last.ckpt FOLDER --format huggingface
-      w2vlab export last.ckpt model.onnx --format onnx
-
-    Attributes:
-        source: A checkpoint of w2vlab, or a file or folder of another project.
-        out: The file to write; of the format huggingface the folder.
-        format: huggingface (a folder for from_pretrained, with a model card), fairseq, torchaudio (a state dictionary,
-            and its arguments in a .json file), safetensors (with the configuration, for w2vlab), onnx (features).
-        options: What the source does not state, such as --options.num_heads=12 for a state dictionary of torchaudio.
-        audio: Audio files to compare on, separated by commas; by default utterances of the run's corpus, if it is on
-            this machine, else of a sample corpus that was fetched before, else a synthetic voice.
-        plain: Of the format huggingface: the network alone, without quantizer, loss and linear layer.
-        overwrite: Replace OUT if it exists.
-        cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
-        parts: Modules with your own parts, separated by commas, which the checkpoint may name.
-    """
-
-    source: str
-    out: Path
-    format: Format
-    options: dict[str, Any] = field(default_factory=dict)
-    audio: str | None = None
-    plain: bool = False
-    overwrite: bool = False
-    cache_dir: Path | None = None
-    parts: str | None = None
 
 
 def run(words: Sequence[str]) -> int:

@@ -6,14 +6,13 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.exchange_options import ImportOptions
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.utils.messages import one_line
 
@@ -29,29 +28,6 @@ _MISSING = {
     "mask_embedding": "training that masks frames starts with a new vector for them",
 }
 """What it means that a part is missing."""
-
-
-@dataclass(kw_only=True)
-class ImportOptions:
-    """Writes a model of another project as a checkpoint of w2vlab, and a YAML file with the options of the model.
-
-    The source is recognized by its content: a file of fairseq, a folder of transformers, a state dictionary of
-    torchaudio, or a safetensors file. No code in it is run.
-
-      w2vlab import FOLDER model.ckpt
-      w2vlab import wav2vec_small.pt model.ckpt
-
-    Attributes:
-        source: File or folder of another project, or hf: and the name of a model on the Hugging Face Hub.
-        out: The checkpoint to write; the options go to a .yaml file beside it.
-        options: What the source does not state, such as --options.num_heads=12 for a state dictionary of torchaudio.
-        overwrite: Replace the files if they exist.
-    """
-
-    source: str
-    out: Path
-    options: dict[str, Any] = field(default_factory=dict)
-    overwrite: bool = False
 
 
 def run(words: Sequence[str]) -> int:

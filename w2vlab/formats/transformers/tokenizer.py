@@ -53,7 +53,7 @@ def read_files(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"A model with lm_head must have {VOCAB}, but {folder} has none: its rows would have no names. Save its "
             "tokenizer there, too (`save_pretrained` of its processor), or, for features alone, the network without "
-            "lm_head: AutoModel.from_pretrained(FOLDER).save_pretrained(OUT)."
+            "lm_head, AutoModel.from_pretrained(FOLDER).save_pretrained(OUT), with the preprocessor of FOLDER."
         )
     return {name: content for name, content in found.items() if content is not None}
 
