@@ -91,6 +91,7 @@ def test_a_missing_source_is_refused(tmp_path: Path) -> None:
 def test_notes_of_a_file_are_warnings(pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published = read_source(pretrained)
     published.origin.notes = ["12 heads are assumed."]
+    published.origin.training_notes = ["Masks were others."]  # of no interest here
     monkeypatch.setattr(loading, "read_source", lambda source, options: published)
     with pytest.warns(W2VLabWarning, match=r"\.ckpt: 12 heads are assumed\.$"):
         w2vlab.load(pretrained)

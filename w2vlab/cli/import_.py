@@ -82,7 +82,7 @@ def _print(done: Import, options: ImportOptions) -> None:
     if model.vocabulary is not None:
         units = " ".join(repr(entry) if entry.isspace() else entry for entry in model.vocabulary.entries[1:])
         console.print(f"Units ({len(model.vocabulary) - 1}): {one_line(units, 400)}", soft_wrap=True, markup=False)
-    for note in origin.notes:
+    for note in [*origin.notes, *origin.training_notes]:
         console.print(f"* {one_line(note)}", soft_wrap=True, markup=False)
     size = sum(file.stat().st_size for file in done.files) / 2**20
     written = " and ".join(one_line(str(file)) for file in done.files)

@@ -49,6 +49,7 @@ class Origin:
         options: Options of the file as they came, plain data; for fairseq `{"layout": "cfg" or "args", "cfg": {…}}`.
         dtypes: Type of each tensor that is not float32, by its name in the file, such as `float16`.
         notes: What a user should know about this file, one sentence each, such as an assumption that was made.
+        training_notes: The same for who trains the model further; its outputs do not depend on it.
     """
 
     format: str
@@ -56,6 +57,7 @@ class Origin:
     options: dict[str, Any] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    training_notes: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

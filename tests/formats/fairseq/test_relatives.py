@@ -252,7 +252,7 @@ def test_options_of_wav2vec_that_cannot_be_expressed(tmp_path: Path, options: di
 
 def test_what_only_trains_otherwise_is_noted(tmp_path: Path) -> None:
     options = WAV2VEC | {"dropout": 0.1, "dropout_agg": 0.2, "cross_sample_negatives": 3, "sample_distance": 40}
-    notes = read(save(tmp_path / "a.pt", checkpoint(options, wav2vec_tensors(WAV2VEC)))).origin.notes
+    notes = read(save(tmp_path / "a.pt", checkpoint(options, wav2vec_tensors(WAV2VEC)))).origin.training_notes
     for option in ("dropout_agg", "cross_sample_negatives", "sample_distance", "dropout"):
         assert any(note.startswith(f"`{option}` was ") for note in notes)
 

@@ -75,7 +75,7 @@ def test_a_model_of_ours_gets_options_that_are_read_as_the_same_model(tmp_path: 
     assert write_fairseq(published, tmp_path / "out.pt") == []
     again = filled(read(tmp_path / "out.pt"), path)
     assert again.config == published.config
-    assert again.origin.notes == []
+    assert (again.origin.notes, again.origin.training_notes) == ([], [])
     for tensor_name, tensor in published.weights.items():
         assert torch.equal(again.weights[tensor_name], tensor)
 

@@ -185,7 +185,7 @@ def test_a_note_says_that_the_masking_is_not_that_of_pretraining(
     tmp_path: Path, options: dict[str, Any], note: str | None
 ) -> None:
     read = read_transformers(saved(peer("Wav2Vec2ForPreTraining", **options), tmp_path))
-    found = [text for text in read.origin.notes if "mask" in text]
+    found = [text for text in read.origin.training_notes if "mask" in text]
     assert bool(found) == (note is not None)
     assert note is None or note in found[0]
 

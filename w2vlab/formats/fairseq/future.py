@@ -29,7 +29,9 @@ def read_future(stored: Stored, normalize: bool) -> dict[str, Any]:
     options.note_unless("cross_sample_negatives", 0, "w2vlab draws negatives from the same utterance")
     options.note_unless("sample_distance", None, "w2vlab draws negatives from the whole utterance")
     if options["dropout"]:
-        stored.notes.append("`dropout` was above 0: w2vlab has it in the context network, not in the predictions.")
+        stored.training_notes.append(
+            "`dropout` was above 0: w2vlab has it in the context network, not in the predictions."
+        )
     layers = options.layers("conv_feature_layers")
     context = options.layers("conv_aggregator_layers")
     if any(stride != 1 for _, _, stride in context):
@@ -117,5 +119,5 @@ def _penalties(options: Options) -> dict[str, Any]:
         weight = weights[0] * options["vq_groups"] * options["vq_vars"]
         return {"penalties": {"diversity": part("w2vlab.losses.DiversityPenalty", weight=weight)}}
     if kind == "kmeans" and weights is not None and weights != [1.0]:
-        options.stored.notes.append(f"`loss_weights` was {weights}: w2vlab's k-means loss has weight 1.")
+        options.stored.training_notes.append(f"`loss_weights` was {weights}: w2vlab's k-means loss has weight 1.")
     return {"penalties": {}}

@@ -195,7 +195,7 @@ def read_loss_weights(stored: Stored) -> list[float] | None:
     criterion = stored.group("criterion")
     named = criterion.get("criterion") if stored.layout == "args" else criterion.get("_name")
     if named is None and "loss_weights" not in criterion:
-        stored.notes.append("The criterion is not in the file; the loss has the published weights.")
+        stored.training_notes.append("The criterion is not in the file; the loss has the published weights.")
         return None
     options = Options(stored, "criterion", CRITERION)
     weights = options["loss_weights"]
@@ -213,7 +213,7 @@ def _masking(options: Options) -> dict[str, Any]:
     if 0 < probability < length:
         spans |= {"probability": probability, "length": length}
     else:
-        options.stored.notes.append(f"`mask_prob` was {probability}: masking keeps w2vlab's defaults.")
+        options.stored.training_notes.append(f"`mask_prob` was {probability}: masking keeps w2vlab's defaults.")
     selection = options["mask_selection"]
     if selection not in ("static", "uniform", "normal", "poisson"):
         options.refuse("mask_selection", "static, uniform, normal or poisson")

@@ -32,12 +32,14 @@ class Stored:
         root: All options of the run, as they came.
         source: Path of the file, for errors.
         notes: What a user should know, one sentence each; readers append to it.
+        training_notes: The same for who trains the model further.
     """
 
     layout: Layout
     root: Mapping[str, Any]
     source: object
     notes: list[str] = field(default_factory=list)
+    training_notes: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ class Options:
     def note_unless(self, name: str, value: Any, what: str) -> None:
         """Notes an option that changes training alone, and that w2vlab has in no other value."""
         if self[name] != value:
-            self.stored.notes.append(f"`{name}` was {_shown(self[name])}: {what}.")
+            self.stored.training_notes.append(f"`{name}` was {_shown(self[name])}: {what}.")
 
     def refuse(self, name: str, rule: str, why: str = "") -> NoReturn:
         """Raises the error for an option that cannot be expressed."""

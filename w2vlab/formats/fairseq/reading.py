@@ -82,7 +82,6 @@ def read_fairseq(
     if fine_tuned:
         num_units = tensors["w2v_encoder.proj.weight"].shape[:1].numel()
         vocabulary = find_units(content, outer, num_units, source, (options or {}).get("dictionary"))
-    notes = list(dict.fromkeys([*outer.notes, *stored.notes]))
     missing: tuple[str, ...] = () if heads else ("quantizer", "loss")
     if not heads and "mask_embedding" not in weights:
         missing += ("mask_embedding",)
@@ -100,7 +99,8 @@ def read_fairseq(
                 for name, tensor in tensors.items()
                 if tensor.dtype != torch.float32
             },
-            notes=notes,
+            notes=list(dict.fromkeys([*outer.notes, *stored.notes])),
+            training_notes=list(dict.fromkeys([*outer.training_notes, *stored.training_notes])),
         ),
     )
 

@@ -132,6 +132,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
     "options": lambda value: isinstance(value, dict),
     "dtypes": lambda value: isinstance(value, dict) and all(isinstance(dtype, str) for dtype in value.values()),
     "notes": lambda value: isinstance(value, list) and all(isinstance(note, str) for note in value),
+    "training_notes": lambda value: isinstance(value, list) and all(isinstance(note, str) for note in value),
 }
 
 

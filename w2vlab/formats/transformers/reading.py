@@ -101,7 +101,8 @@ def read_transformers(path: Path, name: str = "source", ignore: Sequence[str] = 
             architecture=_architecture(family, quantizes, units is not None),
             options={"config": saved, "preprocessor": preprocessor, "tokenizer": files},
             dtypes=other_dtypes(tensors),
-            notes=[*notes, *config.training_notes(options, quantizes), *(units.notes if units else ())],
+            notes=[*notes, *(units.notes if units else ())],
+            training_notes=config.training_notes(options, quantizes),
         ),
     )
 

@@ -101,7 +101,7 @@ def load_parts(
         architecture=model.origin.architecture,
         parts=tuple(parts),
         unused=tuple(part for part in theirs if part not in own),
-        notes=tuple(model.origin.notes),
+        notes=(*model.origin.notes, *model.origin.training_notes),
     )
 
 
