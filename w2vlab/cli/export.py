@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
-from w2vlab.cli.exchange_options import ExportOptions
 from w2vlab.cli.parsing.command_parser import CommandParser, names
+from w2vlab.cli.parsing.exchange_options import ExportOptions
 from w2vlab.utils.messages import one_line
 
 if TYPE_CHECKING:

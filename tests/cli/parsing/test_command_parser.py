@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from w2vlab.cli.evaluation_options import CompareOptions, EvaluateOptions
-from w2vlab.cli.exchange_options import ExportOptions, ImportOptions
 from w2vlab.cli.explain import ExplainOptions
 from w2vlab.cli.main import main
 from w2vlab.cli.parsing.command_parser import WITHOUT_VALUE, CommandParser, names
+from w2vlab.cli.parsing.exchange_options import ExportOptions, ImportOptions
 from w2vlab.cli.report import ReportOptions
 from w2vlab.cli.sweep import SweepOptions
 
