@@ -108,9 +108,10 @@ def batch(waveform: Tensor, num_samples: Sequence[int] | None = None) -> AudioBa
 
 @torch.no_grad()
 def hidden_states(module: MaskedPrediction, waveform: Tensor, num_samples: Sequence[int] | None = None) -> list[Tensor]:
-    """Returns what `output_hidden_states` of transformers does, of our model.
+    """Returns the input of the first layer, the outputs of all layers but the last one, and the contexts.
 
-    The input of the first layer, the output of each, and for pre-norm models that of the last one after the final norm.
+    In transformers these are `hidden_states[:-1]` and `last_hidden_state`. For pre-norm models the last of
+    `hidden_states` is another: it is before the final norm.
     """
     found: list[Tensor] = []
     layers = module.context.layers
