@@ -19,6 +19,7 @@ from w2vlab.modules.checkpoints import fill_defaults, saved_config
 from w2vlab.modules.checkpoints.loading import PRETRAINED, VOCABULARY, read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.utils.messages import dimensions
 from w2vlab.vocabulary import Vocabulary
 
 ORIGIN = "w2vlab_origin"
@@ -146,16 +147,12 @@ def copy_weights(module: nn.Module, model: PublishedModel, source: object) -> No
             if found.shape == own.shape:
                 own.copy_(found)
             else:
-                different.append(f"{name} ({_shape(own)}; the file: {_shape(found)})")
+                different.append(f"{name} ({dimensions(own.shape)}; the file: {dimensions(found.shape)})")
         elif name.partition(".")[0] not in model.missing:
-            different.append(f"{name} ({_shape(own)}; the file: none)")
+            different.append(f"{name} ({dimensions(own.shape)}; the file: none)")
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise ValueError(
             f"{source} must have the weights of the model that it describes, but these differ: "
             f"{', '.join(different[:3])}{more}."
         )
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a number"

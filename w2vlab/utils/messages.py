@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -68,6 +68,11 @@ def _format_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     return f"warning: {message}\n"
+
+
+def dimensions(shape: Iterable[int]) -> str:
+    """Formats a shape, such as `2 x 3`; that of a scalar is `a number`."""
+    return " x ".join(map(str, shape)) or "a number"
 
 
 def one_line(text: str, most: int | None = None) -> str:

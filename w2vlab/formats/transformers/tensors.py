@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.formats.names import Entry
+from w2vlab.utils.messages import dimensions
 
 Shape = tuple[int, ...]
 
@@ -167,8 +168,8 @@ def check_shapes(tensors: Mapping[str, Tensor], table: Sequence[Row], source: ob
         for name in row.entry.theirs:
             if name in tensors and tuple(tensors[name].shape) != row.shape:
                 raise ValueError(
-                    f"{name} of {source} must be {_text(row.shape)}, as config.json says, but is "
-                    f"{_text(tuple(tensors[name].shape))}."
+                    f"{name} of {source} must be {dimensions(row.shape)}, as config.json says, but is "
+                    f"{dimensions(tuple(tensors[name].shape))}."
                 )
 
 
@@ -191,7 +192,3 @@ def _join_codebooks(entries: Tensor) -> Tensor:
 def _reordered(tensor: Tensor, order: Tensor) -> Tensor:
     """Returns rows `order` of `tensor`."""
     return tensor[order]
-
-
-def _text(shape: Shape) -> str:
-    return " x ".join(map(str, shape)) or "a number"

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from w2vlab.modules.checkpoints.plain_state import remove_non_plain_values
 from w2vlab.registry import import_path, import_paths
+from w2vlab.utils.messages import dimensions
 from w2vlab.utils.resume_point import ResumePoint, resume_point, validates_at
 
 LAYOUT = "w2vlab_layout"
@@ -132,7 +133,7 @@ def _check_tensors(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _shape(tensors: Mapping[str, Any], name: str) -> str:
-    return " x ".join(map(str, tensors[name].shape)) or "a number" if name in tensors else "none"
+    return dimensions(tensors[name].shape) if name in tensors else "none"
 
 
 def _override_options(module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from w2vlab.modules.checkpoints.plain import printable
+from w2vlab.utils.messages import dimensions
 
 _NUM_LISTED = 3
 """Number of tensors that an error lists."""
@@ -46,4 +47,4 @@ def _shape(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
         return "none"
     value = values[name]
-    return " x ".join(map(str, value.shape)) or "a number" if isinstance(value, Tensor) else type(value).__name__
+    return dimensions(value.shape) if isinstance(value, Tensor) else type(value).__name__

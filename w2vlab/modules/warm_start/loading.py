@@ -15,7 +15,7 @@ from w2vlab.modules.checkpoints.initial_weights import InitialPart, WarmStart, i
 from w2vlab.modules.sources import read_source
 from w2vlab.modules.warm_start.options import FAMILIES_OF_PARTS, OF_THE_OBJECTIVE, different_option
 from w2vlab.registry import import_paths
-from w2vlab.utils.messages import W2VLabWarning
+from w2vlab.utils.messages import W2VLabWarning, dimensions
 
 if TYPE_CHECKING:
     from w2vlab.modules.pretraining import PretrainingModule
@@ -235,16 +235,12 @@ class _Fit:
         for name in ours:
             own, found = self._state[name].shape, self._model.weights[name].shape
             if found != own:
-                return f"another shape: {name} is {_shape(own)}, the source has {_shape(found)}"
+                return f"another shape: {name} is {dimensions(own)}, the source has {dimensions(found)}"
         return None
 
 
 def _spoken(part: str) -> str:
     return {"context": "context network"}.get(part, part.replace("_", " "))
-
-
-def _shape(shape: torch.Size) -> str:
-    return " x ".join(map(str, shape)) or "a number"
 
 
 @torch.no_grad()
