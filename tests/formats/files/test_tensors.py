@@ -10,7 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from w2vlab.formats.files.tensors import is_safetensors, open_safetensors, other_dtypes, write_safetensors
+from w2vlab.formats.files.tensors import (
+    in_stored_type,
+    is_safetensors,
+    open_safetensors,
+    other_dtypes,
+    write_safetensors,
+)
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(4, dtype=torch.bfloat16), "none": torch.zeros(0, 3)}
 
@@ -128,3 +134,21 @@ def test_an_index_that_does_not_match_its_files_is_refused(tmp_path):
     shards(tmp_path).write_text("{")
     with pytest.raises(ValueError, match=r"must be an index .*index\.json cannot be read"):
         open_safetensors(tmp_path / "model.safetensors.index.json")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "expected"),
+    [
+        (0.5, "float16", torch.float16),
+        (0.5, "bfloat16", torch.bfloat16),
+        (0.1, "float16", torch.float32),  # trained further since
+        (0.5, None, torch.float32),
+        (1.0, "int64", torch.float32),
+        (0.5, "load", torch.float32),  # a checkpoint may say anything
+        (0.5, "no_such_type", torch.float32),
+    ],
+)
+def test_tensors_return_to_the_type_of_their_file_if_that_changes_no_value(value, dtype, expected):
+    found = in_stored_type(torch.tensor([value]), dtype)
+    assert found.dtype == expected
+    assert found.float().item() == torch.tensor(value).item()

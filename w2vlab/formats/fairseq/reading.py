@@ -14,6 +14,7 @@ from w2vlab.formats.fairseq.future import read_future
 from w2vlab.formats.fairseq.masked import read_masked, read_normalize
 from w2vlab.formats.fairseq.options import Stored
 from w2vlab.formats.fairseq.tensors import FINE_TUNED, entries_of
+from w2vlab.formats.files.tensors import other_dtypes
 from w2vlab.formats.names import renamed_to_ours
 from w2vlab.formats.published import Origin, PublishedModel
 from w2vlab.utils.messages import one_line
@@ -94,11 +95,7 @@ def read_fairseq(
             format="fairseq",
             architecture=outer.name,
             options={"layout": outer.layout, "cfg": _plain(outer.root), "updates": _num_updates(content)},
-            dtypes={
-                name: str(tensor.dtype).removeprefix("torch.")
-                for name, tensor in tensors.items()
-                if tensor.dtype != torch.float32
-            },
+            dtypes=other_dtypes(tensors),
             notes=list(dict.fromkeys([*outer.notes, *stored.notes])),
             training_notes=list(dict.fromkeys([*outer.training_notes, *stored.training_notes])),
         ),

@@ -18,6 +18,7 @@ from w2vlab.formats.fairseq.options import Layout, Stored
 from w2vlab.formats.fairseq.parts import Part
 from w2vlab.formats.fairseq.tensors import FINE_TUNED, entries_of
 from w2vlab.formats.fairseq.theirs import Theirs, options_of
+from w2vlab.formats.files.tensors import in_stored_type
 from w2vlab.formats.names import renamed_to_theirs
 from w2vlab.formats.published import HEAD, PublishedModel
 from w2vlab.utils.files import replace_atomically, write_atomically
@@ -122,9 +123,7 @@ def write_fairseq(model: PublishedModel, out: str | Path) -> list[str]:
 
 def _separate(tensor: Tensor, dtype: str | None) -> Tensor:
     """Returns a tensor of its own memory, in the type that it had in the file that it came from."""
-    tensor = tensor.detach().cpu()
-    if dtype is not None:
-        tensor = tensor.to(getattr(torch, dtype))
+    tensor = in_stored_type(tensor.detach().cpu(), dtype)
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 

@@ -79,6 +79,15 @@ def other_dtypes(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, s
     }
 
 
+def in_stored_type(tensor: Tensor, dtype: str | None) -> Tensor:
+    """Returns a tensor in the float type that its file had (`Origin.dtypes`), if that changes no value."""
+    stored = getattr(torch, dtype, None) if dtype is not None else None
+    if not isinstance(stored, torch.dtype) or not stored.is_floating_point or tensor.dtype == stored:
+        return tensor
+    converted = tensor.to(stored)
+    return converted if torch.equal(converted.to(tensor.dtype), tensor) else tensor
+
+
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Writes a file in the safetensors format; readers see the old file until the new one is complete.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from w2vlab.formats.files.tensors import write_safetensors
+from w2vlab.formats.files.tensors import in_stored_type, write_safetensors
 from w2vlab.formats.names import renamed_to_theirs
 from w2vlab.formats.published import HEAD, PublishedModel
 from w2vlab.formats.torchaudio.arguments import write_arguments
@@ -141,12 +141,8 @@ def _restore_dtypes(theirs: dict[str, Tensor], model: PublishedModel) -> None:
     """Stores tensors in the type that the file had, where this changes no value."""
     if model.origin.format != "torchaudio":
         return
-    for name, stored in model.origin.dtypes.items():
-        dtype = getattr(torch, stored, None)
-        if name in theirs and isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-            converted = theirs[name].to(dtype)
-            if torch.equal(converted.to(theirs[name].dtype), theirs[name]):
-                theirs[name] = converted
+    for name in theirs.keys() & model.origin.dtypes.keys():
+        theirs[name] = in_stored_type(theirs[name], model.origin.dtypes[name])
 
 
 def _arguments(encoder: Mapping[str, Any], context: Mapping[str, Any], labels: list[str] | None) -> dict[str, Any]:

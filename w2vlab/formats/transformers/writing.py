@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from w2vlab.formats.files.tensors import write_safetensors
+from w2vlab.formats.files.tensors import in_stored_type, write_safetensors
 from w2vlab.formats.names import renamed_to_theirs
 from w2vlab.formats.published import HEAD, PublishedModel
 from w2vlab.formats.transformers import config
@@ -90,7 +90,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     tensors = renamed_to_theirs(weights, entries)
     if not layout.projects:
         tensors |= _identity(f"{layout.prefix}feature_projection.projection", model.weights["norm.weight"])
-    tensors = {key: _in_type(tensor, model.origin.dtypes.get(key)) for key, tensor in tensors.items()}
+    tensors = {key: in_stored_type(tensor, model.origin.dtypes.get(key)) for key, tensor in tensors.items()}
     content |= _dtype(saved, tensors)
 
     # Last the configuration, so that an unfinished folder is not taken for a model.
@@ -148,15 +148,6 @@ def _identity(name: str, like: Tensor) -> dict[str, Tensor]:
     """Returns an input projection that changes nothing, which transformers always has."""
     width = len(like)
     return {f"{name}.weight": torch.eye(width, dtype=like.dtype), f"{name}.bias": torch.zeros(width, dtype=like.dtype)}
-
-
-def _in_type(tensor: Tensor, dtype: str | None) -> Tensor:
-    """Returns a tensor in the type of the file that it came from, if that loses nothing."""
-    wanted = getattr(torch, dtype, None) if dtype is not None else None
-    if not isinstance(wanted, torch.dtype) or tensor.dtype == wanted:
-        return tensor
-    converted = tensor.to(wanted)
-    return converted if torch.equal(converted.to(tensor.dtype), tensor) else tensor
 
 
 def _dtype(saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
