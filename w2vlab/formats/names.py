@@ -88,6 +88,12 @@ def without(tensors: Mapping[str, Tensor], ignore: Sequence[str]) -> Mapping[str
     return LazyWeights({name: partial(tensors.__getitem__, name) for name in kept})
 
 
+def identity_projection(name: str, like: Tensor) -> dict[str, Tensor]:
+    """Returns a projection that changes nothing, of the width and type of a vector, for those that always project."""
+    width = len(like)
+    return {f"{name}.weight": torch.eye(width, dtype=like.dtype), f"{name}.bias": torch.zeros(width, dtype=like.dtype)}
+
+
 def renamed_to_theirs(weights: Mapping[str, Tensor], entries: Iterable[Entry]) -> dict[str, Tensor]:
     """Returns our tensors by the names of another project; an optional entry that `weights` lacks is left out."""
     theirs: dict[str, Tensor] = {}

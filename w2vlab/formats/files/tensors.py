@@ -7,9 +7,8 @@ library checks the length of the header and all offsets against the size of the 
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from w2vlab.formats.files.shards import open_shards
 from w2vlab.formats.published import LazyWeights
 from w2vlab.utils.files import replace_atomically
 from w2vlab.utils.messages import one_line
-from w2vlab.utils.plain_data import read_json
 
 _MAX_HEADER_BYTES = 100_000_000
 """Length of a header that the library accepts."""
-
-_MAX_SHARDS = 1000
-
-_PARTS = re.compile(r"[/\\\0]|^\.{0,2}$")
-"""What a name with a folder in it has, and the names of folders themselves."""
 
 _NUM_SHOWN = 150
 """Characters of an error of the library that are kept."""
@@ -57,13 +51,15 @@ def open_safetensors(path: Path, name: str = "source") -> tuple[LazyWeights, dic
         ValueError: The file is missing, truncated or not in this format, or the index does not match its files.
     """
     if path.name.endswith(".json"):
-        return _open_shards(path, name)
+        metadata: dict[str, str] = {}
+
+        def open_file(file: Path) -> LazyWeights:
+            tensors, own = _open_file(file, name)
+            metadata.update(own)
+            return tensors
+
+        return open_shards(path, open_file, "safetensors files", name), metadata
     return _open_file(path, name)
-
-
-def is_file_name(value: Any) -> bool:
-    """Returns whether a value of an index is the name of a file beside it, which may be shown and opened."""
-    return isinstance(value, str) and value.isprintable() and len(value) < 200 and not _PARTS.search(value)
 
 
 def other_dtypes(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, str]:
@@ -135,38 +131,6 @@ def _read(file: Any, tensor: str, path: Path) -> Tensor:
     except Exception as error:  # a type that this version of PyTorch does not have raises several kinds
         raise ValueError(f"{one_line(tensor, _NUM_SHOWN)} of {path} cannot be read ({_reason(error)}).") from error
     return read
-
-
-def _open_shards(path: Path, name: str) -> tuple[LazyWeights, dict[str, str]]:
-    try:
-        index = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"`{name}` must be an index of safetensors files, but {path} cannot be read ({error})."
-        ) from error
-    places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places or not all(map(is_file_name, places.values())):
-        raise ValueError(
-            f"`{name}` must be an index of safetensors files, but `weight_map` of {path} is not a mapping of names of "
-            "tensors to names of files beside it."
-        )
-    shards = sorted(set(places.values()))
-    if len(shards) > _MAX_SHARDS:
-        raise ValueError(f"`{name}` must have at most {_MAX_SHARDS:,} files, but {path} names {len(shards):,}.")
-    metadata: dict[str, str] = {}
-    readers: dict[str, Callable[[], Tensor]] = {}
-    opened: dict[str, LazyWeights] = {}
-    for shard in shards:
-        opened[shard], own = _open_file(path.parent / shard, name)
-        metadata |= own
-    for tensor, shard in places.items():
-        if tensor not in opened[shard]:
-            raise ValueError(
-                f"{path.parent / shard} must have the tensors that {path.name} names, but "
-                f"{one_line(tensor, _NUM_SHOWN)} is missing."
-            )
-        readers[tensor] = partial(opened[shard].__getitem__, tensor)
-    return LazyWeights(readers), metadata
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

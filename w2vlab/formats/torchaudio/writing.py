@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.formats.files.tensors import in_stored_type, write_safetensors
-from w2vlab.formats.names import renamed_to_theirs
+from w2vlab.formats.names import identity_projection, renamed_to_theirs
 from w2vlab.formats.published import HEAD, PublishedModel
 from w2vlab.formats.torchaudio.arguments import write_arguments
 from w2vlab.formats.torchaudio.labels import WORD_BOUNDARY, arranged
@@ -57,8 +57,7 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
     notes: list[str] = []
     weights: dict[str, Tensor] = {name: model.weights[name] for name in _kept(model)}
     if f"{_PROJECTION}.weight" not in weights:  # torchaudio always projects; by the identity here
-        weights[f"{_PROJECTION}.weight"] = torch.eye(context["model_dim"], dtype=weights["norm.weight"].dtype)
-        weights[f"{_PROJECTION}.bias"] = torch.zeros_like(weights["norm.weight"])
+        weights |= identity_projection(_PROJECTION, weights["norm.weight"])
         notes.append("torchaudio always projects latents, so that a projection by the identity was written.")
     options = model.origin.options if model.origin.format == "torchaudio" else {}
     names: PositionNames = "weight_g" if options.get("position_names") == "weight_g" else "parametrizations"

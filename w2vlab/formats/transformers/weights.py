@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from w2vlab.formats.files.pickles import read_pickle
-from w2vlab.formats.files.tensors import is_file_name, open_safetensors
-from w2vlab.formats.published import LazyWeights
-from w2vlab.utils.plain_data import read_json
+from w2vlab.formats.files.shards import open_shards
+from w2vlab.formats.files.tensors import open_safetensors
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
@@ -34,7 +32,9 @@ def open_weights(folder: Path, name: str = "source") -> Mapping[str, Tensor]:
         raise ValueError(f"`{name}` must have weights, but {folder} has none of {', '.join(WEIGHT_FILES)}.")
     if found.name.startswith(SAFETENSORS):
         return open_safetensors(found, name)[0]
-    return _open_pickle(found, name) if found.name == PICKLE else _open_pickles(found, name)
+    if found.name == PICKLE:
+        return _open_pickle(found, name)
+    return open_shards(found, lambda file: _open_pickle(file, name), "files", name)
 
 
 def _open_pickle(path: Path, name: str) -> Mapping[str, Tensor]:
@@ -42,22 +42,3 @@ def _open_pickle(path: Path, name: str) -> Mapping[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise ValueError(f"`{name}` must have tensors by name, but {path} has something else.")
     return content
-
-
-def _open_pickles(path: Path, name: str) -> Mapping[str, Tensor]:
-    try:
-        index = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"`{name}` must be an index of files, but {path} cannot be read ({error}).") from error
-    places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places or not all(map(is_file_name, places.values())):
-        raise ValueError(f"`{name}` must be an index of files beside it, but {path} is not.")
-    opened = {file: _open_pickle(path.parent / file, name) for file in sorted(set(places.values()))}
-    readers: dict[str, Callable[[], Tensor]] = {}
-    for tensor, file in places.items():
-        if tensor not in opened[file]:
-            raise ValueError(
-                f"{path.parent / file} must have the tensors that {path.name} names, but {tensor} is missing."
-            )
-        readers[tensor] = partial(opened[file].__getitem__, tensor)
-    return LazyWeights(readers)

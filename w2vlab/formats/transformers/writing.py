@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from w2vlab.formats.files.tensors import in_stored_type, write_safetensors
-from w2vlab.formats.names import renamed_to_theirs
+from w2vlab.formats.names import identity_projection, renamed_to_theirs
 from w2vlab.formats.published import HEAD, PublishedModel
 from w2vlab.formats.transformers import config
 from w2vlab.formats.transformers.expressing import (
@@ -89,7 +88,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
         weights = {key: weights[key] for key in weights if key != "mask_embedding"}
     tensors = renamed_to_theirs(weights, entries)
     if not layout.projects:
-        tensors |= _identity(f"{layout.prefix}feature_projection.projection", model.weights["norm.weight"])
+        tensors |= identity_projection(f"{layout.prefix}feature_projection.projection", model.weights["norm.weight"])
     tensors = {key: in_stored_type(tensor, model.origin.dtypes.get(key)) for key, tensor in tensors.items()}
     content |= _dtype(saved, tensors)
 
@@ -142,12 +141,6 @@ def _check_complete(model: PublishedModel, written: set[str], quantizes: bool) -
             f"The model must have the tensors of its configuration to be written for transformers, but {left_out[0]} "
             "is not one of them."
         )
-
-
-def _identity(name: str, like: Tensor) -> dict[str, Tensor]:
-    """Returns an input projection that changes nothing, which transformers always has."""
-    width = len(like)
-    return {f"{name}.weight": torch.eye(width, dtype=like.dtype), f"{name}.bias": torch.zeros(width, dtype=like.dtype)}
 
 
 def _dtype(saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
