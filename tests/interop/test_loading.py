@@ -17,8 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import w2vlab
 from tests.contracts.tiny import audio_batch
-from tests.modules.finetuning.recognition import CONFIGS, pretrain, recognizer, spoken_batches
-from tests.modules.training import loader, make_trainer
+from tests.modules.finetuning.recognition import CONFIGS, fine_tune, pretrain
 from w2vlab.formats import LazyWeights, Origin, PublishedModel
 from w2vlab.interop import loading
 from w2vlab.modules import CTCFineTuning, PretrainingModule
@@ -44,9 +43,7 @@ def pretrained(folder: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def finetuned(folder: Path, pretrained: Path) -> Path:
     path = folder / f"{pretrained.stem}-speller.ckpt"
-    trainer = make_trainer(1)
-    trainer.fit(recognizer(pretrained), loader(spoken_batches(1, 1, 2)))
-    trainer.save_checkpoint(path)
+    fine_tune(path, pretrained)
     return path
 
 

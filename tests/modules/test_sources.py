@@ -10,8 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.contracts.tiny import audio_batch
-from tests.modules.finetuning.recognition import CONFIGS, VOCABULARY, pretrain, recognizer, spoken_batches
-from tests.modules.training import loader, make_trainer
+from tests.modules.finetuning.recognition import CONFIGS, VOCABULARY, fine_tune, pretrain
 from w2vlab.formats import HEAD, LazyWeights
 from w2vlab.modules import CTCFineTuning, PretrainingModule
 from w2vlab.modules.opening import build_model_of
@@ -33,9 +32,7 @@ def pretrained(folder: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def finetuned(folder: Path, pretrained: Path) -> Path:
     path = folder / f"{pretrained.stem}-speller.ckpt"
-    trainer = make_trainer(1)
-    trainer.fit(recognizer(pretrained), loader(spoken_batches(1, 1, 2)))
-    trainer.save_checkpoint(path)
+    fine_tune(path, pretrained)
     return path
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from tests.contracts.tiny import WIDTH, all_parts, build, build_model, classes, factory
-from tests.modules.finetuning.recognition import CONFIGS, pretrain, recognizer, spoken_batches
-from tests.modules.training import fit, loader, make_batches, make_trainer
+from tests.modules.finetuning.recognition import CONFIGS, fine_tune, pretrain
+from tests.modules.training import fit, make_batches
 from w2vlab.cli.lightning.parsed import build_pretraining
 from w2vlab.contexts import GRUContext, TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder, LogMelEncoder
@@ -454,15 +454,13 @@ def test_a_fine_tuned_model_of_ours_gives_the_parts_that_it_has(tmp_path, kind, 
     """Fine-tuning keeps the quantizer only where its codes are the inputs of the context network."""
     pretrained, finetuned = tmp_path / "pretrained.ckpt", tmp_path / "finetuned.ckpt"
     pretrain(pretrained, kind)
-    trainer = make_trainer(1)
-    trainer.fit(recognizer(pretrained), loader(spoken_batches(1, 1, 2)))
-    trainer.save_checkpoint(finetuned)
+    theirs = fine_tune(finetuned, pretrained)
     config = copy.deepcopy(CONFIGS[kind])
     config["init_args"]["init_from"] = str(finetuned)
     ours = build_pretraining(config)
     assert {part: why for part, why in outcome(ours).items() if why} == dict.fromkeys(missing, "the source has none")
     assert "head" in ours.warm_start.unused
-    assert same_weights("context", ours, trainer.lightning_module)
+    assert same_weights("context", ours, theirs)
 
 
 def test_a_warm_start_is_a_new_run_at_update_0(tmp_path, caplog):

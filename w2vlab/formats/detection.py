@@ -10,16 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from w2vlab.formats.fairseq import is_fairseq, read_fairseq
 from w2vlab.formats.files.hub import PREFIX, hub_folder, is_hub_name, may_be_hub_name, snapshot_of
-from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
-from w2vlab.formats.files.pickles import read_pickle
-from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
-from w2vlab.formats.names import without
 from w2vlab.formats.published import PublishedModel
-from w2vlab.formats.torchaudio import is_torchaudio, read_torchaudio
-from w2vlab.formats.transformers import is_transformers, read_transformers
-from w2vlab.formats.transformers.options import CONFIG
 from w2vlab.utils.messages import one_line
 
 _MARKS_OF_LIGHTNING = (b"pytorch-lightning_version", b"w2vlab_config", b"w2vlab_pretrained")
@@ -98,6 +90,16 @@ def read_foreign(path: Path, options: Mapping[str, Any] | None = None, name: str
     Raises:
         ValueError: It cannot be read, is none of the formats, or has something that w2vlab cannot express.
     """
+    # Imported here, because most runs start from new weights and read no other format.
+    from w2vlab.formats.fairseq import is_fairseq, read_fairseq
+    from w2vlab.formats.files.ours import is_ours_safetensors, read_ours_safetensors
+    from w2vlab.formats.files.pickles import read_pickle
+    from w2vlab.formats.files.tensors import is_safetensors, open_safetensors
+    from w2vlab.formats.names import without
+    from w2vlab.formats.torchaudio import is_torchaudio, read_torchaudio
+    from w2vlab.formats.transformers import is_transformers, read_transformers
+    from w2vlab.formats.transformers.options import CONFIG
+
     given = options
     options = dict(options or {})
     ignore = _names_to_ignore(options)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.modules.finetuning.recognition import CONFIGS, VOCABULARY, pretrain, recognizer, spoken_batches
-from tests.modules.training import loader, make_trainer
+from tests.modules.finetuning.recognition import CONFIGS, VOCABULARY, fine_tune, pretrain
 from w2vlab.formats.files.ours import write_ours_safetensors
 from w2vlab.modules.opening import build_model_of
 from w2vlab.modules.sources import read_source
@@ -33,9 +32,7 @@ def test_pretrained_models(tmp_path: Path, kind: str) -> None:
 
 def test_fine_tuned_models(tmp_path: Path) -> None:
     pretrain(tmp_path / "model.ckpt")
-    trainer = make_trainer(1)
-    trainer.fit(recognizer(tmp_path / "model.ckpt"), loader(spoken_batches(1, 1, 2)))
-    trainer.save_checkpoint(tmp_path / "tuned.ckpt")
+    fine_tune(tmp_path / "tuned.ckpt", tmp_path / "model.ckpt")
     before, after = through_a_file(tmp_path / "tuned.ckpt")
     assert after.vocabulary == VOCABULARY
     assert_close(after.state_dict(), before.state_dict(), rtol=0, atol=0)

@@ -92,6 +92,15 @@ def recognizer(checkpoint: Path, vocabulary: Vocabulary | None = VOCABULARY, **o
     return model
 
 
+def fine_tune(path: Path, checkpoint: Path) -> CTCFineTuning:
+    """Fine-tunes `checkpoint` for one update, and writes a checkpoint."""
+    model = recognizer(checkpoint)
+    trainer = make_trainer(1)
+    trainer.fit(model, loader(spoken_batches(1, 1, 2)))
+    trainer.save_checkpoint(path)
+    return model
+
+
 def spoken_batch(size: int, first: int = 0, transcripts: Sequence[str] = TRANSCRIPTS) -> AudioBatch:
     """Noise with transcripts; an utterance is the same in every batch."""
     numbers = range(first, first + size)

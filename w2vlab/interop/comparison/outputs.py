@@ -17,7 +17,7 @@ from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules.finetuning.recognition import Recognizer
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.representations import layer_modules, recorded_layers
+from w2vlab.modules.representations import Representations, layer_modules, recorded_layers
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import Encoding
 
@@ -41,10 +41,8 @@ class Network:
     @classmethod
     def of(cls, module: TrainedModule) -> Network:
         """Returns the network of a model."""
-        if isinstance(module, PretrainingModule):
-            return cls(module.frontend(), module.context)
-        assert isinstance(module, Recognizer), "there is no other kind of model"
-        return cls(module.frontend, module.context)
+        assert isinstance(module, Representations), "pretraining and fine-tuning are the only kinds of models"
+        return cls(module.input_frontend(), module.context_network())
 
     @property
     def layer_names(self) -> list[str]:
