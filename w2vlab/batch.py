@@ -27,6 +27,8 @@ class AudioBatch:
         counted: False if the batch adds nothing to the update: it only keeps this process in step with another one that
             has a batch more.
         transcripts: The transcript of each utterance, B strings over a `Vocabulary`; None in pretraining.
+        starts: First sample of each crop in its utterance, at 16 kHz, B integers; None if it is not known.
+        utterance_samples: Samples of each utterance before it was cropped, at 16 kHz, B integers; None if not known.
         update: On the first micro-batch of an update, all micro-batches of that update on this process, in host
             memory; None on the others.
     """
@@ -36,6 +38,8 @@ class AudioBatch:
     ids: tuple[str, ...]
     counted: bool = True
     transcripts: tuple[str, ...] | None = None
+    starts: tuple[int, ...] | None = None
+    utterance_samples: tuple[int, ...] | None = None
     update: tuple[AudioBatch, ...] | None = None
 
     def __len__(self) -> int:

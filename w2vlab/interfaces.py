@@ -8,13 +8,23 @@ aliases): in YAML a class name with its other arguments, in Python the class its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from w2vlab.types import LossInputs, LossOutput, Mask, Negatives, PretrainOutput, QuantizerOutput, TargetSpec
+from w2vlab.frame_grid import FrameGrid
+from w2vlab.types import (
+    AudioBatch,
+    LossInputs,
+    LossOutput,
+    Mask,
+    Negatives,
+    PretrainOutput,
+    QuantizerOutput,
+    TargetSpec,
+)
 from w2vlab.vocabulary import Vocabulary
 
 
@@ -88,9 +98,46 @@ class FeatureEncoder(nn.Module, ABC):
         """Returns how many latents `num_samples` samples give; 0 for less than the receptive field."""
         return max(0, (num_samples - self.receptive_field) // self.stride + 1)
 
+    @property
+    def grid(self) -> FrameGrid:
+        """Where the latents are in time."""
+        return FrameGrid(self.stride, self.receptive_field)
+
+    def of_batch(self, batch: AudioBatch) -> Tensor:
+        """Returns the latents `(B, T, C)` of a batch."""
+        latents: Tensor = self(batch.waveform, batch.num_samples)
+        return latents
+
     @abstractmethod
     def forward(self, waveform: Tensor, num_samples: Sequence[int]) -> Tensor:
         """Encodes `waveform` `(B, S)`, of which row b has `num_samples[b]` samples, into latents `(B, T, C)`."""
+
+
+class OfUtterances(ABC):
+    """Something that reads what belongs to an utterance from a file, by its id, such as units."""
+
+    @abstractmethod
+    def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
+        """Checks before training that the file has all utterances, and that they have the right length.
+
+        Args:
+            utterances: Id and samples at 16 kHz of each utterance that is trained or validated on.
+
+        Raises:
+            RunError: An utterance is missing or has another length; it is named.
+        """
+
+
+class UtteranceEncoder(FeatureEncoder, OfUtterances):
+    """An encoder whose latents belong to utterances, such as embeddings of codes that a file has; audio is not read."""
+
+    @abstractmethod
+    def of_batch(self, batch: AudioBatch) -> Tensor:
+        """Returns the latents `(B, T, C)` of the windows of a batch, found by `ids` and `starts`."""
+
+    def forward(self, waveform: Tensor, num_samples: Sequence[int]) -> Tensor:
+        """Raises a RuntimeError, because audio alone does not say which utterance it is."""
+        raise RuntimeError(f"{type(self).__name__} reads a file by the ids of utterances, and cannot encode audio.")
 
 
 class ContextNetwork(nn.Module, ABC):
@@ -155,6 +202,24 @@ class Quantizer(nn.Module, ABC):
         Raises:
             RuntimeError: The quantizer has no codebook.
         """
+
+
+class UtteranceTargets(Quantizer, OfUtterances):
+    """A quantizer whose codes belong to utterances, such as units that a file has, and do not follow from latents."""
+
+    @abstractmethod
+    def of_utterances(self, batch: AudioBatch, grid: FrameGrid, num_frames: Sequence[int]) -> QuantizerOutput:
+        """Returns the codes of every frame of a batch, on the device of its waveform.
+
+        Args:
+            batch: Utterances or windows of them, found by `ids` and `starts`.
+            grid: Where the frames are that the codes are targets of.
+            num_frames: Frames of each utterance, B integers.
+        """
+
+    def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
+        """Raises a RuntimeError, because latents do not say which utterance they are of."""
+        raise RuntimeError(f"{type(self).__name__} reads a file by the ids of utterances, and cannot quantize latents.")
 
 
 class Masking(nn.Module, ABC):

@@ -17,12 +17,12 @@ from w2vlab.registry import known_names
 from w2vlab.utils.messages import warnings_in_a_line
 
 _COMMANDS = (
-    *("fit", "validate", "evaluate", "compare", "export", "import", "sweep", "report", "explain"),
-    *("parts", "configs", "doctor"),
+    *("fit", "validate", "evaluate", "compare", "encode", "cluster", "hubert", "export", "import"),
+    *("sweep", "report", "explain", "parts", "configs", "doctor"),
 )
 
-_MODULES = {"import": "import_"}
-"""The module of a command whose name is a word of Python."""
+_MODULES = {"import": "import_", **{name: f"corpus.{name}" for name in ("encode", "cluster", "hubert")}}
+"""The module of a command that is not named like it."""
 
 _HELP = """\
 Usage: w2vlab COMMAND [OPTIONS]
@@ -34,6 +34,9 @@ Commands:
   validate  Score a checkpoint:             w2vlab validate --config quickstart --ckpt_path=last
   evaluate  Measure a checkpoint:           w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
   compare   Compare several checkpoints:    w2vlab compare ONE.ckpt ANOTHER.ckpt
+  encode    Features, codes or units:       w2vlab encode last.ckpt CORPUS FOLDER --what codes
+  cluster   K-means of the frames:          w2vlab cluster mfcc CORPUS centers.safetensors --k 100
+  hubert    Cluster, encode, fit, repeat:   w2vlab hubert hubert_small --iterations 2
   export    Write for another project:      w2vlab export last.ckpt FOLDER --format huggingface
   import    Read from another project:      w2vlab import FOLDER model.ckpt
   sweep     Train the runs of a sweep:      w2vlab sweep sweeps/quantizers_small

@@ -42,7 +42,7 @@ class Frontend(nn.Module):
         Args:
             batch: Utterances.
         """
-        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
+        features = self.encoder.of_batch(batch)  # (B, T, C)
         encoding = make_encoding(self.encoder, features, features if self.norm is None else self.norm(features), batch)
         if self.quantizer is not None:
             encoding.latents = self.quantizer(encoding.latents, encoding.padding_mask).quantized  # (B, T, E)

@@ -14,6 +14,7 @@ from w2vlab.interfaces import (
     PenaltyFactory,
     PredictionLossFactory,
     QuantizerFactory,
+    UtteranceTargets,
 )
 from w2vlab.losses.future import FuturePredictionLoss
 from w2vlab.modules.frontend import Frontend, make_encoding
@@ -75,6 +76,11 @@ class FuturePrediction(PretrainingModule):
         super().__init__(optimizer, scheduler, {name: build() for name, build in (penalties or {}).items()}, seed)
         self.encoder = encoder()
         self.quantizer = quantizer(self.encoder.output_dim)
+        if isinstance(self.quantizer, UtteranceTargets):
+            raise ValueError(
+                "`quantizer` must quantize latents under FuturePrediction, where it makes the inputs, too, but is "
+                f"{type(self.quantizer).__name__}, which reads a file. Use it under MaskedPrediction."
+            )
         self.context = context(self.quantizer.output_dim)
         if not self.context.causal:
             raise ValueError(
@@ -97,7 +103,7 @@ class FuturePrediction(PretrainingModule):
 
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch: the output of the encoder."""
-        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
+        features = self.encoder.of_batch(batch)  # (B, T, C)
         return make_encoding(self.encoder, features, features, batch)
 
     def context_inputs(self, encoding: Encoding) -> Tensor:

@@ -23,6 +23,7 @@ from w2vlab.interfaces import (
     PenaltyFactory,
     PredictionLossFactory,
     QuantizerFactory,
+    UtteranceTargets,
 )
 from w2vlab.losses.contrastive import ContrastiveLoss
 from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
@@ -155,6 +156,11 @@ class MaskedPrediction(PretrainingModule):
                 )
                 self.input_quantizer = None
             return self.encoder.output_dim
+        if isinstance(self.input_quantizer or self.quantizer, UtteranceTargets):
+            raise ValueError(
+                "`input_quantizer` must quantize latents if `inputs` is quantized, but codes of a file do not. Use an "
+                "encoder that reads them (CodeEmbedding), or another quantizer."
+            )
         if self.input_quantizer is not None:
             return self.input_quantizer.output_dim
         if self.target_encoder is not None:
@@ -163,7 +169,7 @@ class MaskedPrediction(PretrainingModule):
 
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch, after layer normalization, with their padding mask."""
-        features = self.encoder(batch.waveform, batch.num_samples)  # (B, T, C)
+        features = self.encoder.of_batch(batch)  # (B, T, C)
         return make_encoding(self.encoder, features, self.norm(features), batch)
 
     def context_inputs(self, encoding: Encoding) -> Tensor:
@@ -192,7 +198,13 @@ class MaskedPrediction(PretrainingModule):
             encoding: The output of `encode` for them; None computes it.
         """
         encoding = self.encode(batch) if encoding is None else encoding
-        output: QuantizerOutput = self.quantizer(self._target_latents(encoding.latents, batch), encoding.padding_mask)
+        return self._quantize_all(self._target_latents(encoding.latents, batch), encoding, batch)
+
+    def _quantize_all(self, latents: Tensor, encoding: Encoding, batch: AudioBatch) -> QuantizerOutput:
+        """Quantizes the target latents `(B, T, C)` of every frame, or takes their codes from a file."""
+        if isinstance(self.quantizer, UtteranceTargets):
+            return self.quantizer.of_utterances(batch, self.encoder.grid, encoding.num_frames)
+        output: QuantizerOutput = self.quantizer(latents, encoding.padding_mask)
         return output
 
     def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask:
@@ -218,13 +230,11 @@ class MaskedPrediction(PretrainingModule):
         padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
         latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
         all_frames = None
-        if self.loss.uses_every_frame:
-            all_frames = AllFrames(
-                targets=self.quantizer(latents, encoding.padding_mask),
-                num_frames=encoding.num_frames,
-                positions=mask.targets,
-            )
-            targets = all_frames.targets.at(mask.targets)
+        if self.loss.uses_every_frame or isinstance(self.quantizer, UtteranceTargets):
+            every = self._quantize_all(latents, encoding, batch)
+            targets = every.at(mask.targets)
+            if self.loss.uses_every_frame:
+                all_frames = AllFrames(targets=every, num_frames=encoding.num_frames, positions=mask.targets)
         else:
             targets = self.quantizer(gather_frames(latents, mask.targets), padding_mask)  # (B, M, E)
         return Prepared(

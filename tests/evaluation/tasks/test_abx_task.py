@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from w2vlab.data.labels.alignments import Alignment
-from w2vlab.evaluation.features.frames import FrameGrid
 from w2vlab.evaluation.tasks.abx import AbxTask, Cell, Item, make_task
 from w2vlab.evaluation.tasks.abx_errors import measure_abx
+from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.measures.abx import StagedMean
 from w2vlab.functional.measures.dtw import angular_distances, dtw
 from w2vlab.functional.measures.subsampling import draw_splits

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from w2vlab.data.labels.alignments import Alignment
-from w2vlab.evaluation.features.frames import FrameGrid
 from w2vlab.evaluation.tasks.intervals import jackknife_probe
 from w2vlab.evaluation.tasks.probe import Examples, phone_rows, run_probe
 from w2vlab.evaluation.tasks.unit_quality import UnitData, frame_phones, measure_units
+from w2vlab.frame_grid import FrameGrid
 
 GRID = FrameGrid(320, 400)
 ALIGNMENT = Alignment(("a", "b", "a"), np.array([0.0, 0.1, 0.3]), np.array([0.1, 0.3, 0.55]))

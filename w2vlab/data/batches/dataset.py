@@ -76,16 +76,23 @@ class SpeechDataset(Dataset[AudioBatch]):
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
         waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
-        usable = [(name, audio) for name, audio in zip(ids, waveforms, strict=True) if audio is not None]
+        usable = [(number, audio) for number, audio in enumerate(waveforms) if audio is not None]
         if not usable:
             return None
         lengths = tuple(len(audio) for _, audio in usable)
         waveform = torch.zeros(len(usable), max(lengths))  # (B, S)
         for row, (_, audio) in zip(waveform, usable, strict=True):
             row[: len(audio)] = torch.from_numpy(audio)
-        names = tuple(name for name, _ in usable)
+        names = tuple(ids[number] for number, _ in usable)
         transcripts = None if self.transcripts is None else tuple(self.transcripts.get(name) or "" for name in names)
-        return AudioBatch(waveform=waveform, num_samples=lengths, ids=names, transcripts=transcripts)
+        return AudioBatch(
+            waveform=waveform,
+            num_samples=lengths,
+            ids=names,
+            transcripts=transcripts,
+            starts=tuple(windows[number].start for number, _ in usable),
+            utterance_samples=tuple(sizes[number] for number, _ in usable),
+        )
 
     def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
         try:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.corpora.utterances import num_samples
-from w2vlab.evaluation.features.frames import FrameGrid
 from w2vlab.evaluation.features.layers import CODES, CONTEXT, LATENTS, QUANTIZED, layer_name
+from w2vlab.frame_grid import FrameGrid
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.representations import evaluation_mode, layer_modules, recorded_layers
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+from w2vlab.interfaces import UtteranceTargets
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.representations import layer_modules
 from w2vlab.utils.messages import W2VLabWarning
@@ -27,7 +28,8 @@ def available_representations(module: PretrainingModule) -> tuple[str, ...]:
     """Returns the names of the representations of a model, from input to output."""
     layers = layer_modules(module.context)
     hidden = [layer_name(number) for number in range(len(layers) + 1)] if layers else []
-    discrete = [QUANTIZED, CODES] if module.quantizer.num_codebooks else []
+    has_codes = module.quantizer.num_codebooks and not isinstance(module.quantizer, UtteranceTargets)
+    discrete = [QUANTIZED, CODES] if has_codes else []
     return LATENTS, *hidden, CONTEXT, *discrete
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from w2vlab.evaluation.features.frames import FrameGrid
+from w2vlab.frame_grid import FrameGrid
 from w2vlab.types import SAMPLE_RATE, AudioBatch
 
 WINDOW_SAMPLES = 400

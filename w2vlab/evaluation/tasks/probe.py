@@ -12,7 +12,7 @@ from torch import Tensor
 
 from w2vlab.data.corpora.splitting import held_out_position
 from w2vlab.data.labels.alignments import Alignment
-from w2vlab.evaluation.features.frames import FrameGrid
+from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.measures.logistic import Logistic, fit_logistic
 from w2vlab.types import Seconds
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.data.labels.alignments import Alignment
-from w2vlab.evaluation.features.frames import FrameGrid
+from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.measures.code_statistics import mean_run_length
 from w2vlab.functional.measures.information import pnmi_estimate
 from w2vlab.functional.measures.jackknife import JackknifeEstimate

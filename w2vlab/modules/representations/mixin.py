@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from w2vlab.functional.lengths import make_padding_mask
-from w2vlab.interfaces import ContextNetwork
+from w2vlab.interfaces import ContextNetwork, UtteranceTargets
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.representations.groups import groups_of_utterances
 from w2vlab.modules.representations.inputs import Lengths, check_layers, check_lengths, check_waveform
@@ -159,7 +159,7 @@ class Representations(nn.Module):
         """
         frontend = self.target_frontend()
         quantizer = frontend.quantizer
-        if quantizer is None or not quantizer.num_codebooks:
+        if quantizer is None or not quantizer.num_codebooks or isinstance(quantizer, UtteranceTargets):
             why = "has no quantizer" if quantizer is None else f"has {type(quantizer).__name__}"
             raise ValueError(
                 f"A model must have codebooks for `codes`, but this {type(self).__name__} {why}. Use `features`, or "

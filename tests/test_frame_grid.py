@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from w2vlab.evaluation.features.frames import FrameGrid
+from w2vlab.frame_grid import FrameGrid
 
 GRID = FrameGrid(stride=320, receptive_field=400)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from w2vlab.types import SAMPLE_RATE, Seconds
+from w2vlab.batch import SAMPLE_RATE, Seconds
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class FrameGrid:
         """Frame rate in Hz."""
         return SAMPLE_RATE / self.stride
 
+    def num_frames(self, num_samples: int) -> int:
+        """Returns how many frames `num_samples` samples give; 0 for less than the receptive field."""
+        return max(0, (num_samples - self.receptive_field) // self.stride + 1)
+
     def centres(self, num_frames: int) -> npt.NDArray[np.float64]:
         """Returns the time of each frame, in seconds."""
         samples = np.arange(num_frames, dtype=np.float64) * self.stride + self.receptive_field / 2
@@ -39,6 +43,22 @@ class FrameGrid:
         """Returns the index of the frame that is nearest to each of `times` (seconds)."""
         positions = (np.asarray(times) * SAMPLE_RATE - self.receptive_field / 2) / self.stride
         return np.clip(np.rint(positions), 0, num_frames - 1).astype(np.int64)
+
+    def aligned(self, other: FrameGrid, first_sample: int, num_frames: int) -> npt.NDArray[np.int64]:
+        """Returns the index of the frame of this grid that is nearest to each frame of a window on another grid.
+
+        It may be negative, or after the last frame of the utterance. Of two frames that are equally near, the earlier
+        one is taken, so that all frames of a window are shifted alike.
+
+        Args:
+            other: The grid of the frames in the window.
+            first_sample: First sample of the window in the utterance, at 16 kHz.
+            num_frames: Frames of the window.
+        """
+        # Twice the position in samples, so that it is an integer.
+        twice = 2 * (first_sample + np.arange(num_frames, dtype=np.int64) * other.stride)
+        twice += other.receptive_field - self.receptive_field
+        return (twice + self.stride - 1) // (2 * self.stride)
 
     def between(self, start: Seconds, end: Seconds, num_frames: int) -> slice:
         """Returns the frames in `[start, end)` seconds, or the frame nearest to its middle if there are none."""

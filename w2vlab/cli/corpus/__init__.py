@@ -1,0 +1,1 @@
+"""The commands that turn a corpus into files of features, codes and units, and train on them."""

@@ -1,0 +1,1 @@
+"""Features, codes and units of a corpus, written to disk, and k-means over them."""

@@ -1,0 +1,1 @@
+"""K-means over the frames of a corpus, in constant memory."""

@@ -1,0 +1,1 @@
+"""Encodes the utterances of a corpus on any number of devices, resumably."""

@@ -1,0 +1,1 @@
+"""Writes features, codes and units, a format a file."""
