@@ -116,6 +116,8 @@ class MaskedPrediction(PretrainingModule):
             target_dim = self.target_encoder.output_dim
             self.target_norm = nn.LayerNorm(target_dim)
         self.quantizer = quantizer(target_dim)
+        if self.target_encoder is not None and isinstance(self.quantizer, UtteranceTargets):
+            raise ValueError(f"`target_encoder` must be None for {type(self.quantizer).__name__}, which reads a file.")
         self.inputs = inputs
         self.input_quantizer = None if input_quantizer is None else input_quantizer(self.encoder.output_dim)
         self.context = context(self._input_dim(inputs))
@@ -198,12 +200,13 @@ class MaskedPrediction(PretrainingModule):
             encoding: The output of `encode` for them; None computes it.
         """
         encoding = self.encode(batch) if encoding is None else encoding
-        return self._quantize_all(self._target_latents(encoding.latents, batch), encoding, batch)
+        return self._quantize_all(encoding, batch, nn.Identity())
 
-    def _quantize_all(self, latents: Tensor, encoding: Encoding, batch: AudioBatch) -> QuantizerOutput:
-        """Quantizes the target latents `(B, T, C)` of every frame, or takes their codes from a file."""
+    def _quantize_all(self, encoding: Encoding, batch: AudioBatch, dropout: nn.Module) -> QuantizerOutput:
+        """Quantizes the target latents of every frame, or takes the codes of the utterances from a file."""
         if isinstance(self.quantizer, UtteranceTargets):
             return self.quantizer.of_utterances(batch, self.encoder.grid, encoding.num_frames)
+        latents = dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
         output: QuantizerOutput = self.quantizer(latents, encoding.padding_mask)
         return output
 
@@ -228,14 +231,14 @@ class MaskedPrediction(PretrainingModule):
 
         # Quantize the frames to predict; or every frame, if distractors are drawn among all of them.
         padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
-        latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
         all_frames = None
         if self.loss.uses_every_frame or isinstance(self.quantizer, UtteranceTargets):
-            every = self._quantize_all(latents, encoding, batch)
+            every = self._quantize_all(encoding, batch, self.feature_dropout)
             targets = every.at(mask.targets)
             if self.loss.uses_every_frame:
                 all_frames = AllFrames(targets=every, num_frames=encoding.num_frames, positions=mask.targets)
         else:
+            latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
             targets = self.quantizer(gather_frames(latents, mask.targets), padding_mask)  # (B, M, E)
         return Prepared(
             encoding=encoding,
@@ -270,6 +273,8 @@ class MaskedPrediction(PretrainingModule):
             latents = quantized_inputs.quantized
         frames = mask.hide(self.context.project(latents), self.mask_embedding)  # (B, T, model_dim)
         context = self.context(frames, encoding.padding_mask)  # (B, T, D)
+        if prepared.all_frames is not None and self.loss.predicts_every_frame:
+            prepared.all_frames.context = context
 
         # Identify the true target of each frame to predict among distractors.
         prediction = self.loss(

@@ -48,6 +48,12 @@ class Representations(nn.Module):
     def context_network(self) -> ContextNetwork:
         """Returns the context network."""
 
+    @property
+    def has_codes(self) -> bool:
+        """Whether audio has `codes`: the model has codebooks, and its codes are not those of a file."""
+        quantizer = self.target_frontend().quantizer
+        return quantizer is not None and quantizer.num_codebooks > 0 and not isinstance(quantizer, UtteranceTargets)
+
     def num_frames(self, num_samples: int) -> int:
         """Returns the frames T of an utterance of `num_samples` samples at 16 kHz; 0 if it is too short for one."""
         return self.input_frontend().encoder.num_frames(num_samples)
@@ -159,7 +165,7 @@ class Representations(nn.Module):
         """
         frontend = self.target_frontend()
         quantizer = frontend.quantizer
-        if quantizer is None or not quantizer.num_codebooks or isinstance(quantizer, UtteranceTargets):
+        if quantizer is None or not self.has_codes:
             why = "has no quantizer" if quantizer is None else f"has {type(quantizer).__name__}"
             raise ValueError(
                 f"A model must have codebooks for `codes`, but this {type(self).__name__} {why}. Use `features`, or "
