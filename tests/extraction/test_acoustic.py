@@ -33,6 +33,14 @@ def test_mfcc_are_those_that_fairseq_clusters(batch: AudioBatch) -> None:
         assert expected.shape[1] == 39
 
 
+def test_mean_and_variance_normalization_is_over_an_utterance(batch: AudioBatch) -> None:
+    normalized = dict(acoustic_source("mfcc-cmvn")(batch))
+    for name, streams in acoustic_source("mfcc")(batch):
+        frames = streams["mfcc"]
+        expected = (frames - frames.mean(0)) / (frames.var(0, unbiased=False) + 1e-5).sqrt()
+        assert torch.allclose(normalized[name]["mfcc-cmvn"], expected, atol=1e-4)
+
+
 def test_log_mel_frames_are_those_of_the_encoder_every_10_ms(batch: AudioBatch) -> None:
     frames = {name: streams["log-mel"] for name, streams in acoustic_source("log-mel")(batch)}
     expected = LogMelEncoder(stack=1)(batch.waveform, batch.num_samples)

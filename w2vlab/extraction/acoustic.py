@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from w2vlab.encoders.log_mel import LogMelEncoder
@@ -15,8 +16,9 @@ from w2vlab.functional.precision import at_least_float32
 from w2vlab.types import SAMPLE_RATE, AudioBatch
 
 MFCC = "mfcc"
+MFCC_CMVN = "mfcc-cmvn"
 LOG_MEL = "log-mel"
-ACOUSTIC = (MFCC, LOG_MEL)
+ACOUSTIC = (MFCC, MFCC_CMVN, LOG_MEL)
 """Names of the sources that are no model."""
 
 WINDOW_SAMPLES = 400
@@ -73,17 +75,23 @@ class MfccSource(AcousticSource):
     Kaldi's windows (Povey, without dither), 23 mel channels from 20 Hz, the zeroth coefficient in place of the energy,
     cepstral liftering of 22; deltas over five frames.
 
+    Args:
+        normalize: Bring each dimension of an utterance to zero mean and unit variance (cepstral mean and variance
+            normalization, CMVN). Without it, as published, squared distances are mostly those of the first
+            coefficients, and the deltas have next to no weight.
+
     Reference:
         fairseq, `examples/hubert/simple_kmeans/dump_mfcc_feature.py`; Hsu et al. 2021, arXiv:2106.07447.
     """
 
     NUM_COEFFICIENTS = 13
 
-    def __init__(self) -> None:
+    def __init__(self, normalize: bool = False) -> None:
         from torchaudio.compliance import kaldi  # imported here, because `w2vlab.extraction` need not load torchaudio
         from torchaudio.functional import compute_deltas
 
-        super().__init__(MFCC, 3 * self.NUM_COEFFICIENTS)
+        super().__init__(MFCC_CMVN if normalize else MFCC, 3 * self.NUM_COEFFICIENTS)
+        self._normalize = normalize
         self._mfcc, self._deltas = kaldi.mfcc, compute_deltas
 
     def compute(self, waveform: Tensor) -> Tensor:
@@ -92,7 +100,10 @@ class MfccSource(AcousticSource):
             waveform[None], sample_frequency=SAMPLE_RATE, use_energy=False, num_ceps=self.NUM_COEFFICIENTS
         ).T  # (13, T)
         deltas = self._deltas(coefficients)
-        return torch.cat([coefficients, deltas, self._deltas(deltas)]).T.contiguous()  # (T, 39)
+        frames = torch.cat([coefficients, deltas, self._deltas(deltas)])  # (39, T)
+        if self._normalize:
+            frames = F.layer_norm(frames, frames.shape[1:])
+        return frames.T.contiguous()  # (T, 39)
 
 
 class LogMelSource(AcousticSource):
@@ -117,13 +128,13 @@ def acoustic_source(name: str) -> AcousticSource:
     """Returns the source of a name.
 
     Args:
-        name: `mfcc` or `log-mel`.
+        name: `mfcc`, `mfcc-cmvn` (with mean and variance normalization of each utterance) or `log-mel`.
 
     Raises:
         ValueError: It is another name.
     """
-    if name == MFCC:
-        return MfccSource()
+    if name in (MFCC, MFCC_CMVN):
+        return MfccSource(normalize=name == MFCC_CMVN)
     if name == LOG_MEL:
         return LogMelSource()
-    raise ValueError(f"`source` must be {' or '.join(ACOUSTIC)}, or a model, but is {name}.")
+    raise ValueError(f"`source` must be {', '.join(ACOUSTIC)}, or a model, but is {name}.")
