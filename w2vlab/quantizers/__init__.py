@@ -1,6 +1,7 @@
 """Quantizers: latents to entries of finite codebooks."""
 
 from w2vlab.quantizers.ema import EMAQuantizer
+from w2vlab.quantizers.file_targets import FileTargets
 from w2vlab.quantizers.finite_scalar import FiniteScalarQuantizer
 from w2vlab.quantizers.gumbel import GumbelQuantizer
 from w2vlab.quantizers.identity import IdentityQuantizer
@@ -10,6 +11,7 @@ from w2vlab.quantizers.residual import ResidualQuantizer
 
 __all__ = [
     "EMAQuantizer",
+    "FileTargets",
     "FiniteScalarQuantizer",
     "GumbelQuantizer",
     "IdentityQuantizer",
