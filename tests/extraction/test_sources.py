@@ -98,7 +98,7 @@ def test_names_of_layers(model: PretrainingModule) -> None:
             parse_layers(wrong, context)
     with pytest.raises(ValueError, match="but is empty"):
         parse_layers(" ,", context)
-    recurrent = build_model(FuturePrediction, context=partial(GRUContext, model_dim=8)).context_network()
+    recurrent = build_model(FuturePrediction, context=GRUContext).context_network()
     assert parse_layers("all", recurrent) == ((), True)
     with pytest.raises(ValueError, match=r"^`layers` must be context for GRUContext"):
         parse_layers("1", recurrent)

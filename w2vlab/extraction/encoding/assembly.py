@@ -67,8 +67,16 @@ class ShardAssembler:
                 stream.name: _joined([pieces[index][stream.name] for index in sorted(pieces)])
                 for stream in self._streams
             }
+            path, is_whole = _file_of(cut)
             utterances.append(
-                EncodedUtterance(id=cut.id, path=_path_of(cut), num_samples=num_samples(cut), frames=joined)
+                EncodedUtterance(
+                    id=cut.id,
+                    path=path,
+                    num_samples=num_samples(cut),
+                    frames=joined,
+                    start=cut.start,
+                    is_whole_file=is_whole,
+                )
             )
         return utterances, failed
 
@@ -77,9 +85,10 @@ def _joined(pieces: Sequence[Frames]) -> Frames:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def _path_of(cut: Cut) -> str | None:
-    """Returns the path of the audio of an utterance; None if it is not all of one file."""
+def _file_of(cut: Cut) -> tuple[str | None, bool]:
+    """Returns the path of the audio of an utterance, None if it is not one file, and whether it is all of that file."""
     recording: Any = getattr(cut, "recording", None)
     if recording is None or len(recording.sources) != 1 or recording.sources[0].type != "file":
-        return None
-    return str(recording.sources[0].source)
+        return None, False
+    is_whole = cut.start == 0 and abs(cut.duration - recording.duration) < 1e-6 and not recording.transforms
+    return str(recording.sources[0].source), bool(is_whole)
