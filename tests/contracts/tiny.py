@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.helpers.centers_file import tiny_centers
 from w2vlab.modules import PretrainingModule
 from w2vlab.registry import FAMILIES, load_parts, part_classes
 from w2vlab.types import AudioBatch, RandomAddress, TargetSpec
@@ -90,6 +91,8 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 def tiny_arguments(cls: type) -> dict[str, Any]:
     names = parameters(cls)
     arguments = {name: value for name, value in TINY.items() if name in names}
+    if "centers" in names:
+        arguments["centers"] = tiny_centers(TINY["codebook_size"], WIDTH)
     if "layers" in names:
         arguments["layers"] = TINY_LAYERS[family_of(cls)]
     return arguments

@@ -1,5 +1,6 @@
 """Quantizers: latents to entries of finite codebooks."""
 
+from w2vlab.quantizers.centers import CentersQuantizer
 from w2vlab.quantizers.ema import EMAQuantizer
 from w2vlab.quantizers.finite_scalar import FiniteScalarQuantizer
 from w2vlab.quantizers.gumbel import GumbelQuantizer
@@ -9,6 +10,7 @@ from w2vlab.quantizers.random_projection import RandomProjectionQuantizer
 from w2vlab.quantizers.residual import ResidualQuantizer
 
 __all__ = [
+    "CentersQuantizer",
     "EMAQuantizer",
     "FiniteScalarQuantizer",
     "GumbelQuantizer",
