@@ -4,9 +4,9 @@
     python -m benchmarks.cluster --corpus festvox-ru [--k 100]
 
 The frames are generated, utterance by utterance, so that no audio is part of it: 39 dimensions, a walk through 400
-sounds with noise. Each competitor runs in a process of its own, in turn. Time is that of sample and clusters, without the
-generator; memory is the peak beyond that of the process with its libraries. scikit-learn takes an array, which counts,
-because a stream has to be collected for it. Afterwards the mean squared distance of *all* frames to the nearest
+sounds with noise. Each competitor runs in a process of its own, in turn. Time is that of sample and clusters, without
+the generator; memory is the peak beyond that of the process with its libraries. scikit-learn takes an array, which
+counts, because a stream has to be collected for it. Afterwards the mean squared distance of *all* frames to the nearest
 center is computed, so that speed is not paid for by worse centers. Linux only.
 
 * `w2vlab`: `Clusterer`, as in `w2vlab cluster`: a uniform sample of 200,000 frames, Lloyd's iterations from k-means++;
