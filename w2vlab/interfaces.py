@@ -114,7 +114,13 @@ class FeatureEncoder(nn.Module, ABC):
 
 
 class OfUtterances(ABC):
-    """Something that reads what belongs to an utterance from a file, by its id, such as units."""
+    """Something that reads what belongs to an utterance from a file, by its id, such as units.
+
+    Attributes:
+        dry_run: Whether utterances are invented, as in `w2vlab explain`: it then draws at random, and reads no file.
+    """
+
+    dry_run: bool = False
 
     @abstractmethod
     def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
@@ -252,11 +258,14 @@ class PredictionLoss(nn.Module, ABC):
         teaches_targets: Whether its gradient reaches the quantized vectors. If not, the vectors must still be in the
             graph of the loss, because DDP waits for a gradient of every parameter.
         uses_every_frame: Whether it needs `LossInputs.all_frames`.
+        predicts_every_frame: Whether it predicts the frames that are not masked, too, for which it also needs
+            `uses_every_frame` and `AllFrames.context`.
     """
 
     name: ClassVar[str]
     teaches_targets: ClassVar[bool] = True
     uses_every_frame: bool = False
+    predicts_every_frame: bool = False
 
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
@@ -266,7 +275,7 @@ class PredictionLoss(nn.Module, ABC):
         """Returns the predictions of each utterance, `LossOutput.num_predictions`, before the forward pass.
 
         Args:
-            num_targets: Targets of each utterance, B integers.
+            num_targets: Targets of each utterance, B integers; all of its frames if the loss `predicts_every_frame`.
             first_ahead: As in `LossInputs`.
         """
         return tuple(max(0, frames - first_ahead) for frames in num_targets)

@@ -30,6 +30,7 @@ LEFT_AS_THEY_ARE = {
     "IdentityQuantizer": "there is nothing to compute",
     "FuturePredictionLoss": "how many steps fit depends on the batch, on the host",
     "CodePredictionLoss": "a matrix product and PyTorch's own cross-entropy",
+    "FileTargets": "it looks up codes on the host",
 }
 """Parts of w2vlab without a region, and why."""
 

@@ -22,7 +22,7 @@ from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.same_data import check_same_data_on_all_processes, restore_split, share_fingerprints
 from w2vlab.data.corpora.sample_corpora import fetch, resolve_name
 from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_split
-from w2vlab.data.corpora.utterances import Utterances
+from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.order import MIN_SAMPLES_KEY, ORDER_OPTIONS, is_same_selection, recorded_options, warn_about_order
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.utils.checks import check_at_least
@@ -181,6 +181,11 @@ class SpeechDataModule(LightningDataModule):
     def training_transcripts(self) -> Iterator[str]:
         """Yields the transcripts of the training utterances; must be called after `setup`."""
         return self._train.iter_transcripts()
+
+    def utterance_lengths(self) -> Iterator[tuple[str, int]]:
+        """Yields id and samples at 16 kHz of each utterance to train or validate on; must be called after `setup`."""
+        for utterances in (self._train, self._val):
+            yield from ((cut.id, num_samples(cut)) for cut in utterances)
 
     def train_dataloader(self) -> ResilientLoader:
         """Returns the loader of training batches; it begins at the position that `load_state_dict` restored.
