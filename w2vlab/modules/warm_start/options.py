@@ -46,6 +46,7 @@ MUST_AGREE: dict[str, frozenset[str]] = {
         {
             *("num_codebooks", "codebook_size", "output_dim", "shared_codebook", "levels", "code_dim"),
             *("projection_depth", "projection_factor", "projection_activation", "normalize"),
+            "centers",  # the file of frozen centers: those of another file are other units
         }
     ),
     "loss": frozenset(
