@@ -110,8 +110,8 @@ class UnitFiles:
                 check.add(utterance, num_samples)
         for check in checks:
             check.finish(self.option)
-        for table in self.tables:
-            if table.codebook_size < self.codebook_size and len(self.paths) == 1:
+        for table, check in zip(self.tables, checks, strict=True):
+            if check.total and table.codebook_size < self.codebook_size and len(self.paths) == 1:
                 warnings.warn(
                     f"`codebook_size` is {self.codebook_size}, but {table.name} has {table.codebook_size} entries: the "
                     "other ones are never a target.",

@@ -47,11 +47,13 @@ MUST_AGREE: dict[str, frozenset[str]] = {
             *("num_codebooks", "codebook_size", "output_dim", "shared_codebook", "levels", "code_dim"),
             *("projection_depth", "projection_factor", "projection_activation", "normalize"),
             "centers",  # the file of frozen centers: those of another file are other units
+            # The entries of a loss are those of the units.
+            *("path", "stride", "receptive_field"),
         }
     ),
     "loss": frozenset(
         {
-            *("projection_dim", "target_projection"),
+            *("projection_dim", "target_projection", "similarity"),
             # The weights of a step are those of its distance to the context.
             *("num_steps", "offset"),
         }
@@ -84,7 +86,7 @@ MAY_DIFFER: dict[str, frozenset[str]] = {
         {
             # Which candidates are compared, and how their scores are judged.
             *("num_negatives", "num_other_negatives", "num_codebook_negatives", "negatives_from", "negatives"),
-            *("logit_temperature", "objective", "balanced_classes"),
+            *("logit_temperature", "objective", "balanced_classes", "unmasked_weight"),
         }
     ),
 }
