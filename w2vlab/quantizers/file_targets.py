@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.codebooks import check_codebooks
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import UtteranceTargets
-from w2vlab.types import AudioBatch, QuantizerOutput, RandomAddress
+from w2vlab.types import AudioBatch, QuantizerOutput
 from w2vlab.units.files import UnitFiles
 
 
@@ -79,20 +78,13 @@ class FileTargets(UtteranceTargets):
             RunError: The file is missing, or does not have the frames of an utterance.
         """
         if self.dry_run:
-            codes = self._random_codes(batch.ids, num_frames)
+            codes = self.files.invented(batch.ids, num_frames)
         else:
             starts = batch.starts or (0,) * len(batch)
             codes = self.files.at(batch.ids, starts, grid, num_frames)
         on_device = torch.from_numpy(codes).to(batch.waveform.device, non_blocking=True)
         quantized = on_device.to(at_least_float32(batch.waveform[:0]).dtype)
         return QuantizerOutput(quantized=quantized, codes=on_device)
-
-    def _random_codes(self, ids: tuple[str, ...], num_frames: Sequence[int]) -> np.ndarray:
-        codes = np.zeros((len(ids), max(num_frames), self.num_codebooks), dtype=np.int64)
-        generators = RandomAddress(seed=0, update=0, ids=ids).generators("units")
-        for row, frames, generator in zip(codes, num_frames, generators, strict=True):
-            row[:frames] = generator.integers(self.codebook_size, size=(frames, self.num_codebooks))
-        return codes
 
     def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
         """Checks before training that the file has all utterances, and that they have the right length.
