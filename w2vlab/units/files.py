@@ -95,6 +95,11 @@ class UnitFiles:
                 codes[row, : num_frames[row], books] = table.at(utterance, grid, starts[row], num_frames[row])
         return codes
 
+    def all_codes(self) -> npt.NDArray[np.integer[Any]]:
+        """Returns the codes of all frames of a single file, `(N, G)`."""
+        (table,) = self.tables
+        return table.frames
+
     def invented(self, utterances: Sequence[str], num_frames: Sequence[int]) -> npt.NDArray[np.int64]:
         """Returns codes that are drawn at random, without reading a file, `(B, T, G)`; 0 on padding.
 

@@ -13,6 +13,7 @@ from tests.contracts.tiny import audio_batch
 from tests.helpers.unit_files import write_units
 from w2vlab.encoders import CodeEmbedding
 from w2vlab.frame_grid import FrameGrid
+from w2vlab.quantizers import FileTargets
 from w2vlab.types import RunError
 
 GRID = FrameGrid(160, 465)
@@ -72,3 +73,28 @@ def test_a_file_of_other_codes_is_refused(options: dict, message: str, path: str
 def test_options_that_cannot_be_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CodeEmbedding(**options)
+
+
+def test_a_table_of_the_combinations_that_occur_has_the_classes_of_the_targets(codes: np.ndarray, path: str) -> None:
+    """Inputs and targets of the same file have the same vocabulary; what is rare shares the last entry."""
+    encoder = CodeEmbedding(path, 2, 7, output_dim=6, joint_size=20)
+    targets = FileTargets(6, path, 2, 7, joint_size=20)
+    assert (targets.num_codebooks, targets.codebook_size) == (1, 21)
+    assert encoder.embedding.weight.shape == (21, 6)
+    batch = audio_batch((465 + 49 * 160,))
+    classes = targets.of_utterances(batch, GRID, (50,)).codes[0, :, 0]
+    assert_close(encoder.of_batch(batch)[0], encoder.embedding.weight[classes])
+    same = {tuple(pair): int(entry) for pair, entry in zip(codes.tolist(), classes, strict=True)}
+    assert sorted(set(same.values())) == list(range(21))
+    assert np.bincount(classes)[:20].tolist() == sorted(np.bincount(classes)[:20], reverse=True)
+    # A model that was trained on another file keeps its vocabulary.
+    other = CodeEmbedding("/nowhere", 2, 7, output_dim=6, joint_size=20)
+    other.load_state_dict(encoder.state_dict())
+    assert torch.equal(other.joint.combinations, encoder.joint.combinations)
+
+
+def test_a_joint_table_has_nothing_to_join(path: str) -> None:
+    with pytest.raises(ValueError, match="`combine` must be sum if `joint_size` is given"):
+        CodeEmbedding(path, 2, 7, output_dim=6, combine="concat", joint_size=20)
+    with pytest.raises(ValueError, match="`joint_size` must be 0 for several files"):
+        FileTargets(6, [path, path], 4, 7, joint_size=20)

@@ -29,6 +29,9 @@ MUST_AGREE: dict[str, frozenset[str]] = {
             *("residual_scale", "normalize_waveform"),
             # Log-mel frames have no weights; the parts after them were trained on just these frames.
             *("num_mels", "window_samples", "hop_samples", "stack", "normalize", "floor"),
+            # Embeddings are those of the codes of this file.
+            *("path", "num_codebooks", "codebook_size", "output_dim", "combine", "joint_size"),
+            *("stride", "receptive_field"),
         }
     ),
     "context": frozenset(
@@ -46,6 +49,8 @@ MUST_AGREE: dict[str, frozenset[str]] = {
         {
             *("num_codebooks", "codebook_size", "output_dim", "shared_codebook", "levels", "code_dim"),
             *("projection_depth", "projection_factor", "projection_activation", "normalize"),
+            # The entries of a loss are those of the units.
+            *("path", "stride", "receptive_field", "joint_size"),
         }
     ),
     "loss": frozenset(
