@@ -57,7 +57,7 @@ def run(words: Sequence[str]) -> int:
     configs = _leading(fit_words)
     if {"-h", "--help"} & set(fit_words):
         parser.parse(["--help"])
-    options = parser.parse([*own, *configs])
+    options = parser.parse([*configs, *own])
     try:
         with messages_shown():
             return _run(options, fit_words[len(configs) :], shlex.join(["w2vlab", "hubert", *words]))

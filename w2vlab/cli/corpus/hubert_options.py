@@ -107,6 +107,8 @@ def _numbers(text: str, option: str, least: int, wanted: int) -> list[int]:
         ValueError: One of them is no number, or is too small, or there are too many.
     """
     words = names(str(text), option)
+    if not wanted:
+        raise ValueError(f"`{option}` has no effect, because no layer of a model is clustered: leave it out.")
     if not all(word.isdecimal() and int(word) >= least for word in words):
         raise ValueError(f"`{option}` must be numbers of at least {least} with commas between them, but is {text}.")
     if len(words) > wanted:
