@@ -98,7 +98,9 @@ def tiny_arguments(cls: type) -> dict[str, Any]:
         arguments["path"] = tiny_units()
     if "layers" in names:
         arguments["layers"] = TINY_LAYERS[family_of(cls)]
-    return arguments
+    # A part inside a part, which would have its published size.
+    nested = {name: p.default for name, p in names.items() if name in FAMILIES and inspect.isclass(p.default)}
+    return arguments | {name: factory(part) for name, part in nested.items()}
 
 
 def factory(cls: type, **arguments: Any) -> Any:
