@@ -110,10 +110,7 @@ class Utterances:
         return None
 
     def _key(self, cut: Cut) -> int:
-        transcript = None if self.transcripts is None else self.transcripts.get(cut.id)
-        sizes = (getattr(cut, "custom", None) or {}).get(BYTES)
-        content = repr((cut.id, round(cut.start, 6), round(cut.duration, 6), sizes, transcript))
-        return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little")
+        return utterance_key(cut, None if self.transcripts is None else self.transcripts.get(cut.id))
 
     @property
     def digest(self) -> str:
@@ -141,6 +138,13 @@ class Utterances:
 def num_samples(cut: Cut) -> int:
     """Returns the number of samples of `cut` at 16 kHz."""
     return int(compute_num_samples(cut.duration, SAMPLE_RATE))
+
+
+def utterance_key(cut: Cut, transcript: str | None = None) -> int:
+    """Returns a hash, 64 bits, of an utterance: of its id, start and duration, file sizes and transcript."""
+    sizes = (getattr(cut, "custom", None) or {}).get(BYTES)
+    content = repr((cut.id, round(cut.start, 6), round(cut.duration, 6), sizes, transcript))
+    return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little")
 
 
 def _is_never_excluded(utterance_id: str) -> bool:
