@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import gpu_step
-from tests.contracts.tiny import address, audio_batch, build_model, classes, factory
+from tests.contracts.tiny import address, audio_batch, build_model, classes, factory, with_quantizers
 from w2vlab.callbacks.compile import InductorWithFallback, compile_regions
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer
@@ -27,8 +27,9 @@ def _no_synchronisation() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_synchronisation")
-@pytest.mark.parametrize("quantizer", classes("quantizer"))
-@pytest.mark.parametrize("cls", [MaskedPrediction, FuturePrediction])
+@pytest.mark.parametrize(
+    ("cls", "quantizer"), with_quantizers([MaskedPrediction, FuturePrediction], classes("quantizer"))
+)
 def test_a_step_in_bf16_does_not_synchronise(cls: type, quantizer: type) -> None:
     model = build_model(cls, quantizer=factory(quantizer)).cuda()
     for update in range(2):  # the first one may load kernels

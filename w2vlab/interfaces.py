@@ -103,6 +103,11 @@ class FeatureEncoder(nn.Module, ABC):
         """Where the latents are in time."""
         return FrameGrid(self.stride, self.receptive_field)
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """Whether in evaluation mode a latent depends on its receptive field alone, and not on the whole utterance."""
+        return False
+
     def of_batch(self, batch: AudioBatch) -> Tensor:
         """Returns the latents `(B, T, C)` of a batch."""
         latents: Tensor = self(batch.waveform, batch.num_samples)
@@ -114,7 +119,13 @@ class FeatureEncoder(nn.Module, ABC):
 
 
 class OfUtterances(ABC):
-    """Something that reads what belongs to an utterance from a file, by its id, such as units."""
+    """Something that reads what belongs to an utterance from a file, by its id, such as units.
+
+    Attributes:
+        dry_run: Whether utterances are invented, as in `w2vlab explain`: it then draws at random, and reads no file.
+    """
+
+    dry_run: bool = False
 
     @abstractmethod
     def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
@@ -137,7 +148,10 @@ class UtteranceEncoder(FeatureEncoder, OfUtterances):
 
     def forward(self, waveform: Tensor, num_samples: Sequence[int]) -> Tensor:
         """Raises a RuntimeError, because audio alone does not say which utterance it is."""
-        raise RuntimeError(f"{type(self).__name__} reads a file by the ids of utterances, and cannot encode audio.")
+        raise RuntimeError(
+            f"{type(self).__name__} reads a file by the ids of utterances, and cannot encode audio. Give a batch with "
+            "ids to `encode` of the model; or `w2vlab evaluate`, with a corpus whose codes are in the file."
+        )
 
 
 class ContextNetwork(nn.Module, ABC):
@@ -252,11 +266,14 @@ class PredictionLoss(nn.Module, ABC):
         teaches_targets: Whether its gradient reaches the quantized vectors. If not, the vectors must still be in the
             graph of the loss, because DDP waits for a gradient of every parameter.
         uses_every_frame: Whether it needs `LossInputs.all_frames`.
+        predicts_every_frame: Whether it predicts the frames that are not masked, too, for which it also needs
+            `uses_every_frame` and `AllFrames.context`.
     """
 
     name: ClassVar[str]
     teaches_targets: ClassVar[bool] = True
     uses_every_frame: bool = False
+    predicts_every_frame: bool = False
 
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
@@ -266,7 +283,7 @@ class PredictionLoss(nn.Module, ABC):
         """Returns the predictions of each utterance, `LossOutput.num_predictions`, before the forward pass.
 
         Args:
-            num_targets: Targets of each utterance, B integers.
+            num_targets: Targets of each utterance, B integers; all of its frames if the loss `predicts_every_frame`.
             first_ahead: As in `LossInputs`.
         """
         return tuple(max(0, frames - first_ahead) for frames in num_targets)

@@ -12,7 +12,7 @@ from these, so that no training step has to read a number back from the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -151,17 +151,27 @@ class QuantizerOutput:
 
 @dataclass(kw_only=True)
 class AllFrames:
-    """The frames of each utterance, including those that are not predicted, for a loss that draws negatives from them.
+    """The frames of each utterance, including those that are not masked, for a loss that uses them, too.
 
     Attributes:
         targets: The quantizer's output at every frame, N = T.
         num_frames: Frames of each utterance, B integers.
         positions: Which of the T frames each target is, shape `(B, M)`.
+        context: The context of every frame, shape `(B, T, D)`, if the loss has `PredictionLoss.predicts_every_frame`.
     """
 
     targets: QuantizerOutput
     num_frames: tuple[int, ...]
     positions: Tensor
+    context: Tensor | None = None
+
+    def is_target(self, num_targets: Sequence[int]) -> Tensor:
+        """Returns which frames are targets, `(B, T)`; `num_targets` are those of each utterance, B integers."""
+        numbers = torch.arange(self.positions.shape[1])
+        real = numbers[None, :] < torch.tensor(list(num_targets))[:, None]  # rows are padded with frame 0
+        counts = torch.zeros(self.targets.codes.shape[:2], dtype=torch.int32, device=self.positions.device)
+        counts.scatter_add_(1, self.positions, real.to(counts.device, torch.int32, non_blocking=True))
+        return counts > 0
 
 
 @dataclass(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from w2vlab.modules import PretrainingModule
+from tests.helpers.centers_file import tiny_centers
+from tests.helpers.unit_files import tiny_units
+from w2vlab.interfaces import UtteranceTargets
+from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.registry import FAMILIES, load_parts, part_classes
 from w2vlab.types import AudioBatch, RandomAddress, TargetSpec
 from w2vlab.vocabulary import Vocabulary
@@ -45,6 +49,9 @@ TINY: dict[str, Any] = {
     "position_groups": 2,
     "position_kernel": 4,
     "projection_dim": 6,
+    "receptive_field": 20,  # of the file of units
+    "similarity": "cosine",  # which has a projection
+    "stride": 10,
     "window_samples": 16,
 }
 """What an argument of this name is set to; any other keeps its default."""
@@ -90,9 +97,15 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 def tiny_arguments(cls: type) -> dict[str, Any]:
     names = parameters(cls)
     arguments = {name: value for name, value in TINY.items() if name in names}
+    if "centers" in names:
+        arguments["centers"] = tiny_centers(TINY["codebook_size"], WIDTH)
+    if "path" in names:
+        arguments["path"] = tiny_units()
     if "layers" in names:
         arguments["layers"] = TINY_LAYERS[family_of(cls)]
-    return arguments
+    # A part inside a part, which would have its published size.
+    nested = {name: p.default for name, p in names.items() if name in FAMILIES and inspect.isclass(p.default)}
+    return arguments | {name: factory(part) for name, part in nested.items()}
 
 
 def factory(cls: type, **arguments: Any) -> Any:
@@ -101,6 +114,16 @@ def factory(cls: type, **arguments: Any) -> Any:
 
 def build(cls: type, **arguments: Any) -> nn.Module:
     return factory(cls, **arguments)(*SUPPLIED.get(family_of(cls), {}).values())
+
+
+def with_quantizers(models: Iterable[type], quantizers: Iterable[type]) -> list[tuple[type, type]]:
+    """Pairs of models and quantizers; targets that do not follow from latents cannot be the inputs of a model."""
+    return [
+        (model, quantizer)
+        for model in models
+        for quantizer in quantizers
+        if issubclass(model, MaskedPrediction) or not issubclass(quantizer, UtteranceTargets)
+    ]
 
 
 def build_model(cls: type, **arguments: Any) -> PretrainingModule:

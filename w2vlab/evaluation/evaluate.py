@@ -165,14 +165,14 @@ def evaluate(
     """
     names = select_representations(module, layers)
     quantizer = module.quantizer
-    if not corpus.alignments and not quantizer.num_codebooks:
+    if not corpus.alignments and not module.has_codes:
+        why = "whose codes do not follow from audio" if quantizer.num_codebooks else "which has no codes"
         raise ValueError(
-            f"`corpus` must have phone labels to measure {type(quantizer).__name__}, which has no codes, but "
-            f"{corpus.name} has none."
+            f"`corpus` must have phone labels to measure {type(quantizer).__name__}, {why}, but {corpus.name} has none."
         )
     clock = _TimedReporter(reporter or NoProgress())
     device = str(module.device)
-    codebook_size = quantizer.codebook_size if quantizer.num_codebooks else 0
+    codebook_size = quantizer.codebook_size if module.has_codes else 0
     settings = Settings(batch_seconds=batch_seconds, device=device, codebook_size=codebook_size)
     model = measure_source(MODEL, ModelFeatures(module, names), corpus, tasks, settings, clock)
     twin, random = random_twin(module), None

@@ -16,6 +16,7 @@ from w2vlab.explain.cost import Cost, add_time, count_cost
 from w2vlab.explain.flow import Flow, trace_flow
 from w2vlab.explain.run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
+from w2vlab.modules.counting.without_values import without_files
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
 
@@ -222,7 +223,8 @@ def _measure_step(model: PretrainingModule) -> tuple[GradientMatrix, dict[str, f
     batch = AudioBatch(waveform=waveform, num_samples=(num_samples,) * _BATCH_SIZE, ids=ids)
     model.train()
     model.set_update(0)
-    output = model(batch, RandomAddress(seed=model.seed, update=0, ids=ids))
+    with without_files(model):
+        output = model(batch, RandomAddress(seed=model.seed, update=0, ids=ids))
     terms = model.objective_terms(output)
     count = max(sum(output.prediction.num_predictions), 1)
     matrix = gradient_matrix(model, terms, count)

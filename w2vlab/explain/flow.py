@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -12,14 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Masking, PredictionLoss, Quantizer
-from w2vlab.modules.counting.without_values import NOT_WITHOUT_VALUES, without_values
+from w2vlab.interfaces import (
+    ContextNetwork,
+    FeatureEncoder,
+    Masking,
+    PredictionLoss,
+    Quantizer,
+    UtteranceEncoder,
+    UtteranceTargets,
+)
+from w2vlab.modules.counting.without_values import NOT_WITHOUT_VALUES, without_files, without_values
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import AudioBatch, PretrainOutput, RandomAddress
 
 Shape = tuple[int, ...]
 
 _FAMILIES = (FeatureEncoder, ContextNetwork, Quantizer, Masking, PredictionLoss)
+
+_OF_UTTERANCES = {UtteranceTargets: "of_utterances", UtteranceEncoder: "of_batch"}
+"""What is called in place of `forward` of parts that read what belongs to utterances."""
 
 
 @dataclass
@@ -83,7 +94,7 @@ def trace_flow(model: PretrainingModule, batch_size: int, num_samples: int) -> F
 def _trace(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, num_samples: int) -> Flow:
     ids = tuple(f"utterance-{number}" for number in range(batch_size))
     batch = AudioBatch(waveform=torch.zeros(batch_size, num_samples), num_samples=(num_samples,) * batch_size, ids=ids)
-    with _record_calls(model) as steps:
+    with without_files(model), _record_calls(model) as steps:
         output: PretrainOutput = functional_call(
             model, state, (batch, RandomAddress(seed=model.seed, update=0, ids=ids))
         )
@@ -98,27 +109,47 @@ def _trace(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, 
 def _record_calls(model: nn.Module) -> Iterator[list[FlowStep]]:
     """Records the calls of the parts of a model."""
     steps: list[FlowStep] = []
-    handles = []
-    for name, child in model.named_children():
-        # Dropout and the like do not change shapes and are not parts.
-        if isinstance(child, _FAMILIES) or any(True for _ in child.parameters()):
-            handles.append(child.register_forward_hook(_make_hook(name, steps), with_kwargs=True))
-    try:
+    with ExitStack() as stack:
+        for name, child in model.named_children():
+            method = next((method for kind, method in _OF_UTTERANCES.items() if isinstance(child, kind)), None)
+            if method is not None:
+                stack.enter_context(_recorded_method(child, method, name, steps))
+            # Dropout and the like do not change shapes and are not parts.
+            elif isinstance(child, _FAMILIES) or any(True for _ in child.parameters()):
+                hook = _make_hook(name, steps)
+                stack.callback(child.register_forward_hook(hook, with_kwargs=True).remove)
         yield steps
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _make_hook(part: str, steps: list[FlowStep]) -> Any:
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        takes = {}
-        for name, value in arguments.items():
-            takes.update(_shapes("" if is_dataclass(value) else name, value))
-        steps.append(FlowStep(part, takes, _shapes("", result)))
+        steps.append(_step(part, module.forward, args, kwargs, result))
 
     return record
+
+
+@contextmanager
+def _recorded_method(module: nn.Module, method: str, part: str, steps: list[FlowStep]) -> Iterator[None]:
+    """Records the calls of a method that is called in place of `forward`."""
+    original = getattr(module, method)
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        steps.append(_step(part, original, args, kwargs, result))
+        return result
+
+    setattr(module, method, recorded)
+    try:
+        yield
+    finally:
+        delattr(module, method)
+
+
+def _step(part: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> FlowStep:
+    takes = {}
+    for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+        takes.update(_shapes("" if is_dataclass(value) else name, value))
+    return FlowStep(part, takes, _shapes("", result))
 
 
 def _shapes(name: str, value: Any) -> dict[str, Shape]:

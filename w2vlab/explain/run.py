@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from w2vlab.functional.lengths import gather_frames
 from w2vlab.interfaces import Masking, StepDependent
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.optim import UpdateSchedule
@@ -97,17 +98,22 @@ def blind_loss(model: PretrainingModule) -> float | None:
     vectors = torch.randn(2, num_frames, spec.dim, generator=generator)
     codes = torch.randint(max(spec.codebook_size, 1), (2, num_frames, spec.num_codebooks), generator=generator)
     targets, lengths = QuantizerOutput(quantized=vectors, codes=codes), (num_frames, num_frames)
+    address = RandomAddress(seed=model.seed, update=0, ids=("first", "second"))
+    first_ahead, num_targets, positions = model.frame_overlap, lengths, torch.arange(num_frames).expand(2, -1)
+    samples = model.encoder.receptive_field + (num_frames - 1) * model.encoder.stride
+    mask = model.draw_mask((samples, samples), address) if loss.predicts_every_frame else None
+    if mask is not None:  # the loss weights frames by whether they are masked
+        first_ahead, num_targets, positions = model.first_ahead, mask.num_targets, mask.targets
     all_frames = None
     if loss.uses_every_frame:
-        all_frames = AllFrames(targets=targets, num_frames=lengths, positions=torch.arange(num_frames).expand(2, -1))
-    address = RandomAddress(seed=model.seed, update=0, ids=("first", "second"))
+        all_frames = AllFrames(targets=targets, num_frames=lengths, positions=positions, context=context)
     lookup = model.quantizer.lookup if spec.num_codebooks else None
     inputs = LossInputs(
-        context=context,
-        targets=targets,
-        num_targets=lengths,
+        context=gather_frames(context, positions),
+        targets=targets.at(positions),
+        num_targets=num_targets,
         address=address,
-        first_ahead=model.frame_overlap,
+        first_ahead=first_ahead,
         lookup=lookup,
         all_frames=all_frames,
     )

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossInputs, LossOutput, TargetSpec
+from w2vlab.losses.code_scores import CosineScores
+from w2vlab.types import AllFrames, LossInputs, LossOutput, TargetSpec
 from w2vlab.utils.messages import W2VLabWarning
+
+Similarity = Literal["linear", "cosine"]
+
+_PROJECTION_DIM, _TEMPERATURE = 256, 0.1
 
 
 class CodePredictionLoss(PredictionLoss):
@@ -33,17 +39,35 @@ class CodePredictionLoss(PredictionLoss):
         targets: What the targets are; supplied by the module, not by YAML.
         offset: Frames from a context to the frame whose codes it predicts, if contexts see their own frame; None takes
             the nearest frame that shares no audio with the context's own frame.
+        similarity: How entries are scored: by a linear layer for each codebook (`linear`, BEST-RQ), or by the cosine
+            similarity of a projection for each codebook with a learned embedding of each entry (`cosine`, HuBERT).
+        projection_dim: Width P in which both are compared, with `cosine` (fairseq: `final_dim`).
+        logit_temperature: tau, by which similarities are divided, with `cosine` (fairseq: `logit_temp`).
+        unmasked_weight: Weight of the frames that are not predicted for being masked (fairseq: `pred_nomask_weight`),
+            relative to those that are. Unless it is 0, the loss is divided by the number of all frames, as in fairseq,
+            and `masked_accuracy` and `unmasked_accuracy` are logged, too.
 
     Reference:
-        Hsu et al. 2021, arXiv:2106.07447, Equation 1; Chiu et al. 2022, arXiv:2202.01855, Section 3, whose linear
-        softmax layer for each codebook this is (HuBERT scores by cosine similarity with learned embeddings).
+        Hsu et al. 2021, arXiv:2106.07447, Equations 1 to 3; Chiu et al. 2022, arXiv:2202.01855, Section 3. The mean
+        here is over codebooks, too; fairseq's HuBERT sums over them, so that with G of them a penalty here has 1/G of
+        the weight there.
     """
 
     name: ClassVar[str] = "code_prediction"
     teaches_targets: ClassVar[bool] = False
 
-    def __init__(self, context_dim: int, targets: TargetSpec, offset: int | None = None) -> None:
+    def __init__(
+        self,
+        context_dim: int,
+        targets: TargetSpec,
+        offset: int | None = None,
+        similarity: Similarity = "linear",
+        projection_dim: int = _PROJECTION_DIM,
+        logit_temperature: float = _TEMPERATURE,
+        unmasked_weight: float = 0.0,
+    ) -> None:
         super().__init__()
+        check_choice("similarity", similarity, Similarity)
         if targets.num_codebooks == 0:
             raise ValueError(
                 "`quantizer` must have codebooks for CodePredictionLoss, but its targets are continuous "
@@ -51,10 +75,23 @@ class CodePredictionLoss(PredictionLoss):
             )
         if offset is not None and offset < 1:
             raise ValueError(f"`offset` must be at least 1, but is {offset}.")
+        if projection_dim < 1:
+            raise ValueError(f"`projection_dim` must be at least 1, but is {projection_dim}.")
+        if logit_temperature <= 0:
+            raise ValueError(f"`logit_temperature` must be above 0, but is {logit_temperature}.")
+        if unmasked_weight < 0:
+            raise ValueError(f"`unmasked_weight` must not be negative, but is {unmasked_weight}.")
         self.num_codebooks = targets.num_codebooks
         self.codebook_size = targets.codebook_size
         self.offset = offset
-        self.code_scores = nn.Linear(context_dim, targets.num_codebooks * targets.codebook_size)
+        self.unmasked_weight = unmasked_weight
+        self.uses_every_frame = self.predicts_every_frame = unmasked_weight > 0
+        self.code_scores: nn.Module
+        if similarity == "cosine":
+            self.code_scores = CosineScores(context_dim, targets, projection_dim, logit_temperature)
+        else:
+            _warn_of_cosine_options(projection_dim, logit_temperature)
+            self.code_scores = nn.Linear(context_dim, targets.num_codebooks * targets.codebook_size)
 
     def frames_ahead(self, first_ahead: int) -> int:
         """Returns the frames from a context to the frame whose codes it predicts."""
@@ -90,22 +127,77 @@ class CodePredictionLoss(PredictionLoss):
         Raises:
             ValueError: No utterance is longer than the offset.
         """
+        # An empty sum puts the vectors into the graph with gradient zero, even if they are not finite.
+        connection = inputs.targets.quantized[:, :0].sum()
+        if self._predicts_every_frame_of(inputs):
+            assert inputs.all_frames is not None, "checked"
+            return self._of_every_frame(inputs.all_frames, inputs.num_targets, connection)
         ahead = self.frames_ahead(inputs.first_ahead)
         remaining = frames_with_target(inputs.num_targets, ahead)
         codes = inputs.targets.codes[:, ahead:]  # (B, N - ahead, G)
-        logits = self.score(inputs.context[:, : codes.shape[1]])  # (B, N - ahead, G, V)
-        with torch.autocast(logits.device.type, enabled=False):
-            losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view_as(codes)
-        correct = logits.argmax(dim=-1) == codes
-        padding = make_padding_mask(remaining, codes.shape[1], codes.device)
-        if padding is not None:
-            losses = losses.masked_fill(padding[..., None], 0.0)
-            correct = correct & ~padding[..., None]
-        # An empty sum puts the vectors into the graph with gradient zero, even if they are not finite.
-        connection = inputs.targets.quantized[:, :0].sum()
+        losses, correct = self._classify(inputs.context[:, : codes.shape[1]], codes, remaining)
         return LossOutput(
             total=losses.sum() + connection,
             num_predictions=self.num_predictions(inputs.num_targets, inputs.first_ahead),
             num_correct=correct.sum(),
             num_candidates=self.codebook_size,
         )
+
+    def _classify(self, context: Tensor, codes: Tensor, num_frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns cross-entropies, and which codes have the highest score, `(B, N, G)`; zero on padding.
+
+        Args:
+            context: Contexts, `(B, N, D)`.
+            codes: The codes to predict from them, `(B, N, G)`.
+            num_frames: Frames of each utterance without padding, B integers.
+        """
+        logits = self.score(context)  # (B, N, G, V)
+        with torch.autocast(logits.device.type, enabled=False):
+            losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view_as(codes)
+        correct = logits.argmax(dim=-1) == codes
+        padding = make_padding_mask(num_frames, codes.shape[1], codes.device)
+        if padding is not None:
+            losses = losses.masked_fill(padding[..., None], 0.0)
+            correct = correct & ~padding[..., None]
+        return losses, correct
+
+    def _predicts_every_frame_of(self, inputs: LossInputs) -> bool:
+        """Returns whether the frames that are not masked count; warns if none are masked."""
+        if self.predicts_every_frame and inputs.first_ahead > 0:
+            warnings.warn(
+                "`unmasked_weight` has no effect if no frames are masked: every frame is predicted.",
+                category=W2VLabWarning,
+                stacklevel=3,
+            )
+            return False
+        return self.predicts_every_frame
+
+    def _of_every_frame(self, frames: AllFrames, num_targets: Sequence[int], connection: Tensor) -> LossOutput:
+        """Returns the sum over all frames, those that are not targets weighted by `unmasked_weight`."""
+        assert frames.context is not None, "the module sets it for a loss that predicts every frame"
+        losses, correct = self._classify(frames.context, frames.targets.codes, frames.num_frames)  # (B, T, G)
+        is_target = frames.is_target(num_targets)[..., None]  # (B, T, 1)
+        weights = torch.where(is_target, 1.0, self.unmasked_weight).to(losses.dtype)
+        num_masked = sum(num_targets) * self.num_codebooks
+        num_unmasked = sum(frames.num_frames) * self.num_codebooks - num_masked
+        masked = (correct & is_target).sum()
+        return LossOutput(
+            total=(losses * weights).sum() + connection,
+            num_predictions=self.num_predictions(frames.num_frames, 0),
+            num_correct=correct.sum(),
+            num_candidates=self.codebook_size,
+            shares={
+                "masked_accuracy": (masked, num_masked),
+                "unmasked_accuracy": (correct.sum() - masked, num_unmasked),
+            },
+        )
+
+
+def _warn_of_cosine_options(projection_dim: int, logit_temperature: float) -> None:
+    values = {
+        "projection_dim": (projection_dim, _PROJECTION_DIM),
+        "logit_temperature": (logit_temperature, _TEMPERATURE),
+    }
+    for name, (value, default) in values.items():
+        if value != default:
+            warnings.warn(f"`{name}` has no effect: `similarity` is linear.", category=W2VLabWarning, stacklevel=4)

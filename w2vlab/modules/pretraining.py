@@ -144,11 +144,11 @@ class PretrainingModule(TrainedModule, Representations):
     def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
         """Draws the mask of a micro-batch, and counts its predictions."""
         mask = self.draw_mask(batch.num_samples, address)
-        if mask is None:
-            num_targets = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
+        if mask is None or self.loss.predicts_every_frame:
+            num_predicted = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
         else:
-            num_targets = mask.num_targets
-        return Draws(address, sum(self.loss.num_predictions(num_targets, self.first_ahead)), mask)
+            num_predicted = mask.num_targets
+        return Draws(address, sum(self.loss.num_predictions(num_predicted, self.first_ahead)), mask)
 
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
         """Draws for all micro-batches, counts their predictions, and sums the statistics of each `UpdatePenalty`."""

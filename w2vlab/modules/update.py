@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,13 +17,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from w2vlab.interfaces import LearnsByStatistics, StepDependent
+from w2vlab.interfaces import LearnsByStatistics, OfUtterances, StepDependent
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import Sums
-from w2vlab.types import AudioBatch, Mask, RandomAddress
-from w2vlab.utils.distributed import AsyncCount, rank, world_size
+from w2vlab.types import AudioBatch, Mask, RandomAddress, RunError
+from w2vlab.utils.distributed import AsyncCount, rank, same_error_on_all_processes, world_size
 from w2vlab.vocabulary import Units
 
 
@@ -229,13 +230,24 @@ class TrainedModule(pl.LightningModule, ABC):
     # Saving and loading: the hooks are here, the code is in `checkpointing.py` and `checkpoints/`.
 
     def on_fit_start(self) -> None:
-        """Logs the warm start, and warns if arguments of the constructor cannot be saved in checkpoints of this run."""
+        """Checks the files of units, logs the warm start, and warns of arguments that checkpoints will not have.
+
+        Raises:
+            RunError: A file lacks an utterance of the training or the validation, or has it in another length.
+        """
         from w2vlab.modules.checkpointing import warn_of_unsaved_arguments
 
         for line in () if self.warm_start is None else self.warm_start.lines():
             rank_zero_info(line)
         if self.trainer.checkpoint_callbacks:
             warn_of_unsaved_arguments(self)
+        readers = [part for part in self.modules() if isinstance(part, OfUtterances)]
+        # Other data modules than ours need not know the lengths of utterances before they are read.
+        lengths = getattr(self.trainer.datamodule, "utterance_lengths", None)  # type: ignore[attr-defined]
+        with same_error_on_all_processes(RunError) if readers else nullcontext():
+            for reader in readers:
+                # The utterances are the same on all processes, so one checks them; the others open their file alone.
+                reader.check_utterances(() if lengths is None or rank() > 0 else lengths())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration of the model, and rewinds the progress to the last complete update."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
@@ -58,3 +62,22 @@ def all_gather(value: Tensor) -> Tensor:
     gathered = [torch.empty_like(value) for _ in range(world_size())]
     dist.all_gather(gathered, value.detach().contiguous())
     return torch.stack(gathered)
+
+
+@contextmanager
+def same_error_on_all_processes(kind: type[Exception]) -> Iterator[None]:
+    """Raises the error of one process on the others, too, as a `kind`, so that they do not wait for it for ever."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    messages: list[Any] = [None]
+    if is_distributed():
+        messages = [None] * world_size()
+        dist.all_gather_object(messages, None if error is None else str(error))
+    if error is not None:
+        raise error
+    for message in messages:
+        if message is not None:
+            raise kind(message)

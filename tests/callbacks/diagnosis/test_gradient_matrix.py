@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from tests.contracts.tiny import address, audio_batch, build_model, classes, factory
+from tests.contracts.tiny import address, audio_batch, build_model, classes, factory, with_quantizers
 from tests.modules.training import (
     MODELS,
     NoiselessGumbel,
@@ -122,8 +122,9 @@ def test_without_parameters_or_terms() -> None:
 every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 
 
-@every_model
-@pytest.mark.parametrize("quantizer", classes("quantizer"), ids=lambda quantizer: quantizer.__name__)
+@pytest.mark.parametrize(
+    ("cls", "quantizer"), with_quantizers(MODELS, classes("quantizer")), ids=lambda cls: cls.__name__
+)
 def test_terms_add_up_to_the_gradient_of_training(cls: type[PretrainingModule], quantizer: type) -> None:
     torch.manual_seed(0)
     penalties = PENALTIES if quantizer is GumbelQuantizer else {"feature": FeaturePenalty}

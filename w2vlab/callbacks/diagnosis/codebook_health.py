@@ -249,7 +249,16 @@ def _first_utterances(batch: AudioBatch, count: int) -> AudioBatch:
     """Copies the first `count` utterances to the CPU, without padding beyond the longest of them."""
     num_samples = batch.num_samples[:count]
     waveform = batch.waveform[:count, : max(num_samples)].detach().cpu().clone()
-    return replace(batch, waveform=waveform, num_samples=num_samples, ids=batch.ids[:count])
+    starts = None if batch.starts is None else batch.starts[:count]
+    whole = None if batch.utterance_samples is None else batch.utterance_samples[:count]
+    return replace(
+        batch,
+        waveform=waveform,
+        num_samples=num_samples,
+        ids=batch.ids[:count],
+        starts=starts,
+        utterance_samples=whole,
+    )
 
 
 def _title(trainer: Trainer, module: PretrainingModule) -> str:

@@ -151,7 +151,7 @@ class OnlineProbe(Callback):
 
     def _measure(self, trainer: Trainer, module: PretrainingModule) -> dict[str, float]:
         phones, alignments = self._corpus.phones, self._corpus.alignments
-        size = module.quantizer.codebook_size if module.quantizer.num_codebooks else 0
+        size = module.quantizer.codebook_size if module.has_codes else 0
         names = dict.fromkeys((self._name, *([CODES] if size else [])))
         features = ModelFeatures(module, tuple(names), trainer.precision_plugin.val_step_context)
         splits = {"train": Examples(), "test": Examples()}

@@ -38,6 +38,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         seed: Seed of the run.
         random: Whether each epoch draws new random windows; otherwise each is the middle of its utterance.
         transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
+        read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class SpeechDataset(Dataset[AudioBatch]):
         seed: int,
         random: bool,
         transcripts: Transcripts | None = None,
+        read_audio: bool = True,
     ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
         self.seed = seed
         self.random = random
         self.transcripts = transcripts
+        self.read_audio = read_audio
         self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
@@ -75,7 +78,11 @@ class SpeechDataset(Dataset[AudioBatch]):
         address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
-        waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+        waveforms: list[npt.NDArray[np.float32] | None]
+        if self.read_audio:
+            waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+        else:
+            waveforms = [np.zeros(window.length, dtype=np.float32) for window in windows]
         usable = [(number, audio) for number, audio in enumerate(waveforms) if audio is not None]
         if not usable:
             return None
@@ -95,17 +102,9 @@ class SpeechDataset(Dataset[AudioBatch]):
         )
 
     def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
-        try:
-            audio = read_window(cut, window)  # (S,)
-        except UnusableAudioError as error:
-            self._skip(str(error), cut.id)
-            return None
-        # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
-        except Exception as error:
-            self._skip(f"unreadable ({type(error).__name__})", cut.id)
-            return None
-        if not np.isfinite(audio).all():
-            self._skip("with NaN or infinite samples", cut.id)
+        audio = read_or_reason(cut, window)  # (S,)
+        if isinstance(audio, str):
+            self._skip(audio, cut.id)
             return None
         return audio
 
@@ -121,3 +120,20 @@ class SpeechDataset(Dataset[AudioBatch]):
                 name,
                 reason,
             )
+
+
+def read_or_reason(cut: Cut, window: Window) -> npt.NDArray[np.float32] | str:
+    """Reads a window of an utterance, or returns why it cannot be used.
+
+    Args:
+        cut: The utterance.
+        window: The window, in samples at 16 kHz.
+    """
+    try:
+        audio = read_window(cut, window)  # (S,)
+    except UnusableAudioError as error:
+        return str(error)
+    # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
+    except Exception as error:
+        return f"unreadable ({type(error).__name__})"
+    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"

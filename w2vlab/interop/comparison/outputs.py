@@ -92,7 +92,7 @@ def compute_outputs(module: TrainedModule, waveform: Tensor) -> dict[str, Tensor
     assert isinstance(module, PretrainingModule), "there is no other kind of model"
     encoding = module.encode(batch)
     outputs = {LATENTS: encoding.latents, **outputs}
-    if module.quantizer.num_codebooks:
+    if module.has_codes:
         quantized = module.quantize(batch, encoding)
         outputs |= {CODES: quantized.assignment, QUANTIZED: quantized.quantized}
         if isinstance(module.loss, ContrastiveLoss):

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.interfaces import OfUtterances
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import AudioBatch, RandomAddress
 
@@ -54,9 +55,23 @@ def objective_without_values(
     """
     ids = tuple(f"utterance-{number}" for number in range(batch_size))
     batch = AudioBatch(waveform=torch.zeros(batch_size, num_samples), num_samples=(num_samples,) * batch_size, ids=ids)
-    with Overridden({F.scaled_dot_product_attention: _fused_attention}):
+    with Overridden({F.scaled_dot_product_attention: _fused_attention}), without_files(model):
         output = functional_call(model, state, (batch, RandomAddress(seed=model.seed, update=0, ids=ids)))
         return torch.stack(list(model.objective_terms(output).values())).sum()
+
+
+@contextmanager
+def without_files(model: nn.Module) -> Iterator[None]:
+    """Lets parts that read what belongs to utterances draw it at random, because the utterances are invented."""
+    readers = [module for module in model.modules() if isinstance(module, OfUtterances)]
+    before = [reader.dry_run for reader in readers]
+    for reader in readers:
+        reader.dry_run = True
+    try:
+        yield
+    finally:
+        for reader, value in zip(readers, before, strict=True):
+            reader.dry_run = value
 
 
 class Overridden(TorchFunctionMode):

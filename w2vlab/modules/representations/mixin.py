@@ -16,8 +16,9 @@ from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import ContextNetwork, UtteranceTargets
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.representations.groups import groups_of_utterances
-from w2vlab.modules.representations.inputs import Lengths, check_layers, check_lengths, check_waveform
+from w2vlab.modules.representations.inputs import Lengths, check_hears, check_layers, check_lengths, check_waveform
 from w2vlab.modules.representations.layers import layer_modules, recorded_layers
+from w2vlab.modules.target_frames import align_frames
 from w2vlab.types import SAMPLE_RATE, Hertz
 
 PADDING_CODE = -1
@@ -47,6 +48,12 @@ class Representations(nn.Module):
     @abstractmethod
     def context_network(self) -> ContextNetwork:
         """Returns the context network."""
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether audio has `codes`: the model has codebooks, and its codes are not those of a file."""
+        quantizer = self.target_frontend().quantizer
+        return quantizer is not None and quantizer.num_codebooks > 0 and not isinstance(quantizer, UtteranceTargets)
 
     def num_frames(self, num_samples: int) -> int:
         """Returns the frames T of an utterance of `num_samples` samples at 16 kHz; 0 if it is too short for one."""
@@ -104,11 +111,13 @@ class Representations(nn.Module):
 
         Raises:
             TypeError: `waveform` is not a tensor.
-            ValueError: It has integers, another shape, NaN or infinity; a length is out of range, or below the
-                receptive field (400 samples in wav2vec 2.0); the model does not have one of `layers`.
+            ValueError: The inputs of the model are not audio, but codes of a file; `waveform` has integers, another
+                shape, NaN or infinity; a length is out of range, or below the receptive field (400 samples in
+                wav2vec 2.0); the model does not have one of `layers`.
         """
-        waveform = check_waveform(waveform, sample_rate)
         frontend, context = self.input_frontend(), self.context_network()
+        check_hears(type(self).__name__, frontend.encoder)
+        waveform = check_waveform(waveform, sample_rate)
         lengths = check_lengths(waveform, num_samples, frontend.encoder.receptive_field)
         numbers: tuple[int, ...] = (_CONTEXT,)
         if layers is not None:
@@ -157,16 +166,17 @@ class Representations(nn.Module):
             TypeError: As in `features`.
             ValueError: As in `features`, or the model has no codebooks.
         """
-        frontend = self.target_frontend()
+        frontend, encoder = self.target_frontend(), self.input_frontend().encoder
         quantizer = frontend.quantizer
-        if quantizer is None or not quantizer.num_codebooks or isinstance(quantizer, UtteranceTargets):
+        if quantizer is None or not self.has_codes:
             why = "has no quantizer" if quantizer is None else f"has {type(quantizer).__name__}"
             raise ValueError(
                 f"A model must have codebooks for `codes`, but this {type(self).__name__} {why}. Use `features`, or "
                 "load the pretrained model that has them."
             )
         waveform = check_waveform(waveform, sample_rate)
-        lengths = check_lengths(waveform, num_samples, frontend.encoder.receptive_field)
+        shortest = max(frontend.encoder.receptive_field, encoder.receptive_field)
+        lengths = check_lengths(waveform, num_samples, shortest)
         num_frames = [frontend.encoder.num_frames(length) for length in lengths]
         device = _parameter(self).device
         shape = len(lengths), max(num_frames), quantizer.num_codebooks
@@ -179,7 +189,9 @@ class Representations(nn.Module):
                         stop = min(num_frames[row], first + len(chosen))
                         codes[row, first:stop] = chosen[: stop - first]
                     first += output.codes.shape[1]
-        return codes
+        codes = align_frames(codes, encoder, frontend.encoder, lengths)
+        padding_mask = make_padding_mask(list(map(encoder.num_frames, lengths)), codes.shape[1], device)
+        return codes if padding_mask is None else codes.masked_fill(padding_mask[..., None], PADDING_CODE)
 
     def _groups(
         self, waveform: Tensor, lengths: tuple[int, ...]
