@@ -280,3 +280,27 @@ def test_units_beyond_the_memory_of_the_machine_are_refused(tmp_path: Path, monk
     path = parquet(tmp_path / "x.parquet", {"grid": GRID}, id=["a"], units=[[1, 2]])
     with pytest.raises(RunError, match=r"must fit into the memory of this machine \(0\.0 GiB\)"):
         read_units(path)
+
+
+def test_an_encoding_that_is_not_complete_is_not_read(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "shard-00000.parquet", {"grid": GRID}, id=["a"], units=[[1, 2]])
+    (tmp_path / ".encode").mkdir()
+    with pytest.raises(RunError, match=r"must be a complete encoding, but is not: .* same `w2vlab encode` again"):
+        read_units(tmp_path)
+    record = tmp_path / "encoding.json"
+    record.write_text(json.dumps({"files": {path.name: 1, "shard-00001.parquet": 1}}))
+    with pytest.raises(RunError, match=r"all files of its encoding\.json, but shard-00001\.parquet is missing"):
+        read_units(tmp_path)
+    record.write_text(json.dumps({"files": {path.name: 1}}))
+    assert len(read_units(tmp_path)) == 1
+    record.write_text("{")
+    with pytest.raises(RunError, match=r"encoding\.json must be as `w2vlab encode` writes it"):
+        read_units(tmp_path)
+
+
+def test_an_archive_of_arrays_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.ids").write_text("a\n")
+    np.savez(tmp_path / "x.npz", units=np.array([1]))
+    path = (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(RunError, match=r"x\.npy must have one array of codes, but is an archive"):
+        read_units(path, stride=320)
