@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from w2vlab.encoders.log_mel import LogMelEncoder
-from w2vlab.extraction.sources import PIECE_SECONDS, Cutting, Stream
+from w2vlab.extraction.sources import PIECE_SECONDS, UNKNOWN_REACH, Cutting, Stream
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.types import SAMPLE_RATE, AudioBatch
@@ -34,6 +34,7 @@ class AcousticSource:
         grid: Where the frames are in time.
         streams: The one output.
         provenance: Its name, as plain data.
+        cutting: What cutting a recording does to the frames.
     """
 
     grid = FrameGrid(HOP_SAMPLES, WINDOW_SAMPLES)
@@ -41,6 +42,7 @@ class AcousticSource:
     def __init__(self, name: str, dim: int) -> None:
         self.streams: tuple[Stream, ...] = (Stream(name=name, dim=dim),)
         self.provenance: Mapping[str, Any] = {"source": name, "layer": name}
+        self.cutting = UNKNOWN_REACH
         self._device = torch.device("cpu")
 
     @property
@@ -86,15 +88,14 @@ class MfccSource(AcousticSource):
 
     NUM_COEFFICIENTS = 13
 
-    cutting = Cutting(reach=4, default_seconds=PIECE_SECONDS)
-    """Deltas of deltas, each over two frames on both sides."""
-
     def __init__(self, normalize: bool = False) -> None:
         from torchaudio.compliance import kaldi  # imported here, because `w2vlab.extraction` need not load torchaudio
         from torchaudio.functional import compute_deltas
 
         super().__init__(MFCC_CMVN if normalize else MFCC, 3 * self.NUM_COEFFICIENTS)
         self._normalize = normalize
+        # Deltas of deltas, each over two frames on both sides.
+        self.cutting = Cutting(reach=None if normalize else 4, default_seconds=PIECE_SECONDS)
         self._mfcc, self._deltas = kaldi.mfcc, compute_deltas
 
     def compute(self, waveform: Tensor) -> Tensor:

@@ -17,9 +17,6 @@ What = Literal["codes", "features", "units"]
 
 CODES, FEATURES, UNITS = "codes", "features", "units"
 
-ACOUSTIC = ("mfcc", "log-mel")
-"""Names of the sources that are no model."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
@@ -106,7 +103,7 @@ def open_source(
     """Opens what computes frames.
 
     Args:
-        source: A checkpoint or a model of another project, as `w2vlab.load` takes it, or `mfcc` or `log-mel`.
+        source: A checkpoint or a model of another project, as `w2vlab.load` takes it, or a name of `acoustic.ACOUSTIC`.
         what: What to compute.
         layers: Of features: numbers of layers (0 is the input of the first one), `context`, `all`, with commas between;
             None for `context`. Of units the layer is that of the centers, and must be None.
@@ -128,9 +125,9 @@ def open_source(
 
         assert centers is not None, "checked above"
         return open_units(source, centers, device)
-    if source in ACOUSTIC:
-        from w2vlab.extraction.acoustic import acoustic_source
+    from w2vlab.extraction.acoustic import ACOUSTIC, acoustic_source
 
+    if source in ACOUSTIC:
         if what == CODES:
             raise ValueError(
                 f"`source` must be a model with codebooks for codes, but is {source}. Use --what=features."
