@@ -41,7 +41,11 @@ def cluster(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Calls the command on the corpus, with centers.safetensors as OUT."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("W2VLAB_CACHE", str(tmp_path / "cache"))
-    return lambda source="mfcc", *options: main(["cluster", source, str(corpus), "centers.safetensors", *options])
+    return lambda source="mfcc", *options: main(["cluster", *words(source, corpus), *options])
+
+
+def words(source: str, corpus: Path) -> list[str]:
+    return [source, str(corpus), "centers.safetensors", "--num_workers=0", "--accelerator=cpu"]
 
 
 def frames_of(corpus: Path) -> np.ndarray:
@@ -178,8 +182,8 @@ def test_a_corpus_of_silence_has_too_few_distinct_frames(tmp_path: Path, capsys,
 
 def test_frames_that_are_not_finite_are_an_error_if_there_are_no_others(cluster, capsys, monkeypatch) -> None:
     class Broken(Reservoir):
-        def add(self, utterance: str, frames: torch.Tensor, first_sample: int = 0) -> None:
-            super().add(utterance, torch.full_like(frames, torch.nan), first_sample)
+        def add(self, utterance: str, frames: torch.Tensor, first_frame: int = 0) -> None:
+            super().add(utterance, torch.full_like(frames, torch.nan), first_frame)
 
     monkeypatch.setattr(clusterer, "Reservoir", Broken)
     assert cluster("mfcc") == 1
