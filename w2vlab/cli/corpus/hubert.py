@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from w2vlab.cli.corpus.cluster_options import ClusterOptions
 from w2vlab.cli.corpus.hubert_options import HubertOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
@@ -56,7 +57,7 @@ def run(words: Sequence[str]) -> int:
     configs = _leading(fit_words)
     if {"-h", "--help"} & set(fit_words):
         parser.parse(["--help"])
-    options = parser.parse([*own, *configs])
+    options = parser.parse([*configs, *own])
     try:
         with messages_shown():
             return _run(options, fit_words[len(configs) :], shlex.join(["w2vlab", "hubert", *words]))
@@ -105,9 +106,11 @@ def _extras(options: HubertOptions) -> Extras:
     corpus = [] if options.corpus is None else ["--corpus", options.corpus]
     evaluate = [*corpus, *shlex.split(options.evaluate)]
     CommandParser(EvaluateOptions, "evaluate", "checkpoint").parse(["…", *evaluate])
+    cluster = shlex.split(options.cluster)
+    CommandParser(ClusterOptions, "cluster", ("source", "data", "out")).parse(["…", "…", "…", *cluster])
     devices = [] if options.devices is None else ["--devices", str(options.devices)]
     return Extras(
-        cluster=shlex.split(options.cluster),
+        cluster=cluster,
         encode=[*devices, *shlex.split(options.encode)],
         evaluate=evaluate,
         evaluate_each=options.evaluate_each,
@@ -136,7 +139,7 @@ def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str]) ->
     ]
     load_parts()
     try:
-        _, resolved = check_run([*words, f"--{UNITS_SIZE}={k}"])
+        _, resolved = check_run(words)
     except ValueError as problem:
         raise ValueError(f"The run of iteration {number} cannot start: {problem}\nNo step was started.") from problem
     _check(number, config, resolved)

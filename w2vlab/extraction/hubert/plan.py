@@ -10,8 +10,11 @@ from typing import Any
 from w2vlab.extraction.hubert.step import LastCheckpoint, Step, Word
 from w2vlab.utils.comparable import is_incidental
 
-WITHOUT_LAYERS = ("mfcc", "log-mel")
+WITHOUT_LAYERS = ("mfcc", "mfcc-cmvn", "log-mel")
 """Sources of frames that are no models."""
+
+_FAIRSEQ_ENTRIES = 4
+"""Entries of fairseq's label dictionaries that are no clusters: `<s>`, `<pad>`, `</s>` and `<unk>`."""
 
 UNITS_PATH, UNITS_SIZE = "model.quantizer.path", "model.quantizer.codebook_size"
 """Options of a run that say which units it predicts, and how many there are."""
@@ -23,7 +26,7 @@ class Iteration:
 
     Attributes:
         number: Its number, from 1.
-        source: What is clustered: `mfcc`, `log-mel` or a model; None for the model of the iteration before.
+        source: What is clustered: one of `WITHOUT_LAYERS`, or a model; None for the model of the iteration before.
         layer: The layer that is clustered; None if the source has none.
         k: Number of clusters.
         run_words: Options of `w2vlab fit` as typed, with `--config`.
@@ -138,17 +141,20 @@ def _run(folder: Path, iteration: Iteration) -> Step:
     options = {
         name: value for name, value in iteration.run_options.items() if not is_incidental(name) and name != UNITS_PATH
     }
+    # The published models have four entries more than clusters, which are no targets.
+    published = iteration.run_options.get(UNITS_SIZE) == iteration.k + _FAIRSEQ_ENTRIES
+    size = iteration.k + _FAIRSEQ_ENTRIES * published
     return Step(
         kind="fit",
         iteration=number,
         words=[
             *("fit", *iteration.run_words),
-            *(f"--{UNITS_PATH}={units_path(folder, number)}", f"--{UNITS_SIZE}={iteration.k}"),
+            *(f"--{UNITS_PATH}={units_path(folder, number)}", f"--{UNITS_SIZE}={size}"),
             f"--trainer.default_root_dir={root}",
         ],
         output=root,
         needs=[f"encode{number}"],
-        options={**options, UNITS_SIZE: iteration.k},
+        options={**options, UNITS_SIZE: size},
     )
 
 
