@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from w2vlab.extraction.clustering.kmeans import Clusters, Engine, k_means
+from w2vlab.extraction.clustering.kmeans import Clusters, Engine, k_means, load_engine
 from w2vlab.extraction.clustering.reservoir import Reservoir
 from w2vlab.utils.checks import check_at_least
 
@@ -55,7 +55,7 @@ class Clusterer:
         engine: What computes the clusters: `scikit-learn` or `faiss`.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of its range, or the engine is not installed.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Clusterer:
         check_at_least(0, seed=seed)
         if max_frames is not None and max_frames < k:
             raise ValueError(f"`max_frames` must be at least the number of clusters ({k:,}), but is {max_frames:,}.")
+        load_engine(engine)
         self.k = k
         self.max_frames = default_max_frames(k) if max_frames is None else max_frames
         self.seed = seed

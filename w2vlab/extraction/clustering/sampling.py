@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -84,8 +85,9 @@ def sample_corpus(
             use_distributed_sampler=False,
         )
         watch.watch_start(trainer)
-        sampler = FrameSampler(source, corpus, reservoir, reporter)
-        trainer.predict(sampler, _Batches(source, corpus, computing), return_predictions=False)
+        with ExitStack() as stages:  # ends the progress bar in any case
+            sampler = FrameSampler(source, corpus, reservoir, reporter, stages)
+            trainer.predict(sampler, _Batches(source, corpus, computing), return_predictions=False)
         return trainer.is_global_zero
 
 
@@ -97,18 +99,24 @@ class FrameSampler(LightningModule):
         corpus: The utterances.
         reservoir: The reservoir.
         reporter: Shows the progress of the first process.
+        stages: Is closed at the end of the progress.
     """
 
     def __init__(
-        self, source: FrameSource, corpus: OrderedCorpus, reservoir: Reservoir, reporter: ProgressReporter
+        self,
+        source: FrameSource,
+        corpus: OrderedCorpus,
+        reservoir: Reservoir,
+        reporter: ProgressReporter,
+        stages: ExitStack,
     ) -> None:
         super().__init__()
         self._source = [source]  # in a list, because the trainer moves and casts what is registered
         self._corpus = corpus
         self._reservoir = reservoir
         self._reporter = reporter
+        self._stages = stages
         self._advance: Callable[[float], None] = lambda seconds: None
-        self._stage: Any = None
         self._unreadable = Tally()
 
     def on_predict_start(self) -> None:
@@ -123,8 +131,8 @@ class FrameSampler(LightningModule):
         self._source[0] = self._source[0].to(self.device)
         if rank() == 0:
             name = self._source[0].streams[0].name
-            self._stage = self._reporter.stage(f"Frames ({name})", self._corpus.seconds / world_size())
-            self._advance = self._stage.__enter__()
+            stage = self._reporter.stage(f"Frames ({name})", self._corpus.seconds / world_size())
+            self._advance = self._stages.enter_context(stage)
 
     def predict_step(self, batch: PieceBatch, batch_idx: int) -> None:
         """Offers the frames of each piece that was read."""
@@ -144,7 +152,7 @@ class FrameSampler(LightningModule):
         Raises:
             RunError: No utterance could be read.
         """
-        self.close()
+        self._stages.close()
         reservoir, strategy = self._reservoir, self.trainer.strategy
         for other in range(1, world_size()):
             sent = (*reservoir.sample(), reservoir.num_seen, reservoir.num_not_finite) if rank() == other else None
@@ -156,16 +164,6 @@ class FrameSampler(LightningModule):
             raise RunError(
                 f"No utterance could be read ({self._unreadable}). Check that the disk of the corpus is mounted."
             )
-
-    def on_exception(self, exception: BaseException) -> None:
-        """Ends the progress bar."""
-        self.close()
-
-    def close(self) -> None:
-        """Ends the progress bar, if there is one."""
-        if self._stage is not None:
-            self._stage.__exit__(None, None, None)
-            self._stage = None
 
     def _report(self, batch: PieceBatch) -> None:
         for number, reason in batch.failures.items():
