@@ -23,7 +23,7 @@ def _forked_competitors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_frames_of_a_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    figures = cluster.main(["--frames=22000", "--k=10", "--lloyd", f"--json={file}"])
+    figures = cluster.main(["--frames=3200", "--k=5", "--lloyd", f"--json={file}"])
     assert json.loads(file.read_text()) == figures
     for name in (cluster.OURS, cluster.MINI, cluster.FAIRSEQ, cluster.STREAM, cluster.LLOYD):
         found = figures[name]
