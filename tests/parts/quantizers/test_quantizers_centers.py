@@ -75,14 +75,15 @@ def test_the_centers_of_a_checkpoint_need_no_file(tmp_path: Path) -> None:
     for content in (None, Path(tiny_centers(9, 3)).read_bytes()):  # gone, or another clustering by now
         file.unlink() if content is None else file.write_bytes(content)
         opened = build_model_of(read_source(tmp_path / "model.ckpt"), "model.ckpt")
+        batch = audio_batch((400,))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = opened.eval()(audio_batch((400,)), address(1))
-        assert torch.equal(found.codes, model(audio_batch((400,)), address(1)).codes)
-        opened.train()(audio_batch((400,)), address(1))
+            codes = opened.eval().codes(batch.waveform, batch.num_samples)
+        assert torch.equal(codes, model.codes(batch.waveform, batch.num_samples))
+        opened.train()(batch, address(1))
         resumed = build_model(MaskedPrediction, quantizer=partial(CentersQuantizer, centers=str(file), codebook_size=5))
         resumed.load_state_dict(model.state_dict())
-        resumed.train()(audio_batch((400,)), address(1))
+        resumed.train()(batch, address(1))
 
 
 def test_a_codebook_has_at_least_two_entries() -> None:

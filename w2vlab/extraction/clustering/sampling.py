@@ -134,8 +134,8 @@ class FrameSampler(LightningModule):
             stage = self._reporter.stage(f"Frames ({name})", self._corpus.seconds / world_size())
             self._advance = self._stages.enter_context(stage)
 
-    def predict_step(self, batch: PieceBatch, batch_idx: int) -> None:
-        """Offers the frames of each piece that was read."""
+    def predict_step(self, batch: PieceBatch, batch_idx: int) -> int:
+        """Offers the frames of each piece that was read, and returns how many frames were planned."""
         source = self._source[0]
         stream = source.streams[0].name
         self._report(batch)
@@ -145,6 +145,7 @@ class FrameSampler(LightningModule):
             self._reservoir.add(name, frames[stream][piece.skipped :][: piece.num_frames], first)
         frames_done = sum(piece.num_frames for piece in batch.plan.pieces)
         self._advance(frames_done * source.grid.stride / SAMPLE_RATE)
+        return frames_done
 
     def on_predict_end(self) -> None:
         """Sends the samples of the other processes to the first one, one after another.
