@@ -11,7 +11,7 @@ import torch
 from jsonargparse import auto_cli
 from lightning.pytorch import Trainer
 
-from w2vlab.contexts import ConformerContext
+from w2vlab.contexts import ConformerContext, SubsampledContext
 from w2vlab.data import SpeechDataModule
 from w2vlab.encoders import LogMelEncoder
 from w2vlab.losses import CodePredictionLoss
@@ -22,11 +22,15 @@ from w2vlab.quantizers import RandomProjectionQuantizer
 
 
 def build(updates: int) -> MaskedPrediction:
-    """Returns a small BEST-RQ: nothing before the context network is trained, so the targets are constant."""
+    """Returns a small BEST-RQ: the targets are codes of log-mel frames, before all that is trained."""
+    frames = partial(LogMelEncoder, stack=4)  # 40 ms a frame, as published
+    conformer = partial(ConformerContext, model_dim=128, num_layers=3, num_heads=4, feedforward_dim=512)
     return MaskedPrediction(
-        encoder=partial(LogMelEncoder, stack=4),  # 40 ms a frame, as published
-        context=partial(ConformerContext, model_dim=128, num_layers=3, num_heads=4, feedforward_dim=512),
-        quantizer=partial(RandomProjectionQuantizer, codebook_size=1024),
+        encoder=frames,
+        target_encoder=frames,
+        target_gradient=False,
+        context=partial(SubsampledContext, context=conformer, channels=(32, 16)),
+        quantizer=partial(RandomProjectionQuantizer, codebook_size=1024, normalize=False),
         masking=partial(SpanMasking, length=5),
         loss=CodePredictionLoss,
         penalties={},

@@ -103,6 +103,11 @@ class FeatureEncoder(nn.Module, ABC):
         """Where the latents are in time."""
         return FrameGrid(self.stride, self.receptive_field)
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """Whether in evaluation mode a latent depends on its receptive field alone, and not on the whole utterance."""
+        return False
+
     def of_batch(self, batch: AudioBatch) -> Tensor:
         """Returns the latents `(B, T, C)` of a batch."""
         latents: Tensor = self(batch.waveform, batch.num_samples)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.helpers.centers_file import tiny_centers
 from tests.helpers.unit_files import tiny_units
 from w2vlab.interfaces import UtteranceTargets
 from w2vlab.modules import MaskedPrediction, PretrainingModule
@@ -94,11 +95,15 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 def tiny_arguments(cls: type) -> dict[str, Any]:
     names = parameters(cls)
     arguments = {name: value for name, value in TINY.items() if name in names}
+    if "centers" in names:
+        arguments["centers"] = tiny_centers(TINY["codebook_size"], WIDTH)
     if "path" in names:
         arguments["path"] = tiny_units()
     if "layers" in names:
         arguments["layers"] = TINY_LAYERS[family_of(cls)]
-    return arguments
+    # A part inside a part, which would have its published size.
+    nested = {name: p.default for name, p in names.items() if name in FAMILIES and inspect.isclass(p.default)}
+    return arguments | {name: factory(part) for name, part in nested.items()}
 
 
 def factory(cls: type, **arguments: Any) -> Any:

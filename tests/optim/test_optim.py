@@ -11,6 +11,7 @@ import torch
 from w2vlab.optim import (
     CosineSchedule,
     FineTuningAdamW,
+    InverseSquareRootSchedule,
     PolynomialSchedule,
     TriStageSchedule,
     UpdateSchedule,
@@ -65,6 +66,16 @@ def test_vq_wav2vec() -> None:
     assert rate(schedule, 999_999) == pytest.approx(1e-6)
 
 
+def test_best_rq() -> None:
+    """The Transformer's schedule: to 4e-3 in 25,000 updates, half of it at 100,000."""
+    schedule = make(InverseSquareRootSchedule, 4e-3)
+    assert rate(schedule, 0) == rate(schedule, 1) == pytest.approx(4e-3 / 25_000)
+    assert rate(schedule, 12_500) == pytest.approx(2e-3)
+    assert rate(schedule, 25_000) == 4e-3
+    assert rate(schedule, 100_000) == pytest.approx(2e-3)
+    assert rate(schedule, 2_500_000) == pytest.approx(4e-4)
+
+
 def test_fine_tuning() -> None:
     """0.01 up to 1 in a tenth, held for four tenths, down to 0.05 on an exponential."""
     schedule = make(TriStageSchedule, 3e-5, total_updates=20_000)
@@ -82,6 +93,7 @@ def test_fine_tuning() -> None:
     [
         partial(PolynomialSchedule, warmup_updates=3, total_updates=8, end_factor=0.1),
         partial(CosineSchedule, warmup_updates=3, total_updates=8),
+        partial(InverseSquareRootSchedule, warmup_updates=3),
         partial(TriStageSchedule, total_updates=8, warmup_share=0.25, hold_share=0.25),
     ],
 )

@@ -24,7 +24,7 @@ from w2vlab.data.corpora.sample_corpora import fetch, resolve_name
 from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_split
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.order import MIN_SAMPLES_KEY, ORDER_OPTIONS, is_same_selection, recorded_options, warn_about_order
-from w2vlab.types import SAMPLE_RATE, Seconds
+from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 from w2vlab.utils.checks import check_at_least
 from w2vlab.utils.distributed import rank, world_size
 from w2vlab.utils.files import cache_root
@@ -187,7 +187,7 @@ class SpeechDataModule(LightningDataModule):
         for utterances in (self._train, self._val):
             yield from ((cut.id, num_samples(cut)) for cut in utterances)
 
-    def train_dataloader(self) -> ResilientLoader:
+    def train_dataloader(self) -> ResilientLoader[AudioBatch]:
         """Returns the loader of training batches; it begins at the position that `load_state_dict` restored.
 
         Raises:
@@ -212,7 +212,7 @@ class SpeechDataModule(LightningDataModule):
         """Repeats the first epoch, with the same batches, order and crops, in order to overfit on it."""
         self._repeats = True
 
-    def val_dataloader(self) -> ResilientLoader:
+    def val_dataloader(self) -> ResilientLoader[AudioBatch]:
         """Returns the loader of validation batches: the same ones in each validation, cropped to their middles."""
         sampler = self._sampler(self._val, None, accumulate=1)
         return ResilientLoader(self._dataset(self._val, random=False), sampler, self.num_workers)

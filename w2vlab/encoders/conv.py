@@ -121,6 +121,18 @@ class ConvFeatureEncoder(FeatureEncoder, EncodesInPieces):
                 if isinstance(module, nn.Conv1d):
                     nn.init.kaiming_normal_(module.weight)
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """Whether all norms are of each frame, and the waveform is not normalized."""
+        return not self.normalize_waveform and not any(
+            isinstance(block.norm, nn.GroupNorm) for block in self.blocks.convolutions
+        )
+
+    @property
+    def works_in_pieces(self) -> bool:
+        """Whether no norm sees other frames, but one of each channel over time in the first layer."""
+        return self.blocks.works_in_pieces
+
     def forward(self, waveform: Tensor, num_samples: Sequence[int]) -> Tensor:
         """Encodes a batch of waveforms.
 
@@ -150,7 +162,7 @@ class ConvFeatureEncoder(FeatureEncoder, EncodesInPieces):
     def pieces(self, waveform: Tensor, max_frames: int) -> Iterator[Tensor]:
         """Encodes piece by piece, unless `normalization` is `group`, which sees the whole utterance in every layer."""
         check_waveform(waveform, self.receptive_field)
-        if uses_plain_kernels() or not self.blocks.works_in_pieces:
+        if uses_plain_kernels() or not self.works_in_pieces:
             yield self(waveform, (waveform.shape[1],) * len(waveform))
             return
         level = level_of(waveform, self.waveform_eps) if self.normalize_waveform else None

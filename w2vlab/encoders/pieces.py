@@ -21,6 +21,11 @@ _SAMPLES_AT_ONCE = 1 << 18
 class EncodesInPieces(ABC):
     """An encoder whose memory need not grow with the length of an utterance, in evaluation mode."""
 
+    @property
+    @abstractmethod
+    def works_in_pieces(self) -> bool:
+        """Whether `pieces` yields more than one piece; otherwise memory grows with the length of an utterance."""
+
     @abstractmethod
     def pieces(self, waveform: Tensor, max_frames: int) -> Iterator[Tensor]:
         """Encodes utterances of the same length without gradients.

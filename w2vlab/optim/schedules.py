@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from w2vlab.utils.checks import check_at_least
+
 
 class UpdateSchedule(LRScheduler, ABC):
     """A schedule that multiplies the optimiser's learning rate by a factor, a function of the update count."""
@@ -153,6 +155,30 @@ class CosineSchedule(UpdateSchedule):
             return self.start_factor + (1 - self.start_factor) * update / self.warmup_updates
         done = min((update - self.warmup_updates) / (self.total_updates - self.warmup_updates), 1.0)
         return self.end_factor + (1 - self.end_factor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class InverseSquareRootSchedule(UpdateSchedule):
+    """Linear warm-up, then a decay with the inverse square root of the update (the Transformer, BEST-RQ).
+
+    It has no end, so that a run can be longer than planned.
+
+    Args:
+        optimizer: Supplied by the module, not by YAML.
+        warmup_updates: Updates until the full learning rate.
+        last_epoch: Updates done; -1 for a new run.
+
+    Reference:
+        Vaswani et al. 2017, arXiv:1706.03762, Section 5.3, with the peak as the optimizer's learning rate.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup_updates: int = 25_000, last_epoch: int = -1) -> None:
+        check_at_least(1, warmup_updates=warmup_updates)
+        self.warmup_updates = warmup_updates
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self, update: int) -> float:
+        """Returns the factor of the learning rate after `update` updates; that of the first update is not zero."""
+        return min(max(update, 1) / self.warmup_updates, math.sqrt(self.warmup_updates / max(update, 1)))
 
 
 def _check_updates(warmup_updates: int, total_updates: int) -> None:

@@ -18,8 +18,10 @@ from w2vlab.types import QuantizerOutput
 class RandomProjectionQuantizer(Quantizer, Compilable):
     """Chooses the entry with the highest cosine after a random projection; projection and entries are never trained.
 
-    Frames are first normalised to zero mean and unit variance, because few entries would be used otherwise. The paper
-    uses statistics of the data; here each frame is normalised by its own, so that frames do not depend on each other.
+    Frames must have zero mean and unit variance, because few entries would be used otherwise. `normalize` brings each
+    frame to them by its own statistics, which latents of any kind need. The paper normalizes each channel by statistics
+    of the data, so that loud and quiet frames differ; for that the latents are `LogMelEncoder`'s, which normalizes each
+    channel over the utterance, as SpeechBrain does, and `normalize` is false.
 
     The quantized vectors are the chosen unit entries. Their gradient is copied to the projected, normalised latents
     and passes through the frozen projection, so that the quantizer can also be used with losses that compare vectors.
@@ -29,6 +31,7 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
         num_codebooks: Codebooks G, each with its own projection; the paper has one.
         codebook_size: Entries V of each codebook.
         code_dim: Width of an entry; the quantized width E is G times it.
+        normalize: Normalize each frame over its channels first. False for frames that are normalized already.
 
     Reference:
         Chiu et al. 2022, arXiv:2202.01855, Section 3.1.
@@ -39,7 +42,14 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
     projection: Tensor
     entries: Tensor
 
-    def __init__(self, input_dim: int, num_codebooks: int = 1, codebook_size: int = 8192, code_dim: int = 16) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        num_codebooks: int = 1,
+        codebook_size: int = 8192,
+        code_dim: int = 16,
+        normalize: bool = True,
+    ) -> None:
         super().__init__()
         check_codebooks(num_codebooks, codebook_size)
         if input_dim < 2:
@@ -49,6 +59,7 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
         self.output_dim = num_codebooks * code_dim
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size
+        self.normalize = normalize
         projection = torch.stack(
             [nn.init.xavier_uniform_(torch.empty(code_dim, input_dim)) for _ in range(num_codebooks)]
         )
@@ -68,8 +79,10 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
             `quantized` `(B, N, E)` and `codes` `(B, N, G)`.
         """
         with torch.autocast(latents.device.type, enabled=False):
-            normalized = F.layer_norm(at_least_float32(latents), latents.shape[-1:])
-            projected = torch.einsum("bnc,gdc->bngd", normalized, at_least_float32(self.projection))
+            frames = at_least_float32(latents)
+            if self.normalize:
+                frames = F.layer_norm(frames, frames.shape[-1:])
+            projected = torch.einsum("bnc,gdc->bngd", frames, at_least_float32(self.projection))
             directions = F.normalize(projected, dim=-1)  # (B, N, G, d)
             codes = nearest_entries(directions, self.entries)  # of unit vectors, the nearest has the highest cosine
             quantized = straight_through(self.lookup(codes).to(directions.dtype), directions.flatten(-2))

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2vlab.utils.comparable import differing_options, is_incidental
-from w2vlab.utils.messages import one_line
+from w2vlab.utils.comparable import describe_differences, is_incidental
 from w2vlab.utils.plain_data import read_text
-
-_MOST_LISTED = 6
-_LONGEST_VALUE = 60
 
 _RECIPES = (".yaml", ".yml", ".json")
 
@@ -74,14 +69,7 @@ def describe_changes(old: Plan | None, new: Plan | None) -> list[str]:
     """
     if old is None or new is None:
         return []
-    names = differing_options([old.options, new.options])
-    texts = [f"{name} {_format_option(old.options, name)} -> {_format_option(new.options, name)}" for name in names]
-    return texts if len(texts) <= _MOST_LISTED else [*texts[:_MOST_LISTED], f"and {len(texts) - _MOST_LISTED} more"]
-
-
-def _format_option(options: Mapping[str, Any], name: str) -> str:
-    value = options.get(name)
-    return one_line(value if isinstance(value, str) else json.dumps(value, default=str), _LONGEST_VALUE)
+    return describe_differences(old.options, new.options)
 
 
 def _hash_file(word: str) -> str | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from w2vlab.sweeps.plan import Plan
 from w2vlab.sweeps.trial import Trial, canonical_parameters
 from w2vlab.utils.comparable import canonical_text
 from w2vlab.utils.files import SWEEP_RECORD, write_atomically
+from w2vlab.utils.folder_lock import folder_lock
 from w2vlab.utils.messages import one_line
 from w2vlab.utils.plain_data import MEBIBYTE, read_json
 
@@ -104,19 +103,9 @@ def lock_folder(folder: Path) -> Iterator[int]:
     Raises:
         ValueError: A sweep, or a trial of a sweep that has ended, still runs in the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            process = os.pread(lock, 32, 0).decode().strip() or "?"
-            raise ValueError(
-                f"`folder` must not be in use, but a sweep (process {process}) or one of its trials still runs in "
-                f"{folder}. Wait, end it, or use another folder."
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    in_use = (
+        f"`folder` must not be in use, but a sweep (process {{process}}) or one of its trials still runs in {folder}. "
+        "Wait, end it, or use another folder."
+    )
+    with folder_lock(folder, _LOCK, in_use) as lock:
         yield lock
-    finally:
-        os.close(lock)

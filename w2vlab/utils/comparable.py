@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from w2vlab.utils.messages import one_line
+
 SEED = "seed_everything"
 
 _INCIDENTAL = (
@@ -18,6 +20,9 @@ _INCIDENTAL = (
     "validate_first",
 )
 _INCIDENTAL_BELOW = ("trainer.logger", "checkpoint.", "progress.", "report.", "throughput.")
+
+_MOST_LISTED = 6
+_LONGEST_VALUE = 60
 
 
 def is_incidental(name: str) -> bool:
@@ -41,6 +46,18 @@ def differing_options(options: Sequence[Mapping[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for some in options for name in some)
     found = [name for name in names if len({canonical_text(some.get(name)) for some in options}) > 1]
     return sorted(found, key=lambda name: name.count("."))
+
+
+def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns a text for each option that differs, such as `data.seed 1 -> 2`, and the number of those beyond six."""
+    names = differing_options([old, new])
+    texts = [f"{name} {_format_option(old, name)} -> {_format_option(new, name)}" for name in names]
+    return texts if len(texts) <= _MOST_LISTED else [*texts[:_MOST_LISTED], f"and {len(texts) - _MOST_LISTED} more"]
+
+
+def _format_option(options: Mapping[str, Any], name: str) -> str:
+    value = options.get(name)
+    return one_line(value if isinstance(value, str) else json.dumps(value, default=str), _LONGEST_VALUE)
 
 
 def canonical_text(value: Any) -> str:

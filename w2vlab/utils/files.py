@@ -82,11 +82,13 @@ def make_writable(folder: Path, option: str, instead: str | None = None) -> None
 
 
 @contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path, sync: bool = False) -> Iterator[Path]:
     """Yields a temporary path to write to, and renames it to `path` at the end, so that the replacement is atomic.
 
     Args:
         path: The file to replace.
+        sync: Sync the file to disk before it is renamed, and its folder afterwards, so that it is complete or absent
+            even after the machine has failed.
 
     Raises:
         OSError: The file cannot be written; the temporary file is removed.
@@ -94,25 +96,44 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
         yield unfinished
+        if sync:
+            sync_to_disk(unfinished)
         os.replace(unfinished, path)
+        if sync:
+            with suppress(OSError):  # a file system that does not sync folders
+                sync_to_disk(path.parent)
     except OSError:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
 
 
-def write_atomically(path: Path, text: str, newline: str | None = None) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Waits until a file, or the entries of a folder, are on disk.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_atomically(path: Path, text: str, newline: str | None = None, sync: bool = False) -> None:
     """Writes a file atomically, so that readers see either the old text or the new text.
 
     Args:
         path: The file.
         text: The text, which is written in UTF-8.
         newline: Line ending, as for `open`.
+        sync: Sync it to disk, as in `replace_atomically`.
 
     Raises:
         OSError: The file cannot be written; the temporary file is removed.
     """
-    with replace_atomically(path) as unfinished:
+    with replace_atomically(path, sync) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline=newline)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch.testing import assert_close
 from torchaudio.models.conformer import ConformerLayer as TorchaudioLayer
 
 import w2vlab.contexts
-from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, TransformerContext
+from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, SubsampledContext, TransformerContext
 from w2vlab.contexts.conformer import ConformerLayer
 from w2vlab.contexts.conv import WAV2VEC_LARGE_LAYERS
 
@@ -384,3 +385,46 @@ def test_activation_checkpointing_computes_layers_once_in_evaluation() -> None:
     network.layers[0].register_forward_hook(lambda *_: runs.append(1))
     network(frames).sum().backward()
     assert len(runs) == 1
+
+
+# --- convolutions over log-mel frames ---------------------------------------------------------------------------------
+
+
+def subsampled(stack: int, channels: tuple[int, ...] = (3, 2), **arguments) -> SubsampledContext:
+    torch.manual_seed(0)
+    return SubsampledContext(
+        4 * stack, partial(ConformerContext, **TINY), num_mels=4, channels=channels, dropout=0.0, **arguments
+    ).eval()
+
+
+@pytest.mark.parametrize("stack", [1, 2, 4])
+def test_subsampling_is_two_convolutions_over_unstacked_frames(stack: int) -> None:
+    network = subsampled(stack)
+    latents = torch.randn(2, 7, 4 * stack)
+    frames = torch.stack(latents.split(4, dim=-1), dim=2).flatten(1, 2)[:, None]  # (B, 1, stack * T, mels)
+    strides = {1: (1, 1), 2: (2, 1), 4: (2, 2)}[stack]
+    for stride, layer in zip(strides, network.convolutions, strict=True):
+        frames = F.conv2d(frames, layer.conv.weight, layer.conv.bias, stride=(stride, 2), padding=1)
+        norm = F.layer_norm(frames.permute(0, 2, 3, 1), layer.norm.normalized_shape, layer.norm.weight, layer.norm.bias)
+        frames = F.leaky_relu(norm).permute(0, 3, 1, 2)
+    assert frames.shape == (2, 2, 7, 1)
+    inner = network.context
+    expected = inner(inner.project(frames.permute(0, 2, 3, 1).flatten(2)))
+    assert_close(network(network.project(latents)), expected)
+
+
+def test_masking_comes_before_the_convolutions() -> None:
+    """Nothing of a masked frame is seen, however far its neighbors see."""
+    network = subsampled(4)
+    latents = torch.randn(1, 9, 16)
+    masked = torch.zeros(1, 9, 1, dtype=torch.bool)
+    masked[:, 3:6] = True
+    changed = torch.where(masked, torch.randn(1, 9, 16), latents)
+    frames = [network.project(sequence).masked_fill(masked, 0.5) for sequence in (latents, changed)]
+    assert torch.equal(network(frames[0]), network(frames[1]))
+
+
+@pytest.mark.parametrize(("width", "mels"), [(12, 4), (32, 4), (10, 4)])
+def test_latents_that_are_no_frames_to_halve_are_refused(width: int, mels: int) -> None:
+    with pytest.raises(ValueError, match=rf"`num_mels` must .* {width} channels, is 1 or 2 or 4 frames .* but is 4\."):
+        SubsampledContext(width, num_mels=mels)

@@ -254,6 +254,16 @@ def test_random_projection_is_the_published_formula() -> None:
         assert_close(output.quantized[row, frame, 3 * group : 3 * group + 3], torch.from_numpy(entries[group, code]))
 
 
+def test_frames_that_are_normalized_already_keep_their_level() -> None:
+    torch.manual_seed(0)
+    quantizer = RandomProjectionQuantizer(6, codebook_size=30, code_dim=3, normalize=False).double()
+    latents = torch.randn(2, 25, 6, dtype=torch.float64)
+    directions = torch.nn.functional.normalize(latents @ quantizer.projection[0].T, dim=-1)
+    distances = torch.cdist(directions, quantizer.entries)
+    assert torch.equal(quantizer(latents).codes[..., 0], distances.argmin(-1))
+    assert not torch.equal(quantizer(latents + 1).codes, quantizer(latents).codes)
+
+
 def test_random_projection_is_frozen_and_of_unit_entries() -> None:
     quantizer = RandomProjectionQuantizer(64)
     assert list(quantizer.parameters()) == []

@@ -19,9 +19,18 @@ class RunLock:
 
     The operating system releases the lock when a process dies. If another machine holds the lock on a shared disk, a
     warning is logged instead of an error, because some file systems do not release locks when a machine fails.
+
+    Args:
+        rule: What the folder must be, for errors.
+        advice: What to do otherwise.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        rule: str = "`ckpt_path` must be a checkpoint of a run that has ended",
+        advice: str = "End that process, or resume in a new folder with --new_run=true.",
+    ) -> None:
+        self._rule, self._advice = rule, advice
         self._path: Path | None = None
         self._file: int | None = None
 
@@ -49,10 +58,7 @@ class RunLock:
             if host != socket.gethostname():
                 _log.warning("It seems that %s; files that both write will be corrupted.", owner)
                 return
-            raise ValueError(
-                f"`ckpt_path` must be a checkpoint of a run that has ended, but {owner}. End that process, or resume "
-                "in a new folder with --new_run=true."
-            ) from None
+            raise ValueError(f"{self._rule}, but {owner}. {self._advice}") from None
         except OSError:  # a file system without locks
             os.close(file)
             with suppress(OSError):

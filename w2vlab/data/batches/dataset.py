@@ -95,17 +95,9 @@ class SpeechDataset(Dataset[AudioBatch]):
         )
 
     def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
-        try:
-            audio = read_window(cut, window)  # (S,)
-        except UnusableAudioError as error:
-            self._skip(str(error), cut.id)
-            return None
-        # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
-        except Exception as error:
-            self._skip(f"unreadable ({type(error).__name__})", cut.id)
-            return None
-        if not np.isfinite(audio).all():
-            self._skip("with NaN or infinite samples", cut.id)
+        audio = read_or_reason(cut, window)  # (S,)
+        if isinstance(audio, str):
+            self._skip(audio, cut.id)
             return None
         return audio
 
@@ -121,3 +113,20 @@ class SpeechDataset(Dataset[AudioBatch]):
                 name,
                 reason,
             )
+
+
+def read_or_reason(cut: Cut, window: Window) -> npt.NDArray[np.float32] | str:
+    """Reads a window of an utterance, or returns why it cannot be used.
+
+    Args:
+        cut: The utterance.
+        window: The window, in samples at 16 kHz.
+    """
+    try:
+        audio = read_window(cut, window)  # (S,)
+    except UnusableAudioError as error:
+        return str(error)
+    # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
+    except Exception as error:
+        return f"unreadable ({type(error).__name__})"
+    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"

@@ -9,20 +9,21 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from w2vlab.data.batches.dataset import SpeechDataset
-from w2vlab.data.batches.sampling import BatchPlan, EpochSampler
-from w2vlab.types import AudioBatch, RunError, Seconds
+from w2vlab.types import RunError, Seconds
 
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS_IN_A_ROW = 3
 
+Batch = TypeVar("Batch", covariant=True)
 
-class ResilientLoader(DataLoader[AudioBatch]):
+
+class ResilientLoader(DataLoader[Batch]):
     """Reads the planned batches in order in worker processes, and restarts the workers if one of them dies.
 
     The new workers begin with the first batch that was not delivered, so that the batches are the same as without the
@@ -30,7 +31,8 @@ class ResilientLoader(DataLoader[AudioBatch]):
 
     Args:
         dataset: Reads a batch from its plan.
-        sampler: Plans the batches; must yield the same ones each time it is iterated in an epoch.
+        sampler: Plans the batches; must yield the same ones each time it is iterated in an epoch, and have a method
+            `set_epoch`.
         num_workers: Worker processes; 0 reads in this process.
         ahead: Batches that all workers together prefetch; at least two per worker.
 
@@ -38,7 +40,7 @@ class ResilientLoader(DataLoader[AudioBatch]):
         waited: Total time in seconds that the consumer has waited for batches.
     """
 
-    def __init__(self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, ahead: int = 0) -> None:
+    def __init__(self, dataset: Dataset[Batch], sampler: Sampler[Any], num_workers: int, ahead: int = 0) -> None:
         self.waited: Seconds = 0.0
         self._remaining = _UndeliveredPlans(sampler)
         super().__init__(
@@ -51,7 +53,7 @@ class ResilientLoader(DataLoader[AudioBatch]):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # the base class promises its own iterator
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # the base class promises its own iterator
         """Yields the batches of an epoch.
 
         Raises:
@@ -59,7 +61,7 @@ class ResilientLoader(DataLoader[AudioBatch]):
         """
         self._remaining.delivered = 0
         in_a_row = 0
-        batches: Iterator[AudioBatch] | None = None
+        batches: Iterator[Batch] | None = None
         while True:
             try:
                 asked = time.perf_counter()
@@ -79,8 +81,8 @@ class ResilientLoader(DataLoader[AudioBatch]):
                 if in_a_row == MAX_DEATHS_IN_A_ROW:
                     raise RunError(
                         f"{in_a_row} data loader workers died one after another ({error}), most likely because memory "
-                        "ran out: lower `num_workers` or `batch_seconds` (with --data.num_workers=0 the training "
-                        "process reads the audio, and the original error is shown)."
+                        "ran out: lower `num_workers` or `batch_seconds` (with `num_workers` 0 this process "
+                        "reads the audio itself, and the original error is shown)."
                     ) from None
                 logger.warning("A data loader worker died (%s). New workers resume with the same batch.", str(error))
             else:
@@ -92,18 +94,18 @@ class ResilientLoader(DataLoader[AudioBatch]):
             batches = self._iterator = None
 
 
-class _UndeliveredPlans(Sampler[BatchPlan]):
+class _UndeliveredPlans(Sampler[Any]):
     """Yields the plans of a sampler without those of the batches that were already delivered."""
 
-    def __init__(self, sampler: EpochSampler) -> None:
+    def __init__(self, sampler: Sampler[Any]) -> None:
         self.delivered = 0
-        self._sampler = sampler
+        self._sampler: Any = sampler
 
     def set_epoch(self, epoch: int) -> None:
         """Passes Lightning's call on to the sampler."""
         self._sampler.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[BatchPlan]:
+    def __iter__(self) -> Iterator[Any]:
         yield from islice(self._sampler, self.delivered, None)
 
 

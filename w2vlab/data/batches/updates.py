@@ -51,7 +51,7 @@ class WholeUpdates(Iterable[AudioBatch]):
         return getattr(self.loader, "sampler", None)
 
 
-class UpdateLoader(ResilientLoader):
+class UpdateLoader(ResilientLoader[AudioBatch]):
     """A `ResilientLoader` that puts all micro-batches of an update into the first one.
 
     While an update is computed, the next one is read.

@@ -51,19 +51,8 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
     Raises:
         ValueError: `source` is not a folder or a manifest, or is malformed.
     """
-    if source.is_dir():
-        found = _list_folder(source, skipped)
-    elif source.suffix == ".tsv":
-        found = _list_tsv(source)
-    elif source.name.endswith((".jsonl", ".jsonl.gz")):
-        found = _list_lhotse(source, skipped)
-    else:
-        raise ValueError(
-            "`corpus` must be a folder of audio, a fairseq .tsv manifest or a lhotse .jsonl or .jsonl.gz manifest, "
-            f"but is {source}."
-        )
     entries: dict[str, Entry] = {}
-    for entry in found:
+    for entry in _list(source, skipped):
         if entry.id in entries:
             skipped.add("listed twice", entry.id)
         elif not _is_valid_utf8(entry.id):
@@ -71,6 +60,32 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
         else:
             entries[entry.id] = entry
     return [entries[name] for name in sorted(entries)]
+
+
+def iter_ids(source: Path) -> Iterator[str]:
+    """Yields the ids of the utterances in the order of the manifest; of a folder, in the order of the ids.
+
+    Args:
+        source: The folder or manifest. An id that is listed twice is yielded twice.
+
+    Raises:
+        ValueError: As in `list_entries`.
+    """
+    ids = (entry.id for entry in _list(source, Tally()))
+    yield from sorted(ids) if source.is_dir() else ids
+
+
+def _list(source: Path, skipped: Tally) -> Iterator[Entry]:
+    if source.is_dir():
+        return _list_folder(source, skipped)
+    if source.suffix == ".tsv":
+        return _list_tsv(source)
+    if source.name.endswith((".jsonl", ".jsonl.gz")):
+        return _list_lhotse(source, skipped)
+    raise ValueError(
+        "`corpus` must be a folder of audio, a fairseq .tsv manifest or a lhotse .jsonl or .jsonl.gz manifest, "
+        f"but is {source}."
+    )
 
 
 def fingerprint(source: Path, entries: list[Entry]) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from w2vlab.types import Seconds
+
 Frames = npt.NDArray[Any]
 
 
@@ -22,12 +24,16 @@ class EncodedUtterance:
         num_samples: Its samples at 16 kHz.
         frames: Frames by name of the stream, all of the same number T: vectors `(T, D)` float32, codes `(T, G)` of the
             smallest signed type that holds them (`code_type`). C-contiguous.
+        start: Where it begins in that file, in seconds.
+        is_whole_file: Whether it is all of that file.
     """
 
     id: str
     path: str | None
     num_samples: int
     frames: Mapping[str, Frames]
+    start: Seconds = 0.0
+    is_whole_file: bool = True
 
     @property
     def num_frames(self) -> int:

@@ -18,6 +18,7 @@ from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.representations.groups import groups_of_utterances
 from w2vlab.modules.representations.inputs import Lengths, check_layers, check_lengths, check_waveform
 from w2vlab.modules.representations.layers import layer_modules, recorded_layers
+from w2vlab.modules.target_frames import align_frames
 from w2vlab.types import SAMPLE_RATE, Hertz
 
 PADDING_CODE = -1
@@ -163,7 +164,7 @@ class Representations(nn.Module):
             TypeError: As in `features`.
             ValueError: As in `features`, or the model has no codebooks.
         """
-        frontend = self.target_frontend()
+        frontend, encoder = self.target_frontend(), self.input_frontend().encoder
         quantizer = frontend.quantizer
         if quantizer is None or not self.has_codes:
             why = "has no quantizer" if quantizer is None else f"has {type(quantizer).__name__}"
@@ -172,7 +173,8 @@ class Representations(nn.Module):
                 "load the pretrained model that has them."
             )
         waveform = check_waveform(waveform, sample_rate)
-        lengths = check_lengths(waveform, num_samples, frontend.encoder.receptive_field)
+        shortest = max(frontend.encoder.receptive_field, encoder.receptive_field)
+        lengths = check_lengths(waveform, num_samples, shortest)
         num_frames = [frontend.encoder.num_frames(length) for length in lengths]
         device = _parameter(self).device
         shape = len(lengths), max(num_frames), quantizer.num_codebooks
@@ -185,7 +187,9 @@ class Representations(nn.Module):
                         stop = min(num_frames[row], first + len(chosen))
                         codes[row, first:stop] = chosen[: stop - first]
                     first += output.codes.shape[1]
-        return codes
+        codes = align_frames(codes, encoder, frontend.encoder, lengths)
+        padding_mask = make_padding_mask(list(map(encoder.num_frames, lengths)), codes.shape[1], device)
+        return codes if padding_mask is None else codes.masked_fill(padding_mask[..., None], PADDING_CODE)
 
     def _groups(
         self, waveform: Tensor, lengths: tuple[int, ...]

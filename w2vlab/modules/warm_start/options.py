@@ -38,12 +38,15 @@ MUST_AGREE: dict[str, frozenset[str]] = {
             *("position_kernel", "position_groups", "position_layers", "kernel_size", "output_dim"),
             # Convolutions. `padding` is what they see before the first frame of every utterance.
             *("layers", "activation", "padding", "skip_connections", "residual_scale"),
+            # Log-mel frames before another context network.
+            *("num_mels", "channels", "context"),
         }
     ),
     "quantizer": frozenset(
         {
             *("num_codebooks", "codebook_size", "output_dim", "shared_codebook", "levels", "code_dim"),
-            *("projection_depth", "projection_factor", "projection_activation"),
+            *("projection_depth", "projection_factor", "projection_activation", "normalize"),
+            "centers",  # the file of frozen centers: those of another file are other units
             # The entries of a loss are those of the units.
             *("path", "stride", "receptive_field"),
         }
@@ -106,9 +109,20 @@ def different_option(family: str, ours: Mapping[str, Any], theirs: Mapping[str, 
     """
     free = MAY_DIFFER.get(family, frozenset())
     for name in dict.fromkeys([*ours, *theirs]):
-        if name not in free and name in ours and name in theirs and ours[name] != theirs[name]:
-            return _another(name, ours[name], theirs[name])
+        if name in free or name not in ours or name not in theirs or ours[name] == theirs[name]:
+            continue
+        own, other = ours[name], theirs[name]
+        if name in MUST_AGREE and _is_part(own) and _is_part(other) and own["class_path"] == other["class_path"]:
+            # A part inside a part: its options follow the rules of its own family.
+            if (why := different_option(name, own["init_args"], other["init_args"])) is not None:
+                return why
+        else:
+            return _another(name, own, other)
     return None
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("init_args"), Mapping) and "class_path" in value
 
 
 def _another(name: str, ours: Any, theirs: Any) -> str:

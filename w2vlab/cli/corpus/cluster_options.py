@@ -1,0 +1,71 @@
+"""The options of `w2vlab cluster`.
+
+In a file of their own, because jsonargparse imports what the file of a class imports for type checkers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from w2vlab.utils.checks import check_at_least
+
+
+@dataclass(kw_only=True)
+class ClusterOptions:
+    """Clusters the frames of a corpus by k-means, and writes the centers.
+
+    A uniform sample of the frames is drawn in one pass over the corpus, in constant memory, and clustered. The units of
+    `w2vlab encode --what units --centers OUT` are the indices of the nearest centers. If OUT has the same centers
+    already, nothing is computed.
+
+      w2vlab cluster mfcc CORPUS centers.safetensors --k 100
+      w2vlab cluster runs/w2vlab/ID/checkpoints/last.ckpt CORPUS centers.safetensors --layer 6 --k 500
+
+    Attributes:
+        source: mfcc (39 dimensions at 100 Hz, as HuBERT clusters them), mfcc-cmvn (with mean and variance
+            normalization of each utterance), log-mel (80 at 100 Hz), or a model: a checkpoint of w2vlab, or a file or
+            folder of another project.
+        data: Corpus, as data.corpus of `w2vlab fit`: a folder of audio, a manifest, or the name of a sample corpus.
+        out: File of the centers, .safetensors.
+        layer: Layer of a model: its number (0 is the input of the first one), or context.
+        k: Number of clusters, at least 2.
+        seed: Seed of the sample of frames and of the first centers.
+        max_frames: Frames in the sample, at least k; by default 200,000, or 500 for each cluster if that is more. It
+            decides the memory, 4 bytes for each dimension of each frame.
+        restarts: Draws of first centers, of which those with the smallest inertia are written.
+        engine: Package that computes the clusters: scikit-learn (Lloyd from k-means++), or faiss.
+        exclude: Utterances to leave out, as data.exclude of `w2vlab fit`: a file with one id per line, or
+            festvox-ru-test.
+        device: Device of the model; auto is a GPU if available.
+        batch_seconds: Most audio in a batch, in seconds.
+        cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
+        parts: Modules with your own parts, separated by commas, which the checkpoint may name.
+        overwrite: Replace OUT if it has other centers.
+    """
+
+    source: str
+    data: str
+    out: Path
+    layer: str | None = None
+    k: int = 100
+    seed: int = 0
+    max_frames: int | None = None
+    restarts: int = 1
+    engine: Literal["scikit-learn", "faiss"] = "scikit-learn"
+    exclude: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_seconds: int = 40
+    cache_dir: Path | None = None
+    parts: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(2, k=self.k)
+        check_at_least(1, restarts=self.restarts, batch_seconds=self.batch_seconds)
+        check_at_least(0, seed=self.seed)
+        if self.max_frames is not None and self.max_frames < self.k:
+            raise ValueError(
+                f"`max_frames` must be at least the number of clusters ({self.k:,}), but is {self.max_frames:,}."
+            )

@@ -1,0 +1,200 @@
+"""`w2vlab hubert`: cluster, encode and fit in turn, from nothing to an evaluated HuBERT."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from w2vlab.cli.corpus.hubert_options import HubertOptions
+from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.evaluation_options import EvaluateOptions
+from w2vlab.cli.parsing.command_parser import CommandParser
+from w2vlab.extraction.hubert.changes import Changes, find_changes
+from w2vlab.extraction.hubert.plan import UNITS_PATH, UNITS_SIZE, Extras, Iteration, pending_steps, plan_steps
+from w2vlab.extraction.hubert.record import LOCK, ChainRecord
+from w2vlab.extraction.hubert.running import StepError, run_steps
+from w2vlab.extraction.hubert.step import Step
+from w2vlab.extraction.hubert.summary import TABLE, make_lines, rich_table, write_table
+from w2vlab.sweeps.running.command import own_program
+from w2vlab.utils.files import folder_name, make_writable
+from w2vlab.utils.folder_lock import folder_lock
+
+_OF_THE_CHAIN = {
+    "config": "give the configurations without an option, one an iteration",
+    "ckpt_path": "the same command resumes",
+    "new_run": "use --redo",
+    "trainer.default_root_dir": "use --out",
+    "seed_everything": "use --seed",
+    UNITS_PATH: "the steps before a run write its units",
+    UNITS_SIZE: "use --k",
+}
+"""Options of `w2vlab fit` that the chain sets, and what to do instead."""
+
+_WIDTH = 200
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs a chain.
+
+    Args:
+        words: What follows `hubert` on the command line.
+
+    Returns:
+        Exit status: 0 all steps are complete, 1 one has failed or the chain cannot be run, 2 wrong usage, 128 and the
+        number of the signal that has ended it.
+    """
+    parser = CommandParser(HubertOptions, "hubert", "configs", with_config=False)
+    own, fit_words = parser.split(words)
+    configs = _leading(fit_words)
+    if {"-h", "--help"} & set(fit_words):
+        parser.parse(["--help"])
+    options = parser.parse([*own, *configs])
+    try:
+        with messages_shown():
+            return _run(options, fit_words[len(configs) :], shlex.join(["w2vlab", "hubert", *words]))
+    except user_errors(OSError) as problem:
+        return report_problem(problem)
+
+
+def _run(options: HubertOptions, fit_words: Sequence[str], command: str) -> int:
+    folder = options.out or Path("runs", "hubert", folder_name(Path(options.configs[0]).stem))
+    extras = _extras(options)
+    iterations = [_iteration(number, options, fit_words) for number in range(1, options.num_iterations + 1)]
+    steps = plan_steps(folder, iterations, extras)
+    in_use = (
+        f"`out` must not be in use, but a chain (process {{process}}) or one of its steps still runs in {folder}. "
+        "Wait, end it, or use another folder."
+    )
+    with ExitStack() as stack:
+        if options.dry_run:
+            record = ChainRecord(folder)
+            _print_commands(steps, find_changes(steps, record, list(options.redo)))
+            return 0
+        make_writable(folder, "out")
+        lock = stack.enter_context(folder_lock(folder, LOCK, in_use))
+        record = ChainRecord(folder)
+        changes = find_changes(steps, record, list(options.redo))
+        changes.refuse(folder)
+        changes.apply(record)
+        try:
+            stopped = run_steps(steps, record, own_program(), _say, [lock])
+        except (StepError, OSError) as problem:
+            sys.stderr.write(f"error: {problem}\n{_where(steps)} The same command resumes there:\n{command}\n")
+            return 1
+        if stopped:
+            name = signal.Signals(stopped).name
+            _say(f"Interrupted by {name}. {_where(steps)} The same command resumes there:\n{command}")
+            return 128 + stopped
+        lines = make_lines(iterations, record)
+        write_table(lines, record)
+        Console(width=None if sys.stdout.isatty() else _WIDTH).print(rich_table(lines), highlight=False)
+        _say(f"Written: {folder / TABLE}. Curves: w2vlab report {shlex.quote(str(folder))}")
+        return 0
+
+
+def _extras(options: HubertOptions) -> Extras:
+    """Returns the further options of the commands, checked."""
+    corpus = [] if options.corpus is None else ["--corpus", options.corpus]
+    evaluate = [*corpus, *shlex.split(options.evaluate)]
+    CommandParser(EvaluateOptions, "evaluate", "checkpoint").parse(["…", *evaluate])
+    devices = [] if options.devices is None else ["--devices", str(options.devices)]
+    return Extras(
+        cluster=shlex.split(options.cluster),
+        encode=[*devices, *shlex.split(options.encode)],
+        evaluate=evaluate,
+        evaluate_each=options.evaluate_each,
+    )
+
+
+def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str]) -> Iteration:
+    """Returns an iteration whose options of `w2vlab fit` are checked.
+
+    Raises:
+        ValueError: Its run cannot start.
+    """
+    # Imported here, because help and wrong options need not wait for PyTorch.
+    from w2vlab.cli.lightning.parsed import check_run
+    from w2vlab.registry import load_parts
+
+    for word in fit_words:
+        name = word.partition("=")[0].lstrip("-").replace("init_args.", "")
+        if name in _OF_THE_CHAIN:
+            raise ValueError(f"`{name}` must not be given, because the chain sets it: {_OF_THE_CHAIN[name]}.")
+    config, k = options.config_of(number), options.clusters[number - 1]
+    words = [
+        *("--config", config, *fit_words),
+        *([] if options.seed is None else [f"--seed_everything={options.seed}"]),
+        *([] if options.devices is None else [f"--trainer.devices={options.devices}"]),
+    ]
+    load_parts()
+    try:
+        _, resolved = check_run([*words, f"--{UNITS_SIZE}={k}"])
+    except ValueError as problem:
+        raise ValueError(f"The run of iteration {number} cannot start: {problem}\nNo step was started.") from problem
+    _check(number, config, resolved)
+    layer = options.clustered_layers[number - 1]
+    return Iteration(
+        number=number,
+        source=options.first if number == 1 else None,
+        layer=_middle(config, resolved) if layer is None and number > 1 else layer,
+        k=k,
+        run_words=words,
+        run_options=resolved,
+    )
+
+
+def _check(number: int, config: str, resolved: dict[str, Any]) -> None:
+    quantizer = str(resolved.get("model.quantizer")).rpartition(".")[2]
+    if quantizer != "FileTargets":
+        raise ValueError(
+            f"`model.quantizer` must be FileTargets, which takes units from a file, but is {quantizer} in {config} "
+            f"(iteration {number}). `w2vlab configs` lists the recipes: hubert_small, hubert_base."
+        )
+    if resolved.get("data.validation") is not None:
+        raise ValueError(
+            "`data.validation` must not be set, because only the units of `data.corpus` are computed: set a part of it "
+            "aside with data.validation_fraction."
+        )
+
+
+def _middle(config: str, resolved: dict[str, Any]) -> int:
+    layers = resolved.get("model.context.num_layers")
+    if not isinstance(layers, int):
+        raise ValueError(
+            f"`layers` must be given, because the context network of {config} does not say how many it has."
+        )
+    return max(1, layers // 2)
+
+
+def _leading(words: Sequence[str]) -> list[str]:
+    """Returns the words before the first option: the configurations."""
+    return [word for number, word in enumerate(words) if not any(re.match("-", other) for other in words[: number + 1])]
+
+
+def _print_commands(steps: Sequence[Step], changes: Changes) -> None:
+    """Prints the steps as lines of a shell script; those that are complete as comments."""
+    redone = {step.name for step in changes.redone}
+    pending = {step.name for step in pending_steps(steps)} | redone
+    for step in steps:
+        texts = changes.changed.get(step.name)
+        note = " (done)" if step.name not in pending else " (again)" if step.name in redone else ""
+        changed = "" if not texts or step.name in redone else f": was run with other options: {', '.join(texts)}"
+        _say(f"# {step.name}{note}{changed}\n{'# ' if note == ' (done)' else ''}{step.shell_line()}")
+
+
+def _where(steps: Sequence[Step]) -> str:
+    complete = [step.name for step in steps if step.result() is not None]
+    return f"Complete: {', '.join(complete) or 'no step'}."
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()  # in order with the output of the steps

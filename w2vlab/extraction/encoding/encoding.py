@@ -1,0 +1,180 @@
+"""Features, codes or units of a corpus, written to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from w2vlab.callbacks.fault_tolerance.process_watch import ProcessWatch
+from w2vlab.extraction.encoding.corpus import OrderedCorpus, open_ordered_corpus
+from w2vlab.extraction.encoding.folder import IDENTITY, RESULT, EncodingFolder
+from w2vlab.extraction.encoding.plan import PiecePlan, Shard, plan_shards
+from w2vlab.extraction.encoding.predicting import FramePredictor, Reporter, ShardsToEncode, ShardsWriter
+from w2vlab.extraction.encoding.result import describe, provenance_of
+from w2vlab.extraction.encoding.settings import EncodingSettings
+from w2vlab.extraction.encoding.signals import ForwardedSignals, environment_restored, stopped_by_signals
+from w2vlab.extraction.sources import FrameSource, cutting_of
+from w2vlab.extraction.writing.writer import ShardWriter, make_writer
+from w2vlab.types import RunError
+from w2vlab.utils.files import cache_root
+
+RESUME = "The same command resumes."
+
+
+class Encoding:
+    """One encoding of a corpus by a source.
+
+    Args:
+        source: Computes the frames.
+        settings: How the corpus is encoded.
+
+    Raises:
+        ValueError: The format cannot hold the frames.
+    """
+
+    def __init__(self, source: FrameSource, settings: EncodingSettings) -> None:
+        self.source, self.settings = source, settings
+        self.folder = EncodingFolder(settings.out)
+        self._cache = cache_root(settings.cache_dir)
+        self._writer: ShardWriter = make_writer(
+            settings.format,
+            source.streams,
+            settings.collapse,
+            grid=source.grid,
+            provenance=provenance_of(source, settings),
+        )
+        cutting = cutting_of(source)
+        longest = cutting.default_seconds if settings.chunk_seconds is None else settings.chunk_seconds or None
+        self._pieces = PiecePlan.of_seconds(source.grid, longest, settings.context_seconds, cutting.reach)
+
+    def run(self, reporter: Reporter) -> Mapping[str, Any]:
+        """Encodes what is not complete yet.
+
+        Args:
+            reporter: Shows progress.
+
+        Returns:
+            The content of `encoding.json`; on processes other than the first, an empty one.
+
+        Raises:
+            ValueError: The corpus or the folder cannot be used.
+            RunError: The disk is full, or the corpus cannot be read.
+            Stopped: A signal has ended it; the same call resumes.
+        """
+        settings = self.settings
+        try:
+            with environment_restored(), stopped_by_signals():
+                predictor = FramePredictor(self.source)
+                data = ShardsToEncode(self._open_sent, self._pieces, settings.batch_seconds, settings.num_workers)
+                writer = ShardsWriter(self.folder, self._writer, self.source, self._pieces, reporter)
+                trainer = self._trainer(writer)
+                is_first = trainer.global_rank == 0
+                if is_first:
+                    complete, corpus, shards, skipped = self._begin()
+                    if complete is not None and trainer.world_size == 1:
+                        return complete
+                    remaining = [shard for shard in shards if shard.number not in self.folder.complete_shards(shards)]
+                    remaining = [] if complete is not None else remaining
+                    data.set_plan((self._fingerprint, [shard.number for shard in remaining]), corpus, remaining)
+                if not is_first or remaining or trainer.world_size > 1:
+                    trainer.predict(predictor, datamodule=data, return_predictions=False)
+                if not is_first:
+                    return {}
+                return complete or self._finish(corpus, shards, skipped)
+        finally:
+            self.folder.close()
+
+    def _begin(
+        self,
+    ) -> tuple[Mapping[str, Any] | None, OrderedCorpus, list[Shard], Mapping[str, Any]]:
+        """Opens corpus and folder, on the first process."""
+        settings = self.settings
+        corpus, self._fingerprint, skipped = open_ordered_corpus(
+            settings.data, self._cache, max(1, self.source.min_samples), settings.exclude
+        )
+        complete = self.folder.open(self._identity(corpus))
+        return complete, corpus, self._plan(corpus), skipped
+
+    def _open_sent(self, sent: tuple[str, list[int]]) -> tuple[OrderedCorpus, list[Shard]]:
+        """Opens the plan of the first process on another one."""
+        fingerprint, numbers = sent
+        corpus, _, _ = open_ordered_corpus(
+            self.settings.data,
+            self._cache,
+            max(1, self.source.min_samples),
+            self.settings.exclude,
+            fingerprint=fingerprint,
+        )
+        shards = self._plan(corpus)
+        return corpus, [shards[number] for number in numbers]
+
+    def _plan(self, corpus: OrderedCorpus) -> list[Shard]:
+        width = sum(stream.dim * (2 if stream.is_discrete else 4) for stream in self.source.streams)
+        return plan_shards(
+            corpus.durations, 60 * self.settings.shard_minutes, width * self.source.grid.frames_per_second
+        )
+
+    def _identity(self, corpus: OrderedCorpus) -> dict[str, Any]:
+        """Returns what decides the bytes of the files, by the name of the option."""
+        settings, source = self.settings, self.source
+        centers = source.provenance.get("centers") or {}
+        return {
+            "source": source.provenance.get("blake2b") or source.provenance.get("source"),
+            "what": settings.what,
+            "layers": [stream.name for stream in source.streams],
+            "centers": centers.get("blake2b"),
+            "data": f"{len(corpus)} utterances, {corpus.digest}",
+            "format": settings.format,
+            "collapse": settings.collapse,
+            "precision": settings.precision,
+            "chunk_seconds": self._pieces.max_seconds,
+            "context_seconds": self._pieces.context_seconds,
+            "shard_minutes": settings.shard_minutes,
+            "batch_seconds": settings.batch_seconds,
+        }
+
+    def _trainer(self, writer: ShardsWriter) -> Trainer:
+        settings = self.settings
+        watch = ProcessWatch(RESUME)
+        trainer = Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,
+            callbacks=[ForwardedSignals(), watch, writer],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        watch.watch_start(trainer)
+        return trainer
+
+    def _finish(self, corpus: OrderedCorpus, shards: Sequence[Shard], skipped: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Joins what the shards have, and writes `encoding.json`, on the first process."""
+        found = self.folder.complete_shards(shards)
+        missing = [shard.name for shard in shards if shard.number not in found]
+        if missing:
+            raise RunError(f"{missing[0]} was not written, and {len(missing) - 1} more. {RESUME}")
+        records = [found[shard.number] for shard in shards]
+        settings = self.settings
+        try:
+            content = describe(self.source, settings, self._pieces, corpus, records, skipped)
+            content[IDENTITY] = self._identity(corpus)
+            written = [[self.folder.path / name for name in record.files] for record in records if record.files]
+            files = self._writer.finish(self.folder.path, written, content)
+            content["files"] = {file.name: file.stat().st_size for file in files}
+            self.folder.finish(content)
+        except OSError as problem:
+            raise RunError(
+                f"{RESULT} could not be written to {self.folder.path} ({problem.strerror or problem}). All shards are "
+                "complete. Remove the cause, and run the same command again."
+            ) from problem
+        return content
+
+
+def encode(source: FrameSource, settings: EncodingSettings, reporter: Reporter) -> Mapping[str, Any]:
+    """Writes the frames of a corpus to a folder, and returns the content of its `encoding.json`; see `Encoding.run`."""
+    return Encoding(source, settings).run(reporter)

@@ -1,0 +1,184 @@
+"""The folder of an encoding: what it was begun with, and which shards are complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from w2vlab.callbacks.fault_tolerance.run_lock import RunLock
+from w2vlab.extraction.encoding.plan import Shard
+from w2vlab.utils.files import make_writable, remove_unfinished, write_atomically
+from w2vlab.utils.messages import one_line
+from w2vlab.utils.plain_data import read_json
+
+RESULT = "encoding.json"
+"""What a complete folder has, written last."""
+
+IDENTITY = "identity"
+"""Key in both files of what decides the frames; it must agree if a folder is resumed."""
+
+_STATE = ".encode"
+"""Folder with the state of an encoding that is not complete."""
+
+_PLAN = "plan.json"
+
+_LOCK_RULE = "`out` must be a folder that no other process writes to"
+_LOCK_ADVICE = "End that process, or choose another folder."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord:
+    """What is known of a complete shard.
+
+    Attributes:
+        files: Name and size in bytes of each file.
+        utterances: Utterances in it.
+        samples: Their samples at 16 kHz.
+        frames: Their frames.
+        cut: Utterances that were computed in several pieces.
+        failed: The reason for each id that could not be read.
+        statistics: Statistics of the codes, as plain data; None for vectors.
+    """
+
+    files: Mapping[str, int]
+    utterances: int
+    samples: int
+    frames: int
+    cut: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    statistics: Any = None
+
+
+class EncodingFolder:
+    """The folder of an encoding; opened by one process, and written to by all of them.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state = path / _STATE
+        self._lock = RunLock(_LOCK_RULE, _LOCK_ADVICE)
+
+    def open(self, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Opens the folder for an encoding, and locks it; only the first process does.
+
+        Args:
+            identity: What decides the frames, by the name of the option, as plain data.
+
+        Returns:
+            The content of `encoding.json` if the encoding is complete; otherwise None.
+
+        Raises:
+            ValueError: It is not a folder, has other files, belongs to another encoding, or is being written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"`out` must be a folder, but {self.path} is a file.")
+        result = self.path / RESULT
+        begun = result if result.is_file() else self._state / _PLAN
+        if begun.is_file():
+            self._check_same(identity, read_json(begun))
+            if begun == result:
+                return self._complete(read_json(result))
+        elif self.path.is_dir() and (others := [file for file in self.path.iterdir() if file.name != _STATE]):
+            raise ValueError(
+                f"`out` must be a new or empty folder, or that of an earlier `w2vlab encode`, but {self.path} has "
+                f"{one_line(min(others).name, 60)}."
+            )
+        make_writable(self.path, "out", "another OUT")
+        self._lock.acquire(self.path)
+        self._state.mkdir(exist_ok=True)
+        if not begun.is_file():
+            write_atomically(begun, json.dumps({IDENTITY: identity}, indent=1), sync=True)
+        return None
+
+    def _check_same(self, identity: Mapping[str, Any], found: Any) -> None:
+        before = found.get(IDENTITY) if isinstance(found, dict) else None
+        if not isinstance(before, dict):
+            raise ValueError(f"`out` must be a new folder, but {self.path} has an {RESULT} of another program.")
+        names = [name for name in identity if identity[name] != before.get(name)]
+        if not names:
+            return
+        named = [f"{name} {_shown(before.get(name))} (now {_shown(identity[name])})" for name in names]
+        raise ValueError(
+            f"`out` must be a new folder, or one of the same encoding, but {self.path} was begun with "
+            f"{', '.join(named)}. Choose another folder, or remove this one."
+        )
+
+    def _complete(self, content: Any) -> Mapping[str, Any]:
+        """Returns the result, after a check that its files are there."""
+        for name, size in content.get("files", {}).items():
+            file = self.path / name
+            if not file.is_file() or file.stat().st_size != size:
+                raise ValueError(
+                    f"`out` must have all files of its {RESULT}, but in {self.path} {one_line(name, 60)} is missing or "
+                    "has another size. Remove the folder, and encode again."
+                )
+        self._remove_state(content["files"])
+        return dict(content)
+
+    def complete_shards(self, shards: Sequence[Shard]) -> dict[int, ShardRecord]:
+        """Returns the records of the shards that are complete, by number."""
+        found = {}
+        for shard in shards:
+            record = self._read(shard)
+            if record is not None:
+                found[shard.number] = record
+        return found
+
+    def _read(self, shard: Shard) -> ShardRecord | None:
+        path = self._state / f"{shard.name}.json"
+        if not path.is_file():
+            return None
+        record = ShardRecord(**read_json(path))
+        for name, size in record.files.items():
+            file = self.path / name
+            if not file.is_file() or file.stat().st_size != size:
+                return None
+        return record
+
+    def record(self, shard: Shard, record: ShardRecord) -> None:
+        """Marks a shard as complete.
+
+        Raises:
+            OSError: The record cannot be written.
+        """
+        write_atomically(self._state / f"{shard.name}.json", json.dumps(asdict(record)), sync=True)
+
+    def finish(self, content: Mapping[str, Any]) -> None:
+        """Writes `encoding.json`, removes everything that is not part of the result, and unlocks the folder.
+
+        Args:
+            content: The result; `files` has the name and size of each file.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(self.path / RESULT, f"{text}\n", sync=True)
+        self._remove_state(content["files"])
+        self.close()
+
+    def close(self) -> None:
+        """Unlocks the folder."""
+        self._lock.release()
+
+    def _remove_state(self, kept: Mapping[str, int]) -> None:
+        """Removes the files of shards that a format has joined, and the state."""
+        for file in self.path.glob("shard-*"):
+            if file.name not in kept:
+                file.unlink(missing_ok=True)
+        remove_unfinished(self.path)
+        with suppress(OSError):
+            for file in self._state.iterdir():
+                file.unlink()
+            self._state.rmdir()
+
+
+def _shown(value: Any) -> str:
+    return one_line("none" if value is None else f"{value:g}" if isinstance(value, float) else str(value), 60)

@@ -1,0 +1,1 @@
+"""HuBERT from nothing: the commands that cluster, encode and train in turn, one after another."""

@@ -1,0 +1,182 @@
+"""The steps of the chain, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from w2vlab.extraction.hubert.step import LastCheckpoint, Step, Word
+from w2vlab.utils.comparable import is_incidental
+
+WITHOUT_LAYERS = ("mfcc", "log-mel")
+"""Sources of frames that are no models."""
+
+UNITS_PATH, UNITS_SIZE = "model.quantizer.path", "model.quantizer.codebook_size"
+"""Options of a run that say which units it predicts, and how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """One iteration: k-means of frames, and a run that predicts the units.
+
+    Attributes:
+        number: Its number, from 1.
+        source: What is clustered: `mfcc`, `log-mel` or a model; None for the model of the iteration before.
+        layer: The layer that is clustered; None if the source has none.
+        k: Number of clusters.
+        run_words: Options of `w2vlab fit` as typed, with `--config`.
+        run_options: All options of that run by their flat names.
+    """
+
+    number: int
+    source: str | None
+    layer: int | None
+    k: int
+    run_words: Sequence[str]
+    run_options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """Further options of the commands, as typed.
+
+    Attributes:
+        cluster: Of each `w2vlab cluster`.
+        encode: Of each `w2vlab encode`.
+        evaluate: Of each `w2vlab evaluate`.
+        evaluate_each: Whether to evaluate the model of each iteration, and not only that of the last.
+    """
+
+    cluster: Sequence[str] = field(default_factory=tuple)
+    encode: Sequence[str] = field(default_factory=tuple)
+    evaluate: Sequence[str] = field(default_factory=tuple)
+    evaluate_each: bool = False
+
+
+def run_root(folder: Path, number: int) -> Path:
+    """Returns the root folder of the run of an iteration."""
+    return folder / f"iteration{number}" / "fit"
+
+
+def units_path(folder: Path, number: int) -> Path:
+    """Returns the folder of the units of an iteration."""
+    return folder / f"iteration{number}" / "units"
+
+
+def plan_steps(folder: Path, iterations: Sequence[Iteration], extras: Extras) -> list[Step]:
+    """Returns all steps, each after those whose results it reads.
+
+    Args:
+        folder: Folder of the chain.
+        iterations: The iterations.
+        extras: Further options of the commands.
+    """
+    steps: list[Step] = []
+    for iteration in iterations:
+        steps += _units(folder, iteration, extras)
+        steps.append(_run(folder, iteration))
+        if extras.evaluate_each or iteration is iterations[-1]:
+            steps.append(_evaluation(folder, iteration, extras))
+    return steps
+
+
+def pending_steps(steps: Sequence[Step]) -> list[Step]:
+    """Returns the steps to run: those without a result that the evaluations need, directly or through others.
+
+    The units of an iteration whose run has finished may be deleted, for example.
+    """
+    needed = {step.name for step in steps} - {name for step in steps for name in step.needs}
+    pending = []
+    for step in reversed(steps):
+        if step.name in needed and step.result() is None:
+            pending.append(step)
+            needed.update(step.needs)
+    return pending[::-1]
+
+
+def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
+    number, run = iteration.number, iteration.run_options
+    centers = folder / f"iteration{number}" / "centers.safetensors"
+    source: Word = LastCheckpoint(run_root(folder, number - 1)) if iteration.source is None else iteration.source
+    before = [] if iteration.source is not None else [f"fit{number - 1}"]
+    corpus, seed = str(run["data.corpus"]), run.get("seed_everything", 1)
+    cache = _option("--cache_dir", run.get("data.cache_dir"))
+    data = {"source": source if isinstance(source, str) else before[0], "data": corpus}
+    clustering = [
+        *_option("--layer", iteration.layer),
+        *_option("--k", iteration.k),
+        *_option("--seed", seed),
+        *_option("--exclude", run.get("data.exclude")),
+    ]
+    return [
+        Step(
+            kind="cluster",
+            iteration=number,
+            words=["cluster", source, corpus, str(centers), *clustering, *cache, *extras.cluster],
+            output=centers,
+            needs=before,
+            options={**data, **_named(clustering), **_named(extras.cluster)},
+        ),
+        Step(
+            kind="encode",
+            iteration=number,
+            words=[
+                *("encode", source, corpus, str(units_path(folder, number)), "--what", "units"),
+                *("--centers", str(centers), *cache, *extras.encode),
+            ],
+            output=units_path(folder, number),
+            needs=[f"cluster{number}", *before],
+            options={**data, **_named(extras.encode)},
+        ),
+    ]
+
+
+def _run(folder: Path, iteration: Iteration) -> Step:
+    root, number = run_root(folder, iteration.number), iteration.number
+    options = {
+        name: value for name, value in iteration.run_options.items() if not is_incidental(name) and name != UNITS_PATH
+    }
+    return Step(
+        kind="fit",
+        iteration=number,
+        words=[
+            *("fit", *iteration.run_words),
+            *(f"--{UNITS_PATH}={units_path(folder, number)}", f"--{UNITS_SIZE}={iteration.k}"),
+            f"--trainer.default_root_dir={root}",
+        ],
+        output=root,
+        needs=[f"encode{number}"],
+        options={**options, UNITS_SIZE: iteration.k},
+    )
+
+
+def _evaluation(folder: Path, iteration: Iteration, extras: Extras) -> Step:
+    root = run_root(folder, iteration.number)
+    cache = _option("--cache_dir", iteration.run_options.get("data.cache_dir"))
+    return Step(
+        kind="evaluate",
+        iteration=iteration.number,
+        words=["evaluate", LastCheckpoint(root), *cache, *extras.evaluate],
+        output=root,
+        needs=[f"fit{iteration.number}"],
+        options=_named(extras.evaluate),
+    )
+
+
+def _option(flag: str, value: Any) -> list[str]:
+    return [] if value is None else [flag, str(value)]
+
+
+def _named(words: Sequence[str]) -> dict[str, str]:
+    """Returns options as typed, by name; the last one of a name counts."""
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[name.replace("-", "_")] = value if equals else "true"
+        elif name:
+            found[name.replace("-", "_")] = word
+    return found
