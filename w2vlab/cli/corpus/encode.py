@@ -97,6 +97,10 @@ def print_encoding(content: Mapping[str, Any], options: EncodeOptions, console: 
     for name, value in summary_rows(content):
         table.add_row(name, value)
     console.print(table)
+    if "statistics" in content:
+        from w2vlab.extraction.statistics import statistics_table
+
+        console.print(f"\n{statistics_table(content['statistics'])}\n", soft_wrap=True, markup=False)
     for line in remarks(content):
         console.print(one_line(line), soft_wrap=True, markup=False)
     size = sum(content["files"].values()) / 2**20

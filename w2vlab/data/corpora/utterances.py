@@ -110,7 +110,9 @@ class Utterances:
         return None
 
     def _key(self, cut: Cut) -> int:
-        return utterance_key(cut, None if self.transcripts is None else self.transcripts.get(cut.id))
+        sizes = (getattr(cut, "custom", None) or {}).get(BYTES)
+        transcript = None if self.transcripts is None else self.transcripts.get(cut.id)
+        return utterance_key(cut.id, cut.start, cut.duration, sizes, transcript)
 
     @property
     def digest(self) -> str:
@@ -140,11 +142,25 @@ def num_samples(cut: Cut) -> int:
     return int(compute_num_samples(cut.duration, SAMPLE_RATE))
 
 
-def utterance_key(cut: Cut, transcript: str | None = None) -> int:
-    """Returns a hash, 64 bits, of an utterance: of its id, start and duration, file sizes and transcript."""
-    sizes = (getattr(cut, "custom", None) or {}).get(BYTES)
-    content = repr((cut.id, round(cut.start, 6), round(cut.duration, 6), sizes, transcript))
-    return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little")
+def utterance_key(
+    utterance: str, start: Seconds, duration: Seconds, sizes: object, transcript: str | None = None
+) -> int:
+    """Returns a hash of an utterance, 64 bits.
+
+    Args:
+        utterance: Its id.
+        start: Where it begins in its recording, in seconds.
+        duration: Its duration in seconds.
+        sizes: Sizes of its files in bytes.
+        transcript: Its transcript; None if it is not needed.
+    """
+    return short_hash(repr((utterance, round(start, 6), round(duration, 6), sizes, transcript)))
+
+
+def short_hash(text: str) -> int:
+    """Returns a hash of a text, 64 bits."""
+    encoded = text.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
 
 def _is_never_excluded(utterance_id: str) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
+from lhotse.utils import compute_num_samples
 
 from w2vlab.data.corpora.held_out import make_exclusion_filter
 from w2vlab.data.corpora.listing import iter_ids
 from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest
 from w2vlab.data.corpora.sample_corpora import fetch, locate
-from w2vlab.data.corpora.utterances import num_samples, utterance_key
-from w2vlab.types import RunError, Seconds
+from w2vlab.data.corpora.utterances import BYTES, short_hash, utterance_key
+from w2vlab.types import SAMPLE_RATE, RunError, Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 class OrderedCorpus:
     """Utterances of a prepared manifest in the order of the corpus: of its manifest, or of the ids in a folder.
 
-    In memory are 32 bytes for an utterance; the cuts stay on disk.
+    16 bytes of each utterance are in memory; the cuts stay on disk.
 
     Args:
         manifest: Path of the prepared cuts.
@@ -55,24 +57,26 @@ class OrderedCorpus:
         self.num_excluded = 0
         self._manifest = manifest
         self._file: tuple[int, BinaryIO] | None = None
-        rows: dict[str, int] = {}
-        offsets, durations, keys = [], [], []
+        offsets, durations, names, keys = array("q"), array("d"), array("Q"), array("Q")
         offset = 0
         with manifest.open("rb") as file:
             for line in file:
-                cut = _cut_of(line)
-                if excluded is not None and excluded(cut.id):
+                # As plain data: to build the cuts would take ten times as long.
+                cut = json.loads(line)
+                if excluded is not None and excluded(cut["id"]):
                     self.num_excluded += 1
-                elif num_samples(cut) < min_samples:
-                    self.too_short.append(cut.id)
+                elif compute_num_samples(cut["duration"], SAMPLE_RATE) < min_samples:
+                    self.too_short.append(cut["id"])
                 else:
-                    rows[cut.id] = len(offsets)
                     offsets.append(offset)
-                    durations.append(cut.duration)
-                    keys.append(utterance_key(cut))
+                    durations.append(cut["duration"])
+                    names.append(short_hash(cut["id"]))
+                    sizes = (cut.get("custom") or {}).get(BYTES)
+                    keys.append(utterance_key(cut["id"], cut["start"], cut["duration"], sizes))
                 offset += len(line)
-        order = np.fromiter(_rows_in_order(ids, rows), dtype=np.int64)
-        assert len(order) == len(rows), "the listing has every utterance of the manifest"
+        listed = np.fromiter(map(short_hash, ids), dtype=np.uint64)
+        order = _rows_in_order(listed, np.array(names, dtype=np.uint64))
+        assert len(order) == len(names), "the listing has every utterance of the manifest"
         self.too_short.sort()
         self._offsets: npt.NDArray[np.int64] = np.array(offsets, dtype=np.int64)[order]
         self.durations: npt.NDArray[np.float64] = np.array(durations, dtype=np.float64)[order]
@@ -161,10 +165,13 @@ def _cut_of(line: bytes) -> Cut:
     return cut
 
 
-def _rows_in_order(ids: Iterator[str], rows: dict[str, int]) -> Iterator[int]:
-    """Yields the row of each id; of an id that is listed twice, once."""
-    remaining = dict(rows)
-    for name in ids:
-        row = remaining.pop(name, None)
-        if row is not None:
-            yield row
+def _rows_in_order(listed: npt.NDArray[np.uint64], names: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Returns the row of `names` of each hash in `listed`, without those that it does not have, and each once."""
+    if not len(names):
+        return np.zeros(0, dtype=np.int64)
+    by_name = np.argsort(names)
+    rows = by_name[np.minimum(np.searchsorted(names, listed, sorter=by_name), len(names) - 1)]
+    rows = rows[names[rows] == listed]
+    _, firsts = np.unique(rows, return_index=True)
+    found: npt.NDArray[np.int64] = rows[np.sort(firsts)]
+    return found

@@ -17,7 +17,7 @@ from w2vlab.extraction.encoding.folder import EncodingFolder, ShardRecord
 from w2vlab.extraction.encoding.plan import PiecePlan, Shard
 from w2vlab.extraction.encoding.reading import PieceBatch, PieceDataset, PlannedBatches
 from w2vlab.extraction.sources import FrameSource
-from w2vlab.extraction.statistics import CodeCounts
+from w2vlab.extraction.statistics import CodeStatistics
 from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.types import SAMPLE_RATE, RunError, Seconds
 from w2vlab.utils.distributed import rank, world_size
@@ -202,7 +202,7 @@ class ShardsWriter(Callback):
         statistics = None
         if utterances and (stream := self._source.streams[0]).is_discrete:
             codes = [utterance.frames[stream.name] for utterance in utterances]
-            statistics = CodeCounts.of(codes, stream.codebook_size).as_plain()
+            statistics = CodeStatistics.of(codes, stream.dim, stream.codebook_size).as_plain()
         try:
             files = self._writer.write(self._folder.path / shard.name, utterances) if utterances else []
             record = ShardRecord(

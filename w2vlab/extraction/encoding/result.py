@@ -13,7 +13,7 @@ from w2vlab.extraction.encoding.folder import ShardRecord
 from w2vlab.extraction.encoding.plan import PiecePlan
 from w2vlab.extraction.encoding.settings import EncodingSettings
 from w2vlab.extraction.sources import FrameSource
-from w2vlab.extraction.statistics import CodeCounts
+from w2vlab.extraction.statistics import CodeStatistics
 from w2vlab.types import SAMPLE_RATE
 
 _MOST_NAMED = 10_000
@@ -77,10 +77,10 @@ def describe(
             for record in records
         ],
     }
-    counted = [CodeCounts.from_plain(record.statistics) for record in records if record.statistics is not None]
+    counted = [CodeStatistics.from_plain(record.statistics) for record in records if record.statistics is not None]
     if counted:
         total = counted[0]
         for part in counted[1:]:
             total = total + part
-        content["statistics"] = total.summary(source.grid)
+        content["statistics"] = total.as_dict(source.grid.frames_per_second)
     return content
