@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.helpers.centers_file import tiny_centers
 from tests.helpers.unit_files import tiny_units
 from w2vlab.interfaces import UtteranceTargets
 from w2vlab.modules import MaskedPrediction, PretrainingModule
@@ -48,7 +49,9 @@ TINY: dict[str, Any] = {
     "position_groups": 2,
     "position_kernel": 4,
     "projection_dim": 6,
+    "receptive_field": 20,  # of the file of units
     "similarity": "cosine",  # which has a projection
+    "stride": 10,
     "window_samples": 16,
 }
 """What an argument of this name is set to; any other keeps its default."""
@@ -94,6 +97,8 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 def tiny_arguments(cls: type) -> dict[str, Any]:
     names = parameters(cls)
     arguments = {name: value for name, value in TINY.items() if name in names}
+    if "centers" in names:
+        arguments["centers"] = tiny_centers(TINY["codebook_size"], WIDTH)
     if "path" in names:
         arguments["path"] = tiny_units()
     if "layers" in names:

@@ -102,6 +102,12 @@ def test_what_is_not_finite_on_one_process_is_skipped_on_both(ranks: list[dict[s
         assert torch.equal(second["state"][name], value)
 
 
+def test_an_utterance_without_units_ends_both_and_none_waits(ranks: list[dict[str, Any]]) -> None:
+    first, second = (process["check"] for process in ranks)
+    assert first == second
+    assert "has none of another; it lacks 1 of 5 utterances" in first
+
+
 def test_sum_over_processes_carries_its_gradient(ranks: list[dict[str, Any]]) -> None:
     """y = x0 + 2 x1 = 9; both processes square it, so dx0 = 2 * 2 y = 36 and dx1 = 72."""
     for process, gradient in zip(ranks, (36.0, 72.0), strict=True):

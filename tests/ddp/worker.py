@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from tests.contracts.tiny import with_quantizers
+from tests.helpers.unit_files import LengthsKnown
 from tests.modules.training import (
     MODELS,
     Gradients,
@@ -21,13 +23,13 @@ from tests.modules.training import (
     make_trainer,
 )
 from w2vlab.modules import MaskedPrediction
-from w2vlab.quantizers import EMAQuantizer, KMeansQuantizer
-from w2vlab.types import AudioBatch
+from w2vlab.quantizers import EMAQuantizer, FileTargets, KMeansQuantizer
+from w2vlab.types import AudioBatch, RunError
 from w2vlab.utils.distributed import all_reduce_sum, is_distributed, rank, world_size
 
 UPDATES = 5
 UTTERANCES = 8
-CASES = [(cls, quantizer) for cls in MODELS for quantizer in (NoiselessGumbel, KMeansQuantizer, EMAQuantizer)]
+CASES = with_quantizers(MODELS, (NoiselessGumbel, KMeansQuantizer, EMAQuantizer, FileTargets))
 ACCUMULATE = (1, 2)
 """Micro-batches of an update in each of the two processes: 2 x 4 utterances, and 2 x 2 x 2."""
 
@@ -83,6 +85,17 @@ def skip_on_both() -> dict[str, Any]:
     return {"state": state, "skipped": model.skipped.total, "ids": model.skipped.last_ids, "bad": batches[1].ids}
 
 
+def check_on_both() -> str:
+    """What both say of an utterance without units, which one of them looks for."""
+    data = LengthsKnown(make_batches(2, 2, 2)[rank() :: 2], {"another": 1000} if rank() == 0 else {})
+    trainer = make_trainer(1, use_distributed_sampler=False, strategy="ddp", devices=2)
+    try:
+        trainer.fit(make_model(MaskedPrediction, FileTargets), datamodule=data)
+    except RunError as error:
+        return str(error)
+    return ""
+
+
 def reduce_with_gradient() -> dict[str, Tensor]:
     """The sum over processes of (rank + 1) x, squared, and its gradient at x = 3."""
     x = torch.tensor(3.0, requires_grad=True)
@@ -107,4 +120,9 @@ def run(folder: Path) -> dict[str, Any]:
         for accumulate in ACCUMULATE
     }
     single = train(*CASES[0], accumulate=2, precision="32-true", **two)
-    return results | {"float32": single, "skip": skip_on_both(), "reduced": reduce_with_gradient()}
+    return results | {
+        "float32": single,
+        "skip": skip_on_both(),
+        "check": check_on_both(),
+        "reduced": reduce_with_gradient(),
+    }

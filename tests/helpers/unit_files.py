@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import DataLoader
 
 from w2vlab.frame_grid import FrameGrid
+from w2vlab.types import AudioBatch
 from w2vlab.units.description import METADATA, UnitsDescription
 
 
@@ -33,11 +36,39 @@ def write_units(
     return path
 
 
+TINY_SAMPLES = 1000
+
+
 @cache
 def tiny_units() -> str:
-    """A file for the tiny models of the contracts: 0.06 s of each `utterance-N`, two codebooks of 5 entries."""
+    """A file for the tiny models of the contracts: `TINY_SAMPLES` of each `utterance-N`, two codebooks of 5 entries."""
     folder = tempfile.mkdtemp(prefix="units-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     draws = np.random.default_rng(0)
-    codes = {f"utterance-{number}": draws.integers(5, size=(99, 2)) for number in range(200)}
+    codes = {
+        f"utterance-{number}": draws.integers(5, size=(FrameGrid(10, 20).num_frames(TINY_SAMPLES), 2))
+        for number in range(200)
+    }
     return str(write_units(Path(folder, "tiny.parquet"), codes, FrameGrid(10, 20), 5))
+
+
+class LengthsKnown(pl.LightningDataModule):
+    """Batches by hand, of utterances whose lengths are those of `tiny_units`, as `SpeechDataModule` would know them.
+
+    Args:
+        batches: Micro-batches.
+        more: Further utterances, and their samples.
+    """
+
+    def __init__(self, batches: Sequence[AudioBatch], more: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self.batches = batches
+        self.more = more or {}
+
+    def utterance_lengths(self) -> Iterator[tuple[str, int]]:
+        for batch in self.batches:
+            yield from ((name, TINY_SAMPLES) for name in batch.ids)
+        yield from self.more.items()
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.batches, batch_size=None, shuffle=False)

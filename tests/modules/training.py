@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from tests.contracts.tiny import audio_batch, build_model, factory
 from w2vlab.data import WholeUpdates
-from w2vlab.losses import DiversityPenalty, FeaturePenalty
+from w2vlab.interfaces import UtteranceTargets
+from w2vlab.losses import CodePredictionLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.masking import SpanMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer
@@ -43,6 +44,8 @@ def make_model(cls: type[PretrainingModule], quantizer: type, diversity: bool = 
     if diversity:
         penalties["diversity"] = partial(DiversityPenalty, weight=1.0)
     extra = {"masking": factory(SpanMasking, equalize="none")} if cls is MaskedPrediction else {}
+    if issubclass(quantizer, UtteranceTargets):
+        extra["loss"] = factory(CodePredictionLoss, unmasked_weight=0.5)
     quantizer_arguments = {"num_codebooks": 2, "codebook_size": 5} if quantizer is NoiselessGumbel else {}
     build = partial(quantizer, output_dim=8, **quantizer_arguments) if quantizer_arguments else factory(quantizer)
     return build_model(cls, quantizer=build, penalties=penalties, optimizer=plain_sgd, scheduler=constant_rate, **extra)

@@ -29,6 +29,7 @@ class RunSettings:
         encoder: Class of the encoder.
         quantizer: Class of the quantizer.
         codebook_size: Entries V of each codebook; None if the quantizer does not have this option.
+        has_given_codes: Whether the codes are those of a file, which no option of the quantizer changes.
         temperatures: Initial and final temperature of the quantizer; None if it has none.
         has_probabilities: Whether the quantizer returns probabilities, which a diversity penalty needs.
         penalties: Class and weight of each penalty, by name.
@@ -44,6 +45,7 @@ class RunSettings:
     encoder: str = ""
     quantizer: str = ""
     codebook_size: int | None = None
+    has_given_codes: bool = False
     temperatures: tuple[float, float] | None = None
     has_probabilities: bool = False
     penalties: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -97,14 +99,14 @@ def _raise_diversity_weight(settings: RunSettings) -> Iterator[SuggestedFix]:
 
 
 def _use_moving_averages(settings: RunSettings) -> Iterator[SuggestedFix]:
-    if settings.quantizer not in ("", "EMAQuantizer", "IdentityQuantizer"):
+    if settings.quantizer not in ("", "EMAQuantizer", "IdentityQuantizer") and not settings.has_given_codes:
         yield SuggestedFix(
             "use a moving-average (EMA) codebook, which revives dead entries", "--model.quantizer=EMAQuantizer"
         )
 
 
 def _use_fixed_codes(settings: RunSettings) -> Iterator[SuggestedFix]:
-    if not settings.quantizer:
+    if not settings.quantizer or settings.has_given_codes:
         return
     # A frozen quantizer over an encoder that learns can still collapse, because the encoder's output may.
     parts = {
@@ -128,7 +130,11 @@ def _raise_temperature(settings: RunSettings) -> Iterator[SuggestedFix]:
 
 
 def _reduce_codebook_size(settings: RunSettings) -> Iterator[SuggestedFix]:
-    if settings.codebook_size is not None and settings.codebook_size >= 80:
+    if settings.has_given_codes:
+        yield SuggestedFix(
+            "cluster again: nearly all frames of the file have the same unit", "--model.quantizer.path=UNITS"
+        )
+    elif settings.codebook_size is not None and settings.codebook_size >= 80:
         yield SuggestedFix(
             f"use fewer entries, {settings.codebook_size} a codebook now; a small corpus does not support many",
             f"--model.quantizer.codebook_size={settings.codebook_size // 4}",

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from w2vlab.callbacks.diagnosis.cures import RunSettings
-from w2vlab.interfaces import PredictionLoss
+from w2vlab.interfaces import PredictionLoss, UtteranceTargets
 from w2vlab.losses import FuturePredictionLoss
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.utils.distributed import all_reduce_sum, world_size
@@ -143,6 +143,7 @@ def get_run_settings(trainer: Trainer, module: PretrainingModule, values: dict[s
         encoder=type(module.encoder).__name__,
         quantizer=type(quantizer).__name__,
         codebook_size=quantizer.codebook_size if "codebook_size" in options_of_quantizer else None,
+        has_given_codes=isinstance(quantizer, UtteranceTargets),
         temperatures=None if None in temperatures else cast(tuple[float, float], temperatures),
         has_probabilities="perplexity_soft" in values,
         penalties={name: (type(p).__name__, float(cast(Any, p).weight)) for name, p in module.penalties.items()},

@@ -33,13 +33,15 @@ def run(words: Sequence[str]) -> int:
         Exit status: 0 done, now or before, 1 it cannot be done, 2 wrong usage, 130 interrupted.
     """
     options = CommandParser(ClusterOptions, "cluster", ("source", "data", "out")).parse(words)
+    from w2vlab.types import RunError  # imported after the options are read, because it imports PyTorch
+
     try:
         with messages_shown(logging.WARNING):
             outcome = cluster(options)
     except KeyboardInterrupt:
         sys.stderr.write("\nSIGINT: ended early; nothing was written.\n")
         return _INTERRUPTED
-    except user_errors(OSError) as problem:
+    except user_errors(OSError, RunError) as problem:
         return report_problem(problem)
     print_outcome(outcome, options, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False))
     return 0

@@ -1,4 +1,4 @@
-"""Frames as NumPy arrays, one a shard and stream, which can be mapped into memory."""
+"""Features and codes as NumPy's arrays: all frames of a shard in one file, as fairseq dumps features."""
 
 from __future__ import annotations
 
@@ -9,72 +9,77 @@ from typing import Any
 import numpy as np
 
 from w2vlab.extraction.sources import Stream
-from w2vlab.extraction.writing.utterance import EncodedUtterance
+from w2vlab.extraction.writing.lists import with_ending, write_lines, write_lists
+from w2vlab.extraction.writing.shared import check_collapse, check_text, runs_of, whole_file
+from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames, code_type
 from w2vlab.frame_grid import FrameGrid
-from w2vlab.utils.files import replace_atomically
-
-INDEX = ".utterances.tsv"
-"""End of the name of the file that says which rows an utterance has."""
-
-_HEADER = "id\tfirst_row\tnum_frames\tnum_samples\tpath"
+from w2vlab.units.array_files import COUNTS_NPY, LEN, NPY
+from w2vlab.utils.files import folder_name
 
 
 class NpyWriter:
-    """Writes one array of all frames of a shard for each stream, `(sum of T, D)` or `(sum of T, G)`.
+    """Writes the frames of all utterances of a shard as one array, which NumPy can map into memory.
 
-    `shard-00000.layer_6.npy` has the frames, and `shard-00000.utterances.tsv` the id, first row, frames, samples at 16
-    kHz and path of each utterance, with a header line. `np.load(…, mmap_mode="r")` reads single utterances.
+    `.npy` has the frames, `(sum of T, D)` float32 or `(sum of T, G)` int16 (int32 beyond 32,768 entries); `.len` the
+    number of frames of each utterance, a line each; `.ids` the ids, and `.tsv` fairseq's manifest, where every
+    utterance is a whole file. Line i of each is utterance i. Of several streams, each has an array with its name
+    (`shard-00000.layer-6.npy`). With `collapse`, the rows are runs, and `.counts.npy` has their frames.
 
     Args:
         streams: What the frames of each utterance are.
         grid: Where the frames are in time; `encoding.json` has it.
-        collapse: Must be false.
-        provenance: `encoding.json` has it.
+        collapse: Join repeats of codes, with their counts.
+        provenance: What the frames are computed from; `encoding.json` has it.
 
     Raises:
-        ValueError: Repeats are to be joined.
+        ValueError: Repeats of vectors cannot be joined.
     """
 
     def __init__(
         self, streams: Sequence[Stream], *, grid: FrameGrid, collapse: bool = False, provenance: Mapping[str, Any]
     ) -> None:
         if collapse:
-            raise ValueError(
-                "`collapse` must be false for the format npy, whose rows are frames. Use --format=parquet or fairseq."
-            )
-        self._streams = tuple(streams)
+            check_collapse(streams)
+        self._streams = streams
+        self._collapse = collapse
 
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard; see `ShardWriter`."""
-        files = []
+        check_text(utterances)
+        files = write_lists(path, utterances)
+        lengths = [utterance.num_frames for utterance in utterances]
         for stream in self._streams:
             frames = [utterance.frames[stream.name] for utterance in utterances]
-            file = path.with_name(f"{path.name}.{stream.name.replace(' ', '_')}.npy")
-            with replace_atomically(file, sync=True) as unfinished, unfinished.open("wb") as opened:
-                _write_joined(opened, frames)
-            files.append(file)
-        index = path.with_name(path.name + INDEX)
-        with (
-            replace_atomically(index, sync=True) as unfinished,
-            unfinished.open("w", encoding="utf-8", errors="surrogateescape") as lines,
-        ):
-            lines.write(f"{_HEADER}\n")
-            row = 0
-            for utterance in utterances:
-                fields = utterance.id, row, utterance.num_frames, utterance.num_samples, utterance.path or ""
-                lines.write("\t".join(str(field).replace("\t", " ").replace("\n", " ") for field in fields) + "\n")
-                row += utterance.num_frames
-        return [*files, index]
+            if self._collapse:
+                runs = [runs_of(codes) for codes in frames]
+                frames = [codes for codes, _ in runs]
+                lengths = [len(codes) for codes in frames]
+                files.append(_write(with_ending(path, COUNTS_NPY), [counts for _, counts in runs], (), np.int32))
+            name = "" if len(self._streams) == 1 else f".{stream_name(stream)}"
+            kind = code_type(stream.codebook_size) if stream.is_discrete else np.float32
+            files.append(_write(with_ending(path, f"{name}{NPY}"), frames, (stream.dim,), kind))
+        return [*files, write_lines(with_ending(path, LEN), map(str, lengths))]
 
     def finish(self, out: Path, shards: Sequence[Sequence[Path]], description: Mapping[str, Any]) -> list[Path]:
-        """Returns the files of all shards: `encoding.json` lists them."""
+        """Returns the files of all shards, which stay apart; fairseq's dumps have shards, too."""
         return [file for shard in shards for file in shard]
 
 
-def _write_joined(file: Any, frames: Sequence[np.ndarray]) -> None:
-    """Writes arrays as one, along their first axis, without joining them in memory."""
-    shape = sum(map(len, frames)), *frames[0].shape[1:]
-    header = {"descr": np.lib.format.dtype_to_descr(frames[0].dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    for array in frames:
-        file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+def stream_name(stream: Stream) -> str:
+    """Returns the name of a stream in the name of a file: `layer-6`."""
+    return folder_name(stream.name.replace(" ", "-"))
+
+
+def _write(path: Path, frames: Sequence[Frames], inner: tuple[int, ...], kind: Any) -> Path:
+    """Writes an array from its pieces, without a copy of all of them."""
+    kind = np.dtype(kind)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(kind),
+        "fortran_order": False,
+        "shape": (sum(map(len, frames)), *inner),
+    }
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in frames:
+            file.write(np.ascontiguousarray(piece, dtype=kind).data)
+    return path

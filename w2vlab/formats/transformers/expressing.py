@@ -81,8 +81,13 @@ def _check_data2vec(context: Mapping[str, Any], encoder: Mapping[str, Any], quan
 
 
 def has_codebooks(config: Mapping[str, Any]) -> bool:
-    """Returns whether the targets of a model are quantized."""
-    return _name(_arguments(config).get("quantizer", {})) != "IdentityQuantizer"
+    """Returns whether a model quantizes its targets."""
+    return _name(_arguments(config).get("quantizer", {})) not in ("IdentityQuantizer", "FileTargets")
+
+
+def predicts_units(config: Mapping[str, Any]) -> bool:
+    """Returns whether the targets of a model are units of a file, which makes a wav2vec 2.0 a HuBERT."""
+    return _name(_arguments(config).get("quantizer", {})) == "FileTargets"
 
 
 def normalizes_waveform(config: Mapping[str, Any]) -> bool:

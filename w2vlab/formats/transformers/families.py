@@ -38,12 +38,15 @@ class Family:
 WAV2VEC2 = "wav2vec2"
 """`model_type` of wav2vec 2.0 and XLS-R."""
 
+HUBERT = "hubert"
+"""`model_type` of HuBERT, whose network is that of wav2vec 2.0."""
+
 DATA2VEC = "data2vec-audio"
 """`model_type` of data2vec, whose positions are several convolutions."""
 
 FAMILIES = {
     WAV2VEC2: Family("wav2vec2", "Wav2Vec2", pretrains=True),
-    "hubert": Family("hubert", "Hubert"),
+    HUBERT: Family("hubert", "Hubert"),
     "wavlm": Family("wavlm", "WavLM"),
     DATA2VEC: Family("data2vec_audio", "Data2VecAudio"),
     "unispeech": Family("unispeech", "UniSpeech"),
@@ -51,5 +54,5 @@ FAMILIES = {
 }
 """By `model_type`."""
 
-WRITABLE = (WAV2VEC2, "hubert", "unispeech", "unispeech-sat")
+WRITABLE = (WAV2VEC2, HUBERT, "unispeech", "unispeech-sat")
 """Those whose network has nothing that wav2vec 2.0 does not have, nor lacks anything."""

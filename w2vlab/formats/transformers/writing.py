@@ -18,9 +18,10 @@ from w2vlab.formats.transformers.expressing import (
     is_data2vec,
     lost,
     normalizes_waveform,
+    predicts_units,
     to_theirs,
 )
-from w2vlab.formats.transformers.families import DATA2VEC, FAMILIES, WAV2VEC2, WRITABLE
+from w2vlab.formats.transformers.families import DATA2VEC, FAMILIES, HUBERT, WAV2VEC2, WRITABLE
 from w2vlab.formats.transformers.options import CONFIG, defaults_of, read_options
 from w2vlab.formats.transformers.plain import write_mapping
 from w2vlab.formats.transformers.preprocessor import write_preprocessor
@@ -40,7 +41,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     """Writes a folder that `from_pretrained` of transformers opens.
 
     A model with a `vocabulary` becomes `Wav2Vec2ForCTC`, one with a quantizer `Wav2Vec2ForPreTraining`, and any other
-    `Wav2Vec2Model`. A model that came from a folder of transformers, and was not changed, is written as it came: the
+    `Wav2Vec2Model`; one that was trained on units of a file becomes `HubertModel`, or `HubertForCTC`. A model that came from a folder of transformers, and was not changed, is written as it came: the
     same tensors in the same types, and the same options.
 
     Args:
@@ -107,11 +108,12 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
 
 
 def _model_type(saved: Mapping[str, Any], model: Mapping[str, Any], quantizes: bool) -> str:
-    """Returns the `model_type` that a model came with, if that has all of the model, and wav2vec 2.0's otherwise."""
+    """Returns the `model_type` that a model came with, if that has all of the model; otherwise that of its objective."""
     if is_data2vec(model):
         return DATA2VEC
-    kind = saved.get("model_type", WAV2VEC2)
-    return kind if kind in WRITABLE and (FAMILIES[kind].pretrains or not quantizes) else WAV2VEC2
+    own = HUBERT if predicts_units(model) else WAV2VEC2
+    kind = saved.get("model_type", own)
+    return kind if kind in WRITABLE and (FAMILIES[kind].pretrains or not quantizes) else own
 
 
 def _options(saved: Mapping[str, Any], kind: str, model: PublishedModel, quantizes: bool) -> dict[str, Any]:

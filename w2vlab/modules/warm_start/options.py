@@ -29,6 +29,9 @@ MUST_AGREE: dict[str, frozenset[str]] = {
             *("residual_scale", "normalize_waveform"),
             # Log-mel frames have no weights; the parts after them were trained on just these frames.
             *("num_mels", "window_samples", "hop_samples", "stack", "normalize", "floor"),
+            # Embeddings are those of the codes of this file.
+            *("path", "num_codebooks", "codebook_size", "output_dim", "combine", "joint_size"),
+            *("stride", "receptive_field"),
         }
     ),
     "context": frozenset(
@@ -46,11 +49,14 @@ MUST_AGREE: dict[str, frozenset[str]] = {
         {
             *("num_codebooks", "codebook_size", "output_dim", "shared_codebook", "levels", "code_dim"),
             *("projection_depth", "projection_factor", "projection_activation", "normalize"),
+            "centers",  # the file of frozen centers: those of another file are other units
+            # The entries of a loss are those of the units.
+            *("path", "stride", "receptive_field", "joint_size"),
         }
     ),
     "loss": frozenset(
         {
-            *("projection_dim", "target_projection"),
+            *("projection_dim", "target_projection", "similarity"),
             # The weights of a step are those of its distance to the context.
             *("num_steps", "offset"),
         }
@@ -83,7 +89,7 @@ MAY_DIFFER: dict[str, frozenset[str]] = {
         {
             # Which candidates are compared, and how their scores are judged.
             *("num_negatives", "num_other_negatives", "num_codebook_negatives", "negatives_from", "negatives"),
-            *("logit_temperature", "objective", "balanced_classes"),
+            *("logit_temperature", "objective", "balanced_classes", "unmasked_weight"),
         }
     ),
 }
