@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from w2vlab.encoders.log_mel import LogMelEncoder
-from w2vlab.extraction.sources import Stream
+from w2vlab.extraction.sources import PIECE_SECONDS, Cutting, Stream
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.types import SAMPLE_RATE, AudioBatch
@@ -85,6 +85,9 @@ class MfccSource(AcousticSource):
     """
 
     NUM_COEFFICIENTS = 13
+
+    cutting = Cutting(reach=4, default_seconds=PIECE_SECONDS)
+    """Deltas of deltas, each over two frames on both sides."""
 
     def __init__(self, normalize: bool = False) -> None:
         from torchaudio.compliance import kaldi  # imported here, because `w2vlab.extraction` need not load torchaudio
