@@ -17,6 +17,9 @@ What = Literal["codes", "features", "units"]
 
 CODES, FEATURES, UNITS = "codes", "features", "units"
 
+ACOUSTIC = ("mfcc", "mfcc-cmvn", "log-mel")
+"""Names of the sources that are no model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
@@ -103,7 +106,7 @@ def open_source(
     """Opens what computes frames.
 
     Args:
-        source: A checkpoint or a model of another project, as `w2vlab.load` takes it, or a name of `acoustic.ACOUSTIC`.
+        source: A checkpoint or a model of another project, as `w2vlab.load` takes it, or `mfcc` or `log-mel`.
         what: What to compute.
         layers: Of features: numbers of layers (0 is the input of the first one), `context`, `all`, with commas between;
             None for `context`. Of units the layer is that of the centers, and must be None.
@@ -125,9 +128,9 @@ def open_source(
 
         assert centers is not None, "checked above"
         return open_units(source, centers, device)
-    from w2vlab.extraction.acoustic import ACOUSTIC, acoustic_source
-
     if source in ACOUSTIC:
+        from w2vlab.extraction.acoustic import acoustic_source
+
         if what == CODES:
             raise ValueError(
                 f"`source` must be a model with codebooks for codes, but is {source}. Use --what=features."

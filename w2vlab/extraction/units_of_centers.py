@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from w2vlab.extraction.acoustic import ACOUSTIC
-from w2vlab.extraction.sources import FEATURES, UNITS, FrameSource, Stream, cutting_of, open_source
+from w2vlab.extraction.sources import ACOUSTIC, FEATURES, UNITS, FrameSource, Stream, cutting_of, open_source
 from w2vlab.types import AudioBatch
 from w2vlab.units.centers import Centers, read_centers
 from w2vlab.utils.messages import W2VLabWarning, one_line
