@@ -87,7 +87,8 @@ def _codes(model: Any, waveform: torch.Tensor) -> torch.Tensor:
     latents = model.wav2vec2.feature_extractor(waveform).transpose(1, 2)
     _, normalized = model.wav2vec2.feature_projection(latents)
     scores = model.quantizer.weight_proj(normalized)[0]
-    return scores.unflatten(1, (model.quantizer.num_groups, -1)).argmax(dim=2).to(torch.int16)
+    codes: torch.Tensor = scores.unflatten(1, (model.quantizer.num_groups, -1)).argmax(dim=2)
+    return codes.to(torch.int16)
 
 
 def encode_command(folder: Path, manifest: Path, out: Path, options: argparse.Namespace, *what: str) -> list[str]:
