@@ -172,7 +172,7 @@ def test_a_parquet_file_of_others_in_any_integers(tmp_path: Path) -> None:
         ({"id": ["a", "a"], "units": [[1], [2]]}, r"once, but has those of a twice"),
         (
             {"id": ["a", "b"], "units": [[10], [11]]},
-            r"must be from 0 to 9, but a has 10\. Are they of another codebook",
+            r"from 0 to 9, but a has 10\. Are they of another codebook",
         ),
         ({"id": ["a"], "codes": [[[1, 2]]]}, r"must have codes of 1 codebooks, but has 2"),
         ({"id": ["a"], "units": [[1, 2]], "units_counts": [[1]]}, r"equally long, but have 2 and 1 values for a"),

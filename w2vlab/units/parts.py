@@ -166,8 +166,8 @@ def _check_codes(part: Part, name: str, codebook_size: int | None, num_codebooks
         row, group = (int(places[0]) for places in np.nonzero((codes < 0) | (codes >= size)))
         rule = f"from 0 to {size - 1}" if codebook_size else "0 or more, and below 2^31"
         raise RunError(
-            f"The codes in {name} must be {rule}, but {_utterance_of(part, row)} has {int(codes[row, group])}. Are they "
-            "of another codebook?"
+            f"The codes in {name} must be {rule}, but {_utterance_of(part, row)} has {int(codes[row, group])}. Are "
+            "they of another codebook?"
         )
 
 
