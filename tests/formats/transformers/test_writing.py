@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from tests.formats.transformers.peers import (
     CHARACTERS,
