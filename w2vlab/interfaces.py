@@ -148,7 +148,10 @@ class UtteranceEncoder(FeatureEncoder, OfUtterances):
 
     def forward(self, waveform: Tensor, num_samples: Sequence[int]) -> Tensor:
         """Raises a RuntimeError, because audio alone does not say which utterance it is."""
-        raise RuntimeError(f"{type(self).__name__} reads a file by the ids of utterances, and cannot encode audio.")
+        raise RuntimeError(
+            f"{type(self).__name__} reads a file by the ids of utterances, and cannot encode audio. Give a batch with "
+            "ids to `encode` of the model; or `w2vlab evaluate`, with a corpus whose codes are in the file."
+        )
 
 
 class ContextNetwork(nn.Module, ABC):

@@ -31,6 +31,7 @@ LEFT_AS_THEY_ARE = {
     "FuturePredictionLoss": "how many steps fit depends on the batch, on the host",
     "CodePredictionLoss": "a matrix product and PyTorch's own cross-entropy",
     "FileTargets": "it looks up codes on the host",
+    "CodeEmbedding": "it looks up codes on the host, and then their embeddings",
 }
 """Parts of w2vlab without a region, and why."""
 

@@ -19,12 +19,14 @@ from tests.contracts.tiny import (
     padding_mask,
 )
 from w2vlab.encoders.pieces import EncodesInPieces
-from w2vlab.interfaces import LearnsByStatistics, UtteranceTargets
+from w2vlab.interfaces import LearnsByStatistics, OfUtterances
 from w2vlab.types import QuantizerOutput
 
-ENCODERS, CONTEXTS = classes("encoder"), classes("context")
-# `test_of_utterances.py` has those that do not quantize latents.
-QUANTIZERS = [cls for cls in classes("quantizer") if not issubclass(cls, UtteranceTargets)]
+# `test_of_utterances.py` has those that read a file, and neither encode audio nor quantize latents.
+ENCODERS, QUANTIZERS = (
+    [cls for cls in classes(family) if not issubclass(cls, OfUtterances)] for family in ("encoder", "quantizer")
+)
+CONTEXTS = classes("context")
 LENGTHS = (11, 6, 9)
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 

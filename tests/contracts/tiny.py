@@ -49,7 +49,9 @@ TINY: dict[str, Any] = {
     "position_groups": 2,
     "position_kernel": 4,
     "projection_dim": 6,
+    "receptive_field": 20,  # of the file of units
     "similarity": "cosine",  # which has a projection
+    "stride": 10,
     "window_samples": 16,
 }
 """What an argument of this name is set to; any other keeps its default."""

@@ -46,14 +46,13 @@ class SpeechDataModule(LightningDataModule):
             (100 minutes, through apt), `mini_librispeech` (7 hours) or `sample`, the first that this system can get.
         validation: Corpus to validate on; by default a part of `corpus` is set aside.
         validation_fraction: Fraction of utterances set aside, in (0, 1), chosen by a hash of their ids; at least one.
-        cache_dir: Folder for downloaded corpora and prepared manifests; by default the environment's `W2VLAB_CACHE`,
-            else `~/.cache/w2vlab`.
+        cache_dir: Folder of downloads and prepared manifests; by default `W2VLAB_CACHE`, else `~/.cache/w2vlab`.
         batch_seconds: Maximum audio in a micro-batch of one process, in seconds, including padding.
         max_seconds: Longer utterances are cropped to a window of this many seconds.
         min_seconds: Shorter utterances are left out; also those too short for the model.
-        num_buckets: Number of ranges of length, at least 2; the utterances of a batch come from one of them. By default
-            one for each 60 batches of an epoch, at least 10 and at most 100 (100 from about 150 hours on). With more
-            buckets less audio is cropped away, but more batches at the end of an epoch are not full.
+        num_buckets: Number of ranges of length, at least 2; a batch is of one of them. By default one for each 60
+            batches of an epoch, from 10 to 100 (100 from about 150 hours on). With more buckets less audio is cropped
+            away, but more batches at the end of an epoch are not full.
         num_workers: Processes that read audio; 0 reads in the training process.
         seed: Seed of order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
@@ -63,6 +62,7 @@ class SpeechDataModule(LightningDataModule):
             them: a file with one id per line, or `festvox-ru-test`, the test utterances of `w2vlab evaluate`.
         accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses the utterances that it was
             started with, and raises an error if some of them have been removed or changed.
+        read_audio: Whether audio is read. False for models whose inputs are codes of a file: batches have silence.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2; the defaults are those of its BASE model.
@@ -84,6 +84,7 @@ class SpeechDataModule(LightningDataModule):
         micro_batches: int | None = None,
         exclude: str | None = None,
         accept_changes: bool = False,
+        read_audio: bool = True,
     ) -> None:
         super().__init__()
         check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
@@ -105,6 +106,7 @@ class SpeechDataModule(LightningDataModule):
         self.micro_batches = micro_batches
         self.exclude = exclude
         self.accept_changes = accept_changes
+        self.read_audio = read_audio
         self._excluded = make_exclusion_filter(exclude)
         self._units: Units | None = None
         self._model_min_samples = 0
@@ -197,8 +199,7 @@ class SpeechDataModule(LightningDataModule):
         sampler = self._sampler(self._train, self.seed, self.accumulate)
         sampler.repeats = self._repeats
         sampler.move_to(*self._place)
-        dataset = self._dataset(self._train, random=True)
-        return UpdateLoader(dataset, sampler, self.num_workers, lambda: self.accumulate)
+        return UpdateLoader(self._dataset(self._train, random=True), sampler, self.num_workers, lambda: self.accumulate)
 
     def micro_batches_of_an_epoch(self) -> int:
         """Counts this process's micro-batches in the first epoch, without reading audio; later epochs are similar."""
@@ -235,8 +236,8 @@ class SpeechDataModule(LightningDataModule):
         return default_num_buckets(np.minimum(utterances.durations, self.max_seconds), self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
-        max_samples = round(self.max_seconds * SAMPLE_RATE)
-        return SpeechDataset(max_samples, self.crop_to_shortest, self.seed, random, utterances.transcripts)
+        options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio
+        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position in the training data after the last complete update, and the options it depends on.

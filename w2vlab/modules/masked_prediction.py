@@ -29,7 +29,7 @@ from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.target_frames import align_frames, check_target_gradient
+from w2vlab.modules.target_frames import align_frames, check_target_encoder
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers.gumbel import GumbelQuantizer
@@ -111,16 +111,11 @@ class MaskedPrediction(PretrainingModule):
         self.encoder = encoder()
         self.norm = nn.LayerNorm(self.encoder.output_dim)
         self.target_encoder = None if target_encoder is None else target_encoder()
-        self.target_norm: nn.LayerNorm | None = None
-        target_dim = self.encoder.output_dim
-        if self.target_encoder is not None:
-            check_target_gradient(self.target_encoder, target_gradient)
-            target_dim = self.target_encoder.output_dim
-            if target_gradient:  # otherwise weight decay alone would change the norm, and with it the targets
-                self.target_norm = nn.LayerNorm(target_dim)
+        target_dim = (self.target_encoder or self.encoder).output_dim
+        # Without a gradient, weight decay alone would change the norm, and with it the targets.
+        self.target_norm = nn.LayerNorm(target_dim) if self.target_encoder is not None and target_gradient else None
         self.quantizer = quantizer(target_dim)
-        if self.target_encoder is not None and isinstance(self.quantizer, UtteranceTargets):
-            raise ValueError(f"`target_encoder` must be None for {type(self.quantizer).__name__}, which reads a file.")
+        check_target_encoder(self.target_encoder, self.quantizer, target_gradient)
         self.inputs = inputs
         self.input_quantizer = None if input_quantizer is None else input_quantizer(self.encoder.output_dim)
         self.context = context(self._input_dim(inputs))

@@ -9,15 +9,24 @@ import torch
 from torch import Tensor
 
 from w2vlab.functional.lengths import gather_frames
-from w2vlab.interfaces import FeatureEncoder
+from w2vlab.interfaces import FeatureEncoder, Quantizer, UtteranceTargets
 
 
-def check_target_gradient(target_encoder: FeatureEncoder, target_gradient: bool) -> None:
-    """Checks that every parameter of a target encoder has a gradient.
+def check_target_encoder(target_encoder: FeatureEncoder | None, quantizer: Quantizer, target_gradient: bool) -> None:
+    """Checks that a target encoder is of use, and that every parameter of it has a gradient.
+
+    Args:
+        target_encoder: The encoder of the targets; None if they are those of the inputs.
+        quantizer: The quantizer of the targets.
+        target_gradient: Whether the gradient of the targets reaches the encoder.
 
     Raises:
-        ValueError: It has parameters, and the gradient of the targets is stopped.
+        ValueError: The targets are codes of a file; or the encoder has parameters, and their gradient is stopped.
     """
+    if target_encoder is None:
+        return
+    if isinstance(quantizer, UtteranceTargets):
+        raise ValueError(f"`target_encoder` must be None for {type(quantizer).__name__}, which reads a file.")
     if not target_gradient and any(True for _ in target_encoder.parameters()):
         raise ValueError(
             "`target_gradient` must be true for a `target_encoder` with parameters, which has no other gradient, but "

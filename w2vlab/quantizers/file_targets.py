@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.codebooks import check_codebooks
+from w2vlab.functional.joint_codes import JointCodes
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import UtteranceTargets
-from w2vlab.types import AudioBatch, QuantizerOutput, RandomAddress
+from w2vlab.types import AudioBatch, QuantizerOutput
 from w2vlab.units.files import UnitFiles
+from w2vlab.utils.checks import check_at_least
 
 
 class FileTargets(UtteranceTargets):
@@ -36,6 +39,8 @@ class FileTargets(UtteranceTargets):
         stride: Samples at 16 kHz from one frame to the next, for a file that does not say (fairseq's `.km`): 16,000
             divided by fairseq's `label_rate`. None for the file's own.
         receptive_field: Samples that a frame depends on, for such a file; None for 400, 25 ms.
+        joint_size: Classes for the combinations of codes that occur in the file, the most frequent first, as in BERT on
+            codes; all others share one class more. 0 for the codes of each codebook by themselves.
 
     Reference:
         Hsu et al. 2021, arXiv:2106.07447, Section II.
@@ -49,6 +54,7 @@ class FileTargets(UtteranceTargets):
         codebook_size: int = 500,
         stride: int | None = None,
         receptive_field: int | None = None,
+        joint_size: int = 0,
     ) -> None:
         super().__init__()
         check_codebooks(num_codebooks, codebook_size)
@@ -58,9 +64,12 @@ class FileTargets(UtteranceTargets):
             raise ValueError(f"`stride` must be at least 1, but is {stride}.")
         if receptive_field is not None and receptive_field < 0:
             raise ValueError(f"`receptive_field` must not be negative, but is {receptive_field}.")
-        self.output_dim = num_codebooks
-        self.num_codebooks = num_codebooks
-        self.codebook_size = codebook_size
+        check_at_least(0, joint_size=joint_size)
+        self.joint = JointCodes(num_codebooks, codebook_size, joint_size) if joint_size else None
+        self.num_codebooks = self.output_dim = 1 if self.joint else num_codebooks
+        self.codebook_size = self.joint.num_entries if self.joint else codebook_size
+        if joint_size and not isinstance(path, str):
+            raise ValueError("`joint_size` must be 0 for several files, whose codebooks are of different labels.")
         paths = [path] if isinstance(path, str) else path
         self.files = UnitFiles("model.quantizer.path", paths, num_codebooks, codebook_size, stride, receptive_field)
 
@@ -73,26 +82,22 @@ class FileTargets(UtteranceTargets):
             num_frames: Frames of each utterance, B integers.
 
         Returns:
-            `codes` `(B, T, G)`, 0 on padding, and `quantized`, the same as numbers.
+            `codes` `(B, T, G)`, with any codes on padding, and `quantized`, the same as numbers.
 
         Raises:
             RunError: The file is missing, or does not have the frames of an utterance.
         """
-        if self.dry_run:
-            codes = self._random_codes(batch.ids, num_frames)
-        else:
-            starts = batch.starts or (0,) * len(batch)
-            codes = self.files.at(batch.ids, starts, grid, num_frames)
+        codes = self._codes(batch, grid, num_frames)  # (B, T, G)
         on_device = torch.from_numpy(codes).to(batch.waveform.device, non_blocking=True)
         quantized = on_device.to(at_least_float32(batch.waveform[:0]).dtype)
         return QuantizerOutput(quantized=quantized, codes=on_device)
 
-    def _random_codes(self, ids: tuple[str, ...], num_frames: Sequence[int]) -> np.ndarray:
-        codes = np.zeros((len(ids), max(num_frames), self.num_codebooks), dtype=np.int64)
-        generators = RandomAddress(seed=0, update=0, ids=ids).generators("units")
-        for row, frames, generator in zip(codes, num_frames, generators, strict=True):
-            row[:frames] = generator.integers(self.codebook_size, size=(frames, self.num_codebooks))
-        return codes
+    def _codes(self, batch: AudioBatch, grid: FrameGrid, num_frames: Sequence[int]) -> npt.NDArray[np.int64]:
+        if self.dry_run:
+            codes = self.files.invented(batch.ids, num_frames)
+            return codes if self.joint is None else self.joint.invented(codes)
+        codes = self.files.at(batch.ids, batch.starts or (0,) * len(batch), grid, num_frames)
+        return codes if self.joint is None else self.joint.entries_of(codes, self.files.all_codes)
 
     def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
         """Checks before training that the file has all utterances, and that they have the right length.

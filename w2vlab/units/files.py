@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2vlab.frame_grid import FrameGrid
-from w2vlab.types import RunError
+from w2vlab.types import RandomAddress, RunError
 from w2vlab.units.reading import read_units
 from w2vlab.units.table import UnitTable
 from w2vlab.utils.messages import W2VLabWarning, count
@@ -93,6 +93,24 @@ class UnitFiles:
             for table in tables:
                 books = slice(first, first := first + table.num_codebooks)
                 codes[row, : num_frames[row], books] = table.at(utterance, grid, starts[row], num_frames[row])
+        return codes
+
+    def all_codes(self) -> npt.NDArray[np.integer[Any]]:
+        """Returns the codes of all frames of a single file, `(N, G)`."""
+        (table,) = self.tables
+        return table.frames
+
+    def invented(self, utterances: Sequence[str], num_frames: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Returns codes that are drawn at random, without reading a file, `(B, T, G)`; 0 on padding.
+
+        Args:
+            utterances: Ids of the utterances, B strings, which give the same codes each time.
+            num_frames: Frames of each, B integers.
+        """
+        codes = np.zeros((len(utterances), max(num_frames), self.num_codebooks), dtype=np.int64)
+        generators = RandomAddress(seed=0, update=0, ids=tuple(utterances)).generators("units")
+        for row, frames, generator in zip(codes, num_frames, generators, strict=True):
+            row[:frames] = generator.integers(self.codebook_size, size=(frames, self.num_codebooks))
         return codes
 
     def check(self, utterances: Iterable[tuple[str, int]]) -> None:

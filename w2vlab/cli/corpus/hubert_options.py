@@ -40,12 +40,12 @@ class HubertOptions:
         layers: Layers of the context network that are clustered, from the second iteration on, with commas between;
             the last one is that of all further iterations. By default the middle one of the configuration, as
             published: layer 6 of 12. If --first is a model, the first number is its layer.
-        first: What is clustered first: mfcc, log-mel, or a model to start from.
+        first: What is clustered first: mfcc, mfcc-cmvn or log-mel, as for `w2vlab cluster`, or a model to start from.
         corpus: Labelled speech of the evaluation, as for `w2vlab evaluate`; not the corpus of the runs, which is
             --data.corpus.
         seed: Seed of each run and of each k-means; by default that of the configuration.
         devices: Devices of each run and of the encoding; by default those of the configuration.
-        cluster: Further options of each `w2vlab cluster`: --cluster="--frames 1000000".
+        cluster: Further options of each `w2vlab cluster`: --cluster="--max_frames 1000000".
         encode: Further options of each `w2vlab encode`.
         evaluate: Further options of `w2vlab evaluate`: --evaluate="--abx_cells 300".
         evaluate_each: Evaluate the model of each iteration, not only that of the last.
@@ -107,6 +107,8 @@ def _numbers(text: str, option: str, least: int, wanted: int) -> list[int]:
         ValueError: One of them is no number, or is too small, or there are too many.
     """
     words = names(str(text), option)
+    if not wanted:
+        raise ValueError(f"`{option}` has no effect, because no layer of a model is clustered: leave it out.")
     if not all(word.isdecimal() and int(word) >= least for word in words):
         raise ValueError(f"`{option}` must be numbers of at least {least} with commas between them, but is {text}.")
     if len(words) > wanted:

@@ -38,6 +38,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         seed: Seed of the run.
         random: Whether each epoch draws new random windows; otherwise each is the middle of its utterance.
         transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
+        read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class SpeechDataset(Dataset[AudioBatch]):
         seed: int,
         random: bool,
         transcripts: Transcripts | None = None,
+        read_audio: bool = True,
     ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
         self.seed = seed
         self.random = random
         self.transcripts = transcripts
+        self.read_audio = read_audio
         self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
@@ -75,7 +78,11 @@ class SpeechDataset(Dataset[AudioBatch]):
         address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
-        waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+        waveforms: list[npt.NDArray[np.float32] | None]
+        if self.read_audio:
+            waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+        else:
+            waveforms = [np.zeros(window.length, dtype=np.float32) for window in windows]
         usable = [(number, audio) for number, audio in enumerate(waveforms) if audio is not None]
         if not usable:
             return None

@@ -10,8 +10,11 @@ from typing import Any
 from w2vlab.extraction.hubert.step import LastCheckpoint, Step, Word
 from w2vlab.utils.comparable import is_incidental
 
-WITHOUT_LAYERS = ("mfcc", "log-mel")
+WITHOUT_LAYERS = ("mfcc", "mfcc-cmvn", "log-mel")
 """Sources of frames that are no models."""
+
+_FAIRSEQ_ENTRIES = 4
+"""Entries of fairseq's label dictionaries that are no clusters: `<s>`, `<pad>`, `</s>` and `<unk>`."""
 
 UNITS_PATH, UNITS_SIZE = "model.quantizer.path", "model.quantizer.codebook_size"
 """Options of a run that say which units it predicts, and how many there are."""
@@ -23,7 +26,7 @@ class Iteration:
 
     Attributes:
         number: Its number, from 1.
-        source: What is clustered: `mfcc`, `log-mel` or a model; None for the model of the iteration before.
+        source: What is clustered: one of `WITHOUT_LAYERS`, or a model; None for the model of the iteration before.
         layer: The layer that is clustered; None if the source has none.
         k: Number of clusters.
         run_words: Options of `w2vlab fit` as typed, with `--config`.
@@ -102,7 +105,8 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
     source: Word = LastCheckpoint(run_root(folder, number - 1)) if iteration.source is None else iteration.source
     before = [] if iteration.source is not None else [f"fit{number - 1}"]
     corpus, seed = str(run["data.corpus"]), run.get("seed_everything", 1)
-    cache = _option("--cache_dir", run.get("data.cache_dir"))
+    # A model may have parts of the user, which its checkpoint names.
+    shared = [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
     data = {"source": source if isinstance(source, str) else before[0], "data": corpus}
     clustering = [
         *_option("--layer", iteration.layer),
@@ -114,7 +118,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
         Step(
             kind="cluster",
             iteration=number,
-            words=["cluster", source, corpus, str(centers), *clustering, *cache, *extras.cluster],
+            words=["cluster", source, corpus, str(centers), *clustering, *shared, *extras.cluster],
             output=centers,
             needs=before,
             options={**data, **_named(clustering), **_named(extras.cluster)},
@@ -124,7 +128,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
             iteration=number,
             words=[
                 *("encode", source, corpus, str(units_path(folder, number)), "--what", "units"),
-                *("--centers", str(centers), *cache, *extras.encode),
+                *("--centers", str(centers), *shared, *extras.encode),
             ],
             output=units_path(folder, number),
             needs=[f"cluster{number}", *before],
@@ -138,27 +142,31 @@ def _run(folder: Path, iteration: Iteration) -> Step:
     options = {
         name: value for name, value in iteration.run_options.items() if not is_incidental(name) and name != UNITS_PATH
     }
+    # The published models have four entries more than clusters, which are no targets.
+    published = iteration.run_options.get(UNITS_SIZE) == iteration.k + _FAIRSEQ_ENTRIES
+    size = iteration.k + _FAIRSEQ_ENTRIES * published
     return Step(
         kind="fit",
         iteration=number,
         words=[
             *("fit", *iteration.run_words),
-            *(f"--{UNITS_PATH}={units_path(folder, number)}", f"--{UNITS_SIZE}={iteration.k}"),
+            *(f"--{UNITS_PATH}={units_path(folder, number)}", f"--{UNITS_SIZE}={size}"),
             f"--trainer.default_root_dir={root}",
         ],
         output=root,
         needs=[f"encode{number}"],
-        options={**options, UNITS_SIZE: iteration.k},
+        options={**options, UNITS_SIZE: size},
     )
 
 
 def _evaluation(folder: Path, iteration: Iteration, extras: Extras) -> Step:
     root = run_root(folder, iteration.number)
-    cache = _option("--cache_dir", iteration.run_options.get("data.cache_dir"))
+    run = iteration.run_options
+    shared = [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
     return Step(
         kind="evaluate",
         iteration=iteration.number,
-        words=["evaluate", LastCheckpoint(root), *cache, *extras.evaluate],
+        words=["evaluate", LastCheckpoint(root), *shared, *extras.evaluate],
         output=root,
         needs=[f"fit{iteration.number}"],
         options=_named(extras.evaluate),

@@ -8,10 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from w2vlab.interfaces import FeatureEncoder, UtteranceEncoder
 from w2vlab.types import SAMPLE_RATE, Hertz
 
 Lengths = int | Sequence[int] | Tensor
 """Samples of each utterance; a number for a single one."""
+
+
+def check_hears(name: str, encoder: FeatureEncoder) -> None:
+    """Checks that the inputs of a model are audio.
+
+    Args:
+        name: Of the model, for errors.
+        encoder: Its encoder.
+
+    Raises:
+        ValueError: They are codes of a file, and audio alone does not say which utterance it is.
+    """
+    if isinstance(encoder, UtteranceEncoder):
+        raise ValueError(
+            f"A model must have an encoder of audio for `features`, but the inputs of this {name} are codes of a file "
+            f"({type(encoder).__name__}). Evaluate it on a corpus whose codes are in the file (`w2vlab evaluate`), or "
+            "give batches with ids to `encode`."
+        )
 
 
 def check_waveform(waveform: Any, sample_rate: Hertz) -> Tensor:

@@ -16,7 +16,7 @@ from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import ContextNetwork, UtteranceTargets
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.representations.groups import groups_of_utterances
-from w2vlab.modules.representations.inputs import Lengths, check_layers, check_lengths, check_waveform
+from w2vlab.modules.representations.inputs import Lengths, check_hears, check_layers, check_lengths, check_waveform
 from w2vlab.modules.representations.layers import layer_modules, recorded_layers
 from w2vlab.modules.target_frames import align_frames
 from w2vlab.types import SAMPLE_RATE, Hertz
@@ -111,11 +111,13 @@ class Representations(nn.Module):
 
         Raises:
             TypeError: `waveform` is not a tensor.
-            ValueError: It has integers, another shape, NaN or infinity; a length is out of range, or below the
-                receptive field (400 samples in wav2vec 2.0); the model does not have one of `layers`.
+            ValueError: The inputs of the model are not audio, but codes of a file; `waveform` has integers, another
+                shape, NaN or infinity; a length is out of range, or below the receptive field (400 samples in
+                wav2vec 2.0); the model does not have one of `layers`.
         """
-        waveform = check_waveform(waveform, sample_rate)
         frontend, context = self.input_frontend(), self.context_network()
+        check_hears(type(self).__name__, frontend.encoder)
+        waveform = check_waveform(waveform, sample_rate)
         lengths = check_lengths(waveform, num_samples, frontend.encoder.receptive_field)
         numbers: tuple[int, ...] = (_CONTEXT,)
         if layers is not None:

@@ -29,6 +29,9 @@ MUST_AGREE: dict[str, frozenset[str]] = {
             *("residual_scale", "normalize_waveform"),
             # Log-mel frames have no weights; the parts after them were trained on just these frames.
             *("num_mels", "window_samples", "hop_samples", "stack", "normalize", "floor"),
+            # Embeddings are those of the codes of this file.
+            *("path", "num_codebooks", "codebook_size", "output_dim", "combine", "joint_size"),
+            *("stride", "receptive_field"),
         }
     ),
     "context": frozenset(
@@ -48,7 +51,7 @@ MUST_AGREE: dict[str, frozenset[str]] = {
             *("projection_depth", "projection_factor", "projection_activation", "normalize"),
             "centers",  # the file of frozen centers: those of another file are other units
             # The entries of a loss are those of the units.
-            *("path", "stride", "receptive_field"),
+            *("path", "stride", "receptive_field", "joint_size"),
         }
     ),
     "loss": frozenset(
