@@ -68,7 +68,9 @@ def run(words: Sequence[str]) -> int:
 def _run(options: HubertOptions, fit_words: Sequence[str], command: str) -> int:
     folder = options.out or Path("runs", "hubert", folder_name(Path(options.configs[0]).stem))
     extras = _extras(options)
-    iterations = [_iteration(number, options, fit_words) for number in range(1, options.num_iterations + 1)]
+    iterations: list[Iteration] = []
+    for number in range(1, options.num_iterations + 1):
+        iterations.append(_iteration(number, options, fit_words, iterations[-1] if iterations else None))
     steps = plan_steps(folder, iterations, extras)
     in_use = (
         f"`out` must not be in use, but a chain (process {{process}}) or one of its steps still runs in {folder}. "
@@ -117,8 +119,8 @@ def _extras(options: HubertOptions) -> Extras:
     )
 
 
-def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str]) -> Iteration:
-    """Returns an iteration whose options of `w2vlab fit` are checked.
+def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str], before: Iteration | None) -> Iteration:
+    """Returns an iteration whose options of `w2vlab fit` are checked, from the one before.
 
     Raises:
         ValueError: Its run cannot start.
@@ -146,8 +148,8 @@ def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str]) ->
     layer = options.clustered_layers[number - 1]
     return Iteration(
         number=number,
-        source=options.first if number == 1 else None,
-        layer=_middle(config, resolved) if layer is None and number > 1 else layer,
+        source=options.first if before is None else None,
+        layer=_middle(before) if layer is None and before is not None else layer,
         k=k,
         run_words=words,
         run_options=resolved,
@@ -168,11 +170,13 @@ def _check(number: int, config: str, resolved: dict[str, Any]) -> None:
         )
 
 
-def _middle(config: str, resolved: dict[str, Any]) -> int:
-    layers = resolved.get("model.context.num_layers")
+def _middle(iteration: Iteration) -> int:
+    """Returns the middle layer of the model of an iteration."""
+    layers = iteration.run_options.get("model.context.num_layers")
     if not isinstance(layers, int):
         raise ValueError(
-            f"`layers` must be given, because the context network of {config} does not say how many it has."
+            f"`layers` must be given, because the context network of iteration {iteration.number} does not say how "
+            "many it has."
         )
     return max(1, layers // 2)
 
