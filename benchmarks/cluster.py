@@ -31,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,9 @@ def scikit_learn(who: str, k: int) -> Any:
 def partial_fits(stream: Stream, k: int) -> Centers:
     """Passes the stream to `partial_fit` in batches of 20 utterances."""
     model = scikit_learn(STREAM, k)
-    group: list[Frames] = []
-    for frames in stream:
-        group.append(frames)
-        if len(group) == 20:
-            model.partial_fit(np.concatenate(group))
-            group = []
+    utterances = iter(stream)
+    while group := list(islice(utterances, 20)):
+        model.partial_fit(np.concatenate(group))
     return np.asarray(model.cluster_centers_, dtype=np.float32)
 
 

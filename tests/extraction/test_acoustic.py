@@ -7,7 +7,7 @@ from torchaudio.functional import compute_deltas
 
 from w2vlab.encoders import LogMelEncoder
 from w2vlab.extraction.acoustic import ACOUSTIC, acoustic_source
-from w2vlab.extraction.sources import FrameSource
+from w2vlab.extraction.sources import FrameSource, cutting_of
 from w2vlab.types import AudioBatch
 
 
@@ -58,6 +58,19 @@ def test_frames_lie_on_the_grid_and_do_not_depend_on_the_batch(name: str, batch:
         assert streams[stream.name].shape == (source.grid.num_frames(samples), stream.dim)
         alone = AudioBatch(waveform=batch.waveform[row : row + 1, :samples], num_samples=(samples,), ids=("x",))
         assert torch.equal(next(source(alone))[1][stream.name], streams[stream.name])
+
+
+def test_pieces_of_a_recording_with_their_context_have_the_frames_of_the_whole() -> None:
+    source = acoustic_source("mfcc")
+    reach = cutting_of(source).reach
+    assert reach is not None
+    waveform = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    whole = next(source(AudioBatch(waveform=waveform, num_samples=(16000,), ids=("x",))))[1]["mfcc"]
+    first = 30
+    rest = waveform[:, (first - reach) * 160 :]
+    piece = next(source(AudioBatch(waveform=rest, num_samples=(rest.shape[1],), ids=("x",))))[1]["mfcc"]
+    assert torch.equal(piece[reach:], whole[first:])
+    assert not torch.equal(piece[reach - 1], whole[first - 1])
 
 
 @pytest.mark.parametrize("name", ACOUSTIC)

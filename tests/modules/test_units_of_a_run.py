@@ -22,7 +22,7 @@ from w2vlab.evaluation.features.layers import available_representations, select_
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.losses import CodePredictionLoss
 from w2vlab.modules import MaskedPrediction, PretrainingModule
-from w2vlab.modules.counting.flops import fit_flops
+from w2vlab.modules.counting.flops import count_flops
 from w2vlab.modules.counting.without_values import skeleton, without_files
 from w2vlab.quantizers import FileTargets
 from w2vlab.types import RunError
@@ -71,7 +71,7 @@ def test_an_utterance_without_units_ends_the_run_before_its_first_update() -> No
 
 
 def test_without_a_data_module_the_file_is_opened_before_the_first_update(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="`model.quantizer.path` must be a file or a folder of units"):
+    with pytest.raises(RunError, match=r"`model.quantizer.path` must be a file or a folder of units"):
         fit(hubert(str(tmp_path / "absent")), make_batches(1, 1, 2), 1)
 
 
@@ -154,7 +154,7 @@ def test_a_model_is_loaded_and_computes_features_without_its_file(lost: Callable
 
 def test_operations_are_counted_without_the_file(lost: Callable[[], PretrainingModule]) -> None:
     model = lost()
-    assert fit_flops(skeleton(model)).coefficients.any()
+    assert count_flops(skeleton(model), 2, 400) > 0
     assert not model.quantizer.dry_run
     with without_files(model):
         assert model.quantizer.dry_run

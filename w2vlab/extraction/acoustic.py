@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from w2vlab.encoders.log_mel import LogMelEncoder
-from w2vlab.extraction.sources import PIECE_SECONDS, Cutting, Stream
+from w2vlab.extraction.sources import ACOUSTIC, PIECE_SECONDS, UNKNOWN_REACH, Cutting, Stream
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.types import SAMPLE_RATE, AudioBatch
@@ -18,11 +18,13 @@ from w2vlab.types import SAMPLE_RATE, AudioBatch
 MFCC = "mfcc"
 MFCC_CMVN = "mfcc-cmvn"
 LOG_MEL = "log-mel"
-ACOUSTIC = (MFCC, MFCC_CMVN, LOG_MEL)
-"""Names of the sources that are no model."""
+__all__ = ["ACOUSTIC", "AcousticSource", "LogMelSource", "MfccSource", "acoustic_source"]
 
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
+
+_FRAMES_OF_DELTAS = 4
+"""Frames on both sides that a delta-delta depends on."""
 
 
 class AcousticSource:
@@ -34,8 +36,10 @@ class AcousticSource:
         grid: Where the frames are in time.
         streams: The one output.
         provenance: Its name, as plain data.
+        cutting: What cutting a recording does to the frames.
     """
 
+    cutting: Cutting = UNKNOWN_REACH  # of a mean or variance over the recording
     grid = FrameGrid(HOP_SAMPLES, WINDOW_SAMPLES)
 
     def __init__(self, name: str, dim: int) -> None:
@@ -95,6 +99,8 @@ class MfccSource(AcousticSource):
 
         super().__init__(MFCC_CMVN if normalize else MFCC, 3 * self.NUM_COEFFICIENTS)
         self._normalize = normalize
+        if not normalize:
+            self.cutting = Cutting(reach=_FRAMES_OF_DELTAS, default_seconds=PIECE_SECONDS)
         self._mfcc, self._deltas = kaldi.mfcc, compute_deltas
 
     def compute(self, waveform: Tensor) -> Tensor:

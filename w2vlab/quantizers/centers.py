@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,15 +46,13 @@ class CentersQuantizer(Quantizer, Compilable):
         self.output_dim = input_dim
         self.num_codebooks = 1
         self.codebook_size = codebook_size
-        # A buffer, so that it is saved in checkpoints, but not trained.
-        self.register_buffer("entries", torch.empty(1, codebook_size, input_dim))  # (1, V, C)
+        # A buffer, so that it is saved in checkpoints, but not trained; not a number until it is known.
+        self.register_buffer("entries", torch.full((1, codebook_size, input_dim), torch.nan))  # (1, V, C)
         self._problem: str | None = None
         try:
-            vectors = _read(centers, codebook_size, input_dim)
+            self.entries.copy_(_read(centers, codebook_size, input_dim))
         except ValueError as problem:  # reported when the entries are used, unless a checkpoint has brought them
             self._problem = str(problem)
-            vectors = torch.randn(codebook_size, input_dim, generator=torch.Generator().manual_seed(0), device="cpu")
-        self.entries.copy_(vectors)
 
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
         """Quantizes `latents`.
@@ -69,26 +67,34 @@ class CentersQuantizer(Quantizer, Compilable):
         Raises:
             RunError: In training, the file cannot be used and no checkpoint was loaded.
         """
-        if self._problem is not None:
-            self._report(self._problem)
-        codes = nearest_entries(latents[:, :, None], self.entries)  # (B, N, 1)
-        quantized = straight_through(self.lookup(codes).to(latents.dtype), latents)
+        entries = self.entries if self._problem is None else self._without_file(self._problem)
+        codes = nearest_entries(latents[:, :, None], entries)  # (B, N, 1)
+        quantized = straight_through(lookup_entries(codes, entries).to(latents.dtype), latents)
         return QuantizerOutput(quantized=quantized, codes=codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns the centers `(…, C)` of `codes` `(…, 1)`."""
         return lookup_entries(codes, self.entries)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *others)
-        if f"{prefix}entries" in state_dict:
+    def train(self, mode: bool = True) -> CentersQuantizer:
+        """Sets the mode; afterwards the centers of a checkpoint are known."""
+        self._forget_problem_if_loaded()
+        return super().train(mode)
+
+    def _forget_problem_if_loaded(self) -> None:
+        if self._problem is not None and not self.entries.is_meta and bool(self.entries.isfinite().all()):
             self._problem = None
 
-    def _report(self, problem: str) -> None:
+    def _without_file(self, problem: str) -> Tensor:
+        """Returns the entries of a checkpoint, or random ones for the control of an evaluation, which has none."""
+        self._forget_problem_if_loaded()
+        if self._problem is None:
+            return self.entries
         if self.training:
             raise RunError(problem)
-        # The control of an evaluation is a model without a checkpoint.
         warnings.warn(f"Codes are those of random centers: {problem}", category=W2VLabWarning, stacklevel=3)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(self.entries.shape, generator=generator, device="cpu").to(self.entries)
 
 
 def _read(path: str, codebook_size: int, input_dim: int) -> Tensor:

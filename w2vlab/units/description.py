@@ -112,17 +112,7 @@ def read_record(file: Path) -> UnitsDescription | None:
         content = read_json(record)
         if not isinstance(content, dict) or file.name not in content.get("files", [file.name]):
             return None
-        streams = [stream for stream in content.get("streams", ()) if stream.get("codebook_size")]
-        codes = streams[0] if len(streams) == 1 else {}
-        return UnitsDescription.from_plain(
-            {
-                "grid": content.get("grid"),
-                "codebook_size": codes.get("codebook_size"),
-                "num_codebooks": codes.get("dim"),
-                "collapsed": content.get("collapse"),
-                "provenance": content.get("provenance"),
-            }
-        )
+        return UnitsDescription.from_plain(content)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{record} must be as `w2vlab encode` writes it, but {one_line(str(error), 200)}.") from None
 

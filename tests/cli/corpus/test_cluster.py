@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import soundfile
 import torch
 
 from tests.interop.toys import save, toy_model
+from tests.processes import forked
 from w2vlab.cli.main import main
 from w2vlab.extraction.acoustic import acoustic_source
 from w2vlab.extraction.clustering import clusterer, kmeans
@@ -41,7 +43,11 @@ def cluster(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Calls the command on the corpus, with centers.safetensors as OUT."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("W2VLAB_CACHE", str(tmp_path / "cache"))
-    return lambda source="mfcc", *options: main(["cluster", source, str(corpus), "centers.safetensors", *options])
+    return lambda source="mfcc", *options: main(["cluster", *words(source, corpus), *options])
+
+
+def words(source: str, corpus: Path) -> list[str]:
+    return [source, str(corpus), "centers.safetensors", "--num_workers=0", "--accelerator=cpu"]
 
 
 def frames_of(corpus: Path) -> np.ndarray:
@@ -178,8 +184,8 @@ def test_a_corpus_of_silence_has_too_few_distinct_frames(tmp_path: Path, capsys,
 
 def test_frames_that_are_not_finite_are_an_error_if_there_are_no_others(cluster, capsys, monkeypatch) -> None:
     class Broken(Reservoir):
-        def add(self, utterance: str, frames: torch.Tensor, first_sample: int = 0) -> None:
-            super().add(utterance, torch.full_like(frames, torch.nan), first_sample)
+        def add(self, utterance: str, frames: torch.Tensor, first_frame: int = 0) -> None:
+            super().add(utterance, torch.full_like(frames, torch.nan), first_frame)
 
     monkeypatch.setattr(clusterer, "Reservoir", Broken)
     assert cluster("mfcc") == 1
@@ -218,3 +224,30 @@ def test_provenance_is_plain_json(cluster) -> None:
     provenance = dict(read_centers(Path("centers.safetensors")).provenance)
     assert json.loads(json.dumps(provenance)) == provenance
     assert {"source", "what", "layer", "data", "version", "date"} <= provenance.keys()
+
+
+def test_two_processes_compute_the_same_centers(cluster, corpus: Path, tmp_path: Path) -> None:
+    options = ["--k=6", "--max_frames=200"]
+    assert cluster("mfcc", *options) == 0
+    one = read_centers(Path("centers.safetensors"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    command = ["w2vlab", "cluster", *words("mfcc", corpus), *options, "--devices=2", "--overwrite"]
+    ranks = [
+        forked.Popen(
+            command,
+            env={**os.environ, **address, "NODE_RANK": "0", "LOCAL_RANK": str(rank)},
+            stdout=forked.PIPE,
+            stderr=forked.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [rank.communicate() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    two = read_centers(Path("centers.safetensors"))
+    assert two.provenance["frames_seen"] == one.provenance["frames_seen"]
+    assert torch.equal(two.vectors, one.vectors)
+    assert "Written" in printed[0][0]
+    assert not printed[1][0]

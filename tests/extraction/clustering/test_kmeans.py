@@ -9,6 +9,7 @@ import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from w2vlab.extraction.clustering import kmeans
+from w2vlab.extraction.clustering.clusterer import Clusterer
 from w2vlab.extraction.clustering.kmeans import Clusters, k_means
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.units.centers import Centers
@@ -89,9 +90,11 @@ def test_an_empty_cluster_is_seeded_anew_and_logged(
 
 def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    message = r"`engine` must be a package that is installed, but scikit-learn is not: pip install 'w2vlab\[cluster\]'"
+    message = r"`engine` must be a package that is installed, but scikit-learn is not: pip install scikit-learn\."
     with pytest.raises(ValueError, match=message):
         k_means(blobs(), 3)
+    with pytest.raises(ValueError, match=message):
+        Clusterer(3)  # before a corpus is read
 
 
 def test_faiss_uses_all_frames() -> None:

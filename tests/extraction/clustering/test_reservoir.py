@@ -71,9 +71,9 @@ def test_other_seeds_and_pieces_have_other_keys() -> None:
     assert not np.array_equal(filled(range(40)).sample()[0], filled(range(40), seed=1).sample()[0])
     frames = torch.zeros(5, 3)
     keys = []
-    for first_sample in (0, 16000):
+    for first_frame in (0, 16000):
         reservoir = Reservoir(10, 3, seed=0)
-        reservoir.add("a", frames, first_sample)
+        reservoir.add("a", frames, first_frame)
         keys.append(reservoir.sample()[1])
     assert not set(keys[0].tolist()) & set(keys[1].tolist())
 

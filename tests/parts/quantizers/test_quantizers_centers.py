@@ -29,7 +29,7 @@ def test_the_nearest_center_is_chosen_and_the_gradient_copied() -> None:
     vectors = read_centers(Path(path)).vectors
     for row in range(2):
         for frame in range(7):
-            distances = [float((latents[row, frame] - vector).square().sum()) for vector in vectors]
+            distances = [(latents[row, frame] - vector).square().sum().item() for vector in vectors]
             code = distances.index(min(distances))
             assert output.codes[row, frame].tolist() == [code]
             assert torch.equal(output.quantized[row, frame], vectors[code])
@@ -60,6 +60,8 @@ def test_a_file_that_does_not_fit_is_an_error_in_training_and_a_warning_in_a_con
         quantizer(torch.randn(1, 3, 8))
     with pytest.warns(W2VLabWarning, match=f"Codes are those of random centers: {message}"):
         quantizer.eval()(torch.randn(1, 3, 8))
+    with pytest.raises(RunError, match=message):  # after the validation that precedes a training
+        quantizer.train()(torch.randn(1, 3, 8))
 
 
 def test_the_centers_of_a_checkpoint_need_no_file(tmp_path: Path) -> None:
@@ -73,11 +75,15 @@ def test_the_centers_of_a_checkpoint_need_no_file(tmp_path: Path) -> None:
     for content in (None, Path(tiny_centers(9, 3)).read_bytes()):  # gone, or another clustering by now
         file.unlink() if content is None else file.write_bytes(content)
         opened = build_model_of(read_source(tmp_path / "model.ckpt"), "model.ckpt")
+        batch = audio_batch((400,))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = opened.eval()(audio_batch((400,)), address(1))
-        assert torch.equal(found.codes, model(audio_batch((400,)), address(1)).codes)
-        opened.train()(audio_batch((400,)), address(1))
+            codes = opened.eval().codes(batch.waveform, batch.num_samples)
+        assert torch.equal(codes, model.codes(batch.waveform, batch.num_samples))
+        opened.train()(batch, address(1))
+        resumed = build_model(MaskedPrediction, quantizer=partial(CentersQuantizer, centers=str(file), codebook_size=5))
+        resumed.load_state_dict(model.state_dict())
+        resumed.train()(batch, address(1))
 
 
 def test_a_codebook_has_at_least_two_entries() -> None:

@@ -19,7 +19,6 @@ from w2vlab.utils.messages import duration
 if TYPE_CHECKING:
     from w2vlab.extraction.clustering.clustering import Outcome
 
-_INTERRUPTED = 130
 _PLAIN_WIDTH = 100
 
 
@@ -30,35 +29,44 @@ def run(words: Sequence[str]) -> int:
         words: What follows `cluster` on the command line.
 
     Returns:
-        Exit status: 0 done, now or before, 1 it cannot be done, 2 wrong usage, 130 interrupted.
+        Exit status: 0 done, now or before, 1 it cannot be done, 2 wrong usage, 130, 143 or 138 ended by SIGINT, SIGTERM
+        or SIGUSR1.
     """
     options = CommandParser(ClusterOptions, "cluster", ("source", "data", "out")).parse(words)
-    from w2vlab.types import RunError  # imported after the options are read, because it imports PyTorch
+    # Imported here, because help and wrong options need not wait for PyTorch.
+    from w2vlab.callbacks.fault_tolerance.stopping import Stopped, signal_handler, stop_at_once
+    from w2vlab.cli.logging.no_news import without_routine_messages
+    from w2vlab.types import RunError
 
     try:
-        with messages_shown(logging.WARNING):
+        with without_routine_messages(), messages_shown(logging.WARNING), signal_handler(stop_at_once):
             outcome = cluster(options)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nSIGINT: ended early; nothing was written.\n")
-        return _INTERRUPTED
+    except Stopped as stop:
+        sys.stderr.write(f"\n{stop.signal.name}: ended early; nothing was written.\n")
+        return stop.status
     except user_errors(OSError, RunError) as problem:
         return report_problem(problem)
-    print_outcome(outcome, options, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False))
+    if outcome is not None:
+        print_outcome(outcome, options, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False))
     return 0
 
 
-def cluster(options: ClusterOptions) -> Outcome:
+def cluster(options: ClusterOptions) -> Outcome | None:
     """Clusters the frames of a corpus, unless that was done before.
+
+    Returns:
+        The centers; None on processes other than the first.
 
     Raises:
         ValueError: The source, the corpus or another option cannot be used.
+        RunError: The corpus cannot be read.
+        Stopped: A signal has ended it.
         OSError: The file cannot be written.
     """
-    # Imported here, because help and wrong options need not wait for PyTorch.
-    from w2vlab.evaluation.devices import device_named
     from w2vlab.evaluation.output.progress import ProgressReporter
     from w2vlab.extraction.clustering.clusterer import Clusterer
     from w2vlab.extraction.clustering.clustering import cluster_corpus
+    from w2vlab.extraction.clustering.sampling import Computing
     from w2vlab.registry import import_parts, load_parts
 
     load_parts()
@@ -78,8 +86,13 @@ def cluster(options: ClusterOptions) -> Outcome:
         reporter=ProgressReporter(Console(stderr=True)),
         layer=options.layer,
         exclude=options.exclude,
-        device=device_named(options.device),
-        batch_seconds=options.batch_seconds,
+        computing=Computing(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            precision=options.precision,
+            batch_seconds=options.batch_seconds,
+            num_workers=options.num_workers,
+        ),
         overwrite=options.overwrite,
     )
 

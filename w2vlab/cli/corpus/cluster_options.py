@@ -38,8 +38,11 @@ class ClusterOptions:
         engine: Package that computes the clusters: scikit-learn (Lloyd from k-means++), or faiss.
         exclude: Utterances to leave out, as data.exclude of `w2vlab fit`: a file with one id per line, or
             festvox-ru-test.
-        device: Device of the model; auto is a GPU if available.
-        batch_seconds: Most audio in a batch, in seconds.
+        batch_seconds: Most audio in a batch, in seconds, including padding.
+        num_workers: Processes that read audio; 0 reads in the computing process.
+        devices: Processes that compute frames, each on its own GPU if there are GPUs, or auto.
+        accelerator: cpu, gpu, or auto.
+        precision: 32-true, or bf16-mixed or 16-mixed for autocast.
         cache_dir: Folder of fetched corpora, as for `w2vlab fit`.
         parts: Modules with your own parts, separated by commas, which the checkpoint may name.
         overwrite: Replace OUT if it has other centers.
@@ -55,16 +58,21 @@ class ClusterOptions:
     restarts: int = 1
     engine: Literal["scikit-learn", "faiss"] = "scikit-learn"
     exclude: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_seconds: int = 40
+    batch_seconds: float = 100.0
+    num_workers: int = 2
+    devices: Literal["auto"] | int = 1
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     cache_dir: Path | None = None
     parts: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_at_least(2, k=self.k)
-        check_at_least(1, restarts=self.restarts, batch_seconds=self.batch_seconds)
-        check_at_least(0, seed=self.seed)
+        check_at_least(1, restarts=self.restarts, devices=None if self.devices == "auto" else self.devices)
+        check_at_least(0, seed=self.seed, num_workers=self.num_workers)
+        if not 0 < self.batch_seconds < float("inf"):
+            raise ValueError(f"`batch_seconds` must be positive, but is {self.batch_seconds:g}.")
         if self.max_frames is not None and self.max_frames < self.k:
             raise ValueError(
                 f"`max_frames` must be at least the number of clusters ({self.k:,}), but is {self.max_frames:,}."

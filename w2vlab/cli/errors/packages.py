@@ -16,7 +16,7 @@ from typing import Any
 
 import w2vlab
 
-_MODULES = {"pyyaml": "yaml"}
+_MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 """Distributions whose module has another name."""
 
 _LOCK = "requirements.lock"

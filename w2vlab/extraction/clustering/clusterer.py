@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from w2vlab.extraction.clustering.kmeans import Clusters, Engine, k_means
+from w2vlab.extraction.clustering.kmeans import Clusters, Engine, k_means, load_engine
 from w2vlab.extraction.clustering.reservoir import Reservoir
-from w2vlab.extraction.sources import FrameSource
-from w2vlab.types import AudioBatch
 from w2vlab.utils.checks import check_at_least
 
 FramesOfAnUtterance = tuple[str, int, Tensor]
-"""Id of an utterance, the first sample of the piece that was computed, and its frames `(T, D)`."""
+"""Id of an utterance, the number of the first of some of its frames, and these frames `(T, D)`."""
 
 _LEAST_FRAMES = 200_000
 _FRAMES_OF_A_CLUSTER = 500
@@ -57,7 +55,7 @@ class Clusterer:
         engine: What computes the clusters: `scikit-learn` or `faiss`.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of its range, or the engine is not installed.
     """
 
     def __init__(
@@ -74,11 +72,16 @@ class Clusterer:
         check_at_least(0, seed=seed)
         if max_frames is not None and max_frames < k:
             raise ValueError(f"`max_frames` must be at least the number of clusters ({k:,}), but is {max_frames:,}.")
+        load_engine(engine)
         self.k = k
         self.max_frames = default_max_frames(k) if max_frames is None else max_frames
         self.seed = seed
         self.restarts = restarts
         self.engine = engine
+
+    def reservoir(self, dim: int) -> Reservoir:
+        """Returns an empty reservoir for frames of `dim` dimensions."""
+        return Reservoir(self.max_frames, dim, self.seed)
 
     def sample(self, frames: Iterable[FramesOfAnUtterance], dim: int) -> Reservoir:
         """Returns a uniform sample of the frames of all utterances.
@@ -87,9 +90,9 @@ class Clusterer:
             frames: The utterances, in any order; frames are on the host.
             dim: Width D of a frame.
         """
-        reservoir = Reservoir(self.max_frames, dim, self.seed)
-        for name, first_sample, vectors in frames:
-            reservoir.add(name, vectors, first_sample)
+        reservoir = self.reservoir(dim)
+        for name, first_frame, vectors in frames:
+            reservoir.add(name, vectors, first_frame)
         return reservoir
 
     def cluster(self, reservoir: Reservoir, advance: Callable[[], None] = lambda: None) -> Clustering:
@@ -114,17 +117,3 @@ class Clusterer:
             num_kept=len(frames),
             num_not_finite=reservoir.num_not_finite,
         )
-
-
-def frames_of_batches(source: FrameSource, batches: Iterable[AudioBatch]) -> Iterator[FramesOfAnUtterance]:
-    """Computes the frames of the only stream of a source.
-
-    Args:
-        source: The source.
-        batches: Audio; of pieces of utterances, with `starts`.
-    """
-    stream = source.streams[0].name
-    for batch in batches:
-        starts = dict(zip(batch.ids, batch.starts or (0,) * len(batch), strict=True))
-        for name, frames in source(batch):
-            yield name, starts[name], frames[stream]

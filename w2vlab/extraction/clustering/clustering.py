@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,16 +13,20 @@ from typing import Any
 import w2vlab
 from w2vlab.evaluation.output.progress import ProgressReporter
 from w2vlab.extraction.acoustic import ACOUSTIC, acoustic_source
-from w2vlab.extraction.clustering.clusterer import Clusterer, Clustering, frames_of_batches
-from w2vlab.extraction.clustering.corpus import open_utterances, read_utterances
-from w2vlab.extraction.sources import FrameSource
+from w2vlab.extraction.clustering.clusterer import Clusterer, Clustering
+from w2vlab.extraction.clustering.sampling import Computing, sample_corpus
+from w2vlab.extraction.encoding.corpus import open_ordered_corpus
+from w2vlab.extraction.sources import FEATURES, FrameSource, open_source
 from w2vlab.types import Seconds
 from w2vlab.units.centers import Centers, read_centers, write_centers
 from w2vlab.utils.files import make_writable
+from w2vlab.utils.messages import count
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 
-_COMPARED = ("k", "seed", "max_frames", "restarts", "engine", "stream", "utterances", "source")
+_COMPARED = ("k", "seed", "max_frames", "restarts", "engine", "stream", "utterances", "precision", "source")
 """What two clusterings must have in common to be the same one."""
 
 
@@ -50,10 +55,9 @@ def cluster_corpus(
     reporter: ProgressReporter,
     layer: str | None = None,
     exclude: str | None = None,
-    device: Any = "cpu",
-    batch_seconds: Seconds = 40,
+    computing: Computing | None = None,
     overwrite: bool = False,
-) -> Outcome:
+) -> Outcome | None:
     """Clusters the frames of a corpus and writes the centers, unless the file has them already.
 
     Args:
@@ -65,39 +69,46 @@ def cluster_corpus(
         reporter: Shows the progress.
         layer: Layer of a model: its number, or `context`.
         exclude: Utterances to leave out, as in `data.exclude` of a run.
-        device: Device of the model.
-        batch_seconds: Audio in a batch, at most, in seconds.
+        computing: How frames are computed; None for the defaults.
         overwrite: Whether to replace a file with other centers.
+
+    Returns:
+        The centers; None on processes other than the first.
 
     Raises:
         ValueError: The source, the corpus or an option cannot be used, or the file has other centers.
+        RunError: The corpus cannot be read.
         OSError: The file cannot be written.
     """
     start = time.perf_counter()
     _check_out(out, overwrite)
-    frames = open_frames(source, layer, device)
+    computing = computing or Computing()
+    frames = open_frames(source, layer)
     (stream,) = frames.streams
-    utterances = open_utterances(data, cache, frames.min_samples, exclude)
+    corpus, _, skipped = open_ordered_corpus(data, cache, max(1, frames.min_samples), exclude)
     provenance = {
         **frames.provenance,
         "what": "centers",
         "stream": stream.name,
         "data": data,
         "exclude": exclude,
-        "utterances": utterances.digest,
+        "utterances": corpus.digest,
         "k": clusterer.k,
         "seed": clusterer.seed,
         "max_frames": clusterer.max_frames,
         "restarts": clusterer.restarts,
         "engine": clusterer.engine,
+        "precision": computing.precision,
     }
     if out.exists() and not overwrite:
         found = read_centers(out, "out")
         check_same(provenance, found.provenance, out)
         return Outcome(centers=found, clustering=None, seconds=time.perf_counter() - start)
-    with reporter.stage(f"Frames ({stream.name})", utterances.seconds) as advance:
-        batches = read_utterances(utterances, batch_seconds, advance)
-        sample = clusterer.sample(frames_of_batches(frames, batches), stream.dim)
+    for reason, remark in skipped.items():
+        logger.warning("Left out %s of %s: %s.", count(int(str(remark["count"])), "utterance"), data, reason)
+    sample = clusterer.reservoir(stream.dim)
+    if not sample_corpus(frames, corpus, sample, computing, reporter):
+        return None
     with reporter.stage(f"K-means ({clusterer.k})", clusterer.restarts) as advance_restart:
         clustering = clusterer.cluster(sample, lambda: advance_restart(1))
     centers = Centers(
@@ -119,13 +130,12 @@ def cluster_corpus(
     return Outcome(centers=centers, clustering=clustering, seconds=time.perf_counter() - start)
 
 
-def open_frames(source: str, layer: str | None, device: Any = "cpu") -> FrameSource:
+def open_frames(source: str, layer: str | None) -> FrameSource:
     """Opens a source of one stream of vectors.
 
     Args:
         source: A model, or `mfcc`, `mfcc-cmvn` or `log-mel`.
         layer: Layer of a model: its number, or `context`.
-        device: Device of the model.
 
     Raises:
         ValueError: The source cannot be opened, or does not have the layer.
@@ -133,7 +143,7 @@ def open_frames(source: str, layer: str | None, device: Any = "cpu") -> FrameSou
     if source in ACOUSTIC:
         if layer is not None:
             raise ValueError(f"`layer` must be left out for {source}, which has none, but is {layer}.")
-        return acoustic_source(source).to(device)
+        return acoustic_source(source)
     if layer is None:
         raise ValueError(
             "`layer` must be given for a model, such as --layer=6 or --layer=context. Without a model, use the source "
@@ -141,9 +151,7 @@ def open_frames(source: str, layer: str | None, device: Any = "cpu") -> FrameSou
         )
     if "," in layer or layer.strip() == "all":
         raise ValueError(f"`layer` must be a single one, such as 6 or context, but is {layer}.")
-    from w2vlab.extraction.sources import FEATURES, open_source
-
-    return open_source(source, FEATURES, layer, None, device)
+    return open_source(source, FEATURES, layer)
 
 
 def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], out: Path) -> None:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +22,12 @@ Engine = Literal["scikit-learn", "faiss"]
 
 MAX_ITERATIONS = 100
 
+_MODULES: dict[Engine, tuple[str, str]] = {
+    "scikit-learn": ("sklearn.cluster", "scikit-learn"),
+    "faiss": ("faiss", "faiss-cpu"),
+}
+"""The module of an engine, and the distribution that has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clusters:
@@ -37,6 +42,23 @@ class Clusters:
     vectors: Frames
     counts: npt.NDArray[np.int64]
     inertia: float
+
+
+def load_engine(engine: Engine) -> Any:
+    """Imports the module that computes clusters; to be called before a corpus is read for nothing.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    module, distribution = _MODULES[engine]
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != module.partition(".")[0]:
+            raise  # something that it needs
+        raise ValueError(
+            f"`engine` must be a package that is installed, but {engine} is not: pip install {distribution}."
+        ) from None
 
 
 def k_means(
@@ -80,8 +102,7 @@ def k_means(
 
 
 def _fit_sklearn(frames: Frames, k: int, seed: int, first: Frames | None = None) -> Clusters:
-    cluster = _import("sklearn.cluster", "scikit-learn", "w2vlab[cluster]")
-    model = cluster.KMeans(
+    model = load_engine("scikit-learn").KMeans(
         k,
         init="k-means++" if first is None else first,
         n_init=1,
@@ -100,8 +121,7 @@ def _fit_sklearn(frames: Frames, k: int, seed: int, first: Frames | None = None)
 
 
 def _fit_faiss(frames: Frames, k: int, seed: int) -> Clusters:
-    faiss: Any = _import("faiss", "faiss-cpu", "faiss-cpu")
-    model = faiss.Kmeans(
+    model = load_engine("faiss").Kmeans(
         frames.shape[1],
         k,
         niter=MAX_ITERATIONS,
@@ -141,14 +161,3 @@ def _too_few(k: int, number: int, what: str) -> str:
         f"`k` must be at most the number of {what}, which is {number:,}, but is {k:,}. Use fewer clusters or a larger "
         "corpus."
     )
-
-
-def _import(module: str, distribution: str, requirement: str) -> ModuleType:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != module.partition(".")[0]:
-            raise  # something that it needs
-        raise ValueError(
-            f"`engine` must be a package that is installed, but {distribution} is not: pip install '{requirement}'."
-        ) from None

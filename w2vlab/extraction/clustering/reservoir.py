@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 2**14
 class Reservoir:
     """Keeps the frames with the smallest of random keys: a uniform sample without replacement.
 
-    The keys of an utterance are drawn from its address (seed, id, first sample), so that the sample is the same for any
+    The keys of an utterance are drawn from its address (seed, id, first frame), so that the sample is the same for any
     order of the utterances, any batches, and any number of processes, whose reservoirs are merged by `add_sample`.
 
     Memory is an eighth more than that of the sample, whatever the number of frames that are seen.
@@ -49,16 +49,16 @@ class Reservoir:
         self._num = 0
         self._limit = _NUM_KEYS  # keys from here on are not among the smallest
 
-    def add(self, utterance: str, frames: Tensor, first_sample: int = 0) -> None:
+    def add(self, utterance: str, frames: Tensor, first_frame: int = 0) -> None:
         """Offers the frames of an utterance.
 
         Args:
             utterance: Its id.
             frames: On the host, shape `(T, D)`. Frames that are not finite are left out, counted and logged.
-            first_sample: First sample of the piece of the utterance that the frames are of.
+            first_frame: Number of the first of these frames in the utterance, if they are a piece of it.
         """
         rows = frames.numpy()
-        address = RandomAddress(seed=self._seed, update=first_sample, ids=(utterance,), stream="cluster")
+        address = RandomAddress(seed=self._seed, update=first_frame, ids=(utterance,), stream="cluster")
         keys = address.generators("reservoir")[0].integers(_NUM_KEYS, size=len(rows))
         if not np.isfinite(rows.sum(dtype=np.float64)):
             finite = np.isfinite(rows).all(axis=1)
@@ -67,9 +67,10 @@ class Reservoir:
         self.num_seen += len(rows)
         self._keep(rows, keys)
 
-    def add_sample(self, frames: Frames, keys: npt.NDArray[np.int64], num_seen: int) -> None:
+    def add_sample(self, frames: Frames, keys: npt.NDArray[np.int64], num_seen: int, num_not_finite: int = 0) -> None:
         """Merges the sample of another process, as `sample` returns it, which has seen `num_seen` other frames."""
         self.num_seen += num_seen
+        self.num_not_finite += num_not_finite
         self._keep(frames, keys)
 
     def sample(self) -> tuple[Frames, npt.NDArray[np.int64]]:
