@@ -17,7 +17,7 @@ What = Literal["codes", "features", "units"]
 
 CODES, FEATURES, UNITS = "codes", "features", "units"
 
-ACOUSTIC = ("mfcc", "log-mel")
+ACOUSTIC = ("mfcc", "mfcc-cmvn", "log-mel")
 """Names of the sources that are no model."""
 
 
