@@ -1,6 +1,6 @@
 """`w2vlab encode` compared with a plain loop over transformers' forward pass, and its memory over many files.
 
-    python -m benchmarks.corpus.encode [--minutes 10] [--layer 6] [--processes 1] [--threads N] [--rounds N] [--json FILE]
+    python -m benchmarks.corpus.encode [--minutes 10] [--layer 6] [--processes 1] [--threads N] [--rounds N]
     python -m benchmarks.corpus.encode --memory [--utterances 1000 10000 100000]
 
 Speed: a folder of transformers with random weights of BASE's shape is encoded by both, in float32. The files are those
