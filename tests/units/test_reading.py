@@ -165,8 +165,15 @@ def test_a_parquet_file_of_others_in_any_integers(tmp_path: Path) -> None:
         ({"id": ["a", "b"], "units": [[1], None]}, r"column `units` of .* must have a list of codes in each row"),
         ({"id": ["a"], "units": [[1, None]]}, r"must have lists of integers"),
         ({"id": ["a", "b"], "codes": [[[1, 2]], [[3]]]}, r"must have the same number of codes in each frame"),
+        (
+            {"id": ["a"], "codes": pa.array([[[], []]], pa.list_(pa.list_(pa.int16(), 0)))},
+            r"All frames of .* some of a",
+        ),
         ({"id": ["a", "a"], "units": [[1], [2]]}, r"once, but has those of a twice"),
-        ({"id": ["a"], "units": [[10]]}, r"must be from 0 to 9, but a has 10\. Are they of another codebook"),
+        (
+            {"id": ["a", "b"], "units": [[10], [11]]},
+            r"from 0 to 9, but a has 10\. Are they of another codebook",
+        ),
         ({"id": ["a"], "codes": [[[1, 2]]]}, r"must have codes of 1 codebooks, but has 2"),
         ({"id": ["a"], "units": [[1, 2]], "units_counts": [[1]]}, r"equally long, but have 2 and 1 values for a"),
         ({"id": ["a"], "units": [[1]], "num_samples": [None]}, r"`num_samples` of .* must have an integer in each row"),
