@@ -67,7 +67,7 @@ class CodeStatistics:
             usage=np.stack(usage).astype(np.int64),
             runs=changed.sum(axis=0, dtype=np.int64),
             joint_runs=int(starts_run.sum()),
-            **_tables(codes, np.ones(len(codes), dtype=np.int64), starts_run.astype(np.int64)),
+            **_tables(codes, np.ones(len(codes), dtype=np.int64), np.asarray(starts_run, dtype=np.int64)),
         )
 
     def __add__(self, other: CodeStatistics) -> CodeStatistics:
