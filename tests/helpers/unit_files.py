@@ -44,12 +44,10 @@ def tiny_units() -> str:
     """A file for the tiny models of the contracts: `TINY_SAMPLES` of each `utterance-N`, two codebooks of 5 entries."""
     folder = tempfile.mkdtemp(prefix="units-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    draws = np.random.default_rng(0)
-    codes = {
-        f"utterance-{number}": draws.integers(5, size=(FrameGrid(10, 20).num_frames(TINY_SAMPLES), 2))
-        for number in range(200)
-    }
-    return str(write_units(Path(folder, "tiny.parquet"), codes, FrameGrid(10, 20), 5))
+    grid, draws = FrameGrid(10, 20), np.random.default_rng(0)
+    shape = grid.num_frames(TINY_SAMPLES), 2
+    codes = {f"utterance-{number}": draws.integers(5, size=shape) for number in range(200)}
+    return str(write_units(Path(folder, "tiny.parquet"), codes, grid, 5))
 
 
 class LengthsKnown(pl.LightningDataModule):

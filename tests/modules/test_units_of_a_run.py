@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.testing import assert_close
 
 from tests.contracts.tiny import audio_batch, build_model, factory
 from tests.helpers.unit_files import LengthsKnown, tiny_units, write_units
@@ -20,9 +21,11 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.evaluation.evaluate import load_model, random_twin
 from w2vlab.evaluation.features.layers import available_representations, select_representations
 from w2vlab.frame_grid import FrameGrid
+from w2vlab.interop.comparison.outputs import compute_outputs
+from w2vlab.interop.exportable import exportable
 from w2vlab.losses import CodePredictionLoss
-from w2vlab.modules import MaskedPrediction, PretrainingModule
-from w2vlab.modules.counting.flops import fit_flops
+from w2vlab.modules import CTCFineTuning, MaskedPrediction, PretrainingModule
+from w2vlab.modules.counting.flops import count_flops
 from w2vlab.modules.counting.without_values import skeleton, without_files
 from w2vlab.quantizers import FileTargets
 from w2vlab.types import RunError
@@ -71,7 +74,7 @@ def test_an_utterance_without_units_ends_the_run_before_its_first_update() -> No
 
 
 def test_without_a_data_module_the_file_is_opened_before_the_first_update(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="`model.quantizer.path` must be a file or a folder of units"):
+    with pytest.raises(RunError, match=r"`model.quantizer.path` must be a file or a folder of units"):
         fit(hubert(str(tmp_path / "absent")), make_batches(1, 1, 2), 1)
 
 
@@ -152,9 +155,21 @@ def test_a_model_is_loaded_and_computes_features_without_its_file(lost: Callable
         model.quantize(batch)
 
 
+def test_a_model_is_exported_and_fine_tuned_without_its_file(
+    lost: Callable[[], PretrainingModule], tmp_path: Path
+) -> None:
+    model, batch = lost(), audio_batch((420,))
+    assert {"codes", "quantized latents"}.isdisjoint(compute_outputs(model, batch.waveform))
+    with torch.no_grad():
+        (features,) = exportable(model)(batch.waveform)
+    assert_close(features, model.features(batch.waveform), rtol=1e-4, atol=1e-5)
+    tuned = CTCFineTuning(str(tmp_path / "model.ckpt"), units="characters")
+    assert tuned.features(batch.waveform).shape == (1, 41, 8)
+
+
 def test_operations_are_counted_without_the_file(lost: Callable[[], PretrainingModule]) -> None:
     model = lost()
-    assert fit_flops(skeleton(model)).coefficients.any()
+    assert count_flops(skeleton(model), 2, 400) > 0
     assert not model.quantizer.dry_run
     with without_files(model):
         assert model.quantizer.dry_run

@@ -107,8 +107,8 @@ def test_a_file_that_does_not_say_where_its_frames_are_needs_the_stride(tmp_path
 def test_missing_utterances_are_counted_and_the_first_is_named(path: str) -> None:
     utterances = [("a", 16_000), ("x", 16_000), ("b", 32_000), ("y", 16_000)]
     message = (
-        r"`model.quantizer.path` must have the units of all utterances .* has none of x; it lacks 2 of 4 utterances. It "
-        r"has others, such as a. Encode the corpus of the training, with the same ids: `w2vlab encode "
+        r"`model.quantizer.path` must have the units of all utterances .* has none of x; it lacks 2 of 4 utterances. "
+        r"It has others, such as a. Encode the corpus of the training, with the same ids: `w2vlab encode "
     )
     with pytest.raises(RunError, match=message):
         UnitFiles(OPTION, [path], 1, 500).check(utterances)

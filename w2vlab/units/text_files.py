@@ -25,7 +25,7 @@ IDS, TSV, DURATIONS = ".ids", ".tsv", ".durations"
 DICTIONARY = "dict.{}.txt"
 """Name of fairseq's list of the units, beside the file."""
 
-_BLOCK_BYTES = 16 * 2**20
+_BLOCK_BYTES = 4 * 2**20
 
 _MAX_LINE_BYTES = 256 * 2**20
 """Longest line that is read: ten hours of sixteen codebooks have a tenth of it."""

@@ -52,7 +52,7 @@ def test_table_and_record(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "perplexity" in printed.out
     assert "bits a second" in printed.out
     assert f"Written: {tmp_path / 'out'} (" in printed.out
-    assert "seconds encoded: " in printed.err
+    assert "encoding: " in printed.err
     content = json.loads((tmp_path / "out" / "encoding.json").read_text())
     provenance = content["provenance"]
     assert provenance["source"] == str(root / "last.ckpt")
@@ -63,7 +63,7 @@ def test_table_and_record(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(command(root, tmp_path / "out", "--what=codes")) == 0
     again = capsys.readouterr()
     assert again.out == printed.out
-    assert "encoded" not in again.err
+    assert "encoding" not in again.err
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from w2vlab.extraction.encoding.encoding import Encoding
 from w2vlab.extraction.encoding.predicting import ShardsWriter
 from w2vlab.extraction.encoding.settings import EncodingSettings
 from w2vlab.extraction.model_frames import ModelFrames
+from w2vlab.extraction.sources import open_source
 from w2vlab.extraction.writing.npy import NpyWriter
 from w2vlab.modules import MaskedPrediction
 from w2vlab.types import RunError
@@ -308,3 +309,18 @@ def test_features_of_long_recordings_see_context(encode: Encode, source: ModelFr
         assert whole.shape == cut.shape
         deviations.append(float(np.abs(whole - cut).mean()))
     assert 0 < deviations[1] < deviations[0]
+
+
+def test_mfcc_of_long_recordings_do_not_depend_on_the_chunk(encode: Encode, tmp_path: Path) -> None:
+    corpus = write_noise(tmp_path / "corpus", (3.0,))
+    for name, seconds in (("whole", 0.0), ("cut", 0.7)):
+        encode(open_source("mfcc", "features"), name, data=str(corpus), chunk_seconds=seconds)
+    assert np.allclose(frames_in(tmp_path / "whole"), frames_in(tmp_path / "cut"), atol=1e-4)
+
+
+def test_autocast_rounds(encode: Encode, source: ModelFrames, tmp_path: Path) -> None:
+    encode(source)
+    encode(source, "autocast", precision="bf16-mixed")
+    exact, rounded = frames_in(tmp_path / "out"), frames_in(tmp_path / "autocast")
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(exact - rounded).max() < 0.2

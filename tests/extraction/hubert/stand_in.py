@@ -58,7 +58,10 @@ def encode() -> None:
     (output / "plan").mkdir(parents=True, exist_ok=True)
     (output / "shard-0.parquet").touch()
     half_done()
-    leave(output / "encoding.json", {"files": {"shard-0.parquet": 0}, "statistics": {"bits_per_second": 210.5}})
+    leave(
+        output / "encoding.json",
+        {"files": {"shard-0.parquet": 0}, "statistics": {"bits_per_second": {"frames": 210.5}}},
+    )
 
 
 def fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,6 @@ def write(
     shard_size: int = 2,
 ) -> list[Path]:
     """Writes utterances as `encode` does, in shards, and its record of the folder; returns the files of the result."""
-    import json
-
     writer = make_writer(format, [stream], collapse, grid=GRID, provenance=PROVENANCE)
     shards = [
         writer.write(out / f"shard-{number:05d}", utterances[first : first + shard_size])
@@ -55,8 +54,9 @@ def write(
     ]
     description: dict[str, Any] = {
         "grid": {"stride": GRID.stride, "receptive_field": GRID.receptive_field},
-        "streams": [{"name": stream.name, "dim": stream.dim, "codebook_size": stream.codebook_size}],
-        "collapse": collapse,
+        "codebook_size": stream.codebook_size,
+        "num_codebooks": stream.dim,
+        "collapsed": collapse,
         "provenance": PROVENANCE,
     }
     files = writer.finish(out, shards, description)

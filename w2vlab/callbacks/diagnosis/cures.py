@@ -131,9 +131,8 @@ def _raise_temperature(settings: RunSettings) -> Iterator[SuggestedFix]:
 
 def _reduce_codebook_size(settings: RunSettings) -> Iterator[SuggestedFix]:
     if settings.has_given_codes:
-        yield SuggestedFix(
-            "cluster again: nearly all frames of the file have the same unit", "--model.quantizer.path=UNITS"
-        )
+        why = "cluster again, because nearly all frames of the file have the same unit"
+        yield SuggestedFix(why, "--model.quantizer.path=UNITS")
     elif settings.codebook_size is not None and settings.codebook_size >= 80:
         yield SuggestedFix(
             f"use fewer entries, {settings.codebook_size} a codebook now; a small corpus does not support many",

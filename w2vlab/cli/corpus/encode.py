@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,10 +37,11 @@ def run(words: Sequence[str]) -> int:
         with without_routine_messages(), messages_shown(logging.INFO), signal_handler(stop_at_once):
             content = encode_corpus(options)
     except Stopped as stop:
-        sys.stderr.write(
-            f"\n{stop.signal.name}: ended early; {one_line(str(options.out))} keeps the complete shards, and "
-            "the same command resumes after them.\n"
-        )
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one of the processes
+            sys.stderr.write(
+                f"\n{stop.signal.name}: ended early; {one_line(str(options.out))} keeps the complete shards, and the "
+                "same command resumes after them.\n"
+            )
         return stop.status
     except user_errors(OSError, RunError) as problem:
         return report_problem(problem)

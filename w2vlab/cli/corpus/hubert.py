@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from w2vlab.cli.corpus.cluster_options import ClusterOptions
+from w2vlab.cli.corpus.encode_options import EncodeOptions
 from w2vlab.cli.corpus.hubert_options import HubertOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
@@ -27,6 +28,7 @@ from w2vlab.extraction.hubert.summary import TABLE, make_lines, rich_table, writ
 from w2vlab.sweeps.running.command import own_program
 from w2vlab.utils.files import folder_name, make_writable
 from w2vlab.utils.folder_lock import folder_lock
+from w2vlab.utils.options import without_options
 
 _OF_THE_CHAIN = {
     "config": "give the configurations without an option, one an iteration",
@@ -60,7 +62,11 @@ def run(words: Sequence[str]) -> int:
     options = parser.parse([*configs, *own])
     try:
         with messages_shown():
-            return _run(options, fit_words[len(configs) :], shlex.join(["w2vlab", "hubert", *words]))
+            command = shlex.join(["w2vlab", "hubert", *without_options(words, "redo")])  # which would start again
+            return _run(options, fit_words[len(configs) :], command)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nSIGINT: ended before the first step.\n")
+        return 128 + signal.SIGINT
     except user_errors(OSError) as problem:
         return report_problem(problem)
 
@@ -68,7 +74,9 @@ def run(words: Sequence[str]) -> int:
 def _run(options: HubertOptions, fit_words: Sequence[str], command: str) -> int:
     folder = options.out or Path("runs", "hubert", folder_name(Path(options.configs[0]).stem))
     extras = _extras(options)
-    iterations = [_iteration(number, options, fit_words) for number in range(1, options.num_iterations + 1)]
+    iterations: list[Iteration] = []
+    for number in range(1, options.num_iterations + 1):
+        iterations.append(_iteration(number, options, fit_words, iterations[-1] if iterations else None))
     steps = plan_steps(folder, iterations, extras)
     in_use = (
         f"`out` must not be in use, but a chain (process {{process}}) or one of its steps still runs in {folder}. "
@@ -106,19 +114,21 @@ def _extras(options: HubertOptions) -> Extras:
     corpus = [] if options.corpus is None else ["--corpus", options.corpus]
     evaluate = [*corpus, *shlex.split(options.evaluate)]
     CommandParser(EvaluateOptions, "evaluate", "checkpoint").parse(["…", *evaluate])
-    cluster = shlex.split(options.cluster)
-    CommandParser(ClusterOptions, "cluster", ("source", "data", "out")).parse(["…", "…", "…", *cluster])
+    cluster, encode = shlex.split(options.cluster), shlex.split(options.encode)
+    three = ("source", "data", "out")
+    CommandParser(ClusterOptions, "cluster", three).parse(["…", "…", "…", *cluster])
+    CommandParser(EncodeOptions, "encode", three).parse(["…", "…", "…", "--what=units", *encode])
     devices = [] if options.devices is None else ["--devices", str(options.devices)]
     return Extras(
         cluster=cluster,
-        encode=[*devices, *shlex.split(options.encode)],
+        encode=[*devices, *encode],
         evaluate=evaluate,
         evaluate_each=options.evaluate_each,
     )
 
 
-def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str]) -> Iteration:
-    """Returns an iteration whose options of `w2vlab fit` are checked.
+def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str], before: Iteration | None) -> Iteration:
+    """Returns an iteration whose options of `w2vlab fit` are checked, from the one before.
 
     Raises:
         ValueError: Its run cannot start.
@@ -146,8 +156,8 @@ def _iteration(number: int, options: HubertOptions, fit_words: Sequence[str]) ->
     layer = options.clustered_layers[number - 1]
     return Iteration(
         number=number,
-        source=options.first if number == 1 else None,
-        layer=_middle(config, resolved) if layer is None and number > 1 else layer,
+        source=options.first if before is None else None,
+        layer=_middle(before) if layer is None and before is not None else layer,
         k=k,
         run_words=words,
         run_options=resolved,
@@ -168,11 +178,13 @@ def _check(number: int, config: str, resolved: dict[str, Any]) -> None:
         )
 
 
-def _middle(config: str, resolved: dict[str, Any]) -> int:
-    layers = resolved.get("model.context.num_layers")
+def _middle(iteration: Iteration) -> int:
+    """Returns the middle layer of the model of an iteration."""
+    layers = iteration.run_options.get("model.context.num_layers")
     if not isinstance(layers, int):
         raise ValueError(
-            f"`layers` must be given, because the context network of {config} does not say how many it has."
+            f"`layers` must be given, because the context network of iteration {iteration.number} does not say how "
+            "many it has."
         )
     return max(1, layers // 2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lhotse.cut.data import DataCut
 from lhotse.serialization import load_manifest_lazy
 
 from w2vlab.data.audio.probing import EXTENSIONS, unsupported_reason
+from w2vlab.data.corpora.spool import Spool
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.labels.lines import read_lines
 
@@ -41,8 +42,8 @@ class Entry:
     reason: str | None = None
 
 
-def list_entries(source: Path, skipped: Tally) -> list[Entry]:
-    """Lists the utterances of `source`, ordered by id.
+def list_entries(source: Path, skipped: Tally) -> Sequence[Entry]:
+    """Lists the utterances of `source`, ordered by id; only the ids are held in memory.
 
     Args:
         source: The folder or manifest.
@@ -51,15 +52,17 @@ def list_entries(source: Path, skipped: Tally) -> list[Entry]:
     Raises:
         ValueError: `source` is not a folder or a manifest, or is malformed.
     """
-    entries: dict[str, Entry] = {}
+    entries: Spool[Entry] = Spool()
+    numbers: dict[str, int] = {}
     for entry in _list(source, skipped):
-        if entry.id in entries:
+        if entry.id in numbers:
             skipped.add("listed twice", entry.id)
         elif not _is_valid_utf8(entry.id):
             skipped.add("with a name that is not UTF-8", repr(entry.id))
         else:
-            entries[entry.id] = entry
-    return [entries[name] for name in sorted(entries)]
+            numbers[entry.id] = len(entries)
+            entries.append(entry)
+    return entries.reordered(numbers[name] for name in sorted(numbers))
 
 
 def iter_ids(source: Path) -> Iterator[str]:
@@ -88,7 +91,7 @@ def _list(source: Path, skipped: Tally) -> Iterator[Entry]:
     )
 
 
-def fingerprint(source: Path, entries: list[Entry]) -> str:
+def fingerprint(source: Path, entries: Iterable[Entry]) -> str:
     """Returns a hash of the ids of all utterances and of the sizes and modification times of their files."""
     digest = hashlib.blake2b(digest_size=16, person=SCAN_VERSION)
     manifest = () if source.is_dir() else (source,)

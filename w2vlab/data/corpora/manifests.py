@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from lhotse.audio import AudioSource, Recording
 from lhotse.cut import CutSet
 from lhotse.cut.data import DataCut
@@ -23,6 +25,7 @@ from w2vlab.data.audio.probing import EXTENSIONS, AudioInfo, probe
 from w2vlab.data.corpora.cache import make_writable
 from w2vlab.data.corpora.listing import Entry, cut_from_recording, fingerprint, list_entries
 from w2vlab.data.corpora.splitting import position
+from w2vlab.data.corpora.spool import Spool
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import BYTES
 from w2vlab.types import SAMPLE_RATE, Seconds
@@ -33,6 +36,9 @@ ROUNDING: Seconds = 0.025
 
 TOLERANCE: Seconds = 0.5
 """How much shorter than in its manifest audio may be and still be used, with its true length; the same as lhotse's."""
+
+_PROBED_AT_ONCE = 2048
+"""Files that are probed while others of them are awaited: their entries are in memory."""
 
 _UNUSED_LIFETIME: Seconds = 30 * 24 * 3600
 """How long an unused manifest of an earlier state of a corpus is kept, for runs that are resumed later."""
@@ -108,7 +114,6 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
             kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
             found = f"none of {len(entries)} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
             raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
-        cuts.sort(key=lambda cut: position(cut.id))
         # The report is written last, because a manifest is complete if it has a report: after an interruption the
         # corpus is scanned again.
         _write_cuts(folder / f"cuts-{state}.jsonl", cuts)
@@ -155,7 +160,9 @@ def _manifest_folder(source: Path, cache: Path) -> Path:
 
 def _write_cuts(path: Path, cuts: Iterable[DataCut]) -> None:
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.jsonl")
-    CutSet.from_cuts(cuts).to_file(temporary)
+    with CutSet.open_writer(temporary, overwrite=True) as writer:
+        for cut in cuts:
+            writer.write(cut)
     temporary.replace(path)
 
 
@@ -169,24 +176,32 @@ def _remove_unused(folder: Path) -> None:
                     path.unlink(missing_ok=True)
 
 
-def _scan(entries: list[Entry], skipped: Tally, notes: Tally) -> list[DataCut]:
-    cuts = []
+def _scan(entries: Sequence[Entry], skipped: Tally, notes: Tally) -> Sequence[DataCut]:
+    """Returns the usable utterances, ordered by `splitting.position`."""
+    cuts: Spool[DataCut] = Spool()
+    positions = array("d")
+    for entry, result in track(_probe_all(entries), "Scanning audio", total=len(entries)):
+        if isinstance(result, str):
+            skipped.add(result, entry.id)
+            continue
+        cut, missing = result
+        cuts.append(cut)
+        positions.append(position(cut.id))
+        if (cut.num_channels or 1) > 1:
+            notes.add("have several channels and are mixed to mono", entry.id)
+        if cut.sampling_rate < SAMPLE_RATE:
+            notes.add(f"are upsampled from less than {SAMPLE_RATE} Hz", entry.id)
+        if missing > ROUNDING:
+            notes.add(f"are up to {TOLERANCE} s shorter than their manifest says", entry.id)
+    return cuts.reordered(np.argsort(positions, kind="stable").tolist())
+
+
+def _probe_all(entries: Sequence[Entry]) -> Iterator[tuple[Entry, tuple[DataCut, Seconds] | str]]:
     # Threads, because opening files mostly waits for the disk or the network.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        results = pool.map(_probe_entry, entries)
-        for entry, result in track(zip(entries, results, strict=True), "Scanning audio", total=len(entries)):
-            if isinstance(result, str):
-                skipped.add(result, entry.id)
-                continue
-            cut, missing = result
-            cuts.append(cut)
-            if (cut.num_channels or 1) > 1:
-                notes.add("have several channels and are mixed to mono", entry.id)
-            if cut.sampling_rate < SAMPLE_RATE:
-                notes.add(f"are upsampled from less than {SAMPLE_RATE} Hz", entry.id)
-            if missing > ROUNDING:
-                notes.add(f"are up to {TOLERANCE} s shorter than their manifest says", entry.id)
-    return cuts
+        for first in range(0, len(entries), _PROBED_AT_ONCE):
+            some = entries[first : first + _PROBED_AT_ONCE]
+            yield from zip(some, pool.map(_probe_entry, some), strict=True)
 
 
 def _probe_entry(entry: Entry) -> tuple[DataCut, Seconds] | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -11,7 +11,7 @@ from w2vlab.callbacks.fault_tolerance.process_watch import ProcessWatch
 from w2vlab.extraction.encoding.corpus import OrderedCorpus, open_ordered_corpus
 from w2vlab.extraction.encoding.folder import IDENTITY, RESULT, EncodingFolder
 from w2vlab.extraction.encoding.plan import PiecePlan, Shard, plan_shards
-from w2vlab.extraction.encoding.predicting import FramePredictor, Reporter, ShardsToEncode, ShardsWriter
+from w2vlab.extraction.encoding.predicting import Begun, FramePredictor, Reporter, ShardsToEncode, ShardsWriter
 from w2vlab.extraction.encoding.result import describe, provenance_of
 from w2vlab.extraction.encoding.settings import EncodingSettings
 from w2vlab.extraction.encoding.signals import ForwardedSignals, environment_restored, stopped_by_signals
@@ -45,6 +45,7 @@ class Encoding:
             grid=source.grid,
             provenance=provenance_of(source, settings),
         )
+        self._watch = ProcessWatch(RESUME)
         cutting = cutting_of(source)
         longest = cutting.default_seconds if settings.chunk_seconds is None else settings.chunk_seconds or None
         self._pieces = PiecePlan.of_seconds(source.grid, longest, settings.context_seconds, cutting.reach)
@@ -66,49 +67,42 @@ class Encoding:
         settings = self.settings
         try:
             with environment_restored(), stopped_by_signals():
-                predictor = FramePredictor(self.source)
                 data = ShardsToEncode(self._open_sent, self._pieces, settings.batch_seconds, settings.num_workers)
-                writer = ShardsWriter(self.folder, self._writer, self.source, self._pieces, reporter)
-                trainer = self._trainer(writer)
-                is_first = trainer.global_rank == 0
-                if is_first:
-                    complete, corpus, shards, skipped = self._begin()
-                    if complete is not None and trainer.world_size == 1:
-                        return complete
-                    remaining = [shard for shard in shards if shard.number not in self.folder.complete_shards(shards)]
-                    remaining = [] if complete is not None else remaining
-                    data.set_plan((self._fingerprint, [shard.number for shard in remaining]), corpus, remaining)
-                if not is_first or remaining or trainer.world_size > 1:
-                    trainer.predict(predictor, datamodule=data, return_predictions=False)
-                if not is_first:
+                trainer = self._trainer(reporter)
+                begun = self._begin() if trainer.global_rank == 0 else None
+                if begun is not None:
+                    data.set_plan((begun.fingerprint, [shard.number for shard in begun.remaining]), begun)
+                if trainer.world_size > 1:
+                    self._watch.watch_start(trainer)
+                if trainer.world_size > 1 or data.has_shards:
+                    trainer.predict(FramePredictor(self.source), datamodule=data, return_predictions=False)
+                if begun is None:
                     return {}
-                return complete or self._finish(corpus, shards, skipped)
+                return self._finish(begun) if begun.result is None else begun.result
         finally:
             self.folder.close()
 
-    def _begin(
-        self,
-    ) -> tuple[Mapping[str, Any] | None, OrderedCorpus, list[Shard], Mapping[str, Any]]:
+    def _begin(self) -> Begun:
         """Opens corpus and folder, on the first process."""
         settings = self.settings
-        corpus, self._fingerprint, skipped = open_ordered_corpus(
+        corpus, fingerprint, unusable = open_ordered_corpus(
             settings.data, self._cache, max(1, self.source.min_samples), settings.exclude
         )
-        complete = self.folder.open(self._identity(corpus))
-        return complete, corpus, self._plan(corpus), skipped
+        shards = self._plan(corpus)
+        result = self.folder.open(self._identity(corpus))
+        done = range(len(shards)) if result is not None else self.folder.complete_shards(shards)
+        remaining = [shard for shard in shards if shard.number not in done]
+        return Begun(corpus, shards, remaining, fingerprint, unusable, result)
 
-    def _open_sent(self, sent: tuple[str, list[int]]) -> tuple[OrderedCorpus, list[Shard]]:
+    def _open_sent(self, sent: tuple[str, list[int]]) -> Begun:
         """Opens the plan of the first process on another one."""
         fingerprint, numbers = sent
-        corpus, _, _ = open_ordered_corpus(
-            self.settings.data,
-            self._cache,
-            max(1, self.source.min_samples),
-            self.settings.exclude,
-            fingerprint=fingerprint,
+        settings = self.settings
+        corpus, _, unusable = open_ordered_corpus(
+            settings.data, self._cache, max(1, self.source.min_samples), settings.exclude, fingerprint
         )
         shards = self._plan(corpus)
-        return corpus, [shards[number] for number in numbers]
+        return Begun(corpus, shards, [shards[number] for number in numbers], fingerprint, unusable, None)
 
     def _plan(self, corpus: OrderedCorpus) -> list[Shard]:
         width = sum(stream.dim * (2 if stream.is_discrete else 4) for stream in self.source.streams)
@@ -135,34 +129,32 @@ class Encoding:
             "batch_seconds": settings.batch_seconds,
         }
 
-    def _trainer(self, writer: ShardsWriter) -> Trainer:
+    def _trainer(self, reporter: Reporter) -> Trainer:
         settings = self.settings
-        watch = ProcessWatch(RESUME)
-        trainer = Trainer(
+        writer = ShardsWriter(self.folder, self._writer, self.source, self._pieces, reporter)
+        return Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             precision=settings.precision,
-            callbacks=[ForwardedSignals(), watch, writer],
+            callbacks=[ForwardedSignals(), self._watch, writer],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        watch.watch_start(trainer)
-        return trainer
 
-    def _finish(self, corpus: OrderedCorpus, shards: Sequence[Shard], skipped: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _finish(self, begun: Begun) -> Mapping[str, Any]:
         """Joins what the shards have, and writes `encoding.json`, on the first process."""
+        shards = begun.shards
         found = self.folder.complete_shards(shards)
         missing = [shard.name for shard in shards if shard.number not in found]
         if missing:
             raise RunError(f"{missing[0]} was not written, and {len(missing) - 1} more. {RESUME}")
         records = [found[shard.number] for shard in shards]
-        settings = self.settings
         try:
-            content = describe(self.source, settings, self._pieces, corpus, records, skipped)
-            content[IDENTITY] = self._identity(corpus)
+            content = describe(self.source, self.settings, self._pieces, begun.corpus, records, begun.unusable)
+            content[IDENTITY] = self._identity(begun.corpus)
             written = [[self.folder.path / name for name in record.files] for record in records if record.files]
             files = self._writer.finish(self.folder.path, written, content)
             content["files"] = {file.name: file.stat().st_size for file in files}

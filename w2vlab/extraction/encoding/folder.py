@@ -82,9 +82,9 @@ class EncodingFolder:
         result = self.path / RESULT
         begun = result if result.is_file() else self._state / _PLAN
         if begun.is_file():
-            self._check_same(identity, read_json(begun))
+            content = self._read_begun(begun, identity)
             if begun == result:
-                return self._complete(read_json(result))
+                return self._complete(content)
         elif self.path.is_dir() and (others := [file for file in self.path.iterdir() if file.name != _STATE]):
             raise ValueError(
                 f"`out` must be a new or empty folder, or that of an earlier `w2vlab encode`, but {self.path} has "
@@ -97,20 +97,27 @@ class EncodingFolder:
             write_atomically(begun, json.dumps({IDENTITY: identity}, indent=1), sync=True)
         return None
 
-    def _check_same(self, identity: Mapping[str, Any], found: Any) -> None:
-        before = found.get(IDENTITY) if isinstance(found, dict) else None
+    def _read_begun(self, file: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the content of a file with an identity, after a check that it is this one."""
+        try:
+            content: Any = read_json(file)
+        except ValueError as problem:
+            raise ValueError(
+                f"`out` must be a new folder, or that of an encoding, but {file} cannot be read: {problem}."
+            ) from None
+        before = content.get(IDENTITY) if isinstance(content, dict) else None
         if not isinstance(before, dict):
             raise ValueError(f"`out` must be a new folder, but {self.path} has an {RESULT} of another program.")
         names = [name for name in identity if identity[name] != before.get(name)]
-        if not names:
-            return
-        named = [f"{name} {_shown(before.get(name))} (now {_shown(identity[name])})" for name in names]
-        raise ValueError(
-            f"`out` must be a new folder, or one of the same encoding, but {self.path} was begun with "
-            f"{', '.join(named)}. Choose another folder, or remove this one."
-        )
+        if names:
+            named = [f"{name} {_shown(before.get(name))} (now {_shown(identity[name])})" for name in names]
+            raise ValueError(
+                f"`out` must be a new folder, or one of the same encoding, but {self.path} was begun with "
+                f"{', '.join(named)}. Choose another folder, or remove this one."
+            )
+        return dict(content)
 
-    def _complete(self, content: Any) -> Mapping[str, Any]:
+    def _complete(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the result, after a check that its files are there."""
         for name, size in content.get("files", {}).items():
             file = self.path / name
@@ -119,8 +126,8 @@ class EncodingFolder:
                     f"`out` must have all files of its {RESULT}, but in {self.path} {one_line(name, 60)} is missing or "
                     "has another size. Remove the folder, and encode again."
                 )
-        self._remove_state(content["files"])
-        return dict(content)
+        self._remove_state(content.get("files", {}))
+        return content
 
     def complete_shards(self, shards: Sequence[Shard]) -> dict[int, ShardRecord]:
         """Returns the records of the shards that are complete, by number."""
@@ -135,7 +142,10 @@ class EncodingFolder:
         path = self._state / f"{shard.name}.json"
         if not path.is_file():
             return None
-        record = ShardRecord(**read_json(path))
+        try:
+            record = ShardRecord(**read_json(path))
+        except (ValueError, TypeError):  # damaged, or of another version: the shard is encoded again
+            return None
         for name, size in record.files.items():
             file = self.path / name
             if not file.is_file() or file.stat().st_size != size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -52,12 +53,32 @@ class FramePredictor(LightningModule):
         return [] if batch.audio is None else [frames for _, frames in self._source[0](batch.audio)]
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An encoding that has been begun or resumed.
+
+    Attributes:
+        corpus: The utterances.
+        shards: All shards.
+        remaining: Those that are not complete.
+        fingerprint: Fingerprint of the manifest of the corpus.
+        unusable: Utterances that could not be used when the corpus was scanned, by reason.
+        result: The content of `encoding.json` if everything is complete; None otherwise.
+    """
+
+    corpus: OrderedCorpus
+    shards: Sequence[Shard]
+    remaining: Sequence[Shard]
+    fingerprint: str
+    unusable: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+
+
 class ShardsToEncode(LightningDataModule):
     """The shards of this process.
 
     Args:
-        open_plan: Opens the corpus and plans its shards, on a process other than the first, from what the first one
-            has sent.
+        open_sent: Opens the same on a process other than the first, from what the first one has sent.
         pieces: How long recordings are cut.
         batch_seconds: Audio in a batch, at most, in seconds, including padding.
         num_workers: Processes that read audio.
@@ -71,36 +92,37 @@ class ShardsToEncode(LightningDataModule):
     shards: tuple[Shard, ...]
 
     def __init__(
-        self,
-        open_plan: Callable[[Any], tuple[OrderedCorpus, Sequence[Shard]]],
-        pieces: PiecePlan,
-        batch_seconds: Seconds,
-        num_workers: int,
+        self, open_sent: Callable[[Any], Begun], pieces: PiecePlan, batch_seconds: Seconds, num_workers: int
     ) -> None:
         super().__init__()
-        self._open_plan = open_plan
+        self._open_sent = open_sent
         self._pieces = pieces
         self._batch_seconds = batch_seconds
         self._num_workers = num_workers
         self._sent: Any = None
-        self._opened: tuple[OrderedCorpus, Sequence[Shard]] | None = None
+        self._begun: Begun | None = None
 
-    def set_plan(self, sent: Any, corpus: OrderedCorpus, shards: Sequence[Shard]) -> None:
+    def set_plan(self, sent: Any, begun: Begun) -> None:
         """Sets the plan, on the first process.
 
         Args:
-            sent: What the other processes need to open the same plan.
-            corpus: The utterances.
-            shards: The shards that are not complete.
+            sent: What the other processes need to open the same.
+            begun: The encoding.
         """
-        self._sent, self._opened = sent, (corpus, shards)
+        self._sent, self._begun = sent, begun
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether shards remain, on the first process."""
+        return self._begun is not None and bool(self._begun.remaining)
 
     def setup(self, stage: str) -> None:
         """Divides the remaining shards among the processes, in turn."""
         assert self.trainer is not None, "called by the trainer"
         sent = self.trainer.strategy.broadcast(self._sent)
-        self.corpus, shards = self._opened or self._open_plan(sent)
-        self.shards = tuple(shards[rank() :: world_size()])
+        begun = self._begun or self._open_sent(sent)
+        self.corpus = begun.corpus
+        self.shards = tuple(begun.remaining[rank() :: world_size()])
 
     @property
     def seconds(self) -> Seconds:
@@ -159,11 +181,12 @@ class ShardsWriter(Callback):
         self._assembler = ShardAssembler(data.corpus, self._source.streams)
         if trainer.is_global_zero and data.shards:
             of = f" (process 1 of {trainer.world_size})" if trainer.world_size > 1 else ""
-            self._advance = self._stage.enter_context(self._reporter(f"seconds encoded{of}", data.seconds))
+            self._advance = self._stage.enter_context(self._reporter(f"encoding{of}", data.seconds))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends the stage."""
+        """Ends the stage, and waits for the last shards of other processes."""
         self._stage.close()
+        trainer.strategy.barrier("shards")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Ends the stage."""

@@ -32,7 +32,7 @@ def describe(
     pieces: PiecePlan,
     corpus: OrderedCorpus,
     records: Sequence[ShardRecord],
-    skipped: Mapping[str, Any],
+    unusable: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the content of `encoding.json`, without the files.
 
@@ -42,7 +42,7 @@ def describe(
         pieces: How long recordings were cut.
         corpus: The utterances.
         records: All shards.
-        skipped: Utterances that could not be used when the corpus was scanned, by reason.
+        unusable: Utterances that could not be used when the corpus was scanned, by reason.
     """
     failed = {name: reason for record in records for name, reason in record.failed.items()}
     codes = next((stream for stream in source.streams if stream.is_discrete), None)
@@ -62,7 +62,7 @@ def describe(
         "hours": sum(record.samples for record in records) / SAMPLE_RATE / 3600,
         "frames": sum(record.frames for record in records),
         "left_out": {
-            "unusable": dict(skipped),
+            "unusable": dict(unusable),
             "excluded": corpus.num_excluded,
             "too_short": {"count": len(corpus.too_short), "ids": corpus.too_short[:_MOST_NAMED]},
             "unreadable": {"count": len(failed), "reasons": dict(list(failed.items())[:_MOST_NAMED])},

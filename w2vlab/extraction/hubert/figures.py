@@ -40,8 +40,9 @@ def _of_centers(step: Step) -> dict[str, Any]:
 
 
 def _of_encoding(step: Step) -> dict[str, Any]:
-    """Returns the bits a second of the units."""
-    return {"bits_per_second": read_result(step).get("statistics", {}).get("bits_per_second")}
+    """Returns the bits a second of the units, with a symbol a frame."""
+    statistics = read_result(step)["statistics"]
+    return {"bits_per_second": statistics["bits_per_second"]["frames"]}
 
 
 def _of_run(step: Step) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
     source: Word = LastCheckpoint(run_root(folder, number - 1)) if iteration.source is None else iteration.source
     before = [] if iteration.source is not None else [f"fit{number - 1}"]
     corpus, seed = str(run["data.corpus"]), run.get("seed_everything", 1)
-    cache = _option("--cache_dir", run.get("data.cache_dir"))
+    # A model may have parts of the user, which its checkpoint names.
+    shared = [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
     data = {"source": source if isinstance(source, str) else before[0], "data": corpus}
     clustering = [
         *_option("--layer", iteration.layer),
@@ -117,7 +118,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
         Step(
             kind="cluster",
             iteration=number,
-            words=["cluster", source, corpus, str(centers), *clustering, *cache, *extras.cluster],
+            words=["cluster", source, corpus, str(centers), *clustering, *shared, *extras.cluster],
             output=centers,
             needs=before,
             options={**data, **_named(clustering), **_named(extras.cluster)},
@@ -127,7 +128,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
             iteration=number,
             words=[
                 *("encode", source, corpus, str(units_path(folder, number)), "--what", "units"),
-                *("--centers", str(centers), *cache, *extras.encode),
+                *("--centers", str(centers), *shared, *extras.encode),
             ],
             output=units_path(folder, number),
             needs=[f"cluster{number}", *before],
@@ -160,11 +161,12 @@ def _run(folder: Path, iteration: Iteration) -> Step:
 
 def _evaluation(folder: Path, iteration: Iteration, extras: Extras) -> Step:
     root = run_root(folder, iteration.number)
-    cache = _option("--cache_dir", iteration.run_options.get("data.cache_dir"))
+    run = iteration.run_options
+    shared = [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
     return Step(
         kind="evaluate",
         iteration=iteration.number,
-        words=["evaluate", LastCheckpoint(root), *cache, *extras.evaluate],
+        words=["evaluate", LastCheckpoint(root), *shared, *extras.evaluate],
         output=root,
         needs=[f"fit{iteration.number}"],
         options=_named(extras.evaluate),

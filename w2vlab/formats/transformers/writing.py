@@ -41,8 +41,9 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     """Writes a folder that `from_pretrained` of transformers opens.
 
     A model with a `vocabulary` becomes `Wav2Vec2ForCTC`, one with a quantizer `Wav2Vec2ForPreTraining`, and any other
-    `Wav2Vec2Model`; one that was trained on units of a file becomes `HubertModel`, or `HubertForCTC`. A model that came from a folder of transformers, and was not changed, is written as it came: the
-    same tensors in the same types, and the same options.
+    `Wav2Vec2Model`; one that was trained on units of a file becomes `HubertModel`, or `HubertForCTC`. A model that came
+    from a folder of transformers, and was not changed, is written as it came: the same tensors in the same types, and
+    the same options.
 
     Args:
         model: The model, with all options.
@@ -108,7 +109,7 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
 
 
 def _model_type(saved: Mapping[str, Any], model: Mapping[str, Any], quantizes: bool) -> str:
-    """Returns the `model_type` that a model came with, if that has all of the model; otherwise that of its objective."""
+    """Returns the `model_type` that a model came with, if that has all of it, and otherwise that of its objective."""
     if is_data2vec(model):
         return DATA2VEC
     own = HUBERT if predicts_units(model) else WAV2VEC2
