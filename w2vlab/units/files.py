@@ -143,7 +143,7 @@ class UnitFiles:
         except FileNotFoundError:
             raise RunError(
                 f"`{self.option}` must be a file or a folder of units, but {path} does not exist. Write it: "
-                f"`w2vlab encode MODEL CORPUS {path} --what units --centers CENTERS`, with the CENTERS of "
+                f"`w2vlab encode SOURCE CORPUS {path} --what units --centers CENTERS`, with the CENTERS of "
                 "`w2vlab cluster`."
             ) from None
         # A folder that is written again has another time, too, because its files are replaced.
@@ -201,7 +201,7 @@ class _Check:
                 f"`{option}` must have the units of all utterances that are trained and validated on, but "
                 f"{self.table.name} has none of {self.missing[0]}; it lacks {len(self.missing):,} of "
                 f"{count(self.total, 'utterance')}.{known} Encode the corpus of the training, with the same ids: "
-                f"`w2vlab encode MODEL CORPUS {self.table.name} --what units --centers CENTERS`."
+                f"`w2vlab encode SOURCE CORPUS {self.table.name} --what units --centers CENTERS`."
             )
         if self.wrong:
             rest = "" if len(self.wrong) == 1 else f" So do {len(self.wrong) - 1:,} more of {self.total:,} utterances."
