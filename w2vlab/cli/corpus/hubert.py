@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from w2vlab.cli.corpus.cluster_options import ClusterOptions
+from w2vlab.cli.corpus.encode_options import EncodeOptions
 from w2vlab.cli.corpus.hubert_options import HubertOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
@@ -27,6 +28,7 @@ from w2vlab.extraction.hubert.summary import TABLE, make_lines, rich_table, writ
 from w2vlab.sweeps.running.command import own_program
 from w2vlab.utils.files import folder_name, make_writable
 from w2vlab.utils.folder_lock import folder_lock
+from w2vlab.utils.options import without_options
 
 _OF_THE_CHAIN = {
     "config": "give the configurations without an option, one an iteration",
@@ -60,7 +62,11 @@ def run(words: Sequence[str]) -> int:
     options = parser.parse([*configs, *own])
     try:
         with messages_shown():
-            return _run(options, fit_words[len(configs) :], shlex.join(["w2vlab", "hubert", *words]))
+            command = shlex.join(["w2vlab", "hubert", *without_options(words, "redo")])  # which would start again
+            return _run(options, fit_words[len(configs) :], command)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nSIGINT: ended before the first step.\n")
+        return 128 + signal.SIGINT
     except user_errors(OSError) as problem:
         return report_problem(problem)
 
@@ -108,12 +114,14 @@ def _extras(options: HubertOptions) -> Extras:
     corpus = [] if options.corpus is None else ["--corpus", options.corpus]
     evaluate = [*corpus, *shlex.split(options.evaluate)]
     CommandParser(EvaluateOptions, "evaluate", "checkpoint").parse(["…", *evaluate])
-    cluster = shlex.split(options.cluster)
-    CommandParser(ClusterOptions, "cluster", ("source", "data", "out")).parse(["…", "…", "…", *cluster])
+    cluster, encode = shlex.split(options.cluster), shlex.split(options.encode)
+    three = ("source", "data", "out")
+    CommandParser(ClusterOptions, "cluster", three).parse(["…", "…", "…", *cluster])
+    CommandParser(EncodeOptions, "encode", three).parse(["…", "…", "…", "--what=units", *encode])
     devices = [] if options.devices is None else ["--devices", str(options.devices)]
     return Extras(
         cluster=cluster,
-        encode=[*devices, *shlex.split(options.encode)],
+        encode=[*devices, *encode],
         evaluate=evaluate,
         evaluate_each=options.evaluate_each,
     )

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -105,7 +105,7 @@ def _run(step: Step, record: ChainRecord, program: Sequence[str], stop: Stop, in
     entry.finished = status == 0 and result is not None
     if entry.finished:
         entry.figures = read_figures(step)
-    with suppress(OSError) if stop.signal or status else _raised():
+    with suppress(OSError) if stop.signal or status else nullcontext():  # that the step has failed is said first
         record.write()
     if stop.signal:
         return entry.seconds
@@ -158,11 +158,6 @@ def _stopped_by_signals() -> Iterator[Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _raised() -> Iterator[None]:
-    yield
 
 
 def _note_figures(step: Step, record: ChainRecord) -> None:
