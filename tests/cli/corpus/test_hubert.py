@@ -67,6 +67,7 @@ def test_a_dry_run_prints_a_script_and_writes_nothing(
     commands = [line for line in printed.splitlines() if not line.startswith("#")]
     assert [line.split()[1] for line in commands] == [name.rstrip("12") for name in ALL]
     assert re.findall(r"^# (\w+)$", printed, re.MULTILINE) == ALL
+    assert [line.count(" --devices 2") for line in commands] == [1, 1, 0, 1, 1, 0, 0]
     assert f"fit --config {tmp_path}/tiny.yaml --trainer.max_steps=3 --trainer.devices=2 " in commands[5]
     assert "--model.quantizer.path=runs/hubert/tiny/iteration2/units --model.quantizer.codebook_size=6" in commands[5]
     assert commands[6] == "w2vlab evaluate runs/hubert/tiny/iteration2/fit/*/*/checkpoints/last.ckpt " + (
@@ -80,6 +81,7 @@ def test_a_dry_run_prints_a_script_and_writes_nothing(
     [
         (["--trainer.max_step=3"], "iteration 1 cannot start: Unknown argument --trainer.max_step. Did you mean"),
         (["--model.quantizer=GumbelQuantizer"], "`model.quantizer` must be FileTargets, which takes units from a file"),
+        (["--model.quantizer.num_codebooks=2"], "`model.quantizer.num_codebooks` must be 1, because an iteration has"),
         (["--data.validation=other"], "`data.validation` must not be set, because only the units of `data.corpus`"),
         (["--ckpt_path=last"], "`ckpt_path` must not be given, because the chain sets it: the same command resumes."),
         (["--trainer.default_root_dir=x"], "`trainer.default_root_dir` must not be given, because the chain sets it"),

@@ -44,7 +44,7 @@ class HubertOptions:
         corpus: Labelled speech of the evaluation, as for `w2vlab evaluate`; not the corpus of the runs, which is
             --data.corpus.
         seed: Seed of each run and of each k-means; by default that of the configuration.
-        devices: Devices of each run and of the encoding; by default those of the configuration.
+        devices: Devices of each run, and of each k-means and encoding; by default those of the configuration, and one.
         cluster: Further options of each `w2vlab cluster`: --cluster="--max_frames 1000000".
         encode: Further options of each `w2vlab encode`.
         evaluate: Further options of `w2vlab evaluate`: --evaluate="--abx_cells 300".
