@@ -87,7 +87,8 @@ def _codes(model: Any, waveform: torch.Tensor) -> torch.Tensor:
     latents = model.wav2vec2.feature_extractor(waveform).transpose(1, 2)
     _, normalized = model.wav2vec2.feature_projection(latents)
     scores = model.quantizer.weight_proj(normalized)[0]
-    return scores.unflatten(1, (model.quantizer.num_groups, -1)).argmax(dim=2).to(torch.int16)
+    codes: torch.Tensor = scores.unflatten(1, (model.quantizer.num_groups, -1)).argmax(dim=2)
+    return codes.to(torch.int16)
 
 
 def encode_command(folder: Path, manifest: Path, out: Path, options: argparse.Namespace, *what: str) -> list[str]:
@@ -103,6 +104,7 @@ def run(command: Sequence[str], threads: int) -> float:
     """Runs a command of `python`, and returns its seconds."""
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(threads)}
+    environment["TRANSFORMERS_VERBOSITY"] = "error"  # it reports that the quantizer is not used
     start = time.perf_counter()
     subprocess.run([sys.executable, *command], check=True, env=environment, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
@@ -130,12 +132,12 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                 command = encode_command(root / "model", root / "files.tsv", out, options, *words)
                 seconds[name].append(run(command, max(1, options.threads // options.processes)))
             for name, kind in ((LOOP, "features"), (LOOP_OF_CODES, "codes")):
-                given = (kind, root / "model", root / "files.tsv", root / f"{kind} {number}")
+                given = (kind, root / "model", root / "files.tsv", root / f"loop {kind} {number}")
                 seconds[name].append(run(["-m", "benchmarks.encode", "--loop", *map(str, given)], options.threads))
         ours, codes = (np.concatenate(list(_arrays(root / f"{name} 0"))) for name in (LAST, CODES))
-        theirs = np.load(root / "features 0" / f"{files[0].stem}.npy")
+        theirs = np.load(root / "loop features 0" / f"{files[0].stem}.npy")
         deviation = float(np.abs(ours[: len(theirs)] - theirs).max())
-        their_codes = np.concatenate([np.load(root / "codes 0" / f"{file.stem}.npy") for file in files])
+        their_codes = np.concatenate([np.load(root / "loop codes 0" / f"{file.stem}.npy") for file in files])
         agreement = float((codes == their_codes).mean())
     totals = {name: sum(turns) for name, turns in seconds.items()}
     ratios = {name: totals[LOOP_OF_CODES if name == CODES else LOOP] / totals[name] for name in what}

@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.contracts.tiny import assert_gradients_finite, audio_batch, build, build_model, classes, factory
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.interfaces import UtteranceEncoder, UtteranceTargets
+from w2vlab.interop.exportable import exportable
 from w2vlab.modules import FuturePrediction, MaskedPrediction
 from w2vlab.types import AudioBatch, QuantizerOutput, RunError
 
@@ -147,8 +148,9 @@ def test_audio_alone_is_refused(cls: type) -> None:
     with pytest.raises(RuntimeError, match=f"{cls.__name__} reads a file by the ids of utterances"):
         build(cls)(torch.zeros(1, 300), (300,))
     model = build_model(MaskedPrediction, encoder=factory(cls))
-    with pytest.raises(ValueError, match=rf"inputs of this MaskedPrediction are codes of a file \({cls.__name__}\)"):
-        model.features(torch.zeros(1, 300))
+    for use in (lambda: model.features(torch.zeros(1, 300)), lambda: exportable(model)):
+        with pytest.raises(ValueError, match=rf"this MaskedPrediction are codes of a file \({cls.__name__}\)"):
+            use()
 
 
 @encoders

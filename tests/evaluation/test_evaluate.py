@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,14 @@ import torch
 
 from tests.contracts.tiny import build_model, factory
 from tests.evaluation.conftest import make_model, write_labelled
+from tests.helpers.unit_files import write_units
 from w2vlab.data.corpora.splitting import position
-from w2vlab.encoders import LogMelEncoder
+from w2vlab.data.corpora.utterances import num_samples
+from w2vlab.encoders import CodeEmbedding, LogMelEncoder
 from w2vlab.evaluation import as_dict, evaluate, make_tasks, open_corpus, table_rows
 from w2vlab.evaluation.comparison import PNMI, compare
 from w2vlab.evaluation.features.corpus import seen_in_pretraining
+from w2vlab.frame_grid import FrameGrid
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import IdentityQuantizer
 
@@ -57,6 +61,22 @@ def test_test_utterances_are_not_used_for_training(corpus, shared_cache, model, 
     evaluate(model, corpus, shared_cache, "context")
     assert seen == {"train": set(corpus.split.train), "test": set(corpus.split.test)}
     assert not seen["train"] & seen["test"]
+
+
+def test_codes_of_a_file_are_found_by_the_ids_of_the_utterances(corpus, shared_cache, tmp_path) -> None:
+    """A model of codes is evaluated on a corpus whose codes are in its file: here the phones themselves."""
+    grid, phones = FrameGrid(320, 400), list(corpus.phones)
+    codes = {}
+    for name, alignment in corpus.alignments.items():
+        centres = grid.centres(grid.num_frames(num_samples(corpus.cuts[name])))
+        spoken = np.clip(alignment.phone_indices(centres), 0, None)
+        codes[name] = np.array([phones.index(alignment.phones[row]) for row in spoken])[:, None]
+    path = str(write_units(tmp_path / "codes.parquet", codes, grid, len(phones)))
+    encoder = partial(CodeEmbedding, path, 1, len(phones), 8, stride=320, receptive_field=400)
+    model = build_model(MaskedPrediction, encoder=encoder)
+    row = table_rows(evaluate(model, corpus, shared_cache, "latents", make_tasks(corpus, max_cells=20)))[0]
+    assert row.accuracy > 0.95
+    assert row.abx["within"] < 0.05
 
 
 def test_a_better_network_scores_better(corpus, shared_cache) -> None:

@@ -36,7 +36,7 @@ from w2vlab.masking import NoMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction
 from w2vlab.modules.counting.without_values import objective_without_values
 from w2vlab.optim import CosineSchedule, PolynomialSchedule
-from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.quantizers import FileTargets, IdentityQuantizer
 from w2vlab.types import Mask
 
 
@@ -291,6 +291,8 @@ def test_masks_differ_from_batch_to_batch():
         (MaskedPrediction, partial(ContrastiveLoss, num_negatives=7), math.log(8)),
         (MaskedPrediction, partial(ContrastiveLoss, num_negatives=7, negatives_from="anywhere"), math.log(8)),
         (MaskedPrediction, CodePredictionLoss, math.log(5)),
+        (MaskedPrediction, partial(CodePredictionLoss, similarity="cosine"), math.log(5)),
+        (MaskedPrediction, partial(CodePredictionLoss, similarity="cosine", unmasked_weight=1.0), math.log(5)),
         (FuturePrediction, partial(FuturePredictionLoss, num_negatives=3), 4 * math.log(2)),
         (FuturePrediction, partial(FuturePredictionLoss, num_negatives=3, objective="infonce"), math.log(4)),
     ],
@@ -301,6 +303,27 @@ def test_loss_that_knows_nothing(model, loss, expected):
     weights = [parameter.clone() for parameter in built.loss.parameters()]
     assert blind_loss(built) == pytest.approx(expected, abs=1e-5)
     assert all(torch.equal(old, new) for old, new in zip(weights, built.loss.parameters(), strict=True))
+
+
+def test_loss_that_knows_nothing_of_frames_that_count_less():
+    """The mean is over all frames, and those that are not masked count half."""
+    loss = partial(CodePredictionLoss, similarity="cosine", unmasked_weight=0.5)
+    model = build_model(MaskedPrediction, loss=loss, quantizer=factory(FileTargets))
+    assert 0.5 * math.log(5) < blind_loss(model) < math.log(5)
+
+
+def test_units_of_a_file_are_drawn_for_utterances_that_are_invented(explained):
+    """The file need not be there; operations and gradients are counted, too."""
+    quantizer = ["--model.quantizer=FileTargets", "--model.quantizer.path=absent", "--model.quantizer.codebook_size=7"]
+    loss = ["--model.loss=CodePredictionLoss", "--model.loss.similarity=cosine", "--model.loss.unmasked_weight=0.5"]
+    result = explained(*quantizer, *loss, "--model.penalties={}")
+    steps = {step["part"]: step for step in result["flow"]["steps"]}
+    frames = result["flow"]["sizes"]["T"]
+    assert steps["quantizer"]["gives"] == {"quantized": [2, frames, 1], "codes": [2, frames, 1]}
+    assert result["codes"]["codebook_size"] == 7
+    assert result["update"]["predictions"] == pytest.approx(frames * 5, rel=0.2)
+    assert result["cost"]["flops"] > 0
+    assert result["gradients"]["terms"] == ["code_prediction"]
 
 
 def test_a_loss_without_weights_has_no_zero_to_be_at():

@@ -57,7 +57,5 @@ def test_invented_codes_are_entries() -> None:
 
 
 def test_more_combinations_than_can_be_counted_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"`joint_size` must be 0 .* 16,777,216 combinations .* but is 9 for"
-    ):
+    with pytest.raises(ValueError, match=r"`joint_size` must be 0 .* 16,777,216 combinations .* but is 9 for"):
         JointCodes(3, 320, 9)

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.testing import assert_close
 
 from tests.contracts.tiny import audio_batch, build_model, factory
 from tests.helpers.unit_files import LengthsKnown, tiny_units, write_units
@@ -20,8 +21,10 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.evaluation.evaluate import load_model, random_twin
 from w2vlab.evaluation.features.layers import available_representations, select_representations
 from w2vlab.frame_grid import FrameGrid
+from w2vlab.interop.comparison.outputs import compute_outputs
+from w2vlab.interop.exportable import exportable
 from w2vlab.losses import CodePredictionLoss
-from w2vlab.modules import MaskedPrediction, PretrainingModule
+from w2vlab.modules import CTCFineTuning, MaskedPrediction, PretrainingModule
 from w2vlab.modules.counting.flops import count_flops
 from w2vlab.modules.counting.without_values import skeleton, without_files
 from w2vlab.quantizers import FileTargets
@@ -150,6 +153,18 @@ def test_a_model_is_loaded_and_computes_features_without_its_file(lost: Callable
     assert twin.features(batch.waveform).shape == (1, 41, 8)
     with pytest.raises(RunError, match="does not exist"):
         model.quantize(batch)
+
+
+def test_a_model_is_exported_and_fine_tuned_without_its_file(
+    lost: Callable[[], PretrainingModule], tmp_path: Path
+) -> None:
+    model, batch = lost(), audio_batch((420,))
+    assert {"codes", "quantized latents"}.isdisjoint(compute_outputs(model, batch.waveform))
+    with torch.no_grad():
+        (features,) = exportable(model)(batch.waveform)
+    assert_close(features, model.features(batch.waveform), rtol=1e-4, atol=1e-5)
+    tuned = CTCFineTuning(str(tmp_path / "model.ckpt"), units="characters")
+    assert tuned.features(batch.waveform).shape == (1, 41, 8)
 
 
 def test_operations_are_counted_without_the_file(lost: Callable[[], PretrainingModule]) -> None:

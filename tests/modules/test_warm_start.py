@@ -28,7 +28,7 @@ from w2vlab.modules.checkpoints.constructors import constructor_arguments
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.warm_start import loading
 from w2vlab.modules.warm_start.options import FAMILIES_OF_PARTS, MAY_DIFFER, MUST_AGREE, OF_THE_OBJECTIVE
-from w2vlab.quantizers import FiniteScalarQuantizer, GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
+from w2vlab.quantizers import FileTargets, FiniteScalarQuantizer, GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 from w2vlab.utils.messages import W2VLabWarning
 
 ALL = ["mask_embedding", "encoder", "norm", "quantizer", "context", "loss"]
@@ -366,6 +366,20 @@ def test_tensors_are_read_one_at_a_time_and_parts_that_differ_are_not_read(sourc
     source(theirs)
     build_objective(init_from="theirs", quantizer=factory(KMeansQuantizer))
     assert {name.partition(".")[0] for name in read} == set(ALL) - {"quantizer", "loss"}
+
+
+def test_other_units_leave_the_scores_of_the_units_new(source):
+    """The second iteration of a HuBERT that starts from the first: an entry of the loss is a unit of its file."""
+
+    def hubert(path: str, **arguments: Any) -> Any:
+        quantizer = factory(FileTargets, path=path)
+        return build_objective(quantizer=quantizer, loss=factory(CodePredictionLoss), **arguments)
+
+    source(published(hubert("first")))
+    assert set(outcome(hubert("first", seed=1, init_from="theirs")).values()) == {None}
+    found = outcome(hubert("second", seed=1, init_from="theirs"))
+    why = "another option: `path` is second, the source has first"
+    assert found == dict.fromkeys(set(ALL) - {"quantizer"}) | {"loss": f"it goes with quantizer, which differs: {why}"}
 
 
 # Options.

@@ -59,6 +59,16 @@ def test_hubert_gives_all_but_quantizer_and_loss(tmp_path: Path) -> None:
     assert {part.why for part in ours.warm_start.parts if not part.loaded} == {"the source has none"}
 
 
+def test_units_of_a_file_are_predicted_from_a_hubert_of_transformers(tmp_path: Path) -> None:
+    parts = {
+        "quantizer": {"class_path": "FileTargets", "init_args": {"path": "absent", "codebook_size": 5}},
+        "loss": {"class_path": "CodePredictionLoss", "init_args": {"similarity": "cosine"}},
+    }
+    ours = started(saved(peer("HubertModel"), tmp_path / "theirs"), **parts)
+    assert loaded(ours) == ALL - {"quantizer", "loss"}
+    assert {part.part for part in ours.warm_start.parts if not part.loaded} == {"loss"}
+
+
 def test_a_fine_tuned_folder_that_has_lost_its_mask_embedding_is_an_error(tmp_path: Path) -> None:
     """transformers has no `masked_spec_embed` if no mask is drawn in fine-tuning."""
     lost = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "vocab_size": len(CHARACTERS)}

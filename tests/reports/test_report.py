@@ -91,6 +91,10 @@ def test_an_ambiguous_baseline(tmp_path: Path) -> None:
             {"quantizer": {"class_path": "w2vlab.quantizers.GumbelQuantizer", "init_args": {"codebook_size": 80}}},
             "the number of code entries",
         ),
+        (
+            {"quantizer": {"class_path": "w2vlab.quantizers.FileTargets", "init_args": {"path": "units/other"}}},
+            "the quantizer, the units, the number of code entries",
+        ),
         ({"penalties": {"diversity": {"class_path": "DiversityPenalty", "init_args": {"weight": 0}}}}, "the penalties"),
     ],
 )

@@ -165,8 +165,15 @@ def test_a_parquet_file_of_others_in_any_integers(tmp_path: Path) -> None:
         ({"id": ["a", "b"], "units": [[1], None]}, r"column `units` of .* must have a list of codes in each row"),
         ({"id": ["a"], "units": [[1, None]]}, r"must have lists of integers"),
         ({"id": ["a", "b"], "codes": [[[1, 2]], [[3]]]}, r"must have the same number of codes in each frame"),
+        (
+            {"id": ["a"], "codes": pa.array([[[], []]], pa.list_(pa.list_(pa.int16(), 0)))},
+            r"All frames of .* some of a",
+        ),
         ({"id": ["a", "a"], "units": [[1], [2]]}, r"once, but has those of a twice"),
-        ({"id": ["a"], "units": [[10]]}, r"must be from 0 to 9, but a has 10\. Are they of another codebook"),
+        (
+            {"id": ["a", "b"], "units": [[10], [11]]},
+            r"from 0 to 9, but a has 10\. Are they of another codebook",
+        ),
         ({"id": ["a"], "codes": [[[1, 2]]]}, r"must have codes of 1 codebooks, but has 2"),
         ({"id": ["a"], "units": [[1, 2]], "units_counts": [[1]]}, r"equally long, but have 2 and 1 values for a"),
         ({"id": ["a"], "units": [[1]], "num_samples": [None]}, r"`num_samples` of .* must have an integer in each row"),
@@ -280,3 +287,27 @@ def test_units_beyond_the_memory_of_the_machine_are_refused(tmp_path: Path, monk
     path = parquet(tmp_path / "x.parquet", {"grid": GRID}, id=["a"], units=[[1, 2]])
     with pytest.raises(RunError, match=r"must fit into the memory of this machine \(0\.0 GiB\)"):
         read_units(path)
+
+
+def test_an_encoding_that_is_not_complete_is_not_read(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "shard-00000.parquet", {"grid": GRID}, id=["a"], units=[[1, 2]])
+    (tmp_path / ".encode").mkdir()
+    with pytest.raises(RunError, match=r"must be a complete encoding, but is not: .* same `w2vlab encode` again"):
+        read_units(tmp_path)
+    record = tmp_path / "encoding.json"
+    record.write_text(json.dumps({"files": {path.name: 1, "shard-00001.parquet": 1}}))
+    with pytest.raises(RunError, match=r"all files of its encoding\.json, but shard-00001\.parquet is missing"):
+        read_units(tmp_path)
+    record.write_text(json.dumps({"files": {path.name: 1}}))
+    assert len(read_units(tmp_path)) == 1
+    record.write_text("{")
+    with pytest.raises(RunError, match=r"encoding\.json must be as `w2vlab encode` writes it"):
+        read_units(tmp_path)
+
+
+def test_an_archive_of_arrays_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.ids").write_text("a\n")
+    np.savez(tmp_path / "x.npz", units=np.array([1]))
+    path = (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(RunError, match=r"x\.npy must have one array of codes, but is an archive"):
+        read_units(path, stride=320)

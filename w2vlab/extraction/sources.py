@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from torch import Tensor
 
@@ -15,7 +15,9 @@ from w2vlab.types import AudioBatch, Seconds
 What = Literal["codes", "features", "units"]
 """Codes of a model's quantizer, vectors, or indices of k-means centers."""
 
-CODES, FEATURES, UNITS = "codes", "features", "units"
+CODES: Final = "codes"
+FEATURES: Final = "features"
+UNITS: Final = "units"
 
 ACOUSTIC = ("mfcc", "mfcc-cmvn", "log-mel")
 """Names of the sources that are no model."""

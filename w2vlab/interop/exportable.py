@@ -17,6 +17,7 @@ from w2vlab.functional.kernels import Frames, GroupedConv1d, WaveformConv1d
 from w2vlab.interfaces import ContextNetwork
 from w2vlab.modules import CTCFineTuning, PretrainingModule
 from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.representations.inputs import check_hears
 from w2vlab.modules.update import TrainedModule
 
 
@@ -59,7 +60,7 @@ def exportable(module: TrainedModule) -> WaveformToFeatures:
         module: A pretraining model, or one fine-tuned by CTC. It is not changed.
 
     Raises:
-        ValueError: The model is another one.
+        ValueError: The model is another one, or its inputs are not audio.
     """
     if isinstance(module, CTCFineTuning):
         frontend, head = module.frontend, module.head
@@ -69,6 +70,7 @@ def exportable(module: TrainedModule) -> WaveformToFeatures:
         raise ValueError(
             f"The model must be pretrained, or fine-tuned by CTC, but is {type(module).__name__}: it has no features."
         )
+    check_hears(type(module).__name__, frontend.encoder)
     for part in (*frontend.modules(), *module.context.modules()):
         if isinstance(part, nn.RNNBase):
             raise ValueError(

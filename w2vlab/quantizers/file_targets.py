@@ -49,7 +49,7 @@ class FileTargets(UtteranceTargets):
     def __init__(
         self,
         input_dim: int,
-        path: str | list[str] = "units",
+        path: list[str] | str = "units",
         num_codebooks: int = 1,
         codebook_size: int = 500,
         stride: int | None = None,

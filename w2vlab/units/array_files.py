@@ -12,7 +12,7 @@ from w2vlab.types import RunError
 from w2vlab.units.description import CODE_STREAMS, COUNTS, METADATA, UnitsDescription, read_record
 from w2vlab.units.parts import Integers, Part, shown
 from w2vlab.units.text_files import read_ids
-from w2vlab.utils.messages import one_line
+from w2vlab.utils.messages import dimensions, one_line
 from w2vlab.utils.plain_data import parse_json
 
 NPY, LEN, COUNTS_NPY = ".npy", ".len", ".counts.npy"
@@ -67,11 +67,14 @@ def _array(path: Path) -> Integers:
     except (ValueError, OSError, EOFError) as error:
         reason = one_line(" ".join(str(error).split()), 200)
         raise RunError(f"{path} must be a whole file of NumPy, but cannot be read ({reason}).") from error
-    array = array[:, None] if array.ndim == 1 else array
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "iu":
-        kind = f"{array.dtype} of {array.ndim} dimensions" if isinstance(array, np.ndarray) else "an archive"
-        raise RunError(f"{path} must have integers of shape (frames, codebooks), but is {kind}.")
-    return array
+    if not isinstance(array, np.ndarray):  # several arrays in a zip archive
+        raise RunError(f"{path} must have one array of codes, but is an archive.")
+    if array.ndim not in (1, 2) or array.dtype.kind not in "iu":
+        raise RunError(
+            f"{path} must have integers of shape (frames, codebooks), but is {array.dtype} of "
+            f"{dimensions(array.shape)}."
+        )
+    return array[:, None] if array.ndim == 1 else array
 
 
 def _lengths(path: Path) -> Integers:

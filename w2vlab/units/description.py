@@ -19,6 +19,9 @@ METADATA = "w2vlab"
 RECORD = "encoding.json"
 """The file in a folder of `encode` that says what the folder has."""
 
+STATE = ".encode"
+"""The folder in it as long as the encoding is not complete."""
+
 COUNTS = "counts"
 """End of the name of what has the frames of each run, if repeats are collapsed."""
 
@@ -115,6 +118,32 @@ def read_record(file: Path) -> UnitsDescription | None:
         return UnitsDescription.from_plain(content)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{record} must be as `w2vlab encode` writes it, but {one_line(str(error), 200)}.") from None
+
+
+def check_complete(folder: Path) -> None:
+    """Checks that a folder of `encode` has all of its files; a folder of another program has no list of them.
+
+    Raises:
+        RunError: The encoding is not complete, or a file is missing.
+    """
+    record = folder / RECORD
+    if not record.is_file():
+        if (folder / STATE).is_dir():
+            raise RunError(
+                f"{folder} must be a complete encoding, but is not: it is being written, or was interrupted. Run the "
+                "same `w2vlab encode` again, which resumes it."
+            )
+        return
+    try:
+        content = read_json(record)
+    except (ValueError, OSError) as error:
+        raise RunError(f"{record} must be as `w2vlab encode` writes it, but {one_line(str(error), 200)}.") from None
+    files = content.get("files") if isinstance(content, dict) else None
+    for name in files if isinstance(files, dict) else ():
+        if not (folder / name).is_file():
+            raise RunError(
+                f"{folder} must have all files of its {RECORD}, but {one_line(name, 100)} is missing. Encode again."
+            )
 
 
 def _whole(content: Mapping[str, Any], name: str, least: int, optional: bool = False) -> int | None:

@@ -156,16 +156,18 @@ def _check_codes(part: Part, name: str, codebook_size: int | None, num_codebooks
         raise RunError(f"{name} must have codes of {num_codebooks} codebooks, but has {codes.shape[1]}.")
     if not 1 <= codes.shape[1] <= MAX_CODEBOOKS:
         raise RunError(f"{name} must have codes of 1 to {MAX_CODEBOOKS} codebooks, but has {codes.shape[1]}.")
+    if int(part.lengths.sum()) != len(codes):  # such as lists of no codes
+        raise RunError(f"All frames of {name} must have codes, but some of {shown(part.ids[0])} or others have none.")
     if not codes.size:
         return
     least, largest = int(codes.min()), int(codes.max())
     size = codebook_size or 2**31
     if least < 0 or largest >= size:
-        row = int(np.flatnonzero(((codes < 0) | (codes >= size)).any(axis=1))[0])
+        row, group = (int(places[0]) for places in np.nonzero((codes < 0) | (codes >= size)))
         rule = f"from 0 to {size - 1}" if codebook_size else "0 or more, and below 2^31"
         raise RunError(
-            f"The codes in {name} must be {rule}, but {_utterance_of(part, row)} has "
-            f"{least if least < 0 else largest}. Are they of another codebook?"
+            f"The codes in {name} must be {rule}, but {_utterance_of(part, row)} has {int(codes[row, group])}. Are "
+            "they of another codebook?"
         )
 
 

@@ -17,7 +17,7 @@ from w2vlab.units.array_files import (
     read_npy,
     read_safetensors,
 )
-from w2vlab.units.description import UnitsDescription
+from w2vlab.units.description import UnitsDescription, check_complete
 from w2vlab.units.parquet_files import describe_parquet, read_parquet
 from w2vlab.units.parts import Part, join
 from w2vlab.units.table import UnitTable
@@ -94,6 +94,7 @@ def _files(path: Path) -> list[Path]:
         if path.suffix not in _FORMATS or not path.is_file():  # opening a pipe would block
             raise RunError(f"{path} must be a file of units, one of {endings}, but is another.")
         return [path]
+    check_complete(path)
     for ending in _FORMATS:
         found = sorted(file for file in path.glob(f"*{ending}") if _has_codes(file))
         if found:

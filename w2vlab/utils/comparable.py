@@ -71,7 +71,7 @@ def depends_on_objective(metric: str) -> bool:
     Error rates, metrics of evaluations and probes, costs, and metrics of other programs do not.
     """
     kind, _, name = metric.partition("/")
-    return kind in ("train", "val") and (name == "accuracy" or name.startswith("loss"))
+    return kind in ("train", "val") and (name.endswith("accuracy") or name.startswith("loss"))
 
 
 def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
@@ -87,7 +87,9 @@ def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
             ("the model", some.get("model")),
             ("the loss", some.get("model.loss")),
             ("their negatives", _negatives(some)),
+            ("the frames that are not masked", some.get("model.loss.unmasked_weight") or 0),
             ("the quantizer", some.get("model.quantizer")),
+            ("the units", some.get("model.quantizer.path")),
             ("the number of code entries", [some.get(f"model.quantizer.{n}", "") for n in _ENTRIES]),
             ("the penalties", penalties if penalties is not None else _below(some, "model.penalties")),
             ("the masking", _below(some, "model.masking")),

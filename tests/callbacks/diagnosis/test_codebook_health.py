@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from w2vlab.callbacks.history import MetricHistory
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import (
     EMAQuantizer,
+    FileTargets,
     FiniteScalarQuantizer,
     GumbelQuantizer,
     IdentityQuantizer,
@@ -158,6 +160,18 @@ def test_a_resumed_run_continues_the_history(tmp_path: Path) -> None:
     looks = content(tmp_path)["looks"]
     assert [look["update"] for look in looks] == [0, 2, 4, 6]
     assert all("1/changed" in look for look in looks[1:])
+
+
+def test_codes_of_a_file_are_those_of_the_crops_of_the_probe(tmp_path: Path) -> None:
+    """A batch has more utterances than the probe still needs; each crop begins within its utterance."""
+    health = CodebookHealth(every=2, num_utterances=4)
+    crops = [replace(batch, starts=tuple(10 * row for row in range(len(batch)))) for batch in VALIDATION]
+    model = model_with(factory(FileTargets))
+    fit(model, noise(), 2, validation=crops, callbacks=[health], default_root_dir=tmp_path, num_sanity_val_steps=2)
+    table = model.quantizer.files.tables[0]
+    for name, codes, row in zip(health._ids, health._codes, (0, 1, 2, 0), strict=True):
+        assert codes.tolist() == table.codes(name)[row : row + len(codes)].tolist()
+    assert all(look["1/changed"] == 0 for look in content(tmp_path)["looks"][1:])
 
 
 def test_a_quantizer_without_codebooks_warns_once(tmp_path: Path) -> None:

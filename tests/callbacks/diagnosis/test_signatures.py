@@ -178,6 +178,13 @@ def test_fixes_are_for_this_run():
     assert "--trainer.accumulate_grad_batches=8" in flags("at_chance", accumulate=2)
 
 
+def test_codes_of_a_file_are_changed_by_another_file_alone() -> None:
+    for signature in SIGNATURES:
+        found = flags(signature.name, quantizer="FileTargets", codebook_size=100, has_given_codes=True)
+        assert not [flag for flag in found if "--model.quantizer=" in flag or "codebook_size" in flag]
+    assert "--model.quantizer.path=UNITS" in flags("few_codes", quantizer="FileTargets", has_given_codes=True)
+
+
 def test_a_learning_rate_of_zero_cannot_be_halved() -> None:
     flags = [fix.flags for fix in suggest_fixes("at_chance", RunSettings(learning_rate=0.0))]
     assert flags

@@ -18,7 +18,7 @@ from tests.modules.training import fit, loader, make_trainer
 from w2vlab.callbacks import OnlineProbe
 from w2vlab.evaluation import evaluate, open_corpus, table_rows
 from w2vlab.modules import FuturePrediction, MaskedPrediction
-from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer, IdentityQuantizer
+from w2vlab.quantizers import EMAQuantizer, FileTargets, GumbelQuantizer, IdentityQuantizer
 
 GUMBEL = factory(GumbelQuantizer)
 
@@ -56,6 +56,13 @@ def test_random_state_and_modes_are_restored(speech) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert [part.training for part in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_codes_of_a_file_are_not_those_of_the_probes_audio(speech) -> None:
+    model = toy_model(MaskedPrediction, 0.005, quantizer=factory(FileTargets))
+    probe, trainer = OnlineProbe(**speech), make_trainer(1)
+    probe.setup(trainer, model, "fit")
+    assert set(probe._measure(trainer, model)) == {"accuracy"}
 
 
 def test_metrics_are_those_of_an_evaluation_and_are_logged(speech, tmp_path: Path, monkeypatch) -> None:

@@ -93,6 +93,20 @@ def test_channels_are_averaged(tmp_path):
     torch.testing.assert_close(batch.waveform, torch.full((1, 4000), 0.125), rtol=0, atol=1e-4)
 
 
+def test_without_audio_batches_are_silence_of_the_same_windows(cuts, tmp_path):
+    """No file is opened, as none is there."""
+    expected = read(cuts, crop_to_shortest=False, epoch=1)
+    for path in tmp_path.glob("*.wav"):
+        path.unlink()
+    dataset = SpeechDataset(4000, False, seed=0, random=True, read_audio=False)
+    batch = dataset[BatchPlan(1, tuple(cuts), (), True)]
+    assert (batch.ids, batch.num_samples, batch.starts) == (expected.ids, expected.num_samples, expected.starts)
+    assert batch.utterance_samples == expected.utterance_samples == (4800, 6400, 8000)
+    assert batch.waveform.shape == expected.waveform.shape
+    assert not batch.waveform.any()
+    assert dataset.skipped.total == 0
+
+
 def test_unreadable_files_are_left_out_and_counted(cuts, tmp_path, caplog):
     (tmp_path / "u0.wav").unlink()
     samples = np.zeros(6400, dtype=np.float32)

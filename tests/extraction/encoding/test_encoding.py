@@ -316,3 +316,11 @@ def test_mfcc_of_long_recordings_do_not_depend_on_the_chunk(encode: Encode, tmp_
     for name, seconds in (("whole", 0.0), ("cut", 0.7)):
         encode(open_source("mfcc", "features"), name, data=str(corpus), chunk_seconds=seconds)
     assert np.allclose(frames_in(tmp_path / "whole"), frames_in(tmp_path / "cut"), atol=1e-4)
+
+
+def test_autocast_rounds(encode: Encode, source: ModelFrames, tmp_path: Path) -> None:
+    encode(source)
+    encode(source, "autocast", precision="bf16-mixed")
+    exact, rounded = frames_in(tmp_path / "out"), frames_in(tmp_path / "autocast")
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(exact - rounded).max() < 0.2

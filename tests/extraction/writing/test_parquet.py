@@ -100,7 +100,7 @@ def test_features_of_several_layers(tmp_path: Path) -> None:
 
 
 def test_a_row_group_is_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "_GROUP_BYTES", 40)  # five frames of two codebooks, and an utterance of nine
+    monkeypatch.setattr(parquet, "_GROUP_BYTES", 39)  # nine frames of two codebooks
     stream = codes_stream(2, 320)
     utterances = utterances_of(stream, [[(1, 2)] * length for length in (2, 2, 9, 1, 1)])
     (file,) = write("parquet", tmp_path, stream, utterances, shard_size=5)

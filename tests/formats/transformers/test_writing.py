@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from tests.formats.transformers.peers import (
     CHARACTERS,
@@ -295,6 +296,32 @@ def test_a_model_for_ctc_is_read_from_a_folder_for_pretraining_with_a_new_head(t
     _, report = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path, output_loading_info=True)
     assert set(report["missing_keys"]) == {"lm_head.weight", "lm_head.bias"}
     assert {key.partition(".")[0] for key in report["unexpected_keys"]} == {"quantizer", "project_q", "project_hid"}
+
+
+@pytest.mark.parametrize("layout", ["base", "large"])
+def test_a_model_of_units_is_a_hubert(tmp_path: Path, layout: str) -> None:
+    """And comes back without its units, which are no part of it."""
+    parts = {
+        "quantizer": {"class_path": "w2vlab.quantizers.FileTargets", "init_args": {"path": "absent"}},
+        "loss": {"class_path": "w2vlab.losses.CodePredictionLoss", "init_args": {"similarity": "cosine"}},
+    }
+    model = ours(**OPTIONS_OF_OURS[layout], **parts)
+    notes = write_transformers(model, tmp_path / "out")
+    assert "Quantizer and loss are not written." in notes
+    theirs, report = transformers.HubertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["HubertModel"]
+    module, waveform = built(model), WAVEFORM
+    if layout == "large":
+        extract = transformers.Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "out")
+        waveform = extract(WAVEFORM[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+    with torch.no_grad():
+        expected = theirs.eval()(waveform).last_hidden_state
+    assert_close(module.features(WAVEFORM), expected, rtol=1e-4, atol=1e-4)
+    vocabulary = Vocabulary.of("characters", ["ab"])
+    write_transformers(ours(vocabulary, **OPTIONS_OF_OURS[layout], **parts), tmp_path / "ctc")
+    assert type(from_pretrained(tmp_path / "ctc")).__name__ == "HubertForCTC"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ class EncodeOptions:
       w2vlab encode last.ckpt train.tsv labels --what units --centers centers.safetensors --format fairseq
 
     Attributes:
-        source: A checkpoint of w2vlab, a file or folder of another project, or mfcc or log-mel.
+        source: A checkpoint of w2vlab, a file or folder of another project, or mfcc, mfcc-cmvn (with mean and variance
+            normalization of each utterance) or log-mel.
         data: What `fit` takes as data.corpus: a folder of audio, a fairseq .tsv manifest, a lhotse manifest, or a
             sample corpus such as festvox-ru.
         out: The folder to write.

@@ -45,9 +45,9 @@ class LhotseWriter:
     they are plain arrays of runs, and `cut.load_counts()` has their frames.
 
     A cut is as long as its frames, T times the stride, because lhotse computes the number of frames from the duration
-    and repeats the last frame of features that have one less. Its recording is the audio file, if it is one that can be
-    read. The manifest has absolute paths; `CutSet.with_features_path_prefix` and `sed` change them. A cut without
-    frames is as long as its audio, and has no array.
+    and repeats the last frame of features that have one less. Its recording is the audio file at 16 kHz, if it is one
+    that can be read. The manifest has absolute paths; `CutSet.with_features_path_prefix` and `sed` change them. A cut
+    without frames is as long as its audio, and has no array.
 
     Args:
         streams: What the frames of each utterance are.
@@ -151,10 +151,12 @@ def _recording(utterance: EncodedUtterance) -> Recording | None:
         info = probe(Path(utterance.path))
     except UnusableAudioError:
         return None
-    return Recording(
+    recording = Recording(
         id=utterance.id,
         sources=[AudioSource("file", list(range(info.num_channels)), str(Path(utterance.path).absolute()))],
         sampling_rate=info.sampling_rate,
         num_samples=info.num_samples,
         duration=info.num_samples / info.sampling_rate,
     )
+    # Features and recording of a cut must have the same sampling rate; lhotse resamples when it reads.
+    return recording if info.sampling_rate == SAMPLE_RATE else recording.resample(SAMPLE_RATE)

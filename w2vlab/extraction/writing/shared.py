@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from w2vlab.units.description import UnitsDescription
 from w2vlab.utils.files import replace_atomically
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> AbstractContextManager[Path]:
     """Yields a temporary path to write to; at the end the file is synced to disk and renamed to `path`.
 
     Args:
@@ -29,10 +27,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be written; the temporary file is removed.
     """
-    with replace_atomically(path) as unfinished:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+    return replace_atomically(path, sync=True)
 
 
 def runs_of(codes: Frames) -> tuple[Frames, npt.NDArray[np.int32]]:

@@ -27,7 +27,7 @@ def check_hears(name: str, encoder: FeatureEncoder) -> None:
     """
     if isinstance(encoder, UtteranceEncoder):
         raise ValueError(
-            f"A model must have an encoder of audio for `features`, but the inputs of this {name} are codes of a file "
+            f"A model must have an encoder of audio for features, but the inputs of this {name} are codes of a file "
             f"({type(encoder).__name__}). Evaluate it on a corpus whose codes are in the file (`w2vlab evaluate`), or "
             "give batches with ids to `encode`."
         )
