@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -172,7 +174,7 @@ def test_an_interrupted_chain_has_the_status_of_the_signal(
     def interrupt() -> None:
         while not Path("runs/hubert/tiny/waits").exists():
             time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -207,7 +209,7 @@ def test_two_chains_do_not_share_a_folder(
         while not Path("runs/hubert/tiny/waits").exists():
             time.sleep(0.01)
         status.append(hubert())
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=second)
     thread.start()
@@ -249,9 +251,9 @@ def test_two_iterations_in_which_every_kind_of_step_is_killed_once(
         content = json.loads(Path(out, "table.json").read_text())
         return [{k: v for k, v in row.items() if not k.endswith("_minutes")} for row in content]
 
-    monkeypatch.setattr(running.subprocess, "Popen", forked.Popen)
+    monkeypatch.setattr(running, "subprocess", forked)
     assert hubert(*options, "--out=whole") == 0
-    monkeypatch.setattr(running.subprocess, "Popen", Killed)
+    monkeypatch.setattr(running, "subprocess", SimpleNamespace(Popen=Killed, DEVNULL=forked.DEVNULL))
     for name in ("cluster1", "encode1", "fit1", "evaluate2"):
         assert hubert(*options) == 1
         assert f"{name} was ended by SIGKILL" in capfd.readouterr().err
