@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import RUN
+from tests.evaluation.conftest import write_labelled
 from tests.extraction.hubert import chains
 from tests.processes import forked
 from w2vlab.cli.main import main
@@ -219,6 +221,11 @@ def test_two_chains_do_not_share_a_folder(
     assert "`out` must not be in use, but a chain (process " in capfd.readouterr().err
 
 
+def steps_as(popen: type[subprocess.Popen[bytes]]) -> SimpleNamespace:
+    """Returns what is used of `subprocess`, with other processes."""
+    return SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
+
+
 class Killed(forked.Popen):
     """A step in a forked process that is killed once for each kind, when it has begun to write."""
 
@@ -241,27 +248,29 @@ class Killed(forked.Popen):
 
 
 def test_two_iterations_in_which_every_kind_of_step_is_killed_once(
-    hubert: Chain, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    hubert: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The table is that of a chain that nothing interrupts, whose runs are the same to the last digit."""
-    corpus = str(tiny_config.parent / "corpus")
-    options = [f"--corpus={corpus}", "--evaluate=--num_train 4 --num_test 2 --layers context", "--layers=1"]
+    corpus = write_labelled(tmp_path / "voice", 12)
+    evaluation = f"--corpus={corpus} --layers=context --abx_cells=20 --abx_utterances=all --wandb=off --device=cpu"
+    options = [f"--data.corpus={corpus}", "--layers=1", f"--evaluate={evaluation}"]
 
     def rows(out: str) -> list[dict[str, Any]]:
         content = json.loads(Path(out, "table.json").read_text())
         return [{k: v for k, v in row.items() if not k.endswith("_minutes")} for row in content]
 
-    monkeypatch.setattr(running, "subprocess", forked)
+    monkeypatch.setattr(running, "subprocess", steps_as(forked.Popen))
     assert hubert(*options, "--out=whole") == 0
-    monkeypatch.setattr(running, "subprocess", SimpleNamespace(Popen=Killed, DEVNULL=forked.DEVNULL))
+    monkeypatch.setattr(running, "subprocess", steps_as(Killed))
     for name in ("cluster1", "encode1", "fit1", "evaluate2"):
         assert hubert(*options) == 1
         assert f"{name} was ended by SIGKILL" in capfd.readouterr().err
     assert hubert(*options) == 0
     assert rows("runs/hubert/tiny") == rows("whole")
-    first, second = rows("whole")
+    first, second, untrained, mfcc = rows("whole")
     assert (first["units_of"], first["k"], second["units_of"], second["k"]) == ("mfcc", 4, "iteration 1, layer 1", 6)
     assert {"inertia", "bits_per_second", "validation_loss", "validation_accuracy"} <= first.keys()
+    assert all(0 < row[measure] < 1 for row in (second, untrained, mfcc) for measure in ("probe", "abx"))
     record = json.loads(Path("runs/hubert/tiny/hubert.json").read_text())["steps"]
     assert list(record) == ALL
     assert all(step["finished"] for step in record.values())

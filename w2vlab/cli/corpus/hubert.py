@@ -123,7 +123,7 @@ def _extras(options: HubertOptions) -> Extras:
         cluster=[*devices, *cluster],
         encode=[*devices, *encode],
         evaluate=evaluate,
-        evaluate_each=options.evaluate_each,
+        evaluated=options.evaluated,
     )
 
 
