@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks import cluster
+from benchmarks.corpus import cluster
 from tests.processes import forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
@@ -44,7 +44,7 @@ def test_the_inertia_is_that_of_all_frames() -> None:
 
 
 def test_from_audio_to_centers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.cluster.subprocess", forked)
+    monkeypatch.setattr("benchmarks.corpus.cluster.subprocess", forked)
     monkeypatch.setenv("W2VLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "corpus").mkdir()
     random = np.random.default_rng(0)

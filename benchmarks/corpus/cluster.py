@@ -1,7 +1,7 @@
 """K-means of ten million frames compared with scikit-learn's: time, memory and the inertia of all frames.
 
-    python -m benchmarks.cluster [--frames 10000000] [--k 100] [--threads N] [--rounds N] [--json FILE]
-    python -m benchmarks.cluster --corpus festvox-ru [--k 100]
+    python -m benchmarks.corpus.cluster [--frames 10000000] [--k 100] [--threads N] [--rounds N] [--json FILE]
+    python -m benchmarks.corpus.cluster --corpus festvox-ru [--k 100]
 
 The frames are generated, utterance by utterance, so that no audio is part of it: 39 dimensions, a walk through 400
 sounds with noise. Each competitor runs in a process of its own, in turn. Time is that of sample and clusters, without
@@ -227,8 +227,8 @@ def _mfccs(source: Path) -> Iterator[Frames]:
 
 def in_a_process(arguments: list[str], threads: int) -> dict[str, float]:
     """Runs this module with other arguments, and returns the figures that it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "benchmarks.cluster", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "benchmarks.corpus.cluster", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         printed, _ = process.communicate()
     if process.returncode:
@@ -265,7 +265,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     for _ in range(options.rounds):
         for name in names:
             turns[name].append(in_a_process([*passed, f"--serve={name}"], options.threads))
-    figures: dict[str, Any] = {"command": " ".join(["python -m benchmarks.cluster", *args]), **machine()}
+    figures: dict[str, Any] = {"command": " ".join(["python -m benchmarks.corpus.cluster", *args]), **machine()}
     figures |= {name: _median(found) for name, found in turns.items()}
     print(_table(figures, names))
     write_json(options.json, figures)
