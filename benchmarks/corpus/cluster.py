@@ -227,7 +227,7 @@ def _mfccs(source: Path) -> Iterator[Frames]:
 
 def in_a_process(arguments: list[str], threads: int) -> dict[str, float]:
     """Runs this module with other arguments, and returns the figures that it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "benchmarks.corpus.cluster", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         printed, _ = process.communicate()
