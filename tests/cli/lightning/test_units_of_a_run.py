@@ -25,7 +25,7 @@ HUBERT = [
 def units(folder: Path, left_out: int = 0, codebooks: int = 1) -> str:
     """Units at 100 Hz of the utterances of the tiny run."""
     grid, draws = FrameGrid(160, 400), np.random.default_rng(0)
-    lengths = {f"u{number:02}": 16_000 + 100 * number for number in range(left_out, 24)}
+    lengths = {f"u{number:02}.wav": 16_000 + 100 * number for number in range(left_out, 24)}
     codes = {name: draws.integers(5, size=(grid.num_frames(size), codebooks)) for name, size in lengths.items()}
     return str(write_units(folder / f"units{codebooks}.parquet", codes, grid, 5))
 
@@ -53,7 +53,7 @@ def test_what_is_wrong_with_a_file_is_said_in_a_line(
 ) -> None:
     for options, message in (
         ([], "`model.quantizer.path` must be a file or a folder of units, but units does not exist."),
-        ([f"--model.quantizer.path={units(tmp_path, left_out=3)}"], "has none of u00; it lacks 3 of 24 utterances."),
+        ([f"--model.quantizer.path={units(tmp_path, left_out=3)}"], "it lacks 3 of 24 utterances."),
         (
             [f"--model.quantizer.path={units(tmp_path)}", "--model.quantizer.codebook_size=4"],
             "`model.quantizer.codebook_size` must be 5, the entries of a codebook of",
