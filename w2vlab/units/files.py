@@ -140,9 +140,9 @@ class UnitFiles:
     def _how_to_write(self, path: str) -> str:
         """Returns the command for a file: of a quantizer with several codebooks, or of k-means, which has one."""
         if self.num_codebooks > 1 and len(self.paths) == 1:
-            return f"`w2vlab encode MODEL CORPUS {path} --what codes`"
+            return f"`w2vlab encode SOURCE CORPUS {path} --what codes`"
         return (
-            f"`w2vlab encode MODEL CORPUS {path} --what units --centers CENTERS`, with the CENTERS of `w2vlab cluster`"
+            f"`w2vlab encode SOURCE CORPUS {path} --what units --centers CENTERS`, with the CENTERS of `w2vlab cluster`"
         )
 
     def _open(self, path: str) -> UnitTable:

@@ -1,20 +1,24 @@
 """K-means of ten million frames compared with scikit-learn's: time, memory and the inertia of all frames.
 
-    python -m benchmarks.cluster [--frames 10000000] [--k 100] [--threads N] [--rounds N] [--json FILE]
-    python -m benchmarks.cluster --corpus festvox-ru [--k 100]
+    python -m benchmarks.corpus.cluster [--frames 10000000] [--k 100] [--threads N] [--rounds N] [--json FILE]
+    python -m benchmarks.corpus.cluster --corpus festvox-ru [--k 100]
 
 The frames are generated, utterance by utterance, so that no audio is part of it: 39 dimensions, a walk through 400
 sounds with noise. Each competitor runs in a process of its own, in turn. Time is that of sample and clusters, without
-the generator; memory is the peak beyond that of the process with its libraries. scikit-learn takes an array, which
-counts, because a stream has to be collected for it. Afterwards the mean squared distance of *all* frames to the nearest
-center is computed, so that speed is not paid for by worse centers. Linux only.
+the generator: on the clock, and of the processor, which depends less on what else the machine does. Memory is the peak
+beyond that of the process with its libraries. scikit-learn takes an array, which counts, because a stream has to be
+collected for it. Afterwards the mean squared distance of *all* frames to the nearest center is computed, so that speed
+is not paid for by worse centers. Linux only.
 
 * `w2vlab`: `Clusterer`, as in `w2vlab cluster`: a uniform sample of 200,000 frames, Lloyd's iterations from k-means++;
 * `w2vlab, faiss`: the same sample, clustered by faiss, if it is installed;
-* `MiniBatchKMeans`: scikit-learn's, with its defaults, over all frames;
+* `MiniBatchKMeans`: scikit-learn's, with its defaults, over all frames.
+
+With `--all`, which takes long, also
+
 * `MiniBatchKMeans, fairseq`: with the options of fairseq's `learn_kmeans.py`;
 * `MiniBatchKMeans, stream`: its `partial_fit` over the stream, in constant memory, too;
-* `KMeans` (with `--lloyd`): scikit-learn's Lloyd over all frames.
+* `KMeans`: scikit-learn's Lloyd over all frames.
 
 With `--corpus`, everything from audio files to centers: `w2vlab cluster mfcc` against a loop over torchaudio's MFCC
 whose frames are collected for `MiniBatchKMeans` with fairseq's options.
@@ -55,6 +59,11 @@ Frames = npt.NDArray[np.float32]
 Centers = npt.NDArray[np.float32]
 
 
+def clocks() -> npt.NDArray[np.float64]:
+    """Returns the seconds of the clock and of the processor, on all threads."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
 class Stream:
     """Generated utterances; the same ones each time.
 
@@ -62,25 +71,25 @@ class Stream:
         num_frames: Frames of all utterances.
 
     Attributes:
-        seconds: Time that the generator has taken, which is not the competitors'.
+        taken: Time that the generator has taken, which is not the competitors'.
     """
 
     def __init__(self, num_frames: int) -> None:
         self.num_frames = num_frames
-        self.seconds = 0.0
+        self.taken = np.zeros(2)
         random = np.random.default_rng(0)
         self._sounds = 2 * random.standard_normal((SOUNDS, DIM), dtype=np.float32)
         self._mixture = 1.5 / np.sqrt(DIM) * random.standard_normal((DIM, DIM), dtype=np.float32)
 
     def __iter__(self) -> Iterator[Frames]:
         for number, start in enumerate(range(0, self.num_frames, FRAMES_OF_AN_UTTERANCE)):
-            asked = time.perf_counter()
+            asked = clocks()
             random = np.random.default_rng((1, number))
             length = min(FRAMES_OF_AN_UTTERANCE, self.num_frames - start)
             sounds = random.integers(SOUNDS, size=-(-length // FRAMES_OF_A_SOUND)).repeat(FRAMES_OF_A_SOUND)[:length]
             noise = random.standard_normal((length, DIM), dtype=np.float32) @ self._mixture
             frames = (self._sounds[sounds] + noise).astype(np.float32)
-            self.seconds += time.perf_counter() - asked
+            self.taken += clocks() - asked
             yield frames
 
     def collected(self) -> Frames:
@@ -147,11 +156,13 @@ class Watch:
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         self._before = status_gib("VmRSS")
-        self._start = time.perf_counter()
+        self.start = clocks()
 
-    def read(self) -> tuple[float, float]:
-        """Returns the seconds, and the peak of the memory beyond that of the beginning, in MiB."""
-        return time.perf_counter() - self._start, 1024 * (status_gib("VmHWM") - self._before)
+    def read(self, others: npt.NDArray[np.float64] | float = 0.0) -> dict[str, float]:
+        """Returns the seconds without those of `others`, and the peak of memory beyond the beginning's, in MiB."""
+        seconds, processor = clocks() - self.start - others
+        mib = 1024 * (status_gib("VmHWM") - self._before)
+        return {"seconds": float(seconds), "processor_seconds": float(processor), "mib": mib}
 
 
 def measure(who: str, num_frames: int, k: int) -> dict[str, float]:
@@ -168,12 +179,9 @@ def measure(who: str, num_frames: int, k: int) -> dict[str, float]:
         centers = partial_fits(stream, k)
     else:
         array = stream.collected()
-        collected = time.perf_counter()
+        stream.taken = clocks() - watch.start  # with the copies
         centers = scikit_learn(who, k).fit(array).cluster_centers_
-        seconds, mib = time.perf_counter() - collected, watch.read()[1]
-        return {"seconds": seconds, "mib": mib, "inertia": inertia(stream, centers)}
-    seconds, mib = watch.read()
-    return {"seconds": seconds - stream.seconds, "mib": mib, "inertia": inertia(stream, centers)}
+    return {**watch.read(stream.taken), "inertia": inertia(stream, centers)}
 
 
 def measure_corpus(who: str, corpus: str, k: int) -> dict[str, float]:
@@ -201,8 +209,7 @@ def measure_corpus(who: str, corpus: str, k: int) -> dict[str, float]:
             )
         else:
             scikit_learn(FAIRSEQ, k).fit(np.concatenate(list(_mfccs(source))))
-        seconds, mib = watch.read()
-    return {"seconds": seconds, "mib": mib}
+        return watch.read()
 
 
 def _mfccs(source: Path) -> Iterator[Frames]:
@@ -221,7 +228,7 @@ def _mfccs(source: Path) -> Iterator[Frames]:
 def in_a_process(arguments: list[str], threads: int) -> dict[str, float]:
     """Runs this module with other arguments, and returns the figures that it prints."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "benchmarks.cluster", *arguments]
+    command = [sys.executable, "-m", "benchmarks.corpus.cluster", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         printed, _ = process.communicate()
     if process.returncode:
@@ -237,7 +244,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--frames", type=int, default=10_000_000)
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--corpus", help="a corpus of .wav files: from audio to centers")
-    parser.add_argument("--lloyd", action="store_true", help="also KMeans over all frames, which is slow")
+    parser.add_argument("--all", action="store_true", help="also the competitors that take long")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -250,17 +257,15 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         else:
             print(json.dumps(measure(options.serve, options.frames, options.k)))
         return {}
-    names = [OURS, FAIRSEQ] if options.corpus else [OURS, MINI, FAIRSEQ, STREAM]
-    if not options.corpus:
-        names += [FAISS] if find_spec("faiss") else []
-        names += [LLOYD] if options.lloyd else []
+    names = [OURS, MINI, *([FAISS] if find_spec("faiss") else []), *([FAIRSEQ, STREAM, LLOYD] if options.all else [])]
+    names = [OURS, FAIRSEQ] if options.corpus else names
     passed = [f"--frames={options.frames}", f"--k={options.k}", f"--threads={options.threads}"]
     passed += [f"--corpus={options.corpus}"] if options.corpus else []
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name in names:
             turns[name].append(in_a_process([*passed, f"--serve={name}"], options.threads))
-    figures: dict[str, Any] = {"command": " ".join(["python -m benchmarks.cluster", *args]), **machine()}
+    figures: dict[str, Any] = {"command": " ".join(["python -m benchmarks.corpus.cluster", *args]), **machine()}
     figures |= {name: _median(found) for name, found in turns.items()}
     print(_table(figures, names))
     write_json(options.json, figures)
@@ -275,8 +280,9 @@ def _table(figures: dict[str, Any], names: list[str]) -> str:
     ours_now: dict[str, float] = figures[OURS]
     has_inertia = "inertia" in ours_now
     lines = [
-        f"| | seconds | times ours | MiB | times ours |{' inertia of all frames |' if has_inertia else ''}",
-        f"|---|---|---|---|---|{'---|' if has_inertia else ''}",
+        "| | seconds | times ours | of the processor | times ours | MiB | times ours |"
+        f"{' inertia of all frames |' if has_inertia else ''}",
+        f"|{'---|' * (8 if has_inertia else 7)}",
     ]
     for name in names:
         found: dict[str, float] = figures[name]

@@ -1,0 +1,1 @@
+"""Benchmarks of the commands that encode and cluster a corpus."""
