@@ -72,7 +72,8 @@ def test_codes_of_a_file_are_found_by_the_ids_of_the_utterances(corpus, shared_c
         spoken = np.clip(alignment.phone_indices(centres), 0, None)
         codes[name] = np.array([phones.index(alignment.phones[row]) for row in spoken])[:, None]
     path = str(write_units(tmp_path / "codes.parquet", codes, grid, len(phones)))
-    encoder = partial(CodeEmbedding, path, 1, len(phones), 8, stride=320, receptive_field=400)
+    options = {"path": path, "num_codebooks": 1, "codebook_size": len(phones), "output_dim": 8}
+    encoder = partial(CodeEmbedding, **options, stride=grid.stride, receptive_field=grid.receptive_field)
     model = build_model(MaskedPrediction, encoder=encoder)
     row = table_rows(evaluate(model, corpus, shared_cache, "latents", make_tasks(corpus, max_cells=20)))[0]
     assert row.accuracy > 0.95
