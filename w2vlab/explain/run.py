@@ -97,7 +97,8 @@ def blind_loss(model: PretrainingModule) -> float | None:
     context = torch.randn(2, num_frames, model.context.output_dim, generator=generator)
     vectors = torch.randn(2, num_frames, spec.dim, generator=generator)
     codes = torch.randint(max(spec.codebook_size, 1), (2, num_frames, spec.num_codebooks), generator=generator)
-    targets, lengths = QuantizerOutput(quantized=vectors, codes=codes), (num_frames, num_frames)
+    targets = QuantizerOutput(quantized=vectors, codes=codes)
+    lengths: tuple[int, ...] = (num_frames, num_frames)
     address = RandomAddress(seed=model.seed, update=0, ids=("first", "second"))
     first_ahead, num_targets, positions = model.frame_overlap, lengths, torch.arange(num_frames).expand(2, -1)
     samples = model.encoder.receptive_field + (num_frames - 1) * model.encoder.stride

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from w2vlab.data.labels.alignments import Alignment
@@ -74,8 +76,8 @@ def draw_units(
     joint = data.numbered()[JOINT][0][utterance].numpy()
     unit_colours = [_SILENT if phone < 0 else colours[names[phone]] for phone in _most_frequent_phones(data)]
 
-    figure = Figure(figsize=(14, 5.2), layout="constrained")
-    figure.suptitle(one_line(f"{utterance}, units of {table.name}", 160).replace("$", r"\$"), fontsize=12)
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    figure.suptitle(one_line(f"{utterance}, units of {Path(table.name).name}", 160).replace("$", r"\$"), fontsize=12)
     grid = figure.add_gridspec(3, 2, width_ratios=[1.5, 1], height_ratios=[3, 1, 1])
     spectrogram, spoken, units = (figure.add_subplot(grid[row, 0]) for row in range(3))
     _draw_spectrogram(spectrogram, waveform)
@@ -88,8 +90,10 @@ def draw_units(
         axes.set_xticklabels([])
     units.set_xlabel("time (s)")
     matrix = figure.add_subplot(grid[:, 1])
-    image = matrix.imshow(100 * shares.T.numpy(), aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)
-    matrix.set_yticks(range(len(shown_phones)), [names[phone] for phone in shown_phones], fontsize=7)
+    # By the square root, because few units have nearly only one phone.
+    scale = PowerNorm(0.5, vmin=0, vmax=100)
+    image = matrix.imshow(100 * shares.T.numpy(), aspect="auto", interpolation="nearest", cmap="viridis", norm=scale)
+    matrix.set_yticks(range(len(shown_phones)), [names[phone] for phone in shown_phones], fontsize=6)
     matrix.set_xticks([])
     chosen = f"the {len(shown_units)} most used of {num_units}" if num_units > len(shown_units) else f"all {num_units}"
     matrix.set_xlabel(f"units ({chosen}), by their most frequent phone")

@@ -59,7 +59,7 @@ class CodeStatistics:
         changed[1:] = codes[1:] != codes[:-1]
         firsts = np.cumsum([0, *map(len, found)], dtype=np.int64)
         changed[firsts[firsts < len(codes)]] = True
-        starts_run = changed.any(axis=1)
+        starts_run: npt.NDArray[np.bool_] = np.asarray(changed.any(axis=1))
         usage = [np.bincount(codes[:, group], minlength=codebook_size) for group in range(num_codebooks)]
         return cls(
             num_utterances=len(found),
@@ -67,7 +67,7 @@ class CodeStatistics:
             usage=np.stack(usage).astype(np.int64),
             runs=changed.sum(axis=0, dtype=np.int64),
             joint_runs=int(starts_run.sum()),
-            **_tables(codes, np.ones(len(codes), dtype=np.int64), starts_run.astype(np.int64)),
+            **_tables(codes, np.ones(len(codes), dtype=np.int64), np.asarray(starts_run, dtype=np.int64)),
         )
 
     def __add__(self, other: CodeStatistics) -> CodeStatistics:

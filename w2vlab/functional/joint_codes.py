@@ -51,7 +51,7 @@ class JointCodes(nn.Module):
         self.num_entries = size + 1
         self.register_buffer("combinations", torch.full((size,), -1))  # -1 where there is none
         self._table: npt.NDArray[np.int64] | None = None  # entry of each combination, on the host
-        self.register_load_state_dict_post_hook(_forget)
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]  # PyTorch's is not typed
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what is copied and pickled: everything but the table, which follows from the buffer."""

@@ -33,7 +33,7 @@ class CosineScores(nn.Module):
     def project(self, context: Tensor) -> Tensor:
         """Returns what is compared with the embeddings, `(B, N, G, P)`, for contexts `(B, N, D)`."""
         projected: Tensor = self.projection(context)
-        return projected.unflatten(-1, (self.embeddings.shape[0], -1))
+        return projected.view(*projected.shape[:-1], len(self.embeddings), -1)
 
     def forward(self, context: Tensor) -> Tensor:
         """Returns the logits `(B, N, G V)` of all entries, in float32 or wider."""

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from w2vlab.contexts.transformer import TransformerContext
+from w2vlab.encoders.alignment import align_frames, check_target_encoder
 from w2vlab.encoders.conv import ConvFeatureEncoder
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.kernels import Dropout
@@ -29,7 +30,6 @@ from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend, make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.target_frames import align_frames, check_target_encoder
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers.gumbel import GumbelQuantizer

@@ -127,7 +127,7 @@ class UnitFiles:
             for check in checks:
                 check.add(utterance, num_samples)
         for check in checks:
-            check.finish(self.option)
+            check.finish(self.option, self._how_to_write(check.table.name))
         for table, check in zip(self.tables, checks, strict=True):
             if check.total and table.codebook_size < self.codebook_size and len(self.paths) == 1:
                 warnings.warn(
@@ -137,14 +137,21 @@ class UnitFiles:
                     stacklevel=2,
                 )
 
+    def _how_to_write(self, path: str) -> str:
+        """Returns the command for a file: of a quantizer with several codebooks, or of k-means, which has one."""
+        if self.num_codebooks > 1 and len(self.paths) == 1:
+            return f"`w2vlab encode SOURCE CORPUS {path} --what codes`"
+        return (
+            f"`w2vlab encode SOURCE CORPUS {path} --what units --centers CENTERS`, with the CENTERS of `w2vlab cluster`"
+        )
+
     def _open(self, path: str) -> UnitTable:
         try:
             stat = Path(path).stat()
         except FileNotFoundError:
             raise RunError(
                 f"`{self.option}` must be a file or a folder of units, but {path} does not exist. Write it: "
-                f"`w2vlab encode MODEL CORPUS {path} --what units --centers CENTERS`, with the CENTERS of "
-                "`w2vlab cluster`."
+                f"{self._how_to_write(path)}."
             ) from None
         # A folder that is written again has another time, too, because its files are replaced.
         key = (str(Path(path).resolve()), stat.st_mtime_ns, stat.st_size, self.stride, self.receptive_field)
@@ -193,7 +200,7 @@ class _Check:
         except RunError as error:
             self.wrong.append(str(error))
 
-    def finish(self, option: str) -> None:
+    def finish(self, option: str, how_to_write: str) -> None:
         """Raises a RunError unless all utterances were right."""
         if self.missing:
             known = f" It has others, such as {self.table.ids[0]}." if len(self.table) else ""
@@ -201,7 +208,7 @@ class _Check:
                 f"`{option}` must have the units of all utterances that are trained and validated on, but "
                 f"{self.table.name} has none of {self.missing[0]}; it lacks {len(self.missing):,} of "
                 f"{count(self.total, 'utterance')}.{known} Encode the corpus of the training, with the same ids: "
-                f"`w2vlab encode MODEL CORPUS {self.table.name} --what units --centers CENTERS`."
+                f"{how_to_write}."
             )
         if self.wrong:
             rest = "" if len(self.wrong) == 1 else f" So do {len(self.wrong) - 1:,} more of {self.total:,} utterances."

@@ -54,7 +54,7 @@ class UnitTable:
     @property
     def num_codebooks(self) -> int:
         """Codebooks G."""
-        return self.frames.shape[1]
+        return int(self.frames.shape[1])
 
     def codes(self, utterance: str) -> Codes:
         """Returns the codes `(T, G)` of an utterance.

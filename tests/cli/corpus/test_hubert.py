@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import yaml
 
 from tests.cli.conftest import RUN
+from tests.evaluation.conftest import write_labelled
 from tests.extraction.hubert import chains
 from tests.processes import forked
 from w2vlab.cli.main import main
@@ -67,6 +71,7 @@ def test_a_dry_run_prints_a_script_and_writes_nothing(
     commands = [line for line in printed.splitlines() if not line.startswith("#")]
     assert [line.split()[1] for line in commands] == [name.rstrip("12") for name in ALL]
     assert re.findall(r"^# (\w+)$", printed, re.MULTILINE) == ALL
+    assert [line.count(" --devices 2") for line in commands] == [1, 1, 0, 1, 1, 0, 0]
     assert f"fit --config {tmp_path}/tiny.yaml --trainer.max_steps=3 --trainer.devices=2 " in commands[5]
     assert "--model.quantizer.path=runs/hubert/tiny/iteration2/units --model.quantizer.codebook_size=6" in commands[5]
     assert commands[6] == "w2vlab evaluate runs/hubert/tiny/iteration2/fit/*/*/checkpoints/last.ckpt " + (
@@ -80,6 +85,7 @@ def test_a_dry_run_prints_a_script_and_writes_nothing(
     [
         (["--trainer.max_step=3"], "iteration 1 cannot start: Unknown argument --trainer.max_step. Did you mean"),
         (["--model.quantizer=GumbelQuantizer"], "`model.quantizer` must be FileTargets, which takes units from a file"),
+        (["--model.quantizer.num_codebooks=2"], "`model.quantizer.num_codebooks` must be 1, because an iteration has"),
         (["--data.validation=other"], "`data.validation` must not be set, because only the units of `data.corpus`"),
         (["--ckpt_path=last"], "`ckpt_path` must not be given, because the chain sets it: the same command resumes."),
         (["--trainer.default_root_dir=x"], "`trainer.default_root_dir` must not be given, because the chain sets it"),
@@ -170,7 +176,7 @@ def test_an_interrupted_chain_has_the_status_of_the_signal(
     def interrupt() -> None:
         while not Path("runs/hubert/tiny/waits").exists():
             time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -205,7 +211,7 @@ def test_two_chains_do_not_share_a_folder(
         while not Path("runs/hubert/tiny/waits").exists():
             time.sleep(0.01)
         status.append(hubert())
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=second)
     thread.start()
@@ -213,6 +219,11 @@ def test_two_chains_do_not_share_a_folder(
     thread.join()
     assert status == [1]
     assert "`out` must not be in use, but a chain (process " in capfd.readouterr().err
+
+
+def steps_as(popen: type[subprocess.Popen[bytes]]) -> SimpleNamespace:
+    """Returns what is used of `subprocess`, with other processes."""
+    return SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
 
 
 class Killed(forked.Popen):
@@ -237,27 +248,29 @@ class Killed(forked.Popen):
 
 
 def test_two_iterations_in_which_every_kind_of_step_is_killed_once(
-    hubert: Chain, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    hubert: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The table is that of a chain that nothing interrupts, whose runs are the same to the last digit."""
-    corpus = str(tiny_config.parent / "corpus")
-    options = [f"--corpus={corpus}", "--evaluate=--num_train 4 --num_test 2 --layers context", "--layers=1"]
+    corpus = write_labelled(tmp_path / "voice", 12)
+    evaluation = f"--corpus={corpus} --layers=context --abx_cells=20 --abx_utterances=all --wandb=off --device=cpu"
+    options = [f"--data.corpus={corpus}", "--layers=1", f"--evaluate={evaluation}"]
 
     def rows(out: str) -> list[dict[str, Any]]:
         content = json.loads(Path(out, "table.json").read_text())
         return [{k: v for k, v in row.items() if not k.endswith("_minutes")} for row in content]
 
-    monkeypatch.setattr(running.subprocess, "Popen", forked.Popen)
+    monkeypatch.setattr(running, "subprocess", steps_as(forked.Popen))
     assert hubert(*options, "--out=whole") == 0
-    monkeypatch.setattr(running.subprocess, "Popen", Killed)
+    monkeypatch.setattr(running, "subprocess", steps_as(Killed))
     for name in ("cluster1", "encode1", "fit1", "evaluate2"):
         assert hubert(*options) == 1
         assert f"{name} was ended by SIGKILL" in capfd.readouterr().err
     assert hubert(*options) == 0
     assert rows("runs/hubert/tiny") == rows("whole")
-    first, second = rows("whole")
+    first, second, untrained, mfcc = rows("whole")
     assert (first["units_of"], first["k"], second["units_of"], second["k"]) == ("mfcc", 4, "iteration 1, layer 1", 6)
     assert {"inertia", "bits_per_second", "validation_loss", "validation_accuracy"} <= first.keys()
+    assert all(0 < row[measure] < 1 for row in (second, untrained, mfcc) for measure in ("probe", "abx"))
     record = json.loads(Path("runs/hubert/tiny/hubert.json").read_text())["steps"]
     assert list(record) == ALL
     assert all(step["finished"] for step in record.values())

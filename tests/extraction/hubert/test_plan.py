@@ -9,7 +9,7 @@ from w2vlab.extraction.hubert.plan import Extras, pending_steps
 
 
 def test_each_step_comes_after_those_that_it_needs() -> None:
-    steps = chains.steps_in(Path("out"), 3, Extras(evaluate_each=True))
+    steps = chains.steps_in(Path("out"), 3, Extras(evaluated="each"))
     seen: set[str] = set()
     for step in steps:
         assert seen >= set(step.needs)

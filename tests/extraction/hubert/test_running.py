@@ -187,11 +187,18 @@ def test_what_is_missing_and_needed_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_every_iteration_can_be_evaluated(tmp_path: Path) -> None:
-    steps = chains.steps_in(tmp_path, extras=Extras(evaluate_each=True, evaluate=["--corpus", "toy"]))
+    steps = chains.steps_in(tmp_path, extras=Extras(evaluated="each", evaluate=["--corpus", "toy"]))
     chains.run(tmp_path, steps)
     assert chains.calls(tmp_path) == [*ALL[:3], "evaluate1", *ALL[3:]]
     first, second, *_ = table(tmp_path)
     assert first["abx"] == second["abx"]
+
+
+def test_a_chain_without_an_evaluation_ends_with_its_last_run(tmp_path: Path) -> None:
+    steps = chains.steps_in(tmp_path, 1, extras=Extras(evaluated="none"))
+    chains.run(tmp_path, steps)
+    assert chains.calls(tmp_path) == ALL[:3]
+    assert len(table(tmp_path)) == 2  # no controls
 
 
 def test_a_later_iteration_is_added_to_a_chain(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_the_nearest_center_is_chosen_and_the_gradient_copied() -> None:
             r"`centers` must have the width of the latents \(8\), but those in .* have 7",
         ),
     ],
+    ids=["missing", "another number", "another width"],
 )
 def test_a_file_that_does_not_fit_is_an_error_in_training_and_a_warning_in_a_control(
     path: str, size: int, message: str

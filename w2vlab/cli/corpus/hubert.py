@@ -120,10 +120,10 @@ def _extras(options: HubertOptions) -> Extras:
     CommandParser(EncodeOptions, "encode", three).parse(["…", "…", "…", "--what=units", *encode])
     devices = [] if options.devices is None else ["--devices", str(options.devices)]
     return Extras(
-        cluster=cluster,
+        cluster=[*devices, *cluster],
         encode=[*devices, *encode],
         evaluate=evaluate,
-        evaluate_each=options.evaluate_each,
+        evaluated=options.evaluated,
     )
 
 
@@ -170,6 +170,11 @@ def _check(number: int, config: str, resolved: dict[str, Any]) -> None:
         raise ValueError(
             f"`model.quantizer` must be FileTargets, which takes units from a file, but is {quantizer} in {config} "
             f"(iteration {number}). `w2vlab configs` lists the recipes: hubert_small, hubert_base."
+        )
+    if (books := resolved.get("model.quantizer.num_codebooks", 1)) != 1:
+        raise ValueError(
+            f"`model.quantizer.num_codebooks` must be 1, because an iteration has one clustering, but is {books} in "
+            f"{config}. For several, type the commands of --dry_run with a `--k` each, and give all paths to the run."
         )
     if resolved.get("data.validation") is not None:
         raise ValueError(

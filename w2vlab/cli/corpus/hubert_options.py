@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from w2vlab.cli.parsing.command_parser import names
 from w2vlab.extraction.hubert.plan import WITHOUT_LAYERS
@@ -44,11 +45,11 @@ class HubertOptions:
         corpus: Labelled speech of the evaluation, as for `w2vlab evaluate`; not the corpus of the runs, which is
             --data.corpus.
         seed: Seed of each run and of each k-means; by default that of the configuration.
-        devices: Devices of each run and of the encoding; by default those of the configuration.
+        devices: Devices of each run, and of each k-means and encoding; by default those of the configuration, and one.
         cluster: Further options of each `w2vlab cluster`: --cluster="--max_frames 1000000".
         encode: Further options of each `w2vlab encode`.
         evaluate: Further options of `w2vlab evaluate`: --evaluate="--abx_cells 300".
-        evaluate_each: Evaluate the model of each iteration, not only that of the last.
+        evaluated: Which models are evaluated: the last one, each, or none.
         redo: Steps to repeat from the beginning with all that follows from them, with commas between: cluster1,
             encode1, fit1, cluster2, …, or the word changed, for those whose options have changed. Their files are kept
             in OUT/set_aside/.
@@ -67,7 +68,7 @@ class HubertOptions:
     cluster: str = ""
     encode: str = ""
     evaluate: str = ""
-    evaluate_each: bool = False
+    evaluated: Literal["last", "each", "none"] = "last"
     redo: list[str] | str = field(default_factory=list)
     dry_run: bool = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from w2vlab.extraction.hubert.step import LastCheckpoint, Step, Word
 from w2vlab.utils.comparable import is_incidental
@@ -18,6 +18,8 @@ _FAIRSEQ_ENTRIES = 4
 
 UNITS_PATH, UNITS_SIZE = "model.quantizer.path", "model.quantizer.codebook_size"
 """Options of a run that say which units it predicts, and how many there are."""
+
+Evaluated = Literal["last", "each", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +51,13 @@ class Extras:
         cluster: Of each `w2vlab cluster`.
         encode: Of each `w2vlab encode`.
         evaluate: Of each `w2vlab evaluate`.
-        evaluate_each: Whether to evaluate the model of each iteration, and not only that of the last.
+        evaluated: Whose models are evaluated: the last iteration's, those of each, or none.
     """
 
     cluster: Sequence[str] = field(default_factory=tuple)
     encode: Sequence[str] = field(default_factory=tuple)
     evaluate: Sequence[str] = field(default_factory=tuple)
-    evaluate_each: bool = False
+    evaluated: Evaluated = "last"
 
 
 def run_root(folder: Path, number: int) -> Path:
@@ -80,13 +82,13 @@ def plan_steps(folder: Path, iterations: Sequence[Iteration], extras: Extras) ->
     for iteration in iterations:
         steps += _units(folder, iteration, extras)
         steps.append(_run(folder, iteration))
-        if extras.evaluate_each or iteration is iterations[-1]:
+        if extras.evaluated == "each" or (extras.evaluated == "last" and iteration is iterations[-1]):
             steps.append(_evaluation(folder, iteration, extras))
     return steps
 
 
 def pending_steps(steps: Sequence[Step]) -> list[Step]:
-    """Returns the steps to run: those without a result that the evaluations need, directly or through others.
+    """Returns the steps to run: those without a result that the last ones need, directly or through others.
 
     The units of an iteration whose run has finished may be deleted, for example.
     """

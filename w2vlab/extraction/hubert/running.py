@@ -131,7 +131,9 @@ def _wait(command: Sequence[str], stop: Stop, inherited: Sequence[int]) -> int:
     try:
         if stop.signal:  # it came while the process was being started
             process.send_signal(signal.SIGTERM)
-        return process.wait()
+        while True:
+            with suppress(subprocess.TimeoutExpired):  # so that a signal is handled that another thread has received
+                return process.wait(timeout=10)
     except BaseException:
         kill_group(process)
         raise

@@ -13,7 +13,7 @@ import numpy as np
 from lhotse.array import Array, TemporalArray
 from lhotse.audio import AudioSource, Recording
 from lhotse.cut import MonoCut
-from lhotse.features import Features
+from lhotse.features.base import Features
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.audio.probing import probe

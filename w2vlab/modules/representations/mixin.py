@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from w2vlab.encoders.alignment import align_frames
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import ContextNetwork, UtteranceTargets
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.representations.groups import groups_of_utterances
 from w2vlab.modules.representations.inputs import Lengths, check_hears, check_layers, check_lengths, check_waveform
 from w2vlab.modules.representations.layers import layer_modules, recorded_layers
-from w2vlab.modules.target_frames import align_frames
 from w2vlab.types import SAMPLE_RATE, Hertz
 
 PADDING_CODE = -1

@@ -1,7 +1,7 @@
 """`w2vlab encode` compared with a plain loop over transformers' forward pass, and its memory over many files.
 
-    python -m benchmarks.encode [--minutes 10] [--layer 6] [--processes 1] [--threads N] [--rounds N] [--json FILE]
-    python -m benchmarks.encode --memory [--utterances 1000 10000 100000]
+    python -m benchmarks.corpus.encode [--minutes 10] [--layer 6] [--processes 1] [--threads N] [--rounds N]
+    python -m benchmarks.corpus.encode --memory [--utterances 1000 10000 100000]
 
 Speed: a folder of transformers with random weights of BASE's shape is encoded by both, in float32. The files are those
 of a corpus (festvox-ru, fetched if it is not there), in the order of their names, until they are as long as asked for.
@@ -102,7 +102,7 @@ def encode_command(folder: Path, manifest: Path, out: Path, options: argparse.Na
 
 def run(command: Sequence[str], threads: int) -> float:
     """Runs a command of `python`, and returns its seconds."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(threads)}
     environment["TRANSFORMERS_VERBOSITY"] = "error"  # it reports that the quantizer is not used
     start = time.perf_counter()
@@ -133,7 +133,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                 seconds[name].append(run(command, max(1, options.threads // options.processes)))
             for name, kind in ((LOOP, "features"), (LOOP_OF_CODES, "codes")):
                 given = (kind, root / "model", root / "files.tsv", root / f"loop {kind} {number}")
-                seconds[name].append(run(["-m", "benchmarks.encode", "--loop", *map(str, given)], options.threads))
+                seconds[name].append(
+                    run(["-m", "benchmarks.corpus.encode", "--loop", *map(str, given)], options.threads)
+                )
         ours, codes = (np.concatenate(list(_arrays(root / f"{name} 0"))) for name in (LAST, CODES))
         theirs = np.load(root / "loop features 0" / f"{files[0].stem}.npy")
         deviation = float(np.abs(ours[: len(theirs)] - theirs).max())
@@ -194,7 +196,7 @@ def _tiny_model() -> Iterator[Path]:
 
 def peak_mib(command: Sequence[str]) -> float:
     """Runs a command of `python`, and returns the peak memory of its process."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -244,7 +246,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         what, *paths = options.loop
         loop(what, *map(Path, paths))
         return {}
-    figures: dict[str, Any] = {"command": " ".join(["python -m benchmarks.encode", *args]), **machine()}
+    figures: dict[str, Any] = {"command": " ".join(["python -m benchmarks.corpus.encode", *args]), **machine()}
     if options.memory:
         figures |= measure_memory(options)
     else:

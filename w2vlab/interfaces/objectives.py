@@ -1,0 +1,129 @@
+"""The families that make the objective: losses, samplers of distractors, penalties; and decoders."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from w2vlab.types import (
+    LossInputs,
+    LossOutput,
+    Negatives,
+    PretrainOutput,
+    QuantizerOutput,
+)
+
+
+class PredictionLoss(nn.Module, ABC):
+    """Scores how well contexts predict their targets.
+
+    Attributes:
+        name: The name of its value in the logs, as in `train/loss/<name>`.
+        teaches_targets: Whether its gradient reaches the quantized vectors. If not, the vectors must still be in the
+            graph of the loss, because DDP waits for a gradient of every parameter.
+        uses_every_frame: Whether it needs `LossInputs.all_frames`.
+        predicts_every_frame: Whether it predicts the frames that are not masked, too, for which it also needs
+            `uses_every_frame` and `AllFrames.context`.
+    """
+
+    name: ClassVar[str]
+    teaches_targets: ClassVar[bool] = True
+    uses_every_frame: bool = False
+    predicts_every_frame: bool = False
+
+    def min_frames(self, first_ahead: int) -> int:
+        """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
+        return 1
+
+    def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns the predictions of each utterance, `LossOutput.num_predictions`, before the forward pass.
+
+        Args:
+            num_targets: Targets of each utterance, B integers; all of its frames if the loss `predicts_every_frame`.
+            first_ahead: As in `LossInputs`.
+        """
+        return tuple(max(0, frames - first_ahead) for frames in num_targets)
+
+    @abstractmethod
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """Returns the summed loss of all predictions with their number."""
+
+
+class NegativeSampler(nn.Module, ABC):
+    """Draws the distractors among which a contrastive loss identifies the true target.
+
+    Attributes:
+        num_negatives: Distractors K of each prediction.
+        purpose: Names the random numbers of this sampler, which are `inputs.address.generators(self.purpose)`.
+            `CombinedNegatives` changes it if two of its samplers have the same.
+        uses_every_frame: Whether the sampler needs `LossInputs.all_frames`.
+    """
+
+    num_negatives: int
+    purpose: str = "negatives"
+    uses_every_frame: bool = False
+
+    @abstractmethod
+    def forward(self, inputs: LossInputs) -> Negatives:
+        """Draws the distractors of each frame to predict, on the host and without reading from the device."""
+
+
+class Penalty(nn.Module, ABC):
+    """An optional regularisation term that is added to the prediction loss.
+
+    Attributes:
+        weight: Factor of the value in the objective.
+    """
+
+    weight: float
+
+    @abstractmethod
+    def forward(self, output: PretrainOutput) -> Tensor:
+        """Returns the unweighted value, one for the batch `()` or one an utterance `(B,)`."""
+
+
+class UpdatePenalty(Penalty):
+    """A penalty that is a nonlinear function of sums over frames, such as the perplexity of a mean assignment.
+
+    Its value depends on the frames that are summed: those of the global batch, that is, of all processes and
+    micro-batches, unless `whole_update` is False. The module sums the statistics before the first backward pass.
+
+    Attributes:
+        whole_update: Whether statistics are summed over the global batch, or over each micro-batch.
+    """
+
+    whole_update: bool
+
+    @abstractmethod
+    def statistics(self, targets: QuantizerOutput, padding_mask: Tensor | None) -> Tensor | None:
+        """Returns the statistics, summed over frames, of any shape; None if the targets have none.
+
+        Args:
+            targets: The quantizer's output at the frames to predict.
+            padding_mask: True on padding, shape `(B, N)`; None without padding.
+        """
+
+    @abstractmethod
+    def evaluate(self, statistics: Tensor) -> Tensor:
+        """Returns the unweighted value `()` of summed statistics."""
+
+    def forward(self, output: PretrainOutput) -> Tensor:
+        """Returns the unweighted value `()` of one micro-batch alone."""
+        statistics = self.statistics(output.targets, output.target_padding_mask)
+        return output.context.new_zeros(()) if statistics is None else self.evaluate(statistics)
+
+
+class Decoder(ABC):
+    """Turns scores over a vocabulary into transcripts."""
+
+    @abstractmethod
+    def decode(self, log_probabilities: Tensor, num_frames: Sequence[int]) -> list[str]:
+        """Returns the transcript of each utterance of a batch, in units of the `Vocabulary`.
+
+        Args:
+            log_probabilities: Shape `(B, T, V)` for V entries of the vocabulary, the blank first.
+            num_frames: Frames of each utterance, B integers.
+        """
