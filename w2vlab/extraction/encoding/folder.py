@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from w2vlab.callbacks.fault_tolerance.run_lock import RunLock
+from w2vlab.callbacks.fault_tolerance.run_lock import LOCK_NAME, RunLock
 from w2vlab.extraction.encoding.plan import Shard
 from w2vlab.units.description import STATE
 from w2vlab.utils.files import make_writable, remove_unfinished, write_atomically
@@ -83,7 +83,7 @@ class EncodingFolder:
             content = self._read_begun(begun, identity)
             if begun == result:
                 return self._complete(content)
-        elif self.path.is_dir() and (others := [file for file in self.path.iterdir() if file.name != STATE]):
+        elif others := self._others():
             raise ValueError(
                 f"`out` must be a new or empty folder, or that of an earlier `w2vlab encode`, but {self.path} has "
                 f"{one_line(min(others).name, 60)}."
@@ -94,6 +94,10 @@ class EncodingFolder:
         if not begun.is_file():
             write_atomically(begun, json.dumps({IDENTITY: identity}, indent=1), sync=True)
         return None
+
+    def _others(self) -> list[Path]:
+        """Returns the files of other programs; a lock is what a process leaves that was killed at its start."""
+        return [file for file in self.path.glob("*") if file.name not in (STATE, LOCK_NAME)]
 
     def _read_begun(self, file: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the content of a file with an identity, after a check that it is this one."""
