@@ -135,6 +135,7 @@ def test_a_signal_ends_the_step_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     monkeypatch.setenv("STAND_IN", "wait:fit1")
+    before = signal.signal(number, signal.default_int_handler)  # under nohup SIGHUP would be ignored
 
     def interrupt() -> None:
         wait_for(tmp_path / "waits")
@@ -142,7 +143,10 @@ def test_a_signal_ends_the_step_first(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    stopped, _ = chains.run(tmp_path)
+    try:
+        stopped, _ = chains.run(tmp_path)
+    finally:
+        signal.signal(number, before)
     thread.join()
     assert stopped == number
     assert chains.calls(tmp_path) == ALL[:3]
