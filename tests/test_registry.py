@@ -118,13 +118,16 @@ def test_same_short_name_twice_is_refused(module: Callable[[str, str], types.Mod
 
 def test_unknown_name_is_explained() -> None:
     assert registry.suggest("ConvFeatureEncodr", "encoder") == (
-        "Unknown encoder 'ConvFeatureEncodr'. Known: ConvFeatureEncoder, LogMelEncoder. "
+        "Unknown encoder 'ConvFeatureEncodr'. Known: CodeEmbedding, ConvFeatureEncoder, LogMelEncoder. "
         "Did you mean ConvFeatureEncoder?"
     )
 
 
 def test_no_suggestion_if_no_known_name_is_near() -> None:
-    assert registry.suggest("Zebra", "encoder") == "Unknown encoder 'Zebra'. Known: ConvFeatureEncoder, LogMelEncoder."
+    assert (
+        registry.suggest("Zebra", "encoder")
+        == "Unknown encoder 'Zebra'. Known: CodeEmbedding, ConvFeatureEncoder, LogMelEncoder."
+    )
 
 
 def test_suggestions_ignore_case() -> None:

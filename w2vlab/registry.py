@@ -43,14 +43,14 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family("model", "models", "w2vlab.modules.update.TrainedModule", "w2vlab.modules"),
-        Family("encoder", "encoders", "w2vlab.interfaces.FeatureEncoder", "w2vlab.encoders"),
-        Family("context", "contexts", "w2vlab.interfaces.ContextNetwork", "w2vlab.contexts"),
-        Family("quantizer", "quantizers", "w2vlab.interfaces.Quantizer", "w2vlab.quantizers"),
-        Family("masking", "maskings", "w2vlab.interfaces.Masking", "w2vlab.masking"),
-        Family("loss", "losses", "w2vlab.interfaces.PredictionLoss", "w2vlab.losses"),
-        Family("negatives", "negatives", "w2vlab.interfaces.NegativeSampler", "w2vlab.negatives"),
-        Family("penalty", "penalties", "w2vlab.interfaces.Penalty", "w2vlab.losses"),
-        Family("decoder", "decoders", "w2vlab.interfaces.Decoder", "w2vlab.decoders"),
+        Family("encoder", "encoders", "w2vlab.interfaces.networks.FeatureEncoder", "w2vlab.encoders"),
+        Family("context", "contexts", "w2vlab.interfaces.networks.ContextNetwork", "w2vlab.contexts"),
+        Family("quantizer", "quantizers", "w2vlab.interfaces.networks.Quantizer", "w2vlab.quantizers"),
+        Family("masking", "maskings", "w2vlab.interfaces.networks.Masking", "w2vlab.masking"),
+        Family("loss", "losses", "w2vlab.interfaces.objectives.PredictionLoss", "w2vlab.losses"),
+        Family("negatives", "negatives", "w2vlab.interfaces.objectives.NegativeSampler", "w2vlab.negatives"),
+        Family("penalty", "penalties", "w2vlab.interfaces.objectives.Penalty", "w2vlab.losses"),
+        Family("decoder", "decoders", "w2vlab.interfaces.objectives.Decoder", "w2vlab.decoders"),
     )
 }
 

@@ -102,7 +102,7 @@ def encode_command(folder: Path, manifest: Path, out: Path, options: argparse.Na
 
 def run(command: Sequence[str], threads: int) -> float:
     """Runs a command of `python`, and returns its seconds."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(threads)}
     environment["TRANSFORMERS_VERBOSITY"] = "error"  # it reports that the quantizer is not used
     start = time.perf_counter()
@@ -196,7 +196,7 @@ def _tiny_model() -> Iterator[Path]:
 
 def peak_mib(command: Sequence[str]) -> float:
     """Runs a command of `python`, and returns the peak memory of its process."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -77,7 +77,7 @@ def test_codes_of_a_file_are_found_by_the_ids_of_the_utterances(corpus, shared_c
     model = build_model(MaskedPrediction, encoder=encoder)
     row = table_rows(evaluate(model, corpus, shared_cache, "latents", make_tasks(corpus, max_cells=20)))[0]
     assert row.accuracy > 0.95
-    assert row.abx["within"] < 0.05
+    assert row.abx["within"] < 0.3  # of 20 cells; chance is 0.5
 
 
 def test_a_better_network_scores_better(corpus, shared_cache) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -68,5 +69,6 @@ class LengthsKnown(pl.LightningDataModule):
             yield from ((name, TINY_SAMPLES) for name in batch.ids)
         yield from self.more.items()
 
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None, shuffle=False)
+    def train_dataloader(self) -> Any:
+        batches: Any = self.batches
+        return DataLoader(batches, batch_size=None, shuffle=False)

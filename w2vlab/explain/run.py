@@ -100,7 +100,8 @@ def blind_loss(model: PretrainingModule) -> float | None:
     targets = QuantizerOutput(quantized=vectors, codes=codes)
     lengths: tuple[int, ...] = (num_frames, num_frames)
     address = RandomAddress(seed=model.seed, update=0, ids=("first", "second"))
-    first_ahead, num_targets, positions = model.frame_overlap, lengths, torch.arange(num_frames).expand(2, -1)
+    first_ahead, positions = model.frame_overlap, torch.arange(num_frames).expand(2, -1)
+    num_targets: tuple[int, ...] = lengths
     samples = model.encoder.receptive_field + (num_frames - 1) * model.encoder.stride
     mask = model.draw_mask((samples, samples), address) if loss.predicts_every_frame else None
     if mask is not None:  # the loss weights frames by whether they are masked

@@ -27,7 +27,7 @@ def units(folder: Path, left_out: int = 0, codebooks: int = 1) -> str:
     grid, draws = FrameGrid(160, 400), np.random.default_rng(0)
     lengths = {f"u{number:02}.wav": 16_000 + 100 * number for number in range(left_out, 24)}
     codes = {name: draws.integers(5, size=(grid.num_frames(size), codebooks)) for name, size in lengths.items()}
-    return str(write_units(folder / f"units{codebooks}.parquet", codes, grid, 5))
+    return str(write_units(folder / f"units-{left_out}-{codebooks}.parquet", codes, grid, 5))
 
 
 def test_a_run_with_its_callbacks_and_its_resumption(fit: Fit, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-_NAME = "run.lock"
+LOCK_NAME = "run.lock"
+"""File that is locked, in the folder."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class RunLock:
         Raises:
             ValueError: Another process on this machine has locked it.
         """
-        path = (folder / _NAME).absolute()
+        path = (folder / LOCK_NAME).absolute()
         if path == self._path:
             return
         self.release()

@@ -22,7 +22,7 @@ def default_max_frames(k: int) -> int:
     """Returns how many frames are kept for `k` clusters.
 
     Centers of N frames have a mean squared distance to all frames that is about `k / N` above that of the centers of
-    all frames: with 500 frames a cluster, 0.2 %, which is less than two seeds of k-means++ differ by.
+    all frames: with 500 frames a cluster, 0.2 %.
     """
     return max(_LEAST_FRAMES, _FRAMES_OF_A_CLUSTER * k)
 

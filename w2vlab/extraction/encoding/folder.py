@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from w2vlab.callbacks.fault_tolerance.run_lock import RunLock
+from w2vlab.callbacks.fault_tolerance.run_lock import LOCK_NAME, RunLock
 from w2vlab.extraction.encoding.plan import Shard
+from w2vlab.units.description import STATE
 from w2vlab.utils.files import make_writable, remove_unfinished, write_atomically
 from w2vlab.utils.messages import one_line
 from w2vlab.utils.plain_data import read_json
@@ -20,9 +21,6 @@ RESULT = "encoding.json"
 
 IDENTITY = "identity"
 """Key in both files of what decides the frames; it must agree if a folder is resumed."""
-
-_STATE = ".encode"
-"""Folder with the state of an encoding that is not complete."""
 
 _PLAN = "plan.json"
 
@@ -62,7 +60,7 @@ class EncodingFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._state = path / _STATE
+        self._state = path / STATE
         self._lock = RunLock(_LOCK_RULE, _LOCK_ADVICE)
 
     def open(self, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -85,7 +83,7 @@ class EncodingFolder:
             content = self._read_begun(begun, identity)
             if begun == result:
                 return self._complete(content)
-        elif self.path.is_dir() and (others := [file for file in self.path.iterdir() if file.name != _STATE]):
+        elif others := self._others():
             raise ValueError(
                 f"`out` must be a new or empty folder, or that of an earlier `w2vlab encode`, but {self.path} has "
                 f"{one_line(min(others).name, 60)}."
@@ -96,6 +94,10 @@ class EncodingFolder:
         if not begun.is_file():
             write_atomically(begun, json.dumps({IDENTITY: identity}, indent=1), sync=True)
         return None
+
+    def _others(self) -> list[Path]:
+        """Returns the files of other programs; a lock is what a process leaves that was killed at its start."""
+        return [file for file in self.path.glob("*") if file.name not in (STATE, LOCK_NAME)]
 
     def _read_begun(self, file: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the content of a file with an identity, after a check that it is this one."""
