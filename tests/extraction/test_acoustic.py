@@ -73,6 +73,11 @@ def test_pieces_of_a_recording_with_their_context_have_the_frames_of_the_whole()
     assert not torch.equal(piece[reach - 1], whole[first - 1])
 
 
+@pytest.mark.parametrize("name", ["mfcc-cmvn", "log-mel"])
+def test_frames_that_are_normalized_over_a_recording_have_context_on_both_sides_of_a_piece(name: str) -> None:
+    assert cutting_of(acoustic_source(name)).reach is None
+
+
 @pytest.mark.parametrize("name", ACOUSTIC)
 def test_a_frame_is_in_the_middle_of_its_window(name: str) -> None:
     waveform = torch.zeros(1, 16000)

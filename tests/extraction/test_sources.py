@@ -145,10 +145,15 @@ class _Published:
         notes = ()
 
 
-def test_the_hash_of_a_folder_is_of_names_and_sizes(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    before = file_digest(tmp_path / "model")
-    assert before == file_digest(tmp_path / "model")
-    (tmp_path / "model" / "config.json").write_text("{ }")
-    assert before != file_digest(tmp_path / "model")
+def test_the_hash_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None:
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights 1")
+    before = file_digest(weights.parent)
+    assert before == file_digest(weights.parent)
+    weights.write_bytes(b"weights 2")  # as another training of the same model
+    assert before != file_digest(weights.parent)
+    weights.write_bytes(b"weights 1")
+    assert before == file_digest(weights.parent)
+    weights.rename(weights.with_name("other.safetensors"))
+    assert before != file_digest(weights.parent)

@@ -10,6 +10,7 @@ import torch
 from tests.contracts.tiny import audio_batch
 from w2vlab.extraction.sources import Stream, open_source
 from w2vlab.frame_grid import FrameGrid
+from w2vlab.types import RunError
 from w2vlab.units.centers import Centers, write_centers
 from w2vlab.utils.messages import W2VLabWarning
 
@@ -40,6 +41,17 @@ def test_units_are_the_nearest_centers(tmp_path: Path) -> None:
     for name, frames in source(batch):
         expected = torch.cdist(features[name]["mfcc"], vectors).argmin(dim=1)
         assert torch.equal(frames["units"], expected[:, None])
+
+
+def test_frames_that_are_not_finite_have_no_unit(tmp_path: Path) -> None:
+    source = open_source("mfcc", "units", centers=centers_file(tmp_path))
+    batch = audio_batch(LENGTHS)
+    batch.waveform[1, 8_000] = float("nan")
+    units = iter(source(batch))
+    next(units)
+    message = r"^The frames of .* must be finite, but \d+ of 98 are NaN or infinite\. .*--exclude\.$"
+    with pytest.raises(RunError, match=message):
+        next(units)
 
 
 def open_centers(path: Path) -> torch.Tensor:

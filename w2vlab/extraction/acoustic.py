@@ -90,9 +90,6 @@ class MfccSource(AcousticSource):
 
     NUM_COEFFICIENTS = 13
 
-    cutting = Cutting(reach=4, default_seconds=PIECE_SECONDS)
-    """Deltas of deltas, each over two frames on both sides."""
-
     def __init__(self, normalize: bool = False) -> None:
         from torchaudio.compliance import kaldi  # imported here, because `w2vlab.extraction` need not load torchaudio
         from torchaudio.functional import compute_deltas

@@ -167,18 +167,24 @@ def parse_layers(layers: str, context: nn.Module) -> tuple[tuple[int, ...], bool
     return tuple(sorted(numbers)), has_context
 
 
-def file_digest(path: Path) -> str | None:
-    """Returns the BLAKE2b hash of a file; of a folder, that of the names and sizes of its files."""
+def file_digest(path: Path) -> str:
+    """Returns the BLAKE2b hash of a file; of a folder, that of the names and contents of its files."""
     digest = hashlib.blake2b(digest_size=16)
     if path.is_file():
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    else:
-        for inside in sorted(path.rglob("*")):
-            if inside.is_file():
-                digest.update(repr((str(inside.relative_to(path)), inside.stat().st_size)).encode())
+        _add_content(digest, path)
+        return digest.hexdigest()
+    for inside in sorted(path.rglob("*")):
+        if inside.is_file():
+            # With the size, so that the end of one file cannot be taken for the beginning of another.
+            digest.update(repr((str(inside.relative_to(path)), inside.stat().st_size)).encode())
+            _add_content(digest, inside)
     return digest.hexdigest()
+
+
+def _add_content(digest: hashlib.blake2b, path: Path) -> None:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
 
 
 def _check_codebooks(module: Any, source: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, Protocol
 from torch import Tensor
 
 from w2vlab.frame_grid import FrameGrid
-from w2vlab.types import AudioBatch, Seconds
+from w2vlab.types import AudioBatch, RunError, Seconds
+from w2vlab.utils.messages import one_line
 
 What = Literal["codes", "features", "units"]
 """Codes of a model's quantizer, vectors, or indices of k-means centers."""
@@ -90,6 +91,24 @@ PIECE_SECONDS: Seconds = 120.0
 and more beyond."""
 
 UNKNOWN_REACH = Cutting(reach=None, default_seconds=PIECE_SECONDS)
+
+
+def check_finite(utterance: str, frames: Tensor) -> None:
+    """Checks vectors before they are written or compared; that of NaN with centers would be a unit like any other.
+
+    Args:
+        utterance: Id of their utterance.
+        frames: Shape `(T, D)`.
+
+    Raises:
+        RunError: Some are NaN or infinite.
+    """
+    if not bool(frames.isfinite().all()):
+        number = int((~frames.isfinite().all(dim=1)).sum())
+        raise RunError(
+            f"The frames of {one_line(utterance)} must be finite, but {number:,} of {len(frames):,} are NaN or "
+            "infinite. Use another model or --precision=32-true, or leave the utterance out with --exclude."
+        )
 
 
 def cutting_of(source: FrameSource) -> Cutting:

@@ -9,7 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
-from w2vlab.extraction.sources import ACOUSTIC, FEATURES, UNITS, FrameSource, Stream, cutting_of, open_source
+from w2vlab.extraction.sources import (
+    ACOUSTIC,
+    FEATURES,
+    UNITS,
+    FrameSource,
+    Stream,
+    check_finite,
+    cutting_of,
+    open_source,
+)
 from w2vlab.types import AudioBatch
 from w2vlab.units.centers import Centers, read_centers
 from w2vlab.utils.messages import W2VLabWarning, one_line
@@ -48,9 +57,14 @@ class CenterUnits:
         return self
 
     def __call__(self, batch: AudioBatch) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Yields the id of each utterance and its units `(T, 1)`, int64, on the host."""
+        """Yields the id of each utterance and its units `(T, 1)`, int64, on the host.
+
+        Raises:
+            RunError: The source computes frames that are not finite.
+        """
         for name, frames in self.source(batch):
             (vectors,) = frames.values()
+            check_finite(name, vectors)
             yield name, {UNITS: self.centers.nearest(vectors)[:, None]}
 
 

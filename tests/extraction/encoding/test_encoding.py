@@ -215,6 +215,29 @@ def test_unreadable_utterances_are_counted(encode: Encode, source: ModelFrames, 
     assert np.allclose(frames_in(tmp_path / "out"), torch.cat(expected).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("format", ["npy", "fairseq"])
+def test_a_corpus_of_which_nothing_can_be_read(encode: Encode, codes: ModelFrames, tmp_path: Path, format: str) -> None:
+    corpus = write_noise(tmp_path / "corpus", (0.5, 0.6))
+    for file in corpus.iterdir():
+        soundfile.write(file, np.full(8_000, np.nan, dtype=np.float32), 16_000, subtype="FLOAT")
+    message = r"^`data` must have an utterance that can be read, but none of .* can, such as u00\.wav \(with NaN"
+    with pytest.raises(RunError, match=message):
+        encode(codes, data=str(corpus), what="codes", format=format)
+    assert not (tmp_path / "out" / "encoding.json").exists()
+
+
+def test_a_model_whose_frames_are_not_finite(
+    encode: Encode, source: ModelFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = source._compute
+    monkeypatch.setattr(source, "_compute", lambda batch: {name: f / 0 for name, f in compute(batch).items()})
+    with pytest.raises(
+        RunError, match=r"^The frames of u\d\d\.wav must be finite, but (\d+) of \1 are NaN or infinite"
+    ):
+        encode(source)
+    assert not (tmp_path / "out" / "encoding.json").exists()
+
+
 def corpus_part(corpus: Path, number: str) -> Path:
     part = corpus.parent / f"part{number}"
     part.mkdir()

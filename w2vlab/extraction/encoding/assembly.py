@@ -12,7 +12,7 @@ from lhotse.cut import Cut
 from w2vlab.data.corpora.utterances import num_samples
 from w2vlab.extraction.encoding.corpus import OrderedCorpus
 from w2vlab.extraction.encoding.plan import Piece, Shard
-from w2vlab.extraction.sources import Stream
+from w2vlab.extraction.sources import Stream, check_finite
 from w2vlab.extraction.writing.utterance import EncodedUtterance, code_type
 
 Frames = npt.NDArray[Any]
@@ -33,7 +33,11 @@ class ShardAssembler:
         self._failures: dict[int, str] = {}
 
     def add(self, piece: Piece, frames: Mapping[str, Any]) -> None:
-        """Adds the frames of a window, tensors by stream, of which those of the context are left out."""
+        """Adds the frames of a window, tensors by stream, of which those of the context are left out.
+
+        Raises:
+            RunError: Vectors are not finite.
+        """
         kept = slice(piece.skipped, piece.skipped + piece.num_frames)
         arrays = {}
         for stream in self._streams:
@@ -42,6 +46,8 @@ class ShardAssembler:
                 raise AssertionError(f"{stream.name} of {piece} has {len(array)} frames")
             dtype = code_type(stream.codebook_size) if stream.is_discrete else np.float32
             # A copy: a view would keep the whole batch in memory, with its padding.
+            if not stream.is_discrete and not np.isfinite(array[kept]).all():
+                check_finite(self._corpus.cut(piece.utterance).id, frames[stream.name][kept])
             arrays[stream.name] = array[kept].astype(dtype, order="C", copy=True)
         self._frames.setdefault(piece.utterance, {})[piece.index] = arrays
 

@@ -19,6 +19,7 @@ from w2vlab.extraction.sources import FrameSource, cutting_of
 from w2vlab.extraction.writing.writer import ShardWriter, make_writer
 from w2vlab.types import RunError
 from w2vlab.utils.files import cache_root
+from w2vlab.utils.messages import one_line
 
 RESUME = "The same command resumes."
 
@@ -152,6 +153,13 @@ class Encoding:
         if missing:
             raise RunError(f"{missing[0]} was not written, and {len(missing) - 1} more. {RESUME}")
         records = [found[shard.number] for shard in shards]
+        failed = [name for record in records for name in record.failed.items()]
+        if failed and not any(record.utterances for record in records):
+            name, reason = failed[0]
+            raise RunError(
+                f"`data` must have an utterance that can be read, but none of {self.settings.data} can, such as "
+                f"{one_line(name)} ({reason}). Mend the files, remove {self.folder.path}, and encode again."
+            )
         try:
             content = describe(self.source, self.settings, self._pieces, begun.corpus, records, begun.unusable)
             content[IDENTITY] = self._identity(begun.corpus)
