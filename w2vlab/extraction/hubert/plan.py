@@ -124,7 +124,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
             words=["cluster", source, corpus, str(centers), *clustering, *shared, *extras.cluster],
             output=centers,
             needs=before,
-            options={**data, **named_options(clustering), **named_options(extras.cluster)},
+            options={**data, **named_options(clustering), **_results_of(extras.cluster)},
         ),
         Step(
             kind="encode",
@@ -135,7 +135,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
             ],
             output=units_path(folder, number),
             needs=[f"cluster{number}", *before],
-            options={**data, **named_options(extras.encode)},
+            options={**data, **_results_of(extras.encode)},
         ),
     ]
 
@@ -172,12 +172,18 @@ def _evaluation(folder: Path, iteration: Iteration, extras: Extras) -> Step:
         words=["evaluate", LastCheckpoint(root), *shared, *extras.evaluate],
         output=root,
         needs=[f"fit{iteration.number}"],
-        options=named_options(extras.evaluate),
+        options=_results_of(extras.evaluate),
     )
 
 
 def _option(flag: str, value: Any) -> list[str]:
     return [] if value is None else [flag, str(value)]
+
+
+def _results_of(words: Sequence[str]) -> dict[str, str]:
+    """Returns the options that the result of a step depends on, by name."""
+    # Those that only say how data is read have the names that they have in the options of a run.
+    return {name: value for name, value in named_options(words).items() if not is_incidental(f"data.{name}")}
 
 
 def named_options(words: Sequence[str]) -> dict[str, str]:
