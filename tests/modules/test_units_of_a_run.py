@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.testing import assert_close
 
 from tests.contracts.tiny import audio_batch, build_model, factory
-from tests.helpers.unit_files import LengthsKnown, tiny_units, write_units
+from tests.helpers.unit_files import TINY_SAMPLES, LengthsKnown, tiny_units, write_units
 from tests.modules.training import fit, make_batches, make_trainer, parameters_of
 from w2vlab.contexts import TransformerContext
 from w2vlab.data import SpeechDataModule
@@ -71,6 +71,34 @@ def test_an_utterance_without_units_ends_the_run_before_its_first_update() -> No
     assert trainer.global_step == 0
     with pytest.raises(RunError, match=r"The units of utterance-100 must be 199 frames .* has 99"):
         make_trainer(1).fit(model, datamodule=LengthsKnown(batches, {"utterance-100": 2000}))
+
+
+def test_a_run_does_not_resume_with_other_units(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    batches, draws = make_batches(2, 1, 3), np.random.default_rng(1)
+    names = {name for batch in batches for name in batch.ids}
+    codes = {name: draws.integers(5, size=(GRID.num_frames(TINY_SAMPLES), 2)) for name in sorted(names)}
+    file, checkpoint = write_units(tmp_path / "units.parquet", codes, GRID, 5), tmp_path / "half.ckpt"
+    trainer = make_trainer(1)
+    trainer.fit(hubert(str(file)), datamodule=LengthsKnown(batches))
+    trainer.save_checkpoint(checkpoint)
+
+    def resume(path: Path, accept_changes: bool = False) -> int:
+        data, resumed = LengthsKnown(batches), make_trainer(2)
+        data.accept_changes = accept_changes
+        resumed.fit(hubert(str(path)), datamodule=data, ckpt_path=checkpoint)
+        return resumed.global_step
+
+    # The same units in another order, with those of another corpus.
+    other = {"of another corpus": np.zeros((7, 2), int)} | dict(reversed(codes.items()))
+    assert resume(write_units(tmp_path / "moved.parquet", other, GRID, 5)) == 2
+    changed = {**codes, min(names): (codes[min(names)] + 1) % 5}
+    file = write_units(tmp_path / "changed.parquet", changed, GRID, 5)
+    with pytest.raises(RunError, match=r"`model.quantizer.path` must have the units that the run was started with"):
+        resume(file)
+    assert resume(file, accept_changes=True) == 2
+    fresh = MaskedPrediction.load_from_checkpoint(checkpoint, quantizer=factory(FileTargets, path=str(file)))
+    make_trainer(1).fit(fresh, datamodule=LengthsKnown(batches))  # a new run has units of its own
+    assert "Resuming with other units" in caplog.text
 
 
 def test_without_a_data_module_the_file_is_opened_before_the_first_update(tmp_path: Path) -> None:

@@ -75,6 +75,28 @@ def test_a_file_is_opened_late_and_once(path: str, monkeypatch: pytest.MonkeyPat
     assert len(first.tables[0]) == 2, "a run keeps what it has begun with"
 
 
+def test_a_path_may_begin_in_the_home_folder(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path(path).parent))
+    assert len(UnitFiles(OPTION, [f"~/{Path(path).name}"], 1, 500).tables[0]) == 2
+
+
+def test_a_hash_is_of_the_units_of_the_utterances_in_any_order_and_file(path: str, tmp_path: Path) -> None:
+    def digest(where: Path | str, utterances: list[tuple[str, int]]) -> tuple[str, str] | None:
+        return UnitFiles(OPTION, [str(where)], 1, 500).check(utterances)
+
+    utterances, codes = [("a", 16_000), ("b", 32_000)], {"b": numbered(2.0, MFCC), "a": numbered(1.0, MFCC)}
+    ids, units = digest(path, utterances) or ("", "")
+    more = write_units(tmp_path / "more.parquet", {"c": numbered(1.0, MFCC), **codes}, MFCC, 500)
+    assert digest(more, utterances[::-1]) == (ids, units)
+    codes["a"][-1] -= 1
+    other = digest(write_units(tmp_path / "other.parquet", codes, MFCC, 500), utterances)
+    assert other is not None
+    assert other[0] == ids
+    assert other[1] != units
+    assert (digest(path, utterances[:1]) or (ids,))[0] != ids
+    assert digest(path, []) is None
+
+
 def test_nothing_is_needed_to_make_one(tmp_path: Path) -> None:
     files = UnitFiles(OPTION, [str(tmp_path / "units")], 1, 100)
     message = r"`model.quantizer.path` must be a file or a folder of units, but .*units does not exist.*w2vlab encode"

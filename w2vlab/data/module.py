@@ -61,7 +61,7 @@ class SpeechDataModule(LightningDataModule):
         exclude: Utterances that are used neither for training nor for validation, so that the model can be tested on
             them: a file with one id per line, or `festvox-ru-test`, the test utterances of `w2vlab evaluate`.
         accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses the utterances that it was
-            started with, and raises an error if some of them have been removed or changed.
+            started with, and raises an error if some of them, or their units, have been removed or changed.
         read_audio: Whether audio is read. False for models whose inputs are codes of a file: batches have silence.
 
     Reference:

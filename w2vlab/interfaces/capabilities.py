@@ -71,11 +71,14 @@ class OfUtterances(ABC):
     dry_run: bool = False
 
     @abstractmethod
-    def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
+    def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> tuple[str, str] | None:
         """Checks before training that the file has all utterances, and that they have the right length.
 
         Args:
             utterances: Id and samples at 16 kHz of each utterance that is trained or validated on.
+
+        Returns:
+            Hashes of their ids and of what the file has of them, which a resumed run compares; None without utterances.
 
         Raises:
             RunError: An utterance is missing or has another length; it is named.

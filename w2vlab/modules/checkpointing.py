@@ -11,6 +11,7 @@ from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.checkpoints.resuming import rewind_to_last_update
+from w2vlab.modules.checkpoints.unit_files import UNITS
 from w2vlab.utils.distributed import rank
 from w2vlab.utils.messages import W2VLabWarning
 
@@ -66,6 +67,8 @@ def complete_checkpoint(module: TrainedModule, checkpoint: dict[str, Any]) -> No
     if module.run_config is not None:
         data = getattr(getattr(module.trainer, "datamodule", None), "options", None)
         checkpoint[CONFIG] = {"data": data, **module.run_config} if isinstance(data, dict) else module.run_config
+    if module.units_of_run:
+        checkpoint[UNITS] = module.units_of_run
     warn_of_unsaved_arguments(module)
     rewind_to_last_update(checkpoint, module.trainer)
 

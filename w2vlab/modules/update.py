@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,13 +16,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from w2vlab.interfaces import LearnsByStatistics, OfUtterances, StepDependent
+from w2vlab.interfaces import LearnsByStatistics, StepDependent
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import Sums
-from w2vlab.types import AudioBatch, Mask, RandomAddress, RunError
-from w2vlab.utils.distributed import AsyncCount, rank, same_error_on_all_processes, world_size
+from w2vlab.types import AudioBatch, Mask, RandomAddress
+from w2vlab.utils.distributed import AsyncCount, rank, world_size
 from w2vlab.vocabulary import Units
 
 
@@ -87,6 +86,8 @@ class TrainedModule(pl.LightningModule, ABC):
         """The resolved configuration of the run, or of a model built in Python; saved in its checkpoints."""
         self.warm_start: WarmStart | None = None
         """What was loaded from `init_from`; None if all weights are new, or are those of a checkpoint."""
+        self.units_of_run: dict[str, tuple[str, str]] = {}
+        """Hashes of the run's utterances and of their units, by the part that reads them; saved in checkpoints."""
         self.codebook_counts: Tensor | None = None
         """Counts of the chosen entries in the last validation, `(G, V)`, on the host."""
         self.num_candidates: int | None = None
@@ -233,21 +234,25 @@ class TrainedModule(pl.LightningModule, ABC):
         """Checks the files of units, logs the warm start, and warns of arguments that checkpoints will not have.
 
         Raises:
-            RunError: A file lacks an utterance of the training or the validation, or has it in another length.
+            RunError: A file lacks an utterance of the training or the validation, has it in another length, or has
+                other units than when the run was started.
         """
         from w2vlab.modules.checkpointing import warn_of_unsaved_arguments
+        from w2vlab.modules.checkpoints.unit_files import check_unit_files
 
         for line in () if self.warm_start is None else self.warm_start.lines():
             rank_zero_info(line)
         if self.trainer.checkpoint_callbacks:
             warn_of_unsaved_arguments(self)
-        readers = [part for part in self.modules() if isinstance(part, OfUtterances)]
         # Other data modules than ours need not know the lengths of utterances before they are read.
-        lengths = getattr(self.trainer.datamodule, "utterance_lengths", None)  # type: ignore[attr-defined]
-        with same_error_on_all_processes(RunError) if readers else nullcontext():
-            for reader in readers:
-                # The utterances are the same on all processes, so one checks them; the others open their file alone.
-                reader.check_utterances(() if lengths is None or rank() > 0 else lengths())
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        lengths = getattr(data, "utterance_lengths", None)
+        self.units_of_run = check_unit_files(
+            self,
+            utterances=None if lengths is None else lengths(),
+            before={} if self.trainer.ckpt_path is None else self.units_of_run,  # type: ignore[attr-defined]
+            accept_changes=getattr(data, "accept_changes", False),
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration of the model, and rewinds the progress to the last complete update."""
@@ -258,8 +263,10 @@ class TrainedModule(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Overrides the options in a checkpoint with those of this run."""
         from w2vlab.modules.checkpoints.resuming import apply_overrides
+        from w2vlab.modules.checkpoints.unit_files import UNITS
 
         self.resize_to_checkpoint(checkpoint)
+        self.units_of_run = dict(checkpoint.get(UNITS) or {})
         apply_overrides(checkpoint, self)
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

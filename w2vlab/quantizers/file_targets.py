@@ -99,16 +99,19 @@ class FileTargets(UtteranceTargets):
         codes = self.files.at(batch.ids, batch.starts or (0,) * len(batch), grid, num_frames)
         return codes if self.joint is None else self.joint.entries_of(codes, self.files.all_codes)
 
-    def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
+    def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> tuple[str, str] | None:
         """Checks before training that the file has all utterances, and that they have the right length.
 
         Args:
             utterances: Id and samples at 16 kHz of each utterance that is trained or validated on.
 
+        Returns:
+            Hashes of their ids and of what the file has of them, which a resumed run compares; None without utterances.
+
         Raises:
             RunError: The first utterance that is missing or has another length, and how many there are.
         """
-        self.files.check(utterances)
+        return self.files.check(utterances)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Returns `codes` `(…, G)` as numbers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -113,11 +115,15 @@ class UnitFiles:
             row[:frames] = generator.integers(self.codebook_size, size=(frames, self.num_codebooks))
         return codes
 
-    def check(self, utterances: Iterable[tuple[str, int]]) -> None:
+    def check(self, utterances: Iterable[tuple[str, int]]) -> tuple[str, str] | None:
         """Checks before a training that all its utterances are there and have the right length.
 
         Args:
             utterances: Id and samples at 16 kHz of each.
+
+        Returns:
+            A hash of their ids, and one of their units and where these are in time; both are the same for any order of
+            the utterances. None without any.
 
         Raises:
             RunError: Some do not; it names the first one, and says how many there are.
@@ -136,6 +142,9 @@ class UnitFiles:
                     category=W2VLabWarning,
                     stacklevel=2,
                 )
+        if not all(check.total for check in checks):
+            return None
+        return checks[0].digest_of_ids(), "-".join(check.digest_of_units() for check in checks)
 
     def _how_to_write(self, path: str) -> str:
         """Returns the command for a file: of a quantizer with several codebooks, or of k-means, which has one."""
@@ -146,18 +155,19 @@ class UnitFiles:
         )
 
     def _open(self, path: str) -> UnitTable:
+        place = Path(os.path.expanduser(path))  # as the path of a corpus; a shell does not expand it after an `=`
         try:
-            stat = Path(path).stat()
+            stat = place.stat()
         except FileNotFoundError:
             raise RunError(
                 f"`{self.option}` must be a file or a folder of units, but {path} does not exist. Write it: "
                 f"{self._how_to_write(path)}."
             ) from None
         # A folder that is written again has another time, too, because its files are replaced.
-        key = (str(Path(path).resolve()), stat.st_mtime_ns, stat.st_size, self.stride, self.receptive_field)
+        key = (str(place.resolve()), stat.st_mtime_ns, stat.st_size, self.stride, self.receptive_field)
         table = _TABLES.get(key)
         if table is None:
-            table = _TABLES[key] = read_units(path, self.stride, self.receptive_field)
+            table = _TABLES[key] = read_units(place, self.stride, self.receptive_field)
         return table
 
     def _check_codebooks(self, tables: Sequence[UnitTable]) -> None:
@@ -188,6 +198,7 @@ class _Check:
         self.total = 0
         self.missing: list[str] = []
         self.wrong: list[str] = []  # messages
+        self._ids = self._units = 0  # sums of hashes, which depend on no order
 
     def add(self, utterance: str, num_samples: int) -> None:
         """Checks one utterance."""
@@ -199,6 +210,20 @@ class _Check:
             self.table.check(utterance, num_samples)
         except RunError as error:
             self.wrong.append(str(error))
+        key = hashlib.blake2b(utterance.encode(errors="backslashreplace")).digest()
+        codes = np.ascontiguousarray(self.table.codes(utterance), dtype="<i4")  # the same for any format of the file
+        digest = hashlib.blake2b(codes.tobytes(), digest_size=16, key=key).digest()
+        self._ids += int.from_bytes(key[:16], "little")
+        self._units += int.from_bytes(digest, "little")
+
+    def digest_of_ids(self) -> str:
+        """Returns a hash of the ids of all utterances."""
+        return f"{self._ids % 2**128:032x}"
+
+    def digest_of_units(self) -> str:
+        """Returns a hash of the units of all utterances and of their grid."""
+        grid = self.table.grid
+        return f"{self._units % 2**128:032x}/{grid.stride}/{grid.receptive_field}"
 
     def finish(self, option: str, how_to_write: str) -> None:
         """Raises a RunError unless all utterances were right."""

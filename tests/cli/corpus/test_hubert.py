@@ -90,6 +90,9 @@ def test_a_dry_run_prints_a_script_and_writes_nothing(
         (["--ckpt_path=last"], "`ckpt_path` must not be given, because the chain sets it: the same command resumes."),
         (["--trainer.default_root_dir=x"], "`trainer.default_root_dir` must not be given, because the chain sets it"),
         (["--model.quantizer.init_args.codebook_size=9"], "the chain sets it: use --k."),
+        (["--cluster=--k 9"], "`cluster` must not have --k, because the chain sets it: use --k."),
+        (["--encode=--what features"], "`encode` must not have --what, because the chain sets it: a run needs units."),
+        (["--evaluate=--folder x"], "`evaluate` must not have --folder, because the chain sets it: the result is in"),
         (["--redo=fit9"], "`redo` must be changed or steps (cluster1, encode1, fit1, cluster2"),
     ],
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,15 @@ from w2vlab.cli.errors.problems import messages_shown, report_problem, user_erro
 from w2vlab.cli.evaluation_options import EvaluateOptions
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.extraction.hubert.changes import Changes, find_changes
-from w2vlab.extraction.hubert.plan import UNITS_PATH, UNITS_SIZE, Extras, Iteration, pending_steps, plan_steps
+from w2vlab.extraction.hubert.plan import (
+    UNITS_PATH,
+    UNITS_SIZE,
+    Extras,
+    Iteration,
+    named_options,
+    pending_steps,
+    plan_steps,
+)
 from w2vlab.extraction.hubert.record import LOCK, ChainRecord
 from w2vlab.extraction.hubert.running import StepError, run_steps
 from w2vlab.extraction.hubert.step import Step
@@ -40,6 +48,13 @@ _OF_THE_CHAIN = {
     UNITS_SIZE: "use --k",
 }
 """Options of `w2vlab fit` that the chain sets, and what to do instead."""
+
+_OF_THE_STEPS = {
+    "cluster": {"k": "use --k", "layer": "use --layers", "seed": "use --seed", "exclude": "use --data.exclude"},
+    "encode": {"what": "a run needs units", "centers": "they are of the step before", "layers": "use --layers"},
+    "evaluate": {"folder": "the result is in the folder of the run"},
+}
+"""Options of the other commands that the chain sets, and what to do instead."""
 
 _WIDTH = 200
 
@@ -112,6 +127,12 @@ def _run(options: HubertOptions, fit_words: Sequence[str], command: str) -> int:
 def _extras(options: HubertOptions) -> Extras:
     """Returns the further options of the commands, checked."""
     corpus = [] if options.corpus is None else ["--corpus", options.corpus]
+    for command, set_by_the_chain in _OF_THE_STEPS.items():
+        for name in named_options(shlex.split(getattr(options, command))):
+            if name in set_by_the_chain:
+                raise ValueError(
+                    f"`{command}` must not have --{name}, because the chain sets it: {set_by_the_chain[name]}."
+                )
     evaluate = [*corpus, *shlex.split(options.evaluate)]
     CommandParser(EvaluateOptions, "evaluate", "checkpoint").parse(["…", *evaluate])
     cluster, encode = shlex.split(options.cluster), shlex.split(options.encode)
@@ -196,7 +217,7 @@ def _middle(iteration: Iteration) -> int:
 
 def _leading(words: Sequence[str]) -> list[str]:
     """Returns the words before the first option: the configurations."""
-    return [word for number, word in enumerate(words) if not any(re.match("-", other) for other in words[: number + 1])]
+    return list(takewhile(lambda word: not word.startswith("-"), words))
 
 
 def _print_commands(steps: Sequence[Step], changes: Changes) -> None:

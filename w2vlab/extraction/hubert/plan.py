@@ -107,6 +107,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
     source: Word = LastCheckpoint(run_root(folder, number - 1)) if iteration.source is None else iteration.source
     before = [] if iteration.source is not None else [f"fit{number - 1}"]
     corpus, seed = str(run["data.corpus"]), run.get("seed_everything", 1)
+    seed = None if isinstance(seed, bool) else seed  # Lightning then draws one, or none is set
     # A model may have parts of the user, which its checkpoint names.
     shared = [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
     data = {"source": source if isinstance(source, str) else before[0], "data": corpus}
@@ -123,7 +124,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
             words=["cluster", source, corpus, str(centers), *clustering, *shared, *extras.cluster],
             output=centers,
             needs=before,
-            options={**data, **_named(clustering), **_named(extras.cluster)},
+            options={**data, **named_options(clustering), **_results_of(extras.cluster)},
         ),
         Step(
             kind="encode",
@@ -134,7 +135,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
             ],
             output=units_path(folder, number),
             needs=[f"cluster{number}", *before],
-            options={**data, **_named(extras.encode)},
+            options={**data, **_results_of(extras.encode)},
         ),
     ]
 
@@ -171,7 +172,7 @@ def _evaluation(folder: Path, iteration: Iteration, extras: Extras) -> Step:
         words=["evaluate", LastCheckpoint(root), *shared, *extras.evaluate],
         output=root,
         needs=[f"fit{iteration.number}"],
-        options=_named(extras.evaluate),
+        options=_results_of(extras.evaluate),
     )
 
 
@@ -179,7 +180,13 @@ def _option(flag: str, value: Any) -> list[str]:
     return [] if value is None else [flag, str(value)]
 
 
-def _named(words: Sequence[str]) -> dict[str, str]:
+def _results_of(words: Sequence[str]) -> dict[str, str]:
+    """Returns the options that the result of a step depends on, by name."""
+    # Those that only say how data is read have the names that they have in the options of a run.
+    return {name: value for name, value in named_options(words).items() if not is_incidental(f"data.{name}")}
+
+
+def named_options(words: Sequence[str]) -> dict[str, str]:
     """Returns options as typed, by name; the last one of a name counts."""
     found: dict[str, str] = {}
     name = ""
