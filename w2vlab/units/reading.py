@@ -116,6 +116,8 @@ def _completed(
     said: UnitsDescription, path: Path, stride: int | None, receptive_field: int | None, codebook_size: int | None
 ) -> UnitsDescription:
     """Returns the description with what the caller says; both must not contradict each other."""
+    if codebook_size is not None and codebook_size < 1:
+        raise RunError(f"`codebook_size` must be at least 1, but is {codebook_size}.")
     for name, given, found in (
         ("stride", stride, said.grid and said.grid.stride),
         ("receptive_field", receptive_field, said.grid and said.grid.receptive_field),
