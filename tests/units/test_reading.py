@@ -339,3 +339,5 @@ def test_a_file_of_a_record_that_no_disk_can_have_is_missing(tmp_path: Path) -> 
     (tmp_path / "encoding.json").write_text(json.dumps({"files": {"y" * 300: 1}}))
     with pytest.raises(RunError, match=r"must have all files of its encoding\.json, but y+.* is missing"):
         read_units(tmp_path)
+    with pytest.raises(RunError, match=r"^The file of units must exist"):
+        read_units(tmp_path / ("y" * 300))

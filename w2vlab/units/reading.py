@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_units(
 def _files(path: Path) -> list[Path]:
     """Returns the files to read, in the order of the corpus."""
     endings = ", ".join(_FORMATS)
-    if not path.exists():
+    if not os.path.exists(path):  # False for a name that is too long, too
         raise RunError(f"The file of units must exist, but {path} does not. Write it with `w2vlab encode`.")
     if not path.is_dir():
         if path.suffix not in _FORMATS or not path.is_file():  # opening a pipe would block
