@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.types import RunError
@@ -308,3 +309,35 @@ def test_an_archive_of_arrays_is_named(tmp_path: Path) -> None:
     path = (tmp_path / "x.npz").rename(tmp_path / "x.npy")
     with pytest.raises(RunError, match=r"x\.npy must have one array of codes, but is an archive"):
         read_units(path, stride=320)
+
+
+def test_counts_of_any_integer_type_are_expanded_and_others_are_named(tmp_path: Path) -> None:
+    counts = pa.array([[2, 1]], pa.list_(pa.uint64()))
+    path = parquet(tmp_path / "x.parquet", {"grid": GRID}, id=["a"], units=[[7, 8]], units_counts=counts)
+    assert read_units(path).codes("a").tolist() == [[7], [7], [8]]
+    np.save(tmp_path / "y.npy", np.array([7, 8]))
+    np.save(tmp_path / "y.counts.npy", np.zeros((2, 0), dtype=int))
+    (tmp_path / "y.ids").write_text("a\n")
+    (tmp_path / "y.len").write_text("2\n")
+    with pytest.raises(RunError, match=r"y\.counts\.npy must have a count for each row"):
+        read_units(tmp_path / "y.npy", stride=320)
+
+
+def test_samples_beyond_all_audio_are_an_error(tmp_path: Path) -> None:
+    said = json.dumps({"ids": ["a"], "num_samples": [10**30]})
+    save_file({"a/units": np.ones((2, 1), dtype=int)}, tmp_path / "x.safetensors", {"w2vlab": said})
+    with pytest.raises(RunError, match=r"x\.safetensors must have the samples of each utterance"):
+        read_units(tmp_path / "x.safetensors", stride=320)
+
+
+def test_a_codebook_without_entries_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^`codebook_size` must be at least 1, but is 0\."):
+        read_units(km(tmp_path, "1\n2\n"), stride=320, codebook_size=0)
+
+
+def test_a_file_of_a_record_that_no_disk_can_have_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "encoding.json").write_text(json.dumps({"files": {"y" * 300: 1}}))
+    with pytest.raises(RunError, match=r"must have all files of its encoding\.json, but y+.* is missing"):
+        read_units(tmp_path)
+    with pytest.raises(RunError, match=r"^The file of units must exist"):
+        read_units(tmp_path / ("y" * 300))

@@ -46,7 +46,12 @@ def read_npy(path: Path) -> Iterator[Part]:
     codes = _array(path)
     lengths = _lengths(path.with_suffix(LEN))
     counts_path = path.with_suffix(COUNTS_NPY)
-    counts = _array(counts_path)[:, 0] if counts_path.is_file() else None
+    counts = None
+    if counts_path.is_file():
+        counts = _array(counts_path)
+        if counts.shape[1] != 1:
+            raise RunError(f"{counts_path} must have a count for each row, but is of {dimensions(counts.shape)}.")
+        counts = counts[:, 0]
     for found, what in ((len(codes), path.name), (len(codes) if counts is None else len(counts), counts_path.name)):
         if found != int(lengths.sum()):
             raise RunError(
@@ -119,7 +124,7 @@ def read_safetensors(path: Path) -> Iterator[Part]:
     ids, samples = content.get(IDS_KEY), content.get(SAMPLES_KEY)
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids) or not ids:
         raise RunError(f"{path} must have the ids of its utterances in its description, but has not.")
-    if not isinstance(samples, list) or len(samples) != len(ids) or any(type(n) is not int for n in samples):
+    if not isinstance(samples, list) or len(samples) != len(ids) or not all(map(_is_length, samples)):
         raise RunError(f"{path} must have the samples of each utterance in its description, but has not.")
     stream = next((stream for stream in CODE_STREAMS if f"{ids[0]}/{stream}" in names), CODE_STREAMS[0])
     collapsed = f"{ids[0]}/{COUNTS}" in names
@@ -142,6 +147,10 @@ def read_safetensors(path: Path) -> Iterator[Part]:
         counts=counts,
         num_samples=np.array(samples, dtype=np.int64),
     )
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
 
 
 def _open(path: Path) -> tuple[Any, dict[str, Any]]:

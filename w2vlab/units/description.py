@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,7 @@ def check_complete(folder: Path) -> None:
         raise RunError(f"{record} must be as `w2vlab encode` writes it, but {one_line(str(error), 200)}.") from None
     files = content.get("files") if isinstance(content, dict) else None
     for name in files if isinstance(files, dict) else ():
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):  # False for names that no file can have, too
             raise RunError(
                 f"{folder} must have all files of its {RECORD}, but {one_line(name, 100)} is missing. Encode again."
             )

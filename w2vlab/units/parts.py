@@ -183,7 +183,8 @@ def _expanded(part: Part, name: str) -> Part:
         )
     if len(counts) and float(counts.sum(dtype=np.float64)) >= 2**62:  # a sum of int64 would overflow
         raise RunError(f"The counts in {name} must be frames of an utterance, but are up to {int(counts.max()):,}.")
-    ends = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    counts = counts.astype(np.int64)  # NumPy repeats by no other type that is as wide, such as uint64
+    ends = np.concatenate([[0], np.cumsum(counts)])
     check_memory(int(ends[-1]) * part.codes.shape[1] * part.codes.itemsize, name)
     rows = np.concatenate([[0], np.cumsum(part.lengths, dtype=np.int64)])
     return Part(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_units(
 def _files(path: Path) -> list[Path]:
     """Returns the files to read, in the order of the corpus."""
     endings = ", ".join(_FORMATS)
-    if not path.exists():
+    if not os.path.exists(path):  # False for a name that is too long, too
         raise RunError(f"The file of units must exist, but {path} does not. Write it with `w2vlab encode`.")
     if not path.is_dir():
         if path.suffix not in _FORMATS or not path.is_file():  # opening a pipe would block
@@ -116,6 +117,8 @@ def _completed(
     said: UnitsDescription, path: Path, stride: int | None, receptive_field: int | None, codebook_size: int | None
 ) -> UnitsDescription:
     """Returns the description with what the caller says; both must not contradict each other."""
+    if codebook_size is not None and codebook_size < 1:
+        raise RunError(f"`codebook_size` must be at least 1, but is {codebook_size}.")
     for name, given, found in (
         ("stride", stride, said.grid and said.grid.stride),
         ("receptive_field", receptive_field, said.grid and said.grid.receptive_field),

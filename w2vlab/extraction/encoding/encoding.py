@@ -173,8 +173,3 @@ class Encoding:
                 "complete. Remove the cause, and run the same command again."
             ) from problem
         return content
-
-
-def encode(source: FrameSource, settings: EncodingSettings, reporter: Reporter) -> Mapping[str, Any]:
-    """Writes the frames of a corpus to a folder, and returns the content of its `encoding.json`; see `Encoding.run`."""
-    return Encoding(source, settings).run(reporter)
