@@ -250,7 +250,7 @@ class TrainedModule(pl.LightningModule, ABC):
         self.units_of_run = check_unit_files(
             self,
             utterances=None if lengths is None else lengths(),
-            before={} if self.trainer.ckpt_path is None else self.units_of_run,  # type: ignore[attr-defined]
+            before={} if self.trainer.ckpt_path is None else self.units_of_run,
             accept_changes=getattr(data, "accept_changes", False),
         )
 
