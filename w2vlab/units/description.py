@@ -141,7 +141,7 @@ def check_complete(folder: Path) -> None:
         raise RunError(f"{record} must be as `w2vlab encode` writes it, but {one_line(str(error), 200)}.") from None
     files = content.get("files") if isinstance(content, dict) else None
     for name in files if isinstance(files, dict) else ():
-        if not os.path.isfile(folder / name):  # False for names that no file can have, too
+        if not os.path.exists(folder / name):  # False for names that no file can have, too
             raise RunError(
                 f"{folder} must have all files of its {RECORD}, but {one_line(name, 100)} is missing. Encode again."
             )

@@ -58,6 +58,13 @@ def folder_name(name: str) -> str:
     return f"{readable}-{digits}" if readable else digits
 
 
+def size_of(path: Path) -> int | None:
+    """Returns the bytes of a file, or of all files in a folder; None if there is neither."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.is_file() else None
+
+
 def make_writable(folder: Path, option: str, instead: str | None = None) -> None:
     """Creates `folder` and checks that files can be written to it.
 

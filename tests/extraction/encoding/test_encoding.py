@@ -347,3 +347,13 @@ def test_autocast_rounds(encode: Encode, source: ModelFrames, tmp_path: Path) ->
     exact, rounded = frames_in(tmp_path / "out"), frames_in(tmp_path / "autocast")
     assert rounded.dtype == np.float32
     assert 0 < np.abs(exact - rounded).max() < 0.2
+
+
+def test_arrays_of_lhotse_are_part_of_an_encoding(encode: Encode, codes: ModelFrames, tmp_path: Path) -> None:
+    content = encode(codes, what="codes", format="lhotse")
+    arrays = list((tmp_path / "out" / "arrays").rglob("*.npy"))
+    assert len(arrays) == len(SECONDS)
+    assert content["files"]["arrays"] == sum(file.stat().st_size for file in arrays)
+    arrays[3].unlink()
+    with pytest.raises(ValueError, match="but in .* arrays is missing or has another size"):
+        encode(codes, what="codes", format="lhotse")

@@ -18,7 +18,7 @@ from w2vlab.extraction.encoding.signals import ForwardedSignals, environment_res
 from w2vlab.extraction.sources import FrameSource, cutting_of
 from w2vlab.extraction.writing.writer import ShardWriter, make_writer
 from w2vlab.types import RunError
-from w2vlab.utils.files import cache_root
+from w2vlab.utils.files import cache_root, size_of
 from w2vlab.utils.messages import one_line
 
 RESUME = "The same command resumes."
@@ -165,7 +165,7 @@ class Encoding:
             content[IDENTITY] = self._identity(begun.corpus)
             written = [[self.folder.path / name for name in record.files] for record in records if record.files]
             files = self._writer.finish(self.folder.path, written, content)
-            content["files"] = {file.name: file.stat().st_size for file in files}
+            content["files"] = {file.name: size_of(file) for file in files}
             self.folder.finish(content)
         except OSError as problem:
             raise RunError(

@@ -12,7 +12,7 @@ from typing import Any
 from w2vlab.callbacks.fault_tolerance.run_lock import LOCK_NAME, RunLock
 from w2vlab.extraction.encoding.plan import Shard
 from w2vlab.units.description import STATE
-from w2vlab.utils.files import make_writable, remove_unfinished, write_atomically
+from w2vlab.utils.files import make_writable, remove_unfinished, size_of, write_atomically
 from w2vlab.utils.messages import one_line
 from w2vlab.utils.plain_data import read_json
 
@@ -122,8 +122,7 @@ class EncodingFolder:
     def _complete(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the result, after a check that its files are there."""
         for name, size in content.get("files", {}).items():
-            file = self.path / name
-            if not file.is_file() or file.stat().st_size != size:
+            if size_of(self.path / name) != size:
                 raise ValueError(
                     f"`out` must have all files of its {RESULT}, but in {self.path} {one_line(name, 60)} is missing or "
                     "has another size. Remove the folder, and encode again."
@@ -148,11 +147,8 @@ class EncodingFolder:
             record = ShardRecord(**read_json(path))
         except (ValueError, TypeError):  # damaged, or of another version: the shard is encoded again
             return None
-        for name, size in record.files.items():
-            file = self.path / name
-            if not file.is_file() or file.stat().st_size != size:
-                return None
-        return record
+        complete = all(size_of(self.path / name) == size for name, size in record.files.items())
+        return record if complete else None
 
     def record(self, shard: Shard, record: ShardRecord) -> None:
         """Marks a shard as complete.
@@ -166,7 +162,7 @@ class EncodingFolder:
         """Writes `encoding.json`, removes everything that is not part of the result, and unlocks the folder.
 
         Args:
-            content: The result; `files` has the name and size of each file.
+            content: The result; `files` has the name and size of each file, and of a folder the size of its files.
 
         Raises:
             OSError: It cannot be written.

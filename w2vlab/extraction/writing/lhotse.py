@@ -87,7 +87,7 @@ class LhotseWriter:
         ):
             for shard in shards:
                 lines.write(shard[0].read_bytes())
-        return [out / CUTS]
+        return [out / CUTS, *([out / ARRAYS] if (out / ARRAYS).is_dir() else [])]
 
     def _cut(self, utterance: EncodedUtterance, stem: Path) -> MonoCut:
         """Writes the arrays of an utterance, and returns its cut."""
