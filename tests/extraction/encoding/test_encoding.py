@@ -355,5 +355,5 @@ def test_arrays_of_lhotse_are_part_of_an_encoding(encode: Encode, codes: ModelFr
     assert len(arrays) == len(SECONDS)
     assert content["files"]["arrays"] == sum(file.stat().st_size for file in arrays)
     arrays[3].unlink()
-    with pytest.raises(ValueError, match="but in .* arrays is missing or has another size"):
+    with pytest.raises(ValueError, match=r"but in .* arrays is missing or has another size"):
         encode(codes, what="codes", format="lhotse")
