@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -94,17 +92,10 @@ class CodeEmbedding(UtteranceEncoder):
             RunError: The file is missing, or does not have the frames of an utterance.
         """
         num_frames = [self.num_frames(samples) for samples in batch.num_samples]
-        codes = self._codes(batch, num_frames)  # (B, T, G)
+        codes = self.files.of_batch(batch, self.grid, num_frames, self.joint, self.dry_run)  # (B, T, G)
         on_device = torch.from_numpy(codes).to(batch.waveform.device, non_blocking=True)  # (B, T, G)
         embedded: Tensor = self.embedding(on_device + self.first)  # (B, T, G, C or C / G)
         return embedded.sum(dim=2) if self.combine == "sum" else embedded.flatten(2)
-
-    def _codes(self, batch: AudioBatch, num_frames: Sequence[int]) -> npt.NDArray[np.int64]:
-        if self.dry_run:
-            codes = self.files.invented(batch.ids, num_frames)
-            return codes if self.joint is None else self.joint.invented(codes)
-        codes = self.files.at(batch.ids, batch.starts or (0,) * len(batch), self.grid, num_frames)
-        return codes if self.joint is None else self.joint.entries_of(codes, self.files.all_codes)
 
     def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> tuple[str, str] | None:
         """Checks before training that the file has all utterances, and that they have the right length.

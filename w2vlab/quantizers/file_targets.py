@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -87,17 +85,10 @@ class FileTargets(UtteranceTargets):
         Raises:
             RunError: The file is missing, or does not have the frames of an utterance.
         """
-        codes = self._codes(batch, grid, num_frames)  # (B, T, G)
+        codes = self.files.of_batch(batch, grid, num_frames, self.joint, self.dry_run)  # (B, T, G)
         on_device = torch.from_numpy(codes).to(batch.waveform.device, non_blocking=True)
         quantized = on_device.to(at_least_float32(batch.waveform[:0]).dtype)
         return QuantizerOutput(quantized=quantized, codes=on_device)
-
-    def _codes(self, batch: AudioBatch, grid: FrameGrid, num_frames: Sequence[int]) -> npt.NDArray[np.int64]:
-        if self.dry_run:
-            codes = self.files.invented(batch.ids, num_frames)
-            return codes if self.joint is None else self.joint.invented(codes)
-        codes = self.files.at(batch.ids, batch.starts or (0,) * len(batch), grid, num_frames)
-        return codes if self.joint is None else self.joint.entries_of(codes, self.files.all_codes)
 
     def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> tuple[str, str] | None:
         """Checks before training that the file has all utterances, and that they have the right length.

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from w2vlab.frame_grid import FrameGrid
-from w2vlab.types import RandomAddress, RunError
+from w2vlab.functional.joint_codes import JointCodes
+from w2vlab.types import AudioBatch, RandomAddress, RunError
 from w2vlab.units.reading import read_units
 from w2vlab.units.table import UnitTable
 from w2vlab.utils.messages import W2VLabWarning, count
@@ -96,6 +97,35 @@ class UnitFiles:
                 books = slice(first, first := first + table.num_codebooks)
                 codes[row, : num_frames[row], books] = table.at(utterance, grid, starts[row], num_frames[row])
         return codes
+
+    def of_batch(
+        self,
+        batch: AudioBatch,
+        grid: FrameGrid,
+        num_frames: Sequence[int],
+        joint: JointCodes | None = None,
+        dry_run: bool = False,
+    ) -> npt.NDArray[np.int64]:
+        """Returns the codes of the windows of a batch, of the frames that are nearest in time.
+
+        Args:
+            batch: Utterances or windows of them, found by `ids` and `starts`; without `starts` they begin at 0.
+            grid: Where the frames of a window are in time.
+            num_frames: Frames of each window, B integers.
+            joint: The vocabulary of combinations, for one entry in place of G codes; None for the codes.
+            dry_run: Draw codes at random, and read no file.
+
+        Returns:
+            Codes `(B, T, G)`, or entries `(B, T, 1)`; any on padding.
+
+        Raises:
+            RunError: As in `at`.
+        """
+        if dry_run:
+            codes = self.invented(batch.ids, num_frames)
+            return codes if joint is None else joint.invented(codes)
+        codes = self.at(batch.ids, batch.starts or (0,) * len(batch), grid, num_frames)
+        return codes if joint is None else joint.entries_of(codes, self.all_codes)
 
     def all_codes(self) -> npt.NDArray[np.integer[Any]]:
         """Returns the codes of all frames of a single file, `(N, G)`."""
