@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -66,7 +67,7 @@ def cluster(options: ClusterOptions) -> Outcome | None:
     from w2vlab.evaluation.output.progress import ProgressReporter
     from w2vlab.extraction.clustering.clusterer import Clusterer
     from w2vlab.extraction.clustering.clustering import cluster_corpus
-    from w2vlab.extraction.clustering.sampling import Computing
+    from w2vlab.extraction.encoding.computing import Computing
     from w2vlab.registry import import_parts, load_parts
 
     load_parts()
@@ -86,13 +87,7 @@ def cluster(options: ClusterOptions) -> Outcome | None:
         reporter=ProgressReporter(Console(stderr=True)),
         layer=options.layer,
         exclude=options.exclude,
-        computing=Computing(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            precision=options.precision,
-            batch_seconds=options.batch_seconds,
-            num_workers=options.num_workers,
-        ),
+        computing=Computing(**{field.name: getattr(options, field.name) for field in fields(Computing)}),
         overwrite=options.overwrite,
     )
 

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from rich.console import Console
@@ -71,23 +72,8 @@ def encode_corpus(options: EncodeOptions) -> Mapping[str, Any]:
     load_parts()
     import_parts(options.parts)
     source = open_source(options.source, options.what, options.layers, options.centers)
-    settings = EncodingSettings(
-        what=options.what,
-        data=options.data,
-        out=options.out,
-        format=options.format,
-        collapse=options.collapse,
-        exclude=options.exclude,
-        cache_dir=options.cache_dir,
-        chunk_seconds=options.chunk_seconds,
-        context_seconds=options.context_seconds,
-        shard_minutes=options.shard_minutes,
-        batch_seconds=options.batch_seconds,
-        num_workers=options.num_workers,
-        accelerator=options.accelerator,
-        devices=options.devices,
-        precision=options.precision,
-    )
+    names = [field.name for field in fields(EncodingSettings)]
+    settings = EncodingSettings(**{name: getattr(options, name) for name in names})
     return Encoding(source, settings).run(ProgressReporter(Console(stderr=True)).stage)
 
 

@@ -110,12 +110,10 @@ class SpeechDataset(Dataset[AudioBatch]):
 
     def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
-        total = self.skipped.total
-        # Log at 1, 2, 4, 8, … utterances, so that a failing disk is visible but does not fill the log.
-        if total & (total - 1) == 0:
+        if self.skipped.is_at_a_power_of_two:
             logger.warning(
                 "Left out %s in this process so far: %s; the last one was %s (%s).",
-                count(total, "utterance"),
+                count(self.skipped.total, "utterance"),
                 self.skipped,
                 name,
                 reason,

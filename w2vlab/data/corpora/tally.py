@@ -31,6 +31,11 @@ class Tally:
         """Number of utterances of all reasons."""
         return sum(self.counts.values())
 
+    @property
+    def is_at_a_power_of_two(self) -> bool:
+        """Whether to log now: at 1, 2, 4, 8, … a failing disk is visible but does not fill the log."""
+        return self.total & (self.total - 1) == 0
+
     def __add__(self, other: Tally) -> Tally:
         """Joins two tallies that have no reason in common."""
         return Tally({**self.counts, **other.counts}, {**self.examples, **other.examples})

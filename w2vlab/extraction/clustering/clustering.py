@@ -14,7 +14,8 @@ import w2vlab
 from w2vlab.evaluation.output.progress import ProgressReporter
 from w2vlab.extraction.acoustic import ACOUSTIC, acoustic_source
 from w2vlab.extraction.clustering.clusterer import Clusterer, Clustering
-from w2vlab.extraction.clustering.sampling import Computing, sample_corpus
+from w2vlab.extraction.clustering.sampling import sample_corpus
+from w2vlab.extraction.encoding.computing import Computing
 from w2vlab.extraction.encoding.corpus import open_ordered_corpus
 from w2vlab.extraction.sources import FEATURES, FrameSource, open_source
 from w2vlab.types import Seconds

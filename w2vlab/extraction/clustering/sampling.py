@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Literal
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
 from w2vlab.callbacks.fault_tolerance.process_watch import ProcessWatch
 from w2vlab.data.batches.loader import ResilientLoader
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.evaluation.output.progress import ProgressReporter
 from w2vlab.extraction.clustering.reservoir import Reservoir
+from w2vlab.extraction.encoding.computing import Computing
 from w2vlab.extraction.encoding.corpus import OrderedCorpus
 from w2vlab.extraction.encoding.plan import PiecePlan, plan_shards
 from w2vlab.extraction.encoding.reading import PieceBatch, PieceDataset, PlannedBatches
 from w2vlab.extraction.encoding.signals import ForwardedSignals, environment_restored, stopped_by_signals
 from w2vlab.extraction.sources import FrameSource, cutting_of
-from w2vlab.types import SAMPLE_RATE, RunError, Seconds
+from w2vlab.types import SAMPLE_RATE, RunError
 from w2vlab.utils.distributed import rank, world_size
 from w2vlab.utils.messages import count
 
@@ -31,25 +30,6 @@ _SORTED_SECONDS = 3600
 
 _CONTEXT_SECONDS = 10
 """Audio on both sides of a piece of a recording that its frames see, if they depend on the whole recording."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Computing:
-    """How frames are computed.
-
-    Attributes:
-        accelerator: As in `Trainer`: `auto`, `cpu` or `gpu`.
-        devices: As in `Trainer`: processes, each on its own GPU if there are GPUs.
-        precision: As in `Trainer`.
-        batch_seconds: Audio in a batch, at most, in seconds, including padding.
-        num_workers: Processes that read audio.
-    """
-
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: Literal["auto"] | int = 1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    batch_seconds: Seconds = 100
-    num_workers: int = 2
 
 
 def sample_corpus(
@@ -73,17 +53,7 @@ def sample_corpus(
     """
     with environment_restored(), stopped_by_signals():
         watch = ProcessWatch("The same command starts again.")
-        trainer = Trainer(
-            accelerator=computing.accelerator,
-            devices=computing.devices,
-            precision=computing.precision,
-            callbacks=[ForwardedSignals(), watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        trainer = computing.trainer([ForwardedSignals(), watch])
         watch.watch_start(trainer)
         with ExitStack() as stages:  # ends the progress bar in any case
             sampler = FrameSampler(source, corpus, reservoir, reporter, stages)
@@ -169,10 +139,12 @@ class FrameSampler(LightningModule):
     def _report(self, batch: PieceBatch) -> None:
         for number, reason in batch.failures.items():
             self._unreadable.add(reason, self._corpus.cut(number).id)
-            total = self._unreadable.total
-            # At 1, 2, 4, 8, … utterances, so that a failing disk is visible but does not fill the log.
-            if total & (total - 1) == 0:
-                logger.warning("Left out %s in this process so far: %s.", count(total, "utterance"), self._unreadable)
+            if self._unreadable.is_at_a_power_of_two:
+                logger.warning(
+                    "Left out %s in this process so far: %s.",
+                    count(self._unreadable.total, "utterance"),
+                    self._unreadable,
+                )
 
 
 class _Batches(Iterable[PieceBatch]):

@@ -249,9 +249,9 @@ class ShardsWriter(Callback):
     def _report(self, failed: Mapping[str, str]) -> None:
         for name, reason in failed.items():
             self._unreadable.add(reason, name)
-            total = self._unreadable.total
-            # At 1, 2, 4, 8, … utterances, so that a failing disk is visible but does not fill the log.
-            if total & (total - 1) == 0:
+            if self._unreadable.is_at_a_power_of_two:
                 logger.warning(
-                    "Left out %s in this process so far: %s.", count(total, "utterance"), str(self._unreadable)
+                    "Left out %s in this process so far: %s.",
+                    count(self._unreadable.total, "utterance"),
+                    str(self._unreadable),
                 )

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from w2vlab.extraction.encoding.computing import Computing
 from w2vlab.extraction.sources import What
 from w2vlab.types import Seconds
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingSettings:
-    """How a corpus is encoded.
+class EncodingSettings(Computing):
+    """How a corpus is encoded, and how its frames are computed.
 
     Attributes:
         what: What is computed; for the record.
@@ -28,11 +26,6 @@ class EncodingSettings:
             source.
         context_seconds: Context on both sides of a piece, if frames depend on the whole recording.
         shard_minutes: Audio in a shard, at most.
-        batch_seconds: Audio in a batch, at most, including padding.
-        num_workers: Processes that read audio.
-        accelerator: As in a trainer.
-        devices: As in a trainer.
-        precision: As in a trainer.
     """
 
     what: What
@@ -45,8 +38,3 @@ class EncodingSettings:
     chunk_seconds: Seconds | None = None
     context_seconds: Seconds = 10.0
     shard_minutes: float = 15.0
-    batch_seconds: Seconds = 100.0
-    num_workers: int = 2
-    accelerator: str = "auto"
-    devices: int | str = 1
-    precision: Precision = "32-true"
