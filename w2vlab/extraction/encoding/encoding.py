@@ -131,19 +131,8 @@ class Encoding:
         }
 
     def _trainer(self, reporter: Reporter) -> Trainer:
-        settings = self.settings
         writer = ShardsWriter(self.folder, self._writer, self.source, self._pieces, reporter)
-        return Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            precision=settings.precision,
-            callbacks=[ForwardedSignals(), self._watch, writer],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        return self.settings.trainer([ForwardedSignals(), self._watch, writer])
 
     def _finish(self, begun: Begun) -> Mapping[str, Any]:
         """Joins what the shards have, and writes `encoding.json`, on the first process."""
@@ -165,7 +154,9 @@ class Encoding:
             content[IDENTITY] = self._identity(begun.corpus)
             written = [[self.folder.path / name for name in record.files] for record in records if record.files]
             files = self._writer.finish(self.folder.path, written, content)
-            content["files"] = {file.name: size_of(file) for file in files}
+            folders = [self.folder.path / name for name in self._writer.folders]
+            sizes = {path.name: size_of(path) for path in (*files, *folders)}
+            content["files"] = {name: size for name, size in sizes.items() if size is not None}
             self.folder.finish(content)
         except OSError as problem:
             raise RunError(

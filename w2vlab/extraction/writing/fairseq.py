@@ -10,30 +10,22 @@ from typing import Any
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import join_lists, with_ending, write_lines, write_lists
-from w2vlab.extraction.writing.shared import check_collapse, check_text, runs_of, whole_file
+from w2vlab.extraction.writing.shared import check_text, runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames
+from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.units.text_files import DICTIONARY, DURATIONS, IDS, KM, SRC, TSV
 
 logger = logging.getLogger(__name__)
 
 
-class FairseqWriter:
+class FairseqWriter(ShardWriter):
     """Writes a line an utterance: `units.km` with units, or `codes.src` with tuples of codes joined by `-`.
 
     Beside them are `.tsv`, fairseq's manifest (the root, then `PATH<tab>SAMPLES` a line; the samples are those at
     16 kHz), `.ids`, with the ids of the corpus, and for units `dict.km.txt`. Line i of each is utterance i. Where an
     utterance is not a whole file there is no `.tsv`. With `collapse`, a line has the runs, and `.durations` their
     frames.
-
-    Args:
-        streams: What the frames of each utterance are: one stream of codes.
-        grid: Where the frames are in time.
-        collapse: Join repeats of codes, with their counts.
-        provenance: What the frames are computed from, as plain data.
-
-    Raises:
-        ValueError: There are vectors, or several streams.
     """
 
     def __init__(
@@ -45,10 +37,8 @@ class FairseqWriter:
                 f"`format` must be npy for features as fairseq dumps them, or parquet, safetensors or lhotse, but is "
                 f"fairseq for {found}: its text has codes or units only, and one stream of them."
             )
-        if collapse:
-            check_collapse(streams)
+        super().__init__(streams, grid=grid, collapse=collapse, provenance=provenance)
         (self._stream,) = streams
-        self._collapse = collapse
         self._ending = KM if self._stream.dim == 1 else SRC
 
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from lhotse.array import Array, TemporalArray
@@ -19,9 +19,9 @@ from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.audio.probing import probe
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import with_ending, write_lines
-from w2vlab.extraction.writing.shared import check_collapse, check_text, runs_of, whole_file
+from w2vlab.extraction.writing.shared import check_text, runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames
-from w2vlab.frame_grid import FrameGrid
+from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.units.description import COUNTS
 
@@ -37,7 +37,7 @@ _STORAGE = "numpy_files"
 _DIGITS = 4
 
 
-class LhotseWriter:
+class LhotseWriter(ShardWriter):
     """Writes a manifest of cuts, `cuts.jsonl.gz`, and the arrays that it names.
 
     Vectors of one stream are the features of a cut (`cut.load_features()`). Codes, units, and the vectors of each of
@@ -48,25 +48,9 @@ class LhotseWriter:
     and repeats the last frame of features that have one less. Its recording is the audio file at 16 kHz, if it is one
     that can be read. The manifest has absolute paths; `CutSet.with_features_path_prefix` and `sed` change them. A cut
     without frames is as long as its audio, and has no array.
-
-    Args:
-        streams: What the frames of each utterance are.
-        grid: Where the frames are in time.
-        collapse: Join repeats of codes, with their counts.
-        provenance: What the frames are computed from; `encoding.json` has it.
-
-    Raises:
-        ValueError: Repeats of vectors cannot be joined.
     """
 
-    def __init__(
-        self, streams: Sequence[Stream], *, grid: FrameGrid, collapse: bool = False, provenance: Mapping[str, Any]
-    ) -> None:
-        if collapse:
-            check_collapse(streams)
-        self._streams = streams
-        self._grid = grid
-        self._collapse = collapse
+    folders: ClassVar[tuple[str, ...]] = (ARRAYS,)
 
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard: its arrays, then its part of the manifest; see `ShardWriter`."""
@@ -87,7 +71,7 @@ class LhotseWriter:
         ):
             for shard in shards:
                 lines.write(shard[0].read_bytes())
-        return [out / CUTS, *([out / ARRAYS] if (out / ARRAYS).is_dir() else [])]
+        return [out / CUTS]
 
     def _cut(self, utterance: EncodedUtterance, stem: Path) -> MonoCut:
         """Writes the arrays of an utterance, and returns its cut."""

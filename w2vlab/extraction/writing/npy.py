@@ -10,38 +10,21 @@ import numpy as np
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import with_ending, write_lines, write_lists
-from w2vlab.extraction.writing.shared import check_collapse, check_text, runs_of, whole_file
+from w2vlab.extraction.writing.shared import check_text, runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames, code_type
-from w2vlab.frame_grid import FrameGrid
+from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.units.array_files import COUNTS_NPY, LEN, NPY
 from w2vlab.utils.files import folder_name
 
 
-class NpyWriter:
+class NpyWriter(ShardWriter):
     """Writes the frames of all utterances of a shard as one array, which NumPy can map into memory.
 
     `.npy` has the frames, `(sum of T, D)` float32 or `(sum of T, G)` int16 (int32 beyond 32,768 entries); `.len` the
     number of frames of each utterance, a line each; `.ids` the ids, and `.tsv` fairseq's manifest, where every
     utterance is a whole file. Line i of each is utterance i. Of several streams, each has an array with its name
     (`shard-00000.layer-6.npy`). With `collapse`, the rows are runs, and `.counts.npy` has their frames.
-
-    Args:
-        streams: What the frames of each utterance are.
-        grid: Where the frames are in time; `encoding.json` has it.
-        collapse: Join repeats of codes, with their counts.
-        provenance: What the frames are computed from; `encoding.json` has it.
-
-    Raises:
-        ValueError: Repeats of vectors cannot be joined.
     """
-
-    def __init__(
-        self, streams: Sequence[Stream], *, grid: FrameGrid, collapse: bool = False, provenance: Mapping[str, Any]
-    ) -> None:
-        if collapse:
-            check_collapse(streams)
-        self._streams = streams
-        self._collapse = collapse
 
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard; see `ShardWriter`."""

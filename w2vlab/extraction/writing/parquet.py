@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.shared import (
-    check_collapse,
     check_text,
     describe,
     joint_ids,
@@ -21,6 +20,7 @@ from w2vlab.extraction.writing.shared import (
     whole_file,
 )
 from w2vlab.extraction.writing.utterance import EncodedUtterance, code_type
+from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.units.description import COUNTS, METADATA
 from w2vlab.units.parquet_files import ID, JOINT, NUM_SAMPLES, PATH, START
@@ -31,7 +31,7 @@ _GROUP_BYTES = 64 * 2**20
 """Values in a row group, at most, unless one utterance has more; readers take a group at a time."""
 
 
-class ParquetWriter:
+class ParquetWriter(ShardWriter):
     """Writes a file a shard, which pandas, polars, datasets and `read_units` read alike.
 
     The columns are `id`, `path` (null if the audio is not one file), `start` (where the utterance begins in that file,
@@ -41,29 +41,12 @@ class ParquetWriter:
     Where V^G is beyond 64 bits there is no `joint`. With `collapse`, `units_counts` or `codes_counts` has the frames of
     each run. The metadata of the schema have, under the key `w2vlab`, the grid, the codebooks and the provenance as
     JSON.
-
-    Args:
-        streams: What the frames of each utterance are.
-        grid: Where the frames are in time.
-        collapse: Join repeats of codes, with their counts.
-        provenance: What the frames are computed from, as plain data.
-
-    Raises:
-        ValueError: Repeats of vectors cannot be joined.
     """
 
     def __init__(
-        self,
-        streams: Sequence[Stream],
-        *,
-        grid: FrameGrid,
-        collapse: bool = False,
-        provenance: Mapping[str, Any],
+        self, streams: Sequence[Stream], *, grid: FrameGrid, collapse: bool = False, provenance: Mapping[str, Any]
     ) -> None:
-        if collapse:
-            check_collapse(streams)
-        self._streams = streams
-        self._collapse = collapse
+        super().__init__(streams, grid=grid, collapse=collapse, provenance=provenance)
         fields = [
             pa.field(ID, pa.string(), nullable=False),
             pa.field(PATH, pa.string()),

@@ -13,37 +13,26 @@ import numpy as np
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import with_ending
-from w2vlab.extraction.writing.shared import check_collapse, check_text, describe, runs_of, whole_file
+from w2vlab.extraction.writing.shared import check_text, describe, runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames
+from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.units.array_files import IDS_KEY, SAFETENSORS, SAMPLES_KEY
 from w2vlab.units.description import COUNTS, METADATA
 
 
-class SafetensorsWriter:
+class SafetensorsWriter(ShardWriter):
     """Writes a file a shard, with a tensor for each utterance and stream: `ID/units`, `ID/codes` or `ID/layer 6`.
 
     The name of a stream has no `/`, so what comes before the last one is the id, whatever signs it has. The metadata
     have, under the key `w2vlab`, JSON with the ids in the order of the corpus, the samples of each utterance at 16 kHz,
     the grid, the codebooks and the provenance. With `collapse`, `ID/counts` has the frames of each run.
-
-    Args:
-        streams: What the frames of each utterance are.
-        grid: Where the frames are in time.
-        collapse: Join repeats of codes, with their counts.
-        provenance: What the frames are computed from, as plain data.
-
-    Raises:
-        ValueError: Repeats of vectors cannot be joined.
     """
 
     def __init__(
         self, streams: Sequence[Stream], *, grid: FrameGrid, collapse: bool = False, provenance: Mapping[str, Any]
     ) -> None:
-        if collapse:
-            check_collapse(streams)
-        self._streams = streams
-        self._collapse = collapse
+        super().__init__(streams, grid=grid, collapse=collapse, provenance=provenance)
         self._description = json.loads(describe(streams, grid, collapse, provenance).as_json())
 
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from w2vlab.extraction.sources import Stream
+from w2vlab.extraction.writing.shared import check_collapse
 from w2vlab.extraction.writing.utterance import EncodedUtterance
 from w2vlab.frame_grid import FrameGrid
 
@@ -23,13 +25,35 @@ FORMATS = tuple(_CLASSES)
 """Names of the formats."""
 
 
-class ShardWriter(Protocol):
+class ShardWriter(ABC):
     """Writes the files of a format, a shard at a time.
 
-    A class of a format is built by `(streams, grid=, collapse=, provenance=)`, and raises a `ValueError` there if it
-    cannot hold the streams.
+    Args:
+        streams: What the frames of each utterance are.
+        grid: Where the frames are in time.
+        collapse: Join repeats of codes, with their counts.
+        provenance: What the frames are computed from, as plain data.
+
+    Raises:
+        ValueError: The format cannot hold the streams, or repeats of vectors cannot be joined.
+
+    Attributes:
+        folders: Folders of the result in which `write` puts further files, by name.
     """
 
+    folders: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, streams: Sequence[Stream], *, grid: FrameGrid, collapse: bool = False, provenance: Mapping[str, Any]
+    ) -> None:
+        if collapse:
+            check_collapse(streams)
+        self._streams = streams
+        self._grid = grid
+        self._collapse = collapse
+        self._provenance = provenance
+
+    @abstractmethod
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard.
 
@@ -47,6 +71,7 @@ class ShardWriter(Protocol):
             OSError: A file cannot be written; files of the shard that are there will be written again.
         """
 
+    @abstractmethod
     def finish(self, out: Path, shards: Sequence[Sequence[Path]], description: Mapping[str, Any]) -> list[Path]:
         """Writes what belongs to the whole corpus, once, after the last shard, on one process.
 
