@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import CompareOptions
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.utils.files import cache_root
 
@@ -87,7 +87,7 @@ def _print_and_write(evaluations: dict[str, Evaluation], options: CompareOptions
     from w2vlab.evaluation.output.comparison_table import print_comparison
     from w2vlab.evaluation.output.tables import PLAIN_WIDTH
 
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console = output_console(PLAIN_WIDTH)
     folder = options.folder
     compared = compare(evaluations)
     print_comparison(compared, evaluations, console)

@@ -7,10 +7,10 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from w2vlab.cli.logging.console import output_console
 from w2vlab.recipes import ENDING, did_you_mean_recipe, find_recipe, recipe_names, recipe_path, recipe_summary
 from w2vlab.registry import known_names
 
@@ -94,7 +94,7 @@ def _list(only: str | None) -> int:
         if only not in known:
             return _misused(f"Unknown folder '{only}'. {known_names(only, known)}")
         folders = {only: folders[only]}
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = output_console(_PLAIN_WIDTH)
     table = Table("name", "description", box=None, pad_edge=False, header_style="bold")
     table.columns[0].no_wrap = True
     for number, (folder, names) in enumerate(folders.items()):

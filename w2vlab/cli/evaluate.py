@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.utils.files import EVALUATION, cache_root
 
@@ -81,7 +81,7 @@ def _print_and_write(evaluation: Evaluation, options: EvaluateOptions) -> None:
     from w2vlab.evaluation.output.tables import PLAIN_WIDTH, print_evaluation
     from w2vlab.evaluation.results import as_plain_split
 
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console = output_console(PLAIN_WIDTH)
     checkpoint, folder = options.checkpoint, options.folder or result_folder(options.checkpoint)
     print_evaluation(evaluation, str(checkpoint), console)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser, names
 from w2vlab.cli.parsing.exchange_options import ExportOptions
 from w2vlab.utils.messages import one_line
@@ -37,7 +38,7 @@ def run(words: Sequence[str]) -> int:
     try:
         with messages_shown(logging.WARNING):
             written = write_model(options)
-            console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+            console = output_console(_PLAIN_WIDTH, highlight=False)
             _print_files(written, console)
             comparison = compare_model(written, options)
             print_comparison(comparison, console)

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.cli.parsing.exchange_options import ImportOptions
 from w2vlab.utils.messages import one_line
@@ -68,7 +68,7 @@ def import_source(options: ImportOptions) -> Import:
 
 
 def _print(done: Import, options: ImportOptions) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    console = output_console(_PLAIN_WIDTH, highlight=False)
     model, origin = done.model, done.model.origin
     kind = f"{origin.format}, {one_line(origin.architecture)}" if origin.architecture else origin.format
     console.print(f"Read: {one_line(options.source)} ({kind})", soft_wrap=True, markup=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.catalog import Catalog
 from w2vlab.registry import FAMILIES, family_named
 
@@ -47,7 +47,7 @@ def run(args: list[str]) -> int:
     for family in families:
         for part in catalog.parts(family):
             table.add_row(part.family, part.name, escape(part.summary), escape(part.reference))
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = output_console(_PLAIN_WIDTH)
     console.print(table, highlight=False)
     for warning in catalog.problems:
         sys.stderr.write(f"warning: {warning}\n")

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from w2vlab.cli.errors.problems import report_problem
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser, names
 from w2vlab.reports.output.plain import report_as_plain_data
 from w2vlab.reports.output.rendering import Cells, print_table, render_cells, render_csv, render_latex, render_markdown
@@ -97,7 +96,7 @@ def _folder(runs: list[str]) -> Path:
 
 def _show(report: Report, cells: Cells, form: str) -> None:
     if form == "terminal":
-        print_table(cells, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH))
+        print_table(cells, output_console(_PLAIN_WIDTH))
         return
     if form == "csv":
         sys.stdout.write(render_csv(report))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.logging.wandb_mode import OFFLINE, mode_of_environment
 from w2vlab.cli.parsing.command_parser import WITHOUT_VALUE, CommandParser, names
 from w2vlab.recipes import SWEEP_FOLDERS, find_file
@@ -147,7 +147,7 @@ def run_sweep(options: SweepOptions, command: str) -> int:
     from w2vlab.cli.sweep_check import TrialCheck
     from w2vlab.registry import load_parts
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = output_console(120)
     sweep = read_sweep(find_file(options.file, "FILE", SWEEP_FOLDERS))
     sweep = sweep if options.seeds is None else sweep.with_seeds(options.seeds)
     folder: Path = options.folder or Path("runs", "sweeps", folder_name(sweep.name))

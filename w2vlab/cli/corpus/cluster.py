@@ -13,6 +13,7 @@ from rich.table import Table
 
 from w2vlab.cli.corpus.cluster_options import ClusterOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.utils.files import cache_root
 from w2vlab.utils.messages import duration
@@ -48,7 +49,7 @@ def run(words: Sequence[str]) -> int:
     except user_errors(OSError, RunError) as problem:
         return report_problem(problem)
     if outcome is not None:
-        print_outcome(outcome, options, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False))
+        print_outcome(outcome, options, output_console(_PLAIN_WIDTH, highlight=False))
     return 0
 
 

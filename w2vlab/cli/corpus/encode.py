@@ -14,6 +14,7 @@ from rich.table import Table
 
 from w2vlab.cli.corpus.encode_options import EncodeOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.utils.messages import count, one_line
 
@@ -47,7 +48,7 @@ def run(words: Sequence[str]) -> int:
     except user_errors(OSError, RunError) as problem:
         return report_problem(problem)
     if content:
-        print_encoding(content, options, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False))
+        print_encoding(content, options, output_console(_PLAIN_WIDTH, highlight=False))
     return 0
 
 

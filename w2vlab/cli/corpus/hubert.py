@@ -11,13 +11,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from w2vlab.cli.corpus.cluster_options import ClusterOptions
 from w2vlab.cli.corpus.encode_options import EncodeOptions
 from w2vlab.cli.corpus.hubert_options import HubertOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.evaluation_options import EvaluateOptions
+from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.extraction.hubert.changes import Changes, find_changes
 from w2vlab.extraction.hubert.plan import (
@@ -119,7 +118,7 @@ def _run(options: HubertOptions, fit_words: Sequence[str], command: str) -> int:
             return 128 + stopped
         lines = make_lines(iterations, record)
         write_table(lines, record)
-        Console(width=None if sys.stdout.isatty() else _WIDTH).print(rich_table(lines), highlight=False)
+        output_console(_WIDTH).print(rich_table(lines), highlight=False)
         _say(f"Written: {folder / TABLE}. Curves: w2vlab report {shlex.quote(str(folder))}")
         return 0
 
