@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from w2vlab.encoders.log_mel import LogMelEncoder
-from w2vlab.extraction.sources import ACOUSTIC, PIECE_SECONDS, UNKNOWN_REACH, Cutting, Stream
+from w2vlab.extraction.acoustic_names import ACOUSTIC, LOG_MEL, MFCC, MFCC_CMVN
+from w2vlab.extraction.sources import PIECE_SECONDS, UNKNOWN_REACH, Cutting, Stream
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.types import SAMPLE_RATE, AudioBatch
 
-MFCC = "mfcc"
-MFCC_CMVN = "mfcc-cmvn"
-LOG_MEL = "log-mel"
 __all__ = ["ACOUSTIC", "AcousticSource", "LogMelSource", "MfccSource", "acoustic_source"]
 
 WINDOW_SAMPLES = 400

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Protocol
 
 from torch import Tensor
 
+from w2vlab.extraction.acoustic_names import ACOUSTIC
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.types import AudioBatch, RunError, Seconds
 from w2vlab.utils.messages import one_line
@@ -19,9 +20,6 @@ What = Literal["codes", "features", "units"]
 CODES: Final = "codes"
 FEATURES: Final = "features"
 UNITS: Final = "units"
-
-ACOUSTIC = ("mfcc", "mfcc-cmvn", "log-mel")
-"""Names of the sources that are no model."""
 
 
 @dataclass(frozen=True, kw_only=True)

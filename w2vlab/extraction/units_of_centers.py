@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from w2vlab.extraction.acoustic_names import ACOUSTIC
 from w2vlab.extraction.sources import (
-    ACOUSTIC,
     FEATURES,
     UNITS,
     FrameSource,

@@ -12,7 +12,8 @@ from typing import Any
 
 import w2vlab
 from w2vlab.evaluation.output.progress import ProgressReporter
-from w2vlab.extraction.acoustic import ACOUSTIC, acoustic_source
+from w2vlab.extraction.acoustic import acoustic_source
+from w2vlab.extraction.acoustic_names import ACOUSTIC
 from w2vlab.extraction.clustering.clusterer import Clusterer, Clustering
 from w2vlab.extraction.clustering.sampling import sample_corpus
 from w2vlab.extraction.encoding.computing import Computing

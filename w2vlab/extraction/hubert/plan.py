@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from w2vlab.extraction.acoustic_names import ACOUSTIC
 from w2vlab.extraction.hubert.step import LastCheckpoint, Step, Word
 from w2vlab.utils.comparable import is_incidental
 
-WITHOUT_LAYERS = ("mfcc", "mfcc-cmvn", "log-mel")
+WITHOUT_LAYERS = ACOUSTIC
 """Sources of frames that are no models."""
 
 _FAIRSEQ_ENTRIES = 4
@@ -108,8 +109,7 @@ def _units(folder: Path, iteration: Iteration, extras: Extras) -> list[Step]:
     before = [] if iteration.source is not None else [f"fit{number - 1}"]
     corpus, seed = str(run["data.corpus"]), run.get("seed_everything", 1)
     seed = None if isinstance(seed, bool) else seed  # Lightning then draws one, or none is set
-    # A model may have parts of the user, which its checkpoint names.
-    shared = [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
+    shared = _shared_options(run)
     data = {"source": source if isinstance(source, str) else before[0], "data": corpus}
     clustering = [
         *_option("--layer", iteration.layer),
@@ -164,16 +164,20 @@ def _run(folder: Path, iteration: Iteration) -> Step:
 
 def _evaluation(folder: Path, iteration: Iteration, extras: Extras) -> Step:
     root = run_root(folder, iteration.number)
-    run = iteration.run_options
-    shared = [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
     return Step(
         kind="evaluate",
         iteration=iteration.number,
-        words=["evaluate", LastCheckpoint(root), *shared, *extras.evaluate],
+        words=["evaluate", LastCheckpoint(root), *_shared_options(iteration.run_options), *extras.evaluate],
         output=root,
         needs=[f"fit{iteration.number}"],
         options=_results_of(extras.evaluate),
     )
+
+
+def _shared_options(run: Mapping[str, Any]) -> list[str]:
+    """Returns the options of a run that hold for every command on its model, as typed."""
+    # A model may have parts of the user, which its checkpoint names.
+    return [*_option("--cache_dir", run.get("data.cache_dir")), *_option("--parts", run.get("parts"))]
 
 
 def _option(flag: str, value: Any) -> list[str]:
