@@ -76,7 +76,7 @@ def encode_flac(cut: Cut, folder: Path | None = None) -> EncodedAudio:
         fits = fits and _fits_16_bits(samples)
     bits = 16 if fits and lowest >= -1 and highest < 1 else 24
     gain = gain_of(lowest, highest)
-    file: Any = SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder)  # noqa: SIM115
+    file: Any = SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder and str(folder))  # noqa: SIM115
     try:
         with soundfile.SoundFile(file, "w", SAMPLE_RATE, 1, f"PCM_{bits}", format="FLAC") as writer:
             for samples in audio():
@@ -113,4 +113,5 @@ def _quantize(samples: Audio, bits: int, gain: float) -> npt.NDArray[np.int16] |
     if bits == 16:
         return (samples * np.float32(2**15)).astype(np.int16)
     # In float32 the product with a power of two is exact; libsndfile takes the upper 24 of 32 bits.
-    return np.rint(samples * np.float32(2**23 / gain)).astype(np.int32) << 8
+    steps: npt.NDArray[np.int32] = np.rint(samples * np.float32(2**23 / gain)).astype(np.int32)
+    return steps << 8

@@ -208,7 +208,7 @@ def find_segments(cut: Cut, max_seconds: Seconds) -> list[Segment]:
     """
     probabilities = speech_probabilities(_blocks(cut))
     speech = speech_segments(probabilities, cut.duration)
-    found = []
+    found: list[Segment] = []
     for start, end in pieces_of_speech(speech, probabilities, max_seconds - 2 * GRID):
         begin, stop = math.floor(start / GRID + 1e-6) * GRID, math.ceil(end / GRID - 1e-6) * GRID
         begin = max(begin, found[-1][1]) if found else begin
@@ -236,13 +236,13 @@ def join_pieces(tasks: list[CutTask], path: Path) -> UtteranceFile:
                 positions.append(position(json.loads(line)["id"]))
                 offsets.append(file.tell())
                 file.write(line)
-    with unsorted.open("rb") as file:
+    with unsorted.open("rb") as lines:
 
         def ordered() -> Iterator[PlainCut]:
             last = ""
             for index in np.argsort(positions, kind="stable").tolist():
-                file.seek(offsets[index])
-                piece: PlainCut = json.loads(file.readline())
+                lines.seek(offsets[index])
+                piece: PlainCut = json.loads(lines.readline())
                 if piece["id"] == last:
                     raise ValueError(f"`source` must not have an utterance with the id of a piece, but has {last}.")
                 last = piece["id"]

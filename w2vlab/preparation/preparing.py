@@ -195,8 +195,8 @@ class _Preparation:
         ):
             shutil.copyfileobj(lines, compressed)
         sync_to_disk(cuts)
-        with cuts.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with cuts.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
         content |= {
             "summary": summarize(utterances.durations, len(utterances.speakers)),
             **self._remarks(manifest),

@@ -216,7 +216,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> str:
     with path.open("wb") as file:
         hashing = _HashingFile(file)
         # Without a name and a time.
-        with gzip.GzipFile(filename="", mode="wb", fileobj=hashing, mtime=0) as compressed:  # type: ignore[call-overload]
+        with gzip.GzipFile(filename="", mode="wb", fileobj=hashing, mtime=0) as compressed:
             for line in lines:
                 compressed.write(f"{line}\n".encode())
         return str(hashing.digest())

@@ -43,7 +43,8 @@ class Supervisions:
         if source.is_dir() or source.suffix == ".tsv":
             self._texts = dict(read_texts(source))
         else:
-            for item in load_manifest_lazy(source):
+            manifest: Any = load_manifest_lazy(source)
+            for item in manifest:
                 supervisions = getattr(item, "supervisions", ())
                 if supervisions and item.id not in self._numbers:
                     self._numbers[item.id] = len(self._found)

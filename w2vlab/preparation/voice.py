@@ -62,7 +62,7 @@ def _load() -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # of TorchScript
         from silero_vad import load_silero_vad
 
-        model = load_silero_vad()
+        model = load_silero_vad()  # type: ignore[no-untyped-call]
     torch.set_num_threads(threads)  # the package sets one thread for the whole process
     return model
 
