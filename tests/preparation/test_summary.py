@@ -12,7 +12,7 @@ def test_figures() -> None:
     durations = np.array([0.7, 1.0, 1.5, 4.0, 7_200.0])
     found = summarize(durations, 2)
     assert (found["utterances"], found["speakers"]) == (5, 2)
-    assert found["hours"] == round((7.2 + 7_200) / 3600, 4)
+    assert found["hours"] == round((7.2 + 7_200) / 3600, 6)
     assert (found["seconds"]["min"], found["seconds"]["median"], found["seconds"]["max"]) == (0.7, 1.5, 7_200.0)
     assert sum(found["histogram"]["utterances"]) == 5
     lines = histogram_lines(found["histogram"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -30,8 +31,8 @@ def test_shards_and_what_is_printed(corpus: Path, capsys: pytest.CaptureFixture[
     options = ["prepare", "corpus", "out", "--shards", "--shard_utterances=5", "--processes=1"]
     assert main(options) == 0
     printed = capsys.readouterr()
-    rows = dict(line.rsplit("  ", 1) for line in printed.out.splitlines() if line.startswith(("utt", "sp", "sh", "FL")))
-    rows = {name.strip(): value.strip() for name, value in rows.items() if value.strip()}
+    lines = [re.split(r"  +", line) for line in printed.out.splitlines()]
+    rows = {line[0]: line[1] for line in lines if len(line) == 2}
     assert rows["utterances"] == "12"
     assert rows["speakers"] == "not known"
     assert rows["shards"] == "3"
