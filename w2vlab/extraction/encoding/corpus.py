@@ -7,10 +7,10 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ class OrderedCorpus:
         ids: Ids in the order of the corpus, as `iter_ids` yields them.
         min_samples: Utterances of fewer samples at 16 kHz are left out.
         excluded: Returns True for the ids of utterances to leave out; None excludes none.
+        check: Called with the id and the paths of each utterance that is not left out, to raise an error.
 
     Attributes:
         durations: Duration of each utterance in seconds.
@@ -52,6 +53,7 @@ class OrderedCorpus:
         ids: Iterator[str],
         min_samples: int,
         excluded: Callable[[str], bool] | None = None,
+        check: Callable[[Iterable[str]], None] | None = None,
     ) -> None:
         self.too_short: list[str] = []
         self.num_excluded = 0
@@ -68,6 +70,8 @@ class OrderedCorpus:
                 elif compute_num_samples(cut["duration"], SAMPLE_RATE) < min_samples:
                     self.too_short.append(cut["id"])
                 else:
+                    if check is not None:
+                        check(_names_of(cut))
                     offsets.append(offset)
                     durations.append(cut["duration"])
                     names.append(short_hash(cut["id"]))
@@ -120,7 +124,12 @@ class OrderedCorpus:
 
 
 def open_ordered_corpus(
-    corpus: str, cache: Path, min_samples: int, exclude: str | None = None, fingerprint: str | None = None
+    corpus: str,
+    cache: Path,
+    min_samples: int,
+    exclude: str | None = None,
+    fingerprint: str | None = None,
+    check: Callable[[Iterable[str]], None] | None = None,
 ) -> tuple[OrderedCorpus, str, dict[str, dict[str, object]]]:
     """Opens a corpus.
 
@@ -130,6 +139,7 @@ def open_ordered_corpus(
         min_samples: Utterances of fewer samples at 16 kHz are left out.
         exclude: Utterances to leave out, as in `data.exclude` of a run.
         fingerprint: Fingerprint of a manifest that another process has prepared; None prepares it.
+        check: Called with the id and the paths of each utterance that is not left out, to raise an error.
 
     Returns:
         The corpus, the fingerprint of its manifest, and the utterances that could not be used when it was scanned:
@@ -144,7 +154,7 @@ def open_ordered_corpus(
     else:
         source = locate(corpus, cache)
         manifest = read_manifest(source, cache, fingerprint)
-    found = OrderedCorpus(manifest.cuts, iter_ids(source), min_samples, make_exclusion_filter(exclude))
+    found = OrderedCorpus(manifest.cuts, iter_ids(source), min_samples, make_exclusion_filter(exclude), check)
     if not len(found):
         short = f"{len(found.too_short)} shorter than {min_samples} samples at 16 kHz"
         raise ValueError(
@@ -158,6 +168,14 @@ def open_ordered_corpus(
         for reason, number in sorted(manifest.skipped.counts.items())
     }
     return found, manifest.fingerprint, skipped
+
+
+def _names_of(cut: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the id of a cut, as plain data, and the paths of its audio."""
+    yield cut["id"]
+    for source in (cut.get("recording") or {}).get("sources", ()):
+        if source["type"] == "file":
+            yield source["source"]
 
 
 def _cut_of(line: bytes) -> Cut:
