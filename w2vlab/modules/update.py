@@ -263,10 +263,10 @@ class TrainedModule(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Overrides the options in a checkpoint with those of this run."""
         from w2vlab.modules.checkpoints.resuming import apply_overrides
-        from w2vlab.modules.checkpoints.unit_files import UNITS
+        from w2vlab.modules.checkpoints.unit_files import units_in
 
         self.resize_to_checkpoint(checkpoint)
-        self.units_of_run = dict(checkpoint.get(UNITS) or {})
+        self.units_of_run = units_in(checkpoint)
         apply_overrides(checkpoint, self)
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
