@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import soundfile
 
@@ -50,10 +51,13 @@ def unsupported_reason(path: Path) -> str | None:
     return f"{ending}, not read: convert with `ffmpeg -i X{ending} -vn X.flac`"
 
 
-def probe(path: Path) -> AudioInfo:
+def probe(path: Path | BinaryIO) -> AudioInfo:
     """Reads the header of `path`, and checks that the file has all the audio that its header declares.
 
     The audio is decoded only if the header has no length.
+
+    Args:
+        path: Path, or an open binary file.
 
     Raises:
         UnusableAudioError: The file is missing, empty, unreadable, truncated or has no samples.
@@ -61,7 +65,7 @@ def probe(path: Path) -> AudioInfo:
     try:
         file = AudioFile(path)
     except UnusableAudioError as error:
-        reason = unsupported_reason(path) if str(error) == "unreadable" else None
+        reason = unsupported_reason(path) if isinstance(path, Path) and str(error) == "unreadable" else None
         raise UnusableAudioError(reason or str(error)) from error
     try:
         with file:

@@ -28,6 +28,9 @@ from w2vlab.data.corpora.splitting import position
 from w2vlab.data.corpora.spool import Spool
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import BYTES
+from w2vlab.data.shards.found import Found
+from w2vlab.data.shards.scanning import ShardScan
+from w2vlab.data.shards.sources import Source, is_sharded
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.utils.messages import count
 
@@ -62,7 +65,7 @@ class Manifest:
     notes: Tally
 
 
-def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> Manifest:
+def read_manifest(source: Source, cache: Path, fingerprint: str | None = None) -> Manifest:
     """Returns a prepared manifest of `source`.
 
     Args:
@@ -88,7 +91,7 @@ def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> 
     )
 
 
-def prepare_manifest(source: Path, cache: Path) -> Manifest:
+def prepare_manifest(source: Source, cache: Path) -> Manifest:
     """Scans `source` and writes its manifest, unless there is a manifest with the same fingerprint.
 
     A manifest is never changed, so that a run reads the same manifest from its beginning to its end; its fingerprint is
@@ -102,18 +105,28 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable.
     """
     skipped = Tally()
-    entries = list_entries(source, skipped)
-    state = fingerprint(source, entries)
+    shards = ShardScan(source, cache) if is_sharded(source) else None
+    if shards is None:
+        assert isinstance(source, Path), "other sources are sharded"
+        entries = list_entries(source, skipped)
+        state = fingerprint(source, entries)
+    else:
+        entries, state = (), shards.fingerprint
     folder = _manifest_folder(source, cache)
     report = folder / f"report-{state}.json"
     if not report.is_file():
         make_writable(folder)
         notes = Tally()
-        cuts = _scan(entries, skipped, notes)
+        if shards is None:
+            results, total = ((entry.id, result) for entry, result in _probe_all(entries)), len(entries)
+            cuts = _scan(track(results, "Scanning audio", total=total), skipped, notes)
+        else:
+            found = track(shards, "Scanning shards", total=len(shards))
+            cuts = _scan(((item.id, _check_found(item)) for items in found for item in items), skipped, notes)
         if not cuts:
             kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
-            found = f"none of {len(entries)} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
-            raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
+            why = f"none of {skipped.total} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
+            raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {why}.")
         # The report is written last, because a manifest is complete if it has a report: after an interruption the
         # corpus is scanned again.
         _write_cuts(folder / f"cuts-{state}.jsonl", cuts)
@@ -153,8 +166,8 @@ def windowing_advice(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
     )
 
 
-def _manifest_folder(source: Path, cache: Path) -> Path:
-    key = hashlib.blake2b(os.fsencode(source), digest_size=6).hexdigest()
+def _manifest_folder(source: Source, cache: Path) -> Path:
+    key = hashlib.blake2b(os.fsencode(str(source)), digest_size=6).hexdigest()
     return cache / "manifests" / f"{source.stem}-{key}"
 
 
@@ -176,24 +189,36 @@ def _remove_unused(folder: Path) -> None:
                     path.unlink(missing_ok=True)
 
 
-def _scan(entries: Sequence[Entry], skipped: Tally, notes: Tally) -> Sequence[DataCut]:
+def _scan(
+    results: Iterable[tuple[str, tuple[DataCut, Seconds] | str]], skipped: Tally, notes: Tally
+) -> Sequence[DataCut]:
     """Returns the usable utterances, ordered by `splitting.position`."""
     cuts: Spool[DataCut] = Spool()
     positions = array("d")
-    for entry, result in track(_probe_all(entries), "Scanning audio", total=len(entries)):
+    for name, result in results:
         if isinstance(result, str):
-            skipped.add(result, entry.id)
+            skipped.add(result, name)
             continue
         cut, missing = result
         cuts.append(cut)
         positions.append(position(cut.id))
         if (cut.num_channels or 1) > 1:
-            notes.add("have several channels and are mixed to mono", entry.id)
+            notes.add("have several channels and are mixed to mono", name)
         if cut.sampling_rate < SAMPLE_RATE:
-            notes.add(f"are upsampled from less than {SAMPLE_RATE} Hz", entry.id)
+            notes.add(f"are upsampled from less than {SAMPLE_RATE} Hz", name)
         if missing > ROUNDING:
-            notes.add(f"are up to {TOLERANCE} s shorter than their manifest says", entry.id)
+            notes.add(f"are up to {TOLERANCE} s shorter than their manifest says", name)
     return cuts.reordered(np.argsort(positions, kind="stable").tolist())
+
+
+def _check_found(found: Found) -> tuple[DataCut, Seconds] | str:
+    """Returns an utterance of a shard and the seconds missing compared with its manifest, or why it cannot be used."""
+    if found.cut is None:
+        return found.reason
+    try:
+        return _check_cut(found.cut, [] if found.info is None else [found.info])
+    except UnusableAudioError as error:
+        return str(error)
 
 
 def _probe_all(entries: Sequence[Entry]) -> Iterator[tuple[Entry, tuple[DataCut, Seconds] | str]]:

@@ -23,6 +23,8 @@ from w2vlab.data.corpora.listing import iter_ids
 from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest
 from w2vlab.data.corpora.sample_corpora import fetch, locate
 from w2vlab.data.corpora.utterances import BYTES, short_hash, utterance_key
+from w2vlab.data.shards.found import iter_ids as iter_shards
+from w2vlab.data.shards.sources import is_sharded
 from w2vlab.types import SAMPLE_RATE, RunError, Seconds
 
 logger = logging.getLogger(__name__)
@@ -144,7 +146,8 @@ def open_ordered_corpus(
     else:
         source = locate(corpus, cache)
         manifest = read_manifest(source, cache, fingerprint)
-    found = OrderedCorpus(manifest.cuts, iter_ids(source), min_samples, make_exclusion_filter(exclude))
+    ids = iter_ids(source) if isinstance(source, Path) and not is_sharded(source) else iter_shards(manifest.cuts)
+    found = OrderedCorpus(manifest.cuts, ids, min_samples, make_exclusion_filter(exclude))
     if not len(found):
         short = f"{len(found.too_short)} shorter than {min_samples} samples at 16 kHz"
         raise ValueError(
