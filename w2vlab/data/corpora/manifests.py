@@ -22,11 +22,13 @@ from rich.progress import Progress
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.audio.probing import EXTENSIONS, AudioInfo
 from w2vlab.data.corpora.cache import make_writable
-from w2vlab.data.corpora.listing import Listing, list_corpus
+from w2vlab.data.corpora.listing import list_corpus
 from w2vlab.data.corpora.scanning import Block, Entry, Probed, missing_seconds, scan_chunks
 from w2vlab.data.corpora.spool import Lines
 from w2vlab.data.corpora.tally import Tally
-from w2vlab.data.corpora.utterances import BYTES
+from w2vlab.data.shards.found import BYTES, Found
+from w2vlab.data.shards.scanning import ShardScan
+from w2vlab.data.shards.sources import Source, is_sharded
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.utils.messages import count
 
@@ -52,7 +54,7 @@ class Manifest:
     notes: Tally
 
 
-def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> Manifest:
+def read_manifest(source: Source, cache: Path, fingerprint: str | None = None) -> Manifest:
     """Returns a prepared manifest of `source`.
 
     Args:
@@ -78,7 +80,7 @@ def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> 
     )
 
 
-def prepare_manifest(source: Path, cache: Path) -> Manifest:
+def prepare_manifest(source: Source, cache: Path) -> Manifest:
     """Scans `source` and writes its manifest, unless there is a manifest with the same fingerprint.
 
     A manifest is never changed, so that a run reads the same manifest from its beginning to its end; its fingerprint is
@@ -92,28 +94,29 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable.
     """
     skipped = Tally()
-    listing = list_corpus(source, skipped)
+    scan = _ShardBlocks(ShardScan(source, cache)) if is_sharded(source) else _FileBlocks(source, skipped)
+    state = scan.fingerprint
     folder = _manifest_folder(source, cache)
-    report = folder / f"report-{listing.fingerprint}.json"
+    report = folder / f"report-{state}.json"
     if not report.is_file():
         make_writable(folder)
         notes = Tally()
-        if not _write_cuts(folder / f"cuts-{listing.fingerprint}.jsonl", listing, skipped, notes):
+        if not _write_cuts(folder / f"cuts-{state}.jsonl", scan, skipped, notes):
             kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
             found = (
-                f"none of {listing.total} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
+                f"none of {skipped.total} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
             )
             raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
         # The report is written last, because a manifest is complete if it has a report: after an interruption the
         # corpus is scanned again.
-        content = {"fingerprint": listing.fingerprint, "skipped": asdict(skipped), "notes": asdict(notes)}
+        content = {"fingerprint": state, "skipped": asdict(skipped), "notes": asdict(notes)}
         with _replacing(report) as file:
             file.write(json.dumps(content).encode())
         _remove_unused(folder)
     with suppress(OSError):  # a cache may be read-only
         now = time.time_ns()  # has a finer resolution than the system's own modification times
         os.utime(report, ns=(now, now))
-    return read_manifest(source, cache, listing.fingerprint)
+    return read_manifest(source, cache, state)
 
 
 def remarks(corpus: str, left_out: Tally, notes: Tally) -> list[str]:
@@ -141,22 +144,61 @@ def windowing_advice(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
     )
 
 
-def _manifest_folder(source: Path, cache: Path) -> Path:
-    key = hashlib.blake2b(os.fsencode(source), digest_size=6).hexdigest()
+def _manifest_folder(source: Source, cache: Path) -> Path:
+    key = hashlib.blake2b(os.fsencode(str(source)), digest_size=6).hexdigest()
     return cache / "manifests" / f"{source.stem}-{key}"
 
 
-def _write_cuts(path: Path, listing: Listing, skipped: Tally, notes: Tally) -> int:
+class _FileBlocks:
+    """The scan of a corpus in files of their own.
+
+    Args:
+        source: The corpus.
+        skipped: Counts the utterances that are known not to be usable before the scan.
+    """
+
+    def __init__(self, source: Source, skipped: Tally) -> None:
+        assert isinstance(source, Path), "other sources are sharded"
+        self._listing = list_corpus(source, skipped)
+        self.fingerprint = self._listing.fingerprint
+        self.total = self._listing.total
+        self.unit = "audio"
+
+    def __iter__(self) -> Iterator[tuple[Block, int]]:
+        """Yields utterances and how many of `total` they are."""
+        for block in scan_chunks(self._listing.chunks, self.total, SAMPLE_RATE, _finish):
+            yield block, len(block.lines) + block.skipped.total
+
+
+class _ShardBlocks:
+    """The scan of a corpus in shards."""
+
+    def __init__(self, scan: ShardScan) -> None:
+        self._scan = scan
+        self.fingerprint = scan.fingerprint
+        self.total = len(scan)
+        self.unit = "shards"
+
+    def __iter__(self) -> Iterator[tuple[Block, int]]:
+        """Yields the utterances of a shard, and 1."""
+        for found in self._scan:
+            block = Block()
+            for item in found:
+                _add_found(block, item)
+            yield block, 1
+
+
+def _write_cuts(path: Path, scan: _FileBlocks | _ShardBlocks, skipped: Tally, notes: Tally) -> int:
     """Scans the utterances, writes the usable ones, ordered by `splitting.position`, and returns their number."""
     with Lines(path.parent) as lines, Progress() as progress:
-        task = progress.add_task("Scanning audio", total=listing.total)
+        task = progress.add_task(f"Scanning {scan.unit}", total=scan.total)
         positions: list[npt.NDArray[np.float64]] = []
-        for block in scan_chunks(listing.chunks, listing.total, SAMPLE_RATE, _finish):
+        for block, done in scan:
             lines.extend(block.lines)
             positions.append(np.frombuffer(block.positions))
             skipped.include(block.skipped)
             notes.include(block.notes)
-            progress.advance(task, len(block.lines) + block.skipped.total)
+            progress.advance(task, done)
         if len(lines):
             order = np.argsort(np.concatenate(positions), kind="stable")
             with _replacing(path) as file:
@@ -200,9 +242,26 @@ def _finish(entries: list[Entry], results: list[Probed]) -> Block:
             continue
         # File sizes are stored to notice a file that was replaced by another one of the same duration.
         cut.custom = {**(cut.custom or {}), BYTES: [size for _, size in probed]}
-        line = json.dumps(cut.to_dict(), ensure_ascii=False)
-        block.add(entry.id, line, AudioInfo(cut.sampling_rate, 0, cut.num_channels or 1), missing, SAMPLE_RATE)
+        _add_cut(block, cut, missing)
     return block
+
+
+def _add_found(block: Block, found: Found) -> None:
+    """Adds an utterance of a shard, or counts why it cannot be used."""
+    if found.cut is None:
+        block.skipped.add(found.reason, found.id)
+        return
+    try:
+        cut, missing = _check_cut(found.cut, [] if found.info is None else [found.info])
+    except UnusableAudioError as error:
+        block.skipped.add(str(error), found.id)
+    else:
+        _add_cut(block, cut, missing)
+
+
+def _add_cut(block: Block, cut: DataCut, missing: Seconds) -> None:
+    line = json.dumps(cut.to_dict(), ensure_ascii=False)
+    block.add(cut.id, line, AudioInfo(cut.sampling_rate, 0, cut.num_channels or 1), missing, SAMPLE_RATE)
 
 
 def _check_cut(cut: DataCut, infos: list[AudioInfo]) -> tuple[DataCut, Seconds]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from w2vlab.data.corpora.apt import FESTVOX_RU, apt_available, fetch_package
 from w2vlab.data.corpora.cache import hold_lock, make_writable
+from w2vlab.data.shards.sources import Source, parse_source
 
 MINI_LIBRISPEECH = "mini_librispeech"
 SAMPLE = "sample"
@@ -24,21 +25,23 @@ def resolve_name(name: str, cache: Path) -> str:
     return FESTVOX_RU.package if downloaded or apt_available() else MINI_LIBRISPEECH
 
 
-def locate(corpus: str, cache: Path) -> Path:
-    """Returns the file or folder of `corpus`, a name or a path, without downloading it."""
+def locate(corpus: str, cache: Path) -> Source:
+    """Returns the file or folder of `corpus`, a name or a path, without downloading it; of shards also their URL."""
     name = resolve_name(corpus, cache)
     if name == FESTVOX_RU.package:
         return FESTVOX_RU.audio_folder(cache)
     if name == MINI_LIBRISPEECH:
-        return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
-    return Path(corpus).expanduser().absolute()
+        return _mini_librispeech(cache)
+    return parse_source(corpus)
 
 
-def fetch(corpus: str, cache: Path) -> Path:
+def fetch(corpus: str, cache: Path) -> Source:
     """Downloads `corpus` if it is the name of a sample corpus that is not on disk, and returns its file or folder.
 
+    Shards on a server are fetched when they are read.
+
     Args:
-        corpus: A name of `NAMES`, or a path.
+        corpus: A name of `NAMES`, a path, or a URL of shards.
         cache: The cache folder.
 
     Raises:
@@ -52,7 +55,7 @@ def fetch(corpus: str, cache: Path) -> Path:
     if name == MINI_LIBRISPEECH:
         return _fetch_mini_librispeech(cache)
     path = locate(corpus, cache)
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         raise ValueError(
             f"`corpus` must be an existing path or one of {', '.join(NAMES)}, but is {corpus!r}; there is no {path}."
         )
@@ -68,11 +71,15 @@ def _fetch_festvox_ru(cache: Path) -> Path:
     return fetch_package(FESTVOX_RU, cache)
 
 
+def _mini_librispeech(cache: Path) -> Path:
+    return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
+
+
 def _fetch_mini_librispeech(cache: Path) -> Path:
     from lhotse.recipes.librispeech import MINI_LIBRISPEECH as PARTS
     from lhotse.recipes.librispeech import download_librispeech
 
-    folder = locate(MINI_LIBRISPEECH, cache)
+    folder = _mini_librispeech(cache)
     # lhotse's recipe writes `.completed` after it has unpacked a part.
     if all((folder / part / ".completed").is_file() for part in PARTS):
         return folder

@@ -19,7 +19,10 @@ from w2vlab.data.corpora.listing import iter_ids
 from w2vlab.data.corpora.manifest_file import ManifestFile
 from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest
 from w2vlab.data.corpora.sample_corpora import fetch, locate
-from w2vlab.data.corpora.utterances import BYTES, short_hash, utterance_key
+from w2vlab.data.corpora.utterances import short_hash, utterance_key
+from w2vlab.data.shards.found import BYTES
+from w2vlab.data.shards.found import iter_ids as iter_shards
+from w2vlab.data.shards.sources import is_sharded
 from w2vlab.types import SAMPLE_RATE, Seconds
 
 logger = logging.getLogger(__name__)
@@ -126,7 +129,8 @@ def open_ordered_corpus(
     else:
         source = locate(corpus, cache)
         manifest = read_manifest(source, cache, fingerprint)
-    found = OrderedCorpus(manifest.cuts, iter_ids(source), min_samples, make_exclusion_filter(exclude), check)
+    ids = iter_ids(source) if isinstance(source, Path) and not is_sharded(source) else iter_shards(manifest.cuts)
+    found = OrderedCorpus(manifest.cuts, ids, min_samples, make_exclusion_filter(exclude), check)
     if not len(found):
         short = f"{len(found.too_short)} shorter than {min_samples} samples at 16 kHz"
         raise ValueError(
