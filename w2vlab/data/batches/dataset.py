@@ -13,6 +13,7 @@ from lhotse.cut import Cut
 from torch.utils.data import Dataset
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
+from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.crops import Window, choose_windows
 from w2vlab.data.batches.reading import read_window
 from w2vlab.data.batches.sampling import BatchPlan
@@ -39,6 +40,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         random: Whether each epoch draws new random windows; otherwise each is the middle of its utterance.
         transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
         read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
+        augmenter: Augments the audio of random windows; None leaves it as it is.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         random: bool,
         transcripts: Transcripts | None = None,
         read_audio: bool = True,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
@@ -56,6 +59,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.random = random
         self.transcripts = transcripts
         self.read_audio = read_audio
+        self.augmenter = augmenter if random and augmenter else None
         self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
@@ -78,9 +82,12 @@ class SpeechDataset(Dataset[AudioBatch]):
         address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
+        speeds = [1.0] * len(cuts)
+        if self.augmenter is not None and address is not None:
+            windows, speeds = self.augmenter.perturb(cuts, windows, self.crop_to_shortest, address)
         waveforms: list[npt.NDArray[np.float32] | None]
         if self.read_audio:
-            waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+            waveforms = [self._read_window(*one) for one in zip(cuts, windows, speeds, strict=True)]
         else:
             waveforms = [np.zeros(window.length, dtype=np.float32) for window in windows]
         usable = [(number, audio) for number, audio in enumerate(waveforms) if audio is not None]
@@ -92,17 +99,22 @@ class SpeechDataset(Dataset[AudioBatch]):
             row[: len(audio)] = torch.from_numpy(audio)
         names = tuple(ids[number] for number, _ in usable)
         transcripts = None if self.transcripts is None else tuple(self.transcripts.get(name) or "" for name in names)
-        return AudioBatch(
+        batch = AudioBatch(
             waveform=waveform,
             num_samples=lengths,
             ids=names,
             transcripts=transcripts,
-            starts=tuple(windows[number].start for number, _ in usable),
+            starts=tuple(round(windows[number].start * speeds[number]) for number, _ in usable),
             utterance_samples=tuple(sizes[number] for number, _ in usable),
         )
+        return batch if self.augmenter is None else self._augment(batch, epoch)
 
-    def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
-        audio = read_or_reason(cut, window)  # (S,)
+    def _augment(self, batch: AudioBatch, epoch: int) -> AudioBatch:
+        assert self.augmenter is not None, "there are augmentations"
+        return self.augmenter(batch, RandomAddress(seed=self.seed, update=epoch, ids=batch.ids))
+
+    def _read_window(self, cut: Cut, window: Window, speed: float) -> npt.NDArray[np.float32] | None:
+        audio = read_or_reason(cut, window, speed)  # (S,)
         if isinstance(audio, str):
             self._skip(audio, cut.id)
             return None
@@ -120,15 +132,16 @@ class SpeechDataset(Dataset[AudioBatch]):
             )
 
 
-def read_or_reason(cut: Cut, window: Window) -> npt.NDArray[np.float32] | str:
+def read_or_reason(cut: Cut, window: Window, speed: float = 1.0) -> npt.NDArray[np.float32] | str:
     """Reads a window of an utterance, or returns why it cannot be used.
 
     Args:
         cut: The utterance.
-        window: The window, in samples at 16 kHz.
+        window: The window, in samples at 16 kHz of the utterance at that speed.
+        speed: How much faster it is played.
     """
     try:
-        audio = read_window(cut, window)  # (S,)
+        audio = read_window(cut, window, speed)  # (S,)
     except UnusableAudioError as error:
         return str(error)
     # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.

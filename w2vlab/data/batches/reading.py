@@ -17,19 +17,21 @@ from lhotse.utils import compute_num_samples
 from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
 from w2vlab.data.audio.resampling import get_resampler
 from w2vlab.data.batches.crops import Window
+from w2vlab.types import SAMPLE_RATE
 
 Audio = npt.NDArray[np.float32]
 
 
-def read_window(cut: Cut, window: Window) -> Audio:
+def read_window(cut: Cut, window: Window, speed: float = 1.0) -> Audio:
     """Reads a window of an utterance, with its channels averaged, at 16 kHz.
 
-    For all formats and sampling rates the result is the same as reading and resampling the full utterance and then
-    cropping it.
+    For all formats, sampling rates and speeds the result is the same as reading and resampling the full utterance and
+    then cropping it.
 
     Args:
         cut: The utterance.
-        window: The window, in samples at 16 kHz.
+        window: The window, in samples at 16 kHz of the utterance at that speed.
+        speed: How much faster it is played: it is resampled from a rate that is higher by this factor.
 
     Returns:
         Samples, shape `(window.length,)`.
@@ -37,13 +39,19 @@ def read_window(cut: Cut, window: Window) -> Audio:
     Raises:
         UnusableAudioError: The file is missing, too short or damaged.
     """
-    resample = get_resampler(cut.sampling_rate)
+    resample = get_resampler(round(cut.sampling_rate * speed))
     available = compute_num_samples(cut.duration, cut.sampling_rate)
     first, stop = resample.input_range(window.start, window.length, available)
     audio = resample(_read_segment(cut, first, stop - first), first, window.start, window.length)
     if len(audio) < window.length:
         raise UnusableAudioError("shorter than when it was scanned")
     return audio
+
+
+def perturbed_samples(cut: Cut, speed: float) -> int:
+    """Returns the number of samples at 16 kHz that `read_window` can read of an utterance at a speed."""
+    available = compute_num_samples(cut.duration, cut.sampling_rate)
+    return int(available * SAMPLE_RATE // round(cut.sampling_rate * speed))
 
 
 def _read_segment(cut: Any, start: int, length: int) -> Audio:
