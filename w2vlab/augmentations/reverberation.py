@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lhotse.augmentation import ReverbWithImpulseResponse
+from lhotse.augmentation.rir import ReverbWithImpulseResponse
 from lhotse.augmentation.utils import FastRandomRIRGenerator
 
 from w2vlab.functional.augmentation import check_probability, power

@@ -109,7 +109,9 @@ class Augmenter:
                 try:
                     self._prepared[corpus] = prepare_manifest(fetch(corpus, cache), cache).fingerprint
                 except ValueError as error:
-                    raise ValueError(f"`data.augmentations`, {type(part).__name__}: {error}") from None
+                    option = next(name for name, value in part.options.items() if value == corpus)
+                    renamed = str(error).replace("`corpus`", f"`data.augmentations.{option}`")
+                    raise ValueError(renamed) from None
 
     def open(self, cache: Path, trainer: pl.Trainer | None, min_samples: int) -> None:
         """Gives each augmentation the sounds of its corpora; only for a training.
@@ -191,15 +193,20 @@ class Augmenter:
         augmented = replace(batch, waveform=_padded(utterances, batch.waveform.shape[1]))
         if not mixed:
             return augmented
-        picked = {
-            name: tuple(values[row] for row in mixed)
-            for name in ("num_samples", "ids", "starts", "utterance_samples")
-            if (values := getattr(batch, name)) is not None
-        }
-        waveform = _padded([clean[row] for row in mixed], batch.waveform.shape[1])  # (M, S)
-        return replace(
-            augmented, clean=CleanAudio(batch=AudioBatch(waveform=waveform, **picked), rows=torch.tensor(mixed))
-        )
+        return replace(augmented, clean=_take(batch, mixed, [clean[row] for row in mixed]))
+
+
+def _take(batch: AudioBatch, rows: Sequence[int], utterances: Sequence[Audio]) -> CleanAudio:
+    """Returns some of the utterances of a batch, with other audio."""
+    starts, sizes = batch.starts, batch.utterance_samples
+    clean = AudioBatch(
+        waveform=_padded(utterances, batch.waveform.shape[1]),  # (M, S)
+        num_samples=tuple(batch.num_samples[row] for row in rows),
+        ids=tuple(batch.ids[row] for row in rows),
+        starts=None if starts is None else tuple(starts[row] for row in rows),
+        utterance_samples=None if sizes is None else tuple(sizes[row] for row in rows),
+    )
+    return CleanAudio(batch=clean, rows=torch.tensor(rows))
 
 
 def _padded(utterances: Sequence[Audio], size: int) -> torch.Tensor:

@@ -12,10 +12,9 @@ import torch
 from lhotse.cut import Cut
 from torch.utils.data import Dataset
 
-from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.crops import Window, choose_windows
-from w2vlab.data.batches.reading import read_window
+from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.batches.sampling import BatchPlan
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import num_samples
@@ -130,21 +129,3 @@ class SpeechDataset(Dataset[AudioBatch]):
                 name,
                 reason,
             )
-
-
-def read_or_reason(cut: Cut, window: Window, speed: float = 1.0) -> npt.NDArray[np.float32] | str:
-    """Reads a window of an utterance, or returns why it cannot be used.
-
-    Args:
-        cut: The utterance.
-        window: The window, in samples at 16 kHz of the utterance at that speed.
-        speed: How much faster it is played.
-    """
-    try:
-        audio = read_window(cut, window, speed)  # (S,)
-    except UnusableAudioError as error:
-        return str(error)
-    # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
-    except Exception as error:
-        return f"unreadable ({type(error).__name__})"
-    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"

@@ -48,6 +48,24 @@ def read_window(cut: Cut, window: Window, speed: float = 1.0) -> Audio:
     return audio
 
 
+def read_or_reason(cut: Cut, window: Window, speed: float = 1.0) -> Audio | str:
+    """Reads a window of an utterance, or returns why it cannot be used.
+
+    Args:
+        cut: The utterance.
+        window: The window, in samples at 16 kHz of the utterance at that speed.
+        speed: How much faster it is played.
+    """
+    try:
+        audio = read_window(cut, window, speed)  # (S,)
+    except UnusableAudioError as error:
+        return str(error)
+    # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
+    except Exception as error:
+        return f"unreadable ({type(error).__name__})"
+    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"
+
+
 def perturbed_samples(cut: Cut, speed: float) -> int:
     """Returns the number of samples at 16 kHz that `read_window` can read of an utterance at a speed."""
     available = compute_num_samples(cut.duration, cut.sampling_rate)

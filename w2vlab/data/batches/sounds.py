@@ -14,9 +14,8 @@ import numpy.typing as npt
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
-from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.batches.crops import Window
-from w2vlab.data.batches.reading import read_window
+from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.corpora.manifests import Manifest
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import BYTES, num_samples, utterance_key
@@ -81,14 +80,11 @@ class ManifestSounds:
     def read(self, index: int, start: int, length: int) -> Audio | None:
         """Reads a part of a sound at 16 kHz, `(length,)`; None if its file is damaged, which is counted and logged."""
         cut = self._cut(index)
-        try:
-            audio = read_window(cut, Window(start, length))
-        except UnusableAudioError as error:
-            return self._skip(str(error), cut.id)
-        # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
-        except Exception as error:
-            return self._skip(f"unreadable ({type(error).__name__})", cut.id)
-        return audio if np.isfinite(audio).all() else self._skip("with NaN or infinite samples", cut.id)
+        audio = read_or_reason(cut, Window(start, length))  # (length,)
+        if isinstance(audio, str):
+            self._skip(audio, cut.id)
+            return None
+        return audio
 
     def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
