@@ -18,10 +18,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from w2vlab.data.batches.crops import Window
 from w2vlab.data.batches.reading import perturbed_samples
-from w2vlab.data.batches.sounds import ManifestSounds
+from w2vlab.data.batches.sounds import CorpusSounds
 from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest, read_manifest, remarks
 from w2vlab.data.corpora.same_data import share_fingerprints
 from w2vlab.data.corpora.sample_corpora import fetch, locate
+from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.interfaces import Augmentation
 from w2vlab.types import AudioBatch, CleanAudio, RandomAddress
 from w2vlab.utils.distributed import rank
@@ -131,8 +132,8 @@ class Augmenter:
         prepared = share_fingerprints(self._prepared)
         for corpus in {corpus: None for part in self._parts for corpus in part.corpora}:
             manifest = read_manifest(locate(corpus, cache), cache, prepared.get(corpus))
-            sounds[corpus] = ManifestSounds(corpus, manifest)
-            self.digests[corpus] = sounds[corpus].digest
+            utterances = Utterances(manifest.cuts, min_samples=1)
+            sounds[corpus], self.digests[corpus] = CorpusSounds(corpus, utterances), utterances.digest
             if rank() == 0:
                 logger.info("%s: %s for augmentations", corpus, count(len(sounds[corpus]), "sound"))
                 for line in remarks(corpus, manifest.skipped, manifest.notes) if is_first_report(manifest) else ():
