@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,9 @@ def _generate(generator: np.random.Generator) -> Audio:
     before = default.get_state()
     try:
         default.manual_seed(noise)
-        response: Audio = FastRandomRIRGenerator(sr=SAMPLE_RATE, room_seed=room, source_seed=source)()[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # lhotse's use of NumPy
+            response: Audio = FastRandomRIRGenerator(sr=SAMPLE_RATE, room_seed=room, source_seed=source)()[0]
     finally:
         default.set_state(before)
     return response
