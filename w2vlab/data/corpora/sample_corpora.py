@@ -6,9 +6,9 @@ import logging
 import tarfile
 from pathlib import Path
 
-from w2vlab.data.corpora.packaged.apt import FESTVOX_RU, apt_available, fetch_package
 from w2vlab.data.corpora.cache import hold_lock, make_writable
 from w2vlab.data.corpora.packaged import asterisk
+from w2vlab.data.corpora.packaged.apt import FESTVOX_RU, apt_available, fetch_package
 from w2vlab.data.shards.sources import Source, parse_source
 
 MINI_LIBRISPEECH = "mini_librispeech"

@@ -170,7 +170,9 @@ def test_cache_mounted_read_only(system, cache, monkeypatch):
 
 def test_a_complete_copy_in_a_read_only_cache_is_used(system, cache, monkeypatch):
     folder = fetch_package(TINY, cache)
-    monkeypatch.setattr("w2vlab.data.corpora.packaged.apt.make_writable", lambda _: pytest.fail("nothing has to be written"))
+    monkeypatch.setattr(
+        "w2vlab.data.corpora.packaged.apt.make_writable", lambda _: pytest.fail("nothing has to be written")
+    )
     assert fetch_package(TINY, cache) == folder
 
 
