@@ -11,10 +11,11 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+from w2vlab.data.batches.bucketing import default_num_buckets
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.batches.loader import ResilientLoader
 from w2vlab.data.batches.micro_batches import check_accumulation, describe_update, first_micro_batch
-from w2vlab.data.batches.sampling import EpochSampler, default_num_buckets
+from w2vlab.data.batches.sampling import EpochSampler
 from w2vlab.data.batches.updates import UpdateLoader
 from w2vlab.data.checks import check, check_durations, check_fits_model
 from w2vlab.data.corpora.held_out import make_exclusion_filter
@@ -50,9 +51,8 @@ class SpeechDataModule(LightningDataModule):
         batch_seconds: Maximum audio in a micro-batch of one process, in seconds, including padding.
         max_seconds: Longer utterances are cropped to a window of this many seconds.
         min_seconds: Shorter utterances are left out; also those too short for the model.
-        num_buckets: Number of ranges of length, at least 2; a batch is of one of them. By default one for each 60
-            batches of an epoch, from 10 to 100 (100 from about 150 hours on). With more buckets less audio is cropped
-            away, but more batches at the end of an epoch are not full.
+        num_buckets: Number of ranges of length, at least 2; a batch is of one of them. By default 50 to 100: one for
+            each 10 batches of an epoch. With more buckets less audio is cropped away.
         num_workers: Processes that read audio; 0 reads in the training process.
         seed: Seed of order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
@@ -203,11 +203,11 @@ class SpeechDataModule(LightningDataModule):
 
     def micro_batches_of_an_epoch(self) -> int:
         """Counts this process's micro-batches in the first epoch, without reading audio; later epochs are similar."""
-        return sum(1 for _ in self._sampler(self._train, self.seed, self.accumulate))
+        return self._sampler(self._train, self.seed, self.accumulate).num_micro_batches
 
     def micro_batches_to_validate(self) -> int:
         """Counts the validation micro-batches of this process, without reading audio."""
-        return sum(1 for _ in self._sampler(self._val, None, accumulate=1))
+        return self._sampler(self._val, None, accumulate=1).num_micro_batches
 
     def repeat_first_epoch(self) -> None:
         """Repeats the first epoch, with the same batches, order and crops, in order to overfit on it."""
@@ -236,7 +236,7 @@ class SpeechDataModule(LightningDataModule):
         return default_num_buckets(np.minimum(utterances.durations, self.max_seconds), self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
-        options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio
+        options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
         return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options)
 
     def state_dict(self) -> dict[str, Any]:

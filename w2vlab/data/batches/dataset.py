@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +15,9 @@ from torch.utils.data import Dataset
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.batches.crops import Window, choose_windows
 from w2vlab.data.batches.reading import read_window
-from w2vlab.data.batches.sampling import BatchPlan
+from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.data.corpora.tally import Tally
-from w2vlab.data.corpora.utterances import num_samples
-from w2vlab.data.labels.transcripts import Transcripts
+from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.types import AudioBatch, RandomAddress
 from w2vlab.utils.messages import count
 
@@ -37,8 +36,9 @@ class SpeechDataset(Dataset[AudioBatch]):
         crop_to_shortest: Whether all windows of a batch are cropped to the length of the shortest.
         seed: Seed of the run.
         random: Whether each epoch draws new random windows; otherwise each is the middle of its utterance.
-        transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
+        transcripts: Returns the transcript of an id, for batches with transcripts; None for batches without.
         read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
+        utterances: The utterances that plans name by their indices; not needed for `read`.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class SpeechDataset(Dataset[AudioBatch]):
         crop_to_shortest: bool,
         seed: int,
         random: bool,
-        transcripts: Transcripts | None = None,
+        transcripts: Callable[[str], str | None] | None = None,
         read_audio: bool = True,
+        utterances: Utterances | Sequence[Cut] | None = None,
     ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
@@ -56,26 +57,44 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.random = random
         self.transcripts = transcripts
         self.read_audio = read_audio
+        self.utterances = utterances
         self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
         """Reads one batch.
 
         Raises:
+            RunError: The manifest has been removed.
             RuntimeError: Neither the batch nor its substitute can be read.
         """
-        for cuts in (plan.cuts, plan.substitute):
-            batch = self.read(cuts, plan.epoch)
+        for members in (plan.members, plan.substitute):
+            batch = self.read(self._cuts(members), plan.epoch, members.copies)
             if batch is not None:
                 return replace(batch, counted=plan.counted)
         raise RuntimeError(
             f"No utterance of two batches could be read ({self.skipped}). Check that the disk of the corpus is mounted."
         )
 
-    def read(self, cuts: Sequence[Cut], epoch: int = 0) -> AudioBatch | None:
-        """Reads the windows of `cuts` into a batch; returns None if none of them can be read."""
+    def _cuts(self, members: Members) -> list[Cut]:
+        assert self.utterances is not None, "a dataset that reads plans has their utterances"
+        return [self.utterances[index] for index in members.indices]
+
+    def read(self, cuts: Sequence[Cut], epoch: int = 0, copies: Sequence[int] | None = None) -> AudioBatch | None:
+        """Reads windows of utterances into a batch.
+
+        Args:
+            cuts: The utterances.
+            epoch: Epoch for which random windows are drawn.
+            copies: How many times each utterance was used before in the epoch, so that it gets another window.
+
+        Returns:
+            None if none of them can be read.
+        """
         ids = tuple(cut.id for cut in cuts)
-        address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
+        drawn = (
+            ids if copies is None else tuple(f"{name}#{n}" if n else name for name, n in zip(ids, copies, strict=True))
+        )
+        address = RandomAddress(seed=self.seed, update=epoch, ids=drawn, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
         waveforms: list[npt.NDArray[np.float32] | None]
@@ -91,7 +110,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         for row, (_, audio) in zip(waveform, usable, strict=True):
             row[: len(audio)] = torch.from_numpy(audio)
         names = tuple(ids[number] for number, _ in usable)
-        transcripts = None if self.transcripts is None else tuple(self.transcripts.get(name) or "" for name in names)
+        transcripts = None if self.transcripts is None else tuple(self.transcripts(name) or "" for name in names)
         return AudioBatch(
             waveform=waveform,
             num_samples=lengths,

@@ -17,6 +17,8 @@ from lhotse.utils import compute_num_samples
 from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
 from w2vlab.data.audio.resampling import get_resampler
 from w2vlab.data.batches.crops import Window
+from w2vlab.data.shards.found import shard_of
+from w2vlab.data.shards.reading import gain_of, open_member, with_decoded_rate
 
 Audio = npt.NDArray[np.float32]
 
@@ -37,6 +39,7 @@ def read_window(cut: Cut, window: Window) -> Audio:
     Raises:
         UnusableAudioError: The file is missing, too short or damaged.
     """
+    cut = with_decoded_rate(cut)
     resample = get_resampler(cut.sampling_rate)
     available = compute_num_samples(cut.duration, cut.sampling_rate)
     first, stop = resample.input_range(window.start, window.length, available)
@@ -49,7 +52,8 @@ def read_window(cut: Cut, window: Window) -> Audio:
 def _read_segment(cut: Any, start: int, length: int) -> Audio:
     """Reads samples of `cut` at the sampling rate of the file, with its channels averaged."""
     recording = cut.recording
-    if recording.transforms or any(source.type != "file" for source in recording.sources):
+    in_shard = shard_of(cut) is not None
+    if not in_shard and (recording.transforms or any(source.type != "file" for source in recording.sources)):
         return _read_through_lhotse(cut, start, length)
     selected = {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
     start += compute_num_samples(cut.start, recording.sampling_rate)
@@ -59,9 +63,11 @@ def _read_segment(cut: Any, start: int, length: int) -> Audio:
     for source in recording.sources:
         columns = [column for column, channel in enumerate(source.channels) if channel in selected]
         if columns:
-            with AudioFile(Path(source.source), recording.num_samples) as file:
+            with AudioFile(open_member(cut) if in_shard else Path(source.source), recording.num_samples) as file:
                 channels.append(file.read(start, length - excess)[:, columns])
     audio: Audio = np.concatenate(channels, axis=1).mean(axis=1)
+    if in_shard:
+        audio *= gain_of(cut)
     return np.pad(audio, (0, excess), mode="edge") if excess else audio
 
 
