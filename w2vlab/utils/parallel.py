@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -101,7 +101,8 @@ class WorkerProcesses:
         self._closed = False
         try:
             for _ in range(number):
-                self._start()
+                self._all.append(_Worker())
+                self._idle.put(self._all[-1])
         except OSError:
             self.close()
             raise
@@ -123,11 +124,6 @@ class WorkerProcesses:
         for worker in self._all:
             worker.close()
 
-    def _start(self) -> None:
-        worker = _Worker()
-        self._all.append(worker)
-        self._idle.put(worker)
-
     def apply(self, function: Callable[[Item], Result], item: Item) -> Result:
         """Applies a function in the next process that is idle, and waits for its result.
 
@@ -137,19 +133,24 @@ class WorkerProcesses:
 
         Raises:
             WorkerDiedError: The process has ended; another one has been started in its place.
+            CancelledError: The processes have been ended by `close`.
             RuntimeError: The function has raised an exception.
         """
         worker = self._idle.get()
         try:
-            result = worker.ask(function, item)
+            if self._closed:
+                raise CancelledError
+            return worker.ask(function, item)
         except WorkerDiedError:
-            if not self._closed:
-                self._all.remove(worker)
-                worker.close()
-                self._start()
+            if self._closed:
+                raise CancelledError from None
+            self._all.remove(worker)
+            worker.close()
+            worker = _Worker()
+            self._all.append(worker)
             raise
-        self._idle.put(worker)
-        return result
+        finally:
+            self._idle.put(worker)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Calls `function`, which calls `apply`, in as many threads as there are processes; yields results in order.
