@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
@@ -100,6 +102,19 @@ def test_batches_do_not_depend_on_workers_and_resumes(ready_module, speech, nois
     assert_same(workers.seen, whole.seen)
     resumed = fit(ready_module(speech, augmentations=every(noises)), tmp_path / "step3.ckpt", max_epochs=2)
     assert_same(resumed.seen, whole.seen[3:])
+
+
+def test_batches_do_not_depend_on_processes(ready_module, speech, noises, monkeypatch):
+    def batches(world_size, rank):
+        for name in ("module", "batches.micro_batches"):
+            monkeypatch.setattr(f"w2vlab.data.{name}.world_size", lambda: world_size)
+            monkeypatch.setattr(f"w2vlab.data.{name}.rank", lambda: rank)
+        module = ready_module(speech, augmentations=every(noises))
+        module.trainer = SimpleNamespace(accumulate_grad_batches=2 // world_size, state=SimpleNamespace(fn="fit"))
+        return [(batch.ids, batch.waveform) for batch in module.train_dataloader()]
+
+    pairs = zip(batches(2, 0), batches(2, 1), strict=True)
+    assert_same([batch for pair in pairs for batch in pair], batches(1, 0))
 
 
 def test_epochs_and_utterances_draw_differently(ready_module, speech):
