@@ -255,7 +255,7 @@ class SpeechDataModule(LightningDataModule):
     def _order(self) -> dict[str, Any]:
         options = {f"data.{name}": getattr(self, name) for name in ORDER_OPTIONS}
         options["data.num_buckets"] = self._num_buckets(self._train)  # the default depends on the corpus
-        options["data.augmentations"] = self._augmenter.description
+        options |= self._augmenter.recorded
         return {**options, MIN_SAMPLES_KEY: self.min_samples, "utterances to train on": len(self._train)}
 
     @property
