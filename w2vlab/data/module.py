@@ -233,7 +233,7 @@ class SpeechDataModule(LightningDataModule):
     def _num_buckets(self, utterances: Utterances) -> int:
         if self.num_buckets is not None:
             return self.num_buckets
-        return default_num_buckets(np.minimum(utterances.durations, self.max_seconds), self.batch_seconds)
+        return default_num_buckets(utterances.cropped_seconds(self.max_seconds), self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
