@@ -85,7 +85,7 @@ def fit_cost(shapes: Sequence[BatchShape], costs: Sequence[float]) -> CostModel:
         for chosen in combinations(columns, size):
             found = np.linalg.lstsq(terms[:, chosen], np.ones(len(n)), rcond=None)[0]
             error = float(((terms[:, chosen] @ found - 1) ** 2).sum())
-            if (found > 0).all() and error < least * (1 - 1e-9):
+            if (found > 0).all() and error < least * (1 - 1e-9) - 1e-20:  # a further term must explain something
                 best, least = np.zeros(3), error
                 best[list(chosen)] = found
     return CostModel(*best.tolist())

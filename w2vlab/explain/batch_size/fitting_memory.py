@@ -26,7 +26,7 @@ def largest_that_fits(fits: Callable[[int], bool], guess: int, most: int) -> int
     """
     good, bad = 0, most + 1
     trial = min(guess, most)
-    while good < most and bad - good > max(1, int(TOLERANCE * good)):
+    while good < most and (bad > most or bad - good > max(1, int(TOLERANCE * good))):
         if fits(trial):
             good = trial
             trial = min(2 * good, most) if bad > most else (good + bad) // 2

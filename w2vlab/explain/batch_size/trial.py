@@ -21,6 +21,9 @@ Stage = Callable[[str, float], AbstractContextManager[Callable[[float], None]]]
 MAX_DEVIATION = 0.2
 """Median deviation of the predicted times above which the model is refused."""
 
+_LEAST_GROWTH = 0.02
+"""By how much more time a large batch takes than an empty one, or nothing can be said about lengths."""
+
 _SMALLER = 0.9
 """By how much batches are made smaller that turn out not to fit."""
 
@@ -188,9 +191,10 @@ class Trial:
         shapes, times = [shape for shape, _ in trials], [time for _, time in trials]
         model = fit_cost(shapes, times)
         off = statistics.median(map(abs, deviations(model, shapes, times)))
-        if off > MAX_DEVIATION or not model.linear:
+        grows = model.linear > 0 and max(map(model.predict, shapes)) > (1 + _LEAST_GROWTH) * model.fixed
+        if off > MAX_DEVIATION or not grows:
             measured = ", ".join(f"{shape.utterances} x {shape.seconds:.3g} s: {time:.3g} s" for shape, time in trials)
-            why = f"half of them deviate by {off:.0%} or more" if model.linear else "they do not grow with the audio"
+            why = f"half of them deviate by {off:.0%} or more" if grows else "they hardly grow with the audio"
             raise ValueError(
                 f"Times must follow a + b n t + c n t², for n utterances of t seconds, to within {MAX_DEVIATION:.0%}, "
                 f"but {why} ({measured}). Run it again while the machine does nothing else, with more `--rounds`."
