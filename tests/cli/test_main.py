@@ -12,7 +12,7 @@ from w2vlab.cli.main import main
 
 COMMANDS = (
     *("fit", "validate", "evaluate", "compare", "prepare", "encode", "cluster", "hubert", "export", "import"),
-    *("sweep", "report", "explain", "parts", "configs", "doctor"),
+    *("sweep", "report", "explain", "batch-size", "parts", "configs", "doctor"),
 )
 
 

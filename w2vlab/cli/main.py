@@ -18,10 +18,13 @@ from w2vlab.utils.messages import warnings_in_a_line
 
 _COMMANDS = (
     *("fit", "validate", "evaluate", "compare", "prepare", "encode", "cluster", "hubert", "export", "import"),
-    *("sweep", "report", "explain", "parts", "configs", "doctor"),
+    *("sweep", "report", "explain", "batch-size", "parts", "configs", "doctor"),
 )
 
-_MODULES = {"import": "import_", **{name: f"corpus.{name}" for name in ("prepare", "encode", "cluster", "hubert")}}
+_MODULES = {
+    **{"import": "import_", "batch-size": "batch_size"},
+    **{name: f"corpus.{name}" for name in ("prepare", "encode", "cluster", "hubert")},
+}
 """The module of a command that is not named like it."""
 
 _HELP = """\
@@ -43,6 +46,7 @@ Commands:
   sweep     Train the runs of a sweep:      w2vlab sweep sweeps/quantizers_small
   report    Compare runs in a table:        w2vlab report runs/sweeps/quantizers_small
   explain   Describe a configuration:       w2vlab explain --config quickstart
+  batch-size Choose a size of batches:      w2vlab batch-size quickstart --out batches.yaml
   parts     List the parts to choose from:  w2vlab parts quantizer
   configs   List the shipped recipes:       w2vlab configs; w2vlab configs copy quickstart
   doctor    Check the installation:         w2vlab doctor

@@ -6,9 +6,10 @@ import logging
 import tarfile
 from pathlib import Path
 
-from w2vlab.data.corpora.apt import FESTVOX_RU, apt_available, fetch_package
 from w2vlab.data.corpora.cache import hold_lock, make_writable
 from w2vlab.data.corpora.packaged import asterisk
+from w2vlab.data.corpora.packaged.apt import FESTVOX_RU, apt_available, fetch_package
+from w2vlab.data.shards.sources import Source, parse_source
 
 MINI_LIBRISPEECH = "mini_librispeech"
 SAMPLE = "sample"
@@ -28,25 +29,30 @@ def resolve_name(name: str, cache: Path) -> str:
     return FESTVOX_RU.package if downloaded or apt_available() else MINI_LIBRISPEECH
 
 
-def locate(corpus: str, cache: Path) -> Path:
-    """Returns the file or folder of `corpus`, a name or a path, without downloading it."""
+def locate(corpus: str, cache: Path) -> Source:
+    """Returns the file or folder of `corpus`, a name or a path, without downloading it; of shards also their URL."""
     name = resolve_name(corpus, cache)
     if name == FESTVOX_RU.package:
         return FESTVOX_RU.audio_folder(cache)
     if name == MINI_LIBRISPEECH:
-        return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
+        return _mini_librispeech(cache)
     if name in asterisk.NAMES:
         return asterisk.folder_of(name, cache)
-    path = Path(corpus).expanduser().absolute()
-    prepared = path / PREPARED_CUTS
-    return prepared if prepared.is_file() and (path / PREPARED_RECORD).is_file() else path
+    source = parse_source(corpus)
+    if isinstance(source, Path):
+        prepared = source / PREPARED_CUTS
+        if prepared.is_file() and (source / PREPARED_RECORD).is_file():
+            return prepared
+    return source
 
 
-def fetch(corpus: str, cache: Path) -> Path:
+def fetch(corpus: str, cache: Path) -> Source:
     """Downloads `corpus` if it is the name of a sample corpus that is not on disk, and returns its file or folder.
 
+    Shards on a server are fetched when they are read.
+
     Args:
-        corpus: A name of `NAMES`, or a path.
+        corpus: A name of `NAMES`, a path, or a URL of shards.
         cache: The cache folder.
 
     Raises:
@@ -62,7 +68,7 @@ def fetch(corpus: str, cache: Path) -> Path:
     if name in asterisk.NAMES:
         return _fetch_asterisk(name, cache)
     path = locate(corpus, cache)
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         raise ValueError(
             f"`corpus` must be an existing path or one of {', '.join(NAMES)}, but is {corpus!r}; there is no {path}."
         )
@@ -89,11 +95,15 @@ def _check_apt(corpus: str) -> None:
         )
 
 
+def _mini_librispeech(cache: Path) -> Path:
+    return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
+
+
 def _fetch_mini_librispeech(cache: Path) -> Path:
     from lhotse.recipes.librispeech import MINI_LIBRISPEECH as PARTS
     from lhotse.recipes.librispeech import download_librispeech
 
-    folder = locate(MINI_LIBRISPEECH, cache)
+    folder = _mini_librispeech(cache)
     # lhotse's recipe writes `.completed` after it has unpacked a part.
     if all((folder / part / ".completed").is_file() for part in PARTS):
         return folder

@@ -15,9 +15,9 @@ import soundfile
 from rich.progress import track
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
-from w2vlab.data.corpora.apt import AptCorpus, fetch_package
 from w2vlab.data.corpora.cache import hold_lock, make_writable
 from w2vlab.data.corpora.packaged import g722
+from w2vlab.data.corpora.packaged.apt import AptCorpus, fetch_package
 from w2vlab.types import SAMPLE_RATE
 
 GROUP = "asterisk"
