@@ -29,6 +29,8 @@ class AudioBatch:
         transcripts: The transcript of each utterance, B strings over a `Vocabulary`; None in pretraining.
         starts: First sample of each crop in its utterance, at 16 kHz, B integers; None if it is not known.
         utterance_samples: Samples of each utterance before it was cropped, at 16 kHz, B integers; None if not known.
+        corpus_seconds: In a mixture of corpora, seconds of each corpus in the batch, 0 for one without an utterance in
+            it; None without a mixture.
         update: On the first micro-batch of an update, all micro-batches of that update on this process, in host
             memory; None on the others.
     """
@@ -40,6 +42,7 @@ class AudioBatch:
     transcripts: tuple[str, ...] | None = None
     starts: tuple[int, ...] | None = None
     utterance_samples: tuple[int, ...] | None = None
+    corpus_seconds: dict[str, Seconds] | None = None
     update: tuple[AudioBatch, ...] | None = None
 
     def __len__(self) -> int:

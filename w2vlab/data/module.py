@@ -22,7 +22,7 @@ from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_corpora,
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.mixtures.plan import CorpusPlan
 from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
-from w2vlab.data.order import order_of
+from w2vlab.data.order import ORDER_OPTIONS, order_of
 from w2vlab.data.place import ResumableData
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 from w2vlab.utils.checks import check_at_least
@@ -259,6 +259,12 @@ class SpeechDataModule(ResumableData):
             f"`SpeechDataModule` must be built from its options, not from {checkpoint_path}: options never come from a "
             "checkpoint. `Trainer.fit(…, ckpt_path=…)` resumes at the position in the checkpoint."
         )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that decide which utterances are trained on and in which order, as plain data."""
+        names = ("corpus", "validation", "alpha", "max_uses", *ORDER_OPTIONS, "num_buckets")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def mixture(self) -> tuple[CorpusPlan, ...]:

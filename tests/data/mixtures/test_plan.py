@@ -42,7 +42,7 @@ def test_what_is_above_the_most_uses_goes_to_the_others():
     limited = plan(0.0, max_uses=5)
     assert limited[2] == 5
     assert limited @ HOURS == pytest.approx(111)
-    assert limited[0] * HOURS[0] == pytest.approx((111 - 5 - 50 if limited[1] == 5 else (111 - 5) / 2))
+    assert limited[0] * HOURS[0] == pytest.approx(111 - 5 - 50 if limited[1] == 5 else (111 - 5) / 2)
     assert plan(0.0, max_uses=1).tolist() == [1.0, 1.0, 1.0]
     assert plan(0.0, max_uses=0.5).tolist() == [0.5, 0.5, 0.5]
 
