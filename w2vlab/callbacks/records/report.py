@@ -180,6 +180,7 @@ class RunReport(Callback):
             error_rates=module.error_rates,
             chance_loss=compute_chance_loss(module),
             probe=probe,
+            planned_shares={plan.name: plan.share for plan in getattr(trainer.datamodule, "mixture", ())},  # type: ignore[attr-defined]
         )
 
     def _write(self, trainer: Trainer, view: RunView) -> Path:

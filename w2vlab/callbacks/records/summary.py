@@ -102,7 +102,8 @@ def _shares(view: RunView) -> dict[str, str]:
     """Returns the shares of the corpora of a mixture, from the largest on; no row without a mixture."""
     names = {name for row in view.train.rows[-1:] for name in row if name.startswith(SHARE)}
     shares = sorted(((view.train.last(name) or 0.0, name.removeprefix(SHARE)) for name in names), reverse=True)
-    texts = [f"{name} {100 * share:.1f} %" for share, name in shares[:_MOST_CORPORA]]
+    plans = {name: f" (planned {100 * share:.1f})" for name, share in view.planned_shares.items()}
+    texts = [f"{name} {100 * share:.1f} %{plans.get(name, '')}" for share, name in shares[:_MOST_CORPORA]]
     more = [f"{len(shares) - _MOST_CORPORA} more"] if len(shares) > _MOST_CORPORA else []
     return {"audio by corpus": ", ".join([*texts, *more])} if shares else {}
 
