@@ -120,7 +120,10 @@ def _names_of_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 def _count_changes(original: DataSplit, current: DataSplit) -> tuple[int, int]:
     """Returns the number of utterances that were removed or changed, and of those that are new or changed."""
-    before, after = (np.concatenate([split.train.keys, split.validation.keys]) for split in (original, current))
+    before, after = (
+        np.concatenate([part.keys_in_mixture for part in (split.train, split.validation)])
+        for split in (original, current)
+    )
     return len(np.setdiff1d(before, after)), len(np.setdiff1d(after, before))
 
 

@@ -175,6 +175,13 @@ class Utterances:
         return _digest(self.keys, "" if self.names == (None,) else repr(self.names))
 
     @property
+    def keys_in_mixture(self) -> npt.NDArray[np.uint64]:
+        """Hash of each utterance and the name of its corpus: two corpora of a mixture may have equal utterances."""
+        names = np.array([0 if name is None else short_hash(name) for name in self.names], np.uint64)
+        keys: npt.NDArray[np.uint64] = self.keys ^ names[self.corpora]
+        return keys
+
+    @property
     def digests(self) -> dict[str, str]:
         """Hash of the utterances of each corpus of a mixture, by its name; empty without a mixture."""
         names = () if self.names == (None,) else enumerate(self.names)
