@@ -16,7 +16,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(retries, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(copies, "_given_up", {})
-    monkeypatch.setattr(retries, "retries", retries.Retries())
+    monkeypatch.setattr(retries.retries, "total", 0)
     monkeypatch.setenv("W2VLAB_FETCH_TIMEOUT", "0.5")
     monkeypatch.setenv("W2VLAB_FETCH_PATIENCE", "20")
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "W2VLAB_SHARD_CACHE"):
