@@ -191,9 +191,9 @@ def test_options_that_decide_the_order_are_compared(on_processes, ready_module, 
     )
     caplog.clear()
     on_processes(1, 1, num_buckets=None).load_state_dict(state)
-    assert "data.num_buckets 10 (the checkpoint had 3)" in caplog.text
+    assert "data.num_buckets 50 (the checkpoint had 3)" in caplog.text
     caplog.clear()
-    on_processes(1, 1, num_buckets=10).load_state_dict(ready_module(corpus, num_buckets=None).state_dict())
+    on_processes(1, 1, num_buckets=50).load_state_dict(ready_module(corpus, num_buckets=None).state_dict())
     assert not warnings_in(caplog)  # the default has the same value here
     write_ramp(corpus / "one_more.wav", 0.5)
     on_processes(1, 1, accept_changes=True).load_state_dict(state)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2vlab.data.corpora.manifests import is_first_report, read_manifest, remarks, windowing_advice
+from w2vlab.data.corpora.manifests import is_first_report, read_manifest, windowing_advice
 from w2vlab.data.corpora.sample_corpora import locate
 from w2vlab.data.corpora.splitting import validation_limit
+from w2vlab.data.corpora.tally import remarks
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.labels.transcripts import read_transcripts
 from w2vlab.data.shards.sources import labels_of
@@ -104,7 +105,7 @@ class SplitReader:
             rule = "is long enough" if self.units is None else "has a transcript and a length in range"
             raise ValueError(f"{corpus} must have an utterance that {rule}, but has {utterances.left_out}.")
         is_first_report(manifest)  # evaluations within the run then do not log these remarks again
-        notes += remarks(corpus, manifest.skipped + utterances.left_out, manifest.notes)
+        notes += remarks(corpus, manifest.skipped + utterances.left_out, manifest.notes, manifest.left_out)
         if 4 * utterances.cropped_seconds(self.max_seconds) < utterances.seconds:
             notes.append(windowing_advice(corpus, manifest.cuts, self.max_seconds))
         if utterances.num_excluded:

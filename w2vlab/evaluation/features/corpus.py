@@ -12,9 +12,10 @@ import numpy as np
 from lhotse.cut import Cut
 
 from w2vlab.data.corpora.held_out import HASH, EvaluationSplit, make_exclusion_filter, read_split, split_by_hash
-from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest, remarks
+from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest
 from w2vlab.data.corpora.sample_corpora import fetch, locate, resolve_name
 from w2vlab.data.corpora.splitting import position, validation_limit
+from w2vlab.data.corpora.tally import remarks
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.labels.alignments import Alignment, find_alignments
 from w2vlab.data.shards.sources import Source, labels_of
@@ -92,7 +93,7 @@ def open_corpus(
     source = fetch(corpus, cache)
     manifest = prepare_manifest(source, cache)
     if is_first_report(manifest):
-        for remark in remarks(corpus, manifest.skipped, manifest.notes):
+        for remark in remarks(corpus, manifest.skipped, manifest.notes, manifest.left_out):
             logger.warning("%s.", remark)
     cuts = {cut.id: cut for cut in Utterances(manifest.cuts, min_samples)}
     labels = find_alignments(labels_of(source, manifest.cuts))
