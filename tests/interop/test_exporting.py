@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tests.interop.toys import LAYERS, save, save_finetuned, toy_model
-from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.encoders import ConvFeatureEncoder, LogMelEncoder
 from w2vlab.interop import exporting
 from w2vlab.interop.comparison.comparing import Comparison, Deviation, compare_with
 from w2vlab.interop.comparison.outputs import CODES, compute_outputs
@@ -200,6 +202,30 @@ def test_deviations() -> None:
     codes.add(CODES, torch.zeros(1, 3), torch.zeros(1, 4))
     codes.add(CODES, torch.zeros(1, 3), torch.zeros(1, 3))
     assert codes.largest == math.inf
+
+
+def test_what_is_rounding_is_no_deviation() -> None:
+    """The logarithms of channels without a sound, beside a loud one, are the rounding of the loud one."""
+    model = toy_model(encoder=partial(LogMelEncoder, floor=1e-12)).eval()
+    tone = torch.sin(torch.arange(8_000) * 0.3)[None]
+
+    class Exact:
+        name, remarks, beside = "another 1.0", (), 0.0
+
+        def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
+            latents = compute_outputs(copy.deepcopy(model).double(), waveform.double())["latents"]
+            return {"latents": latents + self.beside * latents.abs().max()}
+
+    found = compare_with(Exact(), model, Speech("a tone", (tone,)))
+    assert found.largest > 1e-4
+    assert found.is_equal
+    assert re.fullmatch(
+        r"In float32, w2vlab's own latents deviate by .* from float64: so much is rounding.", found.remarks[0]
+    )
+    Exact.beside = 10 * found.largest
+    found = compare_with(Exact(), model, Speech("a tone", (tone,)))
+    assert not found.is_equal
+    assert found.rounding["latents"] < found.largest / 3
 
 
 def test_what_the_other_program_lacks_is_named(checkpoint: Path) -> None:

@@ -17,13 +17,13 @@ from w2vlab.registry import known_names
 from w2vlab.utils.messages import warnings_in_a_line
 
 _COMMANDS = (
-    *("fit", "validate", "evaluate", "compare", "encode", "cluster", "hubert", "export", "import"),
+    *("fit", "validate", "evaluate", "compare", "prepare", "encode", "cluster", "hubert", "export", "import"),
     *("sweep", "report", "explain", "batch-size", "parts", "configs", "doctor"),
 )
 
 _MODULES = {
     **{"import": "import_", "batch-size": "batch_size"},
-    **{name: f"corpus.{name}" for name in ("encode", "cluster", "hubert")},
+    **{name: f"corpus.{name}" for name in ("prepare", "encode", "cluster", "hubert")},
 }
 """The module of a command that is not named like it."""
 
@@ -37,6 +37,7 @@ Commands:
   validate  Score a checkpoint:             w2vlab validate --config quickstart --ckpt_path=last
   evaluate  Measure a checkpoint:           w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
   compare   Compare several checkpoints:    w2vlab compare ONE.ckpt ANOTHER.ckpt
+  prepare   Fetch, cut or shard a corpus:   w2vlab prepare CORPUS FOLDER --shards
   encode    Features, codes or units:       w2vlab encode last.ckpt CORPUS FOLDER --what codes
   cluster   K-means of the frames:          w2vlab cluster mfcc CORPUS centers.safetensors --k 100
   hubert    Cluster, encode, fit, repeat:   w2vlab hubert hubert_small --iterations 2

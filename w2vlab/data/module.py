@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.bucketing import default_num_buckets
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.batches.loader import ResilientLoader
@@ -25,6 +26,7 @@ from w2vlab.data.corpora.sample_corpora import fetch, resolve_name
 from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_split
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.order import MIN_SAMPLES_KEY, ORDER_OPTIONS, is_same_selection, recorded_options, warn_about_order
+from w2vlab.interfaces import Augmentation
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 from w2vlab.utils.checks import check_at_least
 from w2vlab.utils.distributed import rank, world_size
@@ -63,6 +65,7 @@ class SpeechDataModule(LightningDataModule):
         accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses the utterances that it was
             started with, and raises an error if some of them, or their units, have been removed or changed.
         read_audio: Whether audio is read. False for models whose inputs are codes of a file: batches have silence.
+        augmentations: Change the audio that is trained on, in this order, such as `AdditiveNoise`; None for none.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2; the defaults are those of its BASE model.
@@ -85,6 +88,7 @@ class SpeechDataModule(LightningDataModule):
         exclude: str | None = None,
         accept_changes: bool = False,
         read_audio: bool = True,
+        augmentations: list[Augmentation] | None = None,
     ) -> None:
         super().__init__()
         check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
@@ -107,6 +111,8 @@ class SpeechDataModule(LightningDataModule):
         self.exclude = exclude
         self.accept_changes = accept_changes
         self.read_audio = read_audio
+        self.augmentations = list(augmentations or ())
+        self._augmenter = Augmenter(self.augmentations, read_audio)
         self._excluded = make_exclusion_filter(exclude)
         self._units: Units | None = None
         self._model_min_samples = 0
@@ -133,10 +139,10 @@ class SpeechDataModule(LightningDataModule):
                 are left out, and so are those longer than `max_seconds`, because a crop does not match its transcript.
 
         Raises:
-            ValueError: `max_seconds` is too short for the model, or `crop_to_shortest` would crop transcribed
-                utterances.
+            ValueError: `max_seconds` is too short for the model, or transcribed utterances would be cropped.
         """
         check_fits_model(self.max_seconds, min_samples, units is not None, self.crop_to_shortest)
+        self._augmenter.check_transcripts(units is not None)
         self._units = units
         self._model_min_samples = min_samples
 
@@ -148,6 +154,7 @@ class SpeechDataModule(LightningDataModule):
         """
         for corpus in filter(None, (self.corpus, self.validation)):
             self._manifests[corpus] = prepare_manifest(fetch(corpus, self.cache), self.cache).fingerprint
+        self._augmenter.prepare(self.cache, self.trainer)
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the prepared manifests and splits the corpus.
@@ -158,7 +165,8 @@ class SpeechDataModule(LightningDataModule):
             RunError: Processes have different utterances.
         """
         self._use(self._read_split(share_fingerprints(self._manifests)))
-        check_same_data_on_all_processes(self._split.digests)
+        self._augmenter.open(self.cache, self.trainer, self.min_samples)
+        check_same_data_on_all_processes({**self._split.digests, **self._augmenter.digests})
         if rank() == 0:
             logger.info(self.summary())
 
@@ -219,16 +227,8 @@ class SpeechDataModule(LightningDataModule):
         return ResilientLoader(self._dataset(self._val, random=False), sampler, self.num_workers)
 
     def _sampler(self, utterances: Utterances, seed: int | None, accumulate: int) -> EpochSampler:
-        return EpochSampler(
-            utterances,
-            self.batch_seconds,
-            self.max_seconds,
-            self._num_buckets(utterances),
-            seed,
-            world_size=world_size(),
-            rank=rank(),
-            accumulate=accumulate,
-        )
+        limits = self.batch_seconds, self.max_seconds, self._num_buckets(utterances)
+        return EpochSampler(utterances, *limits, seed, world_size=world_size(), rank=rank(), accumulate=accumulate)
 
     def _num_buckets(self, utterances: Utterances) -> int:
         if self.num_buckets is not None:
@@ -237,7 +237,7 @@ class SpeechDataModule(LightningDataModule):
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
-        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options)
+        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position in the training data after the last complete update, and the options it depends on.
@@ -249,15 +249,13 @@ class SpeechDataModule(LightningDataModule):
         if self.trainer is not None:
             epoch, on_each = resume_point(self.trainer).ahead
             micro_batches = on_each * world_size()
-        place = {"epoch": epoch, "micro_batches": micro_batches, "update": self._update()}
+        place = {"epoch": epoch, "micro_batches": micro_batches, "update": world_size() * self.accumulate}
         return {**place, "order": self._order(), "data": self._split.digests, "manifests": self._split.manifests}
-
-    def _update(self) -> int:
-        return world_size() * self.accumulate
 
     def _order(self) -> dict[str, Any]:
         options = {f"data.{name}": getattr(self, name) for name in ORDER_OPTIONS}
         options["data.num_buckets"] = self._num_buckets(self._train)  # the default depends on the corpus
+        options["data.augmentations"] = self._augmenter.description
         return {**options, MIN_SAMPLES_KEY: self.min_samples, "utterances to train on": len(self._train)}
 
     @property
@@ -289,7 +287,7 @@ class SpeechDataModule(LightningDataModule):
             corpora = " or ".join(filter(None, (self.corpus, self.validation)))
             self._use(restore_split(state_dict, self._split, self._read_split, corpora, self.accept_changes))
         warn_about_order(recorded, self._order(), same_utterances=state_dict.get("data") == self._split.digests)
-        done = first_micro_batch(state_dict["micro_batches"], state_dict["update"], self._update())
+        done = first_micro_batch(state_dict["micro_batches"], state_dict["update"], world_size() * self.accumulate)
         self._place = (state_dict["epoch"], done)
 
     def summary(self) -> str:

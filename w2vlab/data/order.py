@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 MIN_SAMPLES_KEY = "samples of the shortest utterance"
 """Key in a checkpoint of the fewest samples that an utterance may have, which depends on the model too."""
 
+AUGMENTATIONS_KEY = "data.augmentations"
+"""Key in a checkpoint of the augmentations, with their options and the fingerprints of their corpora, as text."""
+
 SELECTION_OPTIONS = (
     *("data.corpus", "data.validation", "data.validation_fraction", "data.exclude"),
     *("data.min_seconds", "data.max_seconds", MIN_SAMPLES_KEY),
@@ -54,7 +57,7 @@ def is_same_selection(recorded: Mapping[str, Any], current: Mapping[str, Any]) -
 
 
 def warn_about_order(recorded: Mapping[str, Any], current: Mapping[str, Any], same_utterances: bool) -> None:
-    """Logs a warning on rank 0 if options that decide the order of the batches have changed.
+    """Logs a warning on rank 0 if options that decide the order or the audio of the batches have changed.
 
     Args:
         recorded: The options in the checkpoint.
@@ -64,8 +67,17 @@ def warn_about_order(recorded: Mapping[str, Any], current: Mapping[str, Any], sa
     changed = [
         f"{name} {current[name]} (the checkpoint had {before})"
         for name, before in recorded.items()
-        if current[name] != before and not (same_utterances and name in ("data.corpus", "data.validation"))
+        if name != AUGMENTATIONS_KEY
+        and current[name] != before
+        and not (same_utterances and name in ("data.corpus", "data.validation"))
     ]
+    before, now = (options.get(AUGMENTATIONS_KEY, "") for options in (recorded, current))
+    if before != now and rank() == 0:
+        logger.warning(
+            "Resuming with `data.augmentations` %s (the checkpoint had %s): audio is changed differently from here on.",
+            now or "none",
+            before or "none",
+        )
     if changed and rank() == 0:
         logger.warning(
             "Resuming with %s: batches are made differently, so some utterances of this epoch may be used twice "

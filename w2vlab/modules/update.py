@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import lightning.pytorch as pl
 import torch
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from w2vlab.interfaces import LearnsByStatistics, StepDependent
+from w2vlab.interfaces import LearnsByStatistics, StepDependent, check_augmentations
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
@@ -68,6 +68,9 @@ class TrainedModule(pl.LightningModule, ABC):
 
     units: Units | None = None
     """The units of the transcripts; None if the module needs no transcripts."""
+
+    targets_follow_clean_audio: ClassVar[bool] = False
+    """Whether the targets of mixed utterances are those of their clean audio: from `AudioBatch.clean`, or of a file."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments of the constructor, from which a checkpoint rebuilds the module."""
@@ -231,9 +234,10 @@ class TrainedModule(pl.LightningModule, ABC):
     # Saving and loading: the hooks are here, the code is in `checkpointing.py` and `checkpoints/`.
 
     def on_fit_start(self) -> None:
-        """Checks the files of units, logs the warm start, and warns of arguments that checkpoints will not have.
+        """Checks augmentations and files of units, logs the warm start, and warns of arguments that are not saved.
 
         Raises:
+            ValueError: The targets do not fit the augmentations.
             RunError: A file lacks an utterance of the training or the validation, has it in another length, or has
                 other units than when the run was started.
         """
@@ -246,6 +250,7 @@ class TrainedModule(pl.LightningModule, ABC):
             warn_of_unsaved_arguments(self)
         # Other data modules than ours need not know the lengths of utterances before they are read.
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        check_augmentations(getattr(data, "augmentations", None) or (), self, self.targets_follow_clean_audio)
         lengths = getattr(data, "utterance_lengths", None)
         self.units_of_run = check_unit_files(
             self,
@@ -263,10 +268,10 @@ class TrainedModule(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Overrides the options in a checkpoint with those of this run."""
         from w2vlab.modules.checkpoints.resuming import apply_overrides
-        from w2vlab.modules.checkpoints.unit_files import UNITS
+        from w2vlab.modules.checkpoints.unit_files import units_in
 
         self.resize_to_checkpoint(checkpoint)
-        self.units_of_run = dict(checkpoint.get(UNITS) or {})
+        self.units_of_run = units_in(checkpoint)
         apply_overrides(checkpoint, self)
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

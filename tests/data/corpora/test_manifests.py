@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from lhotse.audio import AudioSource
 
 from tests.data.conftest import RATE, write_ramp
 from w2vlab.data.batches.dataset import SpeechDataset
-from w2vlab.data.corpora import listing, manifests
+from w2vlab.data.corpora import listing, manifests, scanning
 from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest, remarks
 from w2vlab.data.corpora.tally import Tally
 
@@ -168,8 +169,8 @@ def test_nothing_usable(tmp_path, cache):
 
 def test_prepared_once_until_a_file_changes(corpus, cache, monkeypatch):
     looked_at = []
-    original = manifests.probe
-    monkeypatch.setattr(manifests, "probe", lambda path: looked_at.append(path) or original(path))
+    original = scanning.measure
+    monkeypatch.setattr(scanning, "measure", lambda path: looked_at.append(path) or original(path))
     first = prepare_manifest(corpus, cache)
     assert len(looked_at) == 40
     assert prepare_manifest(corpus, cache) == first
@@ -211,8 +212,8 @@ def test_interrupted_rescan_does_not_use_the_old_manifest(corpus, cache, monkeyp
 
 def test_order_and_content_do_not_depend_on_the_order_of_files(corpus, cache, tmp_path, monkeypatch):
     first = prepare_manifest(corpus, cache).cuts.read_text()
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda *a, **k: reversed([(f, d, n[::-1]) for f, d, n in walk(*a, **k)]))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: nullcontext(list(scandir(path))[::-1]))
     assert prepare_manifest(corpus, tmp_path / "other").cuts.read_text() == first
     assert [json.loads(line)["id"] for line in first.splitlines()] != sorted(ids(read_manifest(corpus, cache)))
 

@@ -16,7 +16,7 @@ from w2vlab.cli.corpus.encode_options import EncodeOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
-from w2vlab.utils.messages import count, one_line
+from w2vlab.utils.messages import count, duration, one_line
 
 _PLAIN_WIDTH = 100
 
@@ -106,7 +106,7 @@ def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     rate = 16_000 / content["grid"]["stride"]
     rows = [
         ("utterances", f"{content['utterances']:,}"),
-        ("hours", f"{content['hours']:,.2f}"),
+        ("audio", duration(3600 * content["hours"])),
         ("frames", f"{content['frames']:,}"),
         ("frames a second", f"{rate:g}"),
     ]

@@ -14,14 +14,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
 from w2vlab.data.audio import containers
-from w2vlab.types import Seconds
+
+if TYPE_CHECKING:
+    from w2vlab.types import Seconds
 
 PRE_ROLL: dict[str, Seconds] = {"MPEG_LAYER_II": 1.0, "MPEG_LAYER_III": 1.0, "VORBIS": 10.0, "OPUS": 20.0}
 """How much earlier than the segment decoding begins, by codec, because seeking is not exact; other codecs need none.

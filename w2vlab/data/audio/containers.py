@@ -6,9 +6,10 @@ import os
 import re
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from w2vlab.types import Seconds
+if TYPE_CHECKING:
+    from w2vlab.types import Seconds
 
 MAX_FLAC_SAMPLES = (1 << 36) - 1
 """Number of samples written into the header of a FLAC of unknown length, so that libFLAC decodes to the end."""

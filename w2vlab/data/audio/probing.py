@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import soundfile
 
 from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
-from w2vlab.types import Hertz
+from w2vlab.data.audio.headers import SAMPLING_RATE_RANGE, AudioInfo, read_plain
+
+__all__ = [
+    "EXTENSIONS",
+    "SAMPLING_RATE_RANGE",
+    "UNSUPPORTED_EXTENSIONS",
+    "AudioInfo",
+    "UnusableAudioError",
+    "measure",
+    "probe",
+    "unsupported_reason",
+]
 
 EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
@@ -18,24 +29,6 @@ _UNSUPPORTED = (
 )
 UNSUPPORTED_EXTENSIONS = frozenset(f".{ending}" for ending in _UNSUPPORTED.split())
 """Suffixes of audio files that are not supported."""
-
-SAMPLING_RATE_RANGE = (4_000, 384_000)
-"""Lowest and highest sampling rate in Hz of a file; others are errors in the header."""
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """Properties of an audio file.
-
-    Attributes:
-        sampling_rate: Sampling rate of the file in Hz.
-        num_samples: Samples of each channel.
-        num_channels: 1 for mono.
-    """
-
-    sampling_rate: Hertz
-    num_samples: int
-    num_channels: int
 
 
 def unsupported_reason(path: Path) -> str | None:
@@ -50,18 +43,42 @@ def unsupported_reason(path: Path) -> str | None:
     return f"{ending}, not read: convert with `ffmpeg -i X{ending} -vn X.flac`"
 
 
-def probe(path: Path) -> AudioInfo:
+def probe(path: Path | BinaryIO) -> AudioInfo:
     """Reads the header of `path`, and checks that the file has all the audio that its header declares.
 
     The audio is decoded only if the header has no length.
 
+    Args:
+        path: Path, or an open binary file.
+
     Raises:
         UnusableAudioError: The file is missing, empty, unreadable, truncated or has no samples.
     """
+    plain = read_plain(path) if isinstance(path, Path) else None
+    return _probe_with_decoder(path) if plain is None else plain[0]
+
+
+def measure(path: str) -> tuple[AudioInfo, int]:
+    """Returns what `probe` returns, and the size of the file in bytes.
+
+    Raises:
+        UnusableAudioError: As `probe`.
+    """
+    plain = read_plain(path)
+    if plain is not None:
+        return plain
+    info = _probe_with_decoder(Path(path))
+    try:
+        return info, Path(path).stat().st_size
+    except OSError:  # removed after it was probed
+        raise UnusableAudioError("missing") from None
+
+
+def _probe_with_decoder(path: Path | BinaryIO) -> AudioInfo:
     try:
         file = AudioFile(path)
     except UnusableAudioError as error:
-        reason = unsupported_reason(path) if str(error) == "unreadable" else None
+        reason = unsupported_reason(path) if isinstance(path, Path) and str(error) == "unreadable" else None
         raise UnusableAudioError(reason or str(error)) from error
     try:
         with file:

@@ -12,9 +12,9 @@ import torch
 from lhotse.cut import Cut
 from torch.utils.data import Dataset
 
-from w2vlab.data.audio.audio_files import UnusableAudioError
+from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.crops import Window, choose_windows
-from w2vlab.data.batches.reading import read_window
+from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import Utterances, num_samples
@@ -39,6 +39,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         transcripts: Returns the transcript of an id, for batches with transcripts; None for batches without.
         read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
         utterances: The utterances that plans name by their indices; not needed for `read`.
+        augmenter: Augments the audio of random windows; None leaves it as it is.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         transcripts: Callable[[str], str | None] | None = None,
         read_audio: bool = True,
         utterances: Utterances | Sequence[Cut] | None = None,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
@@ -58,6 +60,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.transcripts = transcripts
         self.read_audio = read_audio
         self.utterances = utterances
+        self.augmenter = augmenter if random and augmenter else None
         self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
@@ -97,9 +100,12 @@ class SpeechDataset(Dataset[AudioBatch]):
         address = RandomAddress(seed=self.seed, update=epoch, ids=drawn, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
+        speeds = [1.0] * len(cuts)
+        if self.augmenter is not None and address is not None:
+            windows, speeds = self.augmenter.perturb(cuts, windows, self.crop_to_shortest, address)
         waveforms: list[npt.NDArray[np.float32] | None]
         if self.read_audio:
-            waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+            waveforms = [self._read_window(*one) for one in zip(cuts, windows, speeds, strict=True)]
         else:
             waveforms = [np.zeros(window.length, dtype=np.float32) for window in windows]
         usable = [(number, audio) for number, audio in enumerate(waveforms) if audio is not None]
@@ -111,17 +117,20 @@ class SpeechDataset(Dataset[AudioBatch]):
             row[: len(audio)] = torch.from_numpy(audio)
         names = tuple(ids[number] for number, _ in usable)
         transcripts = None if self.transcripts is None else tuple(self.transcripts(name) or "" for name in names)
-        return AudioBatch(
+        batch = AudioBatch(
             waveform=waveform,
             num_samples=lengths,
             ids=names,
             transcripts=transcripts,
-            starts=tuple(windows[number].start for number, _ in usable),
+            starts=tuple(round(windows[number].start * speeds[number]) for number, _ in usable),
             utterance_samples=tuple(sizes[number] for number, _ in usable),
         )
+        if self.augmenter is None or address is None:
+            return batch
+        return self.augmenter(batch, replace(address, ids=tuple(drawn[number] for number, _ in usable)))
 
-    def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
-        audio = read_or_reason(cut, window)  # (S,)
+    def _read_window(self, cut: Cut, window: Window, speed: float) -> npt.NDArray[np.float32] | None:
+        audio = read_or_reason(cut, window, speed)  # (S,)
         if isinstance(audio, str):
             self._skip(audio, cut.id)
             return None
@@ -137,20 +146,3 @@ class SpeechDataset(Dataset[AudioBatch]):
                 name,
                 reason,
             )
-
-
-def read_or_reason(cut: Cut, window: Window) -> npt.NDArray[np.float32] | str:
-    """Reads a window of an utterance, or returns why it cannot be used.
-
-    Args:
-        cut: The utterance.
-        window: The window, in samples at 16 kHz.
-    """
-    try:
-        audio = read_window(cut, window)  # (S,)
-    except UnusableAudioError as error:
-        return str(error)
-    # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
-    except Exception as error:
-        return f"unreadable ({type(error).__name__})"
-    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"

@@ -6,39 +6,31 @@ import hashlib
 import json
 import os
 import time
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from lhotse.audio import AudioSource, Recording
-from lhotse.cut import CutSet
+import numpy.typing as npt
+from lhotse.audio import Recording
 from lhotse.cut.data import DataCut
 from lhotse.utils import fastcopy
-from rich.progress import track
+from rich.progress import Progress
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
-from w2vlab.data.audio.probing import EXTENSIONS, AudioInfo, probe
+from w2vlab.data.audio.probing import EXTENSIONS, AudioInfo
 from w2vlab.data.corpora.cache import make_writable
-from w2vlab.data.corpora.listing import Entry, cut_from_recording, fingerprint, list_entries
-from w2vlab.data.corpora.splitting import position
-from w2vlab.data.corpora.spool import Spool
+from w2vlab.data.corpora.listing import list_corpus
+from w2vlab.data.corpora.scanning import Block, Entry, Probed, missing_seconds, scan_chunks
+from w2vlab.data.corpora.spool import Lines
 from w2vlab.data.corpora.tally import Tally
-from w2vlab.data.corpora.utterances import BYTES
+from w2vlab.data.shards.found import BYTES, Found
+from w2vlab.data.shards.scanning import ShardScan
+from w2vlab.data.shards.sources import Source, is_sharded
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.utils.messages import count
-
-ROUNDING: Seconds = 0.025
-"""How much shorter than in its manifest audio may be without being reported, because manifests round."""
-
-TOLERANCE: Seconds = 0.5
-"""How much shorter than in its manifest audio may be and still be used, with its true length; the same as lhotse's."""
-
-_PROBED_AT_ONCE = 2048
-"""Files that are probed while others of them are awaited: their entries are in memory."""
 
 _UNUSED_LIFETIME: Seconds = 30 * 24 * 3600
 """How long an unused manifest of an earlier state of a corpus is kept, for runs that are resumed later."""
@@ -62,7 +54,7 @@ class Manifest:
     notes: Tally
 
 
-def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> Manifest:
+def read_manifest(source: Source, cache: Path, fingerprint: str | None = None) -> Manifest:
     """Returns a prepared manifest of `source`.
 
     Args:
@@ -88,7 +80,7 @@ def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> 
     )
 
 
-def prepare_manifest(source: Path, cache: Path) -> Manifest:
+def prepare_manifest(source: Source, cache: Path) -> Manifest:
     """Scans `source` and writes its manifest, unless there is a manifest with the same fingerprint.
 
     A manifest is never changed, so that a run reads the same manifest from its beginning to its end; its fingerprint is
@@ -102,25 +94,24 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
         ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable.
     """
     skipped = Tally()
-    entries = list_entries(source, skipped)
-    state = fingerprint(source, entries)
+    scan = _ShardBlocks(ShardScan(source, cache)) if is_sharded(source) else _FileBlocks(source, skipped)
+    state = scan.fingerprint
     folder = _manifest_folder(source, cache)
     report = folder / f"report-{state}.json"
     if not report.is_file():
         make_writable(folder)
         notes = Tally()
-        cuts = _scan(entries, skipped, notes)
-        if not cuts:
+        if not _write_cuts(folder / f"cuts-{state}.jsonl", scan, skipped, notes):
             kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
-            found = f"none of {len(entries)} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
+            found = (
+                f"none of {skipped.total} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
+            )
             raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
         # The report is written last, because a manifest is complete if it has a report: after an interruption the
         # corpus is scanned again.
-        _write_cuts(folder / f"cuts-{state}.jsonl", cuts)
         content = {"fingerprint": state, "skipped": asdict(skipped), "notes": asdict(notes)}
-        temporary = folder / f".report-{os.getpid()}.json"
-        temporary.write_text(json.dumps(content))
-        temporary.replace(report)
+        with _replacing(report) as file:
+            file.write(json.dumps(content).encode())
         _remove_unused(folder)
     with suppress(OSError):  # a cache may be read-only
         now = time.time_ns()  # has a finer resolution than the system's own modification times
@@ -153,17 +144,78 @@ def windowing_advice(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
     )
 
 
-def _manifest_folder(source: Path, cache: Path) -> Path:
-    key = hashlib.blake2b(os.fsencode(source), digest_size=6).hexdigest()
+def _manifest_folder(source: Source, cache: Path) -> Path:
+    key = hashlib.blake2b(os.fsencode(str(source)), digest_size=6).hexdigest()
     return cache / "manifests" / f"{source.stem}-{key}"
 
 
-def _write_cuts(path: Path, cuts: Iterable[DataCut]) -> None:
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.jsonl")
-    with CutSet.open_writer(temporary, overwrite=True) as writer:
-        for cut in cuts:
-            writer.write(cut)
-    temporary.replace(path)
+class _FileBlocks:
+    """The scan of a corpus in files of their own.
+
+    Args:
+        source: The corpus.
+        skipped: Counts the utterances that are known not to be usable before the scan.
+    """
+
+    def __init__(self, source: Source, skipped: Tally) -> None:
+        assert isinstance(source, Path), "other sources are sharded"
+        self._listing = list_corpus(source, skipped)
+        self.fingerprint = self._listing.fingerprint
+        self.total = self._listing.total
+        self.unit = "audio"
+
+    def __iter__(self) -> Iterator[tuple[Block, int]]:
+        """Yields utterances and how many of `total` they are."""
+        for block in scan_chunks(self._listing.chunks, self.total, SAMPLE_RATE, _finish):
+            yield block, len(block.lines) + block.skipped.total
+
+
+class _ShardBlocks:
+    """The scan of a corpus in shards."""
+
+    def __init__(self, scan: ShardScan) -> None:
+        self._scan = scan
+        self.fingerprint = scan.fingerprint
+        self.total = len(scan)
+        self.unit = "shards"
+
+    def __iter__(self) -> Iterator[tuple[Block, int]]:
+        """Yields the utterances of a shard, and 1."""
+        for found in self._scan:
+            block = Block()
+            for item in found:
+                _add_found(block, item)
+            yield block, 1
+
+
+def _write_cuts(path: Path, scan: _FileBlocks | _ShardBlocks, skipped: Tally, notes: Tally) -> int:
+    """Scans the utterances, writes the usable ones, ordered by `splitting.position`, and returns their number."""
+    with Lines(path.parent) as lines, Progress() as progress:
+        task = progress.add_task(f"Scanning {scan.unit}", total=scan.total)
+        positions: list[npt.NDArray[np.float64]] = []
+        for block, done in scan:
+            lines.extend(block.lines)
+            positions.append(np.frombuffer(block.positions))
+            skipped.include(block.skipped)
+            notes.include(block.notes)
+            progress.advance(task, done)
+        if len(lines):
+            order = np.argsort(np.concatenate(positions), kind="stable")
+            with _replacing(path) as file:
+                lines.write(map(int, order), file)
+        return len(lines)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that replaces the one at `path` when it is complete."""
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _remove_unused(folder: Path) -> None:
@@ -176,61 +228,40 @@ def _remove_unused(folder: Path) -> None:
                     path.unlink(missing_ok=True)
 
 
-def _scan(entries: Sequence[Entry], skipped: Tally, notes: Tally) -> Sequence[DataCut]:
-    """Returns the usable utterances, ordered by `splitting.position`."""
-    cuts: Spool[DataCut] = Spool()
-    positions = array("d")
-    for entry, result in track(_probe_all(entries), "Scanning audio", total=len(entries)):
-        if isinstance(result, str):
-            skipped.add(result, entry.id)
+def _finish(entries: list[Entry], results: list[Probed]) -> Block:
+    """Returns the lines of cuts whose files have been probed."""
+    block = Block()
+    for entry, probed in zip(entries, results, strict=True):
+        assert entry.cut is not None, "those without a cut are finished where they are probed"
+        try:
+            if isinstance(probed, str):
+                raise UnusableAudioError(probed)
+            cut, missing = _check_cut(entry.cut, [info for info, _ in probed])
+        except UnusableAudioError as error:
+            block.skipped.add(str(error), entry.id)
             continue
-        cut, missing = result
-        cuts.append(cut)
-        positions.append(position(cut.id))
-        if (cut.num_channels or 1) > 1:
-            notes.add("have several channels and are mixed to mono", entry.id)
-        if cut.sampling_rate < SAMPLE_RATE:
-            notes.add(f"are upsampled from less than {SAMPLE_RATE} Hz", entry.id)
-        if missing > ROUNDING:
-            notes.add(f"are up to {TOLERANCE} s shorter than their manifest says", entry.id)
-    return cuts.reordered(np.argsort(positions, kind="stable").tolist())
-
-
-def _probe_all(entries: Sequence[Entry]) -> Iterator[tuple[Entry, tuple[DataCut, Seconds] | str]]:
-    # Threads, because opening files mostly waits for the disk or the network.
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for first in range(0, len(entries), _PROBED_AT_ONCE):
-            some = entries[first : first + _PROBED_AT_ONCE]
-            yield from zip(some, pool.map(_probe_entry, some), strict=True)
-
-
-def _probe_entry(entry: Entry) -> tuple[DataCut, Seconds] | str:
-    """Returns the utterance as a cut and the seconds missing compared with its manifest, or why it cannot be used."""
-    if entry.reason is not None:
-        return entry.reason
-    try:
-        infos = [probe(path) for path in entry.paths]
-        cut, missing = _cut_of_file(entry, infos[0]) if entry.cut is None else _check_cut(entry.cut, infos)
         # File sizes are stored to notice a file that was replaced by another one of the same duration.
-        cut.custom = {**(cut.custom or {}), BYTES: [path.stat().st_size for path in entry.paths]}
-        return cut, missing
+        cut.custom = {**(cut.custom or {}), BYTES: [size for _, size in probed]}
+        _add_cut(block, cut, missing)
+    return block
+
+
+def _add_found(block: Block, found: Found) -> None:
+    """Adds an utterance of a shard, or counts why it cannot be used."""
+    if found.cut is None:
+        block.skipped.add(found.reason, found.id)
+        return
+    try:
+        cut, missing = _check_cut(found.cut, [] if found.info is None else [found.info])
     except UnusableAudioError as error:
-        return str(error)
-    except FileNotFoundError:  # removed after it was probed
-        return "missing"
+        block.skipped.add(str(error), found.id)
+    else:
+        _add_cut(block, cut, missing)
 
 
-def _cut_of_file(entry: Entry, info: AudioInfo) -> tuple[DataCut, Seconds]:
-    seconds = info.num_samples / info.sampling_rate
-    expected = info.num_samples if entry.num_samples is None else entry.num_samples
-    recording = Recording(
-        id=entry.id,
-        sources=[AudioSource("file", channels=list(range(info.num_channels)), source=str(entry.paths[0]))],
-        sampling_rate=info.sampling_rate,
-        num_samples=info.num_samples,
-        duration=seconds,
-    )
-    return cut_from_recording(recording), _missing_seconds(expected / info.sampling_rate, seconds)
+def _add_cut(block: Block, cut: DataCut, missing: Seconds) -> None:
+    line = json.dumps(cut.to_dict(), ensure_ascii=False)
+    block.add(cut.id, line, AudioInfo(cut.sampling_rate, 0, cut.num_channels or 1), missing, SAMPLE_RATE)
 
 
 def _check_cut(cut: DataCut, infos: list[AudioInfo]) -> tuple[DataCut, Seconds]:
@@ -241,7 +272,7 @@ def _check_cut(cut: DataCut, infos: list[AudioInfo]) -> tuple[DataCut, Seconds]:
     # Transforms such as speed perturbation change the duration; lhotse checks such recordings when it reads them.
     if infos and not recording.transforms:
         recording = _with_probed_length(recording, infos)
-    missing = _missing_seconds(cut.end, recording.duration)
+    missing = missing_seconds(cut.end, recording.duration)
     if recording.duration <= cut.start:
         raise UnusableAudioError("shorter than the manifest says")
     duration = min(cut.duration, recording.duration - cut.start)
@@ -254,17 +285,5 @@ def _with_probed_length(recording: Recording, infos: list[AudioInfo]) -> Recordi
     if len(rates) > 1:
         raise UnusableAudioError("with files of several sampling rates")
     rate, num_samples = rates.pop(), min(info.num_samples for info in infos)
-    _missing_seconds(recording.duration, num_samples / rate)
+    missing_seconds(recording.duration, num_samples / rate)
     return fastcopy(recording, sampling_rate=rate, num_samples=num_samples, duration=num_samples / rate)
-
-
-def _missing_seconds(expected: Seconds, found: Seconds) -> Seconds:
-    """Returns by how much audio is shorter than expected, at least 0.
-
-    Raises:
-        UnusableAudioError: It is shorter by more than `TOLERANCE`.
-    """
-    missing = max(0.0, expected - found)
-    if missing > TOLERANCE:
-        raise UnusableAudioError("shorter than the manifest says")
-    return missing

@@ -12,6 +12,7 @@ from w2vlab.data.corpora.sample_corpora import locate
 from w2vlab.data.corpora.splitting import validation_limit
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.labels.transcripts import read_transcripts
+from w2vlab.data.shards.sources import labels_of
 from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.utils.messages import count, duration
 from w2vlab.vocabulary import Units
@@ -97,7 +98,7 @@ class SplitReader:
             utterances = Utterances(manifest.cuts, self.min_samples, self.excluded)
         else:
             max_samples = round(self.max_seconds * SAMPLE_RATE)
-            transcripts = read_transcripts(source, self.units)
+            transcripts = read_transcripts(labels_of(source, manifest.cuts), self.units)
             utterances = Utterances(manifest.cuts, self.min_samples, self.excluded, max_samples, transcripts)
         if not len(utterances):
             rule = "is long enough" if self.units is None else "has a transcript and a length in range"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from tempfile import SpooledTemporaryFile
-from typing import Generic, TypeVar, overload
+from pathlib import Path
+from tempfile import SpooledTemporaryFile, TemporaryFile
+from types import TracebackType
+from typing import BinaryIO, Generic, TypeVar, overload
 
 Item = TypeVar("Item")
 
 _IN_MEMORY = 1 << 24
 """Bytes of a list up to which it is not written to disk."""
+
+_WRITTEN_AT_ONCE = 1 << 20
+"""Bytes of lines that are collected before they are written."""
 
 
 class Spool(Sequence[Item], Generic[Item]):
@@ -59,3 +65,41 @@ class Spool(Sequence[Item], Generic[Item]):
         self._file.seek(offset)
         item: Item = pickle.load(self._file)
         return item
+
+
+class Lines:
+    """Lines in a temporary file, which are written in another order; used in a `with` statement.
+
+    Args:
+        folder: Where the file is; the system removes it with the process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = TemporaryFile(dir=folder, buffering=_WRITTEN_AT_ONCE)  # noqa: SIM115
+        self._ends = array("q", [0])
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def extend(self, lines: Iterable[bytes]) -> None:
+        """Adds lines."""
+        end = self._ends[-1]
+        for line in lines:
+            self._file.write(line)
+            end += len(line)
+            self._ends.append(end)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def write(self, order: Iterable[int], file: BinaryIO) -> None:
+        """Writes the lines of some indices, in that order, to another file."""
+        self._file.flush()
+        source, ends = self._file.fileno(), self._ends
+        for index in order:
+            file.write(os.pread(source, ends[index + 1] - ends[index], ends[index]))

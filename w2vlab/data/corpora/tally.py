@@ -26,6 +26,13 @@ class Tally:
         if len(examples) < MAX_EXAMPLES:
             examples.append(name)
 
+    def include(self, other: Tally) -> None:
+        """Counts what `other` has counted, after what this one has."""
+        for reason, number in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + number
+            examples = self.examples.setdefault(reason, [])
+            examples.extend(other.examples[reason][: MAX_EXAMPLES - len(examples)])
+
     @property
     def total(self) -> int:
         """Number of utterances of all reasons."""

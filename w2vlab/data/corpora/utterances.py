@@ -18,13 +18,8 @@ from w2vlab.data.corpora.manifest_file import ManifestFile
 from w2vlab.data.corpora.splitting import position
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.labels.transcripts import Transcripts
+from w2vlab.data.shards.found import BYTES, SHARD
 from w2vlab.types import SAMPLE_RATE, Seconds
-
-BYTES = "bytes"
-"""Custom field of a cut in a prepared manifest that has the sizes of the utterance's files."""
-
-SHARD = "shard"
-"""Custom field of a cut in a prepared manifest that has the path or URL of the tar file with its audio."""
 
 
 class Utterances:

@@ -17,6 +17,7 @@ from w2vlab.data.corpora.sample_corpora import fetch, locate, resolve_name
 from w2vlab.data.corpora.splitting import position, validation_limit
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.labels.alignments import Alignment, find_alignments
+from w2vlab.data.shards.sources import Source, labels_of
 from w2vlab.types import SAMPLE_RATE, Seconds
 
 logger = logging.getLogger(__name__)
@@ -31,14 +32,14 @@ class EvaluationCorpus:
 
     Attributes:
         name: Name of the corpus.
-        source: Its file or folder.
+        source: Its file, folder or shards.
         cuts: All usable utterances by id.
         alignments: Phone alignments of the utterances, by id; empty if the corpus has none.
         split: Training and test utterances.
     """
 
     name: str
-    source: Path
+    source: Source
     cuts: dict[str, Cut]
     alignments: dict[str, Alignment]
     split: EvaluationSplit
@@ -94,7 +95,8 @@ def open_corpus(
         for remark in remarks(corpus, manifest.skipped, manifest.notes):
             logger.warning("%s.", remark)
     cuts = {cut.id: cut for cut in Utterances(manifest.cuts, min_samples)}
-    alignments = {name: found for name, found in find_alignments(source).items() if name in cuts and len(found)}
+    labels = find_alignments(labels_of(source, manifest.cuts))
+    alignments = {name: found for name, found in labels.items() if name in cuts and len(found)}
     ids = alignments or cuts  # if some utterances have labels, only those are used
     chosen = split_by_hash(ids, num_train, num_test) if split == HASH else read_split(Path(split), ids)
     name = resolve_name(corpus, cache)

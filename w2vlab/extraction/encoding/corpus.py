@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,10 @@ from w2vlab.data.corpora.listing import iter_ids
 from w2vlab.data.corpora.manifest_file import ManifestFile
 from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest
 from w2vlab.data.corpora.sample_corpora import fetch, locate
-from w2vlab.data.corpora.utterances import BYTES, short_hash, utterance_key
+from w2vlab.data.corpora.utterances import short_hash, utterance_key
+from w2vlab.data.shards.found import BYTES
+from w2vlab.data.shards.found import iter_ids as iter_shards
+from w2vlab.data.shards.sources import is_sharded
 from w2vlab.types import SAMPLE_RATE, Seconds
 
 logger = logging.getLogger(__name__)
@@ -34,6 +38,7 @@ class OrderedCorpus:
         ids: Ids in the order of the corpus, as `iter_ids` yields them.
         min_samples: Utterances of fewer samples at 16 kHz are left out.
         excluded: Returns True for the ids of utterances to leave out; None excludes none.
+        check: Called with the id and the paths of each utterance that is not left out, to raise an error.
 
     Attributes:
         durations: Duration of each utterance in seconds.
@@ -48,6 +53,7 @@ class OrderedCorpus:
         ids: Iterator[str],
         min_samples: int,
         excluded: Callable[[str], bool] | None = None,
+        check: Callable[[Iterable[str]], None] | None = None,
     ) -> None:
         self.too_short: list[str] = []
         self.num_excluded = 0
@@ -59,6 +65,8 @@ class OrderedCorpus:
             elif compute_num_samples(cut["duration"], SAMPLE_RATE) < min_samples:
                 self.too_short.append(cut["id"])
             else:
+                if check is not None:
+                    check(_names_of(cut))
                 offsets.append(offset)
                 durations.append(cut["duration"])
                 names.append(short_hash(cut["id"]))
@@ -91,7 +99,12 @@ class OrderedCorpus:
 
 
 def open_ordered_corpus(
-    corpus: str, cache: Path, min_samples: int, exclude: str | None = None, fingerprint: str | None = None
+    corpus: str,
+    cache: Path,
+    min_samples: int,
+    exclude: str | None = None,
+    fingerprint: str | None = None,
+    check: Callable[[Iterable[str]], None] | None = None,
 ) -> tuple[OrderedCorpus, str, dict[str, dict[str, object]]]:
     """Opens a corpus.
 
@@ -101,6 +114,7 @@ def open_ordered_corpus(
         min_samples: Utterances of fewer samples at 16 kHz are left out.
         exclude: Utterances to leave out, as in `data.exclude` of a run.
         fingerprint: Fingerprint of a manifest that another process has prepared; None prepares it.
+        check: Called with the id and the paths of each utterance that is not left out, to raise an error.
 
     Returns:
         The corpus, the fingerprint of its manifest, and the utterances that could not be used when it was scanned:
@@ -115,7 +129,8 @@ def open_ordered_corpus(
     else:
         source = locate(corpus, cache)
         manifest = read_manifest(source, cache, fingerprint)
-    found = OrderedCorpus(manifest.cuts, iter_ids(source), min_samples, make_exclusion_filter(exclude))
+    ids = iter_ids(source) if isinstance(source, Path) and not is_sharded(source) else iter_shards(manifest.cuts)
+    found = OrderedCorpus(manifest.cuts, ids, min_samples, make_exclusion_filter(exclude), check)
     if not len(found):
         short = f"{len(found.too_short)} shorter than {min_samples} samples at 16 kHz"
         raise ValueError(
@@ -129,6 +144,14 @@ def open_ordered_corpus(
         for reason, number in sorted(manifest.skipped.counts.items())
     }
     return found, manifest.fingerprint, skipped
+
+
+def _names_of(cut: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the id of a cut, as plain data, and the paths of its audio."""
+    yield cut["id"]
+    for source in (cut.get("recording") or {}).get("sources", ()):
+        if source["type"] == "file":
+            yield source["source"]
 
 
 def _rows_in_order(listed: npt.NDArray[np.uint64], names: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -21,6 +21,7 @@ from w2vlab.data.batches.reading import read_window
 from w2vlab.data.corpora.listing import Entry, list_entries
 from w2vlab.data.corpora.sample_corpora import NAMES, SAMPLE, locate, resolve_name
 from w2vlab.data.corpora.tally import Tally
+from w2vlab.data.shards.sources import is_sharded
 from w2vlab.types import SAMPLE_RATE
 from w2vlab.utils.messages import count, duration
 
@@ -89,7 +90,9 @@ def _of_corpus(corpus: str, cache: Path) -> tuple[Tensor, ...]:
     """Returns the first utterances of a corpus; none if it is not on this machine, or cannot be read."""
     try:
         source = locate(corpus, cache)
-        entries = list_entries(source, Tally()) if source.exists() else []
+        if not isinstance(source, Path) or not source.exists() or is_sharded(source):
+            return ()
+        entries = list_entries(source, Tally())
     except (ValueError, OSError):
         return ()
     waveforms: list[Tensor] = []
