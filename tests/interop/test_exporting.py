@@ -16,9 +16,10 @@ import pytest
 import soundfile
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from tests.interop.toys import LAYERS, save, save_finetuned, toy_model
-from w2vlab.encoders import ConvFeatureEncoder, LogMelEncoder
+from w2vlab.encoders import CodeEmbedding, ConvFeatureEncoder, LogMelEncoder
 from w2vlab.interop import exporting
 from w2vlab.interop.comparison.comparing import Comparison, Deviation, compare_with
 from w2vlab.interop.comparison.outputs import CODES, compute_outputs
@@ -30,7 +31,7 @@ from w2vlab.interop.exporting import export
 from w2vlab.interop.format_names import Format
 from w2vlab.losses import CodePredictionLoss, ContrastiveLoss
 from w2vlab.modules.sources import read_source
-from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.quantizers import FileTargets, IdentityQuantizer
 from w2vlab.vocabulary import BLANK, Vocabulary
 
 
@@ -165,6 +166,15 @@ def test_without_the_other_package(checkpoint: Path, tmp_path: Path, no_corpora:
     assert done.comparison.remarks == ["Not compared, because torchaudio is not installed (`pip install torchaudio`)."]
     with pytest.raises(UnavailableError):
         require("torchaudio")
+
+
+def test_a_model_of_codes_is_written_and_not_compared(tmp_path: Path, no_corpora: Path) -> None:
+    codes = {"path": str(tmp_path / "absent"), "num_codebooks": 2, "codebook_size": 5}
+    encoder = partial(CodeEmbedding, **codes, output_dim=16, stride=320, receptive_field=400)
+    model = toy_model(encoder=encoder, quantizer=partial(FileTargets, **codes), loss=CodePredictionLoss, penalties={})
+    done = export(save(model, tmp_path / "bert.ckpt"), tmp_path / "safe", "safetensors", cache_dir=no_corpora)
+    assert done.comparison.remarks == ["Not compared, because the inputs of the model are codes of a file."]
+    assert_close(dict(read_source(tmp_path / "safe").weights), model.state_dict(), rtol=0, atol=0)
 
 
 def test_another_package_that_cannot_be_imported(

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -233,7 +232,7 @@ class SpeechDataModule(LightningDataModule):
     def _num_buckets(self, utterances: Utterances) -> int:
         if self.num_buckets is not None:
             return self.num_buckets
-        return default_num_buckets(np.minimum(utterances.durations, self.max_seconds), self.batch_seconds)
+        return default_num_buckets(utterances.cropped_seconds(self.max_seconds), self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
@@ -255,7 +254,7 @@ class SpeechDataModule(LightningDataModule):
     def _order(self) -> dict[str, Any]:
         options = {f"data.{name}": getattr(self, name) for name in ORDER_OPTIONS}
         options["data.num_buckets"] = self._num_buckets(self._train)  # the default depends on the corpus
-        options["data.augmentations"] = self._augmenter.description
+        options |= self._augmenter.recorded
         return {**options, MIN_SAMPLES_KEY: self.min_samples, "utterances to train on": len(self._train)}
 
     @property

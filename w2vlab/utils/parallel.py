@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import queue
+import resource
 import signal
 import subprocess
 import sys
@@ -13,18 +14,18 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_MEASURED = 8
+_MEASURED = 16
 """Items after which `map_waiting` decides again whether to use threads."""
 
 _PATIENCE = 0.0003
-"""Seconds an item, spent waiting, from which on threads are worth more than they cost."""
+"""Seconds of waiting for an item from which on threads are worth more than they cost."""
 
 
 def num_cores() -> int:
@@ -48,15 +49,22 @@ def map_waiting(function: Callable[[Item], Result], items: Sequence[Item], threa
     results: list[Result] = []
     for first in range(0, len(items), _MEASURED):
         some = items[first : first + _MEASURED]
-        began, busy = time.perf_counter(), time.thread_time()
+        before = _read_clocks()
         results.extend(map(function, some))
-        busy = time.thread_time() - busy
-        waited = time.perf_counter() - began - busy
-        if waited > max(2 * busy, len(some) * _PATIENCE):
+        after = _read_clocks()
+        passed, computed, stops = (new - old for old, new in zip(before, after, strict=True))
+        # A thread that waits for the disk stops; one that waits for a core, on a busy machine, is stopped.
+        if passed - computed > max(2 * computed, len(some) * _PATIENCE) and 2 * stops > len(some):
             with ThreadPoolExecutor(threads) as pool:
                 results.extend(pool.map(function, items[first + len(some) :]))
             break
     return results
+
+
+def _read_clocks() -> tuple[float, float, float]:
+    """Returns the time, the computing time of this thread, and how often it has waited by itself (known on Linux)."""
+    stops = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw if sys.platform == "linux" else time.perf_counter_ns()
+    return time.perf_counter(), time.thread_time(), stops
 
 
 class WorkerDiedError(Exception):
@@ -93,7 +101,8 @@ class WorkerProcesses:
         self._closed = False
         try:
             for _ in range(number):
-                self._start()
+                self._all.append(_Worker())
+                self._idle.put(self._all[-1])
         except OSError:
             self.close()
             raise
@@ -115,11 +124,6 @@ class WorkerProcesses:
         for worker in self._all:
             worker.close()
 
-    def _start(self) -> None:
-        worker = _Worker()
-        self._all.append(worker)
-        self._idle.put(worker)
-
     def apply(self, function: Callable[[Item], Result], item: Item) -> Result:
         """Applies a function in the next process that is idle, and waits for its result.
 
@@ -129,19 +133,24 @@ class WorkerProcesses:
 
         Raises:
             WorkerDiedError: The process has ended; another one has been started in its place.
+            CancelledError: The processes have been ended by `close`.
             RuntimeError: The function has raised an exception.
         """
         worker = self._idle.get()
         try:
-            result = worker.ask(function, item)
+            if self._closed:
+                raise CancelledError
+            return worker.ask(function, item)
         except WorkerDiedError:
-            if not self._closed:
-                self._all.remove(worker)
-                worker.close()
-                self._start()
+            if self._closed:
+                raise CancelledError from None
+            self._all.remove(worker)
+            worker.close()
+            worker = _Worker()
+            self._all.append(worker)
             raise
-        self._idle.put(worker)
-        return result
+        finally:
+            self._idle.put(worker)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Calls `function`, which calls `apply`, in as many threads as there are processes; yields results in order.

@@ -162,7 +162,7 @@ def test_little_is_lost_by_cropping_to_the_shortest():
     draws = np.random.default_rng(0)
     lengths = np.where(draws.random(25_000) < 0.62, draws.normal(14.2, 1.3, 25_000), draws.uniform(2, 14, 25_000))
     durations = np.clip(lengths.round(2), 2, 17)
-    num_buckets = default_num_buckets(np.minimum(durations, 15.625), 87.5)
+    num_buckets = default_num_buckets(float(np.minimum(durations, 15.625).sum()), 87.5)
     batches = [
         np.minimum(durations[list(plan.members.indices)], 15.625)
         for plan in EpochSampler(Lengths(durations), 87.5, 15.625, num_buckets, 0, 1, 0)
@@ -174,7 +174,7 @@ def test_little_is_lost_by_cropping_to_the_shortest():
 
 @pytest.mark.parametrize(("hours", "expected"), [(0.1, 50), (7, 50), (20, 82), (100, 100)])
 def test_default_number_of_buckets(hours, expected):
-    assert default_num_buckets(np.full(round(hours * 360), 10.0), 87.5) == expected
+    assert default_num_buckets(hours * 3600, 87.5) == expected
 
 
 @pytest.mark.parametrize("num_buckets", [3, 50, 100])

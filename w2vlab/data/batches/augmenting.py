@@ -23,6 +23,7 @@ from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest, rea
 from w2vlab.data.corpora.same_data import share_fingerprints
 from w2vlab.data.corpora.sample_corpora import fetch, locate
 from w2vlab.data.corpora.utterances import Utterances
+from w2vlab.data.order import AUGMENTATIONS_KEY
 from w2vlab.interfaces import Augmentation
 from w2vlab.types import AudioBatch, CleanAudio, RandomAddress
 from w2vlab.utils.distributed import rank
@@ -77,10 +78,10 @@ class Augmenter:
         return bool(self._parts)
 
     @property
-    def description(self) -> str:
-        """The augmentations with their options and hashes of their corpora, to compare them on a resume."""
+    def recorded(self) -> dict[str, str]:
+        """What checkpoints have of them, to compare it when a run is resumed: options, and hashes of corpora."""
         corpora = (f"{corpus}: {digest}" for corpus, digest in self.digests.items())
-        return ", ".join([*map(repr, self._parts), *corpora])
+        return {AUGMENTATIONS_KEY: ", ".join([*map(repr, self._parts), *corpora])}
 
     def check_transcripts(self, transcribed: bool) -> None:
         """Checks that transcribed utterances are not cropped.

@@ -29,7 +29,9 @@ class EpochOrder:
     lanes: Integers
 
 
-def order_epoch(utterances: Utterances, seed: int, epoch: int, shuffle_shards: int, num_lanes: int) -> EpochOrder:
+def order_epoch(
+    utterances: Utterances, seed: int, epoch: int, shuffle_shards: int, num_lanes: int, seconds: Floats | None = None
+) -> EpochOrder:
     """Orders the utterances of an epoch; a function of its arguments alone.
 
     Each use of an utterance gets a time in [0, 1). That of an utterance in its own file is uniform. That of an
@@ -38,8 +40,9 @@ def order_epoch(utterances: Utterances, seed: int, epoch: int, shuffle_shards: i
     mixed in the same shares from beginning to end.
 
     In epoch e, a corpus that an epoch uses r times, such as 0.3 or 2.5 times, has floor(u + (e + 1) r) - floor(u + e r)
-    uses of each utterance (of each shard), with a hash u of it in [0, 1). So after any number of epochs all have been
-    used equally often, up to 1.
+    uses of each utterance (of each shard). With the utterances in the order of a hash, u is the share of audio before
+    it, in [0, 1). So an epoch has r times the audio of the corpus, up to one utterance (one shard), and after any
+    number of epochs all have been used equally often, up to 1.
 
     Args:
         utterances: The utterances; their `uses` are the r of each corpus.
@@ -47,7 +50,9 @@ def order_epoch(utterances: Utterances, seed: int, epoch: int, shuffle_shards: i
         epoch: The epoch, from 0.
         shuffle_shards: Shards whose utterances are shuffled with each other, at least 1.
         num_lanes: Shards are divided among that many lanes, of about the same duration.
+        seconds: Audio of each utterance that is used, in seconds; by default its duration.
     """
+    seconds = utterances.durations if seconds is None else seconds
     times: list[Floats] = []
     indices: list[Integers] = []
     copies: list[Integers] = []
@@ -58,14 +63,14 @@ def order_epoch(utterances: Utterances, seed: int, epoch: int, shuffle_shards: i
         rows = np.flatnonzero(utterances.corpora == corpus)
         sharded = utterances.shards[rows] >= 0
         in_files = rows[~sharded]
-        counts = _num_uses(utterances.keys[in_files], uses, epoch)
+        counts = _num_uses(utterances.keys[in_files], seconds[in_files], uses, epoch)
         which, copy = _repeat(counts)
         indices.append(in_files[which])
         copies.append(copy)
         times.append((copy + draws.random(len(which))) / counts[which])
         lanes.append(draws.integers(num_lanes, size=len(which)))
         if sharded.any():
-            found = _order_shards(utterances, rows[sharded], uses, epoch, shuffle_shards, lane_seconds, draws)
+            found = _order_shards(utterances, rows[sharded], seconds, uses, epoch, shuffle_shards, lane_seconds, draws)
             times.append(found[0])
             indices.append(found[1])
             copies.append(found[2])
@@ -77,6 +82,7 @@ def order_epoch(utterances: Utterances, seed: int, epoch: int, shuffle_shards: i
 def _order_shards(
     utterances: Utterances,
     rows: Integers,
+    seconds: Floats,
     uses: float,
     epoch: int,
     shuffle_shards: int,
@@ -86,9 +92,9 @@ def _order_shards(
     """Returns times, indices, copies and lanes of utterances of one corpus that are in shards."""
     rows = rows[np.argsort(utterances.shards[rows], kind="stable")]
     shards, first, sizes = np.unique(utterances.shards[rows], return_index=True, return_counts=True)
-    seconds = np.add.reduceat(utterances.durations[rows], first)
+    shard_seconds = np.add.reduceat(seconds[rows], first)
     hashes = np.array([short_hash(utterances.shard_names[shard].rpartition("/")[2]) for shard in shards], np.uint64)
-    counts = _num_uses(hashes, uses, epoch)
+    counts = _num_uses(hashes, shard_seconds, uses, epoch)
     which, copy = _repeat(counts)
     order = np.argsort((copy + draws.random(len(which))) / np.maximum(counts[which], 1), kind="stable")
     which, copy = which[order], copy[order]  # uses of shards, in the order of the epoch
@@ -96,7 +102,7 @@ def _order_shards(
     if len(lane_seconds) > 1:
         for number, shard in enumerate(which.tolist()):
             filled, lanes[number] = heapq.heappop(lane_seconds)
-            heapq.heappush(lane_seconds, (filled + float(seconds[shard]), int(lanes[number])))
+            heapq.heappush(lane_seconds, (filled + float(shard_seconds[shard]), int(lanes[number])))
     ranks = np.zeros(len(which), np.int64)  # in their lanes
     windows = np.zeros(len(which), np.float64)  # where the window of each use begins, in shards of its lane
     for lane in np.unique(lanes):
@@ -115,15 +121,22 @@ def _order_shards(
     return times, indices, copy[use], lane
 
 
-def _num_uses(hashes: npt.NDArray[np.uint64], uses: float, epoch: int) -> Integers:
-    uniform = (hashes >> np.uint64(11)).astype(np.float64) / 2**53
-    counts: Integers = np.floor(uniform + (epoch + 1) * uses).astype(np.int64)
-    counts -= np.floor(uniform + epoch * uses).astype(np.int64)
+def _num_uses(hashes: npt.NDArray[np.uint64], seconds: Floats, uses: float, epoch: int) -> Integers:
+    if uses.is_integer():
+        return np.full(len(hashes), int(uses), np.int64)
+    by_hash = np.argsort(hashes, kind="stable")
+    until = np.cumsum(seconds[by_hash])
+    before = np.empty(len(hashes))
+    before[by_hash] = (until - seconds[by_hash]) / until[-1:]
+    counts: Integers = np.floor(before + (epoch + 1) * uses).astype(np.int64)
+    counts -= np.floor(before + epoch * uses).astype(np.int64)
     return counts
 
 
 def _repeat(counts: Integers) -> tuple[Integers, Integers]:
     """Returns each index as often as `counts` says, and the number of earlier ones of it."""
+    if len(counts) and counts.min() == counts.max() == 1:
+        return np.arange(len(counts)), np.zeros(len(counts), np.int64)
     which = np.repeat(np.arange(len(counts)), counts)
     copies = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
     return which, copies

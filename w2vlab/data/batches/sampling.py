@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from w2vlab.data.batches.bucketing import bucket_limits, form_batches
+from w2vlab.data.batches.bucketing import bucket_limits, form_batches, ranges
 from w2vlab.data.batches.epochs import EpochOrder, Floats, Integers, order_epoch
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.types import Seconds
@@ -99,9 +99,14 @@ class EpochSampler(Sampler[BatchPlan]):
         self._rank = rank
         self._update = world_size * accumulate
         self._shuffle_shards = shuffle_shards
-        cropped = np.minimum(utterances.durations, max_seconds)
-        self._costs = cropped if quadratic_seconds is None else cropped + cropped**2 / quadratic_seconds
-        self.limits = bucket_limits(self._costs, num_buckets)
+        self._cropped = np.minimum(utterances.durations, max_seconds)
+        self._costs = (
+            self._cropped if quadratic_seconds is None else self._cropped * (1 + self._cropped / quadratic_seconds)
+        )
+        all_once = seed is None or set(utterances.uses) == {1.0}
+        self.limits = bucket_limits(
+            self._costs, num_buckets, None if all_once else np.array(utterances.uses)[utterances.corpora]
+        )
         self._planned: _PlannedEpoch | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -172,25 +177,33 @@ class EpochSampler(Sampler[BatchPlan]):
                 every = np.arange(len(self._utterances))
                 order = EpochOrder(every, np.zeros_like(every), np.zeros_like(every))
             else:
-                order = order_epoch(self._utterances, self._seed, epoch, self._shuffle_shards, num_lanes)
+                order = order_epoch(self._utterances, self._seed, epoch, self._shuffle_shards, num_lanes, self._cropped)
             self._planned = _PlannedEpoch(epoch, order, self._costs, self.limits, self._batch_seconds, num_lanes)
         return self._planned
 
 
 class _PlannedEpoch:
-    """The sequence of micro-batches of an epoch."""
+    """The sequence of micro-batches of an epoch, as arrays: those of 10 million utterances have 80 MB."""
 
     def __init__(
         self, epoch: int, order: EpochOrder, costs: Floats, limits: Floats, budget: float, num_lanes: int
     ) -> None:
         self.epoch = epoch
-        self._order = order
-        self._places = [np.flatnonzero(order.lanes == lane) for lane in range(num_lanes)]
-        self._batches = [form_batches(costs[order.indices[places]], limits, budget) for places in self._places]
-        self._sequence = _interleave([len(batches) for batches in self._batches])
+        places = [np.flatnonzero(order.lanes == lane) for lane in range(num_lanes)]
+        batches = [form_batches(costs[order.indices[those]], limits, budget) for those in places]
+        members = np.concatenate([those[formed.members] for those, formed in zip(places, batches, strict=True)])
+        sizes = np.concatenate([np.diff(formed.bounds) for formed in batches])
+        first = np.cumsum(sizes) - sizes
+        if num_lanes > 1:
+            sequence = _interleave([len(formed) for formed in batches])
+            first, sizes = first[sequence], sizes[sequence]
+            members = members[ranges(first, sizes)]
+        self._bounds = np.concatenate([[0], np.cumsum(sizes)])
+        self._indices = order.indices[members].astype(np.min_scalar_type(max(len(costs), 1)))
+        self._copies = order.copies[members].astype(np.min_scalar_type(order.copies.max(initial=0)))
 
     def __len__(self) -> int:
-        return len(self._sequence)
+        return len(self._bounds) - 1
 
     def plan(self, number: int, counted: bool) -> BatchPlan:
         # The substitute of a batch is the previous one; that of the first batch is the second.
@@ -198,16 +211,16 @@ class _PlannedEpoch:
         return BatchPlan(self.epoch, self._members(number), self._members(other), counted)
 
     def _members(self, number: int) -> Members:
-        lane, batch = self._sequence[number].tolist()
-        places = self._places[lane][self._batches[lane][batch]]
-        return Members(tuple(self._order.indices[places].tolist()), tuple(self._order.copies[places].tolist()))
+        those = slice(self._bounds[number], self._bounds[number + 1])
+        return Members(tuple(self._indices[those].tolist()), tuple(self._copies[those].tolist()))
 
 
 def _interleave(sizes: Sequence[int]) -> Integers:
-    """Returns lane and number in the lane, shape `(N, 2)`, of batches that are taken from each lane in turn.
+    """Returns the batches of all lanes, numbered lane by lane, in the order in which they are taken from each in turn.
 
     What the longer lanes have left when the shortest one ends comes last.
     """
     lanes = np.concatenate([np.full(size, lane) for lane, size in enumerate(sizes)])
     numbers = np.concatenate([np.arange(size) for size in sizes])
-    return np.stack([lanes, numbers], axis=1)[np.lexsort((lanes, numbers))]
+    order: Integers = np.lexsort((lanes, numbers))
+    return order
