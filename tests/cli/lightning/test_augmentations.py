@@ -72,7 +72,8 @@ def test_mistakes_are_named_in_one_line(
 
 
 def test_targets_of_the_mixed_audio_are_refused(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
-    assert fit("--model=FuturePrediction", "--data.augmentations+=UtteranceMixing") != 0
+    flags = "--model=FuturePrediction", "--model.context=ConvContext", "--data.augmentations+=UtteranceMixing"
+    assert fit(*flags) != 0
     assert "error: `data.augmentations` must not have UtteranceMixing under FuturePrediction" in capfd.readouterr().err
 
 
