@@ -94,7 +94,9 @@ class _BankResampler(Resampler):
         super().__init__(rate)
         lhotse = Resample(rate, SAMPLE_RATE)
         self._width: int = lhotse.width
-        bank = lhotse.get_buffer("kernel")[:, 0]  # (b, a + 2 width): outputs of one block, inputs from `width` before the block on
+        bank = lhotse.get_buffer("kernel")[
+            :, 0
+        ]  # (b, a + 2 width): outputs of one block, inputs from `width` before the block on
         repeats = -(-_BLOCK // self._new)
         self._inputs, self._outputs = repeats * self._old, repeats * self._new  # of one block
         self._reach = self._inputs + 2 * self._width  # inputs that the outputs of one block depend on
