@@ -65,15 +65,7 @@ class ShardScan:
 
     def _read_all(self) -> Iterator[list[Found]]:
         if any(is_url(shard.recording.location) for shard in self.shards):
-            # Threads, because this waits for the server.
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                waiting: deque[Future[list[Found]]] = deque()
-                for shard in self.shards:
-                    waiting.append(pool.submit(self._read, shard))
-                    if len(waiting) > _AT_ONCE:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+            yield from self._read_remote()
             return
         size = sum(_size(shard.recording) for shard in self.shards)
         number = min(num_cores(), len(self.shards), size // _BYTES_OF_A_PROCESS)
@@ -86,6 +78,19 @@ class ShardScan:
     def __len__(self) -> int:
         """Returns the number of what iteration yields."""
         return len(self.shards) + 1
+
+    def _read_remote(self) -> Iterator[list[Found]]:
+        pool = ThreadPoolExecutor(_AT_ONCE)  # threads, because this waits for the server
+        waiting: deque[Future[list[Found]]] = deque()
+        try:
+            for shard in self.shards:
+                waiting.append(pool.submit(self._read, shard))
+                if len(waiting) > _AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _read(self, shard: Shard) -> list[Found]:
         if shard.cuts is None:
