@@ -139,6 +139,16 @@ def test_an_error_in_the_process_is_that_of_the_trial():
     assert "in build" in found.value.__notes__[0]
 
 
+def test_a_gpu_is_limited_to_the_memory_that_it_may_take(monkeypatch):
+    limits = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * GIB, 8 * GIB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *limit: limits.append(limit))
+    machine = GpuMachine(settings(), memory=6 * GIB, device=torch.device("cuda:1"))  # whose trainer is on the CPU
+    assert limits == [(0.75, torch.device("cuda:1"))]
+    steps = []
+    assert len(machine.run(SHAPES, steps.append).times) == len(steps) == 3
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_runs_out_of_the_memory_that_it_may_take():
