@@ -15,7 +15,7 @@ from rich.console import Console
 
 from w2vlab.callbacks import CompileModel
 from w2vlab.cli.doctor.processors import available_memory
-from w2vlab.cli.lightning.parsed import ExplainedRun, build_pretraining, is_pretraining
+from w2vlab.cli.lightning.parsed import ExplainedRun, build_data, build_pretraining, is_pretraining
 from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.parser import RunParser
 from w2vlab.data import SpeechDataModule
@@ -61,7 +61,7 @@ class MeasuredRun(ExplainedRun):
             kind = self.settings.model.class_path.rpartition(".")[2]
             raise ValueError(f"`model` must be a pretraining objective, whose batches are audio alone, but is {kind}.")
         sys.stderr.writelines(f"{line}\n" for line in self._carried_over(self.settings))
-        self.datamodule = SpeechDataModule(**self.settings.data)
+        self.datamodule = build_data(self.settings.data)
         # On the meta device nothing is computed, which must not be in a process that forks.
         with torch.device("meta"):
             self.model = build_untrained(self.settings.model)
