@@ -31,6 +31,8 @@ class AudioBatch:
         utterance_samples: Samples of each utterance before it was cropped, at 16 kHz, B integers; None if not known.
         clean: The utterances that are mixed with others, without the mixing: their targets follow from this audio. None
             if no utterance of the batch is mixed.
+        corpus_seconds: In a mixture of corpora, seconds of each corpus in the batch, 0 for one without an utterance in
+            it; None without a mixture.
         update: On the first micro-batch of an update, all micro-batches of that update on this process, in host
             memory; None on the others.
     """
@@ -43,6 +45,7 @@ class AudioBatch:
     starts: tuple[int, ...] | None = None
     utterance_samples: tuple[int, ...] | None = None
     clean: CleanAudio | None = None
+    corpus_seconds: dict[str, Seconds] | None = None
     update: tuple[AudioBatch, ...] | None = None
 
     def __len__(self) -> int:

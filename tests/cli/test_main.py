@@ -43,6 +43,7 @@ def test_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> Non
             [command, "--help"]
             for command in ("evaluate", "compare", "prepare", "encode", "cluster", "hubert", "export", "import")
         ),
+        *(["batch-size", "--help"], ["batch-size"], ["batch-size", "quickstart", "--rounds=none"]),
         *(["export", "a.ckpt", "b", "--format=gguf"], ["import", "a.ckpt"]),
     ],
 )

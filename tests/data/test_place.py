@@ -49,6 +49,7 @@ def on_processes(ready_module, corpus, monkeypatch):
     """Makes the data module of one of several processes, before training or resuming."""
 
     def make(world_size, accumulate, rank=0, **arguments):
+        monkeypatch.setattr("w2vlab.data.place.world_size", lambda: world_size)
         for name in ("module", "batches.micro_batches"):
             monkeypatch.setattr(f"w2vlab.data.{name}.world_size", lambda: world_size)
             monkeypatch.setattr(f"w2vlab.data.{name}.rank", lambda: rank)

@@ -20,7 +20,7 @@ from w2vlab.interfaces import LearnsByStatistics, StepDependent, check_augmentat
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
-from w2vlab.modules.sums import Sums
+from w2vlab.modules.sums import DELIVERED, DeliveredAudio, Sums
 from w2vlab.types import AudioBatch, Mask, RandomAddress
 from w2vlab.utils.distributed import AsyncCount, rank, world_size
 from w2vlab.vocabulary import Units
@@ -99,6 +99,8 @@ class TrainedModule(pl.LightningModule, ABC):
         """Id, transcript and hypothesis of some utterances of the last validation of this process."""
         self.skipped = SkippedUpdates()
         """Updates that were skipped because a loss or a gradient was not finite."""
+        self.delivered = DeliveredAudio()
+        """Audio of each corpus of a mixture in the updates so far."""
         self._reset_update()
 
     def _reset_update(self) -> None:
@@ -131,7 +133,7 @@ class TrainedModule(pl.LightningModule, ABC):
         check_order(batch.ids, tuple(draws.address.ids for draws in self._draws), number)
         self._seed_noise(number)
         total, metrics = self.compute_loss(batch, self._draws[number])
-        self._accumulate_metrics(metrics, total.detach())
+        self._accumulate_metrics({**metrics, **self.delivered.sums(batch)}, total.detach())
         mean = total / self._num_predictions.wait().clamp(min=1)
         # DDP divides the gradients by the number of processes, and the trainer divides the loss by the number of
         # micro-batches. `mean` is a share of the mean over the global batch, so both divisions are undone.
@@ -199,7 +201,8 @@ class TrainedModule(pl.LightningModule, ABC):
                 scheduled = module.scheduled_values(self.global_step)
                 # `torch.full` is queued on the device; the trainer would copy a Python number there, and wait for it.
                 values |= {name: torch.full((), value, device=self.device) for name, value in scheduled.items()}
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
+        logged = {f"train/{name}": value for name, value in values.items()}
+        self.log_dict({**logged, **self.delivered.add(sums)}, batch_size=1)
 
     @abstractmethod
     def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -272,6 +275,7 @@ class TrainedModule(pl.LightningModule, ABC):
 
         self.resize_to_checkpoint(checkpoint)
         self.units_of_run = units_in(checkpoint)
+        self.delivered.load_state_dict(checkpoint.get(DELIVERED))
         apply_overrides(checkpoint, self)
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

@@ -76,7 +76,7 @@ def encode_flac(cut: Cut, folder: Path | None = None) -> EncodedAudio:
         fits = fits and _fits_16_bits(samples)
     bits = 16 if fits and lowest >= -1 and highest < 1 else 24
     gain = gain_of(lowest, highest)
-    file: Any = SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder and str(folder))  # noqa: SIM115
+    file: Any = SpooledTemporaryFile(max_size=_IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115
     try:
         with soundfile.SoundFile(file, "w", SAMPLE_RATE, 1, f"PCM_{bits}", format="FLAC") as writer:
             for samples in audio():

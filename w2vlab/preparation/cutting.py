@@ -101,9 +101,9 @@ class CutRecord:
         """Returns the figures as plain data."""
         return {
             "recordings": self.recordings,
-            "hours": round(self.seconds / 3600, 4),
+            "hours": round(self.seconds / 3600, 6),
             "pieces": self.pieces,
-            "hours_of_pieces": round(self.kept_seconds / 3600, 4),
+            "hours_of_pieces": round(self.kept_seconds / 3600, 6),
             "seconds_dropped": round(self.seconds - self.kept_seconds, 3),
             "texts_dropped": self.lost_texts,
         }

@@ -174,7 +174,7 @@ class _Preparation:
             "summary": {
                 **summarize(utterances.durations, len(utterances.speakers)),
                 "utterances": total,
-                "hours": round(sum(record.seconds for record in records) / 3600, 4),
+                "hours": round(sum(record.seconds for record in records) / 3600, 6),
             },
             "bits": bits,
             "gains": sum(record.gains for record in records),

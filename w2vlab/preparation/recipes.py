@@ -175,11 +175,17 @@ def _parts_of(result: Any, name: str = "") -> dict[str, CutSet]:
     if isinstance(recordings, RecordingSet):
         supervisions = result.get("supervisions")
         known = supervisions if isinstance(supervisions, SupervisionSet) and len(supervisions) else None
-        return {name: CutSet.from_manifests(recordings=recordings, supervisions=known)} if len(recordings) else {}
+        return {name: _cuts_of(recordings, known)} if len(recordings) else {}
     found: dict[str, CutSet] = {}
     for key, inner in result.items():
         found |= _parts_of(inner, f"{name}-{key}" if name else str(key))
     return found
+
+
+def _cuts_of(recordings: RecordingSet, supervisions: SupervisionSet | None) -> CutSet:
+    """Returns a cut of each recording, with the id of the recording."""
+    cuts = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
+    return CutSet.from_cuts(cut.with_id(cut.recording_id) for cut in cuts) if len(cuts) == len(recordings) else cuts
 
 
 def _by_kind(manifests: Sequence[Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def summarize(durations: Durations, speakers: int) -> dict[str, Any]:
     counts = np.histogram(durations, [*_EDGES, np.inf])[0].tolist()
     return {
         "utterances": len(durations),
-        "hours": round(float(durations.sum()) / 3600, 4),
+        "hours": round(float(durations.sum()) / 3600, 6),
         "speakers": speakers or None,
         "seconds": quantiles(durations),
         "histogram": {"from_seconds": list(_EDGES), "utterances": counts},

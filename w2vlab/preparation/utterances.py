@@ -17,8 +17,8 @@ from lhotse.serialization import deserialize_item, load_manifest_lazy
 
 from w2vlab.data.audio.probing import EXTENSIONS
 from w2vlab.data.corpora.spool import Spool
-from w2vlab.data.corpora.utterances import BYTES
 from w2vlab.data.labels.transcripts import read_texts
+from w2vlab.data.shards.found import BYTES
 
 PlainCut = dict[str, Any]
 

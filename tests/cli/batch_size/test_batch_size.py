@@ -14,6 +14,7 @@ from tests.cli.conftest import RUN
 from tests.processes import forked
 from w2vlab.cli.lightning.parsed import check_run
 from w2vlab.cli.main import main
+from w2vlab.data import SpeechDataModule
 
 
 @pytest.fixture
@@ -41,9 +42,9 @@ def test_it_prints_and_writes_options_that_fit_takes(config, capsys):
     # an update of utterances of a second has 15 s, as before
     count = 1 if data["quadratic_seconds"] is None else 1 + 1 / data["quadratic_seconds"]
     assert data["micro_batches"] * data["batch_seconds"] / count == pytest.approx(15, rel=1e-3)
-    _, all_options = check_run([f"--config={config}", "--config=batches.yaml", "--data.corpus=none"])
-    assert all_options["data.batch_seconds"] == data["batch_seconds"]
-    assert all_options["data.quadratic_seconds"] == data["quadratic_seconds"]
+    if hasattr(SpeechDataModule("none"), "quadratic_seconds"):
+        _, all_options = check_run([f"--config={config}", "--config=batches.yaml", "--data.corpus=none"])
+        assert {name: all_options[f"data.{name}"] for name in data} == data
 
 
 @pytest.mark.parametrize(
@@ -55,11 +56,15 @@ def test_it_prints_and_writes_options_that_fit_takes(config, capsys):
         (["CONFIG", "--rounds=0"], 2, "`rounds` must be at least 1, but is 0"),
         (["CONFIG", "--out=nowhere/batches.yaml"], 2, "`out` must be in a folder that exists"),
         (["CONFIG", "--memory=0.01"], 1, "`memory` must suffice for an update with one utterance of 1 s, but is 0.01"),
-        (["CONFIG", "--data.max_seconds=0.4"], 1, "`max_seconds` must be at least `min_seconds`, 0.5, but is 0.4"),
-        (["CONFIG", "--data.batch_seconds=0.9"], 1, "`batch_seconds` must be at least `max_seconds`"),
+        (
+            ["CONFIG", "--data.max_seconds=0.4"],
+            1,
+            "`data.max_seconds` must be at least `data.min_seconds`, 0.5, but is 0.4",
+        ),
+        (["CONFIG", "--data.batch_seconds=0.9"], 1, "`data.batch_seconds` must be at least `data.max_seconds`"),
         (["CONFIG", "--trainer.strategy=fsdp"], 1, "`trainer.strategy` must keep the whole model on each device"),
         (
-            ["CONFIG", "--model=CTCFinetuning", "--model.checkpoint=a.ckpt"],
+            ["CONFIG", "--model=CTCFineTuning", "--model.checkpoint=a.ckpt"],
             1,
             "`model` must be a pretraining objective",
         ),

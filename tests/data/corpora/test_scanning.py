@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from lhotse import CutSet, Recording, RecordingSet
 from lhotse.audio import AudioSource
 
 from tests.data.conftest import write_ramp
+from tests.data.corpora.crashing import end_on_seven
 from w2vlab.data.audio.headers import AudioInfo
 from w2vlab.data.corpora import scanning
 from w2vlab.data.corpora.manifests import Manifest, prepare_manifest
@@ -104,16 +104,6 @@ def test_processes_scan_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     in_processes(monkeypatch)
     assert as_text(prepare_manifest(source, tmp_path / "there")) == here
     assert here[2]
-
-
-def end_on_seven(entries: list[Entry]) -> Block:
-    """Is ended by the seventh file, as by a fault in a decoder."""
-    block = Block()
-    for entry in entries:
-        if entry.id == "7":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        block.lines.append(entry.id.encode())
-    return block
 
 
 def test_a_file_that_ends_the_process_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

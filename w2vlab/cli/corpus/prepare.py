@@ -147,9 +147,8 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
             f"({duration(3600 * cutting['hours_of_pieces'])}){dropped}"
         )
     if content.get("gains"):
-        lines.append(
-            f"* {count(content['gains'], 'utterance')} with samples outside [-1, 1) scaled, with the factor kept"
-        )
+        scaled = count(content["gains"], "utterance")
+        lines.append(f"* scaled {scaled} with samples outside [-1, 1), and kept the factor")
     for reason, found in content["left_out"].items():
         lines.append(f"* left out {count(found['count'], 'utterance')}: {reason} ({', '.join(found['examples'])})")
     for note, found in content["notes"].items():

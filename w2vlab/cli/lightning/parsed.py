@@ -20,6 +20,7 @@ from w2vlab.cli.lightning.lightning_cli import W2VLightningCLI
 from w2vlab.cli.logging.no_news import without_routine_messages
 from w2vlab.cli.parsing.parser import RunParser
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.mixtures.sources import read_sources
 from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.registry import part_classes
@@ -114,6 +115,8 @@ def check_run(options: Sequence[str]) -> tuple[int | None, dict[str, Any]]:
             cli = ParsedOptions(["fit", *options], Callback())
             config = cli.config["fit"]
             build_data(config.data)
+            read_sources(config.data.corpus, "data.corpus")
+            read_sources(config.data.validation, "data.validation")
             if is_pretraining(config.model):  # fine-tuning would load its pretrained checkpoint
                 with torch.device("meta"):
                     build_pretraining(config.model)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from w2vlab.data.audio import containers
+from w2vlab.data.audio import containers, opus
 
 if TYPE_CHECKING:
     from w2vlab.types import Seconds
@@ -29,8 +29,7 @@ PRE_ROLL: dict[str, Seconds] = {"MPEG_LAYER_II": 1.0, "MPEG_LAYER_III": 1.0, "VO
 """How much earlier than the segment decoding begins, by codec, because seeking is not exact; other codecs need none.
 
 An mp3 frame uses bits of earlier frames (bit reservoir). In the last page of a Vorbis stream libsndfile seeks too far
-without an error; the longest page of libvorbis, of silence, has 8 s. An Opus decoder has memory: on speech, its state
-before the seek is audible for up to 8 s, 40 dB below the signal.
+without an error; the longest page of libvorbis, of silence, has 8 s. An Opus decoder has memory (`opus.PRE_ROLL`).
 """
 
 FLAC_IN_OGG = "FLAC in Ogg, not read: unpack with `ffmpeg -i X.ogg -c:a copy X.flac`"
@@ -201,7 +200,16 @@ class AudioFile:
             UnusableAudioError: The file is shorter than that, or is damaged in the segment or shortly before it.
         """
         stop = start + self._num_prepended + length
+        if self._decoder.frames < stop:
+            raise UnusableAudioError("shorter than when it was scanned")
         first = max(0, stop - length - round(PRE_ROLL.get(self._decoder.subtype, 0.0) * self.sampling_rate))
+        if self._decoder.subtype == "OPUS" and self.sampling_rate == opus.RATE:
+            segment = opus.find_segment(self._file, self.size, start, stop)
+            if segment is not None:
+                decoded = opus.decode(segment)
+                if decoded is not None:
+                    return decoded[start - segment.start :][:length]
+                first = max(0, segment.start)
         try:
             audio = self._decode(first, stop)
         except UnusableAudioError:
@@ -214,8 +222,6 @@ class AudioFile:
         return audio[len(audio) - length :]
 
     def _decode(self, first: int, stop: int) -> npt.NDArray[np.float32]:
-        if self._decoder.frames < stop:
-            raise UnusableAudioError("shorter than when it was scanned")
         try:
             with self._capture_messages() as messages:
                 if first:

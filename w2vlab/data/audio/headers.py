@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from w2vlab.data.audio import vorbis
+
 if TYPE_CHECKING:
     from w2vlab.batch import Hertz
 
@@ -44,24 +46,68 @@ class AudioInfo:
 
 def read_plain(path: str | os.PathLike[str]) -> tuple[AudioInfo, int] | None:
     """Returns the properties of a plain and complete file and its size in bytes; None for any other file."""
-    try:
-        # Opening a pipe would block without the flag.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):  # ValueError: a name with a zero byte
+    opened = _open_regular_file(path)
+    if opened is None:
         return None
+    descriptor, size = opened
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
         head = os.pread(descriptor, _HEAD, 0)
-        info = _parse_wav(head, status.st_size) if head[:4] == b"RIFF" else None
+        info = None
+        if head[:4] == b"RIFF":
+            info = _parse_wav(head, size)
+        elif head[:4] == b"OggS":
+            stream = _parse_vorbis(descriptor, size)
+            if stream is not None and stream.num_samples:
+                info = AudioInfo(stream.sampling_rate, stream.num_samples, stream.num_channels)
     except OSError:
         return None
     finally:
         os.close(descriptor)
     if info is None or not SAMPLING_RATE_RANGE[0] <= info.sampling_rate <= SAMPLING_RATE_RANGE[1]:
         return None
-    return info, status.st_size
+    return info, size
+
+
+def learn(path: str | os.PathLike[str], info: AudioInfo) -> None:
+    """Learns from a file that was opened with a decoder how others of its kind are read without one.
+
+    Args:
+        path: The file.
+        info: Its properties by the decoder.
+    """
+    opened = _open_regular_file(path)
+    if opened is None:
+        return
+    descriptor, size = opened
+    try:
+        stream = _parse_vorbis(descriptor, size) if os.pread(descriptor, 4, 0) == b"OggS" else None
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+    if stream is not None:
+        vorbis.learn(stream, info.num_samples)
+
+
+def _open_regular_file(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Returns the descriptor of a regular file and its size; None for other files."""
+    try:
+        # Opening a pipe would block without the flag.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
+        return None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor, status.st_size
+
+
+def _parse_vorbis(descriptor: int, size: int) -> vorbis.VorbisFile | None:
+    head = os.pread(descriptor, vorbis.HEAD, 0)
+    start = max(0, size - vorbis.TAIL)
+    tail = head if size <= len(head) else os.pread(descriptor, vorbis.TAIL, start)
+    return vorbis.parse(head, tail, size)
 
 
 def _parse_wav(head: bytes, size: int) -> AudioInfo | None:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import soundfile
 
 from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
-from w2vlab.data.audio.headers import SAMPLING_RATE_RANGE, AudioInfo, read_plain
+from w2vlab.data.audio.headers import SAMPLING_RATE_RANGE, AudioInfo, learn, read_plain
 
 __all__ = [
     "EXTENSIONS",
@@ -82,9 +82,11 @@ def _probe_with_decoder(path: Path | BinaryIO) -> AudioInfo:
         raise UnusableAudioError(reason or str(error)) from error
     try:
         with file:
-            return _inspect(file)
+            info = _inspect(file)
     except (soundfile.SoundFileError, OSError) as error:  # OSError: also of a failing disk or network
         raise UnusableAudioError("unreadable") from error
+    learn(path, info)
+    return info
 
 
 def _inspect(file: AudioFile) -> AudioInfo:

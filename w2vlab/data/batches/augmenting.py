@@ -19,9 +19,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from w2vlab.data.batches.crops import Window
 from w2vlab.data.batches.reading import perturbed_samples
 from w2vlab.data.batches.sounds import CorpusSounds
-from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest, read_manifest, remarks
+from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest, read_manifest
 from w2vlab.data.corpora.same_data import share_fingerprints
 from w2vlab.data.corpora.sample_corpora import fetch, locate
+from w2vlab.data.corpora.tally import remarks
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.order import AUGMENTATIONS_KEY
 from w2vlab.interfaces import Augmentation
@@ -137,8 +138,9 @@ class Augmenter:
             sounds[corpus], self.digests[corpus] = CorpusSounds(corpus, utterances), utterances.digest
             if rank() == 0:
                 logger.info("%s: %s for augmentations", corpus, count(len(sounds[corpus]), "sound"))
-                for line in remarks(corpus, manifest.skipped, manifest.notes) if is_first_report(manifest) else ():
-                    logger.info(line)
+                if is_first_report(manifest):
+                    for line in remarks(corpus, manifest.skipped, manifest.notes, manifest.left_out):
+                        logger.info(line)
         for part in self._parts:
             part.sounds = {corpus: sounds[corpus] for corpus in part.corpora}
 

@@ -18,7 +18,7 @@ from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import Utterances, num_samples
-from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
 from w2vlab.utils.messages import count
 
 logger = logging.getLogger(__name__)
@@ -124,10 +124,19 @@ class SpeechDataset(Dataset[AudioBatch]):
             transcripts=transcripts,
             starts=tuple(round(windows[number].start * speeds[number]) for number, _ in usable),
             utterance_samples=tuple(sizes[number] for number, _ in usable),
+            corpus_seconds=self._corpus_seconds(names, lengths),
         )
         if self.augmenter is None or address is None:
             return batch
         return self.augmenter(batch, replace(address, ids=tuple(drawn[number] for number, _ in usable)))
+
+    def _corpus_seconds(self, ids: Sequence[str], lengths: Sequence[int]) -> dict[str, Seconds] | None:
+        if not isinstance(self.utterances, Utterances) or None in self.utterances.names:
+            return None
+        found = dict.fromkeys(map(str, self.utterances.names), 0.0)
+        for utterance, length in zip(ids, lengths, strict=True):
+            found[utterance.partition("/")[0]] += length / SAMPLE_RATE
+        return found
 
     def _read_window(self, cut: Cut, window: Window, speed: float) -> npt.NDArray[np.float32] | None:
         audio = read_or_reason(cut, window, speed)  # (S,)

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +30,6 @@ from w2vlab.data.shards.found import BYTES, Found
 from w2vlab.data.shards.scanning import ShardScan
 from w2vlab.data.shards.sources import Source, is_sharded
 from w2vlab.types import SAMPLE_RATE, Seconds
-from w2vlab.utils.messages import count
 
 _UNUSED_LIFETIME: Seconds = 30 * 24 * 3600
 """How long an unused manifest of an earlier state of a corpus is kept, for runs that are resumed later."""
@@ -46,12 +45,14 @@ class Manifest:
         fingerprint: Hash of the files that were scanned.
         skipped: Utterances that were left out, by reason.
         notes: Utterances that are converted when they are read, by conversion.
+        left_out: File with reason and id of each utterance that was left out; None if there is none.
     """
 
     cuts: Path
     fingerprint: str
     skipped: Tally
     notes: Tally
+    left_out: Path | None = None
 
 
 def read_manifest(source: Source, cache: Path, fingerprint: str | None = None) -> Manifest:
@@ -77,6 +78,7 @@ def read_manifest(source: Source, cache: Path, fingerprint: str | None = None) -
         fingerprint=found,
         skipped=Tally(**content["skipped"]),
         notes=Tally(**content["notes"]),
+        left_out=left_out if (left_out := folder / f"left-out-{found}.tsv").is_file() else None,
     )
 
 
@@ -93,7 +95,7 @@ def prepare_manifest(source: Source, cache: Path) -> Manifest:
     Raises:
         ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable.
     """
-    skipped = Tally()
+    skipped = Tally(names=[])
     scan = _ShardBlocks(ShardScan(source, cache)) if is_sharded(source) else _FileBlocks(source, skipped)
     state = scan.fingerprint
     folder = _manifest_folder(source, cache)
@@ -109,7 +111,10 @@ def prepare_manifest(source: Source, cache: Path) -> Manifest:
             raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
         # The report is written last, because a manifest is complete if it has a report: after an interruption the
         # corpus is scanned again.
-        content = {"fingerprint": state, "skipped": asdict(skipped), "notes": asdict(notes)}
+        if skipped:
+            with _replacing(folder / f"left-out-{state}.tsv") as file:
+                file.write(skipped.as_lines().encode())
+        content = {"fingerprint": state, "skipped": _as_plain(skipped), "notes": _as_plain(notes)}
         with _replacing(report) as file:
             file.write(json.dumps(content).encode())
         _remove_unused(folder)
@@ -117,12 +122,6 @@ def prepare_manifest(source: Source, cache: Path) -> Manifest:
         now = time.time_ns()  # has a finer resolution than the system's own modification times
         os.utime(report, ns=(now, now))
     return read_manifest(source, cache, state)
-
-
-def remarks(corpus: str, left_out: Tally, notes: Tally) -> list[str]:
-    """Returns log lines on a corpus: one for the utterances left out and one for conversions, if there are any."""
-    lines = [f"of {corpus}, left out {count(left_out.total, 'utterance')}: {left_out}"] if left_out else []
-    return [*lines, f"of {corpus}, {notes}"] if notes else lines
 
 
 _reported: set[str] = set()
@@ -142,6 +141,10 @@ def windowing_advice(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
         f"of {corpus}, an epoch uses less than a quarter: one window of `max_seconds` of each long recording. To use "
         f"all, cut the recordings: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
     )
+
+
+def _as_plain(tally: Tally) -> dict[str, object]:
+    return {"counts": tally.counts, "examples": tally.examples}
 
 
 def _manifest_folder(source: Source, cache: Path) -> Path:
@@ -221,7 +224,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 def _remove_unused(folder: Path) -> None:
     """Removes unused manifests and their reports, including `cuts.jsonl` of earlier versions of w2vlab."""
     for cuts in folder.glob("cuts*.jsonl"):
-        files = [cuts, cuts.with_name(f"report{cuts.stem.removeprefix('cuts')}.json")]
+        state = cuts.stem.removeprefix("cuts")
+        files = [cuts, cuts.with_name(f"report{state}.json"), cuts.with_name(f"left-out{state}.tsv")]
         with suppress(OSError):
             if time.time() - max(path.stat().st_mtime for path in files if path.exists()) > _UNUSED_LIFETIME:
                 for path in files:

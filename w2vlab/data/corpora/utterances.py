@@ -172,8 +172,20 @@ class Utterances:
     @property
     def digest(self) -> str:
         """Hash of all utterances; independent of the paths of the corpora."""
-        names = "" if self.names == (None,) else repr(self.names)
-        return hashlib.blake2b(self.keys.tobytes() + names.encode(), digest_size=16).hexdigest()
+        return _digest(self.keys, "" if self.names == (None,) else repr(self.names))
+
+    @property
+    def keys_in_mixture(self) -> npt.NDArray[np.uint64]:
+        """Hash of each utterance and the name of its corpus: two corpora of a mixture may have equal utterances."""
+        names = np.array([0 if name is None else short_hash(name) for name in self.names], np.uint64)
+        keys: npt.NDArray[np.uint64] = self.keys ^ names[self.corpora]
+        return keys
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hash of the utterances of each corpus of a mixture, by its name; empty without a mixture."""
+        names = () if self.names == (None,) else enumerate(self.names)
+        return {str(name): _digest(self.keys[self.corpora == corpus]) for corpus, name in names}
 
     @property
     def seconds(self) -> Seconds:
@@ -181,8 +193,15 @@ class Utterances:
         return float(self.durations.sum())
 
     def cropped_seconds(self, max_seconds: Seconds) -> Seconds:
-        """Returns the total duration after cropping to `max_seconds`: the audio of one epoch, in seconds."""
-        return float(np.minimum(self.durations, max_seconds).sum())
+        """Returns the audio of one epoch: the total duration after cropping to `max_seconds`, times the uses."""
+        cropped = np.minimum(self.durations, max_seconds)
+        if set(self.uses) == {1.0}:
+            return float(cropped.sum())
+        return float(np.bincount(self.corpora, cropped, len(self.uses)) @ np.array(self.uses))
+
+
+def _digest(keys: npt.NDArray[np.uint64], text: str = "") -> str:
+    return hashlib.blake2b(keys.tobytes() + text.encode(), digest_size=16).hexdigest()
 
 
 def _skip_reason(samples: int, min_samples: int, max_samples: int | None) -> str | None:

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 BLOCK = 512
 """Bytes of a header in a tar; data are padded to a multiple of it."""
 
-_NAME_BYTES = 100  # of the field of a header; longer names are in a member before it
+_NAME_BYTES = 90  # a header has 100 for the name with its suffix; longer ones are in a member before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +118,19 @@ def _iterate(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def is_header_of(block: bytes, member: str, size: int) -> bool:
-    """Returns whether a block of a tar is the header of a member: with its size, and its name as far as it is there."""
+    """Returns whether a block of a tar is the header of a member: with its size, and its name as far as it is there.
+
+    Args:
+        block: The block.
+        member: Name of the member, or its key.
+        size: Its bytes.
+    """
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.TarError:
         return False
     in_header = member.isascii() and len(member) <= _NAME_BYTES
-    return info.size == size and (info.name == member or not in_header)
+    return info.size == size and (not in_header or member in (info.name, Member(info.name, 0, 0).key))
 
 
 class MemberFile(io.RawIOBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
@@ -98,4 +98,5 @@ def as_yaml(options: dict[str, dict[str, Any]], comments: list[str]) -> str:
         comments: Lines of comments.
     """
     head = "".join(f"# {line}\n" for line in comments)
-    return head + yaml.safe_dump(options, sort_keys=False)
+    text: str = yaml.safe_dump(options, sort_keys=False)
+    return head + text

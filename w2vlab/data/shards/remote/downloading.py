@@ -102,7 +102,8 @@ def _write(file: BinaryIO, stream: Stream, attempts: Attempts) -> None:
     file.seek(0, os.SEEK_END)
     for chunk in stream.chunks:
         file.write(chunk)
-        attempts.made_progress()
+        file.flush()
+        attempts.reached(_size(file))
     total = stream.facts.size
     if total is not None and _size(file) < total:
         raise OutageError(f"the connection was closed after {_size(file):,} of {total:,} bytes")

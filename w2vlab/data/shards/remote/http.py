@@ -109,11 +109,11 @@ def _chunks(response: Any) -> Iterator[bytes]:
         return
     try:
         # `read1` returns what has come, so that a stall is noticed and what came before it is kept.
-        while chunk := response.read1(CHUNK, decode_content=False):
+        # After the last byte it would wait for more, because the connection stays open.
+        while response.length_remaining != 0 and (chunk := response.read1(CHUNK, decode_content=False)):
             yield chunk
-        remaining = getattr(response, "length_remaining", None)
-        if remaining:
-            raise OutageError(f"the connection was closed {remaining:,} bytes early")
+        if response.length_remaining:
+            raise OutageError(f"the connection was closed {response.length_remaining:,} bytes early")
     except HTTPError as error:
         raise OutageError(_short(error)) from None
     except OSError as error:

@@ -71,13 +71,16 @@ class Attempts:
     url: str
     patience: Seconds
     _failed: int = 0
+    _most: int = 0
     _pause: Seconds = _FIRST_PAUSE
     _since: float = field(default_factory=time.monotonic)
 
-    def made_progress(self) -> None:
-        """Starts patience anew: bytes have come."""
-        self._pause = _FIRST_PAUSE
-        self._since = time.monotonic()
+    def reached(self, size: int) -> None:
+        """Starts patience anew if there are more bytes than ever before."""
+        if size > self._most:
+            self._most = size
+            self._pause = _FIRST_PAUSE
+            self._since = time.monotonic()
 
     def failed(self, error: OutageError) -> None:
         """Counts a failure, and waits before the next attempt.
