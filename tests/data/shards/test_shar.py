@@ -15,6 +15,7 @@ from tests.data.runs import fit
 from tests.data.shards.making import audio_of, cut_off, headers, sound, write_index, write_shar
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.splits import SplitReader
+from w2vlab.data.shards import scanning
 
 
 @pytest.fixture
@@ -184,3 +185,13 @@ def test_samples_are_multiplied_by_the_gain(shar: Path, cache: Path) -> None:
     custom = {line["id"]: line["custom"] for line in map(json.loads, after.read_text().splitlines())}
     assert custom["u01"]["bytes"] == [123]
     assert custom["u02"]["bytes"] == []
+
+
+def test_many_shards_are_scanned_by_processes(shar: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_off(shar / "recording.000001.tar", 3000)
+    alone = prepare_manifest(shar, cache)
+    monkeypatch.setattr(scanning, "_BYTES_OF_A_PROCESS", 1)
+    monkeypatch.setattr(scanning, "num_cores", lambda: 2)
+    together = prepare_manifest(shar, cache / "other")
+    assert together.cuts.read_bytes() == alone.cuts.read_bytes()
+    assert together.skipped.counts == alone.skipped.counts != {}
