@@ -169,7 +169,9 @@ class PreparedFolder:
         self._remove_state()
 
     def close(self) -> None:
-        """Unlocks the folder."""
+        """Removes what is half written, and unlocks the folder."""
+        for folder in (self.path, self.path / SHARDS, self.state):
+            remove_unfinished(folder)
         self._lock.release()
 
     def _remove_state(self) -> None:

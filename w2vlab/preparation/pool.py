@@ -77,6 +77,7 @@ def run_tasks(
     finally:
         for process in set(multiprocessing.active_children()) - before:
             process.kill()  # without effect after the shutdown; at an error, half a shard need not be completed
+            process.join()
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -78,7 +78,6 @@ class _Preparation:
         try:
             return self._run()
         finally:
-            (self.folder.path / LISTING).unlink(missing_ok=True)
             self.folder.close()
 
     def _run(self) -> Prepared:

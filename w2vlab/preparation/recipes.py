@@ -184,10 +184,10 @@ def _parts_of(result: Any, name: str = "") -> dict[str, CutSet]:
 
 def _cuts_of(recordings: RecordingSet, supervisions: SupervisionSet | None) -> CutSet:
     """Returns a cut of each recording, with the id of the recording."""
-    cuts = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
-    if len(cuts) == len(recordings):
-        cuts = CutSet.from_cuts([cut.with_id(cut.recording_id) for cut in cuts])
-    return cuts
+    cuts: Any = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
+    renamed = (cut.with_id(cut.recording_id) for cut in cuts)
+    found: CutSet = CutSet.from_cuts(renamed) if len(cuts) == len(recordings) else cuts
+    return found
 
 
 def _by_kind(manifests: Sequence[Any]) -> dict[str, Any]:

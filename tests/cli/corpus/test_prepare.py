@@ -16,6 +16,7 @@ from lhotse import CutSet
 from tests.preparation.conftest import contents, write_corpus
 from w2vlab.cli.main import main
 from w2vlab.preparation import preparing
+from w2vlab.utils.files import UNFINISHED
 
 
 @pytest.fixture
@@ -116,5 +117,6 @@ def test_an_interrupt_keeps_what_is_complete(corpus: Path, capsys, monkeypatch, 
         assert main(options) == 130
     assert "SIGINT: ended early; out keeps what is complete, and the same command resumes." in capsys.readouterr().err
     assert not Path("out/shards.json").exists()
+    assert not list(Path("out").rglob(f"*{UNFINISHED}"))
     assert main(options) == 0
     assert contents(Path("out")) == contents(Path("whole"))
