@@ -104,9 +104,6 @@ def measure_reading(options: argparse.Namespace) -> dict[str, Any]:
         for kind in options.formats.split(","):
             source = folder / kind
             if kind == files.SHAR:
-                if find_spec("w2vlab.data.shards") is None:
-                    print(f"| {kind} | this version does not read shards | | | |")
-                    continue
                 paths = files.write_files(utterances, "flac", folder / "of_shar")
                 files.write_shar(paths, source)
             else:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from w2vlab.data.batches.crops import Window, choose_windows
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.corpora.manifests import prepare_manifest
+from w2vlab.data.corpora.sample_corpora import fetch
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.types import SAMPLE_RATE, RandomAddress, Seconds
 
@@ -62,7 +63,9 @@ class Plan:
 
 def make_plan(source: Path, cache: Path, batch: int, crop: Seconds) -> Plan:
     """Scans a folder of files or shards, and groups utterances of similar length."""
-    cuts = sorted(Utterances(prepare_manifest(source, cache).cuts, 1), key=lambda cut: (cut.duration, cut.id))
+    cuts = sorted(
+        Utterances(prepare_manifest(fetch(str(source), cache), cache).cuts, 1), key=lambda cut: (cut.duration, cut.id)
+    )
     batches = [cuts[first : first + batch] for first in range(0, len(cuts), batch)]
     paths = [[Path(cut.recording.sources[0].source) for cut in group] for group in batches]
     return Plan(batches, paths, round(crop * SAMPLE_RATE))

@@ -6,6 +6,7 @@ import json
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -50,20 +51,20 @@ def test_resamplers(corpus: Path) -> None:
         assert value["alias"] < -40
 
 
-def test_lhotse_reads_shar(corpus: Path, tmp_path: Path) -> None:
+def test_shar_is_read_like_lhotse_reads_it(corpus: Path, tmp_path: Path) -> None:
     utterances = list(files.read_utterances(str(corpus), 3, 0.6, 2.0))
-    paths = files.write_files(utterances, "flac", tmp_path / "flac")
-    files.write_shar(paths, tmp_path / "shar")
-    plan = readers.make_plan(tmp_path / "flac", tmp_path / "cache", batch=2, crop=1.0)
-    for cut in (cut for group in plan.cuts for cut in group):
-        cut.id = Path(cut.id).stem
-    windows = {
-        cut.id: window
-        for n, group in enumerate(plan.cuts)
-        for cut, window in zip(group, plan.windows(n, 0), strict=True)
-    }
-    found = list(readers.lhotse_shar(plan, tmp_path / "shar")(0))
-    assert [batch.shape for batch in found] == [(1, windows[path.stem].length) for path in paths]
+    files.write_shar(files.write_files(utterances, "flac", tmp_path / "flac"), tmp_path / "shar")
+    plan = readers.make_plan(tmp_path / "shar", tmp_path / "cache", batch=2, crop=1.0)
+    ids = [cut.id for group in plan.cuts for cut in group]
+    ours = dict(zip(ids, (row for batch in readers.ours(plan)(0) for row in batch), strict=True))
+    theirs = dict(
+        zip(sorted(ids), (batch[0] for batch in readers.lhotse_shar(plan, tmp_path / "shar")(0)), strict=True)
+    )
+    assert len(ids) == 3
+    for name in ids:
+        np.testing.assert_array_equal(ours[name].numpy(), theirs[name].numpy())
+    figures = measure.main([f"--corpus={corpus}", *SMALL, "--formats=shar"])
+    assert set(figures["reading"]["shar"]) == {measure.OURS, measure.LHOTSE}
 
 
 def test_more_files_than_audio(corpus: Path) -> None:

@@ -93,8 +93,8 @@ def _read_segment(cut: Any, start: int, length: int) -> Audio:
                 decoded = file.read(start, length - excess)
                 channels.extend(decoded[:, column] for column in columns)
     audio = _average(channels)
-    if in_shard:
-        audio = audio * gain_of(cut)
+    if in_shard and (gain := gain_of(cut)) != 1.0:
+        audio = audio * gain
     return np.pad(audio, (0, excess), mode="edge") if excess else audio
 
 

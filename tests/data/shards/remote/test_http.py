@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import threading
@@ -20,8 +21,10 @@ from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.sample_corpora import fetch
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.shards import reading
+from w2vlab.data.shards.remote.copies import local_copy, register
 from w2vlab.data.shards.remote.retries import retries
 from w2vlab.data.shards.remote.transport import FetchError
+from w2vlab.data.shards.shard import ShardFile
 
 TAR = "shar/recording.000000.tar"
 ALL = {f"u{number:02}" for number in range(10)}
@@ -211,3 +214,21 @@ def test_neither_lengths_nor_an_index_of_sizes(server: Server, cache: Path) -> N
     assert len(audio_of(manifest.cuts)) == 1
     assert manifest.skipped.total == 1
     assert "shard" in str(manifest.skipped)
+
+
+def test_a_server_that_refuses_to_name_sizes(server: Server, cache: Path) -> None:
+    write_tar(server.folder / "a.tar", {f"{n}.flac": encoded(n) for n in range(3)})
+    server.refuses_head = True
+    assert len(audio_of(prepare(server.url("a.tar?signature=x"), cache))) == 3
+
+
+def test_an_unfinished_copy_that_is_longer_than_the_file(server: Server, cache: Path) -> None:
+    data = bytes(range(256)) * 100
+    (server.folder / "a.tar").write_bytes(data)
+    tag = f'"{hashlib.md5(data).hexdigest()}"'
+    for have in (data, data + b"more"):
+        file = ShardFile(server.url("a.tar"), None, None, tag)
+        place = register(file, cache)
+        place.with_name(place.name + ".part").write_bytes(have)
+        assert local_copy(place, file.location).read_bytes() == data
+        place.unlink()
