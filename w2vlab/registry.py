@@ -51,6 +51,9 @@ FAMILIES: dict[str, Family] = {
         Family("negatives", "negatives", "w2vlab.interfaces.objectives.NegativeSampler", "w2vlab.negatives"),
         Family("penalty", "penalties", "w2vlab.interfaces.objectives.Penalty", "w2vlab.losses"),
         Family("decoder", "decoders", "w2vlab.interfaces.objectives.Decoder", "w2vlab.decoders"),
+        Family(
+            *("augmentation", "augmentations", "w2vlab.interfaces.augmentations.Augmentation", "w2vlab.augmentations")
+        ),
     )
 }
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from w2vlab.batch import SAMPLE_RATE, AudioBatch, Hertz, RandomAddress, Seconds
+from w2vlab.batch import SAMPLE_RATE, AudioBatch, CleanAudio, Hertz, RandomAddress, Seconds
 
 __all__ = [
     "SAMPLE_RATE",
     "AllFrames",
     "AudioBatch",
+    "CleanAudio",
     "Encoding",
     "Hertz",
     "LossInputs",

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,19 @@ from tests.cli.conftest import RUN
 from tests.evaluation.conftest import write_labelled
 from tests.formats.transformers.peers import SMALL
 from tests.helpers import wandb_files
+from tests.interop.toys import save, toy_model
 from w2vlab.cli.evaluate import evaluate_checkpoint, result_folder
 from w2vlab.cli.evaluation_options import EvaluateOptions
 from w2vlab.cli.main import main
+from w2vlab.encoders import CodeEmbedding
 from w2vlab.evaluation import table_rows
 from w2vlab.evaluation.comparison import PNMI
 from w2vlab.evaluation.output.comparison_table import short_names
 from w2vlab.evaluation.output.picture import phone_shares
 from w2vlab.evaluation.output.progress import ProgressReporter
 from w2vlab.evaluation.tasks.unit_quality import UnitData
+from w2vlab.losses import CodePredictionLoss
+from w2vlab.quantizers import FileTargets
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +238,24 @@ def test_a_checkpoint_without_a_configuration(tmp_path: Path, options: list[str]
     torch.save({"pytorch-lightning_version": "2.6", "state_dict": {}}, tmp_path / "bare.ckpt")
     assert main(["evaluate", str(tmp_path / "bare.ckpt"), *options]) == 1
     assert "`ckpt_path` must be a checkpoint that contains the configuration of its model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_a_model_of_codes_without_its_file(command: str, tmp_path: Path, options: list[str], capsys) -> None:
+    codes = {"path": str(tmp_path / "codes"), "num_codebooks": 2, "codebook_size": 5}
+    path = save(
+        toy_model(
+            encoder=partial(CodeEmbedding, **codes, output_dim=16, stride=320, receptive_field=400),
+            quantizer=partial(FileTargets, **codes),
+            loss=CodePredictionLoss,
+            penalties={},
+        ),
+        tmp_path / "bert.ckpt",
+    )
+    assert main([command, *[str(path)] * (1 + (command == "compare")), *options]) == 1
+    error = capsys.readouterr().err
+    assert "error: `model.encoder.path` must be a file or a folder of units, but" in error
+    assert "Traceback" not in error
 
 
 def test_one_checkpoint_cannot_be_compared(checkpoint: Path, capsys) -> None:

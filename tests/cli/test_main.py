@@ -11,8 +11,8 @@ import w2vlab
 from w2vlab.cli.main import main
 
 COMMANDS = (
-    *("fit", "validate", "evaluate", "compare", "encode", "cluster", "hubert", "export", "import"),
-    *("sweep", "report", "explain", "parts", "configs", "doctor"),
+    *("fit", "validate", "evaluate", "compare", "prepare", "encode", "cluster", "hubert", "export", "import"),
+    *("sweep", "report", "explain", "batch-size", "parts", "configs", "doctor"),
 )
 
 
@@ -41,8 +41,9 @@ def test_unknown_command_is_explained(capsys: pytest.CaptureFixture[str]) -> Non
         *(["--help"], ["--version"], ["parts"], ["configs"], ["nonsense"]),
         *(
             [command, "--help"]
-            for command in ("evaluate", "compare", "encode", "cluster", "hubert", "export", "import")
+            for command in ("evaluate", "compare", "prepare", "encode", "cluster", "hubert", "export", "import")
         ),
+        *(["batch-size", "--help"], ["batch-size"], ["batch-size", "quickstart", "--rounds=none"]),
         *(["export", "a.ckpt", "b", "--format=gguf"], ["import", "a.ckpt"]),
     ],
 )

@@ -49,6 +49,7 @@ def on_processes(ready_module, corpus, monkeypatch):
     """Makes the data module of one of several processes, before training or resuming."""
 
     def make(world_size, accumulate, rank=0, **arguments):
+        monkeypatch.setattr("w2vlab.data.place.world_size", lambda: world_size)
         for name in ("module", "batches.micro_batches"):
             monkeypatch.setattr(f"w2vlab.data.{name}.world_size", lambda: world_size)
             monkeypatch.setattr(f"w2vlab.data.{name}.rank", lambda: rank)
@@ -191,9 +192,9 @@ def test_options_that_decide_the_order_are_compared(on_processes, ready_module, 
     )
     caplog.clear()
     on_processes(1, 1, num_buckets=None).load_state_dict(state)
-    assert "data.num_buckets 10 (the checkpoint had 3)" in caplog.text
+    assert "data.num_buckets 50 (the checkpoint had 3)" in caplog.text
     caplog.clear()
-    on_processes(1, 1, num_buckets=10).load_state_dict(ready_module(corpus, num_buckets=None).state_dict())
+    on_processes(1, 1, num_buckets=50).load_state_dict(ready_module(corpus, num_buckets=None).state_dict())
     assert not warnings_in(caplog)  # the default has the same value here
     write_ramp(corpus / "one_more.wav", 0.5)
     on_processes(1, 1, accept_changes=True).load_state_dict(state)

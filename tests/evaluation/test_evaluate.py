@@ -155,7 +155,14 @@ def test_test_utterances_in_pretraining(corpus, shared_cache, tmp_path: Path) ->
     assert str(seen_in_pretraining({"data": {**data, "exclude": str(tmp_path / "out.txt")}}, corpus, shared_cache)) == (
         f"none of {len(test)}"
     )
+    mixed = {"data": {**data, "corpus": {"a": str(tmp_path), "b": {"path": str(corpus.source), "weight": 2}}}}
+    assert seen_in_pretraining(mixed, corpus, shared_cache) == seen
+    (tmp_path / "named.txt").write_text("\n".join(f"b/{name}" for name in test))
+    mixed["data"]["exclude"] = str(tmp_path / "named.txt")
+    assert str(seen_in_pretraining(mixed, corpus, shared_cache)) == f"none of {len(test)}"
     validation = {"data": {**data, "corpus": str(tmp_path), "validation": str(corpus.source)}}
+    assert seen_in_pretraining(validation, corpus, shared_cache).validated == len(test)
+    validation["data"]["validation"] = [str(tmp_path), str(corpus.source)]
     assert seen_in_pretraining(validation, corpus, shared_cache).validated == len(test)
 
 

@@ -71,12 +71,12 @@ def test_more_tuples_than_are_counted_leave_their_repeats(monkeypatch: pytest.Mo
     assert result["joint"]["repeats"] == expected["joint"]["repeats"]
     assert result["bits_per_second"] == {"frames": None, "runs": None}
     assert result["codebooks"] == expected["codebooks"]
-    assert "many of 36" in statistics_table(result)
+    assert "many of 36" in statistics_table(result, "codes")
 
 
 def test_the_table_of_two_codebooks() -> None:
     codes = np.array([[0, 0], [0, 0], [1, 0], [1, 1]], dtype=np.int16)
-    table = statistics_table(CodeStatistics.of([codes], 2, 320).as_dict(FRAMES_PER_SECOND))
+    table = statistics_table(CodeStatistics.of([codes], 2, 320).as_dict(FRAMES_PER_SECOND), "codes")
     lines = [line.split() for line in table.splitlines()]
     assert lines[1] == ["codebook", "1", "2", "of", "320", "2.0", "1.00", "50.0%", "2.00", "frames"]
     assert lines[2] == ["codebook", "2", "2", "of", "320", "1.8", "0.81", "50.0%", "2.00", "frames"]
@@ -85,10 +85,12 @@ def test_the_table_of_two_codebooks() -> None:
     assert "75.0 with a symbol a frame, 59.4 with a symbol a run" in table
 
 
-def test_units_have_one_row_and_nothing_is_not_a_number() -> None:
-    table = statistics_table(CodeStatistics.of([np.zeros((3, 1), dtype=np.int16)], 1, 100).as_dict(FRAMES_PER_SECOND))
+@pytest.mark.parametrize("name", ["units", "codes"])
+def test_one_codebook_has_one_row_and_nothing_is_not_a_number(name: str) -> None:
+    found = CodeStatistics.of([np.zeros((3, 1), dtype=np.int16)], 1, 100).as_dict(FRAMES_PER_SECOND)
+    table = statistics_table(found, name)
     assert len(table.splitlines()) == 3
-    assert table.splitlines()[1].split() == ["units", "1", "of", "100", "1.0", "0.00", "66.7%", "3.00", "frames"]
+    assert table.splitlines()[1].split() == [name, "1", "of", "100", "1.0", "0.00", "66.7%", "3.00", "frames"]
     empty = CodeStatistics.of([], 1, 100).as_dict(FRAMES_PER_SECOND)
     assert empty["bits_per_second"] == {"frames": None, "runs": None}
-    assert "nan" not in statistics_table(empty)
+    assert "nan" not in statistics_table(empty, name)

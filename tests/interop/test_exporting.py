@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import pytest
 import soundfile
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from tests.interop.toys import LAYERS, save, save_finetuned, toy_model
-from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.encoders import CodeEmbedding, ConvFeatureEncoder, LogMelEncoder
 from w2vlab.interop import exporting
 from w2vlab.interop.comparison.comparing import Comparison, Deviation, compare_with
 from w2vlab.interop.comparison.outputs import CODES, compute_outputs
@@ -28,7 +31,7 @@ from w2vlab.interop.exporting import export
 from w2vlab.interop.format_names import Format
 from w2vlab.losses import CodePredictionLoss, ContrastiveLoss
 from w2vlab.modules.sources import read_source
-from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.quantizers import FileTargets, IdentityQuantizer
 from w2vlab.vocabulary import BLANK, Vocabulary
 
 
@@ -165,6 +168,15 @@ def test_without_the_other_package(checkpoint: Path, tmp_path: Path, no_corpora:
         require("torchaudio")
 
 
+def test_a_model_of_codes_is_written_and_not_compared(tmp_path: Path, no_corpora: Path) -> None:
+    codes = {"path": str(tmp_path / "absent"), "num_codebooks": 2, "codebook_size": 5}
+    encoder = partial(CodeEmbedding, **codes, output_dim=16, stride=320, receptive_field=400)
+    model = toy_model(encoder=encoder, quantizer=partial(FileTargets, **codes), loss=CodePredictionLoss, penalties={})
+    done = export(save(model, tmp_path / "bert.ckpt"), tmp_path / "safe", "safetensors", cache_dir=no_corpora)
+    assert done.comparison.remarks == ["Not compared, because the inputs of the model are codes of a file."]
+    assert_close(dict(read_source(tmp_path / "safe").weights), model.state_dict(), rtol=0, atol=0)
+
+
 def test_another_package_that_cannot_be_imported(
     checkpoint: Path, tmp_path: Path, no_corpora: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +212,30 @@ def test_deviations() -> None:
     codes.add(CODES, torch.zeros(1, 3), torch.zeros(1, 4))
     codes.add(CODES, torch.zeros(1, 3), torch.zeros(1, 3))
     assert codes.largest == math.inf
+
+
+def test_what_is_rounding_is_no_deviation() -> None:
+    """The logarithms of channels without a sound, beside a loud one, are the rounding of the loud one."""
+    model = toy_model(encoder=partial(LogMelEncoder, floor=1e-12)).eval()
+    tone = torch.sin(torch.arange(8_000) * 0.3)[None]
+
+    class Exact:
+        name, remarks, beside = "another 1.0", (), 0.0
+
+        def __call__(self, waveform: Tensor) -> dict[str, Tensor]:
+            latents = compute_outputs(copy.deepcopy(model).double(), waveform.double())["latents"]
+            return {"latents": latents + self.beside * latents.abs().max()}
+
+    found = compare_with(Exact(), model, Speech("a tone", (tone,)))
+    assert found.largest > 1e-4
+    assert found.is_equal
+    assert re.fullmatch(
+        r"In float32, w2vlab's own latents deviate by .* from float64: so much is rounding.", found.remarks[0]
+    )
+    Exact.beside = 10 * found.largest
+    found = compare_with(Exact(), model, Speech("a tone", (tone,)))
+    assert not found.is_equal
+    assert found.rounding["latents"] < found.largest / 3
 
 
 def test_what_the_other_program_lacks_is_named(checkpoint: Path) -> None:

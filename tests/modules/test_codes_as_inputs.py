@@ -11,15 +11,17 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+import w2vlab
 from tests.contracts.tiny import address, audio_batch, build_model, factory
 from tests.helpers.unit_files import LengthsKnown, tiny_units, write_units
+from tests.modules.finetuning.recognition import fine_tune
 from tests.modules.training import constant_rate, fit, make_batches, make_trainer
 from w2vlab.contexts import TransformerContext
 from w2vlab.encoders import CodeEmbedding
 from w2vlab.evaluation.evaluate import load_model
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.losses import CodePredictionLoss
-from w2vlab.modules import MaskedPrediction, PretrainingModule
+from w2vlab.modules import CTCFineTuning, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import FileTargets
 from w2vlab.types import RunError
 
@@ -95,6 +97,17 @@ def test_a_checkpoint_is_opened_without_its_file(tmp_path: Path) -> None:
         loaded.encode(audio_batch((420,)))
     (tmp_path / "elsewhere.parquet").rename(file)
     assert torch.equal(loaded.eval().encode(audio_batch((420,))).latents, expected)
+
+
+def test_a_fine_tuned_model_is_opened_again(tmp_path: Path) -> None:
+    model = as_the_command_builds_it(tiny_units())
+    trainer = make_trainer(1)
+    trainer.fit(model, datamodule=LengthsKnown(make_batches(1, 1, 2)))
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    tuned = fine_tune(tmp_path / "tuned.ckpt", tmp_path / "model.ckpt").eval()
+    batch = audio_batch((400, 350))
+    for opened in (w2vlab.load(tmp_path / "tuned.ckpt"), CTCFineTuning.load_from_checkpoint(tmp_path / "tuned.ckpt")):
+        assert torch.equal(opened.eval()(batch).log_probabilities, tuned(batch).log_probabilities)
 
 
 def as_the_command_builds_it(path: str) -> PretrainingModule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,26 @@ def test_the_pretraining_model_in_a_fine_tuned_one_has_no_random_codebooks(finet
     saved = CTCFineTuning.load_from_checkpoint(finetuned).eval()
     batch = audio_batch((400, 350))
     assert_close(model.frontend()(batch).latents, saved.frontend(batch).latents, rtol=0, atol=0)
+
+
+def test_a_fine_tuned_best_rq_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loss needs codes, and a file without their codebook gives none."""
+    mel = {"window_samples": 15, "hop_samples": 5, "stack": 2, "num_mels": 4}  # 20 samples every 10, as the inputs
+    best_rq = deepcopy(CONFIGS["masked"])
+    best_rq["init_args"] |= {
+        "target_encoder": {"class_path": "LogMelEncoder", "init_args": mel},
+        "target_gradient": False,
+        "quantizer": {"class_path": "RandomProjectionQuantizer", "init_args": {"num_codebooks": 1, "codebook_size": 5}},
+        "loss": {"class_path": "CodePredictionLoss"},
+        "penalties": {},
+    }
+    monkeypatch.setitem(CONFIGS, "best_rq", best_rq)
+    pretrain(folder / "best_rq.ckpt", "best_rq")
+    saved = fine_tune(folder / "best_rq-speller.ckpt", folder / "best_rq.ckpt").eval()
+    model = build_model_of(read_source(folder / "best_rq-speller.ckpt"), folder / "best_rq-speller.ckpt")
+    batch = audio_batch((400, 350))
+    assert isinstance(model, CTCFineTuning)
+    assert_close(model(batch).log_probabilities, saved(batch).log_probabilities, rtol=0, atol=0)
 
 
 def test_missing_parts_are_the_same_in_every_process(finetuned: Path) -> None:

@@ -101,6 +101,28 @@ def test_a_run_does_not_resume_with_other_units(tmp_path: Path, caplog: pytest.L
     assert "Resuming with other units" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "damaged", [["x"], "x" * 500, 7, {"quantizer": "x\ny"}, {"quantizer": ("x",)}, {"quantizer": (1, 2)}, {"a": None}]
+)
+def test_a_checkpoint_with_damaged_hashes_of_units_says_so(damaged: Any, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.ckpt"
+    trainer = make_trainer(1)
+    trainer.fit(hubert(), datamodule=LengthsKnown(make_batches(1, 1, 2)))
+    trainer.save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["w2vlab_units"].keys() == {"quantizer"}
+    torch.save({**checkpoint, "w2vlab_units": damaged}, path)
+    for use in (
+        lambda: PretrainingModule.load_from_checkpoint(path),
+        lambda: make_trainer(2).fit(hubert(), datamodule=LengthsKnown(make_batches(1, 1, 2)), ckpt_path=path),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^`w2vlab_units` in a checkpoint must have two hashes .{,120} is damaged"
+        ) as found:
+            use()
+        assert "\n" not in str(found.value)
+
+
 def test_without_a_data_module_the_file_is_opened_before_the_first_update(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"`model.quantizer.path` must be a file or a folder of units"):
         fit(hubert(str(tmp_path / "absent")), make_batches(1, 1, 2), 1)

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from tests.processes import forked
-from w2vlab.data.corpora.apt import FESTVOX_RU
+from w2vlab.data.corpora.packaged.apt import FESTVOX_RU
 from w2vlab.utils.files import cache_root
 
 ROOT = Path(__file__).parents[2]

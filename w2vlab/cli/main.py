@@ -17,11 +17,14 @@ from w2vlab.registry import known_names
 from w2vlab.utils.messages import warnings_in_a_line
 
 _COMMANDS = (
-    *("fit", "validate", "evaluate", "compare", "encode", "cluster", "hubert", "export", "import"),
-    *("sweep", "report", "explain", "parts", "configs", "doctor"),
+    *("fit", "validate", "evaluate", "compare", "prepare", "encode", "cluster", "hubert", "export", "import"),
+    *("sweep", "report", "explain", "batch-size", "parts", "configs", "doctor"),
 )
 
-_MODULES = {"import": "import_", **{name: f"corpus.{name}" for name in ("encode", "cluster", "hubert")}}
+_MODULES = {
+    **{"import": "import_", "batch-size": "batch_size"},
+    **{name: f"corpus.{name}" for name in ("prepare", "encode", "cluster", "hubert")},
+}
 """The module of a command that is not named like it."""
 
 _HELP = """\
@@ -34,6 +37,7 @@ Commands:
   validate  Score a checkpoint:             w2vlab validate --config quickstart --ckpt_path=last
   evaluate  Measure a checkpoint:           w2vlab evaluate runs/w2vlab/ID/checkpoints/last.ckpt
   compare   Compare several checkpoints:    w2vlab compare ONE.ckpt ANOTHER.ckpt
+  prepare   Fetch, cut or shard a corpus:   w2vlab prepare CORPUS FOLDER --shards
   encode    Features, codes or units:       w2vlab encode last.ckpt CORPUS FOLDER --what codes
   cluster   K-means of the frames:          w2vlab cluster mfcc CORPUS centers.safetensors --k 100
   hubert    Cluster, encode, fit, repeat:   w2vlab hubert hubert_small --iterations 2
@@ -42,6 +46,7 @@ Commands:
   sweep     Train the runs of a sweep:      w2vlab sweep sweeps/quantizers_small
   report    Compare runs in a table:        w2vlab report runs/sweeps/quantizers_small
   explain   Describe a configuration:       w2vlab explain --config quickstart
+  batch-size Choose a size of batches:      w2vlab batch-size quickstart --out batches.yaml
   parts     List the parts to choose from:  w2vlab parts quantizer
   configs   List the shipped recipes:       w2vlab configs; w2vlab configs copy quickstart
   doctor    Check the installation:         w2vlab doctor

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from w2vlab.data.batches.updates import WholeUpdates
+    from w2vlab.data.mixtures.sources import CorpusOptions
     from w2vlab.data.module import SpeechDataModule
 
-__all__ = ["SpeechDataModule", "WholeUpdates"]
+__all__ = ["CorpusOptions", "SpeechDataModule", "WholeUpdates"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from w2vlab.data.module import SpeechDataModule
 
         return SpeechDataModule
+    if name == "CorpusOptions":
+        from w2vlab.data.mixtures.sources import CorpusOptions
+
+        return CorpusOptions
     if name == "WholeUpdates":
         from w2vlab.data.batches.updates import WholeUpdates
 

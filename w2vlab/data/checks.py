@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from w2vlab.types import SAMPLE_RATE, Seconds
 
 
@@ -30,6 +32,18 @@ def check_durations(min_seconds: Seconds, max_seconds: Seconds, batch_seconds: S
     check("min_seconds", min_seconds, min_seconds > 0, "positive")
     check("max_seconds", max_seconds, max_seconds >= min_seconds, f"at least `min_seconds`, {min_seconds}")
     check("batch_seconds", batch_seconds, batch_seconds >= max_seconds, f"at least `max_seconds`, {max_seconds}")
+
+
+def check_shares(alpha: float, max_uses: float | None, quadratic_seconds: Seconds | None) -> None:
+    """Checks the options that decide how much of each corpus is in an epoch, and of each length in a batch.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+    check("alpha", alpha, 0 <= alpha < math.inf, "at least 0 and finite")
+    check("max_uses", max_uses, max_uses is None or 0 < max_uses < math.inf, "above 0 and finite, or null")
+    positive = quadratic_seconds is None or 0 < quadratic_seconds < math.inf
+    check("quadratic_seconds", quadratic_seconds, positive, "above 0 and finite, or null")
 
 
 def check_fits_model(max_seconds: Seconds, min_samples: int, transcribed: bool, crop_to_shortest: bool) -> None:

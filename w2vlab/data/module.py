@@ -1,4 +1,4 @@
-"""The data module: delivers batches of a corpus that is given by a name or a path."""
+"""The data module: delivers batches of a corpus, or of a mixture of corpora, given by names or paths."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
-
+from w2vlab.data.batches.augmenting import Augmenter
+from w2vlab.data.batches.bucketing import default_num_buckets
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.batches.loader import ResilientLoader
-from w2vlab.data.batches.micro_batches import check_accumulation, describe_update, first_micro_batch
-from w2vlab.data.batches.sampling import EpochSampler, default_num_buckets
+from w2vlab.data.batches.micro_batches import check_accumulation, describe_update
+from w2vlab.data.batches.sampling import EpochSampler
 from w2vlab.data.batches.updates import UpdateLoader
-from w2vlab.data.checks import check, check_durations, check_fits_model
+from w2vlab.data.checks import check, check_durations, check_fits_model, check_shares
 from w2vlab.data.corpora.held_out import make_exclusion_filter
 from w2vlab.data.corpora.manifests import prepare_manifest
-from w2vlab.data.corpora.same_data import check_same_data_on_all_processes, restore_split, share_fingerprints
-from w2vlab.data.corpora.sample_corpora import fetch, resolve_name
-from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_split
+from w2vlab.data.corpora.same_data import check_same_data_on_all_processes, share_fingerprints
+from w2vlab.data.corpora.sample_corpora import fetch
+from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_corpora, describe_split
 from w2vlab.data.corpora.utterances import Utterances, num_samples
-from w2vlab.data.order import MIN_SAMPLES_KEY, ORDER_OPTIONS, is_same_selection, recorded_options, warn_about_order
+from w2vlab.data.mixtures.plan import CorpusPlan
+from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
+from w2vlab.data.order import ORDER_OPTIONS, order_of
+from w2vlab.data.place import ResumableData
+from w2vlab.interfaces import Augmentation
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 from w2vlab.utils.checks import check_at_least
 from w2vlab.utils.distributed import rank, world_size
 from w2vlab.utils.files import cache_root
-from w2vlab.utils.resume_point import resume_point
 from w2vlab.vocabulary import Units
 
 logger = logging.getLogger(__name__)
 
 
-class SpeechDataModule(LightningDataModule):
+class SpeechDataModule(ResumableData):
     """Batches of utterances of similar length and limited total duration, with transcripts if the model needs them.
 
     The trainer must run with `use_distributed_sampler=False`, because the batches are already divided among the
@@ -44,15 +45,19 @@ class SpeechDataModule(LightningDataModule):
         corpus: A folder of audio (wav, flac, ogg, opus, mp3, including subfolders), a fairseq `.tsv` manifest, a lhotse
             manifest of cuts or recordings (`.jsonl`, `.jsonl.gz`), or a sample corpus to download: `festvox-ru`
             (100 minutes, through apt), `mini_librispeech` (7 hours) or `sample`, the first that this system can get.
-        validation: Corpus to validate on; by default a part of `corpus` is set aside.
+            A mixture of several is a list, or a mapping from names to paths or to `CorpusOptions`; the ids of its
+            utterances are `NAME/ID`.
+        validation: Corpus to validate on, or a mixture; by default a part of each training corpus is set aside.
         validation_fraction: Fraction of utterances set aside, in (0, 1), chosen by a hash of their ids; at least one.
+        alpha: In a mixture, the share of a corpus in the audio of an epoch is proportional to weight x hours to the
+            power of alpha: 1 mixes the corpora as they are, 0.5 is published for XLS-R.
+        max_uses: Most times that an epoch uses a corpus of a mixture; the others get more. No limit by default.
         cache_dir: Folder of downloads and prepared manifests; by default `W2VLAB_CACHE`, else `~/.cache/w2vlab`.
         batch_seconds: Maximum audio in a micro-batch of one process, in seconds, including padding.
         max_seconds: Longer utterances are cropped to a window of this many seconds.
         min_seconds: Shorter utterances are left out; also those too short for the model.
-        num_buckets: Number of ranges of length, at least 2; a batch is of one of them. By default one for each 60
-            batches of an epoch, from 10 to 100 (100 from about 150 hours on). With more buckets less audio is cropped
-            away, but more batches at the end of an epoch are not full.
+        num_buckets: Number of ranges of length, at least 2; a batch is of one of them. By default 50 to 100: one for
+            each 10 batches of an epoch. With more buckets less audio is cropped away.
         num_workers: Processes that read audio; 0 reads in the training process.
         seed: Seed of order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
@@ -62,7 +67,11 @@ class SpeechDataModule(LightningDataModule):
             them: a file with one id per line, or `festvox-ru-test`, the test utterances of `w2vlab evaluate`.
         accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses the utterances that it was
             started with, and raises an error if some of them, or their units, have been removed or changed.
+        shuffle_shards: Shards whose utterances are shuffled with each other, at least 1; that many are read at once.
+        quadratic_seconds: In batches, an utterance of t seconds counts as t + t² / `quadratic_seconds`, because
+            attention costs more for long ones; t by default.
         read_audio: Whether audio is read. False for models whose inputs are codes of a file: batches have silence.
+        augmentations: Change the audio that is trained on, in this order, such as `AdditiveNoise`; None for none.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Section 4.2; the defaults are those of its BASE model.
@@ -70,9 +79,11 @@ class SpeechDataModule(LightningDataModule):
 
     def __init__(
         self,
-        corpus: str,
-        validation: str | None = None,
+        corpus: Corpora,
+        validation: Corpora | None = None,
         validation_fraction: float = 0.05,
+        alpha: float = 1.0,
+        max_uses: float | None = None,
         cache_dir: Path | None = None,
         batch_seconds: Seconds = 87.5,
         max_seconds: Seconds = 15.625,
@@ -84,16 +95,24 @@ class SpeechDataModule(LightningDataModule):
         micro_batches: int | None = None,
         exclude: str | None = None,
         accept_changes: bool = False,
+        shuffle_shards: int = 8,
+        quadratic_seconds: Seconds | None = None,
         read_audio: bool = True,
+        augmentations: list[Augmentation] | None = None,
     ) -> None:
         super().__init__()
         check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
         check_durations(min_seconds, max_seconds, batch_seconds)
+        check_shares(alpha, max_uses, quadratic_seconds)
         check_at_least(2, num_buckets=num_buckets)
-        check_at_least(1, micro_batches=micro_batches)
+        check_at_least(1, micro_batches=micro_batches, shuffle_shards=shuffle_shards)
         check_at_least(0, num_workers=num_workers, seed=seed)
-        self.corpus = corpus
-        self.validation = validation
+        self.corpus = plain_corpora(corpus)
+        self.validation = plain_corpora(validation)
+        self._sources = read_sources(corpus, "data.corpus")
+        self._validation_sources = read_sources(validation, "data.validation")
+        self.alpha = alpha
+        self.max_uses = max_uses
         self.validation_fraction = validation_fraction
         self.cache = cache_root(cache_dir)
         self.batch_seconds = batch_seconds
@@ -106,23 +125,20 @@ class SpeechDataModule(LightningDataModule):
         self.micro_batches = micro_batches
         self.exclude = exclude
         self.accept_changes = accept_changes
+        self.shuffle_shards = shuffle_shards
+        self.quadratic_seconds = quadratic_seconds
         self.read_audio = read_audio
+        self.augmentations = list(augmentations or ())
+        self._augmenter = Augmenter(self.augmentations, read_audio)
         self._excluded = make_exclusion_filter(exclude)
         self._units: Units | None = None
         self._model_min_samples = 0
         self._repeats = False
-        self._manifests: dict[str, str] = {}  # fingerprint of the manifest of each corpus
-        self._place = (0, 0)  # epoch, and micro-batches of it that are done, of all processes
 
     @property
     def min_samples(self) -> int:
         """Fewest samples of an utterance, at 16 kHz."""
         return max(round(self.min_seconds * SAMPLE_RATE), self._model_min_samples)
-
-    @property
-    def accumulate(self) -> int:
-        """Accumulated micro-batches of each process."""
-        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
     def require(self, min_samples: int, units: Units | None = None) -> None:
         """Sets what the model needs; must be called before `setup`.
@@ -133,10 +149,10 @@ class SpeechDataModule(LightningDataModule):
                 are left out, and so are those longer than `max_seconds`, because a crop does not match its transcript.
 
         Raises:
-            ValueError: `max_seconds` is too short for the model, or `crop_to_shortest` would crop transcribed
-                utterances.
+            ValueError: `max_seconds` is too short for the model, or transcribed utterances would be cropped.
         """
         check_fits_model(self.max_seconds, min_samples, units is not None, self.crop_to_shortest)
+        self._augmenter.check_transcripts(units is not None)
         self._units = units
         self._model_min_samples = min_samples
 
@@ -146,8 +162,9 @@ class SpeechDataModule(LightningDataModule):
         Raises:
             ValueError: A corpus cannot be downloaded or used.
         """
-        for corpus in filter(None, (self.corpus, self.validation)):
-            self._manifests[corpus] = prepare_manifest(fetch(corpus, self.cache), self.cache).fingerprint
+        for path in dict.fromkeys(source.path for source in (*self._sources, *self._validation_sources)):
+            self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint
+        self._augmenter.prepare(self.cache, self.trainer)
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the prepared manifests and splits the corpus.
@@ -158,15 +175,18 @@ class SpeechDataModule(LightningDataModule):
             RunError: Processes have different utterances.
         """
         self._use(self._read_split(share_fingerprints(self._manifests)))
-        check_same_data_on_all_processes(self._split.digests)
+        self._augmenter.open(self.cache, self.trainer, self.min_samples)
+        check_same_data_on_all_processes({**self._split.digests, **self._augmenter.digests})
         if rank() == 0:
             logger.info(self.summary())
 
     def _read_split(self, fingerprints: Mapping[str, str]) -> DataSplit:
         reader = SplitReader(
-            corpus=self.corpus,
-            validation=self.validation,
+            corpora=self._sources,
+            validation=self._validation_sources,
             validation_fraction=self.validation_fraction,
+            alpha=self.alpha,
+            max_uses=self.max_uses,
             exclude=self.exclude,
             excluded=self._excluded,
             cache=self.cache,
@@ -175,10 +195,6 @@ class SpeechDataModule(LightningDataModule):
             units=self._units,
         )
         return reader.read(fingerprints)
-
-    def _use(self, split: DataSplit) -> None:
-        self._split, self._train, self._val = split, split.train, split.validation
-        self._manifests = dict(split.manifests)
 
     def training_transcripts(self) -> Iterator[str]:
         """Yields the transcripts of the training utterances; must be called after `setup`."""
@@ -203,11 +219,11 @@ class SpeechDataModule(LightningDataModule):
 
     def micro_batches_of_an_epoch(self) -> int:
         """Counts this process's micro-batches in the first epoch, without reading audio; later epochs are similar."""
-        return sum(1 for _ in self._sampler(self._train, self.seed, self.accumulate))
+        return self._sampler(self._train, self.seed, self.accumulate).num_micro_batches
 
     def micro_batches_to_validate(self) -> int:
         """Counts the validation micro-batches of this process, without reading audio."""
-        return sum(1 for _ in self._sampler(self._val, None, accumulate=1))
+        return self._sampler(self._val, None, accumulate=1).num_micro_batches
 
     def repeat_first_epoch(self) -> None:
         """Repeats the first epoch, with the same batches, order and crops, in order to overfit on it."""
@@ -228,42 +244,22 @@ class SpeechDataModule(LightningDataModule):
             world_size=world_size(),
             rank=rank(),
             accumulate=accumulate,
+            shuffle_shards=self.shuffle_shards,
+            quadratic_seconds=self.quadratic_seconds,
         )
 
     def _num_buckets(self, utterances: Utterances) -> int:
         if self.num_buckets is not None:
             return self.num_buckets
-        return default_num_buckets(np.minimum(utterances.durations, self.max_seconds), self.batch_seconds)
+        return default_num_buckets(utterances.cropped_seconds(self.max_seconds), self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
-        options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio
-        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the position in the training data after the last complete update, and the options it depends on.
-
-        The position is the trainer's count of batches that were trained on. Batches that worker processes and Lightning
-        have prefetched are not counted, so a resumed run reads them again.
-        """
-        epoch, micro_batches = self._place
-        if self.trainer is not None:
-            epoch, on_each = resume_point(self.trainer).ahead
-            micro_batches = on_each * world_size()
-        place = {"epoch": epoch, "micro_batches": micro_batches, "update": self._update()}
-        return {**place, "order": self._order(), "data": self._split.digests, "manifests": self._split.manifests}
-
-    def _update(self) -> int:
-        return world_size() * self.accumulate
+        options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
+        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter)
 
     def _order(self) -> dict[str, Any]:
-        options = {f"data.{name}": getattr(self, name) for name in ORDER_OPTIONS}
-        options["data.num_buckets"] = self._num_buckets(self._train)  # the default depends on the corpus
-        return {**options, MIN_SAMPLES_KEY: self.min_samples, "utterances to train on": len(self._train)}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options that decide which utterances are trained on and in which order, as plain data."""
-        return {name: getattr(self, name) for name in ORDER_OPTIONS}
+        found = order_of(self, self._split, self._sources, self._validation_sources, self._num_buckets(self._train))
+        return {**found, **self._augmenter.recorded}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -273,28 +269,20 @@ class SpeechDataModule(LightningDataModule):
             "checkpoint. `Trainer.fit(…, ckpt_path=…)` resumes at the position in the checkpoint."
         )
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the position at which the next training loader begins; must be called after `setup`.
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that decide which utterances are trained on and in which order, as plain data."""
+        names = ("corpus", "validation", "alpha", "max_uses", *ORDER_OPTIONS, "num_buckets")
+        return {name: getattr(self, name) for name in names}
 
-        The sequence of micro-batches does not depend on the number of processes. If the number of micro-batches in an
-        update has changed, the loader begins at the first micro-batch of an update, and repeats some of them.
-
-        Raises:
-            ValueError: The state is of a version of w2vlab that made other batches, or the corpus has changed.
-        """
-        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        recorded = recorded_options(state_dict)
-        if is_same_selection(recorded, self._order()):
-            corpora = " or ".join(filter(None, (self.corpus, self.validation)))
-            self._use(restore_split(state_dict, self._split, self._read_split, corpora, self.accept_changes))
-        warn_about_order(recorded, self._order(), same_utterances=state_dict.get("data") == self._split.digests)
-        done = first_micro_batch(state_dict["micro_batches"], state_dict["update"], self._update())
-        self._place = (state_dict["epoch"], done)
+    @property
+    def mixture(self) -> tuple[CorpusPlan, ...]:
+        """The plan of each corpus of a mixture; empty for a single corpus. Must be called after `setup`."""
+        return self._split.mixture
 
     def summary(self) -> str:
         """Returns log lines on the utterances that are used and left out; must be called after `setup`."""
-        held_out = "by a hash of their ids" if self.validation is None else f"of {self.validation}"
-        split = f"{describe_split(self._split, self.max_seconds)} ({held_out})"
         update = [] if self.micro_batches is None else [describe_update(self.micro_batches, self.batch_seconds)]
-        return "\n".join([f"{resolve_name(self.corpus, self.cache)}: {split}", *update, *self._split.remarks])
+        names = describe_corpora(self._sources, self._validation_sources, self.cache)
+        lines = [describe_split(self._split, self.max_seconds, *names), *map(str, self.mixture)]
+        return "\n".join([*lines, *update, *self._split.remarks])

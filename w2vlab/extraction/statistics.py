@@ -149,18 +149,23 @@ class CodeStatistics:
         }
 
 
-def statistics_table(statistics: Mapping[str, Any]) -> str:
-    """Returns the result of `CodeStatistics.as_dict` as a text of several lines."""
+def statistics_table(statistics: Mapping[str, Any], name: str) -> str:
+    """Returns the result of `CodeStatistics.as_dict` as a text of several lines.
+
+    Args:
+        statistics: The result.
+        name: What the entries of a single codebook are, `codes` or `units`.
+    """
     codebooks: Sequence[Mapping[str, Any]] = statistics["codebooks"]
     rows = [(f"codebook {number}", measures) for number, measures in enumerate(codebooks, start=1)]
-    rows = [*rows, (JOINT, statistics[JOINT])] if len(rows) > 1 else [("units", codebooks[0])]
+    rows = [*rows, (JOINT, statistics[JOINT])] if len(rows) > 1 else [(name, codebooks[0])]
     lines = [f"{'':12}{'used':>20}  {'perplexity':>10}  {'bits a frame':>12}  {'repeats':>7}  {'mean run':>10}"]
-    for name, measures in rows:
+    for label, measures in rows:
         used = "many" if measures["used"] is None else f"{measures['used']:,}"
         entries = measures["entries"]
         used = f"{used} of {entries:,}" if entries < 10**9 else f"{used} of {entries:.0e}"
         lines.append(
-            f"{name:12}{used:>20}  {_number(measures['perplexity'], ',.1f'):>10}  "
+            f"{label:12}{used:>20}  {_number(measures['perplexity'], ',.1f'):>10}  "
             f"{_number(measures['bits_per_frame'], '.2f'):>12}  {_number(measures['repeats'], '.1%'):>7}  "
             f"{_number(measures['mean_run_frames'], '.2f'):>3} frames"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from w2vlab.interfaces.augmentations import Augmentation, UtteranceAugmentation, check_augmentations
 from w2vlab.interfaces.capabilities import Compilable, LearnsByStatistics, OfUtterances, StepDependent
 from w2vlab.interfaces.networks import (
     ContextNetwork,
@@ -23,6 +24,7 @@ from w2vlab.types import TargetSpec
 from w2vlab.vocabulary import Vocabulary
 
 __all__ = [
+    "Augmentation",
     "Compilable",
     "ContextFactory",
     "ContextNetwork",
@@ -44,8 +46,10 @@ __all__ = [
     "QuantizerFactory",
     "StepDependent",
     "UpdatePenalty",
+    "UtteranceAugmentation",
     "UtteranceEncoder",
     "UtteranceTargets",
+    "check_augmentations",
 ]
 
 EncoderFactory = Callable[[], FeatureEncoder]

@@ -24,6 +24,7 @@ class PredictionLoss(nn.Module, ABC):
         name: The name of its value in the logs, as in `train/loss/<name>`.
         teaches_targets: Whether its gradient reaches the quantized vectors. If not, the vectors must still be in the
             graph of the loss, because DDP waits for a gradient of every parameter.
+        needs_codes: Whether it predicts codes, so that it cannot be built for continuous targets.
         uses_every_frame: Whether it needs `LossInputs.all_frames`.
         predicts_every_frame: Whether it predicts the frames that are not masked, too, for which it also needs
             `uses_every_frame` and `AllFrames.context`.
@@ -31,6 +32,7 @@ class PredictionLoss(nn.Module, ABC):
 
     name: ClassVar[str]
     teaches_targets: ClassVar[bool] = True
+    needs_codes: ClassVar[bool] = False
     uses_every_frame: bool = False
     predicts_every_frame: bool = False
 

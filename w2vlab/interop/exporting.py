@@ -10,6 +10,7 @@ from typing import Any
 from w2vlab.formats import PublishedModel
 from w2vlab.formats.detection import is_of_lightning
 from w2vlab.functional.choices import check_choice
+from w2vlab.interfaces import UtteranceEncoder
 from w2vlab.interop.comparison.comparing import Comparison, compare_with
 from w2vlab.interop.comparison.outputs import Network
 from w2vlab.interop.comparison.peers import Peer, UnavailableError
@@ -138,13 +139,16 @@ def compare(written: Written, *, audio: Sequence[str | Path] = (), cache_dir: Pa
     Raises:
         ValueError: A file of speech cannot be read, or the other program cannot load what was written.
     """
+    encoder = Network.of(written.module).frontend.encoder
+    if isinstance(encoder, UtteranceEncoder):
+        return Comparison(None, remarks=["Not compared, because the inputs of the model are codes of a file."])
     speech = find_speech(audio, written.run_config, cache_root(cache_dir))
     try:
         peer = _PEERS[written.format](written)
     except UnavailableError as problem:
         return Comparison(None, remarks=[f"Not compared, because {problem}."])
-    frame = Network.of(written.module).frontend.encoder.receptive_field
-    return compare_with(peer, written.module, replace(speech, shortest=loudest(speech.waveforms[0], frame)))
+    shortest = loudest(speech.waveforms[0], encoder.receptive_field)
+    return compare_with(peer, written.module, replace(speech, shortest=shortest))
 
 
 def _own_checkpoint(source: str | Path) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from w2vlab.data.corpora.sample_corpora import NAMES, SAMPLE
+from w2vlab.data.mixtures.sources import paths_of
 from w2vlab.formats.files.hub import is_hub_name
 from w2vlab.types import Seconds
 from w2vlab.utils.files import EVALUATION, RUN_RECORD
@@ -89,7 +90,7 @@ def collect_facts(checkpoint: Mapping[str, Any], path: Path) -> RunFacts:
     source = _mapping(_mapping(config.get("model")).get("init_args")).get("init_from")
     if isinstance(source, str):
         facts.source = one_line(source, _MAX_TEXT) if is_hub_name(source) else public_name(source)
-    facts.corpora = [public_name(data[name]) for name in ("corpus",) if isinstance(data.get(name), str)]
+    facts.corpora = [public_name(path) for path in paths_of(data.get("corpus"))]
     updates = checkpoint.get("global_step")
     facts.updates = updates if isinstance(updates, int) and updates > 0 else None
     report = _mapping(_mapping(checkpoint.get("callbacks")).get("RunReport"))

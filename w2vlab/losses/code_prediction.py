@@ -55,6 +55,7 @@ class CodePredictionLoss(PredictionLoss):
 
     name: ClassVar[str] = "code_prediction"
     teaches_targets: ClassVar[bool] = False
+    needs_codes: ClassVar[bool] = True
 
     def __init__(
         self,

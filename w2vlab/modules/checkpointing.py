@@ -12,6 +12,7 @@ from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.checkpoints.resuming import rewind_to_last_update
 from w2vlab.modules.checkpoints.unit_files import UNITS
+from w2vlab.modules.sums import DELIVERED
 from w2vlab.utils.distributed import rank
 from w2vlab.utils.messages import W2VLabWarning
 
@@ -69,6 +70,8 @@ def complete_checkpoint(module: TrainedModule, checkpoint: dict[str, Any]) -> No
         checkpoint[CONFIG] = {"data": data, **module.run_config} if isinstance(data, dict) else module.run_config
     if module.units_of_run:
         checkpoint[UNITS] = module.units_of_run
+    if delivered := module.delivered.state_dict():
+        checkpoint[DELIVERED] = delivered
     warn_of_unsaved_arguments(module)
     rewind_to_last_update(checkpoint, module.trainer)
 

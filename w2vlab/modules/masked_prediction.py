@@ -85,6 +85,8 @@ class MaskedPrediction(PretrainingModule):
         Baevski et al. 2020, arXiv:2006.11477.
     """
 
+    targets_follow_clean_audio = True
+
     def __init__(
         self,
         encoder: EncoderFactory = ConvFeatureEncoder,
@@ -144,9 +146,7 @@ class MaskedPrediction(PretrainingModule):
     def _input_dim(self, inputs: str) -> int:
         if inputs == "continuous":
             if self.input_quantizer is not None:
-                warnings.warn(
-                    "`input_quantizer` has no effect: `inputs` is continuous.", category=W2VLabWarning, stacklevel=3
-                )
+                warnings.warn("`input_quantizer` has no effect: `inputs` is continuous.", W2VLabWarning, stacklevel=3)
                 self.input_quantizer = None
             return self.encoder.output_dim
         if isinstance(self.input_quantizer or self.quantizer, UtteranceTargets):
@@ -292,7 +292,9 @@ class MaskedPrediction(PretrainingModule):
 
     def _target_latents(self, latents: Tensor, batch: AudioBatch) -> Tensor:
         if self.target_encoder is not None:
-            latents = self.target_encoder.of_batch(batch)
+            latents = self.target_encoder.of_batch(batch.of_targets)
             latents = align_frames(latents, self.encoder, self.target_encoder, batch.num_samples)
             latents = latents if self.target_norm is None else self.target_norm(latents)
+        elif batch.clean is not None:  # targets of mixed utterances are those of their clean audio
+            latents = latents.index_copy(0, batch.clean.rows, self.encode(batch.clean.batch).latents)
         return latents if self.target_gradient else latents.detach()

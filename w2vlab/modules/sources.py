@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from w2vlab.formats import Origin, PublishedModel
 from w2vlab.formats.detection import is_of_lightning, located, read_foreign
-from w2vlab.modules.checkpoints import fill_defaults, saved_config
+from w2vlab.interfaces import PredictionLoss
+from w2vlab.modules.checkpoints import fill_defaults, resolve_class, saved_config
 from w2vlab.modules.checkpoints.loading import PRETRAINED, VOCABULARY, read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.pretraining import PretrainingModule
@@ -87,11 +88,23 @@ def _read_ours(checkpoint: Mapping[str, Any], source: str | Path, name: str) -> 
         vocabulary = Vocabulary.from_dict(checkpoint[VOCABULARY]) if VOCABULARY in checkpoint else None
     absent = (part for part in _PRETRAINING_ONLY if is_finetuning and not _has(weights, part))
     missing = tuple(dict.fromkeys([*_missing_before(checkpoint, source), *absent]))
-    if "quantizer" in missing:  # so that nobody reads codes of a random codebook
-        config = {**config, "init_args": {**(config.get("init_args") or {}), "quantizer": _IDENTITY}}
+    if "quantizer" in missing:
+        config = _without_codebooks(config, source)
     return PublishedModel(
         config=config, weights=weights, missing=missing, vocabulary=vocabulary, origin=_origin(checkpoint, source)
     )
+
+
+def _without_codebooks(config: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Returns the configuration of a model with continuous targets, so that nobody reads codes of a random codebook.
+
+    A loss that needs codes is then the default of the model; it is one of the missing parts, too.
+    """
+    options = {**(config.get("init_args") or {}), "quantizer": _IDENTITY}
+    loss = options.get("loss")
+    if loss is not None and resolve_class(loss, PredictionLoss, source, "model.loss").needs_codes:
+        del options["loss"]
+    return {**config, "init_args": options}
 
 
 def _missing_before(checkpoint: Mapping[str, Any], source: object) -> list[str]:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from w2vlab.functional.codebooks import count_codes, sum_probabilities
 from w2vlab.metrics import codebook_statistics
-from w2vlab.types import PretrainOutput
+from w2vlab.types import AudioBatch, PretrainOutput, Seconds
 from w2vlab.utils.distributed import all_reduce_sum
 
 PREDICTIONS = "predictions"
+
+SHARE = "data/share/"
+"""Start of the names under which the shares of the corpora are logged."""
+
+DELIVERED = "w2vlab_delivered"
+"""Key of the seconds in a checkpoint."""
+
+_SECONDS = "corpus_seconds/"
 
 _TERM, _PART, _WHOLE = "term/", "part/", "whole/"
 
@@ -112,3 +121,39 @@ def means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = codebook_statistics(sums["codes"], sums.get("probabilities"))
         values |= {f"codebook/{name}": value for name, value in found.items()}
     return {name: value.float() for name, value in values.items()}
+
+
+class DeliveredAudio:
+    """Seconds of each corpus in all complete updates so far, on all processes; on the device, without synchronizing."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, Tensor | Seconds] = {}
+
+    @staticmethod
+    def sums(batch: AudioBatch) -> dict[str, Seconds]:
+        """Returns the seconds of each corpus in a micro-batch, to be summed over the global batch.
+
+        Every batch of a mixture has all names, so the names are the same on all processes; other batches have none.
+        """
+        return {_SECONDS + name: seconds for name, seconds in (batch.corpus_seconds or {}).items()}
+
+    def add(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Adds the sums of an update; returns the shares in all updates so far, by their logged names."""
+        for name, seconds in sums.items():
+            if name.startswith(_SECONDS):
+                corpus = name.removeprefix(_SECONDS)
+                self._seconds[corpus] = self._seconds.get(corpus, 0.0) + seconds
+        names = [name for name, seconds in self._seconds.items() if isinstance(seconds, Tensor)]
+        if not names:
+            return {}
+        every = torch.stack([torch.as_tensor(self._seconds[name]) for name in names])
+        return {SHARE + name: share.float() for name, share in zip(names, every / every.sum(), strict=True)}
+
+    def state_dict(self) -> dict[str, Seconds]:
+        """Returns the seconds of each corpus, for a checkpoint."""
+        return {name: float(seconds) for name, seconds in self._seconds.items()}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Restores the state of `state_dict`; of a checkpoint without one, or with another, it is that of no audio."""
+        seconds = state.items() if isinstance(state, dict) else ()
+        self._seconds = {str(name): float(value) for name, value in seconds if isinstance(value, int | float)}

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import lightning.pytorch as pl
 import torch
@@ -16,11 +16,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from w2vlab.interfaces import LearnsByStatistics, StepDependent
+from w2vlab.interfaces import LearnsByStatistics, StepDependent, check_augmentations
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
-from w2vlab.modules.sums import Sums
+from w2vlab.modules.sums import DELIVERED, DeliveredAudio, Sums
 from w2vlab.types import AudioBatch, Mask, RandomAddress
 from w2vlab.utils.distributed import AsyncCount, rank, world_size
 from w2vlab.vocabulary import Units
@@ -69,6 +69,9 @@ class TrainedModule(pl.LightningModule, ABC):
     units: Units | None = None
     """The units of the transcripts; None if the module needs no transcripts."""
 
+    targets_follow_clean_audio: ClassVar[bool] = False
+    """Whether the targets of mixed utterances are those of their clean audio: from `AudioBatch.clean`, or of a file."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments of the constructor, from which a checkpoint rebuilds the module."""
         from w2vlab.modules.checkpointing import record_arguments
@@ -96,6 +99,8 @@ class TrainedModule(pl.LightningModule, ABC):
         """Id, transcript and hypothesis of some utterances of the last validation of this process."""
         self.skipped = SkippedUpdates()
         """Updates that were skipped because a loss or a gradient was not finite."""
+        self.delivered = DeliveredAudio()
+        """Audio of each corpus of a mixture in the updates so far."""
         self._reset_update()
 
     def _reset_update(self) -> None:
@@ -128,7 +133,7 @@ class TrainedModule(pl.LightningModule, ABC):
         check_order(batch.ids, tuple(draws.address.ids for draws in self._draws), number)
         self._seed_noise(number)
         total, metrics = self.compute_loss(batch, self._draws[number])
-        self._accumulate_metrics(metrics, total.detach())
+        self._accumulate_metrics({**metrics, **self.delivered.sums(batch)}, total.detach())
         mean = total / self._num_predictions.wait().clamp(min=1)
         # DDP divides the gradients by the number of processes, and the trainer divides the loss by the number of
         # micro-batches. `mean` is a share of the mean over the global batch, so both divisions are undone.
@@ -196,7 +201,8 @@ class TrainedModule(pl.LightningModule, ABC):
                 scheduled = module.scheduled_values(self.global_step)
                 # `torch.full` is queued on the device; the trainer would copy a Python number there, and wait for it.
                 values |= {name: torch.full((), value, device=self.device) for name, value in scheduled.items()}
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
+        logged = {f"train/{name}": value for name, value in values.items()}
+        self.log_dict({**logged, **self.delivered.add(sums)}, batch_size=1)
 
     @abstractmethod
     def logged_means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -231,9 +237,10 @@ class TrainedModule(pl.LightningModule, ABC):
     # Saving and loading: the hooks are here, the code is in `checkpointing.py` and `checkpoints/`.
 
     def on_fit_start(self) -> None:
-        """Checks the files of units, logs the warm start, and warns of arguments that checkpoints will not have.
+        """Checks augmentations and files of units, logs the warm start, and warns of arguments that are not saved.
 
         Raises:
+            ValueError: The targets do not fit the augmentations.
             RunError: A file lacks an utterance of the training or the validation, has it in another length, or has
                 other units than when the run was started.
         """
@@ -246,6 +253,7 @@ class TrainedModule(pl.LightningModule, ABC):
             warn_of_unsaved_arguments(self)
         # Other data modules than ours need not know the lengths of utterances before they are read.
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        check_augmentations(getattr(data, "augmentations", None) or (), self, self.targets_follow_clean_audio)
         lengths = getattr(data, "utterance_lengths", None)
         self.units_of_run = check_unit_files(
             self,
@@ -263,10 +271,11 @@ class TrainedModule(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Overrides the options in a checkpoint with those of this run."""
         from w2vlab.modules.checkpoints.resuming import apply_overrides
-        from w2vlab.modules.checkpoints.unit_files import UNITS
+        from w2vlab.modules.checkpoints.unit_files import units_in
 
         self.resize_to_checkpoint(checkpoint)
-        self.units_of_run = dict(checkpoint.get(UNITS) or {})
+        self.units_of_run = units_in(checkpoint)
+        self.delivered.load_state_dict(checkpoint.get(DELIVERED))
         apply_overrides(checkpoint, self)
 
     def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from w2vlab.registry import did_you_mean
+from w2vlab.reports.corpora import notes_on_corpora
 from w2vlab.reports.grouping import Group, Grouping, format_value, group_runs
 from w2vlab.reports.outcomes import EVALUATION, EVALUATION_SETTING, Outcome, choose_outcomes
 from w2vlab.reports.published import PUBLISHED, Published, load_published
@@ -103,6 +104,7 @@ def make_report(
     if len(lines) > 1:
         notes = [*_notes_on_objectives(outcomes, objectives), *notes, *_notes_on_evaluations(outcomes, evaluations)]
     notes += _notes_on_grouping(grouping)
+    notes += notes_on_corpora(grouping.groups)
     notes += _notes_on_missing_values(found.runs, outcomes)
     notes += _notes_on_unequal_runs(lines)
     notes += [f"{name}: no result ({reason})." for name, _, reason in found.missing]

@@ -93,7 +93,7 @@ def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
             ("the number of code entries", [some.get(f"model.quantizer.{n}", "") for n in _ENTRIES]),
             ("the penalties", penalties if penalties is not None else _below(some, "model.penalties")),
             ("the masking", _below(some, "model.masking")),
-            ("the data that they are validated on", {k: some[k] for k in _VALIDATED_ON if k in some}),
+            ("the data that they are validated on", _validated_on(some)),
         ):
             values_by_aspect.setdefault(aspect, set()).add(canonical_text(value))
     return ", ".join(aspect for aspect, values in values_by_aspect.items() if len(values) > 1)
@@ -104,6 +104,17 @@ _ENTRIES = ("num_codebooks", "codebook_size")
 _VALIDATED_ON = tuple(
     f"data.{name}" for name in ("corpus", "validation", "validation_fraction", "exclude", "min_seconds", "max_seconds")
 )
+
+
+def _validated_on(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of the validation data; those of a mixture are below `data.corpus`."""
+    mixtures = ("data.corpus.", "data.validation.")
+    of_shares = (".weight", ".max_hours")  # of training
+    return {
+        name.removesuffix(".path"): value
+        for name, value in options.items()
+        if name in _VALIDATED_ON or (name.startswith(mixtures) and not name.endswith(of_shares))
+    }
 
 
 def _negatives(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def run_view(codebooks: bool) -> RunView:
     return make_view(train, validation, 5, counts, 16 if codebooks else 0, chance_loss=math.log(5))
 
 
+def test_the_summary_has_the_shares_of_a_mixture() -> None:
+    view = run_view(codebooks=False)
+    assert "audio by corpus" not in summarize(view, 60)
+    view.train.record(200, {"data/share/en": 0.25, "data/share/it": 0.75})
+    assert summarize(view, 60)["audio by corpus"] == "it 75.0 %, en 25.0 %"
+    view.planned_shares = {"en": 0.26, "it": 0.74}
+    assert summarize(view, 60)["audio by corpus"] == "it 75.0 % (planned 74.0), en 25.0 % (planned 26.0)"
+
+
 PROBE_RESULT = ProbeResult(
     "Phones named",
     (Bar("trained", 0.58, 0.56, 0.6), Bar("before", 0.49, 0.48, 0.5), Bar("MFCC", 0.72, 0.71, 0.73)),

@@ -48,6 +48,7 @@ def test_table_and_record(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr()
     rows = dict(line.split(maxsplit=1) for line in printed.out.splitlines() if "  " in line and "a second" not in line)
     assert rows["utterances"] == "10"
+    assert rows["audio"] == "8.7 s"
     assert rows["codes"] == "2 codebooks of 8"
     assert "perplexity" in printed.out
     assert "bits a second" in printed.out

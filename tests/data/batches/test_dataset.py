@@ -9,7 +9,7 @@ from lhotse import Recording
 from tests.data.conftest import RATE, start_of, write_ramp
 from w2vlab.data.batches.crops import choose_windows
 from w2vlab.data.batches.dataset import SpeechDataset
-from w2vlab.data.batches.sampling import BatchPlan
+from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.types import RandomAddress
 
 
@@ -18,8 +18,14 @@ def cut_of(path):
 
 
 def read(cuts, *, substitute=(), epoch=0, max_samples=4000, crop_to_shortest=True, random=True, counted=True):
-    dataset = SpeechDataset(max_samples, crop_to_shortest, seed=0, random=random)
-    return dataset[BatchPlan(epoch, tuple(cuts), tuple(substitute), counted)]
+    dataset = SpeechDataset(max_samples, crop_to_shortest, seed=0, random=random, utterances=[*cuts, *substitute])
+    return dataset[plan_of(cuts, substitute, epoch, counted)]
+
+
+def plan_of(cuts, substitute=(), epoch=0, counted=True):
+    numbers = tuple(range(len(cuts) + len(substitute)))
+    members, others = numbers[: len(cuts)], numbers[len(cuts) :]
+    return BatchPlan(epoch, Members(members, (0,) * len(members)), Members(others, (0,) * len(others)), counted)
 
 
 @pytest.fixture
@@ -98,8 +104,8 @@ def test_without_audio_batches_are_silence_of_the_same_windows(cuts, tmp_path):
     expected = read(cuts, crop_to_shortest=False, epoch=1)
     for path in tmp_path.glob("*.wav"):
         path.unlink()
-    dataset = SpeechDataset(4000, False, seed=0, random=True, read_audio=False)
-    batch = dataset[BatchPlan(1, tuple(cuts), (), True)]
+    dataset = SpeechDataset(4000, False, seed=0, random=True, read_audio=False, utterances=cuts)
+    batch = dataset[plan_of(cuts, epoch=1)]
     assert (batch.ids, batch.num_samples, batch.starts) == (expected.ids, expected.num_samples, expected.starts)
     assert batch.utterance_samples == expected.utterance_samples == (4800, 6400, 8000)
     assert batch.waveform.shape == expected.waveform.shape
@@ -140,8 +146,8 @@ def test_two_unreadable_batches_raise_an_error(cuts, tmp_path):
 
 def test_warnings_become_rarer(cuts, tmp_path, caplog):
     (tmp_path / "u0.wav").unlink()
-    dataset = SpeechDataset(4000, True, seed=0, random=True)
+    dataset = SpeechDataset(4000, True, seed=0, random=True, utterances=cuts)
     for _ in range(20):
-        dataset[BatchPlan(0, tuple(cuts), ())]
+        dataset[plan_of(cuts)]
     assert dataset.skipped.total == 20
     assert sum("in this process so far" in record.message for record in caplog.records) == 5  # at 1, 2, 4, 8, 16

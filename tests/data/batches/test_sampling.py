@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from lhotse import MonoCut, Recording
+from lhotse import Recording
 
 from tests.data.conftest import write_ramp
-from w2vlab.data.batches.sampling import EpochSampler, default_num_buckets
+from w2vlab.data.batches.bucketing import default_num_buckets
+from w2vlab.data.batches.sampling import EpochSampler
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.utterances import Utterances
 
@@ -26,28 +25,27 @@ def make(
 
 
 def ids(sampler) -> list[tuple[str, ...]]:
-    return [tuple(cut.id for cut in plan.cuts) for plan in sampler]
+    return [tuple(cut.id for cut in cuts_of(sampler, plan)) for plan in sampler]
+
+
+def cuts_of(sampler, plan):
+    return [sampler._utterances[index] for index in plan.members.indices]
 
 
 def test_one_process_uses_every_utterance_once_within_the_limit(utterances):
-    plans = list(make(utterances))
-    used = [cut.id for plan in plans for cut in plan.cuts]
-    assert len(used) == len(set(used)) == 40
-    for plan in plans:
-        crops = [min(cut.duration, 0.4) for cut in plan.cuts]
+    sampler = make(utterances)
+    used = [index for plan in sampler for index in plan.members.indices]
+    assert sorted(used) == list(range(40))
+    for plan in sampler:
+        crops = [min(cut.duration, 0.4) for cut in cuts_of(sampler, plan)]
         assert max(crops) * len(crops) <= 1.5
 
 
-def test_plans_have_full_utterances(utterances):
-    longest = max((cut for plan in make(utterances) for cut in plan.cuts), key=lambda cut: cut.duration)
-    assert longest.duration == 0.59
-
-
-def test_batches_are_of_similar_length(utterances):
-    limits = [0.0, *make(utterances)._sampler.duration_bins, 1.0]
-    for plan in make(utterances):
-        buckets = {sum(min(cut.duration, 0.4) > limit for limit in limits) for cut in plan.cuts}
-        assert len(buckets) == 1
+def test_utterances_are_read_by_their_index(utterances):
+    cuts = list(utterances)
+    assert [utterances[index].id for index in range(40)] == [cut.id for cut in cuts]
+    assert [cut.duration for cut in cuts] == utterances.durations.tolist()
+    assert max(cut.duration for cut in cuts) == 0.59
 
 
 def test_order_is_decided_by_seed_and_epoch(utterances):
@@ -110,13 +108,13 @@ def test_validation_counts_every_utterance_once_in_as_many_steps(utterances, wor
     assert counted == sequence
     repeated = [plan for share in shares for plan in share if not plan.counted]
     assert len(repeated) == -len(sequence) % world_size
-    assert all(plan.cuts in [other.cuts for other in sequence] for plan in repeated)
+    assert all(plan.members in [other.members for other in sequence] for plan in repeated)
 
 
 def test_substitutes_are_other_batches(utterances):
     plans = list(make(utterances))
-    assert plans[0].substitute == plans[1].cuts
-    assert [plan.substitute for plan in plans[1:]] == [plan.cuts for plan in plans[:-1]]
+    assert plans[0].substitute == plans[1].members
+    assert [plan.substitute for plan in plans[1:]] == [plan.members for plan in plans[:-1]]
 
 
 def test_fixed_order_without_a_seed(utterances):
@@ -134,7 +132,7 @@ def test_processes_validate_on_everything(utterances, world_size):
 
 def test_fewer_micro_batches_than_an_update(utterances):
     message = (
-        r"^`batch_seconds` must leave 6 micro-batches for an update, but is 4 with 15\.8 s of audio, which make 5; "
+        r"^`batch_seconds` must leave 6 micro-batches for an update, but is 4 with 15\.8 s of audio, which make 4; "
         r"lower it or `micro_batches`, use fewer processes, or add audio\.$"
     )
     with pytest.raises(ValueError, match=message):
@@ -147,9 +145,16 @@ class Lengths:
     def __init__(self, durations: np.ndarray) -> None:
         self.durations = durations
         self.seconds = float(durations.sum())
+        self.uses = (1.0,)
+        self.corpora = np.zeros(len(durations), np.int64)
+        self.shards = np.full(len(durations), -1)
+        self.keys = np.arange(len(durations), dtype=np.uint64)
 
-    def __iter__(self) -> Iterator[MonoCut]:
-        return (MonoCut(str(number), 0.0, seconds, 0) for number, seconds in enumerate(self.durations.tolist()))
+    def __len__(self) -> int:
+        return len(self.durations)
+
+    def mark_as_used(self) -> None:
+        """There is no manifest."""
 
 
 def test_little_is_lost_by_cropping_to_the_shortest():
@@ -157,20 +162,28 @@ def test_little_is_lost_by_cropping_to_the_shortest():
     draws = np.random.default_rng(0)
     lengths = np.where(draws.random(25_000) < 0.62, draws.normal(14.2, 1.3, 25_000), draws.uniform(2, 14, 25_000))
     durations = np.clip(lengths.round(2), 2, 17)
-    num_buckets = default_num_buckets(np.minimum(durations, 15.625), 87.5)
+    num_buckets = default_num_buckets(float(np.minimum(durations, 15.625).sum()), 87.5)
     batches = [
-        [min(cut.duration, 15.625) for cut in plan.cuts]
+        np.minimum(durations[list(plan.members.indices)], 15.625)
         for plan in EpochSampler(Lengths(durations), 87.5, 15.625, num_buckets, 0, 1, 0)
     ]
-    used = sum(min(batch) * len(batch) for batch in batches)
+    used = sum(batch.min() * len(batch) for batch in batches)
     assert used / len(batches) > 76.8  # fairseq's own batching
-    assert used > 0.98 * sum(map(sum, batches))
+    assert used > 0.98 * sum(batch.sum() for batch in batches)
 
 
-@pytest.mark.parametrize(("hours", "expected"), [(0.1, 10), (7, 10), (24, 16), (100, 68), (960, 100)])
-def test_a_small_corpus_has_few_buckets(hours, expected):
-    """Or most of its batches would be the last ones of their buckets, which are not full."""
-    assert default_num_buckets(np.full(round(hours * 360), 10.0), 87.5) == expected
+@pytest.mark.parametrize(("hours", "expected"), [(0.1, 50), (7, 50), (20, 82), (100, 100)])
+def test_default_number_of_buckets(hours, expected):
+    assert default_num_buckets(hours * 3600, 87.5) == expected
+
+
+@pytest.mark.parametrize("num_buckets", [3, 50, 100])
+def test_more_buckets_than_batches_lose_nothing(num_buckets):
+    """What is left in the buckets at the end is formed into batches across the buckets."""
+    durations = np.clip(np.random.default_rng(1).lognormal(2.2, 0.35, 600), 3.8, 18)
+    plans = list(EpochSampler(Lengths(durations), 87.5, 15.625, num_buckets, 0, 1, 0))
+    assert sorted(index for plan in plans for index in plan.members.indices) == list(range(600))
+    assert len(plans) <= 1.3 * np.minimum(durations, 15.625).sum() / 87.5
 
 
 def test_a_single_utterance(tmp_path, cache):

@@ -68,7 +68,7 @@ def test_paths(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("audio", "~/audio", str(tmp_path / "audio")):
         assert corpora.fetch(name, cache) == tmp_path / "audio"
-    message = r"^`corpus` must be an existing path or one of festvox-ru, mini_librispeech, sample, but is 'festvox'"
+    message = r"^`corpus` must be an existing path or one of festvox-ru, .*, sample, but is 'festvox'"
     with pytest.raises(ValueError, match=message):
         corpora.fetch("festvox", cache)
 

@@ -12,8 +12,8 @@ from lhotse.audio import AudioSource
 from tests.data.conftest import RATE, write_ramp
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.corpora import listing, manifests, scanning
-from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest, remarks
-from w2vlab.data.corpora.tally import Tally
+from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest
+from w2vlab.data.corpora.tally import Tally, remarks
 
 
 def ids(manifest) -> list[str]:
@@ -187,7 +187,7 @@ def test_interrupted_preparation_is_repeated(corpus, cache, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifests, "asdict", killed)
+        patch.setattr(manifests, "_as_plain", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare_manifest(corpus, cache)
     with pytest.raises(RuntimeError, match=r"must be prepared before it is used, but is not; call `prepare_data\(\)`"):
@@ -203,7 +203,7 @@ def test_interrupted_rescan_does_not_use_the_old_manifest(corpus, cache, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifests, "asdict", killed)
+        patch.setattr(manifests, "_as_plain", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare_manifest(corpus, cache)
     added.unlink()
@@ -255,10 +255,29 @@ def test_unsupported_audio_is_counted_with_a_conversion_command(tmp_path, cache)
     assert (ids(manifest), manifest.skipped.total) == (["good.wav"], 5)
     (line,) = remarks("here", manifest.skipped, manifest.notes)
     assert "2 .m4a, not read: convert with `ffmpeg -i X.m4a -vn X.flac` (a.m4a, b.M4A)" in line
+    assert "are in" not in remarks("here", manifest.skipped, manifest.notes, manifest.left_out)[0]
     (tmp_path / "train.tsv").write_text(f"{root}\ngood.wav\t4800\na.m4a\t4800\n")
     assert list(prepare_manifest(tmp_path / "train.tsv", cache).skipped.counts) == [
         ".m4a, not read: convert with `ffmpeg -i X.m4a -vn X.flac`"
     ]
+
+
+def test_all_that_are_left_out_are_in_a_file(corpus, cache):
+    """Some in the listing, some in the scan, more than the log has as examples; with names that need quotes."""
+    names = sorted([*(f"empty{number}.wav" for number in range(5)), "a\nb.wav", "я.m4a"])
+    for name in names:
+        (corpus / name).write_bytes(b"")
+    manifest = prepare_manifest(corpus, cache)
+    (line,) = remarks("here", manifest.skipped, manifest.notes, manifest.left_out)
+    assert line.endswith(f"(all that the scan left out are in {manifest.left_out})")
+    assert manifest.left_out is not None
+    found = [row.split("\t") for row in manifest.left_out.read_text(encoding="utf-8").splitlines()]
+    assert sorted(name for _, name in found) == sorted(["'a\\nb.wav'" if "\n" in name else name for name in names])
+    assert [reason for reason, _ in found].count("empty") == 6
+    assert read_manifest(corpus, cache).left_out == manifest.left_out
+    for name in names:
+        (corpus / name).unlink()
+    assert prepare_manifest(corpus, cache).left_out is None
 
 
 @pytest.mark.parametrize("start", ["", "\ufeff"])

@@ -76,7 +76,7 @@ def test_manifests_unused_for_a_month_are_removed(corpus, cache, make_module):
 def test_a_removed_manifest_raises_an_error(ready_module, corpus, cache):
     module = ready_module(corpus)
     shutil.rmtree(cache)
-    with pytest.raises(RunError, match=r"^The manifest .*cuts-\w+\.jsonl must exist while a run reads it"):
+    with pytest.raises(RunError, match=r"^The manifest .*cuts-\w+\.jsonl must exist while it is in use"):
         list(module.train_dataloader().sampler)
 
 
@@ -87,7 +87,8 @@ def resumed(module: Any, state: dict[str, Any]) -> Any:
 
 
 def batches(module: Any) -> list[tuple[str, ...]]:
-    return [tuple(cut.id for cut in plan.cuts) for plan in module.train_dataloader().sampler]
+    loader = module.train_dataloader()
+    return [tuple(loader.dataset.utterances[index].id for index in plan.members.indices) for plan in loader.sampler]
 
 
 @pytest.fixture

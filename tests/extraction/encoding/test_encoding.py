@@ -216,6 +216,22 @@ def test_unreadable_utterances_are_counted(encode: Encode, source: ModelFrames, 
 
 
 @pytest.mark.parametrize("format", ["npy", "fairseq"])
+def test_a_name_that_the_format_cannot_hold_ends_it_before_the_first_shard(
+    encode: Encode, codes: ModelFrames, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_noise(tmp_path / "named", (1.0, 0.5, 1.0))
+    (folder / "u02.wav").rename(folder / "v\tw.wav")
+    monkeypatch.setattr(ModelFrames, "__call__", None)  # nothing is computed
+    with pytest.raises(RunError, match=r"no line break and no tab .*'v\\tw.wav'\. Use --format parquet"):
+        encode(codes, data=str(folder), what="codes", format=format, shard_minutes=0.01)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "left out").write_text("v\tw.wav\n")
+    monkeypatch.undo()
+    content = encode(codes, data=str(folder), what="codes", format=format, exclude=str(tmp_path / "left out"))
+    assert content["utterances"] == 2
+
+
+@pytest.mark.parametrize("format", ["npy", "fairseq"])
 def test_a_corpus_of_which_nothing_can_be_read(encode: Encode, codes: ModelFrames, tmp_path: Path, format: str) -> None:
     corpus = write_noise(tmp_path / "corpus", (0.5, 0.6))
     for file in corpus.iterdir():

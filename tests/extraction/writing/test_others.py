@@ -18,7 +18,7 @@ from w2vlab.data.corpora.listing import list_entries
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.utterance import EncodedUtterance
-from w2vlab.extraction.writing.writer import make_writer
+from w2vlab.extraction.writing.writer import FORMATS, make_writer
 from w2vlab.types import RunError
 from w2vlab.units.reading import read_units
 
@@ -84,14 +84,17 @@ def test_utterances_that_are_not_whole_files_have_no_manifest(
     assert table.num_samples is None
 
 
-@pytest.mark.parametrize("format", ["fairseq", "npy"])
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("sign", ["\n", "\t", "\r"])
-def test_an_id_that_would_break_a_line_is_named(format: str, sign: str, tmp_path: Path) -> None:
-    stream = codes_stream(1, 4)
-    (utterance,) = utterances_of(stream, [[1]])
-    with pytest.raises(RunError, match=r"no line break and no tab .* 'a\\[ntr]b'\. Use --format parquet"):
-        write(format, tmp_path, stream, [replace(utterance, id=f"a{sign}b")])
-    assert list(tmp_path.iterdir()) == []
+def test_an_id_that_would_break_a_line_is_named(format: str, sign: str) -> None:
+    writer = make_writer(format, [codes_stream(1, 4)], grid=GRID, provenance={})
+    writer.check(["a/../ b.wav", "/corpus/ä.wav"])
+    if format not in ("fairseq", "npy"):
+        writer.check([f"a{sign}b"])
+        return
+    for names in ([f"a{sign}b", "/corpus/a.wav"], ["a", f"/a{sign}b"]):
+        with pytest.raises(RunError, match=r"no line break and no tab .* '/?a\\[ntr]b'\. Use --format parquet"):
+            writer.check(iter(names))
 
 
 def test_features_are_no_text_of_fairseq() -> None:

@@ -13,6 +13,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from tests.contracts.tiny import audio_batch
+from tests.helpers.unit_files import tiny_units
 from tests.modules.training import loader, make_batches, make_trainer
 from w2vlab.masking import ChannelMasking, SpanMasking
 from w2vlab.modules import CTCFineTuning, PretrainingModule
@@ -59,6 +60,15 @@ CONFIGS["codes"] = deepcopy(CONFIGS["future"])
 CONFIGS["codes"]["init_args"]["quantizer"] = {
     "class_path": "GumbelQuantizer",
     "init_args": {"codebook_size": 5, "output_dim": 8},
+}
+CONFIGS["given codes"] = deepcopy(CONFIGS["masked"])
+CONFIGS["given codes"]["init_args"] |= {
+    "quantizer": {
+        "class_path": "FileTargets",
+        "init_args": {"path": tiny_units(), "num_codebooks": 2, "codebook_size": 5},
+    },
+    "loss": {"class_path": "CodePredictionLoss", "init_args": {"similarity": "cosine", "projection_dim": 6}},
+    "penalties": {},
 }
 
 MASKS = partial(

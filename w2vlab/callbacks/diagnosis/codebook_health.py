@@ -248,7 +248,7 @@ def _compute_statistics(
 def _first_utterances(batch: AudioBatch, count: int) -> AudioBatch:
     """Copies the first `count` utterances to the CPU, without padding beyond the longest of them."""
     num_samples = batch.num_samples[:count]
-    waveform = batch.waveform[:count, : max(num_samples)].detach().cpu().clone()
+    waveform = batch.of_targets.waveform[:count, : max(num_samples)].detach().cpu().clone()
     starts = None if batch.starts is None else batch.starts[:count]
     whole = None if batch.utterance_samples is None else batch.utterance_samples[:count]
     return replace(
@@ -258,6 +258,7 @@ def _first_utterances(batch: AudioBatch, count: int) -> AudioBatch:
         ids=batch.ids[:count],
         starts=starts,
         utterance_samples=whole,
+        clean=None,
     )
 
 

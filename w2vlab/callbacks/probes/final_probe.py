@@ -165,11 +165,14 @@ class FinalProbe(Callback):
         from w2vlab.evaluation.features.corpus import seen_in_pretraining
         from w2vlab.evaluation.tasks.gain import measure_gain
 
-        if self._corpus_name(module) is None:
+        if not self._corpora(module):
             return "skipped, because the corpus of the run is unknown. Set `corpus`."
         corpus = self._open_corpus(module)
-        if not corpus.alignments:
-            return f"skipped, because {corpus.name} has no phone labels."
+        if corpus is None:
+            from w2vlab.data.corpora.sample_corpora import resolve_name
+
+            names = [resolve_name(name, self._cache(module)) for name in self._corpora(module)]
+            return f"skipped, because {' and '.join(names)} {'has' if len(names) == 1 else 'have'} no phone labels."
         with _on_device(module, trainer.strategy.root_device):
             untrained = random_twin(module, module.seed)
             if untrained is not None:
@@ -197,9 +200,12 @@ class FinalProbe(Callback):
             write_atomically(folder / FINAL_PROBE, json.dumps(content, indent=1))
         return None
 
-    def _corpus_name(self, module: PretrainingModule) -> str | None:
+    def _corpora(self, module: PretrainingModule) -> list[str]:
+        """Returns the corpora to measure on: that of the callback, or those of the run."""
+        from w2vlab.data.mixtures.sources import paths_of
+
         data = (module.run_config or {}).get("data") or {}
-        return self.corpus if self.corpus is not None else data.get("corpus")
+        return [self.corpus] if self.corpus is not None else paths_of(data.get("corpus"))
 
     def _cache(self, module: PretrainingModule) -> Path:
         from w2vlab.utils.files import cache_root
@@ -208,16 +214,20 @@ class FinalProbe(Callback):
         folder = self.cache_dir if self.cache_dir is not None else configured
         return cache_root(None if folder is None else Path(folder))
 
-    def _open_corpus(self, module: PretrainingModule) -> EvaluationCorpus:
+    def _open_corpus(self, module: PretrainingModule) -> EvaluationCorpus | None:
+        """Returns the first corpus with phone labels; None if none has any."""
         from w2vlab.data.corpora.held_out import HASH
         from w2vlab.data.corpora.sample_corpora import resolve_name
         from w2vlab.evaluation.features.corpus import open_corpus
 
-        name, cache = self._corpus_name(module), self._cache(module)
-        assert name is not None, "the caller checks it"
+        cache = self._cache(module)
         shortest = max(module.encoder.receptive_field, 400)
-        # Resolved without a message, because the run has already logged which corpus `sample` is.
-        return open_corpus(resolve_name(name, cache), cache, HASH, self.num_train, self.num_test, shortest)
+        for name in self._corpora(module):
+            # Resolved without a message, because the run has already logged which corpus `sample` is.
+            corpus = open_corpus(resolve_name(name, cache), cache, HASH, self.num_train, self.num_test, shortest)
+            if corpus.alignments:
+                return corpus
+        return None
 
 
 class _InterruptedError(BaseException):

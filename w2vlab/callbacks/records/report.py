@@ -23,6 +23,7 @@ from w2vlab.callbacks.records.report_wandb import log_codebook_usage, wandb_fold
 from w2vlab.callbacks.records.run_view import RunView
 from w2vlab.callbacks.records.summary import print_summary, summarize
 from w2vlab.callbacks.run_folder import resumes_in_same_folder, run_folder, save_picture, warn_on_write_failure
+from w2vlab.modules.sums import SHARE
 from w2vlab.modules.update import TrainedModule
 from w2vlab.utils.files import REPORT, write_atomically
 
@@ -103,7 +104,7 @@ class RunReport(Callback):
 
     def _record_training(self, trainer: Trainer) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._record(trainer, "train", self.train, {**_metrics(trainer, "train/"), "learning_rate": float(rate)})
+        self._record(trainer, "train", self.train, {**_metrics(trainer, "train/", SHARE), "learning_rate": float(rate)})
 
     def _record(self, trainer: Trainer, kind: str, history: MetricHistory, metrics: dict[str, float]) -> None:
         values = {**self.cost.current(), **metrics}
@@ -179,6 +180,7 @@ class RunReport(Callback):
             error_rates=module.error_rates,
             chance_loss=compute_chance_loss(module),
             probe=probe,
+            planned_shares={plan.name: plan.share for plan in getattr(trainer.datamodule, "mixture", ())},  # type: ignore[attr-defined]
         )
 
     def _write(self, trainer: Trainer, view: RunView) -> Path:
@@ -200,8 +202,8 @@ class RunReport(Callback):
         return picture
 
 
-def _metrics(trainer: Trainer, prefix: str) -> dict[str, float]:
-    return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+def _metrics(trainer: Trainer, *prefixes: str) -> dict[str, float]:
+    return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(prefixes)}
 
 
 def _is_fast_dev_run(trainer: Trainer) -> bool:

@@ -25,6 +25,7 @@ class RunView:
         error_rates: Unit of each error rate, such as "word", by its name in the logs; empty in pretraining.
         chance_loss: The prediction loss at chance level, in nats; None if unknown.
         probe: The result of the final probe; None before the end, or without a probe.
+        planned_shares: Planned share of each corpus of a mixture in the audio, in [0, 1]; empty without a mixture.
     """
 
     title: str
@@ -36,3 +37,4 @@ class RunView:
     error_rates: Mapping[str, str] = field(default_factory=dict)
     chance_loss: float | None = None
     probe: ProbeResult | None = None
+    planned_shares: Mapping[str, float] = field(default_factory=dict)

@@ -11,9 +11,13 @@ from rich.table import Table
 
 from w2vlab.callbacks.records.run_view import RunView
 from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
+from w2vlab.modules.sums import SHARE
 from w2vlab.types import Seconds
 
 _ABSENT = "–"  # noqa: RUF001
+
+_MOST_CORPORA = 12
+"""Most corpora of a mixture in the table."""
 
 _COLLAPSED = 0.95
 """Share of distractors that equal the true target from which on the accuracy is meaningless."""
@@ -30,6 +34,7 @@ def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
         "validation loss": _loss(view),
         **(_error_rates(view) if view.error_rates else _codes(view)),
         **({} if view.probe is None else view.probe.rows),
+        **_shares(view),
         "speed": _speed(view),
         "time": str(timedelta(seconds=round(seconds))),
     }
@@ -91,6 +96,16 @@ def _perplexity(hard: float | None, soft: float | None) -> str:
     if hard is None:
         return _ABSENT
     return f"{hard:.1f} of the codes, {_ABSENT if soft is None else f'{soft:.1f}'} of the probabilities"
+
+
+def _shares(view: RunView) -> dict[str, str]:
+    """Returns the shares of the corpora of a mixture, from the largest on; no row without a mixture."""
+    names = {name for row in view.train.rows[-1:] for name in row if name.startswith(SHARE)}
+    shares = sorted(((view.train.last(name) or 0.0, name.removeprefix(SHARE)) for name in names), reverse=True)
+    plans = {name: f" (planned {100 * share:.1f})" for name, share in view.planned_shares.items()}
+    texts = [f"{name} {100 * share:.1f} %{plans.get(name, '')}" for share, name in shares[:_MOST_CORPORA]]
+    more = [f"{len(shares) - _MOST_CORPORA} more"] if len(shares) > _MOST_CORPORA else []
+    return {"audio by corpus": ", ".join([*texts, *more])} if shares else {}
 
 
 def _speed(view: RunView) -> str:

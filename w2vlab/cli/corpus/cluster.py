@@ -38,7 +38,6 @@ def run(words: Sequence[str]) -> int:
     # Imported here, because help and wrong options need not wait for PyTorch.
     from w2vlab.callbacks.fault_tolerance.stopping import Stopped, signal_handler, stop_at_once
     from w2vlab.cli.logging.no_news import without_routine_messages
-    from w2vlab.types import RunError
 
     try:
         with without_routine_messages(), messages_shown(logging.WARNING), signal_handler(stop_at_once):
@@ -46,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     except Stopped as stop:
         sys.stderr.write(f"\n{stop.signal.name}: ended early; nothing was written.\n")
         return stop.status
-    except user_errors(OSError, RunError) as problem:
+    except user_errors(OSError) as problem:
         return report_problem(problem)
     if outcome is not None:
         print_outcome(outcome, options, output_console(_PLAIN_WIDTH, highlight=False))

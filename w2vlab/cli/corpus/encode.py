@@ -16,7 +16,7 @@ from w2vlab.cli.corpus.encode_options import EncodeOptions
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
 from w2vlab.cli.logging.console import output_console
 from w2vlab.cli.parsing.command_parser import CommandParser
-from w2vlab.utils.messages import count, one_line
+from w2vlab.utils.messages import count, duration, one_line
 
 _PLAIN_WIDTH = 100
 
@@ -33,7 +33,6 @@ def run(words: Sequence[str]) -> int:
     options = CommandParser(EncodeOptions, "encode", ("source", "data", "out")).parse(words)
     from w2vlab.callbacks.fault_tolerance.stopping import Stopped, signal_handler, stop_at_once
     from w2vlab.cli.logging.no_news import without_routine_messages
-    from w2vlab.types import RunError
 
     try:
         with without_routine_messages(), messages_shown(logging.INFO), signal_handler(stop_at_once):
@@ -45,7 +44,7 @@ def run(words: Sequence[str]) -> int:
                 "same command resumes after them.\n"
             )
         return stop.status
-    except user_errors(OSError, RunError) as problem:
+    except user_errors(OSError) as problem:
         return report_problem(problem)
     if content:
         print_encoding(content, options, output_console(_PLAIN_WIDTH, highlight=False))
@@ -89,7 +88,11 @@ def print_encoding(content: Mapping[str, Any], options: EncodeOptions, console: 
     if "statistics" in content:
         from w2vlab.extraction.statistics import statistics_table
 
-        console.print(f"\n{statistics_table(content['statistics'])}\n", soft_wrap=True, markup=False)
+        console.print(
+            f"\n{statistics_table(content['statistics'], content['streams'][0]['name'])}\n",
+            soft_wrap=True,
+            markup=False,
+        )
     for line in remarks(content):
         console.print(one_line(line), soft_wrap=True, markup=False)
     size = sum(content["files"].values()) / 2**20
@@ -106,7 +109,7 @@ def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     rate = 16_000 / content["grid"]["stride"]
     rows = [
         ("utterances", f"{content['utterances']:,}"),
-        ("hours", f"{content['hours']:,.2f}"),
+        ("audio", duration(3600 * content["hours"])),
         ("frames", f"{content['frames']:,}"),
         ("frames a second", f"{rate:g}"),
     ]

@@ -196,7 +196,12 @@ def _check(number: int, config: str, resolved: dict[str, Any]) -> None:
             f"`model.quantizer.num_codebooks` must be 1, because an iteration has one clustering, but is {books} in "
             f"{config}. For several, type the commands of --dry_run with a `--k` each, and give all paths to the run."
         )
-    if resolved.get("data.validation") is not None:
+    if not isinstance(resolved.get("data.corpus"), str):
+        raise ValueError(
+            "`data.corpus` must be one corpus, because an iteration has the units of one, but is a mixture. Write one "
+            "lhotse manifest of all of it."
+        )
+    if any(name.startswith("data.validation.") for name in resolved) or resolved.get("data.validation") is not None:
         raise ValueError(
             "`data.validation` must not be set, because only the units of `data.corpus` are computed: set a part of it "
             "aside with data.validation_fraction."

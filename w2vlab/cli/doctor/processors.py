@@ -53,12 +53,21 @@ def check_memory(root: Path = Path("/")) -> Finding:
         return ok("memory", "not known on this system")
     free, total = memory
     limit, text = memory_limit(root), f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB"
+    free = available_memory(root) or free
     if limit is not None and limit.bytes < total:
-        free = min(free, limit.bytes - limit.used)
         text += f"; a limit of {limit.bytes / 2**30:.1f} GiB for this group of processes"
     if free < _MIN_MEMORY:
         return note("memory", text, "A small run needs about 2 GiB: end other programs, or lower data.batch_seconds.")
     return ok("memory", text)
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Returns the bytes that this process may still use, by the system and its container; None if they are unknown."""
+    memory, limit = _memory(root / "proc" / "meminfo"), memory_limit(root)
+    if memory is None:
+        return None
+    free, total = memory
+    return free if limit is None or limit.bytes >= total else min(free, limit.bytes - limit.used)
 
 
 def usable_cores() -> int:

@@ -14,11 +14,13 @@ from w2vlab.cli.errors.packages import load_error, load_failure, repair
 def user_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     """Returns the exceptions that constructors, options and data raise if the user can change something, and `others`.
 
-    It is a function, because one of them comes with Lightning, which takes seconds to import.
+    It is a function, because some of them come with Lightning and PyTorch, which take seconds to import.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    return ValueError, RuntimeError, FileNotFoundError, MisconfigurationException, *others
+    from w2vlab.types import RunError
+
+    return ValueError, RuntimeError, FileNotFoundError, MisconfigurationException, RunError, *others
 
 
 @contextmanager

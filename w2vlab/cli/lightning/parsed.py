@@ -20,6 +20,7 @@ from w2vlab.cli.lightning.lightning_cli import W2VLightningCLI
 from w2vlab.cli.logging.no_news import without_routine_messages
 from w2vlab.cli.parsing.parser import RunParser
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.mixtures.sources import read_sources
 from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.registry import part_classes
@@ -64,7 +65,7 @@ class ExplainedRun(ParsedOptions):
                 "pretrained model."
             )
         sys.stderr.writelines(f"{line}\n" for line in self._carried_over(self.settings))
-        self.datamodule = SpeechDataModule(**self.settings.data)
+        self.datamodule = build_data(self.settings.data)
         with nullcontext() if self.settings.ckpt_path is None else without_warm_start():
             self.model = build_pretraining(self.settings.model)
 
@@ -88,6 +89,14 @@ def build_pretraining(model: Any) -> PretrainingModule:
     return built
 
 
+def build_data(data: Any) -> SpeechDataModule:
+    """Builds the data module from its options, which checks them and those of its augmentations."""
+    parser = RunParser(exit_on_error=False)
+    parser.add_class_arguments(SpeechDataModule, "data")
+    built: SpeechDataModule = parser.instantiate_classes(parser.parse_object({"data": data})).data
+    return built
+
+
 def check_run(options: Sequence[str]) -> tuple[int | None, dict[str, Any]]:
     """Parses the options of `w2vlab fit`, and builds the model on the meta device so that its parts are checked.
 
@@ -105,6 +114,9 @@ def check_run(options: Sequence[str]) -> tuple[int | None, dict[str, Any]]:
         with contextlib.redirect_stderr(errors), without_routine_messages():
             cli = ParsedOptions(["fit", *options], Callback())
             config = cli.config["fit"]
+            build_data(config.data)
+            read_sources(config.data.corpus, "data.corpus")
+            read_sources(config.data.validation, "data.validation")
             if is_pretraining(config.model):  # fine-tuning would load its pretrained checkpoint
                 with torch.device("meta"):
                     build_pretraining(config.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shlex
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from w2vlab.cli.resuming.run_roots import RunRoots
+from w2vlab.data import SpeechDataModule
 from w2vlab.modules.checkpoints import saved_config
 from w2vlab.modules.checkpoints.loading import (
     LAST,
@@ -228,12 +230,18 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, lis
 
 
 def _compared(config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    for part in ("model", "data"):
-        yield from flat(part, config.get(part, {}))
+    yield from flat("model", config.get("model", {}))
+    # An option that is newer than the checkpoint has its default there.
+    yield from flat("data", {**_data_defaults(), **(config.get("data") or {})})
     trainer = config.get("trainer") or {}
     for name in _OF_THE_TRAINER:
         value = trainer.get(name)
         yield f"trainer.{name}", _PRECISIONS.get(str(value), value) if name == "precision" else value
+
+
+def _data_defaults() -> dict[str, Any]:
+    options = inspect.signature(SpeechDataModule).parameters.values()
+    return {option.name: option.default for option in options if option.default is not option.empty}
 
 
 def command_to_resume(args: list[str], checkpoint: Path, new_run: bool = False) -> str:

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from w2vlab.data.audio import containers
+from w2vlab.data.audio import containers, opus
+from w2vlab.data.audio.decoder_messages import capture_messages
 
 if TYPE_CHECKING:
     from w2vlab.types import Seconds
@@ -28,14 +26,24 @@ if TYPE_CHECKING:
 PRE_ROLL: dict[str, Seconds] = {"MPEG_LAYER_II": 1.0, "MPEG_LAYER_III": 1.0, "VORBIS": 10.0, "OPUS": 20.0}
 """How much earlier than the segment decoding begins, by codec, because seeking is not exact; other codecs need none.
 
-An mp3 frame uses bits of earlier frames (bit reservoir). In the last page of a Vorbis stream libsndfile seeks too far
-without an error; the longest page of libvorbis, of silence, has 8 s. An Opus decoder has memory: on speech, its state
-before the seek is audible for up to 8 s, 40 dB below the signal.
+An mp3 frame uses bits of earlier frames (bit reservoir, `_MPEG_1`). In the last page of a Vorbis stream libsndfile
+seeks too far without an error; the longest page of libvorbis, of silence, has 8 s. An Opus decoder has memory
+(`opus.PRE_ROLL`).
+"""
+
+_MPEG_1 = 0.4
+"""Part of the pre-roll that an mp3 of 32 kHz or more needs.
+
+The main data of a frame begin at most 511 bytes earlier. A frame has at least 66 bytes of them, at the lowest bit rate
+of 32 kbit/s, so that is 8 frames. With two for the overlap of transform and filter bank, 0.36 s at 32 kHz. At lower
+sampling rates it is 255 bytes, and 8 kbit/s leave 9 bytes: 0.74 s at 24 kHz.
 """
 
 FLAC_IN_OGG = "FLAC in Ogg, not read: unpack with `ffmpeg -i X.ogg -c:a copy X.flac`"
 
 _BLOCK = 1 << 18
+_WAV = ("WAV", "WAVEX", "RF64")
+_INT16_SCALE = np.float32(2.0**-15)
 
 
 class UnusableAudioError(Exception):
@@ -71,7 +79,7 @@ class AudioFile:
             self._mp3: containers.Mp3 | None = None
             if containers.read_at(self._file, 0, 2) in _MP3_STARTS:
                 self._mp3 = containers.parse_mp3(self._file, self.size)
-            with self._capture_messages():
+            with self._messages():
                 self._decoder = self._open(num_samples)
         except (soundfile.SoundFileError, OSError) as problem:
             is_flac = isinstance(problem, soundfile.SoundFileError) and containers.is_ogg_flac(self._file)
@@ -130,7 +138,7 @@ class AudioFile:
                 return "truncated"
             seconds = (self.num_samples or 0) / self.sampling_rate
             return "damaged" if self._mp3.has_length and not self._mp3.is_plausible_duration(seconds) else None
-        if self.format in ("WAV", "WAVEX", "RF64") and not containers.is_wav_complete(self._file, self.size):
+        if self.format in _WAV and not containers.is_wav_complete(self._file, self.size):
             return "truncated"
         # A decoder cannot seek to a missing last sample; of uncompressed audio libsndfile has counted the samples.
         return None if not self.num_samples or self._can_read_last_sample() else "truncated"
@@ -151,11 +159,11 @@ class AudioFile:
         if self.format != "MP3":
             return self._find_flac_end()
         total = 0
-        # Fill the page cache first: `_capture_messages` holds a lock, and other threads must not wait for the disk.
+        # Fill the page cache first: `capture_messages` holds a lock, and other threads must not wait for the disk.
         for offset in range(0, self.size, _BLOCK):
             containers.read_at(self._file, offset, _BLOCK)
         try:
-            with self._capture_messages():
+            with self._messages():
                 while found := len(self._decoder.read(frames=_BLOCK, dtype="int16", always_2d=True)):
                     total += found
         except soundfile.SoundFileError as problem:
@@ -199,7 +207,19 @@ class AudioFile:
             UnusableAudioError: The file is shorter than that, or is damaged in the segment or shortly before it.
         """
         stop = start + self._num_prepended + length
-        first = max(0, stop - length - round(PRE_ROLL.get(self._decoder.subtype, 0.0) * self.sampling_rate))
+        if self._decoder.frames < stop:
+            raise UnusableAudioError("shorter than when it was scanned")
+        pre_roll = PRE_ROLL.get(self._decoder.subtype, 0.0) * self.sampling_rate
+        if self._decoder.subtype == "MPEG_LAYER_III" and self.sampling_rate >= 32_000:
+            pre_roll *= _MPEG_1
+        first = max(0, stop - length - round(pre_roll))
+        if self._decoder.subtype == "OPUS" and self.sampling_rate == opus.RATE:
+            segment = opus.find_segment(self._file, self.size, start, stop)
+            if segment is not None:
+                decoded = opus.decode(segment)
+                if decoded is not None:
+                    return decoded[start - segment.start :][:length]
+                first = max(0, segment.start)
         try:
             audio = self._decode(first, stop)
         except UnusableAudioError:
@@ -212,13 +232,11 @@ class AudioFile:
         return audio[len(audio) - length :]
 
     def _decode(self, first: int, stop: int) -> npt.NDArray[np.float32]:
-        if self._decoder.frames < stop:
-            raise UnusableAudioError("shorter than when it was scanned")
         try:
-            with self._capture_messages() as messages:
+            with self._messages() as messages:
                 if first:
                     self._decoder.seek(first)
-                audio: Any = self._decoder.read(frames=stop - first, dtype="float32", always_2d=True)
+                audio = self._read_samples(stop - first)
         except (soundfile.SoundFileError, ValueError) as problem:  # ValueError: the decoder has lost its position
             raise UnusableAudioError("damaged") from problem
         # Both decoders skip damaged data, so that all samples after it would be too early.
@@ -227,38 +245,20 @@ class AudioFile:
             raise UnusableAudioError("damaged")
         if len(audio) < stop - first:
             raise UnusableAudioError("shorter than when it was scanned")
-        decoded: npt.NDArray[np.float32] = audio
-        return decoded
+        return audio
 
-    @contextmanager
-    def _capture_messages(self) -> Iterator[list[str]]:
-        """Captures the messages that libmpg123 writes to standard error, because it reports damage nowhere else.
+    def _messages(self) -> AbstractContextManager[list[str]]:
+        return nullcontext([]) if self._mp3 is None else capture_messages()
 
-        They are not shown: they name no file, and most are about frames after a seek, which are not used.
-        """
-        messages: list[str] = []
-        if self._mp3 is None:
-            yield messages
-            return
-        with _STDERR_LOCK, tempfile.TemporaryFile() as collected:
-            stream = os.dup(2)
-            os.dup2(collected.fileno(), 2)
-            try:
-                yield messages
-            finally:
-                os.dup2(stream, 2)
-                os.close(stream)
-                collected.seek(0)
-                for line in collected.read().splitlines(keepends=True):
-                    if line.strip() and not line.startswith(_LIBMPG123_PREFIXES):
-                        os.write(2, line)  # of another thread
-                    else:
-                        messages.append(line.decode(errors="replace"))
+    def _read_samples(self, length: int) -> npt.NDArray[np.float32]:
+        # libsndfile converts 16 bits to float32 one by one, and so it takes four times as long as NumPy.
+        is_plain = self._decoder.subtype == "PCM_16" and self.format in _WAV
+        audio: Any = self._decoder.read(frames=length, dtype="int16" if is_plain else "float32", always_2d=True)
+        samples: npt.NDArray[np.float32] = np.multiply(audio, _INT16_SCALE, dtype=np.float32) if is_plain else audio
+        return samples
 
 
 _MP3_STARTS = {b"ID", *(bytes((0xFF, second)) for second in range(0xE0, 0x100))}
-_LIBMPG123_PREFIXES = (b"[src/libmpg123", b"[../src/libmpg123", b"Note: ", b"Warning: ", b"Giving up")
-_STDERR_LOCK = threading.Lock()
 
 
 def _open_decoder(file: Any) -> soundfile.SoundFile:

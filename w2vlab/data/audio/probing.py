@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import soundfile
 
@@ -42,15 +43,18 @@ def unsupported_reason(path: Path) -> str | None:
     return f"{ending}, not read: convert with `ffmpeg -i X{ending} -vn X.flac`"
 
 
-def probe(path: Path) -> AudioInfo:
+def probe(path: Path | BinaryIO) -> AudioInfo:
     """Reads the header of `path`, and checks that the file has all the audio that its header declares.
 
     The audio is decoded only if the header has no length.
 
+    Args:
+        path: Path, or an open binary file.
+
     Raises:
         UnusableAudioError: The file is missing, empty, unreadable, truncated or has no samples.
     """
-    plain = read_plain(path)
+    plain = read_plain(path) if isinstance(path, Path) else None
     return _probe_with_decoder(path) if plain is None else plain[0]
 
 
@@ -70,18 +74,19 @@ def measure(path: str) -> tuple[AudioInfo, int]:
         raise UnusableAudioError("missing") from None
 
 
-def _probe_with_decoder(path: Path) -> AudioInfo:
+def _probe_with_decoder(path: Path | BinaryIO) -> AudioInfo:
     try:
         file = AudioFile(path)
     except UnusableAudioError as error:
-        reason = unsupported_reason(path) if str(error) == "unreadable" else None
+        reason = unsupported_reason(path) if isinstance(path, Path) and str(error) == "unreadable" else None
         raise UnusableAudioError(reason or str(error)) from error
     try:
         with file:
             info = _inspect(file)
     except (soundfile.SoundFileError, OSError) as error:  # OSError: also of a failing disk or network
         raise UnusableAudioError("unreadable") from error
-    learn(path, info)
+    if isinstance(path, Path):
+        learn(path, info)
     return info
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lhotse.augmentation.resample import Resample
+from torch import Tensor
 
 from w2vlab.types import SAMPLE_RATE, Hertz
 
@@ -16,6 +17,12 @@ Audio = npt.NDArray[np.float32]
 
 _MAX_FILTER_BANK = 1 << 20
 """Maximum size of lhotse's filter bank, in float32 values (4 MB); it has 76,000 at 44.1 kHz."""
+
+_BLOCK = 128
+"""Minimum number of outputs of a block: enough that consecutive blocks are further apart than a group has inputs."""
+
+_GROUP = 16
+"""Outputs of one matrix product: more have more zeros among their filters, and fewer are slower per multiplication."""
 
 _CHUNK = 1 << 14
 _ZERO_CROSSINGS = 6
@@ -75,23 +82,72 @@ class _Identity(Resampler):
         return audio
 
 
-class _LhotseResampler(Resampler):
-    """Uses lhotse's resampler, whose filter bank has about `b` times `a` values: fast if both are small."""
+class _BankResampler(Resampler):
+    """Multiplies blocks of inputs with lhotse's filter bank, as its resampler does, but without most of its zeros.
+
+    Each of the `b` filters has about 12 zero crossings, and is padded with zeros to more than `a` values in the bank.
+    Neighboring outputs depend on almost the same inputs, so `_GROUP` outputs are one matrix product: a row of the left
+    matrix has the inputs of one group, and consecutive rows are one block apart, which is a view of the audio.
+    """
 
     def __init__(self, rate: Hertz) -> None:
         super().__init__(rate)
-        self._resample = Resample(rate, SAMPLE_RATE)
+        lhotse = Resample(rate, SAMPLE_RATE)
+        self._width: int = lhotse.width
+        bank = lhotse.get_buffer("kernel")[
+            :, 0
+        ]  # (b, a + 2 width): outputs of one block, inputs from `width` before the block on
+        repeats = -(-_BLOCK // self._new)
+        self._inputs, self._outputs = repeats * self._old, repeats * self._new  # of one block
+        self._reach = self._inputs + 2 * self._width  # inputs that the outputs of one block depend on
+        filters = torch.zeros(self._outputs, self._reach)
+        for repeat in range(repeats):
+            rows = filters[repeat * self._new : (repeat + 1) * self._new]
+            rows[:, repeat * self._old :][:, : bank.shape[1]] = bank
+        self._groups = [self._without_zeros(group) for group in torch.split(filters, _GROUP)]
+
+    @staticmethod
+    def _without_zeros(filters: Tensor) -> tuple[int, Tensor]:
+        """Returns the first input with a filter value that is not zero, and the filters from there on, transposed."""
+        used = filters.any(dim=0).nonzero()
+        first, last = int(used[0]), int(used[-1])
+        return first, filters[:, first : last + 1].T.contiguous()
 
     def input_range(self, start: int, length: int, available: int) -> tuple[int, int]:
-        # Blocks of `b` outputs are computed from blocks of `a` inputs, so the range begins with a block.
-        first, _ = super().input_range(start, length, available)
-        blocks = -(-(start + length) // self._new)
-        return first // self._old * self._old, min(available, blocks * self._old + self._width)
+        first, blocks = start // self._outputs, -(-(start + length) // self._outputs)
+        return max(0, first * self._inputs - self._width), min(available, blocks * self._inputs + self._width)
 
     def __call__(self, audio: Audio, first: int, start: int, length: int) -> Audio:
-        resampled: Audio = self._resample(torch.from_numpy(audio)).numpy()
-        offset = start - first // self._old * self._new
-        return resampled[offset : offset + length]
+        block = start // self._outputs
+        blocks = -(-(start + length) // self._outputs) - block
+        resampled = torch.empty(blocks, self._outputs)
+        inputs = torch.from_numpy(np.ascontiguousarray(audio))
+        before = max(0, first - (block * self._inputs - self._width))  # missing inputs of the first block: silence
+        # Blocks that lie within the audio need no copy with silence around it.
+        lower = min(blocks, -(-before // self._inputs))
+        upper = max(lower, min(blocks, (len(audio) + before - self._reach) // self._inputs + 1))
+        for begin, end in ((0, lower), (lower, upper), (upper, blocks)):
+            if begin < end:
+                part = _cut(inputs, begin * self._inputs - before, (end - begin - 1) * self._inputs + self._reach)
+                self._multiply(part, resampled[begin:end])
+        offset = start - block * self._outputs
+        return resampled.view(-1)[offset : offset + length].numpy()
+
+    def _multiply(self, inputs: Tensor, out: Tensor) -> None:
+        for number, (first, filters) in enumerate(self._groups):
+            rows = inputs.as_strided((len(out), len(filters)), (self._inputs, 1), inputs.storage_offset() + first)
+            columns = out[:, number * _GROUP : (number + 1) * _GROUP]
+            torch.mm(rows, filters, out=columns)
+
+
+def _cut(audio: Tensor, start: int, length: int) -> Tensor:
+    """Returns `audio[start : start + length]`, with silence where that is outside of `audio`."""
+    if start >= 0 and start + length <= len(audio):
+        return audio[start : start + length]
+    padded = torch.zeros(length)
+    found = audio[max(0, start) : max(0, start + length)]
+    padded[max(0, -start) :][: len(found)] = found
+    return padded
 
 
 class _SparseResampler(Resampler):
@@ -128,4 +184,4 @@ def get_resampler(rate: Hertz) -> Resampler:
         return _Identity(rate)
     filters = Resampler(rate)
     size = filters._new * (filters._old + 2 * filters._width)
-    return _LhotseResampler(rate) if size <= _MAX_FILTER_BANK else _SparseResampler(rate)
+    return _BankResampler(rate) if size <= _MAX_FILTER_BANK else _SparseResampler(rate)

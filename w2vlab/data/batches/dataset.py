@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +12,13 @@ import torch
 from lhotse.cut import Cut
 from torch.utils.data import Dataset
 
-from w2vlab.data.audio.audio_files import UnusableAudioError
+from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.crops import Window, choose_windows
-from w2vlab.data.batches.reading import read_window
-from w2vlab.data.batches.sampling import BatchPlan
+from w2vlab.data.batches.reading import read_or_reason
+from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.data.corpora.tally import Tally
-from w2vlab.data.corpora.utterances import num_samples
-from w2vlab.data.labels.transcripts import Transcripts
-from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.data.corpora.utterances import Utterances, num_samples
+from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
 from w2vlab.utils.messages import count
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,10 @@ class SpeechDataset(Dataset[AudioBatch]):
         crop_to_shortest: Whether all windows of a batch are cropped to the length of the shortest.
         seed: Seed of the run.
         random: Whether each epoch draws new random windows; otherwise each is the middle of its utterance.
-        transcripts: Transcripts of the utterances, added to the batches; None for batches without transcripts.
+        transcripts: Returns the transcript of an id, for batches with transcripts; None for batches without.
         read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
+        utterances: The utterances that plans name by their indices; not needed for `read`.
+        augmenter: Augments the audio of random windows; None leaves it as it is.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class SpeechDataset(Dataset[AudioBatch]):
         crop_to_shortest: bool,
         seed: int,
         random: bool,
-        transcripts: Transcripts | None = None,
+        transcripts: Callable[[str], str | None] | None = None,
         read_audio: bool = True,
+        utterances: Utterances | Sequence[Cut] | None = None,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
@@ -56,31 +59,53 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.random = random
         self.transcripts = transcripts
         self.read_audio = read_audio
+        self.utterances = utterances
+        self.augmenter = augmenter if random and augmenter else None
         self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
         """Reads one batch.
 
         Raises:
+            RunError: The manifest has been removed.
             RuntimeError: Neither the batch nor its substitute can be read.
         """
-        for cuts in (plan.cuts, plan.substitute):
-            batch = self.read(cuts, plan.epoch)
+        for members in (plan.members, plan.substitute):
+            batch = self.read(self._cuts(members), plan.epoch, members.copies)
             if batch is not None:
                 return replace(batch, counted=plan.counted)
         raise RuntimeError(
             f"No utterance of two batches could be read ({self.skipped}). Check that the disk of the corpus is mounted."
         )
 
-    def read(self, cuts: Sequence[Cut], epoch: int = 0) -> AudioBatch | None:
-        """Reads the windows of `cuts` into a batch; returns None if none of them can be read."""
+    def _cuts(self, members: Members) -> list[Cut]:
+        assert self.utterances is not None, "a dataset that reads plans has their utterances"
+        return [self.utterances[index] for index in members.indices]
+
+    def read(self, cuts: Sequence[Cut], epoch: int = 0, copies: Sequence[int] | None = None) -> AudioBatch | None:
+        """Reads windows of utterances into a batch.
+
+        Args:
+            cuts: The utterances.
+            epoch: Epoch for which random windows are drawn.
+            copies: How many times each utterance was used before in the epoch, so that it gets another window.
+
+        Returns:
+            None if none of them can be read.
+        """
         ids = tuple(cut.id for cut in cuts)
-        address = RandomAddress(seed=self.seed, update=epoch, ids=ids, stream="train") if self.random else None
+        drawn = (
+            ids if copies is None else tuple(f"{name}#{n}" if n else name for name, n in zip(ids, copies, strict=True))
+        )
+        address = RandomAddress(seed=self.seed, update=epoch, ids=drawn, stream="train") if self.random else None
         sizes = [num_samples(cut) for cut in cuts]
         windows = choose_windows(sizes, self.max_samples, self.crop_to_shortest, address)
+        speeds = [1.0] * len(cuts)
+        if self.augmenter is not None and address is not None:
+            windows, speeds = self.augmenter.perturb(cuts, windows, self.crop_to_shortest, address)
         waveforms: list[npt.NDArray[np.float32] | None]
         if self.read_audio:
-            waveforms = [self._read_window(cut, window) for cut, window in zip(cuts, windows, strict=True)]
+            waveforms = [self._read_window(*one) for one in zip(cuts, windows, speeds, strict=True)]
         else:
             waveforms = [np.zeros(window.length, dtype=np.float32) for window in windows]
         usable = [(number, audio) for number, audio in enumerate(waveforms) if audio is not None]
@@ -91,18 +116,30 @@ class SpeechDataset(Dataset[AudioBatch]):
         for row, (_, audio) in zip(waveform, usable, strict=True):
             row[: len(audio)] = torch.from_numpy(audio)
         names = tuple(ids[number] for number, _ in usable)
-        transcripts = None if self.transcripts is None else tuple(self.transcripts.get(name) or "" for name in names)
-        return AudioBatch(
+        transcripts = None if self.transcripts is None else tuple(self.transcripts(name) or "" for name in names)
+        batch = AudioBatch(
             waveform=waveform,
             num_samples=lengths,
             ids=names,
             transcripts=transcripts,
-            starts=tuple(windows[number].start for number, _ in usable),
+            starts=tuple(round(windows[number].start * speeds[number]) for number, _ in usable),
             utterance_samples=tuple(sizes[number] for number, _ in usable),
+            corpus_seconds=self._corpus_seconds(names, lengths),
         )
+        if self.augmenter is None or address is None:
+            return batch
+        return self.augmenter(batch, replace(address, ids=tuple(drawn[number] for number, _ in usable)))
 
-    def _read_window(self, cut: Cut, window: Window) -> npt.NDArray[np.float32] | None:
-        audio = read_or_reason(cut, window)  # (S,)
+    def _corpus_seconds(self, ids: Sequence[str], lengths: Sequence[int]) -> dict[str, Seconds] | None:
+        if not isinstance(self.utterances, Utterances) or None in self.utterances.names:
+            return None
+        found = dict.fromkeys(map(str, self.utterances.names), 0.0)
+        for utterance, length in zip(ids, lengths, strict=True):
+            found[utterance.partition("/")[0]] += length / SAMPLE_RATE
+        return found
+
+    def _read_window(self, cut: Cut, window: Window, speed: float) -> npt.NDArray[np.float32] | None:
+        audio = read_or_reason(cut, window, speed)  # (S,)
         if isinstance(audio, str):
             self._skip(audio, cut.id)
             return None
@@ -118,20 +155,3 @@ class SpeechDataset(Dataset[AudioBatch]):
                 name,
                 reason,
             )
-
-
-def read_or_reason(cut: Cut, window: Window) -> npt.NDArray[np.float32] | str:
-    """Reads a window of an utterance, or returns why it cannot be used.
-
-    Args:
-        cut: The utterance.
-        window: The window, in samples at 16 kHz.
-    """
-    try:
-        audio = read_window(cut, window)  # (S,)
-    except UnusableAudioError as error:
-        return str(error)
-    # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
-    except Exception as error:
-        return f"unreadable ({type(error).__name__})"
-    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -17,19 +17,23 @@ from lhotse.utils import compute_num_samples
 from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
 from w2vlab.data.audio.resampling import get_resampler
 from w2vlab.data.batches.crops import Window
+from w2vlab.data.shards.found import shard_of
+from w2vlab.data.shards.reading import gain_of, open_member, with_decoded_rate
+from w2vlab.types import SAMPLE_RATE
 
 Audio = npt.NDArray[np.float32]
 
 
-def read_window(cut: Cut, window: Window) -> Audio:
+def read_window(cut: Cut, window: Window, speed: float = 1.0) -> Audio:
     """Reads a window of an utterance, with its channels averaged, at 16 kHz.
 
-    For all formats and sampling rates the result is the same as reading and resampling the full utterance and then
-    cropping it.
+    For all formats, sampling rates and speeds the result is the same as reading and resampling the full utterance and
+    then cropping it.
 
     Args:
         cut: The utterance.
-        window: The window, in samples at 16 kHz.
+        window: The window, in samples at 16 kHz of the utterance at that speed.
+        speed: How much faster it is played: it is resampled from a rate that is higher by this factor.
 
     Returns:
         Samples, shape `(window.length,)`.
@@ -37,7 +41,8 @@ def read_window(cut: Cut, window: Window) -> Audio:
     Raises:
         UnusableAudioError: The file is missing, too short or damaged.
     """
-    resample = get_resampler(cut.sampling_rate)
+    cut = with_decoded_rate(cut)
+    resample = get_resampler(round(cut.sampling_rate * speed))
     available = compute_num_samples(cut.duration, cut.sampling_rate)
     first, stop = resample.input_range(window.start, window.length, available)
     audio = resample(_read_segment(cut, first, stop - first), first, window.start, window.length)
@@ -46,23 +51,62 @@ def read_window(cut: Cut, window: Window) -> Audio:
     return audio
 
 
+def read_or_reason(cut: Cut, window: Window, speed: float = 1.0) -> Audio | str:
+    """Reads a window of an utterance, or returns why it cannot be used.
+
+    Args:
+        cut: The utterance.
+        window: The window, in samples at 16 kHz of the utterance at that speed.
+        speed: How much faster it is played.
+    """
+    try:
+        audio = read_window(cut, window, speed)  # (S,)
+    except UnusableAudioError as error:
+        return str(error)
+    # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
+    except Exception as error:
+        return f"unreadable ({type(error).__name__})"
+    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"
+
+
+def perturbed_samples(cut: Cut, speed: float) -> int:
+    """Returns the number of samples at 16 kHz that `read_window` can read of an utterance at a speed."""
+    available = compute_num_samples(cut.duration, cut.sampling_rate)
+    return int(available * SAMPLE_RATE // round(cut.sampling_rate * speed))
+
+
 def _read_segment(cut: Any, start: int, length: int) -> Audio:
     """Reads samples of `cut` at the sampling rate of the file, with its channels averaged."""
     recording = cut.recording
-    if recording.transforms or any(source.type != "file" for source in recording.sources):
+    in_shard = shard_of(cut) is not None
+    if not in_shard and (recording.transforms or any(source.type != "file" for source in recording.sources)):
         return _read_through_lhotse(cut, start, length)
     selected = {cut.channel} if isinstance(cut, MonoCut) else set(cut.channel)
     start += compute_num_samples(cut.start, recording.sampling_rate)
     # If start and duration are both rounded up, the segment ends one sample after the recording.
     excess = int(start + length == recording.num_samples + 1)
-    channels = []
+    channels: list[Audio] = []
     for source in recording.sources:
         columns = [column for column, channel in enumerate(source.channels) if channel in selected]
         if columns:
-            with AudioFile(Path(source.source), recording.num_samples) as file:
-                channels.append(file.read(start, length - excess)[:, columns])
-    audio: Audio = np.concatenate(channels, axis=1).mean(axis=1)
+            with AudioFile(open_member(cut) if in_shard else Path(source.source), recording.num_samples) as file:
+                decoded = file.read(start, length - excess)
+                channels.extend(decoded[:, column] for column in columns)
+    audio = _average(channels)
+    if in_shard and (gain := gain_of(cut)) != 1.0:
+        audio = audio * gain
     return np.pad(audio, (0, excess), mode="edge") if excess else audio
+
+
+def _average(channels: Sequence[Audio]) -> Audio:
+    """Returns the mean of the channels; that of one channel takes no time, unlike `numpy.mean` over a short axis."""
+    if len(channels) == 1:
+        return channels[0]
+    total = channels[0] + channels[1]
+    for channel in channels[2:]:
+        total += channel
+    total /= len(channels)
+    return total
 
 
 def _read_through_lhotse(cut: Cut, start: int, length: int) -> Audio:

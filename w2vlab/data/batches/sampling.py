@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler
-from lhotse.utils import fastcopy
 from torch.utils.data import Sampler
 
+from w2vlab.data.batches.bucketing import bucket_limits, form_batches, ranges
+from w2vlab.data.batches.epochs import EpochOrder, Floats, Integers, order_epoch
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.types import Seconds
 from w2vlab.utils.messages import count, duration
 
-_FEWEST_BUCKETS, _MOST_BUCKETS, _BATCHES_A_BUCKET = 10, 100, 60
+
+@dataclass(frozen=True)
+class Members:
+    """The utterances of a micro-batch.
+
+    Attributes:
+        indices: Their indices in `Utterances`.
+        copies: How many times each was used before in the epoch, which is more than 0 only in a mixture of corpora.
+    """
+
+    indices: tuple[int, ...]
+    copies: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The utterances of one micro-batch.
+    """One micro-batch.
 
     Attributes:
         epoch: The epoch of the batch.
-        cuts: Its utterances.
-        substitute: Utterances of another batch, which are used if none of `cuts` can be read.
+        members: Its utterances.
+        substitute: Utterances of another batch, which are used if none of `members` can be read.
         counted: False if the batch only repeats another one so that all processes make the same number of steps.
     """
 
     epoch: int
-    cuts: tuple[Cut, ...]
-    substitute: tuple[Cut, ...]
+    members: Members
+    substitute: Members
     counted: bool = True
 
 
 class EpochSampler(Sampler[BatchPlan]):
-    """Plans the micro-batches of one process for an epoch, with lhotse's bucketing sampler.
+    """Plans the micro-batches of one process for an epoch.
 
-    Every process plans the complete sequence of the epoch, which depends on the seed and the epoch alone, and takes its
-    part of it. An update consists of the next `world_size * accumulate` micro-batches of the sequence: the i-th one of
-    rank r in update u has index `(u * accumulate + i) * world_size + r`. Therefore layouts with the same product of
-    processes and accumulation compute the same updates.
+    Every process plans the complete sequence of the epoch, which depends on the seed and the epoch alone, as arrays of
+    indices, and takes its part of it, from any place on. An update consists of the next `world_size * accumulate`
+    micro-batches of the sequence: the i-th one of rank r in update u has index
+    `(u * accumulate + i) * world_size + r`. Therefore layouts with the same product of processes and accumulation
+    compute the same updates.
+
+    Shards are divided into lanes, one for each micro-batch of an update, if there are at least twice as many shards:
+    micro-batch i of every update is of lane i, so a process needs the shards of its lanes only.
 
     In training, micro-batches of an incomplete update at the end of an epoch are dropped. In validation none are
     dropped: ranks that would have fewer batches repeat one that is not counted.
@@ -57,6 +69,8 @@ class EpochSampler(Sampler[BatchPlan]):
         world_size: Number of processes.
         rank: Rank of this process.
         accumulate: Micro-batches of an update on each process.
+        shuffle_shards: Shards whose utterances are shuffled with each other.
+        quadratic_seconds: An utterance of t seconds counts as t + t² / `quadratic_seconds`; None for t.
 
     Attributes:
         repeats: Whether all epochs repeat the first one.
@@ -72,27 +86,28 @@ class EpochSampler(Sampler[BatchPlan]):
         world_size: int,
         rank: int,
         accumulate: int = 1,
+        shuffle_shards: int = 8,
+        quadratic_seconds: Seconds | None = None,
     ) -> None:
         self.epoch = 0
         self.repeats = False
         self.start = 0
         self._utterances = utterances
         self._batch_seconds = batch_seconds
-        self._validates = seed is None
+        self._seed = seed
         self._world_size = world_size
         self._rank = rank
         self._update = world_size * accumulate
-        self._sampler = DynamicBucketingSampler(
-            _CroppedCuts(utterances, max_seconds),
-            max_duration=batch_seconds,
-            duration_bins=_bucket_limits(np.minimum(utterances.durations, max_seconds), num_buckets),
-            shuffle=seed is not None,
-            # lhotse adds the epoch to the seed, so without the factor epoch 1 with seed 0 would be epoch 0 with seed 1.
-            seed=(seed or 0) * 1_000_003,
-            # Otherwise lhotse would divide the batches among the processes itself, depending on their number.
-            world_size=1,
-            rank=0,
+        self._shuffle_shards = shuffle_shards
+        self._cropped = np.minimum(utterances.durations, max_seconds)
+        self._costs = (
+            self._cropped if quadratic_seconds is None else self._cropped * (1 + self._cropped / quadratic_seconds)
         )
+        all_once = seed is None or set(utterances.uses) == {1.0}
+        self.limits = bucket_limits(
+            self._costs, num_buckets, None if all_once else np.array(utterances.uses)[utterances.corpora]
+        )
+        self._planned: _PlannedEpoch | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Moves to the start of `epoch`, unless the sampler is already in that epoch; called by Lightning."""
@@ -109,73 +124,103 @@ class EpochSampler(Sampler[BatchPlan]):
         self.epoch = epoch
         self.start = start
 
-    def __iter__(self) -> Iterator[BatchPlan]:
-        """Yields this process's plans of the epoch.
+    @property
+    def num_micro_batches(self) -> int:
+        """This process's micro-batches in the epoch, from its beginning.
 
         Raises:
             ValueError: An epoch has fewer micro-batches than one update needs.
         """
-        for update in islice(self._updates(), self.start // self._update, None):
-            yield from update[self._rank :: self._world_size]
+        return self._num_updates(len(self._plan_epoch())) * self._update // self._world_size
 
-    def _updates(self) -> Iterator[tuple[BatchPlan, ...]]:
-        plans, size = self._plans(), self._update
-        update = tuple(islice(plans, size))
-        if len(update) < size and not self._validates:
+    @property
+    def num_lanes(self) -> int:
+        """Lanes into which shards are divided; 1 if there are too few of them."""
+        enough = self._seed is not None and len(np.unique(self._utterances.shards[self._utterances.shards >= 0])) >= (
+            2 * self._update
+        )
+        return self._update if enough else 1
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        """Yields this process's plans of the epoch.
+
+        Raises:
+            RunError: A manifest has been removed.
+            ValueError: An epoch has fewer micro-batches than one update needs.
+        """
+        self._utterances.mark_as_used()
+        planned = self._plan_epoch()
+        for update in range(self.start // self._update, self._num_updates(len(planned))):
+            first = update * self._update
+            for number in range(first + self._rank, first + self._update, self._world_size):
+                # The last update of a validation is filled up with its first batch.
+                counted = number < len(planned)
+                yield planned.plan(number if counted else first, counted)
+
+    def _num_updates(self, num_batches: int) -> int:
+        if self._seed is None:
+            return -(-num_batches // self._update)
+        if num_batches < self._update:
             raise ValueError(
-                f"`batch_seconds` must leave {count(size, 'micro-batch')} for an update, but is {self._batch_seconds} "
-                f"with {duration(self._utterances.seconds)} of audio, which make {len(update)}; lower it or "
-                "`micro_batches`, use fewer processes, or add audio."
+                f"`batch_seconds` must leave {count(self._update, 'micro-batch')} for an update, but is "
+                f"{self._batch_seconds} with {duration(self._utterances.seconds)} of audio, which make {num_batches}; "
+                "lower it or `micro_batches`, use fewer processes, or add audio."
             )
-        while len(update) == size:
-            yield update
-            update = tuple(islice(plans, size))
-        if update and self._validates:
-            yield update + (replace(update[0], counted=False),) * (size - len(update))
+        return num_batches // self._update
 
-    def _plans(self) -> Iterator[BatchPlan]:
+    def _plan_epoch(self) -> _PlannedEpoch:
         epoch = 0 if self.repeats else self.epoch
-        self._sampler.set_epoch(epoch)
-        planned = (tuple(cut.whole for cut in cuts) for cuts in self._sampler)
+        if self._planned is None or self._planned.epoch != epoch:
+            self._planned = None  # both at once may not fit in memory
+            num_lanes = self.num_lanes
+            if self._seed is None:
+                every = np.arange(len(self._utterances))
+                order = EpochOrder(every, np.zeros_like(every), np.zeros_like(every))
+            else:
+                order = order_epoch(self._utterances, self._seed, epoch, self._shuffle_shards, num_lanes, self._cropped)
+            self._planned = _PlannedEpoch(epoch, order, self._costs, self.limits, self._batch_seconds, num_lanes)
+        return self._planned
+
+
+class _PlannedEpoch:
+    """The sequence of micro-batches of an epoch, as arrays: those of 10 million utterances have 80 MB."""
+
+    def __init__(
+        self, epoch: int, order: EpochOrder, costs: Floats, limits: Floats, budget: float, num_lanes: int
+    ) -> None:
+        self.epoch = epoch
+        places = [np.flatnonzero(order.lanes == lane) for lane in range(num_lanes)]
+        batches = [form_batches(costs[order.indices[those]], limits, budget) for those in places]
+        members = np.concatenate([those[formed.members] for those, formed in zip(places, batches, strict=True)])
+        sizes = np.concatenate([np.diff(formed.bounds) for formed in batches])
+        first = np.cumsum(sizes) - sizes
+        if num_lanes > 1:
+            sequence = _interleave([len(formed) for formed in batches])
+            first, sizes = first[sequence], sizes[sequence]
+            members = members[ranges(first, sizes)]
+        self._bounds = np.concatenate([[0], np.cumsum(sizes)])
+        self._indices = order.indices[members].astype(np.min_scalar_type(max(len(costs), 1)))
+        self._copies = order.copies[members].astype(np.min_scalar_type(order.copies.max(initial=0)))
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def plan(self, number: int, counted: bool) -> BatchPlan:
         # The substitute of a batch is the previous one; that of the first batch is the second.
-        head = list(islice(planned, 2))
-        substitute = head[-1]
-        for cuts in chain(head, planned):
-            yield BatchPlan(epoch, cuts, substitute)
-            substitute = cuts
+        other = number - 1 if number else min(1, len(self) - 1)
+        return BatchPlan(self.epoch, self._members(number), self._members(other), counted)
+
+    def _members(self, number: int) -> Members:
+        those = slice(self._bounds[number], self._bounds[number + 1])
+        return Members(tuple(self._indices[those].tolist()), tuple(self._copies[those].tolist()))
 
 
-class _CroppedCuts(Iterable[Cut]):
-    """Cuts with the duration of their crops, which the sampler measures; the custom field `whole` has the full cut."""
+def _interleave(sizes: Sequence[int]) -> Integers:
+    """Returns the batches of all lanes, numbered lane by lane, in the order in which they are taken from each in turn.
 
-    def __init__(self, cuts: Iterable[Cut], max_seconds: Seconds) -> None:
-        self.cuts = cuts
-        self.max_seconds = max_seconds
-
-    def __iter__(self) -> Iterator[Cut]:
-        for cut in self.cuts:
-            yield fastcopy(cut, duration=min(cut.duration, self.max_seconds), custom={"whole": cut})
-
-
-def default_num_buckets(durations: npt.NDArray[np.float64], batch_seconds: Seconds) -> int:
-    """Returns the default number of buckets.
-
-    With more buckets less audio is cropped away, because the lengths in a bucket differ less: with the lengths of
-    LibriSpeech, a batch of 87.5 s has 69 s after cropping to the shortest utterance with 10 buckets and 78 s with 100;
-    with fairseq's batching it has 77 s. However, the last batch of each bucket is not full, so that a small corpus,
-    with few batches per bucket, would lose more than it gains.
-
-    Args:
-        durations: Duration of each utterance after cropping, in seconds.
-        batch_seconds: Maximum audio in a batch, in seconds.
+    What the longer lanes have left when the shortest one ends comes last.
     """
-    num_batches = float(durations.sum()) / batch_seconds
-    return int(np.clip(num_batches // _BATCHES_A_BUCKET, _FEWEST_BUCKETS, _MOST_BUCKETS))
-
-
-def _bucket_limits(durations: npt.NDArray[np.float64], num_buckets: int) -> list[Seconds]:
-    """Returns the longest duration of each bucket but the last, such that all have about the same total duration."""
-    ordered = np.sort(durations)
-    total = np.cumsum(ordered)
-    shares = total[-1] * np.arange(1, num_buckets) / num_buckets
-    return [float(limit) for limit in np.unique(ordered[np.searchsorted(total, shares)])]
+    lanes = np.concatenate([np.full(size, lane) for lane, size in enumerate(sizes)])
+    numbers = np.concatenate([np.arange(size) for size in sizes])
+    order: Integers = np.lexsort((lanes, numbers))
+    return order

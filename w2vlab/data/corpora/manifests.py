@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,13 +22,14 @@ from rich.progress import Progress
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.audio.probing import EXTENSIONS, AudioInfo
 from w2vlab.data.corpora.cache import make_writable
-from w2vlab.data.corpora.listing import Listing, list_corpus
+from w2vlab.data.corpora.listing import list_corpus
 from w2vlab.data.corpora.scanning import Block, Entry, Probed, missing_seconds, scan_chunks
 from w2vlab.data.corpora.spool import Lines
 from w2vlab.data.corpora.tally import Tally
-from w2vlab.data.corpora.utterances import BYTES
+from w2vlab.data.shards.found import BYTES, Found
+from w2vlab.data.shards.scanning import ShardScan
+from w2vlab.data.shards.sources import Source, is_sharded
 from w2vlab.types import SAMPLE_RATE, Seconds
-from w2vlab.utils.messages import count
 
 _UNUSED_LIFETIME: Seconds = 30 * 24 * 3600
 """How long an unused manifest of an earlier state of a corpus is kept, for runs that are resumed later."""
@@ -44,15 +45,17 @@ class Manifest:
         fingerprint: Hash of the files that were scanned.
         skipped: Utterances that were left out, by reason.
         notes: Utterances that are converted when they are read, by conversion.
+        left_out: File with reason and id of each utterance that was left out; None if there is none.
     """
 
     cuts: Path
     fingerprint: str
     skipped: Tally
     notes: Tally
+    left_out: Path | None = None
 
 
-def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> Manifest:
+def read_manifest(source: Source, cache: Path, fingerprint: str | None = None) -> Manifest:
     """Returns a prepared manifest of `source`.
 
     Args:
@@ -75,10 +78,11 @@ def read_manifest(source: Path, cache: Path, fingerprint: str | None = None) -> 
         fingerprint=found,
         skipped=Tally(**content["skipped"]),
         notes=Tally(**content["notes"]),
+        left_out=left_out if (left_out := folder / f"left-out-{found}.tsv").is_file() else None,
     )
 
 
-def prepare_manifest(source: Path, cache: Path) -> Manifest:
+def prepare_manifest(source: Source, cache: Path) -> Manifest:
     """Scans `source` and writes its manifest, unless there is a manifest with the same fingerprint.
 
     A manifest is never changed, so that a run reads the same manifest from its beginning to its end; its fingerprint is
@@ -91,35 +95,33 @@ def prepare_manifest(source: Path, cache: Path) -> Manifest:
     Raises:
         ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable.
     """
-    skipped = Tally()
-    listing = list_corpus(source, skipped)
+    skipped = Tally(names=[])
+    scan = _ShardBlocks(ShardScan(source, cache)) if is_sharded(source) else _FileBlocks(source, skipped)
+    state = scan.fingerprint
     folder = _manifest_folder(source, cache)
-    report = folder / f"report-{listing.fingerprint}.json"
+    report = folder / f"report-{state}.json"
     if not report.is_file():
         make_writable(folder)
         notes = Tally()
-        if not _write_cuts(folder / f"cuts-{listing.fingerprint}.jsonl", listing, skipped, notes):
+        if not _write_cuts(folder / f"cuts-{state}.jsonl", scan, skipped, notes):
             kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
             found = (
-                f"none of {listing.total} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
+                f"none of {skipped.total} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
             )
             raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
         # The report is written last, because a manifest is complete if it has a report: after an interruption the
         # corpus is scanned again.
-        content = {"fingerprint": listing.fingerprint, "skipped": asdict(skipped), "notes": asdict(notes)}
+        if skipped:
+            with _replacing(folder / f"left-out-{state}.tsv") as file:
+                file.write(skipped.as_lines().encode())
+        content = {"fingerprint": state, "skipped": _as_plain(skipped), "notes": _as_plain(notes)}
         with _replacing(report) as file:
             file.write(json.dumps(content).encode())
         _remove_unused(folder)
     with suppress(OSError):  # a cache may be read-only
         now = time.time_ns()  # has a finer resolution than the system's own modification times
         os.utime(report, ns=(now, now))
-    return read_manifest(source, cache, listing.fingerprint)
-
-
-def remarks(corpus: str, left_out: Tally, notes: Tally) -> list[str]:
-    """Returns log lines on a corpus: one for the utterances left out and one for conversions, if there are any."""
-    lines = [f"of {corpus}, left out {count(left_out.total, 'utterance')}: {left_out}"] if left_out else []
-    return [*lines, f"of {corpus}, {notes}"] if notes else lines
+    return read_manifest(source, cache, state)
 
 
 _reported: set[str] = set()
@@ -141,22 +143,65 @@ def windowing_advice(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
     )
 
 
-def _manifest_folder(source: Path, cache: Path) -> Path:
-    key = hashlib.blake2b(os.fsencode(source), digest_size=6).hexdigest()
+def _as_plain(tally: Tally) -> dict[str, object]:
+    return {"counts": tally.counts, "examples": tally.examples}
+
+
+def _manifest_folder(source: Source, cache: Path) -> Path:
+    key = hashlib.blake2b(os.fsencode(str(source)), digest_size=6).hexdigest()
     return cache / "manifests" / f"{source.stem}-{key}"
 
 
-def _write_cuts(path: Path, listing: Listing, skipped: Tally, notes: Tally) -> int:
+class _FileBlocks:
+    """The scan of a corpus in files of their own.
+
+    Args:
+        source: The corpus.
+        skipped: Counts the utterances that are known not to be usable before the scan.
+    """
+
+    def __init__(self, source: Source, skipped: Tally) -> None:
+        assert isinstance(source, Path), "other sources are sharded"
+        self._listing = list_corpus(source, skipped)
+        self.fingerprint = self._listing.fingerprint
+        self.total = self._listing.total
+        self.unit = "audio"
+
+    def __iter__(self) -> Iterator[tuple[Block, int]]:
+        """Yields utterances and how many of `total` they are."""
+        for block in scan_chunks(self._listing.chunks, self.total, SAMPLE_RATE, _finish):
+            yield block, len(block.lines) + block.skipped.total
+
+
+class _ShardBlocks:
+    """The scan of a corpus in shards."""
+
+    def __init__(self, scan: ShardScan) -> None:
+        self._scan = scan
+        self.fingerprint = scan.fingerprint
+        self.total = len(scan)
+        self.unit = "shards"
+
+    def __iter__(self) -> Iterator[tuple[Block, int]]:
+        """Yields the utterances of a shard, and 1."""
+        for found in self._scan:
+            block = Block()
+            for item in found:
+                _add_found(block, item)
+            yield block, 1
+
+
+def _write_cuts(path: Path, scan: _FileBlocks | _ShardBlocks, skipped: Tally, notes: Tally) -> int:
     """Scans the utterances, writes the usable ones, ordered by `splitting.position`, and returns their number."""
     with Lines(path.parent) as lines, Progress() as progress:
-        task = progress.add_task("Scanning audio", total=listing.total)
+        task = progress.add_task(f"Scanning {scan.unit}", total=scan.total)
         positions: list[npt.NDArray[np.float64]] = []
-        for block in scan_chunks(listing.chunks, listing.total, SAMPLE_RATE, _finish):
+        for block, done in scan:
             lines.extend(block.lines)
             positions.append(np.frombuffer(block.positions))
             skipped.include(block.skipped)
             notes.include(block.notes)
-            progress.advance(task, len(block.lines) + block.skipped.total)
+            progress.advance(task, done)
         if len(lines):
             order = np.argsort(np.concatenate(positions), kind="stable")
             with _replacing(path) as file:
@@ -179,7 +224,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 def _remove_unused(folder: Path) -> None:
     """Removes unused manifests and their reports, including `cuts.jsonl` of earlier versions of w2vlab."""
     for cuts in folder.glob("cuts*.jsonl"):
-        files = [cuts, cuts.with_name(f"report{cuts.stem.removeprefix('cuts')}.json")]
+        state = cuts.stem.removeprefix("cuts")
+        files = [cuts, cuts.with_name(f"report{state}.json"), cuts.with_name(f"left-out{state}.tsv")]
         with suppress(OSError):
             if time.time() - max(path.stat().st_mtime for path in files if path.exists()) > _UNUSED_LIFETIME:
                 for path in files:
@@ -200,9 +246,26 @@ def _finish(entries: list[Entry], results: list[Probed]) -> Block:
             continue
         # File sizes are stored to notice a file that was replaced by another one of the same duration.
         cut.custom = {**(cut.custom or {}), BYTES: [size for _, size in probed]}
-        line = json.dumps(cut.to_dict(), ensure_ascii=False)
-        block.add(entry.id, line, AudioInfo(cut.sampling_rate, 0, cut.num_channels or 1), missing, SAMPLE_RATE)
+        _add_cut(block, cut, missing)
     return block
+
+
+def _add_found(block: Block, found: Found) -> None:
+    """Adds an utterance of a shard, or counts why it cannot be used."""
+    if found.cut is None:
+        block.skipped.add(found.reason, found.id)
+        return
+    try:
+        cut, missing = _check_cut(found.cut, [] if found.info is None else [found.info])
+    except UnusableAudioError as error:
+        block.skipped.add(str(error), found.id)
+    else:
+        _add_cut(block, cut, missing)
+
+
+def _add_cut(block: Block, cut: DataCut, missing: Seconds) -> None:
+    line = json.dumps(cut.to_dict(), ensure_ascii=False)
+    block.add(cut.id, line, AudioInfo(cut.sampling_rate, 0, cut.num_channels or 1), missing, SAMPLE_RATE)
 
 
 def _check_cut(cut: DataCut, infos: list[AudioInfo]) -> tuple[DataCut, Seconds]:

@@ -55,9 +55,10 @@ def check_same_data_on_all_processes(digests: Mapping[str, str]) -> None:
     first_host, first_digests = gathered[0]
     different = sorted({host for host, others in gathered if others != first_digests})
     if different:
+        which = _names_of_changes(first_digests, next(others for _, others in gathered if others != first_digests))
         raise RunError(
             f"`data.corpus` must be the same on all processes, but on {', '.join(different)} it differs from that on "
-            f"{first_host}. Copy the corpus again, or read it from a disk that all nodes share."
+            f"{first_host}{which and f' ({which})'}. Copy the corpus again, or read it from a disk that nodes share."
         )
 
 
@@ -65,7 +66,7 @@ def restore_split(
     state: Mapping[str, Any],
     current: DataSplit,
     read: Callable[[Mapping[str, str]], DataSplit],
-    corpora: str,
+    paths: str,
     accept_changes: bool,
 ) -> DataSplit:
     """Returns the utterances that a run was started with, although others have been added to its corpus.
@@ -74,7 +75,7 @@ def restore_split(
         state: State of the data module in the checkpoint.
         current: Utterances of the corpus as it is now, selected by the same options.
         read: Reads manifests by their fingerprints; raises a RuntimeError if one of them has been removed.
-        corpora: Names of the corpora, for messages.
+        paths: Paths of the corpora, for messages about a run without a mixture.
         accept_changes: Whether the run uses the corpus as it is now.
 
     Raises:
@@ -83,6 +84,7 @@ def restore_split(
     recorded = state.get("data")
     if recorded in (None, current.digests):
         return current
+    corpora = _names_of_changes(recorded, current.digests) or paths
     if accept_changes:
         if rank() == 0:
             logger.warning("Resuming with other data: %s has changed since the run was started.", corpora)
@@ -105,9 +107,25 @@ def restore_split(
     return original
 
 
+def _names_of_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Returns the names of the corpora that differ, of a mixture or of augmentations; an empty string if not known.
+
+    Args:
+        before: `DataSplit.digests`, and those of the corpora of augmentations by their paths.
+        now: Those of another split.
+    """
+    different = [key for key in dict.fromkeys((*before, *now)) if before.get(key) != now.get(key)]
+    parts = ("train", "validation")  # of all corpora together
+    names = [key.removeprefix("train/").removeprefix("validation/") for key in different if key not in parts]
+    return ", ".join(dict.fromkeys(names))
+
+
 def _count_changes(original: DataSplit, current: DataSplit) -> tuple[int, int]:
     """Returns the number of utterances that were removed or changed, and of those that are new or changed."""
-    before, after = (np.concatenate([split.train.keys, split.validation.keys]) for split in (original, current))
+    before, after = (
+        np.concatenate([part.keys_in_mixture for part in (split.train, split.validation)])
+        for split in (original, current)
+    )
     return len(np.setdiff1d(before, after)), len(np.setdiff1d(after, before))
 
 

@@ -6,12 +6,17 @@ import logging
 import tarfile
 from pathlib import Path
 
-from w2vlab.data.corpora.apt import FESTVOX_RU, apt_available, fetch_package
 from w2vlab.data.corpora.cache import hold_lock, make_writable
+from w2vlab.data.corpora.packaged import asterisk
+from w2vlab.data.corpora.packaged.apt import FESTVOX_RU, apt_available, fetch_package
+from w2vlab.data.shards.sources import Source, parse_source
 
 MINI_LIBRISPEECH = "mini_librispeech"
 SAMPLE = "sample"
-NAMES = (FESTVOX_RU.package, MINI_LIBRISPEECH, SAMPLE)
+PREPARED_CUTS, PREPARED_RECORD = "cuts.jsonl.gz", "prepare.json"
+"""Manifest and record in a folder that `w2vlab prepare` has written without shards."""
+
+NAMES = (FESTVOX_RU.package, MINI_LIBRISPEECH, *asterisk.NAMES, SAMPLE)
 
 logger = logging.getLogger(__name__)
 
@@ -24,21 +29,30 @@ def resolve_name(name: str, cache: Path) -> str:
     return FESTVOX_RU.package if downloaded or apt_available() else MINI_LIBRISPEECH
 
 
-def locate(corpus: str, cache: Path) -> Path:
-    """Returns the file or folder of `corpus`, a name or a path, without downloading it."""
+def locate(corpus: str, cache: Path) -> Source:
+    """Returns the file or folder of `corpus`, a name or a path, without downloading it; of shards also their URL."""
     name = resolve_name(corpus, cache)
     if name == FESTVOX_RU.package:
         return FESTVOX_RU.audio_folder(cache)
     if name == MINI_LIBRISPEECH:
-        return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
-    return Path(corpus).expanduser().absolute()
+        return _mini_librispeech(cache)
+    if name in asterisk.NAMES:
+        return asterisk.folder_of(name, cache)
+    source = parse_source(corpus)
+    if isinstance(source, Path):
+        prepared = source / PREPARED_CUTS
+        if prepared.is_file() and (source / PREPARED_RECORD).is_file():
+            return prepared
+    return source
 
 
-def fetch(corpus: str, cache: Path) -> Path:
+def fetch(corpus: str, cache: Path) -> Source:
     """Downloads `corpus` if it is the name of a sample corpus that is not on disk, and returns its file or folder.
 
+    Shards on a server are fetched when they are read.
+
     Args:
-        corpus: A name of `NAMES`, or a path.
+        corpus: A name of `NAMES`, a path, or a URL of shards.
         cache: The cache folder.
 
     Raises:
@@ -51,8 +65,10 @@ def fetch(corpus: str, cache: Path) -> Path:
         return _fetch_festvox_ru(cache)
     if name == MINI_LIBRISPEECH:
         return _fetch_mini_librispeech(cache)
+    if name in asterisk.NAMES:
+        return _fetch_asterisk(name, cache)
     path = locate(corpus, cache)
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         raise ValueError(
             f"`corpus` must be an existing path or one of {', '.join(NAMES)}, but is {corpus!r}; there is no {path}."
         )
@@ -60,19 +76,34 @@ def fetch(corpus: str, cache: Path) -> Path:
 
 
 def _fetch_festvox_ru(cache: Path) -> Path:
-    if not apt_available() and not FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache)):
+    if not FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache)):
+        _check_apt(FESTVOX_RU.package)
+    return fetch_package(FESTVOX_RU, cache)
+
+
+def _fetch_asterisk(name: str, cache: Path) -> Path:
+    if not asterisk.folder_of(name, cache).is_dir():
+        _check_apt(name)
+    return asterisk.fetch(name, cache)
+
+
+def _check_apt(corpus: str) -> None:
+    if not apt_available():
         raise ValueError(
-            f"`corpus` {FESTVOX_RU.package!r} needs apt-get and dpkg (Debian, Ubuntu), which are not installed; use "
+            f"`corpus` {corpus!r} needs apt-get and dpkg (Debian, Ubuntu), which are not installed; use "
             f"--data.corpus={MINI_LIBRISPEECH}, or give a folder of audio with --data.corpus=FOLDER."
         )
-    return fetch_package(FESTVOX_RU, cache)
+
+
+def _mini_librispeech(cache: Path) -> Path:
+    return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
 
 
 def _fetch_mini_librispeech(cache: Path) -> Path:
     from lhotse.recipes.librispeech import MINI_LIBRISPEECH as PARTS
     from lhotse.recipes.librispeech import download_librispeech
 
-    folder = locate(MINI_LIBRISPEECH, cache)
+    folder = _mini_librispeech(cache)
     # lhotse's recipe writes `.completed` after it has unpacked a part.
     if all((folder / part / ".completed").is_file() for part in PARTS):
         return folder

@@ -92,7 +92,7 @@ class Block:
 
     lines: list[bytes] = field(default_factory=list)
     positions: array[float] = field(default_factory=lambda: array("d"))
-    skipped: Tally = field(default_factory=Tally)
+    skipped: Tally = field(default_factory=lambda: Tally(names=[]))
     notes: Tally = field(default_factory=Tally)
 
     def add(self, name: str, line: str, info: AudioInfo, missing: Seconds, rate: Hertz) -> None:

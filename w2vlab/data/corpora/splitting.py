@@ -24,7 +24,7 @@ def _uniform_hash(utterance_id: str, purpose: bytes) -> float:
     return (int.from_bytes(digest, "little") >> 11) / 2**53
 
 
-def validation_limit(positions: npt.NDArray[np.float64], fraction: float) -> float:
+def validation_limit(positions: npt.NDArray[np.float64], fraction: float, option: str = "corpus") -> float:
     """Returns the position below which utterances are for validation.
 
     This is `fraction`, unless one part would have no utterance: then it is moved until that part has one.
@@ -32,6 +32,7 @@ def validation_limit(positions: npt.NDArray[np.float64], fraction: float) -> flo
     Args:
         positions: `position` of each utterance.
         fraction: Fraction of utterances for validation, in (0, 1).
+        option: Name of the option with the corpus, for the message.
 
     Raises:
         ValueError: There are fewer than two utterances with different positions.
@@ -39,7 +40,7 @@ def validation_limit(positions: npt.NDArray[np.float64], fraction: float) -> flo
     lowest, highest = positions.min(initial=1.0), positions.max(initial=0.0)
     if lowest >= highest:
         raise ValueError(
-            "`corpus` must have at least 2 usable utterances to set one aside for validation, "
+            f"`{option}` must have at least 2 usable utterances to set one aside for validation, "
             f"but has {len(positions)}; give more audio, or a validation corpus with --data.validation=FOLDER."
         )
     return float(np.clip(fraction, np.nextafter(lowest, 1.0), highest))

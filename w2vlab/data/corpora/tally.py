@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from w2vlab.utils.messages import count
 
 MAX_EXAMPLES = 3
 
@@ -14,10 +17,12 @@ class Tally:
     Attributes:
         counts: Number of utterances of each reason.
         examples: The first few ids of each reason.
+        names: Reason and id of all, in order; None if only examples are kept.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    names: list[tuple[str, str]] | None = field(default=None, compare=False, repr=False)
 
     def add(self, reason: str, name: str) -> None:
         """Counts `name` under `reason`."""
@@ -25,6 +30,8 @@ class Tally:
         examples = self.examples.setdefault(reason, [])
         if len(examples) < MAX_EXAMPLES:
             examples.append(name)
+        if self.names is not None:
+            self.names.append((reason, name))
 
     def include(self, other: Tally) -> None:
         """Counts what `other` has counted, after what this one has."""
@@ -32,6 +39,13 @@ class Tally:
             self.counts[reason] = self.counts.get(reason, 0) + number
             examples = self.examples.setdefault(reason, [])
             examples.extend(other.examples[reason][: MAX_EXAMPLES - len(examples)])
+        if self.names is not None:
+            self.names += other.names or []
+
+    def as_lines(self) -> str:
+        """Returns a line for each of `names`: reason, tab, id (quoted if it cannot be printed)."""
+        lines = [(reason, name if name.isprintable() else repr(name)) for reason, name in self.names or ()]
+        return "".join(f"{reason}\t{name}\n" for reason, name in lines)
 
     @property
     def total(self) -> int:
@@ -57,3 +71,18 @@ class Tally:
             more = ", …" if count > len(examples) else ""
             parts.append(f"{count} {reason} ({', '.join(examples)}{more})")
         return "; ".join(parts)
+
+
+def remarks(corpus: str, left_out: Tally, notes: Tally, names: Path | None = None) -> list[str]:
+    """Returns log lines on a corpus: one for the utterances left out and one for conversions, if there are any.
+
+    Args:
+        corpus: Its name.
+        left_out: Utterances that were left out.
+        notes: Utterances that are converted.
+        names: File with all ids that the scan has left out.
+    """
+    in_file = "" if names is None or all(number <= MAX_EXAMPLES for number in left_out.counts.values()) else names
+    more = f" (all that the scan left out are in {in_file})" if in_file else ""
+    lines = [f"of {corpus}, left out {count(left_out.total, 'utterance')}: {left_out}{more}"] if left_out else []
+    return [*lines, f"of {corpus}, {notes}"] if notes else lines

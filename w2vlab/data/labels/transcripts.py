@@ -71,7 +71,7 @@ def read_transcripts(source: Path, units: Units) -> Transcripts:
     Raises:
         ValueError: There are no transcripts, or a file is malformed.
     """
-    read = _read_texts if units == "characters" else _read_phones
+    read = read_texts if units == "characters" else _read_phones
     transcripts = Transcripts(dict(read(source)), units)
     if not len(transcripts):
         raise ValueError(
@@ -97,7 +97,15 @@ def _remove_silences(phones: str) -> str:
     return " ".join(phone for phone in phones.split() if phone.lower() not in SILENCES)
 
 
-def _read_texts(source: Path) -> Iterator[tuple[str, str]]:
+def read_texts(source: Path) -> Iterator[tuple[str, str]]:
+    """Yields the texts of a corpus as they are in its files, with the ids of their utterances.
+
+    Args:
+        source: The folder or manifest. Ids of a folder may lack the suffix of the audio file.
+
+    Raises:
+        ValueError: A file is malformed.
+    """
     if source.is_dir():
         festival = source.parent / "etc" / "txt.done.data"
         if source.name == "wav" and festival.is_file():

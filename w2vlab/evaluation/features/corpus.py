@@ -12,11 +12,14 @@ import numpy as np
 from lhotse.cut import Cut
 
 from w2vlab.data.corpora.held_out import HASH, EvaluationSplit, make_exclusion_filter, read_split, split_by_hash
-from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest, remarks
+from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest
 from w2vlab.data.corpora.sample_corpora import fetch, locate, resolve_name
 from w2vlab.data.corpora.splitting import position, validation_limit
+from w2vlab.data.corpora.tally import remarks
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.labels.alignments import Alignment, find_alignments
+from w2vlab.data.mixtures.sources import CorpusSource, read_sources
+from w2vlab.data.shards.sources import Source, labels_of
 from w2vlab.types import SAMPLE_RATE, Seconds
 
 logger = logging.getLogger(__name__)
@@ -31,14 +34,14 @@ class EvaluationCorpus:
 
     Attributes:
         name: Name of the corpus.
-        source: Its file or folder.
+        source: Its file, folder or shards.
         cuts: All usable utterances by id.
         alignments: Phone alignments of the utterances, by id; empty if the corpus has none.
         split: Training and test utterances.
     """
 
     name: str
-    source: Path
+    source: Source
     cuts: dict[str, Cut]
     alignments: dict[str, Alignment]
     split: EvaluationSplit
@@ -91,10 +94,11 @@ def open_corpus(
     source = fetch(corpus, cache)
     manifest = prepare_manifest(source, cache)
     if is_first_report(manifest):
-        for remark in remarks(corpus, manifest.skipped, manifest.notes):
+        for remark in remarks(corpus, manifest.skipped, manifest.notes, manifest.left_out):
             logger.warning("%s.", remark)
     cuts = {cut.id: cut for cut in Utterances(manifest.cuts, min_samples)}
-    alignments = {name: found for name, found in find_alignments(source).items() if name in cuts and len(found)}
+    labels = find_alignments(labels_of(source, manifest.cuts))
+    alignments = {name: found for name, found in labels.items() if name in cuts and len(found)}
     ids = alignments or cuts  # if some utterances have labels, only those are used
     chosen = split_by_hash(ids, num_train, num_test) if split == HASH else read_split(Path(split), ids)
     name = resolve_name(corpus, cache)
@@ -147,25 +151,31 @@ def seen_in_pretraining(run_config: dict[str, object] | None, corpus: Evaluation
 def _seen(data: dict[str, Any], corpus: EvaluationCorpus, cache: Path) -> Seen:
     test = corpus.split.test
     excluded = make_exclusion_filter(data.get("exclude")) or (lambda name: False)
-    usable = [
+    long_enough = [
         name
         for name, cut in corpus.cuts.items()
-        if cut.duration * SAMPLE_RATE >= data.get("min_seconds", 0) * SAMPLE_RATE and not excluded(name)
+        if cut.duration * SAMPLE_RATE >= data.get("min_seconds", 0) * SAMPLE_RATE
     ]
 
-    def is_test_corpus(other: str | None) -> bool:
-        return other is not None and locate(other, cache) == corpus.source
+    def usable(source: CorpusSource) -> list[str] | None:
+        """Returns the utterances of a corpus of the run; None if the test utterances are of another corpus."""
+        if locate(source.path, cache) != corpus.source:
+            return None
+        start = "" if source.name is None else f"{source.name}/"
+        return [name for name in long_enough if not excluded(name) and not excluded(start + name)]
 
     trained: set[str] = set()
     validated: set[str] = set()
-    if is_test_corpus(data["corpus"]):
-        trained = set(usable)
+    for source in read_sources(data["corpus"], "data.corpus"):
+        names = usable(source)
+        if names is None:
+            continue
+        limit = 0.0
         if data.get("validation") is None:
-            positions = np.array([position(name) for name in usable])
-            limit = validation_limit(positions, data.get("validation_fraction", 0.05))
-            validated = {name for name in usable if position(name) < limit}
-            trained -= validated
-    if is_test_corpus(data.get("validation")):
-        validated = set(usable)
+            limit = validation_limit(np.array(list(map(position, names))), data.get("validation_fraction", 0.05))
+        validated |= {name for name in names if position(name) < limit}
+        trained |= {name for name in names if position(name) >= limit}
+    for source in read_sources(data.get("validation"), "data.validation"):
+        validated |= set(usable(source) or ())
     num_trained, num_validated = len(trained & {*test}), len((validated - trained) & {*test})
     return Seen(known=True, trained=num_trained, validated=num_validated, total=len(test))

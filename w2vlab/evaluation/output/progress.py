@@ -21,10 +21,12 @@ class ProgressReporter:
     Attributes:
         console: Where to print.
         prefix: Text before the name of each stage.
+        threaded: Whether bars move between steps, by a thread. Without it, this process can be forked within a stage.
     """
 
     console: Console
     prefix: str = ""
+    threaded: bool = True
 
     @contextmanager
     def stage(self, name: str, total: float) -> Iterator[Callable[[float], None]]:
@@ -32,12 +34,13 @@ class ProgressReporter:
         start = printed = time.perf_counter()
         done = 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        bars = Progress(*columns, console=self.console, transient=True, auto_refresh=self.threaded)
+        with bars as progress:
             task = progress.add_task(self.prefix + name, total=total)
 
             def advance(steps: float) -> None:
                 nonlocal done, printed
-                progress.update(task, advance=steps)
+                progress.update(task, advance=steps, refresh=not self.threaded)
                 done += steps
                 now = time.perf_counter()
                 if not self.console.is_terminal and now - printed > _SECONDS_BETWEEN_LINES and done < total:

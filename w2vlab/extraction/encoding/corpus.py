@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from lhotse.cut import Cut
-from lhotse.serialization import deserialize_item
 from lhotse.utils import compute_num_samples
 
 from w2vlab.data.corpora.held_out import make_exclusion_filter
 from w2vlab.data.corpora.listing import iter_ids
+from w2vlab.data.corpora.manifest_file import ManifestFile
 from w2vlab.data.corpora.manifests import prepare_manifest, read_manifest
 from w2vlab.data.corpora.sample_corpora import fetch, locate
-from w2vlab.data.corpora.utterances import BYTES, short_hash, utterance_key
-from w2vlab.types import SAMPLE_RATE, RunError, Seconds
+from w2vlab.data.corpora.utterances import short_hash, utterance_key
+from w2vlab.data.shards.found import BYTES
+from w2vlab.data.shards.found import iter_ids as iter_shards
+from w2vlab.data.shards.sources import is_sharded
+from w2vlab.types import SAMPLE_RATE, Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class OrderedCorpus:
         ids: Ids in the order of the corpus, as `iter_ids` yields them.
         min_samples: Utterances of fewer samples at 16 kHz are left out.
         excluded: Returns True for the ids of utterances to leave out; None excludes none.
+        check: Called with the id and the paths of each utterance that is not left out, to raise an error.
 
     Attributes:
         durations: Duration of each utterance in seconds.
@@ -52,28 +53,25 @@ class OrderedCorpus:
         ids: Iterator[str],
         min_samples: int,
         excluded: Callable[[str], bool] | None = None,
+        check: Callable[[Iterable[str]], None] | None = None,
     ) -> None:
         self.too_short: list[str] = []
         self.num_excluded = 0
-        self._manifest = manifest
-        self._file: tuple[int, BinaryIO] | None = None
+        self._manifest = ManifestFile(manifest)
         offsets, durations, names, keys = array("q"), array("d"), array("Q"), array("Q")
-        offset = 0
-        with manifest.open("rb") as file:
-            for line in file:
-                # As plain data: to build the cuts would take ten times as long.
-                cut = json.loads(line)
-                if excluded is not None and excluded(cut["id"]):
-                    self.num_excluded += 1
-                elif compute_num_samples(cut["duration"], SAMPLE_RATE) < min_samples:
-                    self.too_short.append(cut["id"])
-                else:
-                    offsets.append(offset)
-                    durations.append(cut["duration"])
-                    names.append(short_hash(cut["id"]))
-                    sizes = (cut.get("custom") or {}).get(BYTES)
-                    keys.append(utterance_key(cut["id"], cut["start"], cut["duration"], sizes))
-                offset += len(line)
+        for offset, cut in self._manifest:
+            if excluded is not None and excluded(cut["id"]):
+                self.num_excluded += 1
+            elif compute_num_samples(cut["duration"], SAMPLE_RATE) < min_samples:
+                self.too_short.append(cut["id"])
+            else:
+                if check is not None:
+                    check(_names_of(cut))
+                offsets.append(offset)
+                durations.append(cut["duration"])
+                names.append(short_hash(cut["id"]))
+                sizes = (cut.get("custom") or {}).get(BYTES)
+                keys.append(utterance_key(cut["id"], cut["start"], cut["duration"], sizes))
         listed = np.fromiter(map(short_hash, ids), dtype=np.uint64)
         order = _rows_in_order(listed, np.array(names, dtype=np.uint64))
         assert len(order) == len(names), "the listing has every utterance of the manifest"
@@ -81,8 +79,7 @@ class OrderedCorpus:
         self._offsets: npt.NDArray[np.int64] = np.array(offsets, dtype=np.int64)[order]
         self.durations: npt.NDArray[np.float64] = np.array(durations, dtype=np.float64)[order]
         self.digest = hashlib.blake2b(np.array(keys, dtype=np.uint64)[order].tobytes(), digest_size=16).hexdigest()
-        with suppress(OSError):  # otherwise the manifest could be removed as unused; a cache may be read-only
-            os.utime(manifest)
+        self._manifest.mark_as_used()
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -98,29 +95,16 @@ class OrderedCorpus:
         Raises:
             RunError: The manifest has been removed.
         """
-        file = self._open()
-        file.seek(int(self._offsets[number]))
-        return _cut_of(file.readline())
-
-    def _open(self) -> BinaryIO:
-        """Returns the open manifest of this process; a worker process opens its own, because seeking is shared."""
-        if self._file is None or self._file[0] != os.getpid():
-            try:
-                self._file = os.getpid(), self._manifest.open("rb")
-            except FileNotFoundError:
-                raise RunError(
-                    f"The manifest {self._manifest} must exist while a corpus is encoded, but has been removed. Run "
-                    "the same command again: the corpus is then scanned again."
-                ) from None
-        return self._file[1]
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leaves the open file out, for processes that are started anew."""
-        return {**self.__dict__, "_file": None}
+        return self._manifest.cut(int(self._offsets[number]))
 
 
 def open_ordered_corpus(
-    corpus: str, cache: Path, min_samples: int, exclude: str | None = None, fingerprint: str | None = None
+    corpus: str,
+    cache: Path,
+    min_samples: int,
+    exclude: str | None = None,
+    fingerprint: str | None = None,
+    check: Callable[[Iterable[str]], None] | None = None,
 ) -> tuple[OrderedCorpus, str, dict[str, dict[str, object]]]:
     """Opens a corpus.
 
@@ -130,6 +114,7 @@ def open_ordered_corpus(
         min_samples: Utterances of fewer samples at 16 kHz are left out.
         exclude: Utterances to leave out, as in `data.exclude` of a run.
         fingerprint: Fingerprint of a manifest that another process has prepared; None prepares it.
+        check: Called with the id and the paths of each utterance that is not left out, to raise an error.
 
     Returns:
         The corpus, the fingerprint of its manifest, and the utterances that could not be used when it was scanned:
@@ -144,7 +129,8 @@ def open_ordered_corpus(
     else:
         source = locate(corpus, cache)
         manifest = read_manifest(source, cache, fingerprint)
-    found = OrderedCorpus(manifest.cuts, iter_ids(source), min_samples, make_exclusion_filter(exclude))
+    ids = iter_ids(source) if isinstance(source, Path) and not is_sharded(source) else iter_shards(manifest.cuts)
+    found = OrderedCorpus(manifest.cuts, ids, min_samples, make_exclusion_filter(exclude), check)
     if not len(found):
         short = f"{len(found.too_short)} shorter than {min_samples} samples at 16 kHz"
         raise ValueError(
@@ -160,9 +146,12 @@ def open_ordered_corpus(
     return found, manifest.fingerprint, skipped
 
 
-def _cut_of(line: bytes) -> Cut:
-    cut: Cut = deserialize_item(json.loads(line))
-    return cut
+def _names_of(cut: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the id of a cut, as plain data, and the paths of its audio."""
+    yield cut["id"]
+    for source in (cut.get("recording") or {}).get("sources", ()):
+        if source["type"] == "file":
+            yield source["source"]
 
 
 def _rows_in_order(listed: npt.NDArray[np.uint64], names: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -87,7 +87,7 @@ class Encoding:
         """Opens corpus and folder, on the first process."""
         settings = self.settings
         corpus, fingerprint, unusable = open_ordered_corpus(
-            settings.data, self._cache, max(1, self.source.min_samples), settings.exclude
+            settings.data, self._cache, max(1, self.source.min_samples), settings.exclude, check=self._writer.check
         )
         shards = self._plan(corpus)
         result = self.folder.open(self._identity(corpus))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from w2vlab.data.batches.dataset import read_or_reason
+from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.extraction.encoding.corpus import OrderedCorpus
 from w2vlab.extraction.encoding.plan import Piece, PiecePlan, Shard, plan_batches
 from w2vlab.types import AudioBatch, Seconds

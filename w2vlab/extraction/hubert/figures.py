@@ -46,15 +46,15 @@ def _of_encoding(step: Step) -> dict[str, Any]:
 
 
 def _of_run(step: Step) -> dict[str, Any]:
-    """Returns the last validation."""
+    """Returns the updates that were made, and the last validation, if there was one."""
     checkpoint = step.result()
     assert checkpoint is not None, "figures are read of complete steps"
     found: dict[str, Any] = {}
     for line in (checkpoint.parent.parent / METRICS).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
+        found["update"] = row["update"]
         if "val/loss/total" in row:
-            found = {
-                "update": row["update"],
+            found |= {
                 "validation_loss": row["val/loss/total"],
                 "validation_accuracy": row.get("val/accuracy"),
             }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import join_lists, with_ending, write_lines, write_lists
-from w2vlab.extraction.writing.shared import check_text, runs_of, whole_file
+from w2vlab.extraction.writing.shared import check_lines, runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames
 from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.frame_grid import FrameGrid
@@ -41,9 +41,14 @@ class FairseqWriter(ShardWriter):
         (self._stream,) = streams
         self._ending = KM if self._stream.dim == 1 else SRC
 
+    def check(self, names: Iterable[str]) -> None:
+        """Checks ids and paths; see `ShardWriter`."""
+        names = tuple(names)
+        super().check(names)
+        check_lines(names)
+
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard; see `ShardWriter`."""
-        check_text(utterances)
         lists = write_lists(path, utterances)
         codes = [utterance.frames[self._stream.name] for utterance in utterances]
         if not self._collapse:

@@ -19,7 +19,7 @@ from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.audio.probing import probe
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import with_ending, write_lines
-from w2vlab.extraction.writing.shared import check_text, runs_of, whole_file
+from w2vlab.extraction.writing.shared import runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames
 from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.types import SAMPLE_RATE, Seconds
@@ -54,7 +54,6 @@ class LhotseWriter(ShardWriter):
 
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard: its arrays, then its part of the manifest; see `ShardWriter`."""
-        check_text(utterances)
         folder = path.parent.absolute() / ARRAYS / path.name
         folder.mkdir(parents=True, exist_ok=True)
         cuts = [self._cut(utterance, folder / f"{number:06d}") for number, utterance in enumerate(utterances)]

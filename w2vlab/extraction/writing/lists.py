@@ -8,7 +8,6 @@ from pathlib import Path
 
 from w2vlab.extraction.writing.shared import whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance
-from w2vlab.types import RunError
 from w2vlab.units.text_files import IDS, TSV
 
 
@@ -33,17 +32,7 @@ def write_lists(path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path
 
     Returns:
         `.ids`, and `.tsv` where there is one.
-
-    Raises:
-        RunError: An id or a path has a line break or a tab.
     """
-    for utterance in utterances:
-        for text in (utterance.id, utterance.path or ""):
-            if any(sign in text for sign in "\n\r\t"):
-                raise RunError(
-                    f"Ids and paths must have no line break and no tab in formats with lists of utterances, but there "
-                    f"is {text!r}. Use --format parquet, or rename it."
-                )
     files = [write_lines(with_ending(path, IDS), (utterance.id for utterance in utterances))]
     paths = [whole_path(utterance) for utterance in utterances]
     if None in paths:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import with_ending, write_lines, write_lists
-from w2vlab.extraction.writing.shared import check_text, runs_of, whole_file
+from w2vlab.extraction.writing.shared import check_lines, runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames, code_type
 from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.units.array_files import COUNTS_NPY, LEN, NPY
@@ -26,9 +26,14 @@ class NpyWriter(ShardWriter):
     (`shard-00000.layer-6.npy`). With `collapse`, the rows are runs, and `.counts.npy` has their frames.
     """
 
+    def check(self, names: Iterable[str]) -> None:
+        """Checks ids and paths; see `ShardWriter`."""
+        names = tuple(names)
+        super().check(names)
+        check_lines(names)
+
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard; see `ShardWriter`."""
-        check_text(utterances)
         files = write_lists(path, utterances)
         lengths = [utterance.num_frames for utterance in utterances]
         for stream in self._streams:

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.shared import (
-    check_text,
     describe,
     joint_ids,
     runs_of,
@@ -67,7 +66,6 @@ class ParquetWriter(ShardWriter):
 
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard as one file; see `ShardWriter`."""
-        check_text(utterances)
         file = path.with_name(f"{path.name}.parquet")
         # One thread and no statistics of lists, which nobody asks for: the bytes depend on the utterances alone.
         with (

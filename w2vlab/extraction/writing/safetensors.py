@@ -13,7 +13,7 @@ import numpy as np
 
 from w2vlab.extraction.sources import Stream
 from w2vlab.extraction.writing.lists import with_ending
-from w2vlab.extraction.writing.shared import check_text, describe, runs_of, whole_file
+from w2vlab.extraction.writing.shared import describe, runs_of, whole_file
 from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames
 from w2vlab.extraction.writing.writer import ShardWriter
 from w2vlab.frame_grid import FrameGrid
@@ -40,7 +40,6 @@ class SafetensorsWriter(ShardWriter):
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        check_text(utterances)
         description = {
             **self._description,
             IDS_KEY: [utterance.id for utterance in utterances],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2vlab.extraction.sources import Stream
-from w2vlab.extraction.writing.utterance import EncodedUtterance, Frames
+from w2vlab.extraction.writing.utterance import Frames
 from w2vlab.frame_grid import FrameGrid
 from w2vlab.types import RunError
 from w2vlab.units.description import UnitsDescription
@@ -59,19 +59,32 @@ def check_collapse(streams: Sequence[Stream]) -> None:
         )
 
 
-def check_text(utterances: Sequence[EncodedUtterance]) -> None:
+def check_text(names: Iterable[str]) -> None:
     """Checks that ids and paths are text, because the name of a file may be any bytes.
 
     Raises:
         RunError: One is not; it is named.
     """
-    for utterance in utterances:
-        for text in (utterance.id, utterance.path or ""):
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError:
-                name = text.encode("utf-8", "backslashreplace").decode()
-                raise RunError(f"The name of {name} must be text in UTF-8, but is not: rename the file.") from None
+    for text in names:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            name = text.encode("utf-8", "backslashreplace").decode()
+            raise RunError(f"The name of {name} must be text in UTF-8, but is not: rename the file.") from None
+
+
+def check_lines(names: Iterable[str]) -> None:
+    """Checks that ids and paths fit in lists that have a line an utterance.
+
+    Raises:
+        RunError: One has a line break or a tab; it is named.
+    """
+    for text in names:
+        if any(sign in text for sign in "\n\r\t"):
+            raise RunError(
+                f"Ids and paths must have no line break and no tab in formats with lists of utterances, but there is "
+                f"{text!r}. Use --format parquet, or rename it."
+            )
 
 
 def describe(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 from w2vlab.extraction.sources import Stream
-from w2vlab.extraction.writing.shared import check_collapse
+from w2vlab.extraction.writing.shared import check_collapse, check_text
 from w2vlab.extraction.writing.utterance import EncodedUtterance
 from w2vlab.frame_grid import FrameGrid
 
@@ -53,6 +53,14 @@ class ShardWriter(ABC):
         self._collapse = collapse
         self._provenance = provenance
 
+    def check(self, names: Iterable[str]) -> None:
+        """Checks that the format can hold ids and paths; the corpus is checked before anything is computed.
+
+        Raises:
+            RunError: One cannot be written; it is named.
+        """
+        check_text(names)
+
     @abstractmethod
     def write(self, path: Path, utterances: Sequence[EncodedUtterance]) -> list[Path]:
         """Writes a shard.
@@ -62,7 +70,7 @@ class ShardWriter(ABC):
 
         Args:
             path: Path of the files without their suffix, `OUT/shard-00000`; the folder exists.
-            utterances: Utterances in the order of the corpus, at least one.
+            utterances: Utterances in the order of the corpus, at least one; `check` accepts their names.
 
         Returns:
             The files of the shard, in `path.parent`, each with a name that begins with that of `path`.

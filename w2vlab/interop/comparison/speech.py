@@ -21,6 +21,8 @@ from w2vlab.data.batches.reading import read_window
 from w2vlab.data.corpora.listing import Entry, list_entries
 from w2vlab.data.corpora.sample_corpora import NAMES, SAMPLE, locate, resolve_name
 from w2vlab.data.corpora.tally import Tally
+from w2vlab.data.mixtures.sources import paths_of
+from w2vlab.data.shards.sources import is_sharded
 from w2vlab.types import SAMPLE_RATE
 from w2vlab.utils.messages import count, duration
 
@@ -74,14 +76,14 @@ def find_speech(files: Sequence[str | Path], run_config: Mapping[str, Any] | Non
     if files:
         return Speech("the given files", tuple(_read_given(Path(file)) for file in files))
     data = (run_config or {}).get("data")
-    own = data.get("corpus") if isinstance(data, dict) else None
+    own = paths_of(data.get("corpus")) if isinstance(data, dict) else []
     installed = [name for name in NAMES if name != SAMPLE]
-    for corpus in dict.fromkeys([own, *installed] if isinstance(own, str) else installed):
+    for corpus in dict.fromkeys([*own, *installed]):
         waveforms = _of_corpus(corpus, cache)
         if waveforms:
             name = resolve_name(corpus, cache)
             name = name if name in NAMES else Path(name).name
-            return Speech(f"the run's corpus {name}" if corpus == own else name, waveforms)
+            return Speech(f"the run's corpus {name}" if corpus in own else name, waveforms)
     return Speech("a synthetic voice, because there is no corpus on this machine", (synthetic_voice(),))
 
 
@@ -89,7 +91,9 @@ def _of_corpus(corpus: str, cache: Path) -> tuple[Tensor, ...]:
     """Returns the first utterances of a corpus; none if it is not on this machine, or cannot be read."""
     try:
         source = locate(corpus, cache)
-        entries = list_entries(source, Tally()) if source.exists() else []
+        if not isinstance(source, Path) or not source.exists() or is_sharded(source):
+            return ()
+        entries = list_entries(source, Tally())
     except (ValueError, OSError):
         return ()
     waveforms: list[Tensor] = []

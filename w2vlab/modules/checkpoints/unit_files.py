@@ -11,6 +11,7 @@ from torch import nn
 from w2vlab.interfaces import OfUtterances
 from w2vlab.types import RunError
 from w2vlab.utils.distributed import rank, same_error_on_all_processes
+from w2vlab.utils.messages import one_line
 
 UNITS = "w2vlab_units"
 """Key in a checkpoint: hashes of the ids of the run's utterances and of their units, by the part that reads them."""
@@ -53,6 +54,27 @@ def check_unit_files(
             if ids == digest[0] and units != digest[1]:
                 _refuse(name, accept_changes)
     return found
+
+
+def units_in(checkpoint: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Returns the hashes in a checkpoint, as `check_unit_files` has returned them; none if its run read no units.
+
+    Raises:
+        ValueError: They are damaged.
+    """
+    saved = checkpoint.get(UNITS)
+    if saved is None:
+        return {}
+    digests = list(saved.values()) if isinstance(saved, Mapping) else [saved]
+    for digest in digests:
+        if not (
+            isinstance(digest, tuple | list) and len(digest) == 2 and all(isinstance(text, str) for text in digest)
+        ):
+            raise ValueError(
+                f"`{UNITS}` in a checkpoint must have two hashes for each part that reads units, but has "
+                f"{one_line(repr(digest), 60)}: the checkpoint is damaged. Use an older one."
+            )
+    return {str(name): (ids, units) for name, (ids, units) in saved.items()}
 
 
 def _refuse(name: str, accept_changes: bool) -> None:

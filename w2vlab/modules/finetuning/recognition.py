@@ -59,6 +59,8 @@ class Recognizer(TrainedModule, Representations):
         ValueError: The encoder cannot be trained.
     """
 
+    targets_follow_clean_audio = True  # transcripts
+
     def __init__(
         self,
         pretrained: Pretrained,

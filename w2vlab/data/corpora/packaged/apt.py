@@ -21,12 +21,16 @@ class AptCorpus:
     Attributes:
         package: Name of the package and of the corpus.
         folder: Path of the audio inside the package.
-        num_files: Number of wav files in a complete copy.
+        num_files: Number of audio files in a complete copy, at least.
+        pattern: Names of these files.
+        others: Packages that are unpacked into the same place, such as that of the texts.
     """
 
     package: str
     folder: str
     num_files: int
+    pattern: str = "*.wav"
+    others: tuple[str, ...] = ()
 
     def audio_folder(self, cache: Path) -> Path:
         """Returns the folder of the audio after a download into `cache`."""
@@ -36,7 +40,7 @@ class AptCorpus:
         """Returns whether the folder `audio` has all files of the corpus, none of them empty."""
         if not audio.is_dir():
             return False
-        return sum(file.stat().st_size > 0 for file in audio.glob("*.wav")) >= self.num_files
+        return sum(file.stat().st_size > 0 for file in audio.glob(self.pattern)) >= self.num_files
 
 
 FESTVOX_RU = AptCorpus(
@@ -71,7 +75,10 @@ def fetch_package(corpus: AptCorpus, cache: Path) -> Path:
         try:
             unpacked = _download_and_unpack(corpus, work)
             if not corpus.is_complete(unpacked / corpus.folder):
-                raise _fetch_error(corpus, f"the package does not have {corpus.num_files} wav files in {corpus.folder}")
+                kind = corpus.pattern.rpartition(".")[2]
+                raise _fetch_error(
+                    corpus, f"the package does not have {corpus.num_files} {kind} files in {corpus.folder}"
+                )
             target = corpora / corpus.package
             shutil.rmtree(target, ignore_errors=True)
             unpacked.rename(target)
@@ -93,17 +100,19 @@ def _download_and_unpack(corpus: AptCorpus, work: Path) -> Path:
         step = progress.add_task(f"{corpus.package}: package lists", total=None)
         # Without this mode, apt exits with status 0 although no list could be downloaded.
         listing = _run([*apt, "-oAPT::Update::Error-Mode=any", "update"], work)
-        uris = _run([*apt, "--print-uris", "download", corpus.package], work)
+        names = (corpus.package, *corpus.others)
+        uris = _run([*apt, "--print-uris", "download", *names], work)
         progress.update(step, description=f"{corpus.package}: download", total=_download_size(uris.output))
-        download = _run([*apt, "download", corpus.package], work, progress, step)
-        packages = list(work.glob("*.deb"))
-        if download.failed or not packages:
+        download = _run([*apt, "download", *names], work, progress, step)
+        packages = sorted(work.glob("*.deb"))
+        if download.failed or len(packages) < len(names):
             # If the lists could not be downloaded, the package is unknown because of that, so report the first error.
             raise _fetch_error(corpus, listing.error if listing.failed else download.error)
         progress.update(step, description=f"{corpus.package}: unpack")
-        unpacking = _run(["dpkg", "-x", str(packages[0]), str(unpacked)], work)
-        if unpacking.failed:
-            raise _fetch_error(corpus, unpacking.error)
+        for package in packages:
+            unpacking = _run(["dpkg", "-x", str(package), str(unpacked)], work)
+            if unpacking.failed:
+                raise _fetch_error(corpus, unpacking.error)
     return unpacked
 
 
@@ -138,12 +147,10 @@ def _run(
 
 
 def _download_size(uris: str) -> int | None:
-    """Returns the size in bytes from apt's line `'URI' FILE SIZE HASH`; None without such a line."""
-    for line in uris.splitlines():
-        fields = line.split()
-        if line.startswith("'") and len(fields) >= 3 and fields[2].isdigit():
-            return int(fields[2])
-    return None
+    """Returns the size in bytes from apt's lines `'URI' FILE SIZE HASH`; None without such a line."""
+    lines = [line.split() for line in uris.splitlines() if line.startswith("'")]
+    sizes = [int(fields[2]) for fields in lines if len(fields) >= 3 and fields[2].isdigit()]
+    return sum(sizes) or None
 
 
 def _fetch_error(corpus: AptCorpus, reason: str) -> ValueError:

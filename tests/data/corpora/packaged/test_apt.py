@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.conftest import write_ramp
 from w2vlab.data.corpora import sample_corpora as corpora
-from w2vlab.data.corpora.apt import AptCorpus, fetch_package
+from w2vlab.data.corpora.packaged.apt import AptCorpus, fetch_package
 
 TINY = AptCorpus(package="tiny-speech", folder="usr/share/tiny/wav", num_files=4)
 
@@ -170,7 +170,9 @@ def test_cache_mounted_read_only(system, cache, monkeypatch):
 
 def test_a_complete_copy_in_a_read_only_cache_is_used(system, cache, monkeypatch):
     folder = fetch_package(TINY, cache)
-    monkeypatch.setattr("w2vlab.data.corpora.apt.make_writable", lambda _: pytest.fail("nothing has to be written"))
+    monkeypatch.setattr(
+        "w2vlab.data.corpora.packaged.apt.make_writable", lambda _: pytest.fail("nothing has to be written")
+    )
     assert fetch_package(TINY, cache) == folder
 
 

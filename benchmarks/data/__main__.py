@@ -1,0 +1,5 @@
+"""`python -m benchmarks.data`."""
+
+from benchmarks.data.measure import main
+
+main()

@@ -1,0 +1,1 @@
+"""Corpora in packages of Debian whose audio is converted after the download."""

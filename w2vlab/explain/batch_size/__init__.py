@@ -1,0 +1,1 @@
+"""Measures what batches cost on this machine, and chooses their size."""

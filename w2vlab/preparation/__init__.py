@@ -1,0 +1,1 @@
+"""Corpora made ready for training: found or fetched, scanned, cut, and written as a manifest or as shards."""
