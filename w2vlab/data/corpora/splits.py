@@ -136,7 +136,7 @@ class SplitReader:
         is_first_report(manifest)  # evaluations within the run then do not log these remarks again
         notes += remarks(corpus.label, manifest.skipped + utterances.left_out, manifest.notes, manifest.left_out)
         if 4 * utterances.cropped_seconds(self.max_seconds) < utterances.seconds:
-            notes.append(windowing_advice(corpus.label, manifest.cuts, self.max_seconds))
+            notes.append(windowing_advice(corpus.label, corpus.path, self.max_seconds))
         if utterances.num_excluded:
             notes.append(f"{corpus.label}: {count(utterances.num_excluded, 'utterance')} of {self.exclude} excluded")
         return utterances
