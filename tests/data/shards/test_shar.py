@@ -14,7 +14,6 @@ from lhotse import CutSet
 from tests.data.runs import fit
 from tests.data.shards.making import audio_of, cut_off, headers, sound, write_index, write_shar
 from w2vlab.data.corpora.manifests import prepare_manifest
-from w2vlab.data.corpora.splits import SplitReader
 from w2vlab.data.shards import scanning
 
 
@@ -49,22 +48,14 @@ def test_a_run_trains_on_it(shar: Path, make_module) -> None:
             assert min(np.abs(whole[s : s + 100] - row[:100].numpy()).max() for s in range(len(whole) - 100)) < 1e-4
 
 
-def test_transcripts_are_those_of_the_supervisions(shar: Path, cache: Path) -> None:
+def test_transcripts_are_those_of_the_supervisions(shar: Path, cache: Path, make_module) -> None:
     manifest = prepare_manifest(shar, cache)
     assert "custom" not in json.loads(manifest.cuts.read_text().splitlines()[0])["supervisions"][0]
-    reader = SplitReader(
-        corpus=str(shar),
-        validation=None,
-        validation_fraction=0.2,
-        exclude=None,
-        excluded=None,
-        cache=cache,
-        min_samples=1,
-        max_seconds=5.0,
-        units="characters",
-    )
-    split = reader.read({str(shar): manifest.fingerprint})
-    texts = [*split.train.iter_transcripts(), *split.validation.iter_transcripts()]
+    module = make_module(shar, max_seconds=5.0, batch_seconds=20.0, crop_to_shortest=False)
+    module.require(1, "characters")
+    module.prepare_data()
+    module.setup()
+    texts = [*module.training_transcripts(), *module._val.iter_transcripts()]
     assert sorted(texts) == [f"word {number}" for number in range(10)]
 
 
