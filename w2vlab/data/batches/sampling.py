@@ -136,7 +136,7 @@ class EpochSampler(Sampler[BatchPlan]):
     @property
     def num_lanes(self) -> int:
         """Lanes into which shards are divided; 1 if there are too few of them."""
-        if self._seed is None or not self._utterances.shard_names:
+        if self._seed is None:
             return 1
         in_shards = self._utterances.shards[self._utterances.shards >= 0]
         num_shards = np.count_nonzero(np.bincount(in_shards, minlength=1))
