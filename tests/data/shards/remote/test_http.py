@@ -123,7 +123,7 @@ def test_a_server_that_goes_away_and_comes_back(server: Server, shar: Path, cach
     server.stop()
     threading.Timer(0.3, server.start).start()
     assert {*audio_of(manifest)} == ALL
-    assert retries.total > 1
+    assert retries.total >= 1
 
 
 def test_the_list_and_the_cuts_are_asked_for_again_too(server: Server, shar: Path, cache: Path) -> None:
