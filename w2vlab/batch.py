@@ -75,7 +75,7 @@ class AudioBatch:
         return replace(self, waveform=self.waveform.pin_memory(), clean=clean)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class CleanAudio:
     """The utterances of a batch that are mixed with others, without the mixing.
 

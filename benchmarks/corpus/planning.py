@@ -71,7 +71,8 @@ class GeneratedCuts:
         self.number = number
 
     def __iter__(self) -> Iterator[Any]:
-        from lhotse import MonoCut, Recording
+        from lhotse.audio import Recording
+        from lhotse.cut import MonoCut
 
         recording = Recording("r", [], 16_000, 16_000 * 40, 40.0)
         for number, seconds in enumerate(durations(self.number).tolist()):
@@ -80,7 +81,7 @@ class GeneratedCuts:
 
 def measure_peer(number: int) -> dict[str, float]:
     """Draws batches of lhotse's sampler up to the middle of the epoch."""
-    from lhotse import CutSet
+    from lhotse.cut import CutSet
     from lhotse.dataset.sampling import DynamicBucketingSampler
 
     before = peak_gib()

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from tests.data.conftest import write_ramp
+from w2vlab.cli.main import main
 from w2vlab.data.audio.probing import EXTENSIONS, SAMPLING_RATE_RANGE, unsupported_reason
 
 PAGE = (Path(__file__).parents[2] / "docs" / "train" / "data.md").read_text(encoding="utf-8")
@@ -21,14 +22,12 @@ def test_long_recordings_are_cut_as_the_page_says(tmp_path, ready_module, monkey
     monkeypatch.chdir(tmp_path)
     write_ramp(tmp_path / "talks" / "a.wav", 70.0)
     write_ramp(tmp_path / "talks" / "b.flac", 50.0)
-    scan, cut = re.findall(r"^    python -c '(.*)'$", PAGE, flags=re.MULTILINE)
-    exec(scan.replace("FOLDER", "talks").replace("CACHE", "cache"), {})
-    (cuts,) = (tmp_path / "cache" / "manifests").glob("*/cuts*.jsonl")
-    exec(cut.replace("CUTS", str(cuts)), {})
-    module = ready_module("windows.jsonl.gz", max_seconds=15.625, batch_seconds=40, min_seconds=2.0, num_buckets=2)
-    assert re.match(r"windows\.jsonl\.gz: \d utterances \([\d.]+ (s|min)\) to train on", module.summary())
+    (cut,) = re.findall(r"^    w2vlab (prepare .*)$", PAGE, flags=re.MULTILINE)
+    assert main([*cut.replace("FOLDER", "talks").split(), "--cache_dir=cache", "--processes=1"]) == 0
+    module = ready_module("pieces", max_seconds=15.625, batch_seconds=40, min_seconds=2.0, num_buckets=2)
+    assert re.match(r"pieces: \d utterances \([\d.]+ (s|min)\) to train on", module.summary())
     batches = [*module.train_dataloader(), *module.val_dataloader()]
-    assert {len(batch.waveform[0]) for batch in batches} <= {15 * 16_000, 10 * 16_000, 5 * 16_000}
+    assert {len(batch.waveform[0]) for batch in batches} <= {224_000, 199_680, 200_320}
 
 
 def test_the_page_lists_supported_and_unsupported_formats():

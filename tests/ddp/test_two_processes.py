@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.ddp.processes import in_two_processes
-from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, UTTERANCES, run, train
+from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, UTTERANCES, run, train, train_mixed
 from tests.modules.training import MODELS, NoiselessGumbel, gradients_by_hand, make_batches, make_model
 from w2vlab.utils.distributed import all_reduce_sum, is_distributed, rank, world_size
 
@@ -91,6 +91,13 @@ def test_validation_is_that_of_one_process(
         assert result["validation"] == pytest.approx(expected["validation"], rel=1e-5)
         assert torch.equal(result["codebook_counts"], expected["codebook_counts"])
         assert expected["codebook_counts"].sum() > 0
+
+
+def test_one_process_may_encode_mixed_utterances_alone(ranks: list[dict[str, Any]]) -> None:
+    """The encoder computes their targets from the clean audio in a second pass, which the other process does not do."""
+    expected = train_mixed(2)
+    for process in ranks:
+        assert_close(process["mixed"], expected, rtol=1e-8, atol=1e-11)
 
 
 def test_what_is_not_finite_on_one_process_is_skipped_on_both(ranks: list[dict[str, Any]]) -> None:

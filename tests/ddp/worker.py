@@ -22,9 +22,11 @@ from tests.modules.training import (
     make_model,
     make_trainer,
 )
+from w2vlab.augmentations import UtteranceMixing
+from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import EMAQuantizer, FileTargets, KMeansQuantizer
-from w2vlab.types import AudioBatch, RunError
+from w2vlab.types import AudioBatch, RandomAddress, RunError
 from w2vlab.utils.distributed import all_reduce_sum, is_distributed, rank, world_size
 
 UPDATES = 5
@@ -96,6 +98,24 @@ def check_on_both() -> str:
     return ""
 
 
+def train_mixed(accumulate: int, **options: Any) -> dict[str, Tensor]:
+    """Trains on micro-batches of which every second one has mixed utterances, so one process encodes more than another.
+
+    Returns:
+        The state.
+    """
+    mix = Augmenter([UtteranceMixing(1.0)])
+    batches = [
+        mix(batch, RandomAddress(seed=0, update=0, ids=batch.ids)) if number % 2 else batch
+        for number, batch in enumerate(make_batches(3, 2, 2))
+    ]
+    assert [batch.clean is not None for batch in batches] == [False, True] * 3
+    model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)
+    trainer = make_trainer(3, accumulate, precision="64-true", use_distributed_sampler=False, **options)
+    trainer.fit(model, loader(batches[rank() :: world_size()], accumulate))
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
 def reduce_with_gradient() -> dict[str, Tensor]:
     """The sum over processes of (rank + 1) x, squared, and its gradient at x = 3."""
     x = torch.tensor(3.0, requires_grad=True)
@@ -120,5 +140,5 @@ def run(folder: Path) -> dict[str, Any]:
         for accumulate in ACCUMULATE
     }
     single = train(*CASES[0], accumulate=2, precision="32-true", **two)
-    results |= {"skip": skip_on_both(), "check": check_on_both()}
+    results |= {"skip": skip_on_both(), "check": check_on_both(), "mixed": train_mixed(1, **two)}
     return results | {"float32": single, "reduced": reduce_with_gradient()}

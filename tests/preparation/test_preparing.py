@@ -9,13 +9,20 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lhotse import CutSet
 
 from tests.preparation.conftest import contents, silent, write_corpus
 from tests.processes import forked
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.batches.crops import Window
+from w2vlab.data.batches.reading import read_window
+from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.sample_corpora import fetch
+from w2vlab.data.corpora.utterances import num_samples
+from w2vlab.data.labels.transcripts import read_transcripts
+from w2vlab.data.shards.sources import labels_of
 from w2vlab.preparation import shards
 from w2vlab.preparation.folder import STATE
 from w2vlab.preparation.preparing import prepare
@@ -200,3 +207,33 @@ def test_a_corpus_without_a_usable_utterance(prepared, tmp_path: Path) -> None:
     (tmp_path / "corpus" / "a.wav").touch()
     with pytest.raises(ValueError, match="must have at least one usable utterance"):
         prepared(tmp_path / "corpus", shards=True)
+
+
+def test_shards_are_a_corpus_with_the_same_audio_and_texts(prepared, corpus: Path, tmp_path: Path) -> None:
+    one = prepared(corpus, "one", shards=True, shard_utterances=5)
+    source, found = read_all(corpus, tmp_path), read_all(one.folder, tmp_path)
+    assert source.keys() == found.keys()
+    for name, audio in source.items():
+        assert np.abs(audio - found[name]).max() <= 2.0**-23, name  # gains are up to 2
+    cuts = prepare_manifest(one.folder, tmp_path / "cache").cuts
+    transcripts = read_transcripts(labels_of(one.folder, cuts), "characters")
+    assert transcripts.get("reader/u03.wav") == "text number 3"
+
+
+def test_shards_are_a_source(prepared, corpus: Path, tmp_path: Path) -> None:
+    """They are written again in smaller ones, and cut, without another loss."""
+    one = prepared(corpus, "one", shards=True, shard_utterances=5)
+    other = prepared(one.folder, "other", shards=True, shard_utterances=2)
+    first, second = read_all(one.folder, tmp_path), read_all(other.folder, tmp_path)
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)
+    cut = prepared(one.folder, "cut", shards=True, max_seconds=1.0)
+    assert cut.content["cutting"]["recordings"] == 0
+    texts = {cut.id: cut.supervisions[0].text for cut in CutSet.from_shar(in_dir=other.folder / "shards")}
+    assert texts["reader/u07.wav"] == "text number 7"
+
+
+def read_all(source: Path, tmp_path: Path) -> dict[str, np.ndarray]:
+    """Returns the audio of each utterance, as a training reads it."""
+    cuts = CutSet.from_jsonl(prepare_manifest(source, tmp_path / "cache").cuts)
+    return {cut.id: read_window(cut, Window(0, num_samples(cut))) for cut in cuts}

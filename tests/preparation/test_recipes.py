@@ -90,8 +90,8 @@ def test_options_reach_the_functions_that_have_them(tmp_path: Path) -> None:
     [
         (
             TOY,
-            {"langauge": "x"},
-            r"^`recipe.langauge` must be an option of toy, which has: corpus_dir, language, base_url",
+            {"tongue": "x"},
+            r"^`recipe.tongue` must be an option of toy, which has: corpus_dir, language, base_url",
         ),
         (
             TOY,

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from w2vlab.callbacks.diagnosis.gradient_matrix import GradientMatrix, gradient_matrix, trained_parts
 from w2vlab.data import SpeechDataModule
 from w2vlab.data.batches.micro_batches import micro_batches_of_each
+from w2vlab.explain.batch_size.budget import Batches
 from w2vlab.explain.cost import Cost, add_time, count_cost
 from w2vlab.explain.flow import Flow, trace_flow
 from w2vlab.explain.run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values
@@ -279,7 +280,7 @@ def _update(
 
 def _num_utterances(data: SpeechDataModule) -> int:
     """Returns the number of utterances of the greatest length in a micro-batch."""
-    return int(data.batch_seconds / data.max_seconds + 1e-9)  # 0.3 / 0.1 is 2.9999999999999996
+    return Batches(data.batch_seconds, data.quadratic_seconds, 1).shape(data.max_seconds).utterances
 
 
 def _codes(model: PretrainingModule, update: Update) -> Codes | None:

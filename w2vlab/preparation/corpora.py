@@ -10,6 +10,7 @@ from typing import Any
 from w2vlab.data.corpora.packaged.asterisk import GROUP, VOICES
 from w2vlab.data.corpora.packaged.asterisk import NAMES as ASTERISK
 from w2vlab.data.corpora.sample_corpora import NAMES, fetch
+from w2vlab.data.shards.sources import ShardedCorpus, Source, parse_source
 from w2vlab.preparation.recipes import find_recipes, run_recipe
 from w2vlab.registry import did_you_mean
 
@@ -20,13 +21,13 @@ class Part:
 
     Attributes:
         name: Name of the folder within OUT; empty for a corpus of a single part.
-        path: Its folder or manifest.
+        path: Its folder or manifest, or where its shards are.
         speaker: Speaker of all utterances, if the corpus has one and its files do not say so.
         language: Likewise.
     """
 
     name: str
-    path: Path
+    path: Source
     speaker: str | None = None
     language: str | None = None
 
@@ -46,9 +47,9 @@ def find_parts(source: str, cache: Path, recipe: Mapping[str, Any], processes: i
     Raises:
         ValueError: There is no such corpus, or it cannot be fetched.
     """
-    path = Path(source).expanduser()
-    named = source in (*NAMES, GROUP)
-    recipes = {} if named or path.exists() else find_recipes()
+    path = parse_source(source)
+    known = source in (*NAMES, GROUP) or isinstance(path, ShardedCorpus) or path.exists()
+    recipes = {} if known else find_recipes()
     if recipe and source not in recipes:
         raise ValueError(f"`recipe` has no effect, because {source} is no recipe of lhotse: leave it out.")
     if source == GROUP:
@@ -58,7 +59,7 @@ def find_parts(source: str, cache: Path, recipe: Mapping[str, Any], processes: i
     if source in recipes:
         found = run_recipe(recipes[source], recipe, cache, processes)
         return [Part(name, file) for name, file in found.items()]
-    if named or path.exists():
+    if known:
         speaker, language = _ONE_VOICE.get(source, (None, None))
         return [Part("", fetch(source, cache), speaker, language)]
     raise ValueError(

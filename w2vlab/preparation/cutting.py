@@ -31,7 +31,9 @@ GRID: Seconds = 0.04
 
 NO_SPEECH = "without speech"
 
-_BLOCK_SECONDS: Seconds = 3600
+_BLOCK_SECONDS: dict[Split, Seconds] = {"even": 36_000.0, "vad": 600.0}
+"""Audio of a task: what is done again after an interruption; a detector takes about 20 s for 600 s."""
+
 _BLOCK_UTTERANCES = 5000
 _READ = 60 * SAMPLE_RATE
 
@@ -110,12 +112,12 @@ class CutRecord:
 
 
 def plan_cutting(utterances: UtteranceFile, max_seconds: Seconds, split: Split, state: Path) -> list[CutTask]:
-    """Divides utterances into tasks of about an hour."""
+    """Divides utterances into tasks."""
     tasks: list[CutTask] = []
     first, seconds = 0, 0.0
     for index, duration in enumerate(utterances.durations.tolist(), start=1):
         seconds += duration
-        if seconds >= _BLOCK_SECONDS or index - first == _BLOCK_UTTERANCES or index == len(utterances):
+        if seconds >= _BLOCK_SECONDS[split] or index - first == _BLOCK_UTTERANCES or index == len(utterances):
             start, stop = utterances.offsets[[first, index]].tolist()
             tasks.append(CutTask(len(tasks), utterances.path, start, stop, max_seconds, split, state))
             first, seconds = index, 0.0

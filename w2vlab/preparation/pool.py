@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
@@ -27,7 +27,10 @@ _done: Any = None
 
 
 def run_tasks(
-    function: Callable[[Task, Advance], Result], tasks: Sequence[Task], processes: int, advance: Advance
+    function: Callable[[Task, Advance], Result],
+    tasks: Sequence[Task],
+    processes: int,
+    progress: AbstractContextManager[Advance],
 ) -> Iterator[Result]:
     """Yields the results of tasks as they come; each is done by one process.
 
@@ -36,7 +39,7 @@ def run_tasks(
             function and tasks must be picklable.
         tasks: The tasks.
         processes: Number of processes; 1 works in this one.
-        advance: Receives the progress.
+        progress: Shows the progress.
 
     Raises:
         RunError: A process was killed.
@@ -44,10 +47,12 @@ def run_tasks(
     """
     processes = min(processes, len(tasks))
     if processes <= 1:
-        for task in tasks:
-            yield function(task, advance)
+        with progress as advance:
+            for task in tasks:
+                yield function(task, advance)
         return
-    # Forked, as PyTorch's data loader does: a new process would import PyTorch for seconds.
+    # Forked, as PyTorch's data loader does: a new process would import PyTorch for seconds. That is before a thread
+    # shows the progress, because a lock that it holds would stay locked in the new process.
     context = multiprocessing.get_context("fork")
     done: Synchronized[float] = context.Value("d", 0.0)
     before = set(multiprocessing.active_children())
@@ -55,12 +60,14 @@ def run_tasks(
     try:
         waiting: set[Future[Result]] = {pool.submit(_do, function, task) for task in tasks}
         reported = 0.0
-        while waiting:
-            finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
-            advance(done.value - reported)
-            reported = done.value
-            for future in finished:
-                yield future.result()
+        with progress as advance:
+            while waiting:
+                finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
+                now = done.value
+                advance(now - reported)
+                reported = now
+                for future in finished:
+                    yield future.result()
         pool.shutdown()
     except BrokenProcessPool:
         raise RunError(

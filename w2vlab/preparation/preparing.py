@@ -228,8 +228,8 @@ class _Preparation:
         title = f"{self.part.name}: {name}" if self.part.name else name
         seconds = _seconds_of(remaining, utterances)
         if remaining:
-            with self.reporter(title, seconds) as advance:
-                yield from run_tasks(function, remaining, self.settings.num_processes, advance)
+            progress = self.reporter(title, seconds)
+            yield from run_tasks(function, remaining, self.settings.num_processes, progress)
 
 
 def _seconds_of(tasks: Sequence[Any], utterances: UtteranceFile) -> float:

@@ -185,7 +185,9 @@ def _parts_of(result: Any, name: str = "") -> dict[str, CutSet]:
 def _cuts_of(recordings: RecordingSet, supervisions: SupervisionSet | None) -> CutSet:
     """Returns a cut of each recording, with the id of the recording."""
     cuts = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
-    return CutSet.from_cuts(cut.with_id(cut.recording_id) for cut in cuts) if len(cuts) == len(recordings) else cuts
+    if len(cuts) == len(recordings):
+        cuts = CutSet.from_cuts([cut.with_id(cut.recording_id) for cut in cuts])
+    return cuts
 
 
 def _by_kind(manifests: Sequence[Any]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from w2vlab.types import Seconds
 
 Split = Literal["even", "vad"]
 
+LAYOUT = 1
+"""Increased when the same options give other files, so that a later version does not resume those of an earlier one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -52,7 +55,7 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """Returns the options that decide the bytes of the result, by name."""
-        found: dict[str, Any] = {"shards": self.shards}
+        found: dict[str, Any] = {"layout": LAYOUT, "shards": self.shards}
         if self.shards:
             found |= {"shard_utterances": self.shard_utterances, "shard_minutes": self.shard_minutes}
         found["max_seconds"] = self.max_seconds

@@ -16,6 +16,7 @@ from typing import IO, Any
 from lhotse.audio import AudioSource, Recording
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
+from w2vlab.data.shards.found import BYTES, GAIN, MEMBER, PLACE, SHARD
 from w2vlab.preparation.audio import EncodedAudio, encode_flac
 from w2vlab.preparation.folder import SHARDS
 from w2vlab.preparation.pool import Advance
@@ -24,8 +25,8 @@ from w2vlab.types import SAMPLE_RATE, Seconds
 from w2vlab.utils.files import replace_atomically, size_of, write_atomically
 from w2vlab.utils.plain_data import read_json
 
-GAIN = "gain"
-"""Custom field of a cut: decoded samples times gain are those of the source. Absent if it is 1."""
+_OF_SHARDS = (BYTES, SHARD, MEMBER, PLACE, GAIN)
+"""Custom fields of a cut that are about the shard that it comes from."""
 
 VERSION = 1
 
@@ -232,7 +233,9 @@ def _shard_cut(plain: PlainCut, encoded: EncodedAudio) -> PlainCut:
         num_samples=encoded.num_samples,
         duration=seconds,
     )
-    custom = {**plain.get("custom", {}), **({} if encoded.gain == 1 else {GAIN: encoded.gain})}
+    custom = {name: value for name, value in plain.get("custom", {}).items() if name not in _OF_SHARDS}
+    if encoded.gain != 1:
+        custom[GAIN] = encoded.gain
     return {
         "id": name,
         "start": 0.0,

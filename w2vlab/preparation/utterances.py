@@ -19,6 +19,7 @@ from w2vlab.data.audio.probing import EXTENSIONS
 from w2vlab.data.corpora.spool import Spool
 from w2vlab.data.labels.transcripts import read_texts
 from w2vlab.data.shards.found import BYTES
+from w2vlab.data.shards.sources import Source, is_sharded
 
 PlainCut = dict[str, Any]
 
@@ -27,7 +28,7 @@ class Supervisions:
     """The supervisions of a corpus by utterance, as plain data.
 
     Args:
-        source: A folder, a `.tsv` manifest or a lhotse manifest.
+        source: A folder, a `.tsv` manifest or a lhotse manifest; of shards, the cuts of a scan have them already.
         speaker: Speaker of utterances whose supervisions name none.
         language: Likewise.
 
@@ -35,11 +36,14 @@ class Supervisions:
         ValueError: A file of transcripts is malformed.
     """
 
-    def __init__(self, source: Path, speaker: str | None = None, language: str | None = None) -> None:
+    def __init__(self, source: Source, speaker: str | None = None, language: str | None = None) -> None:
         self._common = {"speaker": speaker, "language": language}
         self._numbers: dict[str, int] = {}
         self._found: Spool[list[dict[str, Any]]] = Spool()
         self._texts: Mapping[str, str] = {}
+        if is_sharded(source):
+            return
+        assert isinstance(source, Path), "other sources are sharded"
         if source.is_dir() or source.suffix == ".tsv":
             self._texts = dict(read_texts(source))
         else:
@@ -53,8 +57,9 @@ class Supervisions:
     def of(self, cut: PlainCut) -> list[dict[str, Any]]:
         """Returns the supervisions of a cut; none if nothing is known about it."""
         number = self._numbers.get(cut["id"])
-        if number is not None:
-            return [{**self._known(), **supervision} for supervision in self._found[number]]
+        found = (cut.get("supervisions") or []) if number is None else self._found[number]
+        if found:
+            return [{**self._known(), **supervision} for supervision in found]
         text = self._text(cut["id"])
         if text is None and not self._known():
             return []

@@ -22,7 +22,7 @@ from w2vlab.cli.doctor.limits import check_open_files, check_shared_memory
 from w2vlab.cli.doctor.loading import Loaded
 from w2vlab.cli.doctor.packages import check_package, check_python, check_w2vlab
 from w2vlab.cli.doctor.probe import CODECS, codec_facts
-from w2vlab.cli.doctor.processors import check_memory, check_processors
+from w2vlab.cli.doctor.processors import available_memory, check_memory, check_processors
 from w2vlab.cli.doctor.tools import check_codecs, check_compiler
 from w2vlab.data.audio.probing import EXTENSIONS
 
@@ -117,11 +117,14 @@ def test_the_older_kind_of_limits(machine: Callable[..., Path]) -> None:
     found = check_memory(root)
     assert found.state == "note"
     assert found.text == "20.0 GiB free of 32.0 GiB; a limit of 4.0 GiB for this group of processes"
+    assert available_memory(root) == 2 * GIB
 
 
 def test_memory_without_a_limit(machine: Callable[..., Path]) -> None:
     root = machine(proc__meminfo=f"MemTotal: {32 << 20} kB\nMemAvailable: {20 << 20} kB\n")
     assert check_memory(root).state == "ok"
+    assert available_memory(root) == 20 * GIB
+    assert available_memory(root / "nowhere") is None
     assert check_memory(root / "nowhere").text == "not known on this system"
 
 

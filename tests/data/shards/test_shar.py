@@ -15,6 +15,8 @@ from tests.data.runs import fit
 from tests.data.shards.making import audio_of, cut_off, headers, sound, write_index, write_shar
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.splits import SplitReader
+from w2vlab.data.mixtures.sources import read_sources
+from w2vlab.data.shards import scanning
 
 
 @pytest.fixture
@@ -52,9 +54,11 @@ def test_transcripts_are_those_of_the_supervisions(shar: Path, cache: Path) -> N
     manifest = prepare_manifest(shar, cache)
     assert "custom" not in json.loads(manifest.cuts.read_text().splitlines()[0])["supervisions"][0]
     reader = SplitReader(
-        corpus=str(shar),
-        validation=None,
+        corpora=read_sources(str(shar), "data.corpus"),
+        validation=(),
         validation_fraction=0.2,
+        alpha=1.0,
+        max_uses=None,
         exclude=None,
         excluded=None,
         cache=cache,
@@ -184,3 +188,13 @@ def test_samples_are_multiplied_by_the_gain(shar: Path, cache: Path) -> None:
     custom = {line["id"]: line["custom"] for line in map(json.loads, after.read_text().splitlines())}
     assert custom["u01"]["bytes"] == [123]
     assert custom["u02"]["bytes"] == []
+
+
+def test_many_shards_are_scanned_by_processes(shar: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_off(shar / "recording.000001.tar", 3000)
+    alone = prepare_manifest(shar, cache)
+    monkeypatch.setattr(scanning, "_BYTES_OF_A_PROCESS", 1)
+    monkeypatch.setattr(scanning, "num_cores", lambda: 2)
+    together = prepare_manifest(shar, cache / "other")
+    assert together.cuts.read_bytes() == alone.cuts.read_bytes()
+    assert together.skipped.counts == alone.skipped.counts != {}

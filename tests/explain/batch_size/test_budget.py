@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from w2vlab.data.batches.bucketing import bucket_limits, form_batches
 from w2vlab.explain.batch_size.budget import Batches, Run, as_options, choose_batches, rounded_quadratic_seconds
 from w2vlab.explain.batch_size.cost_model import BatchShape, CostModel
 
@@ -46,6 +47,20 @@ def test_rounding_loses_no_utterance():
     run = Run(1.0, 3.3, Batches(3 * 3.3 + 1e-12, None, 1), 1, by_micro_batches=True)
     for quadratic_seconds in (None, 1.234, 7.0, 33.33):
         assert choose_batches(run, quadratic_seconds, 1e9).shape(3.3).utterances == 3
+
+
+def test_batches_that_are_planned_take_the_same_time():
+    time = CostModel(0.2, 0.02, 0.02 / 30)
+    lengths = np.random.default_rng(0).uniform(2, 15.625, 20_000)
+    spread = []
+    for batches in (Batches(300.0, None, 1), Batches(300.0 * 1.4, rounded_quadratic_seconds(time), 1)):
+        q = batches.quadratic_seconds
+        costs = lengths if q is None else lengths + lengths**2 / q
+        planned = form_batches(costs, bucket_limits(costs, 60), batches.batch_seconds)
+        shapes = [BatchShape(len(planned[i]), lengths[planned[i]].max()) for i in range(len(planned))]
+        times = np.array([time.predict(shape) for shape in shapes if shape.utterances > 5])
+        spread.append(times.std() / times.mean())
+    assert spread[1] < 0.3 * spread[0]
 
 
 def test_options_are_those_by_which_the_run_fixes_its_update():

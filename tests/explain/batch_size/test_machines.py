@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from w2vlab.explain.batch_size.cost_model import BatchShape
 from w2vlab.explain.batch_size.fitting_memory import OutOfMemory
 from w2vlab.explain.batch_size.machines import CpuMachine, GpuMachine
 from w2vlab.explain.batch_size.steps import TrialSettings, run_updates
-from w2vlab.modules import MaskedPrediction
+from w2vlab.losses import CodePredictionLoss
+from w2vlab.modules import FuturePrediction, MaskedPrediction
 from w2vlab.quantizers import FileTargets
 from w2vlab.types import RunError
 
@@ -52,6 +54,12 @@ def test_every_update_trains_on_its_batch(accumulate, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_objective_without_masks_is_measured():
+    times = []
+    run_updates(settings(), build_model(FuturePrediction), SHAPES, times.append)
+    assert len(times) == 3
+
+
 def test_no_layer_is_dropped():
     model = tiny()
     model.context.layers.layer_drop = 0.9
@@ -72,10 +80,6 @@ def test_the_precision_is_that_of_the_trainer(monkeypatch):
 
 
 def test_units_of_utterances_need_no_file():
-    from functools import partial
-
-    from w2vlab.losses import CodePredictionLoss
-
     quantizer = partial(FileTargets, path="nowhere", num_codebooks=1, codebook_size=5)
     model = build_model(
         MaskedPrediction, quantizer=quantizer, loss=partial(CodePredictionLoss, similarity="cosine"), penalties={}
@@ -133,6 +137,16 @@ def test_an_error_in_the_process_is_that_of_the_trial():
     with pytest.raises(ValueError, match="must be a multiple of") as found:
         CpuMachine(settings(build), memory=64 * GIB).run(SHAPES)
     assert "in build" in found.value.__notes__[0]
+
+
+def test_a_gpu_is_limited_to_the_memory_that_it_may_take(monkeypatch):
+    limits = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * GIB, 8 * GIB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *limit: limits.append(limit))
+    machine = GpuMachine(settings(), memory=6 * GIB, device=torch.device("cuda:1"))  # whose trainer is on the CPU
+    assert limits == [(0.75, torch.device("cuda:1"))]
+    steps = []
+    assert len(machine.run(SHAPES, steps.append).times) == len(steps) == 3
 
 
 @pytest.mark.gpu

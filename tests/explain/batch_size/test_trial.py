@@ -92,6 +92,30 @@ def test_a_processor_never_runs_out_of_memory_if_it_is_as_predicted():
     assert machine.killed == []
 
 
+def test_a_processor_on_which_the_present_batches_do_not_fit_tries_smaller_ones():
+    machine = FakeMachine(searches=False, memory=4.0, surprise=0.5)
+    result = find(machine)
+    assert machine.killed
+    for seconds in (2.0, 15.625):
+        assert machine.bytes_of(result.batches.shape(seconds)) <= machine.memory
+
+
+@pytest.mark.parametrize("searches", [False, True])
+def test_memory_that_many_updates_need_makes_the_timed_batches_smaller(searches):
+    machine = FakeMachine(searches)
+    once = machine.run
+
+    def run(shapes, on_update=lambda steps: None):
+        if len(shapes) > 10 and max(shape.utterances * shape.seconds for shape in shapes) > 60:
+            raise OutOfMemory
+        return once(shapes, on_update)
+
+    machine.run = run
+    result = find(machine)
+    assert 40 < max(shape.utterances * shape.seconds for shape, _ in result.trials) <= 60
+    assert result.time.quadratic_seconds == pytest.approx(25, rel=1e-6)
+
+
 @pytest.mark.parametrize("searches", [False, True])
 def test_batches_that_turn_out_too_large_are_made_smaller(searches):
     machine = FakeMachine(searches, surprise=0.3)

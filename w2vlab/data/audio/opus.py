@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from w2vlab.data.audio.ogg import OggError, Page, find_page_before, iter_pages
-from w2vlab.types import Hertz
+
+if TYPE_CHECKING:
+    from w2vlab.batch import Hertz
+
 
 RATE: Hertz = 48_000
 

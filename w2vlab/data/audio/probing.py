@@ -85,7 +85,8 @@ def _probe_with_decoder(path: Path | BinaryIO) -> AudioInfo:
             info = _inspect(file)
     except (soundfile.SoundFileError, OSError) as error:  # OSError: also of a failing disk or network
         raise UnusableAudioError("unreadable") from error
-    learn(path, info)
+    if isinstance(path, Path):
+        learn(path, info)
     return info
 
 

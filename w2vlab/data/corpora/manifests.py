@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -134,12 +135,18 @@ def is_first_report(manifest: Manifest) -> bool:
     return first
 
 
-def windowing_advice(corpus: str, cuts: Path, max_seconds: Seconds) -> str:
-    """Returns a log line with a command that cuts long recordings into windows, so that all of them are trained on."""
-    cut = f'CutSet.from_file("{cuts}").cut_into_windows({max_seconds:g}).to_file("windows.jsonl.gz")'
+def windowing_advice(corpus: str, path: str, max_seconds: Seconds) -> str:
+    """Returns a log line with a command that cuts long recordings into pieces, so that all of them are trained on.
+
+    Args:
+        corpus: The corpus, for the line.
+        path: The corpus as typed.
+        max_seconds: The longest window.
+    """
     return (
         f"of {corpus}, an epoch uses less than a quarter: one window of `max_seconds` of each long recording. To use "
-        f"all, cut the recordings: python -c 'from lhotse import CutSet; {cut}', then --data.corpus=windows.jsonl.gz"
+        f"all, cut the recordings: w2vlab prepare {shlex.quote(path)} pieces --max_seconds={max_seconds:g}, "
+        "then --data.corpus=pieces"
     )
 
 

@@ -108,14 +108,16 @@ def restore_split(
 
 
 def _names_of_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Returns the names of the corpora of a mixture whose utterances differ; an empty string without a mixture.
+    """Returns the names of the corpora that differ, of a mixture or of augmentations; an empty string if not known.
 
     Args:
-        before: `DataSplit.digests`.
+        before: `DataSplit.digests`, and those of the corpora of augmentations by their paths.
         now: Those of another split.
     """
-    keys = [key for key in dict.fromkeys((*before, *now)) if "/" in key and before.get(key) != now.get(key)]
-    return ", ".join(dict.fromkeys(key.partition("/")[2] for key in keys))
+    different = [key for key in dict.fromkeys((*before, *now)) if before.get(key) != now.get(key)]
+    parts = ("train", "validation")  # of all corpora together
+    names = [key.removeprefix("train/").removeprefix("validation/") for key in different if key not in parts]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _count_changes(original: DataSplit, current: DataSplit) -> tuple[int, int]:

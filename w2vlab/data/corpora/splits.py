@@ -136,7 +136,7 @@ class SplitReader:
         is_first_report(manifest)  # evaluations within the run then do not log these remarks again
         notes += remarks(corpus.label, manifest.skipped + utterances.left_out, manifest.notes, manifest.left_out)
         if 4 * utterances.cropped_seconds(self.max_seconds) < utterances.seconds:
-            notes.append(windowing_advice(corpus.label, manifest.cuts, self.max_seconds))
+            notes.append(windowing_advice(corpus.label, corpus.path, self.max_seconds))
         if utterances.num_excluded:
             notes.append(f"{corpus.label}: {count(utterances.num_excluded, 'utterance')} of {self.exclude} excluded")
         return utterances
@@ -171,7 +171,7 @@ def describe_split(split: DataSplit, max_seconds: Seconds, name: str, held_out: 
 
 def _describe(utterances: Utterances, max_seconds: Seconds) -> str:
     cropped, total = duration(utterances.cropped_seconds(max_seconds)), duration(utterances.seconds)
-    if set(utterances.uses) != {1.0}:  # a mixture, whose plan has what an epoch uses
-        return f"{count(len(utterances), 'utterance')} ({total})"
+    if set(utterances.uses) != {1.0}:  # of a mixture, each as its plan says
+        return f"{count(len(utterances), 'utterance')} ({total}; an epoch has {cropped})"
     windows = f", of which an epoch uses {cropped}, in windows of up to {max_seconds:g} s" if cropped != total else ""
     return f"{count(len(utterances), 'utterance')} ({total}{windows})"

@@ -68,6 +68,17 @@ def open_member(cut: Any) -> BinaryIO:
     Raises:
         UnusableAudioError: The shard cannot be fetched or does not have it.
     """
+    try:
+        return _read_member(cut)
+    except OSError:  # such as the stale handle of a shard that was removed on a disk of the network: once more
+        _open.pop(_place_of(cut), None)
+    try:
+        return _read_member(cut)
+    except OSError as error:
+        raise UnusableAudioError(f"in a shard that is missing or cannot be read: {shard_name(cut)}") from error
+
+
+def _read_member(cut: Any) -> BinaryIO:
     shard = _open_shard(cut)
     name: str = cut.custom[MEMBER]
     place = cut.custom.get(PLACE) or shard.place_of(name)
@@ -124,9 +135,13 @@ def shard_name(cut: Any) -> str:
     return str(cut.custom[SHARD]).partition("?")[0].rpartition("/")[2]
 
 
+def _place_of(cut: Any) -> str:
+    return str(cut.recording.sources[0].source)
+
+
 def _open_shard(cut: Any) -> _Shard:
     location: str = cut.custom[SHARD]
-    place = str(cut.recording.sources[0].source)
+    place = _place_of(cut)
     shard = _open.get(place)
     if shard is None:
         try:
@@ -134,8 +149,6 @@ def _open_shard(cut: Any) -> _Shard:
             shard = _Shard(path)
         except FetchError as error:
             raise UnusableAudioError(f"in a shard that cannot be fetched ({error})") from error
-        except OSError as error:
-            raise UnusableAudioError(f"in a shard that is missing or cannot be read: {shard_name(cut)}") from error
         _open[place] = shard
         while len(_open) > _MOST_OPEN:
             _open.popitem(last=False)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from w2vlab.data.shards.found import Found
@@ -16,11 +17,15 @@ from w2vlab.data.shards.shar import read_shar
 from w2vlab.data.shards.shard import Shard, ShardFile
 from w2vlab.data.shards.sources import Source, is_url
 from w2vlab.data.shards.webdataset import read_webdataset
+from w2vlab.utils.parallel import WorkerDiedError, WorkerProcesses, num_cores
 
 SCAN_VERSION = b"w2vlab-shards-1"
 """Part of the fingerprint; increased when a scan of the same shards gives another result."""
 
 _AT_ONCE = 8
+
+_BYTES_OF_A_PROCESS = 1 << 29
+"""Bytes of local shards for which it is worth to start another process."""
 
 _MOST_NAMED = 5
 """Shards that reasons name, because a reason for each of thousands would hide all others."""
@@ -56,32 +61,65 @@ class ShardScan:
         """
         sieve = _Sieve()
         yield [Found(name, reason=reason) for name, reason in self._lost.items()]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            waiting: deque[Future[list[Found]]] = deque()
-            for shard in self.shards:
-                waiting.append(pool.submit(self._read, shard))
-                if len(waiting) > _AT_ONCE:
-                    yield sieve.sift(waiting.popleft().result())
-            while waiting:
-                yield sieve.sift(waiting.popleft().result())
+        yield from map(sieve.sift, self._read_all())
+
+    def _read_all(self) -> Iterator[list[Found]]:
+        if any(is_url(shard.recording.location) for shard in self.shards):
+            yield from self._read_remote()
+            return
+        size = sum(_size(shard.recording) for shard in self.shards)
+        number = min(num_cores(), len(self.shards), size // _BYTES_OF_A_PROCESS)
+        if number < 2:
+            yield from map(read_local, self.shards)
+            return
+        with WorkerProcesses(number) as workers:
+            yield from workers.map(partial(_read_in, workers), self.shards)
 
     def __len__(self) -> int:
         """Returns the number of what iteration yields."""
         return len(self.shards) + 1
 
+    def _read_remote(self) -> Iterator[list[Found]]:
+        pool = ThreadPoolExecutor(_AT_ONCE)  # threads, because this waits for the server
+        waiting: deque[Future[list[Found]]] = deque()
+        try:
+            for shard in self.shards:
+                waiting.append(pool.submit(self._read, shard))
+                if len(waiting) > _AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
     def _read(self, shard: Shard) -> list[Found]:
         if shard.cuts is None:
-            return read_webdataset(self._local(shard.recording), shard)
-        cuts = self._local(shard.cuts)
-        if is_url(shard.recording.location):
-            return read_shar(cuts, shard, None, register(shard.recording, self._cache))
-        tar = Path(shard.recording.location)
-        return read_shar(cuts, shard, tar, tar)
+            return read_webdataset(self._fetch(shard.recording), shard)
+        return read_shar(self._fetch(shard.cuts), shard, None, register(shard.recording, self._cache))
 
-    def _local(self, file: ShardFile) -> Path:
-        if is_url(file.location):
-            return local_copy(register(file, self._cache), file.location)
-        return Path(file.location)
+    def _fetch(self, file: ShardFile) -> Path:
+        return local_copy(register(file, self._cache), file.location)
+
+
+def read_local(shard: Shard) -> list[Found]:
+    """Returns what a local shard has; worker processes call it."""
+    tar = Path(shard.recording.location)
+    return read_webdataset(tar, shard) if shard.cuts is None else read_shar(Path(shard.cuts.location), shard, tar, tar)
+
+
+def _read_in(workers: WorkerProcesses, shard: Shard) -> list[Found]:
+    try:
+        return workers.apply(read_local, shard)
+    except WorkerDiedError as death:
+        reason = f"shard that ends the process that reads it, with status {death.status}"
+        return [Found(shard.recording.name, reason=reason)]
+
+
+def _size(file: ShardFile) -> int:
+    try:
+        return Path(file.location).stat().st_size
+    except OSError:
+        return 0
 
 
 class _Sieve:

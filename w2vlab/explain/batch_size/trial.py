@@ -28,7 +28,7 @@ _SMALLER = 0.9
 """By how much batches are made smaller that turn out not to fit."""
 
 _ATTEMPTS = 10
-_CHECK_SECONDS = 20.0
+_CHECK_SECONDS = 10.0
 _SEARCH_UPDATES = 24
 _GIB = 2**30
 
@@ -117,22 +117,30 @@ class Trial:
         """Returns how many of the shortest and of the longest utterances fit in memory; infinite for a whole update."""
         if self.machine.searches:
             return {seconds: self._search(seconds) for seconds in self._ends}
-        shapes = [BatchShape(n, t) for t in self._ends for n in sorted({1, self.run.batches.shape(t).utterances})]
         measured: list[tuple[BatchShape, float]] = []
-        with self.stage("memory", len(shapes)) as advance:
-            for shape in shapes:
-                try:
-                    # The second update has the state of the optimizer.
-                    measured.append((shape, self.machine.run([shape] * 2).peak))
-                except OutOfMemory:
-                    if shape.utterances == 1:
-                        raise self._too_little_memory() from None
-                advance(1)
-        tried, peaks = [shape for shape, _ in measured], [peak for _, peak in measured]
-        memory = fit_cost(tried, peaks)
+        below = dict.fromkeys(self._ends, math.inf)  # batches of so many utterances were found not to fit
+        with self.stage("memory", 2 * len(self._ends)) as advance:
+            for seconds in self._ends:
+                for utterances in (1, self.run.batches.shape(seconds).utterances):
+                    while (peak := self._peak(BatchShape(utterances, seconds))) is None:
+                        if utterances == 1:
+                            raise self._too_little_memory()
+                        below[seconds] = utterances
+                        utterances //= 2
+                    measured.append((BatchShape(utterances, seconds), peak))
+                    advance(1)
+        memory = fit_cost(*map(list, zip(*measured, strict=True)))
         above = max(peak - memory.predict(shape) for shape, peak in measured)
         free = self.machine.memory - memory.fixed - max(above, 0)
-        return {t: free // memory.of_utterance(t) if memory.of_utterance(t) else math.inf for t in self._ends}
+        each = {seconds: memory.of_utterance(seconds) for seconds in self._ends}
+        return {t: min(free // each[t] if each[t] else math.inf, below[t] - 1) for t in self._ends}
+
+    def _peak(self, shape: BatchShape) -> float | None:
+        """Returns the memory of a batch; None if it does not fit."""
+        try:
+            return self.machine.run([shape] * 2).peak  # the second update has the state of the optimizer
+        except OutOfMemory:
+            return None
 
     def _search(self, seconds: Seconds) -> float:
         """Returns how many utterances of this length fit in memory, by running out of it."""
@@ -157,30 +165,40 @@ class Trial:
 
     def _measure_times(self, fitting: dict[Seconds, float]) -> tuple[Measured, Measured]:
         """Returns the times of batches of several lengths and sizes, and those of the options as they are."""
-        most = min(n * seconds for seconds, n in fitting.items())  # seconds of audio that fit
+        most = _SMALLER * min(n * seconds for seconds, n in fitting.items())  # seconds of audio that fit
         now = self.run.batches
         # On a GPU, small batches do not use all of it, so that batches are timed that are as large as the chosen ones.
         audio = max(now.batch_seconds, now.audio(self.run.max_seconds)) if self.machine.searches else now.batch_seconds
-        audio = min(audio, _SMALLER * most)
-        full = [BatchShape(max(1, int(audio / seconds + 1e-9)), seconds) for seconds in self.run.lengths]
-        fitted = sorted(
-            {BatchShape(n, shape.seconds) for shape in full for n in (shape.utterances, max(1, shape.utterances // 2))},
-            key=lambda shape: (shape.seconds, shape.utterances),
-        )
-        current = [now.shape(seconds) for seconds in self._ends]
-        if any(shape.utterances * shape.seconds > most for shape in current):
-            current = []
-        shapes = [*fitted, *(shape for shape in current if shape not in fitted)]
-        with self.stage(f"time of {count(len(shapes), 'kind')} of batches", (self.rounds + 1) * len(shapes)) as advance:
+        for _ in range(_ATTEMPTS):
+            audio = min(audio, most)
+            fitted = self._shapes_of(audio)
+            current = [now.shape(seconds) for seconds in self._ends]
+            current = current if all(shape.utterances * shape.seconds <= most for shape in current) else []
             try:
-                # In turn, so that a busy machine does not slow down all updates of one shape.
-                times = self.machine.run(shapes * (self.rounds + 1), advance).times
-            except OutOfMemory:
-                raise self._too_little_memory() from None
-        medians = {
-            shape: statistics.median(times[len(shapes) + number :: len(shapes)]) for number, shape in enumerate(shapes)
-        }
-        return [(shape, medians[shape]) for shape in fitted], [(shape, medians[shape]) for shape in current]
+                times = self._time(list(dict.fromkeys([*fitted, *current])))
+            except OutOfMemory:  # more than in the updates that were tried before
+                most = _SMALLER * audio
+                continue
+            return [(shape, times[shape]) for shape in fitted], [(shape, times[shape]) for shape in current]
+        raise self._too_little_memory()
+
+    def _shapes_of(self, audio: Seconds) -> list[BatchShape]:
+        """Returns batches of several lengths, of this much audio and of half of it."""
+        full = [BatchShape(max(1, int(audio / seconds + 1e-9)), seconds) for seconds in self.run.lengths]
+        return [
+            BatchShape(n, shape.seconds)
+            for shape in full
+            for n in sorted({max(1, shape.utterances // 2), shape.utterances})
+        ]
+
+    def _time(self, shapes: list[BatchShape]) -> dict[BatchShape, Seconds]:
+        """Returns the median time of each batch."""
+        rounds = self.rounds + 1
+        with self.stage(f"time of {count(len(shapes), 'kind')} of batches", rounds * len(shapes)) as advance:
+            # In turn, so that a busy machine does not slow down all updates of one shape.
+            times = self.machine.run(shapes * rounds, advance).times
+        counted = times[len(shapes) :]
+        return {shape: statistics.median(counted[number :: len(shapes)]) for number, shape in enumerate(shapes)}
 
     def _fit_time(self, trials: Measured) -> CostModel:
         """Fits the model of the time.

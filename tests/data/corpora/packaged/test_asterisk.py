@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.data.corpora.test_apt import APT_GET
+from tests.data.corpora.packaged.test_apt import APT_GET
 from tests.data.sounds import speech_like
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.corpora import sample_corpora

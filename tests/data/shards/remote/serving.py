@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections import Counter, defaultdict, deque
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -29,9 +30,11 @@ class Server:
         self.ranges: dict[str, list[int]] = defaultdict(list)
         self.knows_ranges = True
         self.knows_lengths = True
+        self.refuses_head = False
         self.released = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
+        self.connections: list[socket.socket] = []
         self.start()
 
     def start(self) -> None:
@@ -48,6 +51,9 @@ class Server:
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def url(self, name: str = "") -> str:
         """Returns the URL of a file."""
@@ -57,6 +63,10 @@ class Server:
 class _Handler(BaseHTTPRequestHandler):
     of: Server
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.of.connections.append(self.connection)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -73,8 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.of.requests[name] += 1
         fault = self.of.faults[name].popleft() if self.of.faults[name] and not head else None
         path = self.of.folder / name
-        if isinstance(fault, int) or not path.is_file():
-            self.send_response(fault if isinstance(fault, int) else 404)
+        if isinstance(fault, int) or not path.is_file() or (head and self.of.refuses_head):
+            self.send_response(fault if isinstance(fault, int) else 403 if path.is_file() else 404)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -82,8 +92,13 @@ class _Handler(BaseHTTPRequestHandler):
         tag = f'"{hashlib.md5(data).hexdigest()}"'
         start = 0
         if self.of.knows_ranges and self.headers.get("If-Range", tag) == tag:
-            start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+            start = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
         self.of.ranges[name].append(start)
+        if start >= len(data) > 0:
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(206 if start else 200)
         self.send_header("ETag", tag)
         if start:

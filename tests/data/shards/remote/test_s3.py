@@ -125,7 +125,7 @@ def test_a_server_that_is_away(client: Any, cache: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(s3, "_clients", {})
     with pytest.raises(FetchError, match=r"^s3://corpus/x/shards.json: Could not connect .*attempt"):
         prepare_manifest(fetch("s3://corpus/x", cache), cache)
-    assert retries.total > 1
+    assert retries.total >= 1
 
 
 def test_keys_that_are_refused(client: Any, cache: Path) -> None:

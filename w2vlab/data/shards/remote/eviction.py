@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
+from w2vlab.types import Seconds
 from w2vlab.utils.messages import count
 
 GIGABYTES = "W2VLAB_SHARD_CACHE_GB"
@@ -20,6 +22,9 @@ UNFINISHED = ".part"
 
 MEMBERS = ".members.npy"
 """Suffix of the table of the members of a copy."""
+
+_ABANDONED: Seconds = 3600.0
+"""Age from which on an unfinished copy is of a process that has ended, and is removed as others are."""
 
 _COPIES = (".tar", ".jsonl", ".gz")
 _warned: set[Path] = set()
@@ -55,8 +60,8 @@ def make_room(folder: Path, size: int) -> None:
     copies = []
     for path in folder.iterdir():
         with suppress(OSError):
-            if path.suffix in _COPIES:
-                status = path.stat()
+            status = path.stat()
+            if path.suffix in _COPIES or (path.suffix == UNFINISHED and time.time() - status.st_mtime > _ABANDONED):
                 copies.append((status.st_mtime_ns, status.st_size, path))
     used, most = sum(copy[1] for copy in copies), limit()
     free = shutil.disk_usage(folder).free

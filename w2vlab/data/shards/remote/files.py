@@ -33,8 +33,11 @@ class Remote:
         def ask(url: str) -> FileFacts:
             return with_retries(url, lambda: transport_of(url).facts(url, timeout))
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        pool = ThreadPoolExecutor(_AT_ONCE)
+        try:
             return list(pool.map(ask, urls))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error, all others would be asked for
 
     def list_files(self, url: str) -> list[FileFacts]:
         """Returns the files of a folder.

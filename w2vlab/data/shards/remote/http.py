@@ -21,6 +21,9 @@ from w2vlab.types import Seconds
 _MAY_PASS = {408, 425, 429}
 """Status of requests, beside those from 500 on, that may succeed later."""
 
+_NOTHING_LEFT = 416
+"""Status of a request of a part that begins after the end of the file."""
+
 _ADVICE = {
     401: "log in: ~/.netrc may have user and password of the host",
     403: "it is not allowed: check the rights, or whether a signed URL has expired",
@@ -35,9 +38,15 @@ class HttpTransport:
     """Reads files of http and https servers."""
 
     def facts(self, url: str, timeout: Seconds) -> FileFacts:
-        """See `Transport`; asks with HEAD."""
-        with _request("HEAD", url, {}, timeout) as response:
-            return _facts(url, response, 0)
+        """See `Transport`; asks with HEAD, and with GET where that is refused, as for signed URLs."""
+        try:
+            with _request("HEAD", url, {}, timeout) as response:
+                return _facts(url, response, 0)
+        except NotThereError:
+            raise
+        except FetchError:
+            with _request("GET", url, {"Range": "bytes=0-0"}, timeout) as response:
+                return _facts(url, response, 0)
 
     @contextmanager
     def open(self, url: str, start: int, tag: str | None, timeout: Seconds) -> Iterator[Stream]:
@@ -46,8 +55,12 @@ class HttpTransport:
         if start and tag is not None:
             headers["If-Range"] = tag
         with _request("GET", url, headers, timeout) as response:
-            begins = _start_of(response)
-            yield Stream(_facts(url, response, begins), begins, _chunks(response))
+            if response.status != _NOTHING_LEFT:
+                begins = _start_of(response)
+                yield Stream(_facts(url, response, begins), begins, _chunks(response))
+                return
+        with self.open(url, 0, None, timeout) as stream:
+            yield stream
 
     def list_files(self, url: str, timeout: Seconds) -> list[FileFacts]:
         """Raises a FetchError: http has no lists of files."""
@@ -76,7 +89,7 @@ def _request(method: str, url: str, headers: dict[str, str], timeout: Seconds) -
         status = response.status
         if status in _MAY_PASS or status >= 500:
             raise OutageError(f"status {status}")
-        if status >= 300 and not (status == 416 and method == "GET"):
+        if status >= 300 and not (status == _NOTHING_LEFT and "Range" in headers):
             advice = _ADVICE.get(status, "it is refused")
             kind = NotThereError if status == 404 else FetchError
             raise kind(f"{url}: status {status}, {advice}.")
@@ -97,16 +110,12 @@ def _facts(url: str, response: Any, start: int) -> FileFacts:
 
 
 def _start_of(response: Any) -> int:
-    """Returns the first byte of a response; of a part that begins after the end of the file, its size."""
-    found = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
-    if response.status == 416:
-        return int(found.group(2)) if found else 0
-    return int(found.group(1) or 0) if found and response.status == 206 else 0
+    """Returns the first byte of a response."""
+    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(found.group(1)) if found and response.status == 206 else 0
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
-    if response.status == 416:  # there is nothing after the bytes that are here already
-        return
     try:
         # `read1` returns what has come, so that a stall is noticed and what came before it is kept.
         # After the last byte it would wait for more, because the connection stays open.
