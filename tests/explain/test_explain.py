@@ -81,6 +81,12 @@ def test_the_tiny_run_in_numbers(explained):
     assert result["schedule"]["learning_rate"] == pytest.approx([0.001 * step / 32_000 for step in (1, 2, 4)])
 
 
+def test_utterances_of_a_batch_count_as_in_the_data(explained):
+    # a second counts as two: 5 s are of two utterances, and not of five
+    result = explained("--data.quadratic_seconds=1", "--no_gradients")
+    assert result["update"]["utterances"] == 2
+
+
 def test_it_needs_no_corpus_and_leaves_no_files(explained):
     explained("--ckpt_path=last")
     assert list(Path.cwd().iterdir()) == []

@@ -131,6 +131,7 @@ class SpeechDataModule(ResumableData):
         self.augmentations = list(augmentations or ())
         self._augmenter = Augmenter(self.augmentations, read_audio)
         self._excluded = make_exclusion_filter(exclude)
+        self.left_out: Path | None = None  # where a run lists the utterances that cannot be read
         self._units: Units | None = None
         self._model_min_samples = 0
         self._repeats = False
@@ -255,7 +256,9 @@ class SpeechDataModule(ResumableData):
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
-        return SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter)
+        dataset = SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter)
+        dataset.left_out = self.left_out
+        return dataset
 
     def _order(self) -> dict[str, Any]:
         found = order_of(self, self._split, self._sources, self._validation_sources, self._num_buckets(self._train))

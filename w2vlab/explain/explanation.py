@@ -280,7 +280,7 @@ def _update(
 
 def _num_utterances(data: SpeechDataModule) -> int:
     """Returns the number of utterances of the greatest length in a micro-batch."""
-    return Batches(data.batch_seconds, getattr(data, "quadratic_seconds", None), 1).shape(data.max_seconds).utterances
+    return Batches(data.batch_seconds, data.quadratic_seconds, 1).shape(data.max_seconds).utterances
 
 
 def _codes(model: PretrainingModule, update: Update) -> Codes | None:

@@ -77,7 +77,7 @@ def test_segments_of_mp3(tmp_path, rate, channels, constant, capfd):
 def test_segments_of_mp3_of_the_lowest_bit_rate(tmp_path, rate):
     """The smaller its frames are, the more of them the bits of one are spread over."""
     path = tmp_path / "a.mp3"
-    soundfile.write(path, speech_like(6.0, rate), rate, compression_level=1.0, bitrate_mode="VARIABLE")
+    soundfile.write(path, speech_like(6.0, rate), rate, compression_level=0.9, bitrate_mode="VARIABLE")
     whole = check_stretches(path)
     length = rate // 10
     for start in np.random.default_rng(0).integers(rate, len(whole) - length, 20):

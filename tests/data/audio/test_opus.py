@@ -105,11 +105,10 @@ def test_decoding_begins_two_seconds_before_a_segment_of_celt(tmp_path):
 
 
 def test_a_long_file_is_not_read_from_its_beginning(tmp_path, decoder):
-    """The content of pages is repeated, so that 3 MB need not be encoded."""
+    """The packets are repeated, so that megabytes need not be encoded."""
     packets = packets_of(write(tmp_path / "a.opus", speech_like(4.0, RATE)))
-    content = pages_of([*packets[:2], *(packets[2:] * 80)])
-    assert len(content) > 20 * ogg.MAX_PAGE
-    file = io.BytesIO(content)
+    content = pages_of([*packets[:2], *(packets[2:] * 40)])
+    whole = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)[0]
     read = 0
 
     class Counted(io.BytesIO):
@@ -119,15 +118,13 @@ def test_a_long_file_is_not_read_from_its_beginning(tmp_path, decoder):
             read += len(data)
             return data
 
-    file = Counted(content)
-    for start in (20, 150 * RATE + 7, 300 * RATE):
+    for start in (20, 60 * RATE + 7, len(whole) - RATE):
         read = 0
-        segment = opus.find_segment(file, len(content), start, start + RATE)
+        segment = opus.find_segment(Counted(content), len(content), start, start + RATE)
         assert 0 <= start - segment.start < 2.1 * RATE
-        assert read < 20 * ogg.MAX_PAGE
-        whole = soundfile.read(io.BytesIO(content), start=0, frames=start + RATE, dtype="float32", always_2d=True)[0]
+        assert read <= 16 * ogg.MAX_PAGE < len(content)
         with AudioFile(io.BytesIO(content)) as opened:
-            np.testing.assert_allclose(opened.read(start, RATE), whole[start:], rtol=0, atol=5e-7)
+            np.testing.assert_allclose(opened.read(start, RATE), whole[start : start + RATE], rtol=0, atol=5e-7)
 
 
 def test_a_gain_in_the_header_is_applied(tmp_path, decoder):
@@ -185,17 +182,3 @@ def test_streams_of_other_shapes_are_left_to_libsndfile(tmp_path):
     soundfile.write(tmp_path / "a.ogg", sound[:, :1], RATE)
     content = (tmp_path / "a.ogg").read_bytes()
     assert opus.find_segment(io.BytesIO(content), len(content), 0, RATE) is None
-
-
-def test_joined_packets(tmp_path):
-    packets = packets_of(write(tmp_path / "a.opus", speech_like(1.0, RATE)))[2:]
-    joined = list(opus.join_packets(packets))
-    assert sum(map(opus.num_samples, joined)) == sum(map(opus.num_samples, packets))
-    assert all(opus.num_samples(packet) <= 5760 for packet in joined)
-    assert len(joined) < len(packets) / 5
-    first = packets[0]
-    assert list(opus.join_packets([first])) == [first]
-    other = bytes((first[0] ^ 8,)) + first[1:]
-    assert list(opus.join_packets([first, other])) == [first, other]
-    several = joined[0]
-    assert list(opus.join_packets([first, several, first])).count(several) == 1

@@ -57,8 +57,18 @@ def test_corpora_have_the_same_share_at_all_times():
     utterances.shards = np.where(in_shards, np.arange(6000) // 3 % 20, -1)
     utterances.shard_names = tuple(f"{number}.tar" for number in range(20))
     order = order_epoch(utterances, 0, 0, 4, 1)
-    shares = [utterances.corpora[part].mean() for part in np.array_split(order.indices, 10)]
-    np.testing.assert_allclose(shares, 0.2, atol=0.03)
+    for part in np.array_split(order.indices, 100):  # of 100 utterances
+        seconds = np.bincount(utterances.corpora[part], utterances.durations[part])
+        assert seconds[1] / seconds.sum() == pytest.approx(0.2, abs=0.02)
+
+
+def test_corpora_in_files_have_the_same_share_at_all_times():
+    utterances = many(3000, corpora=np.arange(3000) % 10 // 9, uses=(0.7, 1.6))
+    order = order_epoch(utterances, 0, 1, 4, 1)
+    whole = np.bincount(utterances.corpora[order.indices], utterances.durations[order.indices])
+    for part in np.array_split(order.indices, 20):
+        seconds = np.bincount(utterances.corpora[part], utterances.durations[part])
+        assert seconds[1] / seconds.sum() == pytest.approx(whole[1] / whole.sum(), abs=0.02)
 
 
 @pytest.mark.parametrize("lanes", [1, 4])

@@ -118,6 +118,15 @@ def test_what_cannot_be_listed_is_counted(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
+def test_a_corpus_in_a_folder_that_is_not_utf8(tmp_path: Path) -> None:
+    """Its manifest, which is in UTF-8, could not name its files."""
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    root.mkdir()
+    (root / "a.wav").touch()
+    with pytest.raises(ValueError, match=r"^`corpus` must be a path in UTF-8, but is '.*\\udcff'; rename"):
+        list_corpus(root, Tally())
+
+
 def test_a_tally_includes_another() -> None:
     one, two, whole = Tally(), Tally(), Tally()
     for number in range(10):

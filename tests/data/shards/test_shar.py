@@ -15,6 +15,7 @@ from tests.data.runs import fit
 from tests.data.shards.making import audio_of, cut_off, headers, sound, write_index, write_shar
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.splits import SplitReader
+from w2vlab.data.mixtures.sources import read_sources
 from w2vlab.data.shards import scanning
 
 
@@ -53,9 +54,11 @@ def test_transcripts_are_those_of_the_supervisions(shar: Path, cache: Path) -> N
     manifest = prepare_manifest(shar, cache)
     assert "custom" not in json.loads(manifest.cuts.read_text().splitlines()[0])["supervisions"][0]
     reader = SplitReader(
-        corpus=str(shar),
-        validation=None,
+        corpora=read_sources(str(shar), "data.corpus"),
+        validation=(),
         validation_fraction=0.2,
+        alpha=1.0,
+        max_uses=None,
         exclude=None,
         excluded=None,
         cache=cache,

@@ -118,7 +118,7 @@ def describe_run(settings: Namespace, data: SpeechDataModule) -> Run:
     return Run(
         min_seconds=data.min_samples / SAMPLE_RATE,
         max_seconds=data.max_seconds,
-        batches=Batches(data.batch_seconds, getattr(data, "quadratic_seconds", None), each),
+        batches=Batches(data.batch_seconds, data.quadratic_seconds, each),
         processes=processes,
         by_micro_batches=data.micro_batches is not None,
     )

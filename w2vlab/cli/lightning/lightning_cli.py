@@ -14,7 +14,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 
 from w2vlab.callbacks import (
-    GracefulStop,
     NotFinite,
     ProcessWatch,
     RunCheckpoint,
@@ -34,6 +33,7 @@ from w2vlab.callbacks.run_folder import run_folder
 from w2vlab.cli.lightning.accumulation import resolve_accumulation
 from w2vlab.cli.lightning.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS
 from w2vlab.cli.lightning.epochs import resolve_epochs
+from w2vlab.cli.lightning.every_run import callbacks_of_every_run
 from w2vlab.cli.lightning.memory import without_garbage_collection
 from w2vlab.cli.lightning.model_summary import PartsSummary
 from w2vlab.cli.lightning.rate_monitor import RateMonitor
@@ -88,7 +88,7 @@ class W2VLightningCLI(LightningCLI):
             save_config_kwargs={"command": command},
             trainer_defaults={
                 **TRAINER_DEFAULTS,
-                "callbacks": [phase, self._watch, self._same_checkpoint, GracefulStop(), self._record],
+                "callbacks": [phase, self._watch, self._same_checkpoint, *callbacks_of_every_run(), self._record],
             },
             parser_class=RunParser,
             parser_kwargs={"prog": "w2vlab"},

@@ -77,7 +77,8 @@ class AudioFile:
             if not self.size:
                 raise UnusableAudioError("empty")
             self._mp3: containers.Mp3 | None = None
-            if containers.read_at(self._file, 0, 2) in _MP3_STARTS:
+            self._head = containers.read_at(self._file, 0, 4)
+            if self._head[:2] in _MP3_STARTS:
                 self._mp3 = containers.parse_mp3(self._file, self.size)
             with self._messages():
                 self._decoder = self._open(num_samples)
@@ -105,11 +106,9 @@ class AudioFile:
 
     def _open(self, num_samples: int | None) -> soundfile.SoundFile:
         self.num_samples: int | None = None
-        flac = containers.repair_flac_length(self._file, num_samples, self.size)
-        if flac is not None:
+        if self._head == b"fLaC" and (flac := containers.repair_flac_length(self._file, num_samples, self.size)):
             return _open_decoder(flac)
-        wav = containers.repair_wav_length(self._file, self.size)
-        if wav is not None:
+        if self._head in (b"RIFF", b"RF64") and (wav := containers.repair_wav_length(self._file, self.size)):
             decoder = _open_decoder(wav)
             self.num_samples = decoder.frames
             return decoder

@@ -12,12 +12,12 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from w2vlab.data.audio import vorbis
+from w2vlab.data.audio import mpeg, vorbis
 
 if TYPE_CHECKING:
     from w2vlab.batch import Hertz
 
-_HEAD = 4096
+_HEAD = 1 << 13
 """Bytes that are read at the beginning of a file."""
 
 SAMPLING_RATE_RANGE = (4_000, 384_000)
@@ -59,6 +59,9 @@ def read_plain(path: str | os.PathLike[str]) -> tuple[AudioInfo, int] | None:
             stream = _parse_vorbis(descriptor, size)
             if stream is not None and stream.num_samples:
                 info = AudioInfo(stream.sampling_rate, stream.num_samples, stream.num_channels)
+        elif head[:3] == b"ID3" or head[:1] == b"\xff":
+            found = mpeg.parse(head, os.pread(descriptor, mpeg.TAIL, max(0, size - mpeg.TAIL)), size)
+            info = None if found is None else AudioInfo(*found)
     except OSError:
         return None
     finally:

@@ -7,19 +7,18 @@ same options. So the first file of each kind is opened by libsndfile; its header
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from w2vlab.data.audio.ogg import MAX_PAGE, OggError, Page, parse_page
 
 HEAD = 1 << 14
 """Bytes from the beginning of a file that `parse` needs: the headers, and the first page of audio."""
 
-TAIL = 2 * 65_307
+TAIL = 2 * MAX_PAGE
 """Bytes from its end: two pages of the largest size."""
 
 _MAX_KINDS = 64
-
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 _Kind = tuple[bytes, bytes]
 """The identification header and the setup header: what a decoder is set up from."""
@@ -96,18 +95,19 @@ def parse(head: bytes, tail: bytes, size: int) -> VorbisFile | None:
     """
     pages = _pages(head)
     try:
-        begin, (identification,) = next(pages)
+        begin = next(pages)
+        (identification,) = begin.pieces
         packets: list[bytes] = []
         while len(packets) < 2:
-            page, found = next(pages)
+            page = next(pages)
             if page.flags or page.serial != begin.serial:
                 return None
-            packets += found
+            packets += page.pieces
         comment, setup = packets
-        first, audio = next(pages)
-    except (StopIteration, ValueError):  # damaged, a longer header, or packets that continue on the next page
+        first = next(pages)
+        last = _last_page(tail, size)
+    except (StopIteration, ValueError, OggError):  # damaged, a longer header, or packets that continue on another page
         return None
-    last = _last_page(tail, size)
     if last is None or {first.serial, last.serial} != {begin.serial} or begin.flags != 2 or first.flags & 3:
         return None
     if len(identification) != 30 or identification[:11] != b"\1vorbis\0\0\0\0" or setup[:7] != b"\5vorbis":
@@ -115,58 +115,35 @@ def parse(head: bytes, tail: bytes, size: int) -> VorbisFile | None:
     if not _is_valid_comment(comment):
         return None
     channels, rate = struct.unpack_from("<BI", identification, 11)
-    firsts = bytes(packet[0] for packet in audio if packet)
-    if len(firsts) != len(audio):
+    firsts = bytes(packet[0] for packet in first.pieces if packet)
+    if len(firsts) != len(first.pieces):
         return None
-    return VorbisFile((identification, setup), rate, channels, firsts, first.position, last.position, first.flags == 4)
+    return VorbisFile((identification, setup), rate, channels, firsts, first.granule, last.granule, first.flags == 4)
 
 
-@dataclass(frozen=True)
-class _Page:
-    flags: int  # 1: begins with the rest of a packet, 2: first page of a stream, 4: last page
-    position: int
-    serial: int
-    size: int
+def _pages(data: bytes) -> Iterator[Page]:
+    """Yields pages, as long as they begin and end with a packet.
 
-
-def _read_page(data: bytes, start: int) -> tuple[_Page, bytes] | None:
-    """Returns an undamaged page that is complete in `data`, and the lengths of its segments."""
-    if len(data) < start + 27:
-        return None
-    magic, flags, position, serial, check, segments = struct.unpack_from("<5sBqI4x4sB", data, start)
-    lengths = data[start + 27 : start + 27 + segments]
-    size = 27 + segments + sum(lengths)
-    if magic != b"OggS\0" or len(lengths) < segments or len(data) < start + size:
-        return None
-    page = (data[start : start + 22] + b"\0\0\0\0" + data[start + 26 : start + size]).translate(_REVERSED)
-    # Ogg's CRC is that of zlib with the bits of each byte in the other order, and without inversion.
-    if zlib.crc32(page, 0xFFFFFFFF) ^ 0xFFFFFFFF != int.from_bytes(check.translate(_REVERSED), "big"):
-        return None
-    return _Page(flags, position, serial, size), lengths
-
-
-def _pages(data: bytes) -> Iterator[tuple[_Page, list[bytes]]]:
-    """Yields pages with their packets, as long as pages are undamaged and begin and end with a packet."""
-    start = 0
-    while (found := _read_page(data, start)) is not None:
-        page, lengths = found
-        if not lengths or lengths[-1] == 255 or page.flags & 1:
+    Raises:
+        OggError: A page is damaged, or not complete in `data`.
+    """
+    place = 0
+    while True:
+        page = parse_page(data, place, place)
+        if page.is_open or page.flags & 1:
             return
-        packets, begin, end = [], start + 27 + len(lengths), start + 27 + len(lengths)
-        for length in lengths:
-            end += length
-            if length < 255:
-                packets.append(data[begin:end])
-                begin = end
-        yield page, packets
-        start += page.size
+        yield page
+        place += page.size
 
 
-def _last_page(tail: bytes, size: int) -> _Page | None:
+def _last_page(tail: bytes, size: int) -> Page | None:
     """Returns the last page, if it is the end of a stream and of the file.
 
     Returns:
         None also if another stream begins in `tail`, or bytes are missing there or do not belong to a page.
+
+    Raises:
+        OggError: It is damaged.
     """
     place = next_place = tail.find(b"OggS\0")
     while 0 <= next_place < len(tail):
@@ -175,8 +152,10 @@ def _last_page(tail: bytes, size: int) -> _Page | None:
         if tail[place : place + 5] != b"OggS\0" or not lengths or (tail[place + 5] & 2 and size - len(tail) + place):
             return None
         next_place = place + 27 + len(lengths) + sum(lengths)
-    found = _read_page(tail, place) if next_place == len(tail) else None
-    return found[0] if found is not None and found[0].flags & 4 else None
+    if next_place != len(tail):
+        return None
+    page = parse_page(tail, place, size - len(tail) + place)
+    return page if page.flags & 4 else None
 
 
 def _is_valid_comment(packet: bytes) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +42,9 @@ class SpeechDataset(Dataset[AudioBatch]):
         read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
         utterances: The utterances that plans name by their indices; not needed for `read`.
         augmenter: Augments the audio of random windows; None leaves it as it is.
+
+    Attributes:
+        left_out: File to which reason and id of each utterance are appended that cannot be read; None for no file.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.read_audio = read_audio
         self.utterances = utterances
         self.augmenter = augmenter if random and augmenter else None
+        self.left_out: Path | None = None
         self.skipped = Tally()  # in this worker process
 
     def __getitem__(self, plan: BatchPlan) -> AudioBatch:
@@ -147,6 +153,12 @@ class SpeechDataset(Dataset[AudioBatch]):
 
     def _skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
+        if self.left_out is not None:
+            line = Tally(names=[(reason, name)]).as_lines()
+            with suppress(OSError):  # a full disk must not end a run
+                self.left_out.parent.mkdir(parents=True, exist_ok=True)
+                with self.left_out.open("a", encoding="utf-8") as file:
+                    file.write(line)  # a short line is appended whole, by several processes too
         if self.skipped.is_at_a_power_of_two:
             logger.warning(
                 "Left out %s in this process so far: %s; the last one was %s (%s).",

@@ -36,8 +36,8 @@ def order_epoch(
 
     Each use of an utterance gets a time in [0, 1). That of an utterance in its own file is uniform. That of an
     utterance in a shard is uniform in a window of `shuffle_shards` shards around its shard, in a shuffled order of the
-    shards. So an order needs no more than about that many shards at the same time, and the corpora of a mixture are
-    mixed in the same shares from beginning to end.
+    shards. So an order needs no more than about that many shards at the same time. In a mixture, the times of a corpus
+    are moved so that its audio is spread evenly: its share is the same from the beginning of an epoch to its end.
 
     In epoch e, a corpus that an epoch uses r times, such as 0.3 or 2.5 times, has floor(u + (e + 1) r) - floor(u + e r)
     uses of each utterance (of each shard). With the utterances in the order of a hash, u is the share of audio before
@@ -53,7 +53,8 @@ def order_epoch(
         seconds: Audio of each utterance that is used, in seconds; by default its duration.
     """
     seconds = utterances.durations if seconds is None else seconds
-    times: list[Floats] = []
+    times: list[Floats] = []  # in [0, 1)
+    mixed = len(utterances.uses) > 1
     indices: list[Integers] = []
     copies: list[Integers] = []
     lanes: list[Integers] = []
@@ -67,7 +68,8 @@ def order_epoch(
         which, copy = _repeat(counts)
         indices.append(in_files[which])
         copies.append(copy)
-        times.append((copy + draws.random(len(which))) / counts[which])
+        drawn = (copy + draws.random(len(which))) / counts[which]
+        times.append(_evenly(drawn, seconds[in_files[which]]) if mixed else drawn)
         lanes.append(draws.integers(num_lanes, size=len(which)))
         if sharded.any():
             found = _order_shards(utterances, rows[sharded], seconds, uses, epoch, shuffle_shards, lane_seconds, draws)
@@ -91,7 +93,9 @@ def _order_shards(
 ) -> tuple[Floats, Integers, Integers, Integers]:
     """Returns times, indices, copies and lanes of utterances of one corpus that are in shards."""
     rows = rows[np.argsort(utterances.shards[rows], kind="stable")]
-    shards, first, sizes = np.unique(utterances.shards[rows], return_index=True, return_counts=True)
+    ordered = utterances.shards[rows]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    shards, sizes = ordered[first], np.diff(np.concatenate([first, [len(rows)]]))
     shard_seconds = np.add.reduceat(seconds[rows], first)
     hashes = np.array([short_hash(utterances.shard_names[shard].rpartition("/")[2]) for shard in shards], np.uint64)
     counts = _num_uses(hashes, shard_seconds, uses, epoch)
@@ -115,9 +119,9 @@ def _order_shards(
     indices = rows[first[which[use]] + within]
     lane = lanes[use]
     times = windows[use] + shuffle_shards * draws.random(len(use))
-    for number in np.unique(lane):  # as ranks, so that the corpus has the same share at all times
+    for number in np.unique(lane):
         inside = np.flatnonzero(lane == number)
-        times[inside[np.argsort(times[inside], kind="stable")]] = (np.arange(len(inside)) + 0.5) / len(inside)
+        times[inside] = _evenly(times[inside], seconds[indices[inside]])
     return times, indices, copy[use], lane
 
 
@@ -131,6 +135,18 @@ def _num_uses(hashes: npt.NDArray[np.uint64], seconds: Floats, uses: float, epoc
     counts: Integers = np.floor(before + (epoch + 1) * uses).astype(np.int64)
     counts -= np.floor(before + epoch * uses).astype(np.int64)
     return counts
+
+
+def _evenly(times: Floats, seconds: Floats) -> Floats:
+    """Returns times in the same order, in [0, 1), as many apart as each use has seconds.
+
+    So a corpus has the same share of the audio at all times, instead of one that fluctuates as random times do.
+    """
+    order = np.argsort(times, kind="stable")
+    until = np.cumsum(seconds[order])
+    even = np.empty(len(times))
+    even[order] = (until - seconds[order] / 2) / until[-1:]
+    return even
 
 
 def _repeat(counts: Integers) -> tuple[Integers, Integers]:

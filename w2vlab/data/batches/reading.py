@@ -66,7 +66,8 @@ def read_or_reason(cut: Cut, window: Window, speed: float = 1.0) -> Audio | str:
     # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
     except Exception as error:
         return f"unreadable ({type(error).__name__})"
-    return audio if np.isfinite(audio).all() else "with NaN or infinite samples"
+    # The sum is not finite if a sample is not, and takes less time.
+    return audio if np.isfinite(audio.sum()) or np.isfinite(audio).all() else "with NaN or infinite samples"
 
 
 def perturbed_samples(cut: Cut, speed: float) -> int:

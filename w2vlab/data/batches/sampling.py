@@ -136,10 +136,11 @@ class EpochSampler(Sampler[BatchPlan]):
     @property
     def num_lanes(self) -> int:
         """Lanes into which shards are divided; 1 if there are too few of them."""
-        enough = self._seed is not None and len(np.unique(self._utterances.shards[self._utterances.shards >= 0])) >= (
-            2 * self._update
-        )
-        return self._update if enough else 1
+        if self._seed is None:
+            return 1
+        in_shards = self._utterances.shards[self._utterances.shards >= 0]
+        num_shards = np.count_nonzero(np.bincount(in_shards, minlength=1))
+        return self._update if num_shards >= 2 * self._update else 1
 
     def __iter__(self) -> Iterator[BatchPlan]:
         """Yields this process's plans of the epoch.

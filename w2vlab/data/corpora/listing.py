@@ -54,6 +54,8 @@ def list_corpus(source: Path, skipped: Tally) -> Listing:
     Raises:
         ValueError: `source` is not a folder or a manifest, or is malformed.
     """
+    if not _is_valid_utf8(str(source)):
+        raise ValueError(f"`corpus` must be a path in UTF-8, but is {str(source)!r}; rename the folder.")
     digest = hashlib.blake2b(digest_size=16, person=SCAN_VERSION)
     manifest = () if source.is_dir() else (source,)
     digest.update(f"[{', '.join(_describe_file(str(path)) for path in manifest)}]".encode())

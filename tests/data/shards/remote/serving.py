@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections import Counter, defaultdict, deque
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ class Server:
         self.released = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
+        self.connections: list[socket.socket] = []
         self.start()
 
     def start(self) -> None:
@@ -49,6 +51,9 @@ class Server:
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def url(self, name: str = "") -> str:
         """Returns the URL of a file."""
@@ -58,6 +63,10 @@ class Server:
 class _Handler(BaseHTTPRequestHandler):
     of: Server
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.of.connections.append(self.connection)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -77,7 +77,7 @@ def _download(wanted: ShardFile, file: BinaryIO, patience: Seconds, make_room: C
                     continue
                 file.truncate(stream.start)
                 make_room(max(0, (stream.facts.size or 0) - stream.start))
-                _write(file, stream, attempts)
+                _write(file, stream, stream.facts.size or wanted.size, attempts)
         except OutageError as error:
             attempts.failed(error)
         else:
@@ -93,17 +93,16 @@ def _check_size(wanted: ShardFile, stream: Stream) -> None:
         )
 
 
-def _write(file: BinaryIO, stream: Stream, attempts: Attempts) -> None:
+def _write(file: BinaryIO, stream: Stream, total: int | None, attempts: Attempts) -> None:
     """Appends the bytes that come.
 
     Raises:
-        OutageError: Fewer come than the server has announced.
+        OutageError: The file then has fewer than `total`.
     """
     file.seek(0, os.SEEK_END)
     for chunk in stream.chunks:
         file.write(chunk)
         file.flush()
         attempts.reached(_size(file))
-    total = stream.facts.size
     if total is not None and _size(file) < total:
         raise OutageError(f"the connection was closed after {_size(file):,} of {total:,} bytes")

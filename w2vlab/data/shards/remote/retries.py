@@ -72,7 +72,7 @@ class Attempts:
     patience: Seconds
     _failed: int = 0
     _most: int = 0
-    _pause: Seconds = _FIRST_PAUSE
+    _pause: Seconds = field(default_factory=lambda: _FIRST_PAUSE)
     _since: float = field(default_factory=time.monotonic)
 
     def reached(self, size: int) -> None:
