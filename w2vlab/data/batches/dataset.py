@@ -118,9 +118,10 @@ class SpeechDataset(Dataset[AudioBatch]):
         if not usable:
             return None
         lengths = tuple(len(audio) for _, audio in usable)
-        waveform = torch.zeros(len(usable), max(lengths))  # (B, S)
+        waveform = torch.empty(len(usable), max(lengths))  # (B, S)
         for row, (_, audio) in zip(waveform, usable, strict=True):
             row[: len(audio)] = torch.from_numpy(audio)
+            row[len(audio) :] = 0
         names = tuple(ids[number] for number, _ in usable)
         transcripts = None if self.transcripts is None else tuple(self.transcripts(name) or "" for name in names)
         batch = AudioBatch(
