@@ -44,7 +44,8 @@ class SpeechDataModule(ResumableData):
     Args:
         corpus: A folder of audio (wav, flac, ogg, opus, mp3, including subfolders), a fairseq `.tsv` manifest, a lhotse
             manifest of cuts or recordings (`.jsonl`, `.jsonl.gz`), or a sample corpus to download: `festvox-ru`
-            (100 minutes, through apt), `mini_librispeech` (7 hours) or `sample`, the first that this system can get.
+            (100 minutes, through apt), `mini_librispeech` (7 hours) or `sample`, the first that this system can get; or
+            shards, lhotse's Shar or WebDataset tars: a folder, a tar, a range `train-{000..099}.tar`, `s3://…`, `https://…`.
             A mixture of several is a list, or a mapping from names to paths or to `CorpusOptions`; the ids of its
             utterances are `NAME/ID`.
         validation: Corpus to validate on, or a mixture; by default a part of each training corpus is set aside.
