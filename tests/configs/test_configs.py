@@ -33,7 +33,11 @@ def commands(document: Path) -> list[str]:
     return [re.split(r"\s{2,}#", line)[0] for line in lines if line.startswith("w2vlab ")]
 
 
-FITS = sorted({command for document in DOCUMENTS for command in commands(document) if command.startswith("w2vlab fit")})
+FITS = sorted(
+    command
+    for command in {command for document in DOCUMENTS for command in commands(document)}
+    if command.startswith("w2vlab fit") and "batches.yaml" not in command  # which `w2vlab batch-size` writes
+)
 ON_MACHINES = [commands(path)[0] for path in MACHINES]
 TRAINED = [c for c in FITS if re.fullmatch(r"w2vlab fit --config configs/quickstart\S+( --model\.\S+)*", c)]
 

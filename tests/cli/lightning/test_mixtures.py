@@ -50,7 +50,7 @@ def test_a_mixture_is_trained_on_reloaded_and_resumed(fit, corpora, tmp_path, ca
     [
         ("{}", "`data.corpus` must have at least one corpus, but is empty."),
         ("{a/b: x}", "`data.corpus` must have names without slashes"),
-        ("{it: {path: x, wight: 2}}", "`data.corpus.it` has no option 'wight'. Did you mean weight?"),
+        ("{it: {path: x, weightt: 2}}", "`data.corpus.it` has no option 'weightt'. Did you mean weight?"),
         ("{it: {path: x, weight: 0}}", "`data.corpus.it.weight` must be a number above 0, but is 0."),
         ("{no: x}", "put quotation marks around the name"),
         ("[x/en, y/en.tsv]", "but x/en and y/en.tsv have the same. Give a mapping"),

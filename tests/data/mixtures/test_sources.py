@@ -45,7 +45,7 @@ def test_a_command_line_sets_options_of_one_corpus():
         ({"a/b": "x"}, "must have names without slashes and spaces around them, .* but one is 'a/b'"),
         ({"": "x"}, "but one is ''"),
         ({False: "x"}, "one is False. YAML takes words such as no, on and null for other values: put quotation marks"),
-        ({"it": {"path": "D", "wight": 2}}, r"^`data.corpus.it` has no option 'wight'\. Did you mean weight\?$"),
+        ({"it": {"path": "D", "weightt": 2}}, r"^`data.corpus.it` has no option 'weightt'\. Did you mean weight\?$"),
         ({"it": {"path": "D", "xyz": 2}}, r"has no option 'xyz'\. It has path, weight, max_hours\.$"),
         ({"it": {"path": "D", "weight": 0}}, r"^`data.corpus.it.weight` must be a number above 0, but is 0\.$"),
         ({"it": {"path": "D", "weight": "nan"}}, "must be a number above 0, but is 'nan'"),

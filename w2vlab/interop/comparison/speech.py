@@ -18,8 +18,9 @@ from w2vlab.data.audio.audio_files import AudioFile, UnusableAudioError
 from w2vlab.data.audio.resampling import get_resampler
 from w2vlab.data.batches.crops import Window
 from w2vlab.data.batches.reading import read_window
-from w2vlab.data.corpora.listing import Entry, list_entries
+from w2vlab.data.corpora.listing import list_entries
 from w2vlab.data.corpora.sample_corpora import NAMES, SAMPLE, locate, resolve_name
+from w2vlab.data.corpora.scanning import Entry
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.mixtures.sources import paths_of
 from w2vlab.data.shards.sources import is_sharded
