@@ -15,7 +15,7 @@ from tests.data.conftest import write_ramp
 from w2vlab.cli.main import main
 from w2vlab.data.audio.probing import EXTENSIONS, SAMPLING_RATE_RANGE, unsupported_reason
 
-PAGE = (Path(__file__).parents[2] / "docs" / "train" / "data.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "data" / "corpora.md").read_text(encoding="utf-8")
 
 
 def test_long_recordings_are_cut_as_the_page_says(tmp_path, ready_module, monkeypatch):

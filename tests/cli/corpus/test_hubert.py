@@ -166,9 +166,9 @@ def test_a_failed_chain_says_what_is_complete_and_resumes(
     assert "Written: runs/hubert/tiny/hubert.md. Curves: w2vlab report runs/hubert/tiny" in printed
     table = Path("runs/hubert/tiny/hubert.md").read_text().splitlines()
     assert table[0].startswith("| iteration | units of | k | inertia | bit/s | updates | val loss |")
-    assert table[2].startswith("| 1 | mfcc | 4 | 69.6 | 210.5 | 4 | 1.000 | 40.0 |")
+    assert table[2].startswith("| 1 | mfcc | 4 | 69.6 | 210.5 | 4 | 2.000 | 20.0 |")
     assert table[3].startswith(
-        "| 2 | iteration 1, layer 1 | 6 | 69.6 | 210.5 | 4 | 1.000 | 40.0 | 70.0 | layer 2 | 16.00 |"
+        "| 2 | iteration 1, layer 1 | 6 | 69.6 | 210.5 | 4 | 2.000 | 20.0 | 70.0 | layer 2 | 16.00 |"
     )
     rows = json.loads(Path("runs/hubert/tiny/table.json").read_text())
     assert [row["iteration"] for row in rows] == ["1", "2", "untrained", "MFCC"]

@@ -22,7 +22,12 @@ RUN = Path("runs/w2vlab/version_0")
 BOTH = ["--trainer.callbacks+=CodebookHealth", "--trainer.callbacks+=CollapseWatchdog"]
 
 WIDE = ["--model.penalties={}", "--model.quantizer=KMeansQuantizer", "--model.quantizer.gamma=0"]
-RECKLESS = [*WIDE, "--model.optimizer.lr=3", "--model.scheduler.warmup_updates=0", "--model.scheduler.total_updates=99"]
+RECKLESS = [
+    *WIDE,
+    "--model.optimizer.lr=10",
+    "--model.scheduler.warmup_updates=0",
+    "--model.scheduler.total_updates=99",
+]
 """Down to one code within ten updates."""
 
 
