@@ -12,6 +12,7 @@ from typing import Any
 
 from w2vlab.callbacks.fault_tolerance.run_lock import LOCK_NAME, RunLock
 from w2vlab.data.corpora.sample_corpora import PREPARED_CUTS, PREPARED_RECORD
+from w2vlab.data.shards.sources import INDEX
 from w2vlab.utils.files import make_writable, remove_unfinished, size_of, sync_to_disk, write_atomically
 from w2vlab.utils.messages import one_line
 from w2vlab.utils.plain_data import read_json
@@ -21,9 +22,6 @@ RECORD = PREPARED_RECORD
 
 CUTS = PREPARED_CUTS
 """The manifest of a folder without shards, written last."""
-
-INDEX = "shards.json"
-"""The list of shards, written last."""
 
 SHARDS = "shards"
 """The folder of the shards: lhotse takes every file in such a folder for a field of its cuts."""

@@ -16,9 +16,10 @@ from typing import Any
 import w2vlab
 from w2vlab.data.corpora.manifests import Manifest, prepare_manifest
 from w2vlab.data.corpora.tally import Tally
+from w2vlab.data.shards.sources import INDEX
 from w2vlab.preparation import cutting, shards
 from w2vlab.preparation.corpora import Part, find_parts
-from w2vlab.preparation.folder import CUTS, IDENTITY, INDEX, LISTING, PICTURE, SHARDS, PreparedFolder
+from w2vlab.preparation.folder import CUTS, IDENTITY, LISTING, PICTURE, SHARDS, PreparedFolder
 from w2vlab.preparation.pool import run_tasks
 from w2vlab.preparation.settings import Settings
 from w2vlab.preparation.summary import as_plain, draw_lengths, quantiles, summarize

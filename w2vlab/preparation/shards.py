@@ -17,6 +17,7 @@ from lhotse.audio import AudioSource, Recording
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.shards.found import BYTES, GAIN, MEMBER, PLACE, SHARD
+from w2vlab.data.shards.index_file import VERSION
 from w2vlab.preparation.audio import EncodedAudio, encode_flac
 from w2vlab.preparation.folder import SHARDS
 from w2vlab.preparation.pool import Advance
@@ -27,8 +28,6 @@ from w2vlab.utils.plain_data import read_json
 
 _OF_SHARDS = (BYTES, SHARD, MEMBER, PLACE, GAIN)
 """Custom fields of a cut that are about the shard that it comes from."""
-
-VERSION = 1
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from lhotse.cut import Cut
 from lightning.pytorch.trainer.states import TrainerFn
 
 from w2vlab.data.batches.crops import Window
+from w2vlab.data.batches.padding import padded
 from w2vlab.data.batches.reading import perturbed_samples
 from w2vlab.data.batches.sounds import CorpusSounds
 from w2vlab.data.corpora.manifests import is_first_report, prepare_manifest, read_manifest
@@ -194,7 +195,7 @@ class Augmenter:
                 clean, changed = utterances, True
             utterances = one.part.augment(utterances, address.generators(one.purpose))
         mixed = [row for row in range(len(batch)) if changed and utterances[row] is not clean[row]]
-        augmented = replace(batch, waveform=_padded(utterances, batch.waveform.shape[1]))
+        augmented = replace(batch, waveform=padded(utterances, batch.waveform.shape[1]))
         if not mixed:
             return augmented
         return replace(augmented, clean=_take(batch, mixed, [clean[row] for row in mixed]))
@@ -204,20 +205,13 @@ def _take(batch: AudioBatch, rows: Sequence[int], utterances: Sequence[Audio]) -
     """Returns some of the utterances of a batch, with other audio."""
     starts, sizes = batch.starts, batch.utterance_samples
     clean = AudioBatch(
-        waveform=_padded(utterances, batch.waveform.shape[1]),  # (M, S)
+        waveform=padded(utterances, batch.waveform.shape[1]),  # (M, S)
         num_samples=tuple(batch.num_samples[row] for row in rows),
         ids=tuple(batch.ids[row] for row in rows),
         starts=None if starts is None else tuple(starts[row] for row in rows),
         utterance_samples=None if sizes is None else tuple(sizes[row] for row in rows),
     )
     return CleanAudio(batch=clean, rows=torch.tensor(rows))
-
-
-def _padded(utterances: Sequence[Audio], size: int) -> torch.Tensor:
-    waveform = torch.zeros(len(utterances), size)  # (B, S)
-    for row, audio in zip(waveform, utterances, strict=True):
-        row[: len(audio)] = torch.from_numpy(audio)
-    return waveform
 
 
 def _trains(trainer: pl.Trainer | None) -> bool:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from lhotse.cut import Cut
 from torch.utils.data import Dataset
 
 from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.crops import Window, choose_windows
+from w2vlab.data.batches.padding import padded
 from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.data.corpora.tally import Tally
@@ -118,14 +118,10 @@ class SpeechDataset(Dataset[AudioBatch]):
         if not usable:
             return None
         lengths = tuple(len(audio) for _, audio in usable)
-        waveform = torch.empty(len(usable), max(lengths))  # (B, S)
-        for row, (_, audio) in zip(waveform, usable, strict=True):
-            row[: len(audio)] = torch.from_numpy(audio)
-            row[len(audio) :] = 0
         names = tuple(ids[number] for number, _ in usable)
         transcripts = None if self.transcripts is None else tuple(self.transcripts(name) or "" for name in names)
         batch = AudioBatch(
-            waveform=waveform,
+            waveform=padded([audio for _, audio in usable], max(lengths)),
             num_samples=lengths,
             ids=names,
             transcripts=transcripts,

@@ -107,13 +107,11 @@ def _order_shards(
         for number, shard in enumerate(which.tolist()):
             filled, lanes[number] = heapq.heappop(lane_seconds)
             heapq.heappush(lane_seconds, (filled + float(shard_seconds[shard]), int(lanes[number])))
-    ranks = np.zeros(len(which), np.int64)  # in their lanes
     windows = np.zeros(len(which), np.float64)  # where the window of each use begins, in shards of its lane
     for lane in np.unique(lanes):
         inside = np.flatnonzero(lanes == lane)
-        ranks[inside] = np.arange(len(inside))
         width = min(shuffle_shards, len(inside))
-        windows[inside] = np.clip(ranks[inside] - width // 2, 0, len(inside) - width)
+        windows[inside] = np.clip(np.arange(len(inside)) - width // 2, 0, len(inside) - width)
     use = np.repeat(np.arange(len(which)), sizes[which])
     within = np.arange(len(use)) - np.repeat(np.cumsum(sizes[which]) - sizes[which], sizes[which])
     indices = rows[first[which[use]] + within]

@@ -20,6 +20,7 @@ from w2vlab.data.corpora.scanning import CHUNK, Entry
 from w2vlab.data.corpora.spool import Spool
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.labels.lines import read_lines
+from w2vlab.utils.checks import is_valid_utf8
 from w2vlab.utils.parallel import map_waiting
 from w2vlab.utils.progress import counting
 
@@ -54,7 +55,7 @@ def list_corpus(source: Path, skipped: Tally) -> Listing:
     Raises:
         ValueError: `source` is not a folder or a manifest, or is malformed.
     """
-    if not _is_valid_utf8(str(source)):
+    if not is_valid_utf8(str(source)):
         raise ValueError(f"`corpus` must be a path in UTF-8, but is {str(source)!r}; rename the folder.")
     digest = hashlib.blake2b(digest_size=16, person=SCAN_VERSION)
     manifest = () if source.is_dir() else (source,)
@@ -117,7 +118,7 @@ def _list_in_order(source: Path, skipped: Tally) -> Iterator[Entry]:
 
 def _with_valid_ids(entries: Iterable[Entry], skipped: Tally) -> Iterator[Entry]:
     for entry in entries:
-        if _is_valid_utf8(entry.id):
+        if is_valid_utf8(entry.id):
             yield entry
         else:
             skipped.add("with a name that is not UTF-8", repr(entry.id))
@@ -160,14 +161,6 @@ def cut_from_recording(recording: Recording) -> DataCut:
     """Returns a cut of the full `recording`, with the same id."""
     cut: DataCut = recording.to_cut()  # type: ignore[no-untyped-call]
     return cut
-
-
-def _is_valid_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _list_folder(root: Path, skipped: Tally) -> Iterator[Entry]:

@@ -18,6 +18,7 @@ from w2vlab.data.audio.probing import AudioInfo, probe
 from w2vlab.data.shards.found import BYTES, GAIN, MEMBER, PLACE, SHARD, Found, with_audio_in_shard
 from w2vlab.data.shards.members import Contents, Member, list_members, open_at
 from w2vlab.data.shards.shard import Shard
+from w2vlab.utils.checks import is_valid_utf8
 
 MISSING = "missing from its shard"
 
@@ -121,7 +122,7 @@ def _describe(plain: Any, shard: Shard, place: Path, member: Member | None, info
     cut = _parse(plain)
     if cut is None:
         return Found(name, reason="not a plain cut of a recording")
-    if not _is_valid_utf8(name):
+    if not is_valid_utf8(name):
         return Found(repr(name), reason="with a name that is not UTF-8")
     assert cut.recording is not None
     if info is not None and info.num_channels < len(cut.recording.channel_ids or ()):
@@ -152,11 +153,3 @@ def _parse(plain: Any) -> DataCut | None:
 def _id(plain: Any) -> str:
     name = plain.get("id") if isinstance(plain, dict) else None
     return name if isinstance(name, str) else repr(name)
-
-
-def _is_valid_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

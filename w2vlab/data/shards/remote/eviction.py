@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from w2vlab.types import Seconds
+from w2vlab.utils.checks import positive_from_environment
 from w2vlab.utils.messages import count
 
 GIGABYTES = "W2VLAB_SHARD_CACHE_GB"
@@ -38,14 +38,7 @@ def limit() -> int:
     Raises:
         ValueError: The environment variable is no positive number.
     """
-    text = os.environ.get(GIGABYTES) or str(DEFAULT_GIGABYTES)
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"`{GIGABYTES}` must be a number above 0, but is {text!r}.")
-    return int(value * 1e9)
+    return int(positive_from_environment(GIGABYTES, DEFAULT_GIGABYTES, "a number") * 1e9)
 
 
 def make_room(folder: Path, size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 from w2vlab.data.shards.remote.transport import FetchError, OutageError
 from w2vlab.types import Seconds
+from w2vlab.utils.checks import positive_from_environment
 from w2vlab.utils.messages import count, duration
 
 PATIENCE = "W2VLAB_FETCH_PATIENCE"
@@ -49,14 +49,7 @@ def seconds_of(variable: str) -> Seconds:
     Raises:
         ValueError: It is no positive number.
     """
-    text = os.environ.get(variable) or str(_DEFAULTS[variable])
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"`{variable}` must be a number of seconds above 0, but is {text!r}.")
-    return value
+    return positive_from_environment(variable, _DEFAULTS[variable], "a number of seconds")
 
 
 @dataclass
