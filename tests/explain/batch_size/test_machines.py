@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.contracts.tiny import build_model
+from tests.processes.isolated import in_a_process_of_its_own
 from w2vlab.explain.batch_size.cost_model import BatchShape
 from w2vlab.explain.batch_size.fitting_memory import OutOfMemory
 from w2vlab.explain.batch_size.machines import CpuMachine, GpuMachine
@@ -26,6 +27,18 @@ CPU = {"accelerator": "cpu", "devices": 1}
 
 def tiny():
     return build_model(MaskedPrediction)
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ended():
+    os._exit(3)
+
+
+def wrong():
+    raise ValueError("`model_dim` must be a multiple of `num_heads`.")
 
 
 def settings(build=tiny, **options):
@@ -104,7 +117,11 @@ def test_memory_that_runs_out_in_this_process_is_an_error_of_its_own(monkeypatch
     assert len(times) == 3
 
 
+@in_a_process_of_its_own
 def test_another_process_measures_times_and_memory():
+    # Autograd then starts threads for the devices of a fake GPU, after which a fork of this process has no gradients.
+    torch._C._ensureCUDADeviceGuardSet()
+    torch.ones(1, requires_grad=True).sum().backward()
     done = []
     updates = CpuMachine(settings(), memory=64 * GIB).run(SHAPES, done.append)
     assert len(updates.times) == len(done) == 3
@@ -118,25 +135,19 @@ def test_a_process_that_takes_too_much_memory_is_ended():
 
 
 def test_a_process_that_the_system_kills_has_run_out_of_memory():
-    def build():
-        os.kill(os.getpid(), signal.SIGKILL)
-
     with pytest.raises(OutOfMemory, match="killed by the system"):
-        CpuMachine(settings(build), memory=64 * GIB).run(SHAPES)
+        CpuMachine(settings(killed), memory=64 * GIB).run(SHAPES)
 
 
 def test_a_process_that_ends_is_an_error():
     with pytest.raises(RunError, match="ended with status 3"):
-        CpuMachine(settings(lambda: os._exit(3)), memory=64 * GIB).run(SHAPES)
+        CpuMachine(settings(ended), memory=64 * GIB).run(SHAPES)
 
 
 def test_an_error_in_the_process_is_that_of_the_trial():
-    def build():
-        raise ValueError("`model_dim` must be a multiple of `num_heads`.")
-
     with pytest.raises(ValueError, match="must be a multiple of") as found:
-        CpuMachine(settings(build), memory=64 * GIB).run(SHAPES)
-    assert "in build" in found.value.__notes__[0]
+        CpuMachine(settings(wrong), memory=64 * GIB).run(SHAPES)
+    assert "in wrong" in found.value.__notes__[0]
 
 
 def test_a_gpu_is_limited_to_the_memory_that_it_may_take(monkeypatch):

@@ -8,7 +8,6 @@ import resource
 import signal
 import sys
 import traceback
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -94,20 +93,19 @@ class GpuMachine(Machine):
 class CpuMachine(Machine):
     """Computes updates in a new process, which is ended when its resident memory exceeds `memory`.
 
-    The process is forked, because importing PyTorch would take longer than many trials. Nothing may have been computed
-    in this process before with more than one thread, since threads do not survive the fork.
+    The process is forked from a server that has imported PyTorch, because the import takes longer than many trials. A
+    fork of this process could not compute gradients if this one has: autograd's threads do not survive a fork.
     """
 
     searches = False
 
     def run(self, shapes: Sequence[BatchShape], on_update: Callable[[float], None] = lambda steps: None) -> Updates:
         """Computes one update of each shape, in turn."""
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, *self._modules()])  # has an effect before the first process only
         reader, writer = context.Pipe(duplex=False)
         child = context.Process(target=_compute, args=(self.settings, shapes, writer), daemon=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of the fork, for which there is a reason
-            child.start()
+        child.start()
         writer.close()
         times: list[Seconds] = []
         try:
@@ -135,6 +133,11 @@ class CpuMachine(Machine):
         if child.exitcode == -signal.SIGKILL:
             raise OutOfMemory("killed by the system")
         raise RunError(f"The process of a trial has ended with status {child.exitcode}.")
+
+    def _modules(self) -> list[str]:
+        """Returns the modules of the functions that a trial calls."""
+        builders = (self.settings.build_model, self.settings.build_callbacks)
+        return [getattr(builder, "func", builder).__module__ for builder in builders]
 
 
 def _compute(settings: TrialSettings, shapes: Sequence[BatchShape], writer: Connection) -> None:

@@ -37,7 +37,7 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class TrialSettings:
-    """How updates are computed.
+    """How updates are computed. Another process computes them, so that all of it can be pickled.
 
     Attributes:
         build_model: Builds the model, with new weights.
