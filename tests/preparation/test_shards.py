@@ -15,10 +15,12 @@ from lhotse import CutSet
 from lhotse.utils import compute_num_samples
 
 from tests.preparation.conftest import contents
+from w2vlab.data.batches import reading
 from w2vlab.data.batches.crops import Window
 from w2vlab.data.batches.reading import read_window
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.splitting import position
+from w2vlab.preparation.folder import LEFT_OUT
 from w2vlab.preparation.shards import plan_shards, read_record, write_shard
 from w2vlab.preparation.utterances import write_utterances
 
@@ -100,8 +102,41 @@ def test_what_cannot_be_read_is_left_out_and_counted(prepared, corpus: Path) -> 
     assert one.content["summary"]["utterances"] == 12
     assert one.content["left_out"] == {
         "empty": {"count": 1, "examples": ["empty.wav"]},
-        "with samples that are not finite": {"count": 1, "examples": ["nan.wav"]},
+        "with NaN or infinite samples": {"count": 1, "examples": ["nan.wav"]},
     }
+    assert (one.folder / LEFT_OUT).read_text() == "empty\tempty.wav\nwith NaN or infinite samples\tnan.wav\n"
+
+
+def test_all_that_are_left_out_are_listed(prepared, corpus: Path, recwarn) -> None:
+    """The record has a few as examples."""
+    for number in range(9):
+        (corpus / f"empty\n{number}.wav").touch()
+    huge = np.full(8_000, 3e38, np.float32)
+    soundfile.write(corpus / "huge.wav", huge, 16_000, subtype="FLOAT")
+    one = prepared(corpus, shards=True)
+    lines = (one.folder / LEFT_OUT).read_text().splitlines()
+    assert lines == [
+        *(f"empty\t'empty\\n{number}.wav'" for number in range(9)),
+        "with samples beyond 1e+10, where full scale is 1\thuge.wav",
+    ]
+    assert not [warning for warning in recwarn.list if warning.category is RuntimeWarning]
+    for file in corpus.glob("*.wav"):
+        file.unlink()
+    again = prepared(corpus, shards=True, overwrite=True)
+    assert not (again.folder / LEFT_OUT).exists()
+
+
+def test_whatever_a_decoder_raises_an_utterance_is_left_out(prepared, corpus: Path, monkeypatch) -> None:
+    whole = reading._read_segment
+
+    def decode(cut, *args):
+        if cut.id.endswith("u03.wav"):
+            raise TypeError("a mistake in a library")
+        return whole(cut, *args)
+
+    monkeypatch.setattr(reading, "_read_segment", decode)
+    one = prepared(corpus, shards=True)
+    assert one.content["left_out"] == {"unreadable (TypeError)": {"count": 1, "examples": ["reader/u03.wav"]}}
 
 
 def test_a_shard_without_a_readable_utterance_is_no_shard(tmp_path: Path) -> None:

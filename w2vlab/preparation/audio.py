@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from lhotse.cut import Cut
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.batches.crops import Window
-from w2vlab.data.batches.reading import read_window
+from w2vlab.data.batches.reading import read_usable
 from w2vlab.data.corpora.utterances import num_samples
 from w2vlab.types import SAMPLE_RATE
 
@@ -57,22 +56,19 @@ def encode_flac(cut: Cut, folder: Path | None = None) -> EncodedAudio:
         folder: Where bytes that are too many for the memory are put until they are used.
 
     Raises:
-        UnusableAudioError: The audio cannot be read, or has samples that are not finite.
+        UnusableAudioError: The audio cannot be read or used, see `read_usable`.
         OSError: The disk is full.
     """
     length = num_samples(cut)
     blocks = [Window(start, min(BLOCK, length - start)) for start in range(0, length, BLOCK)]
-    only = [read_window(cut, blocks[0])] if len(blocks) == 1 else None
+    only = [read_usable(cut, blocks[0])] if len(blocks) == 1 else None
 
     def audio() -> Iterator[Audio]:
-        return iter(only) if only is not None else (read_window(cut, block) for block in blocks)
+        return iter(only) if only is not None else (read_usable(cut, block) for block in blocks)
 
     lowest, highest, fits = 0.0, 0.0, True
     for samples in audio():
-        low, high = float(samples.min()), float(samples.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise UnusableAudioError("with samples that are not finite")
-        lowest, highest = min(lowest, low), max(highest, high)
+        lowest, highest = min(lowest, float(samples.min())), max(highest, float(samples.max()))
         fits = fits and _fits_16_bits(samples)
     bits = 16 if fits and lowest >= -1 and highest < 1 else 24
     gain = gain_of(lowest, highest)

@@ -15,7 +15,7 @@ from lhotse.cut import Cut
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.batches.crops import Window
-from w2vlab.data.batches.reading import read_window
+from w2vlab.data.batches.reading import read_usable
 from w2vlab.data.corpora.splitting import position
 from w2vlab.data.corpora.utterances import num_samples
 from w2vlab.preparation.pool import Advance
@@ -221,7 +221,7 @@ def find_segments(cut: Cut, max_seconds: Seconds) -> list[Segment]:
 def _blocks(cut: Cut) -> Iterator[Audio]:
     length = num_samples(cut)
     for start in range(0, length, _READ):
-        yield read_window(cut, Window(start, min(_READ, length - start)))
+        yield read_usable(cut, Window(start, min(_READ, length - start)))
 
 
 def join_pieces(tasks: list[CutTask], path: Path) -> UtteranceFile:

@@ -12,6 +12,7 @@ from typing import Any
 
 from w2vlab.callbacks.fault_tolerance.run_lock import LOCK_NAME, RunLock
 from w2vlab.data.corpora.sample_corpora import PREPARED_CUTS, PREPARED_RECORD
+from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.shards.sources import INDEX
 from w2vlab.utils.files import make_writable, remove_unfinished, size_of, sync_to_disk, write_atomically
 from w2vlab.utils.messages import one_line
@@ -28,6 +29,9 @@ SHARDS = "shards"
 
 PICTURE = "lengths.png"
 
+LEFT_OUT = "left_out.tsv"
+"""Reason and id of each utterance that was left out; there is none if none was."""
+
 STATE = ".prepare"
 """The folder of what a preparation needs to resume, as long as it is not complete."""
 
@@ -37,7 +41,7 @@ LISTING = "utterances.jsonl.unfinished"
 IDENTITY = "identity"
 
 _PLAN = "plan.json"
-_OURS = (RECORD, CUTS, INDEX, SHARDS, PICTURE, STATE, LISTING, LOCK_NAME)
+_OURS = (RECORD, CUTS, INDEX, SHARDS, PICTURE, LEFT_OUT, STATE, LISTING, LOCK_NAME)
 _RULE = "`out` must be a folder that no other process writes to"
 _ADVICE = "End that process, or choose another folder."
 
@@ -114,7 +118,7 @@ class PreparedFolder:
 
     def _clear(self) -> None:
         """Removes a preparation: first what marks it as complete."""
-        for name in (INDEX, CUTS, RECORD, PICTURE):
+        for name in (INDEX, CUTS, RECORD, PICTURE, LEFT_OUT):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):
             sync_to_disk(self.path)
@@ -147,16 +151,21 @@ class PreparedFolder:
                 )
         return len(sums)
 
-    def finish(self, content: Mapping[str, Any], index: str | Path) -> None:
+    def finish(self, content: Mapping[str, Any], left_out: Tally, index: str | Path) -> None:
         """Writes the record, then what marks the folder as complete, and removes the state.
 
         Args:
             content: The record.
+            left_out: The utterances that were left out, with the names of all.
             index: Text of the index, or a file with the manifest, on the same disk.
 
         Raises:
             OSError: It cannot be written.
         """
+        if left_out:
+            write_atomically(self.path / LEFT_OUT, left_out.as_lines(), sync=True)
+        else:
+            (self.path / LEFT_OUT).unlink(missing_ok=True)
         write_atomically(self.path / RECORD, _as_json(content), sync=True)
         if isinstance(index, Path):
             index.rename(self.path / self.last)

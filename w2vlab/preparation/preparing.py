@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class _Preparation:
     def __init__(self, part: Part, settings: Settings, cache: Path, reporter: Reporter) -> None:
         self.part, self.settings, self.cache, self.reporter = part, settings, cache, reporter
         self.folder = PreparedFolder(settings.out / part.name, INDEX if settings.shards else CUTS)
-        self.left_out = Tally()
+        self.left_out = Tally(names=[])
 
     def run(self) -> Prepared:
         self.folder.lock()
@@ -92,7 +92,7 @@ class _Preparation:
             checked = folder.check_sums(content) if settings.check else 0
             return Prepared(folder=folder.path, content=content, before=True, checked=checked)
         utterances.move(folder.state / "utterances.jsonl")
-        self.left_out = manifest.skipped
+        self.left_out = replace(manifest.skipped, names=_names_left_out(manifest))
         split = None
         if settings.max_seconds is not None:
             utterances, split = self._cut(utterances, settings.max_seconds)
@@ -182,7 +182,7 @@ class _Preparation:
             "files": files,
             "sha256": sums,
         }
-        folder.finish(content, shards.index_of(tasks, records))
+        folder.finish(content, self.left_out, shards.index_of(tasks, records))
         return content
 
     def _write_manifest(self, utterances: UtteranceFile, manifest: Manifest, content: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class _Preparation:
             "files": {CUTS: size_of(cuts)},
             "sha256": {CUTS: digest},
         }
-        self.folder.finish(content, cuts)
+        self.folder.finish(content, self.left_out, cuts)
         return content
 
     def _remarks(self, manifest: Manifest) -> dict[str, Any]:
@@ -230,6 +230,14 @@ class _Preparation:
         if remaining:
             progress = self.reporter(title, seconds)
             yield from run_tasks(function, remaining, self.settings.num_processes, progress)
+
+
+def _names_left_out(manifest: Manifest) -> list[tuple[str, str]]:
+    """Returns reason and id of each utterance that the scan has left out."""
+    if manifest.left_out is None:
+        return []
+    found = (line.partition("\t") for line in manifest.left_out.read_text(encoding="utf-8").splitlines())
+    return [(reason, name) for reason, _, name in found]
 
 
 def _seconds_of(tasks: Sequence[Any], utterances: UtteranceFile) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -9,6 +11,7 @@ import soundfile
 from tests.data.conftest import RATE, cache, corpus, make_module, ready_module  # noqa: F401  # fixtures
 from tests.data.runs import fit
 from w2vlab.callbacks.records.left_out import NAME, LeftOutUtterances
+from w2vlab.types import RunError
 
 
 def breakages(path):
@@ -50,10 +53,13 @@ def test_a_whole_corpus_leaves_no_file(ready_module, corpus, tmp_path, caplog): 
     assert "during this run" not in caplog.text
 
 
-def test_when_all_break_the_run_stops_with_the_reason(ready_module, corpus, tmp_path):  # noqa: F811
-    module = ready_module(corpus)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_when_all_break_the_run_stops_with_the_reason(ready_module, corpus, tmp_path, workers):  # noqa: F811
+    module = ready_module(corpus, num_workers=workers)
     for path in corpus.rglob("*.wav"):
         path.unlink()
     module.prepare_data = lambda: None
-    with pytest.raises(RuntimeError, match=r"^No utterance of two batches could be read \(\d+ missing"):
+    names = re.escape(str(tmp_path / "run" / NAME))
+    reason = rf"^No utterance of two batches could be read \(\d+ missing .*; all of them are in {names}\)\. [^\n]*$"
+    with pytest.raises(RunError, match=reason):
         fit(module, max_epochs=1, callbacks=[LeftOutUtterances()], default_root_dir=tmp_path / "run")

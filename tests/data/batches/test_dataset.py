@@ -10,7 +10,7 @@ from tests.data.conftest import RATE, start_of, write_ramp
 from w2vlab.data.batches.crops import choose_windows
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.batches.sampling import BatchPlan, Members
-from w2vlab.types import RandomAddress
+from w2vlab.types import RandomAddress, RunError
 
 
 def cut_of(path):
@@ -125,6 +125,24 @@ def test_unreadable_files_are_left_out_and_counted(cuts, tmp_path, caplog):
     assert "1 missing (u0); 1 with NaN or infinite samples (u1); the last one was u1 (with NaN or" in messages[1]
 
 
+@pytest.mark.parametrize("rate", [RATE, 8000])
+@pytest.mark.parametrize("peak", [2.0**31, -1.1e10, 1e30, 3e38])
+def test_samples_that_would_cost_the_update_are_left_out(tmp_path, caplog, recwarn, rate, peak):
+    """Integers of 32 bits that were written as floats are used."""
+    samples = np.full(rate // 2, 0.1, dtype=np.float32)
+    samples[3000:3100] = peak
+    soundfile.write(tmp_path / "a\nb.wav", samples, rate, subtype="FLOAT")
+    cuts = [cut_of(write_ramp(tmp_path / "u.wav", 0.5)), cut_of(tmp_path / "a\nb.wav")]
+    assert len(read(cuts, max_samples=16_000)) == (2 if peak == 2.0**31 else 1)
+    assert not recwarn.list, "an overflow is no news"
+    lines = [record.message for record in caplog.records if "in this process so far" in record.message]
+    if peak != 2.0**31:
+        reason = "with samples beyond 1e+10, where full scale is 1" if rate == RATE or abs(peak) < 1e38 else "with "
+        assert f"1 {reason}" in lines[0]
+        assert r"the last one was a\nb (with " in lines[0], "a name cannot break a line of the log"
+        assert r"(a\nb); the last" in lines[0]
+
+
 def test_a_file_truncated_after_the_scan_is_left_out(cuts, tmp_path):
     write_ramp(tmp_path / "u2.wav", 0.001)
     assert read(cuts, max_samples=16_000).ids == ("u0", "u1")
@@ -140,7 +158,7 @@ def test_an_unreadable_batch_is_replaced(cuts, tmp_path):
 def test_two_unreadable_batches_raise_an_error(cuts, tmp_path):
     for path in tmp_path.glob("*.wav"):
         path.unlink()
-    with pytest.raises(RuntimeError, match=r"^No utterance of two batches could be read \(3 missing \(u0, u1, u2\)\)"):
+    with pytest.raises(RunError, match=r"^No utterance of two batches could be read \(3 missing \(u0, u1, u2\)\)"):
         read(cuts[:1], substitute=cuts[1:])
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import RunError
-from w2vlab.utils.messages import count
+from w2vlab.utils.messages import count, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -95,4 +95,4 @@ class NotFinite(Callback):
 
 
 def _format_ids(ids: tuple[str, ...]) -> str:
-    return f"the utterances {', '.join(ids)}" if ids else "utterances of another process"
+    return f"the utterances {', '.join(map(one_line, ids))}" if ids else "utterances of another process"

@@ -99,6 +99,7 @@ def print_prepared(prepared: Prepared, console: Console) -> None:
     for name, value in summary_rows(content):
         table.add_row(name, value)
     console.print(table)
+    from w2vlab.preparation.folder import LEFT_OUT
     from w2vlab.preparation.summary import histogram_lines
 
     line("\nutterances by length:")
@@ -107,6 +108,9 @@ def print_prepared(prepared: Prepared, console: Console) -> None:
     line("")
     for text in remarks(content):
         line(one_line(text))
+    names = prepared.folder / LEFT_OUT
+    if content["left_out"] and names.is_file():
+        line(f"* all that were left out are in {one_line(str(names))}")
     checked = f"; the checksums of {count(prepared.checked, 'file')} agree" if prepared.checked else ""
     size = sum(content["files"].values()) / 2**20
     done = f"Done before ({str(content.get('date', ''))[:10]})" if prepared.before else "Written"

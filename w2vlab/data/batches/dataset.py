@@ -20,8 +20,8 @@ from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import Utterances, num_samples
-from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
-from w2vlab.utils.messages import count
+from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, RunError, Seconds
+from w2vlab.utils.messages import count, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +74,16 @@ class SpeechDataset(Dataset[AudioBatch]):
 
         Raises:
             RunError: The manifest has been removed.
-            RuntimeError: Neither the batch nor its substitute can be read.
+            RunError: Neither the batch nor its substitute can be read.
         """
         for members in (plan.members, plan.substitute):
             batch = self.read(self._cuts(members), plan.epoch, members.copies)
             if batch is not None:
                 return replace(batch, counted=plan.counted)
-        raise RuntimeError(
-            f"No utterance of two batches could be read ({self.skipped}). Check that the disk of the corpus is mounted."
+        listed = "" if self.left_out is None else f"; all of them are in {self.left_out}"
+        raise RunError(
+            f"No utterance of two batches could be read ({self.skipped}{listed}). Check that the disk of the corpus is "
+            "mounted, and that its files have audio."
         )
 
     def _cuts(self, members: Members) -> list[Cut]:
@@ -161,6 +163,6 @@ class SpeechDataset(Dataset[AudioBatch]):
                 "Left out %s in this process so far: %s; the last one was %s (%s).",
                 count(self.skipped.total, "utterance"),
                 self.skipped,
-                name,
+                one_line(name),
                 reason,
             )

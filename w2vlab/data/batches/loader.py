@@ -57,7 +57,7 @@ class ResilientLoader(DataLoader[Batch]):
         """Yields the batches of an epoch.
 
         Raises:
-            RunError: Workers have died several times in a row without delivering a batch.
+            RunError: Workers have died several times in a row without delivering a batch, or the dataset has raised one.
         """
         self._remaining.delivered = 0
         in_a_row = 0
@@ -74,6 +74,8 @@ class ResilientLoader(DataLoader[Batch]):
                     self.waited += time.perf_counter() - asked
             except StopIteration:
                 return
+            except RunError as error:
+                raise RunError(_message_in_worker(error)) from error
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if not _is_worker_death(error):
                     raise
@@ -114,6 +116,12 @@ def _is_worker_death(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
         return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
     return not str(error).startswith("Caught")  # the connection is closed although the process has not ended yet
+
+
+def _message_in_worker(error: RunError) -> str:
+    """Returns the message of an error; PyTorch puts the traceback of a worker process before it."""
+    text = str(error)
+    return text.rpartition(f"\n{RunError.__module__}.{RunError.__qualname__}: ")[2].rstrip() or text
 
 
 def _restore_default_sigchld() -> None:

@@ -23,6 +23,12 @@ from w2vlab.types import SAMPLE_RATE
 
 Audio = npt.NDArray[np.float32]
 
+LOUDEST = 1e10
+"""Largest sample that is taken for audio, where full scale is 1; 32-bit integers as they are have 2e9.
+
+The squares of much larger ones overflow in a model, and one utterance would cost all of its update.
+"""
+
 
 def read_window(cut: Cut, window: Window, speed: float = 1.0) -> Audio:
     """Reads a window of an utterance, with its channels averaged, at 16 kHz.
@@ -51,23 +57,40 @@ def read_window(cut: Cut, window: Window, speed: float = 1.0) -> Audio:
     return audio
 
 
-def read_or_reason(cut: Cut, window: Window, speed: float = 1.0) -> Audio | str:
-    """Reads a window of an utterance, or returns why it cannot be used.
+def read_usable(cut: Cut, window: Window, speed: float = 1.0) -> Audio:
+    """Reads a window of an utterance as `read_window`, whose only error is that its audio cannot be used.
 
     Args:
         cut: The utterance.
         window: The window, in samples at 16 kHz of the utterance at that speed.
         speed: How much faster it is played.
+
+    Raises:
+        UnusableAudioError: It cannot be read, or has samples that are not finite or beyond `LOUDEST`.
     """
     try:
-        audio = read_window(cut, window, speed)  # (S,)
-    except UnusableAudioError as error:
-        return str(error)
+        with np.errstate(over="ignore", invalid="ignore"):  # of samples that are refused below
+            audio = read_window(cut, window, speed)  # (S,)
+            energy = float(np.dot(audio, audio))  # one pass; NaN or infinite if a sample is
+    except UnusableAudioError:
+        raise
     # Decoders and lhotse raise many types of errors, and a single damaged file must not end a long run.
     except Exception as error:
-        return f"unreadable ({type(error).__name__})"
-    # The sum is not finite if a sample is not, and takes less time.
-    return audio if np.isfinite(audio.sum()) or np.isfinite(audio).all() else "with NaN or infinite samples"
+        raise UnusableAudioError(f"unreadable ({type(error).__name__})") from error
+    if not energy <= LOUDEST**2:
+        if not np.isfinite(audio).all():
+            raise UnusableAudioError("with NaN or infinite samples")
+        if np.abs(audio).max() > LOUDEST:
+            raise UnusableAudioError(f"with samples beyond {LOUDEST:.0e}, where full scale is 1")
+    return audio
+
+
+def read_or_reason(cut: Cut, window: Window, speed: float = 1.0) -> Audio | str:
+    """Reads a window of an utterance as `read_usable`, or returns why it cannot be used."""
+    try:
+        return read_usable(cut, window, speed)
+    except UnusableAudioError as error:
+        return str(error)
 
 
 def perturbed_samples(cut: Cut, speed: float) -> int:

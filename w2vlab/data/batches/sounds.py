@@ -12,7 +12,7 @@ from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.types import SAMPLE_RATE
-from w2vlab.utils.messages import count
+from w2vlab.utils.messages import count, one_line
 
 Audio = npt.NDArray[np.float32]
 
@@ -59,6 +59,6 @@ class CorpusSounds:
                 count(self.skipped.total, "sound"),
                 self._corpus,
                 self.skipped,
-                name,
+                one_line(name),
                 reason,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from w2vlab.utils.messages import count
+from w2vlab.utils.messages import count, one_line
 
 MAX_EXAMPLES = 3
 
@@ -69,7 +69,7 @@ class Tally:
         for reason in sorted(self.counts):
             count, examples = self.counts[reason], self.examples[reason]
             more = ", …" if count > len(examples) else ""
-            parts.append(f"{count} {reason} ({', '.join(examples)}{more})")
+            parts.append(f"{count} {reason} ({', '.join(map(one_line, examples))}{more})")
         return "; ".join(parts)
 
 
