@@ -14,7 +14,6 @@ import numpy.typing as npt
 import soundfile
 from lhotse.cut import Cut
 
-from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.batches.crops import Window
 from w2vlab.data.batches.reading import read_usable
 from w2vlab.data.corpora.utterances import num_samples

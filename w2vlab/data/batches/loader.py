@@ -57,7 +57,7 @@ class ResilientLoader(DataLoader[Batch]):
         """Yields the batches of an epoch.
 
         Raises:
-            RunError: Workers have died several times in a row without delivering a batch, or the dataset has raised one.
+            RunError: Workers have died several times in a row without delivering a batch; or the dataset raises one.
         """
         self._remaining.delivered = 0
         in_a_row = 0
