@@ -40,6 +40,11 @@ class ResumableData(LightningDataModule, ABC):
         """Accumulated micro-batches of each process."""
         return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
+    @property
+    def updates_done(self) -> int:
+        """Updates of the run that are done."""
+        return 0 if self.trainer is None else self.trainer.global_step
+
     def _update(self) -> int:
         return world_size() * self.accumulate
 

@@ -20,10 +20,13 @@ from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.batches.sampling import BatchPlan, Members
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import Utterances, num_samples
-from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, RunError, Seconds
+from w2vlab.types import SAMPLE_RATE, AudioBatch, Draws, RandomAddress, RunError, Seconds
 from w2vlab.utils.messages import count, one_line
 
 logger = logging.getLogger(__name__)
+
+Drawer = Callable[[AudioBatch, int], Draws | None]
+"""Makes the draws for a batch, from the ids and lengths of its utterances and the number of its update."""
 
 
 class SpeechDataset(Dataset[AudioBatch]):
@@ -44,6 +47,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         augmenter: Augments the audio of random windows; None leaves it as it is.
 
     Attributes:
+        drawer: Makes the draws of a model for a batch that is used in an update of this number; None makes none.
         left_out: File to which reason and id of each utterance are appended that cannot be read; None for no file.
     """
 
@@ -66,6 +70,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.read_audio = read_audio
         self.utterances = utterances
         self.augmenter = augmenter if random and augmenter else None
+        self.drawer: Drawer | None = None
         self.left_out: Path | None = None
         self.skipped = Tally()  # in this worker process
 
@@ -79,12 +84,15 @@ class SpeechDataset(Dataset[AudioBatch]):
         for members in (plan.members, plan.substitute):
             batch = self.read(self._cuts(members), plan.epoch, members.copies)
             if batch is not None:
-                return replace(batch, counted=plan.counted)
+                return replace(batch, counted=plan.counted, draws=self._draw(batch, plan.update))
         listed = "" if self.left_out is None else f"; all of them are in {self.left_out}"
         raise RunError(
             f"No utterance of two batches could be read ({self.skipped}{listed}). Check that the disk of the corpus is "
             "mounted, and that its files have audio."
         )
+
+    def _draw(self, batch: AudioBatch, update: int | None) -> Draws | None:
+        return None if self.drawer is None or update is None else self.drawer(batch, update)
 
     def _cuts(self, members: Members) -> list[Cut]:
         assert self.utterances is not None, "a dataset that reads plans has their utterances"

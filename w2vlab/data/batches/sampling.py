@@ -37,12 +37,14 @@ class BatchPlan:
         members: Its utterances.
         substitute: Utterances of another batch, which are used if none of `members` can be read.
         counted: False if the batch only repeats another one so that all processes make the same number of steps.
+        update: Updates of the run that are done before that of the batch; None if that is not known.
     """
 
     epoch: int
     members: Members
     substitute: Members
     counted: bool = True
+    update: int | None = None
 
 
 class EpochSampler(Sampler[BatchPlan]):
@@ -156,7 +158,8 @@ class EpochSampler(Sampler[BatchPlan]):
             for number in range(first + self._rank, first + self._update, self._world_size):
                 # The last update of a validation is filled up with its first batch.
                 counted = number < len(planned)
-                yield planned.plan(number if counted else first, counted)
+                # All validations have the same draws; the updates of a training are numbered over its epochs.
+                yield planned.plan(number if counted else first, counted, update=0 if self._seed is None else None)
 
     def _num_updates(self, num_batches: int) -> int:
         if self._seed is None:
@@ -206,10 +209,10 @@ class _PlannedEpoch:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def plan(self, number: int, counted: bool) -> BatchPlan:
+    def plan(self, number: int, counted: bool, update: int | None) -> BatchPlan:
         # The substitute of a batch is the previous one; that of the first batch is the second.
         other = number - 1 if number else min(1, len(self) - 1)
-        return BatchPlan(self.epoch, self._members(number), self._members(other), counted)
+        return BatchPlan(self.epoch, self._members(number), self._members(other), counted, update)
 
     def _members(self, number: int) -> Members:
         those = slice(self._bounds[number], self._bounds[number + 1])
