@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,13 +11,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from w2vlab.functional.kernels.inference import linear
+from w2vlab.functional.kernels.pieces import Piece, PiecewiseGradients, pieces
 from w2vlab.functional.kernels.plain import uses_plain_kernels
 from w2vlab.functional.kernels.products import WeightGradient, convolve, convolve_in_graph, frames_gradient
 from w2vlab.functional.kernels.recompute import Frames, Recomputed, Step, as_recomputed, as_tensor, run_steps
 from w2vlab.functional.precision import autocast_dtype
-
-_RECOMPUTED_AT_ONCE = 1 << 22
-"""Numbers that are recomputed at once on a CPU, so that they take no more than 16 MiB."""
 
 
 def conv1d(frames: Frames, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
@@ -103,8 +102,19 @@ class _Conv1d(torch.autograd.Function):
     ) -> Tensor:
         ctx.steps, ctx.num_per_utterance, ctx.stride = steps, num_per_utterance, stride
         ctx.save_for_backward(weight, *tensors)
-        frames = run_steps(steps, tensors[:num_per_utterance], tensors[num_per_utterance:])
-        return convolve(frames.to(weight.dtype).contiguous(), weight, bias, stride)
+        per_utterance, shared = tensors[:num_per_utterance], tensors[num_per_utterance:]
+        output: Tensor | None = None
+        for piece in _pieces(ctx, per_utterance, weight):
+            frames = run_steps(steps, piece.of_inputs(per_utterance), shared)
+            part = convolve(frames.to(weight.dtype).contiguous(), weight, bias, stride)
+            del frames
+            if piece.is_all:
+                return part
+            if output is None:
+                output = part.new_empty(piece.batch, piece.num_outputs, len(weight))
+            output[piece.rows, piece.outputs] = part
+        assert output is not None, "there is a piece"
+        return output
 
     @staticmethod
     @once_differentiable
@@ -114,39 +124,33 @@ class _Conv1d(torch.autograd.Function):
         gradient = grad_outputs[0].contiguous()
         num_per_utterance = ctx.num_per_utterance
         per_utterance, shared = kept[:num_per_utterance], kept[num_per_utterance:]
-        grads: list[Tensor | None] = [None] * len(kept)
         weight_gradient = WeightGradient(weight, ctx.stride)
-        size = len(gradient)
-        if gradient.device.type == "cpu":  # a few utterances at once are as fast as all of them
-            numbers = gradient.shape[1] * ctx.stride * weight.shape[1]  # of one utterance
-            size = min(size, _RECOMPUTED_AT_ONCE // max(1, numbers))
-        size = max(1, size)
-        for first in range(0, len(gradient), size):
-            some = slice(first, first + size)
-            tensors = [None if tensor is None else tensor[some] for tensor in per_utterance] + shared
+        gradients = PiecewiseGradients(per_utterance, shared)
+        for piece in _pieces(ctx, per_utterance, weight):
             leaves = [
                 None if tensor is None else tensor.detach().requires_grad_(need)
-                for tensor, need in zip(tensors, needs, strict=True)
+                for tensor, need in zip((*piece.of_inputs(per_utterance), *shared), needs, strict=True)
             ]
             with torch.enable_grad():
                 recomputed = run_steps(ctx.steps, leaves[:num_per_utterance], leaves[num_per_utterance:])
             frames = recomputed.detach().to(weight.dtype).contiguous()
-            weight_gradient.add(frames, gradient[some])
+            upstream = gradient[piece.rows, piece.outputs]
+            weight_gradient.add(frames, upstream)
             wanted = {number: leaf for number, leaf in enumerate(leaves) if leaf is not None and leaf.requires_grad}
             if not wanted:
                 continue
-            grad_frames = frames_gradient(frames, gradient[some], weight, ctx.stride)
+            grad_frames = frames_gradient(frames, upstream, weight, ctx.stride)
             del frames
             found = torch.autograd.grad(recomputed, list(wanted.values()), grad_frames.to(recomputed.dtype))
+            del recomputed, grad_frames
             for number, grad in zip(wanted, found, strict=True):
-                before = grads[number]
-                if number >= num_per_utterance:
-                    grads[number] = grad if before is None else before + grad
-                elif size == len(gradient):
-                    grads[number] = grad
-                else:
-                    if before is None:
-                        before = grads[number] = torch.empty_like(per_utterance[number])
-                    before[some] = grad
+                gradients.add(number, piece, grad)
         grad_bias = gradient.sum(dim=(0, 1)) if needs_bias else None
-        return None, None, None, weight_gradient.total(), grad_bias, *grads
+        return None, None, None, weight_gradient.total(), grad_bias, *gradients.totals()
+
+
+def _pieces(ctx: Any, per_utterance: Sequence[Tensor | None], weight: Tensor) -> Iterator[Piece]:
+    first = per_utterance[0]
+    assert first is not None, "what the steps begin with"
+    divide = all(step.per_frame for step in ctx.steps)
+    return pieces(first, weight.shape[1], weight.shape[2], ctx.stride, divide)

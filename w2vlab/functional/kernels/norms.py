@@ -52,7 +52,7 @@ class GroupNorm(nn.GroupNorm):
         windows = input.per_utterance[0]
         assert windows is not None
         own = offsets[:, None].to(windows.dtype), filters.transpose(1, 2).to(windows.dtype)
-        return recompute(_windows_times_filters, windows, own)
+        return recompute(_windows_times_filters, windows, own, per_frame=True)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -75,7 +75,7 @@ class LayerNorm(nn.LayerNorm):
         if uses_plain_kernels():
             frames = as_tensor(input)
             return super().forward(frames).to(frames.dtype)
-        normalised = recompute(self._normalise, input, shared=(self.weight, self.bias))
+        normalised = recompute(self._normalise, input, shared=(self.weight, self.bias), per_frame=True)
         return normalised if self.recompute else as_tensor(normalised)
 
     def _normalise(self, frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -20,11 +20,14 @@ class Step:
             numbers, and the frames of an utterance do not depend on the other utterances.
         num_per_utterance: Number of inputs whose first axis is the utterances, apart from the frames.
         num_shared: Number of inputs that all utterances have in common, such as parameters.
+        per_frame: Whether a frame depends on the same frame of the input alone, and no input per utterance has a time
+            axis. Some frames of an utterance then can be computed alone.
     """
 
     function: Callable[..., Tensor]
     num_per_utterance: int
     num_shared: int
+    per_frame: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def recompute(
     frames: Frames,
     per_utterance: tuple[Tensor | None, ...] = (),
     shared: tuple[Tensor, ...] = (),
+    per_frame: bool = False,
 ) -> Frames:
     """Applies a cheap function to frames, which is computed again in the backward pass of the layer that follows.
 
@@ -91,11 +95,12 @@ def recompute(
         frames: Shape `(B, T, C)`.
         per_utterance: Further inputs whose first axis is the utterances; None for an absent one.
         shared: Inputs that all utterances have in common, such as parameters.
+        per_frame: As of `Step`.
     """
     if uses_plain_kernels():
         return function(as_tensor(frames), *per_utterance, *shared)
     before = as_recomputed(frames)
-    step = Step(function, len(per_utterance), len(shared))
+    step = Step(function, len(per_utterance), len(shared), per_frame)
     return Recomputed((*before.steps, step), (*before.per_utterance, *per_utterance), (*before.shared, *shared))
 
 
@@ -113,7 +118,7 @@ class GELU(nn.GELU):
 
     def forward(self, input: Frames) -> Frames:  # type: ignore[override]
         """Maps `input`, of any shape, to the same shape."""
-        return recompute(F.gelu, input) if self.recompute else F.gelu(as_tensor(input))
+        return recompute(F.gelu, input, per_frame=True) if self.recompute else F.gelu(as_tensor(input))
 
 
 class ReLU(nn.ReLU):
@@ -130,4 +135,4 @@ class ReLU(nn.ReLU):
 
     def forward(self, input: Frames) -> Frames:  # type: ignore[override]
         """Maps `input`, of any shape, to the same shape."""
-        return recompute(F.relu, input) if self.recompute else F.relu(as_tensor(input))
+        return recompute(F.relu, input, per_frame=True) if self.recompute else F.relu(as_tensor(input))

@@ -53,7 +53,7 @@ class WaveformConv1d(Conv1d):
         windows = as_tensor(input)[..., 0].unfold(1, self.kernel_size[0], self.stride[0])  # (B, T, kernel)
         filters = self.weight[:, 0]
         shared = (filters.t().to(dtype), *(() if self.bias is None else (self.bias.to(dtype),)))
-        product = recompute(_product, windows.to(dtype), shared=shared)
+        product = recompute(_product, windows.to(dtype), shared=shared, per_frame=True)
         assert isinstance(product, Recomputed)
         return ConvolvedWaveform(
             product.steps, product.per_utterance, product.shared, windows=windows, filters=filters, bias=self.bias
