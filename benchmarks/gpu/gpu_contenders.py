@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from benchmarks.peers import transformers_inputs
+from w2vlab.callbacks.compile import InductorWithFallback
 from w2vlab.modules import MaskedPrediction
 from w2vlab.modules.non_finite import skip_unless
 from w2vlab.modules.sums import Sums, masked_share, metric_sums
@@ -25,19 +26,38 @@ class Contender:
 
     Attributes:
         name: Its name in the table.
+        model: The model.
+        optimizer: Its optimizer.
+        compiler: What compiles its regions; None if they are not compiled.
         step: One update; returns the number of targets.
-        targets: Those of every update so far.
+        targets: Those of every update since `begin`.
         peak_bytes: Most memory that it took at a time; None where nobody can say.
     """
 
     name: str
-    step: Callable[[], int]
+    model: Any
+    optimizer: Optimizer
+    compiler: InductorWithFallback | None = None
+    step: Callable[[], int] | None = None
     targets: list[int] = field(default_factory=list)
     peak_bytes: int | None = None
 
+    def begin(self, step: Callable[[], int]) -> None:
+        """From now on an update is `step`, on other batches than before."""
+        self.step, self.targets, self.peak_bytes = step, [], None
+
     def __call__(self) -> None:
         """Does an update."""
+        assert self.step is not None, "`begin` was called"
         self.targets.append(self.step())
+
+    @property
+    def resident_bytes(self) -> int:
+        """What it takes between two updates: parameters, buffers, gradients, and the state of the optimizer."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        tensors += [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        tensors += [value for state in self.optimizer.state.values() for value in state.values()]
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
 
 def adamw(model: nn.Module) -> Optimizer:
@@ -48,10 +68,13 @@ def autocast(dtype: torch.dtype, device: torch.device) -> Any:
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
-def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dtype) -> Callable[[], int]:
+def ours(
+    model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dtype, optimizer: Optimizer | None = None
+) -> Callable[[], int]:
     """Returns an update of our model, as the trainer does it, on each of the batches in turn."""
     device = batches[0].waveform.device
-    optimizer, updates, turns = adamw(model), itertools.count(), itertools.cycle(batches)
+    optimizer = optimizer or adamw(model)
+    updates, turns = itertools.count(), itertools.cycle(batches)
 
     def step() -> int:
         update, batch = next(updates), next(turns)
@@ -74,9 +97,9 @@ def ours(model: MaskedPrediction, batches: Sequence[AudioBatch], dtype: torch.dt
     return step
 
 
-def theirs(model: Any, waveform: Tensor, dtype: torch.dtype) -> Callable[[], int]:
+def theirs(model: Any, waveform: Tensor, dtype: torch.dtype, optimizer: Optimizer | None = None) -> Callable[[], int]:
     """Returns an update of transformers' model, with a few masks in turn that were drawn beforehand."""
-    device, optimizer = waveform.device, adamw(model)
+    device, optimizer = waveform.device, optimizer or adamw(model)
     drawn = [transformers_inputs(model, waveform) for _ in range(4)]
     counts = [int(inputs["mask_time_indices"].sum()) for inputs in drawn]
     turns = itertools.cycle(zip([{k: v.to(device) for k, v in i.items()} for i in drawn], counts, strict=True))
@@ -93,13 +116,14 @@ def theirs(model: Any, waveform: Tensor, dtype: torch.dtype) -> Callable[[], int
     return step
 
 
-def varied(batch: AudioBatch, count: int) -> list[AudioBatch]:
-    """Returns batches of other sizes and lengths, every second one with padding."""
+def varied(batch: AudioBatch, count: int, padded: bool = True) -> list[AudioBatch]:
+    """Returns batches of other sizes and lengths, every second one with padding if some are to be `padded`."""
     found = []
     for number in range(count):
         rows = max(2, len(batch) - number % 3)
         samples = int(batch.num_samples[0] * (1 - 0.05 * (number // 2)))
-        lengths = tuple(int(samples * (1 - 0.04 * row * (number % 2))) for row in range(rows))
+        shorter = 0.04 * (number % 2) * padded
+        lengths = tuple(int(samples * (1 - shorter * row)) for row in range(rows))
         waveform = batch.waveform[:1, :samples].repeat(rows, 1)
         for row, length in enumerate(lengths):
             waveform[row, length:] = 0

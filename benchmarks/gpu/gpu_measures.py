@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -70,9 +70,17 @@ def matrix_rate(size: int, dtype: torch.dtype, device: torch.device, rounds: int
     return 2 * size**3 / statistics.median(seconds_each(product, 10, device) for _ in range(rounds))
 
 
-def peak_memory(step: Step, updates: int, others: int, device: torch.device) -> int:
-    """Returns the peak bytes of tensors during `updates`, without those of the idle `others`."""
+def peak_memory(step: Step, updates: int, resident: int, device: torch.device) -> int:
+    """Returns the peak bytes of tensors during `updates`, without those of other models.
+
+    Args:
+        step: An update.
+        updates: Updates.
+        resident: Bytes that it takes before and after an update.
+        device: The GPU.
+    """
     finish(device)
+    others = torch.cuda.memory_allocated(device) - resident
     torch.cuda.reset_peak_memory_stats(device)
     for _ in range(updates):
         step()
@@ -103,8 +111,13 @@ def calls_in(step: Step, updates: int, device: torch.device) -> dict[str, float]
         for _ in range(updates):
             step()
     finish(device)
+    return count_calls(trace.events() or (), updates)
+
+
+def count_calls(events: Iterable[Any], updates: int) -> dict[str, float]:
+    """Counts waits and copies per update among the events of a trace."""
     found = dict.fromkeys((*WAITS, *COPIES), 0)
-    for event in trace.events() or ():
+    for event in events:
         for name in found:
             if event.name == name or (name.startswith("Memcpy") and event.name.startswith(name)):
                 found[name] += 1

@@ -1,7 +1,7 @@
 """Training speed of wav2vec 2.0 on a GPU, GPU utilization, and synchronizations of the host with the device.
 
     python -m benchmarks.gpu.gpu_step --config base --compile --peer transformers --json base.json
-    python -m benchmarks.gpu.gpu_step --config large --compile --batch 16
+    python -m benchmarks.gpu.gpu_step --config large --compile --batch 16 --profile
 
 An update is one micro-batch of noise, all utterances equally long: masks and distractors are drawn, forward, backward,
 sums for the logs, gradient norm, fused AdamW. transformers' model has the same sizes, dropouts, precision and
@@ -29,10 +29,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, fx
 
-from benchmarks.gpu.gpu_contenders import Contender, ours, theirs, varied
-from benchmarks.gpu.gpu_measures import calls_in, graphs_compiled, in_turns, matrix_rate, peak_memory, waits_in
+from benchmarks.gpu.gpu_contenders import Contender, adamw, ours, theirs, varied
+from benchmarks.gpu.gpu_measures import (
+    calls_in,
+    graphs_compiled,
+    in_turns,
+    matrix_rate,
+    peak_memory,
+    seconds_each,
+    waits_in,
+)
+from benchmarks.gpu.gpu_profile import gaps, profile_by_part
+from benchmarks.gpu.gpu_tables import render
 from benchmarks.peers import LAYOUTS, Layout, audio, build_ours, build_transformers
 from w2vlab.callbacks.compile import InductorWithFallback, compile_regions
 from w2vlab.explain.cost import count_cost
@@ -47,14 +57,30 @@ CONFIGS: dict[str, tuple[Layout, float, int]] = {
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
-NVIDIA = 37_609.84
-"""Targets a second of NVIDIA's BASE on one A100-80GB in bf16; its README of wav2vec 2.0 calls them tokens."""
-
 NEEDS_CUDA = "needs CUDA, and this runs on a CPU"
 
 
-def measure(options: argparse.Namespace, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Measures everything that this device supports; passes all results so far to `save` after each measurement."""
+class _PyTorchsKernels(InductorWithFallback):
+    """Leaves kernels PyTorch's own, to try the benchmark itself without the minutes that Inductor takes."""
+
+    def __call__(self, graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        self.num_graphs += 1
+        compiled: Callable[..., Any] = torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+        return compiled
+
+
+def measure(
+    options: argparse.Namespace,
+    save: Callable[[dict[str, Any]], None],
+    kept: dict[str, Contender] | None = None,
+) -> dict[str, Any]:
+    """Measures everything that this device supports.
+
+    Args:
+        options: Those of the command line.
+        save: Gets all results so far after each measurement, the most valuable first.
+        kept: The models by name; what is in it is used again, and what is built is added.
+    """
     start = time.perf_counter()
 
     def say(what: str) -> None:
@@ -66,37 +92,11 @@ def measure(options: argparse.Namespace, save: Callable[[dict[str, Any]], None])
     seconds, batch_size = options.seconds or seconds, options.batch or batch_size
     device, dtype = torch.device(options.device), DTYPES[options.precision]
     batch = audio(batch_size, seconds).to(device)
-    compiler = InductorWithFallback()
-    contenders: list[Contender] = []
-
-    def add(name: str, build: Callable[[], nn.Module], begin: Callable[[Any], Callable[[], int]]) -> nn.Module:
-        others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        torch.manual_seed(0)
-        model = build().to(device).train()
-        contender = Contender(name, begin(model))
-        for _ in range(options.warm_up):
-            contender()
-        say(f"{name} is warm")
-        if device.type == "cuda":
-            contender.peak_bytes = peak_memory(contender, options.updates, others, device)
-        contenders.append(contender)
-        return model
-
-    def start_ours(model: Any) -> Callable[[], int]:
-        return ours(model, [batch], dtype)
-
-    def start_compiled(model: Any) -> Callable[[], int]:
-        compile_regions(model, compiler)
-        return ours(model, [batch], dtype)
-
-    rate = matrix_rate(256 if options.tiny else 8192, dtype, device)
+    kept = {} if kept is None else kept
     half, samples = dtype == torch.bfloat16, batch.num_samples[0]
+    rate = options.rate or matrix_rate(256 if options.tiny else 8192, dtype, device)
     flops = count_cost(build_ours(layout), batch_size, samples, 1, None, half, shards=1).flops
-    add("w2vlab", lambda: build_ours(layout), start_ours)
-    compiled = add("w2vlab compiled", lambda: build_ours(layout), start_compiled) if options.compile else None
-    if options.peer:
-        add("transformers", lambda: build_transformers(layout), lambda model: theirs(model, batch.waveform, dtype))
-    times = in_turns({contender.name: contender for contender in contenders}, options.rounds, options.updates, device)
+    times: dict[str, list[float]] = {}
     result: dict[str, Any] = {
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
@@ -112,27 +112,77 @@ def measure(options: argparse.Namespace, save: Callable[[dict[str, Any]], None])
         },
         "matrix_flops_per_second": rate,
         "flops_per_update": flops,
-        "runs": {c.name: _figures(c, times[c.name], batch.seconds, flops, rate) for c in contenders},
-        "ratios": _ratios(times),
+        "runs": {},
+        "ratios": {},
         "skipped": {},
     }
+
+    def run(name: str) -> Contender:
+        """Warms a contender up on this batch, and times it alone."""
+        contender = kept.get(name) or _build(name, layout, options)
+        kept[name] = contender
+        if name == "transformers":
+            contender.begin(theirs(contender.model, batch.waveform, dtype, contender.optimizer))
+        else:
+            contender.begin(ours(contender.model, [batch], dtype, contender.optimizer))
+        for _ in range(options.warm_up):
+            contender()
+        say(f"{name} is warm")
+        if device.type == "cuda":
+            contender.peak_bytes = peak_memory(contender, options.updates, contender.resident_bytes, device)
+        times[name] = [seconds_each(contender, options.updates, device)]
+        result["runs"][name] = _figures(contender, times[name], batch.seconds, flops, rate)
+        save(result)
+        return contender
+
+    names = ["w2vlab", *(["transformers"] if options.peer else []), *(["w2vlab compiled"] if options.compile else [])]
+    contenders = {name: run(name) for name in names}
+    times = in_turns(contenders, options.rounds, options.updates, device)
+    for name, contender in contenders.items():
+        result["runs"][name] = _figures(contender, times[name], batch.seconds, flops, rate)
+    result["ratios"] = _ratios(times)
     save(result)
     say("timed in turns")
+    own = {name: contender for name, contender in contenders.items() if name != "transformers"}
     if device.type == "cuda":
-        result["waits"] = {c.name: waits_in(c, options.updates, device) for c in contenders if c.name != "transformers"}
-        result["calls"] = {c.name: calls_in(c, 3, device) for c in contenders}
+        result["waits"] = {name: waits_in(contender, options.updates, device) for name, contender in own.items()}
         save(result)
-        say("waits and calls counted")
+        say("waits counted")
     else:
-        result["skipped"] |= dict.fromkeys(("peak_bytes", "waits", "calls"), NEEDS_CUDA)
-    if compiled is None:
+        result["skipped"] |= dict.fromkeys(("peak_bytes", "waits"), NEEDS_CUDA)
+    if options.profile:
+        result["profile"] = {}
+        for name, contender in own.items():
+            found = profile_by_part(contender.model, contender, 2, device)
+            result["profile"][name] = found | gaps(found, result["runs"][name]["seconds_per_update"])
+            save(result)
+        say("profiled")
+    elif device.type == "cuda":
+        result["calls"] = {name: calls_in(contender, 3, device) for name, contender in contenders.items()}
+        save(result)
+        say("calls counted")
+    else:
+        result["skipped"]["calls"] = NEEDS_CUDA
+    if not options.compile:
         result["skipped"]["compilation"] = "needs --compile"
     elif not options.lengths:
         result["skipped"]["compilation"] = "--lengths is 0"
     else:
-        result["compilation"] = _compilation(compiled, batch, options.lengths, dtype, compiler)
+        result["compilation"] = _compilation(contenders["w2vlab compiled"], batch, options, dtype)
     save(result)
     return result
+
+
+def _build(name: str, layout: Layout, options: argparse.Namespace) -> Contender:
+    torch.manual_seed(0)
+    model = build_transformers(layout) if name == "transformers" else build_ours(layout)
+    model = model.to(options.device).train()
+    contender = Contender(name, model, adamw(model))
+    if name == "w2vlab compiled":
+        on_trial = options.tiny and options.device == "cpu"
+        contender.compiler = _PyTorchsKernels() if on_trial else InductorWithFallback()
+        compile_regions(model, contender.compiler)
+    return contender
 
 
 def _figures(
@@ -167,11 +217,13 @@ def _ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 def _compilation(
-    model: Any, batch: AudioBatch, lengths: int, dtype: torch.dtype, compiler: InductorWithFallback
+    contender: Contender, batch: AudioBatch, options: argparse.Namespace, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Trains on batches of other lengths and counts the compilations."""
-    batches = varied(batch, 4 + lengths)
-    step = ours(model, batches, dtype)
+    compiler = contender.compiler
+    assert compiler is not None, "it is compiled"
+    batches = varied(batch, 4 + options.lengths, padded=not options.cropped)
+    step = ours(contender.model, batches, dtype, contender.optimizer)
     # With and without padding, two sizes of each: after that, the compiled graphs must serve every length.
     for _ in range(4):
         step()
@@ -186,62 +238,6 @@ def _compilation(
     }
 
 
-def render(result: dict[str, Any]) -> str:
-    """Returns the results as Markdown."""
-    settings, versions = result["settings"], result["versions"]
-    lines = [
-        f"{result['date']}, {result['device']}, "
-        + ", ".join(f"{name} {number}" for name, number in versions.items() if number),
-        "",
-        f"wav2vec 2.0 {settings['config']} in {settings['precision']}: {settings['batch']} utterances of "
-        f"{settings['seconds']} s an update, medians of {settings['rounds']} rounds of {settings['updates']} updates.",
-        f"Square matrix products on this device: {result['matrix_flops_per_second'] / 1e12:.3g} TFLOP/s.",
-        "",
-    ]
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
-        "ms an update": lambda run: f"{1000 * run['seconds_per_update']:.4g}",
-        "slowest round": lambda run: f"{1000 * run['fastest_and_slowest_round'][1]:.4g}",
-        "updates a second": lambda run: f"{run['updates_per_second']:.4g}",
-        "seconds of audio a second": lambda run: f"{run['audio_seconds_per_second']:.4g}",
-        "targets a second": lambda run: f"{run['targets_per_second']:,.0f}",
-        "model TFLOP/s": lambda run: _or_dash(run["model_flops_per_second"], lambda value: f"{value / 1e12:.3g}"),
-        "share of the matrix rate": lambda run: _or_dash(run["share_of_matrix_rate"], lambda value: f"{value:.1%}"),
-        "peak GiB": lambda run: _or_dash(run["peak_bytes"], lambda value: f"{value / 2**30:.2f}"),
-    }
-    lines += [f"| | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-    for name, run in result["runs"].items():
-        lines.append(f"| {name} | {' | '.join(show(run) for show in columns.values())} |")
-    lines.append("")
-    for name, found in result["ratios"].items():
-        lines.append(
-            f"* {name}: {found['ratio']:.2f} times as fast ({found['least']:.2f} to {found['most']:.2f} by round)"
-        )
-    if settings["config"] == "base" and settings["precision"] == "bf16":
-        best = max(run["targets_per_second"] for name, run in result["runs"].items() if name != "transformers")
-        lines.append(
-            f"* {best / NVIDIA:.2f} times the {NVIDIA:,.0f} targets a second that NVIDIA publishes for one A100"
-        )
-    for name, found in result.get("waits", {}).items():
-        reason = "" if found["reason"] is None else f"; then: {found['reason']}"
-        lines.append(
-            f"* {name}: {found['done_without']} of {found['updates']} updates without a wait for the device{reason}"
-        )
-    for name, found in result.get("calls", {}).items():
-        lines.append(f"* {name}, an update: " + ", ".join(f"{count:g} {call}" for call, count in found.items()))
-    if "compilation" in result:
-        found = result["compilation"]
-        lines.append(
-            f"* {found['graphs']} graphs compiled, then {found['graphs_for_other_lengths']} more for "
-            f"{len(found['seconds'])} batches of other sizes and lengths"
-        )
-    lines += [f"* {name}: not measured, {reason}" for name, reason in result["skipped"].items()]
-    return "\n".join(lines)
-
-
-def _or_dash(value: Any, show: Callable[[Any], str]) -> str:
-    return "-" if value is None else show(value)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     cuda = torch.cuda.is_available()
@@ -253,7 +249,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="utterances")
     parser.add_argument("--updates", type=int, help="of a round")
     parser.add_argument("--rounds", type=int, help="that each runs, in turns")
+    parser.add_argument("--warm-up", type=int, help="updates before anything is timed")
     parser.add_argument("--lengths", type=int, default=6, help="other sizes to count compilations for; 0 for none")
+    parser.add_argument("--cropped", action="store_true", help="these without padding, as BASE's recipe crops them")
+    parser.add_argument("--profile", action="store_true", help="also the time by part of the model")
+    parser.add_argument("--rate", type=float, help="matrix rate in operations per second, instead of measuring it")
     parser.add_argument("--json", type=Path, help="also write the figures to this file, as they come")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the benchmark itself")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if cuda else "cpu")
@@ -262,11 +262,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("`--device` must be cpu if there is no CUDA device, but is cuda.")
     if options.lengths < 0:
         parser.error(f"`--lengths` must not be negative, but is {options.lengths}.")
-    for name in ("seconds", "batch", "updates", "rounds"):
+    for name in ("seconds", "batch", "updates", "rounds", "warm_up", "rate"):
         if getattr(options, name) is not None and getattr(options, name) <= 0:
-            parser.error(f"`--{name}` must be above 0, but is {getattr(options, name)}.")
+            parser.error(f"`--{name.replace('_', '-')}` must be above 0, but is {getattr(options, name)}.")
     few = (2, 2, 1) if options.tiny else (20, 7, 10)
-    options.updates, options.rounds, options.warm_up = options.updates or few[0], options.rounds or few[1], few[2]
+    options.updates, options.rounds = options.updates or few[0], options.rounds or few[1]
+    options.warm_up = options.warm_up or few[2]
     return options
 
 
