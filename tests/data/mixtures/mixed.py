@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lhotse import Recording
+from lhotse.shar import SharWriter
 
 from tests.data.conftest import write_ramp
 from w2vlab.data import SpeechDataModule
@@ -42,6 +44,15 @@ def put_into_shards(corpora: dict[str, str], cache: Path, shards: int) -> None:
         for number, cut in enumerate(cuts):
             cut["custom"] = {**(cut.get("custom") or {}), "shard": f"{name}/recording.{number % shards:06}.tar"}
         manifest.write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+
+
+def write_real_shards(folder: Path, out: Path, per_shard: int) -> Path:
+    """Puts the files of a folder into shards with their audio, in lhotse's layout."""
+    out.mkdir(parents=True)
+    with SharWriter(out, fields={"recording": "flac"}, shard_size=per_shard) as writer:
+        for file in sorted(folder.iterdir()):
+            writer.write(Recording.from_file(file, recording_id=file.stem).to_cut())
+    return out
 
 
 def on_process(monkeypatch: pytest.MonkeyPatch, module: SpeechDataModule, world: int, rank: int, accumulate: int):

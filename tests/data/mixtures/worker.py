@@ -27,15 +27,24 @@ class Watch(Callback):
         self.path, self.save_at = path, save_at
         self.batches: list[Any] = []
         self.shares: dict[str, float] = {}
+        self.losses: list[float] = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self.batches += contents([batch])
+        self.losses.append(float(outputs["loss"]))
         whole = trainer.fit_loop._should_accumulate()
         if not whole and trainer.global_step == self.save_at:
             trainer.save_checkpoint(self.path)
         start = "data/share/"
         found = trainer.callback_metrics
         self.shares = {name.removeprefix(start): float(found[name]) for name in found if name.startswith(start)}
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "audio": dict(shuffle_shards=2, num_workers=1),
+    "order": dict(read_audio=False, shuffle_shards=2),
+}
+"""Options for one corpus in shards and others in files; and for all in shards, in an order whose audio is not read."""
 
 
 def data(folder: Path, **options: Any) -> SpeechDataModule:
@@ -55,6 +64,7 @@ def train(folder: Path, save_at: int = 0, resume: bool = False, **options: Any) 
     trainer.fit(model, datamodule=module, ckpt_path=str(watch.path) if resume else None)
     return {
         "batches": watch.batches,
+        "losses": watch.losses,
         "shares": watch.shares,
         "seconds": model.delivered.state_dict(),
         "updates": trainer.global_step,
@@ -63,9 +73,9 @@ def train(folder: Path, save_at: int = 0, resume: bool = False, **options: Any) 
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """What one of two processes does: of files, with audio; of shards, without."""
+    """What one of two processes does, of each kind of corpora."""
     results = {}
-    for name, options in (("files", {}), ("shards", dict(read_audio=False, shuffle_shards=2))):
+    for name, options in KINDS.items():
         whole = train(folder / name, **options)
         place = max(1, round(PLACE * whole["updates"]))
         again = train(folder / name, save_at=place, **options)
