@@ -19,6 +19,7 @@ from w2vlab.data.audio.probing import EXTENSIONS, UNSUPPORTED_EXTENSIONS, unsupp
 from w2vlab.data.corpora.scanning import CHUNK, Entry
 from w2vlab.data.corpora.spool import Spool
 from w2vlab.data.corpora.tally import Tally
+from w2vlab.data.corpus_advice import about_file, about_table
 from w2vlab.data.labels.lines import read_lines
 from w2vlab.utils.checks import is_valid_utf8
 from w2vlab.utils.parallel import map_waiting
@@ -138,7 +139,7 @@ def _list(source: Path, skipped: Tally) -> Iterator[Entry]:
         return _list_lhotse(source, skipped)
     raise ValueError(
         "`corpus` must be a folder of audio, a fairseq .tsv manifest or a lhotse .jsonl or .jsonl.gz manifest, "
-        f"but is {source}."
+        f"but is {source}.{about_file(source)}"
     )
 
 
@@ -242,7 +243,9 @@ def _list_tsv(manifest: Path) -> Iterator[Entry]:
     root = Path(lines[0].strip()) if lines else Path()
     if not lines or not root.is_dir():
         found = repr(lines[0]) if lines else "missing"
-        raise ValueError(f"Line 1 of {manifest} must be an existing folder, but is {found}.")
+        raise ValueError(
+            f"Line 1 of {manifest} must be an existing folder, but is {found}.{about_table(lines[0] if lines else '')}"
+        )
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
@@ -262,6 +265,11 @@ def _list_lhotse(manifest: Path, skipped: Tally) -> Iterator[Entry]:
             # A window of a mixture or a padded cut cannot be read without computing all of it.
             skipped.add("not a plain cut of a recording", item.id)
             continue
+        if any(source.type == "shar" for source in item.recording.sources):
+            raise ValueError(
+                f"`corpus` must be the folder of shards, but is {manifest}, the cuts of one, whose audio is in a tar: "
+                f"give {manifest.parent}."
+            )
         if _uses_shell_command(item.recording.to_dict()):
             skipped.add("the output of a shell command, which is not run", item.id)
             continue
@@ -286,4 +294,5 @@ def _read_lhotse(manifest: Path) -> Iterator[Cut]:
             yield cut_from_recording(item) if isinstance(item, Recording) else item
     # lhotse's readers raise many types of errors for malformed files; the cause is the same for the user.
     except Exception as error:
-        raise ValueError(f"{manifest} must be a lhotse manifest of cuts or recordings, but is not: {error}.") from None
+        why = about_file(manifest).strip() or f"{error}."
+        raise ValueError(f"{manifest} must be a lhotse manifest of cuts or recordings, but is not: {why}") from None

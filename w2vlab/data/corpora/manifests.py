@@ -21,12 +21,13 @@ from lhotse.utils import fastcopy
 from rich.progress import Progress
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
-from w2vlab.data.audio.probing import EXTENSIONS, AudioInfo
+from w2vlab.data.audio.probing import AudioInfo
 from w2vlab.data.corpora.cache import make_writable
 from w2vlab.data.corpora.listing import list_corpus
 from w2vlab.data.corpora.scanning import Block, Entry, Probed, missing_seconds, scan_chunks
 from w2vlab.data.corpora.spool import Lines
 from w2vlab.data.corpora.tally import Tally
+from w2vlab.data.corpus_advice import about_folder
 from w2vlab.data.shards.found import BYTES, Found
 from w2vlab.data.shards.scanning import ShardScan
 from w2vlab.data.shards.sources import Source, is_sharded
@@ -105,11 +106,8 @@ def prepare_manifest(source: Source, cache: Path) -> Manifest:
         make_writable(folder)
         notes = Tally()
         if not _write_cuts(folder / f"cuts-{state}.jsonl", scan, skipped, notes):
-            kinds = ", ".join(sorted(ending.strip(".") for ending in EXTENSIONS))
-            found = (
-                f"none of {skipped.total} can be used: {skipped}" if skipped else f"there is no audio file ({kinds})"
-            )
-            raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}.")
+            found = f"none of {skipped.total} can be used: {skipped}." if skipped else about_folder(source)
+            raise ValueError(f"`corpus` must have at least one usable utterance, but in {source} {found}")
         # The report is written last, because a manifest is complete if it has a report: after an interruption the
         # corpus is scanned again.
         if skipped:

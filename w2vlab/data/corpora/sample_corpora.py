@@ -9,6 +9,7 @@ from pathlib import Path
 from w2vlab.data.corpora.cache import hold_lock, make_writable
 from w2vlab.data.corpora.packaged import asterisk
 from w2vlab.data.corpora.packaged.apt import FESTVOX_RU, apt_available, fetch_package
+from w2vlab.data.corpus_advice import about_missing
 from w2vlab.data.shards.sources import Source, parse_source
 
 MINI_LIBRISPEECH = "mini_librispeech"
@@ -71,6 +72,7 @@ def fetch(corpus: str, cache: Path) -> Source:
     if isinstance(path, Path) and not path.exists():
         raise ValueError(
             f"`corpus` must be an existing path or one of {', '.join(NAMES)}, but is {corpus!r}; there is no {path}."
+            f"{about_missing(corpus, NAMES)}"
         )
     return path
 
