@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -74,8 +75,10 @@ class ResilientLoader(DataLoader[Batch]):
                     self.waited += time.perf_counter() - asked
             except StopIteration:
                 return
-            except (RuntimeError, ConnectionError, EOFError) as error:
-                if not _is_worker_death(error):
+            except Exception as error:
+                if (inner := _error_in_worker(error)) is not None:
+                    raise inner from None
+                if not isinstance(error, RuntimeError | ConnectionError | EOFError) or not _is_worker_death(error):
                     raise
                 in_a_row += 1
                 if in_a_row == MAX_DEATHS_IN_A_ROW:
@@ -114,6 +117,22 @@ def _is_worker_death(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
         return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
     return not str(error).startswith("Caught")  # the connection is closed although the process has not ended yet
+
+
+def _error_in_worker(error: Exception) -> Exception | None:
+    """Returns the error that a worker has raised, without the traceback that PyTorch puts into its message.
+
+    None if it is another one.
+    """
+    found = re.match(r"Caught (\w+) in DataLoader worker process \d+\.\n", str(error))
+    if found is None:
+        return None
+    message = re.search(rf".*\n(?:\w+\.)*{found[1]}: (.*)", str(error).rstrip(), re.DOTALL)
+    if message is None:
+        return None
+    inner = type(error)(message[1])
+    inner.add_note(str(error))  # which is shown with a traceback only
+    return inner
 
 
 def _restore_default_sigchld() -> None:
