@@ -26,6 +26,8 @@ NEMO = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a"}
         ("wds/{000,002}.tar", r"Of braces only a range of numbers is read"),
         ("a.tar::b.tar", r"Of braces only a range of numbers is read"),
         ("a.wav,asterisk-it", r"Several corpora are a list in brackets: --data\.corpus='\[a\.wav, asterisk-it\]'\.$"),
+        ("{ru: ru, it: asterisk-it}", r"Here one corpus is read, and no mixture: run the command once for each\.$"),
+        ("[ru, it]", r"Here one corpus is read, and no mixture"),
         ("nowhere", r"there is no .*nowhere\.$"),
     ],
 )
