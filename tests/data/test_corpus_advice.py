@@ -26,6 +26,8 @@ NEMO = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a"}
         ("wds/{000,002}.tar", r"Of braces only a range of numbers is read"),
         ("a.tar::b.tar", r"Of braces only a range of numbers is read"),
         ("a.wav,asterisk-it", r"Several corpora are a list in brackets: --data\.corpus='\[a\.wav, asterisk-it\]'\.$"),
+        ("{ru: ru, it: asterisk-it}", r"Here one corpus is read, and no mixture: run the command once for each\.$"),
+        ("[ru, it]", r"Here one corpus is read, and no mixture"),
         ("nowhere", r"there is no .*nowhere\.$"),
     ],
 )
@@ -90,5 +92,7 @@ def test_the_cuts_of_a_shard_are_no_corpus(tmp_path: Path, cache: Path) -> None:
     cuts = CutSet.from_manifests(recordings=RecordingSet.from_dir(tmp_path / "audio", pattern="*.wav"))
     (tmp_path / "shar").mkdir()
     cuts.to_shar(tmp_path / "shar", fields={"recording": "flac"}, shard_size=1)
-    with pytest.raises(ValueError, match=r"must be the folder of the shards, .*shar, but is .*cuts\.000000\.jsonl\.gz"):
+    with pytest.raises(
+        ValueError, match=r"must be the folder of shards, but is .*cuts\.000000\.jsonl\.gz, .*give .*shar\."
+    ):
         prepare_manifest(tmp_path / "shar" / "cuts.000000.jsonl.gz", cache)

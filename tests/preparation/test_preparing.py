@@ -21,6 +21,7 @@ from w2vlab.data.batches.reading import read_window
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.sample_corpora import fetch
 from w2vlab.data.corpora.utterances import num_samples
+from w2vlab.data.labels.alignments import find_alignments
 from w2vlab.data.labels.transcripts import read_transcripts
 from w2vlab.data.shards.sources import labels_of
 from w2vlab.preparation import shards
@@ -67,6 +68,28 @@ def test_supervisions_of_a_lhotse_manifest_stay(prepared, corpus: Path, tmp_path
     again = prepared(first.folder / "cuts.jsonl.gz", "again", shards=True)
     found = {cut.id: cut.supervisions[0].text for cut in CutSet.from_shar(in_dir=again.folder / "shards")}
     assert found == {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(first.folder / "cuts.jsonl.gz")}
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_phone_labels_are_kept(sharded: bool, prepared, corpus: Path, tmp_path: Path) -> None:
+    """Otherwise a corpus with phones would have no phone probe after its preparation."""
+    lab = "separator ;\n#\n0.1 100 pau\n0.17 100 a\n0.25 100 t\n"
+    (corpus / "reader" / "u03.lab").write_text(lab)
+    one = prepared(corpus, shards=sharded)
+    source = fetch(str(one.folder), tmp_path / "cache")
+    cuts = prepare_manifest(source, tmp_path / "cache").cuts
+    found = find_alignments(labels_of(source, cuts))
+    expected = find_alignments(corpus)
+    assert found.keys() == expected.keys() == {"reader/u03.wav"}
+    assert found["reader/u03.wav"].phones == ("pau", "a", "t")
+    np.testing.assert_allclose(found["reader/u03.wav"].ends, expected["reader/u03.wav"].ends, atol=1e-6)
+    np.testing.assert_allclose(found["reader/u03.wav"].starts, expected["reader/u03.wav"].starts, atol=1e-6)
+
+
+def test_lab_files_of_another_kind_do_not_stop_a_preparation(prepared, corpus: Path, caplog) -> None:
+    (corpus / "reader" / "u03.lab").write_text("a transcript, as aligners take it\n")
+    assert prepared(corpus).content["summary"]["utterances"] == 12
+    assert "No phone labels are kept: " in caplog.text
 
 
 def test_the_same_again_does_nothing(prepared, corpus: Path) -> None:

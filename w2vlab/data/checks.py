@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 from w2vlab.types import SAMPLE_RATE, Seconds
+from w2vlab.utils.messages import W2VLabWarning
 
 
 def check(name: str, value: object, holds: bool, rule: str) -> None:
@@ -44,6 +46,19 @@ def check_shares(alpha: float, max_uses: float | None, quadratic_seconds: Second
     check("max_uses", max_uses, max_uses is None or 0 < max_uses < math.inf, "above 0 and finite, or null")
     positive = quadratic_seconds is None or 0 < quadratic_seconds < math.inf
     check("quadratic_seconds", quadratic_seconds, positive, "above 0 and finite, or null")
+
+
+def warn_without_mixture(number: int, alpha: float, max_uses: float | None) -> None:
+    """Warns of options of a mixture that have no effect on a single corpus.
+
+    Args:
+        number: Number of corpora to train on.
+        alpha: See `SpeechDataModule`.
+        max_uses: Likewise.
+    """
+    for name, is_set in (("alpha", alpha != 1), ("max_uses", max_uses is not None)):
+        if is_set and number == 1:
+            warnings.warn(f"`{name}` has no effect: `corpus` is a single one.", W2VLabWarning, stacklevel=3)
 
 
 def check_fits_model(max_seconds: Seconds, min_samples: int, transcribed: bool, crop_to_shortest: bool) -> None:

@@ -41,6 +41,8 @@ def about_missing(corpus: str, names: tuple[str, ...]) -> str:
         return f" It has {len(parts)} corpora: --data.corpus='{_mapping(parts)}'."
     if _is_recipe(corpus):
         return f" lhotse has a recipe for it: `w2vlab prepare {corpus} OUT`, then --data.corpus=OUT."
+    if re.fullmatch(r"\{.*[:,].*\}|\[.*\]", corpus, re.DOTALL):  # `fit` has taken it apart
+        return " Here one corpus is read, and no mixture: run the command once for each."
     if "*" in corpus or "?" in corpus:
         return " Patterns are not expanded: give the folder, or for tars a range of numbers such as {000000..000099}."
     if re.search(r"\{[^{}]*,[^{}]*\}", corpus) or "::" in corpus:

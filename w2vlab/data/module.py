@@ -14,7 +14,7 @@ from w2vlab.data.batches.loader import ResilientLoader
 from w2vlab.data.batches.micro_batches import check_accumulation, describe_update
 from w2vlab.data.batches.sampling import EpochSampler
 from w2vlab.data.batches.updates import UpdateLoader
-from w2vlab.data.checks import check, check_durations, check_fits_model, check_shares
+from w2vlab.data.checks import check, check_durations, check_fits_model, check_shares, warn_without_mixture
 from w2vlab.data.corpora.held_out import make_exclusion_filter
 from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.data.corpora.same_data import check_same_data_on_all_processes, share_fingerprints
@@ -112,6 +112,7 @@ class SpeechDataModule(ResumableData):
         self.validation = plain_corpora(validation)
         self._sources = read_sources(corpus, "data.corpus")
         self._validation_sources = read_sources(validation, "data.validation")
+        warn_without_mixture(len(self._sources), alpha, max_uses)
         self.alpha = alpha
         self.max_uses = max_uses
         self.validation_fraction = validation_fraction
@@ -164,8 +165,9 @@ class SpeechDataModule(ResumableData):
         Raises:
             ValueError: A corpus cannot be downloaded or used.
         """
-        for path in dict.fromkeys(source.path for source in (*self._sources, *self._validation_sources)):
-            self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint
+        for path, source in {source.path: source for source in (*self._validation_sources, *self._sources)}.items():
+            with source.named_in_errors():
+                self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint
         self._augmenter.prepare(self.cache, self.trainer)
 
     def setup(self, stage: str | None = None) -> None:

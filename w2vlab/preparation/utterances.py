@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -17,11 +18,14 @@ from lhotse.serialization import deserialize_item, load_manifest_lazy
 
 from w2vlab.data.audio.probing import EXTENSIONS
 from w2vlab.data.corpora.spool import Spool
+from w2vlab.data.labels.alignments import PHONE_TIER, Alignment, find_alignments
 from w2vlab.data.labels.transcripts import read_texts
 from w2vlab.data.shards.found import BYTES
 from w2vlab.data.shards.sources import Source, is_sharded
 
 PlainCut = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 class Supervisions:
@@ -41,11 +45,13 @@ class Supervisions:
         self._numbers: dict[str, int] = {}
         self._found: Spool[list[dict[str, Any]]] = Spool()
         self._texts: Mapping[str, str] = {}
+        self._phones: Mapping[str, Alignment] = {}
         if is_sharded(source):
             return
         assert isinstance(source, Path), "other sources are sharded"
         if source.is_dir() or source.suffix == ".tsv":
             self._texts = dict(read_texts(source))
+            self._phones = _read_phones(source)
         else:
             manifest: Any = load_manifest_lazy(source)
             for item in manifest:
@@ -60,8 +66,8 @@ class Supervisions:
         found = (cut.get("supervisions") or []) if number is None else self._found[number]
         if found:
             return [{**self._known(), **supervision} for supervision in found]
-        text = self._text(cut["id"])
-        if text is None and not self._known():
+        text, phones = self._text(cut["id"]), self._phones.get(cut["id"])
+        if text is None and phones is None and not self._known():
             return []
         channel = cut.get("channel", 0)
         return [
@@ -72,6 +78,7 @@ class Supervisions:
                 "duration": cut["duration"],
                 "channel": channel,
                 **({} if text is None else {"text": text}),
+                **({} if phones is None else {"alignment": {PHONE_TIER: _as_plain(phones)}}),
                 **self._known(),
             }
         ]
@@ -84,6 +91,23 @@ class Supervisions:
             return self._texts[name]
         stem, dot, suffix = name.rpartition(".")
         return self._texts.get(stem) if dot + suffix.lower() in EXTENSIONS else None
+
+
+def _read_phones(source: Path) -> Mapping[str, Alignment]:
+    """Returns the phone alignments of a folder; none if it has `.lab` files of another kind, such as texts."""
+    try:
+        return find_alignments(source)
+    except ValueError as problem:
+        logger.warning("No phone labels are kept: %s", problem)
+        return {}
+
+
+def _as_plain(phones: Alignment) -> list[list[str | float]]:
+    """Returns phones as lhotse writes them: symbol, start and duration."""
+    return [
+        [phone, round(float(start), 6), round(float(end - start), 6)]
+        for phone, start, end in zip(phones.phones, phones.starts, phones.ends, strict=True)
+    ]
 
 
 class UtteranceFile:

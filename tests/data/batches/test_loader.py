@@ -71,8 +71,19 @@ class Deadly(SpeechDataset):
 class Faulty(SpeechDataset):
     """Raises an error in the worker."""
 
+    error = RuntimeError
+
     def __getitem__(self, plan):
-        raise RuntimeError("a mistake")
+        try:
+            raise ValueError("another one before")
+        except ValueError:
+            raise self.error("a mistake:\nin two lines") from None
+
+
+class FaultyRun(Faulty):
+    """Raises an error of ours."""
+
+    error = RunError
 
 
 def test_workers_that_die_repeatedly_raise_an_error(sampler, caplog):
@@ -82,7 +93,11 @@ def test_workers_that_die_repeatedly_raise_an_error(sampler, caplog):
     assert sum("A data loader worker died" in record.message for record in caplog.records) == 2
 
 
-def test_an_error_in_a_worker_is_raised(sampler):
-    loader = ResilientLoader(Faulty(6400, crop_to_shortest=True, seed=0, random=True), sampler, 1)
-    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker process 0"):
+@pytest.mark.parametrize("faulty", [Faulty, FaultyRun])
+def test_an_error_in_a_worker_is_raised_as_it_is(faulty, sampler):
+    """The command prints its message alone, without the traceback that PyTorch puts into it."""
+    loader = ResilientLoader(faulty(6400, crop_to_shortest=True, seed=0, random=True), sampler, 1)
+    with pytest.raises(faulty.error, match="a mistake") as raised:
         next(iter(loader))
+    assert str(raised.value) == "a mistake:\nin two lines"
+    assert "in __getitem__" in raised.value.__notes__[0]  # of the worker, for who looks for the place

@@ -13,6 +13,7 @@ import pytest
 from tests.data.conftest import write_ramp
 from tests.data.mixtures.mixed import SIZES, contents, make_module, on_process, put_into_shards
 from w2vlab.data import CorpusOptions
+from w2vlab.utils.messages import W2VLabWarning
 
 
 def ids_of(batches):
@@ -149,6 +150,19 @@ def test_the_summary_has_the_plan(corpora, cache):
 def test_invalid_options(corpora, cache, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_module(corpora, cache, **arguments)
+
+
+def test_a_corpus_that_is_not_there_is_named(corpora, cache):
+    with pytest.raises(ValueError, match=r"^`data\.corpus\.one` must be an existing path or one of .*'nowhere'"):
+        make_module({**corpora, "one": "nowhere"}, cache)
+
+
+def test_options_of_a_mixture_warn_without_one(corpora, cache):
+    single = next(iter(corpora.values()))
+    with pytest.warns(W2VLabWarning, match=r"^`alpha` has no effect: `corpus` is a single one\.$"):
+        make_module(single, cache, alpha=0.5)
+    with pytest.warns(W2VLabWarning, match=r"^`max_uses` has no effect"):
+        make_module(single, cache, max_uses=2)
 
 
 def test_a_corpus_of_one_utterance_is_named(corpora, cache, tmp_path):

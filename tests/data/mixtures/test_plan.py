@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,4 +53,5 @@ def test_the_plan_in_words():
     first, second = describe_plan(["en", "it"], [1000, 1], [10.0, 1.0], [0.5, 5.0])
     assert (first.share, second.share) == (0.5, 0.5)
     assert str(first) == "en: 1,000 utterances, 10.00 h, used 0.5 times an epoch, 50 % of its audio"
+    assert str(replace(first, uses=0.9999)).endswith("used once an epoch, 50 % of its audio")
     assert str(second) == "it: 1 utterance, 1.00 h, used 5 times an epoch, 50 % of its audio"

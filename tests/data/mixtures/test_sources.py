@@ -28,6 +28,9 @@ def test_a_mapping_has_paths_or_options():
         CorpusSource("fr", CorpusOptions("F", max_hours=3.0)),
     )
     assert [source.label for source in found] == ["ru (festvox-ru)", "it (DIR)", "fr (F)"]
+    assert [source.option for source in found] == ["data.corpus.ru", "data.corpus.it", "data.corpus.fr"]
+    assert read_sources(["mine"], "data.validation")[0].option == "data.validation.mine"
+    assert read_sources(["mine", "a/b"], "data.corpus")[0].label == "mine"  # and not "mine (mine)"
 
 
 def test_a_command_line_sets_options_of_one_corpus():

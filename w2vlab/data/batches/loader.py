@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -57,7 +58,7 @@ class ResilientLoader(DataLoader[Batch]):
         """Yields the batches of an epoch.
 
         Raises:
-            RunError: Workers have died several times in a row without delivering a batch; or the dataset raises one.
+            RunError: Workers have died several times in a row without delivering a batch.
         """
         self._remaining.delivered = 0
         in_a_row = 0
@@ -74,10 +75,10 @@ class ResilientLoader(DataLoader[Batch]):
                     self.waited += time.perf_counter() - asked
             except StopIteration:
                 return
-            except RunError as error:
-                raise RunError(_message_in_worker(error)) from error
-            except (RuntimeError, ConnectionError, EOFError) as error:
-                if not _is_worker_death(error):
+            except Exception as error:
+                if (inner := _error_in_worker(error)) is not None:
+                    raise inner from None
+                if not isinstance(error, RuntimeError | ConnectionError | EOFError) or not _is_worker_death(error):
                     raise
                 in_a_row += 1
                 if in_a_row == MAX_DEATHS_IN_A_ROW:
@@ -118,10 +119,20 @@ def _is_worker_death(error: Exception) -> bool:
     return not str(error).startswith("Caught")  # the connection is closed although the process has not ended yet
 
 
-def _message_in_worker(error: RunError) -> str:
-    """Returns the message of an error; PyTorch puts the traceback of a worker process before it."""
-    text = str(error)
-    return text.rpartition(f"\n{RunError.__module__}.{RunError.__qualname__}: ")[2].rstrip() or text
+def _error_in_worker(error: Exception) -> Exception | None:
+    """Returns the error that a worker has raised, without the traceback that PyTorch puts into its message.
+
+    None if it is another one.
+    """
+    found = re.match(r"Caught (\w+) in DataLoader worker process \d+\.\n", str(error))
+    if found is None:
+        return None
+    message = re.search(rf".*\n(?:\w+\.)*{found[1]}: (.*)", str(error).rstrip(), re.DOTALL)
+    if message is None:
+        return None
+    inner = type(error)(message[1])
+    inner.add_note(str(error))  # which is shown with a traceback only
+    return inner
 
 
 def _restore_default_sigchld() -> None:

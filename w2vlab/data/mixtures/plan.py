@@ -30,7 +30,8 @@ class CorpusPlan:
 
     def __str__(self) -> str:
         size = f"{count(self.num_utterances, 'utterance')}, {duration(3600 * self.hours)}"
-        return f"{self.name}: {size}, used {self.uses:.3g} times an epoch, {100 * self.share:.3g} % of its audio"
+        uses = "once" if f"{self.uses:.3g}" == "1" else f"{self.uses:.3g} times"
+        return f"{self.name}: {size}, used {uses} an epoch, {100 * self.share:.3g} % of its audio"
 
 
 def plan_uses(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -37,10 +38,12 @@ class CorpusSource:
     Attributes:
         name: Name in the mixture; None for a single corpus, whose ids have no prefix.
         options: Its path, weight and limit.
+        given_by: The option that names the corpora.
     """
 
     name: str | None
     options: CorpusOptions
+    given_by: str = field(default="data.corpus", compare=False)
 
     @property
     def path(self) -> str:
@@ -50,15 +53,25 @@ class CorpusSource:
     @property
     def option(self) -> str:
         """The option that gives the corpus."""
-        return "corpus" if self.name is None else f"data.corpus.{self.name}"
+        return "corpus" if self.name is None else f"{self.given_by}.{self.name}"
 
     @property
     def label(self) -> str:
         """How messages name the corpus."""
-        return self.path if self.name is None else f"{self.name} ({self.path})"
+        return self.path if self.name in (None, self.path) else f"{self.name} ({self.path})"
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Names the corpus in errors about its path: `data.corpus.NAME` for `corpus`."""
+        try:
+            yield
+        except ValueError as error:
+            if self.name is None:
+                raise
+            raise ValueError(str(error).replace("`corpus`", f"`{self.option}`")) from error
 
 
-_OPTIONS = tuple(field.name for field in fields(CorpusOptions))
+_OPTIONS = tuple(option.name for option in fields(CorpusOptions))
 
 _FORMATS = (".gz", ".jsonl", ".tsv")
 
@@ -76,7 +89,7 @@ def read_sources(corpora: Any, option: str) -> tuple[CorpusSource, ...]:
     if corpora is None:
         return ()
     if isinstance(corpora, str):
-        return (CorpusSource(None, CorpusOptions(corpora)),)
+        return (CorpusSource(None, CorpusOptions(corpora), option),)
     if isinstance(corpora, Mapping):
         named = {_checked_name(name, option): value for name, value in _nested(corpora).items()}
     elif isinstance(corpora, list | tuple):
@@ -85,7 +98,7 @@ def read_sources(corpora: Any, option: str) -> tuple[CorpusSource, ...]:
         raise ValueError(f"`{option}` must be a corpus, a list of them or a mapping from names, but is {corpora!r}.")
     if not named:
         raise ValueError(f"`{option}` must have at least one corpus, but is empty.")
-    return tuple(CorpusSource(name, _read_options(value, f"{option}.{name}")) for name, value in named.items())
+    return tuple(CorpusSource(name, _read_options(value, f"{option}.{name}"), option) for name, value in named.items())
 
 
 def paths_of(corpora: Any) -> list[str]:
