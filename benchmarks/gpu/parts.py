@@ -1,4 +1,7 @@
-"""The parts of the GPU check, each in a process of its own: `python -m benchmarks.gpu.parts base --result base.json`."""
+"""The parts of the GPU check, each in a process of its own.
+
+python -m benchmarks.gpu.parts base --result base.json
+"""
 
 from __future__ import annotations
 

@@ -28,10 +28,14 @@ PYTHON = "3.12"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (39, 35, 34, 31, 28, 27, 24, 17)] + ["manylinux2014_x86_64"]
 """Those that pip accepts on the other machine, the newest first; it does not add the older ones itself."""
 
-PRESENT = ("torch", "torchaudio", "lightning", "torchmetrics", "transformers", "scikit-learn", "matplotlib", "pyarrow")
-"""What the other machine has, with all that they need. The last three are too large to carry, and are seldom missing."""
+PRESENT = (
+    *("torch", "torchaudio", "lightning", "torchmetrics", "transformers"),
+    *("scikit-learn", "matplotlib", "pyarrow"),
+)
+"""What the other machine has, with all that they need; the last three are too large to carry, and seldom missing."""
 
-WANTED = ("wandb", "jsonargparse", "lhotse", "soundfile", "vector-quantize-pytorch", "mpmath", "rich", "urllib3") + (
+WANTED = (
+    *("wandb", "jsonargparse", "lhotse", "soundfile", "vector-quantize-pytorch", "mpmath", "rich", "urllib3"),
     *("pytest", "pytest-timeout", "pytest-xdist"),
 )
 """What w2vlab and its GPU tests need beyond them."""
