@@ -27,6 +27,7 @@ LONGEST = (
     "tests/cli/test_finetuning.py",
     "tests/suite/test_scheduling.py",
     "tests/configs/test_configs.py",
+    "tests/benchmarks/test_gpu_check.py",
     "tests/benchmarks/test_gpu_step.py",
     "tests/benchmarks/test_side_by_side.py",
     "tests/cli/test_evaluate.py",

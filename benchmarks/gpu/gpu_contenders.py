@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from w2vlab.callbacks.compile import InductorWithFallback
 from w2vlab.modules import MaskedPrediction
 from w2vlab.modules.non_finite import skip_unless
 from w2vlab.modules.sums import Sums, masked_share, metric_sums
-from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.types import AudioBatch, Mask, RandomAddress
 
 
 @dataclass
@@ -74,14 +74,14 @@ def ours(
     """Returns an update of our model, as the trainer does it, on each of the batches in turn."""
     device = batches[0].waveform.device
     optimizer = optimizer or adamw(model)
-    updates, turns = itertools.count(), itertools.cycle(batches)
+    updates, turns = itertools.count(), itertools.cycle(_with_draws(model, batches))
 
     def step() -> int:
-        update, batch = next(updates), next(turns)
+        update, (batch, address, mask) = next(updates), next(turns)
         torch.manual_seed(update)
         model.set_update(update)
         with autocast(dtype, device):
-            output = model(batch, RandomAddress(seed=1, update=update, ids=batch.ids))
+            output = model(batch, address, mask)
             terms = model.objective_terms(output)
             torch.stack(list(terms.values())).sum().backward()
         with torch.no_grad():
@@ -95,6 +95,23 @@ def ours(
         return targets
 
     return step
+
+
+def _with_draws(
+    model: MaskedPrediction, batches: Sequence[AudioBatch]
+) -> list[tuple[AudioBatch, RandomAddress, Mask | None]]:
+    """Returns each batch with a few draws in turn, which data workers make; without, if the model draws itself."""
+    make_drawer = getattr(model, "make_drawer", None)
+    drawer = None if make_drawer is None else make_drawer()
+    found: list[tuple[AudioBatch, RandomAddress, Mask | None]] = []
+    for update, batch in itertools.product(range(4), batches):
+        draws = None if drawer is None else drawer(batch, update)
+        if draws is None:
+            found.append((batch, RandomAddress(seed=1, update=update, ids=batch.ids), None))
+        else:
+            moved = replace(batch, **{"draws": draws}).to(batch.waveform.device)
+            found.append((moved, draws.address, moved.draws.mask))  # type: ignore[attr-defined]
+    return found
 
 
 def theirs(model: Any, waveform: Tensor, dtype: torch.dtype, optimizer: Optimizer | None = None) -> Callable[[], int]:

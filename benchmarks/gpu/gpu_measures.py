@@ -70,6 +70,18 @@ def matrix_rate(size: int, dtype: torch.dtype, device: torch.device, rounds: int
     return 2 * size**3 / statistics.median(seconds_each(product, 10, device) for _ in range(rounds))
 
 
+def copy_bandwidth(size: int, source: torch.device, target: torch.device) -> float:
+    """Measures the bytes per second of copies of `size` bytes; within a device those read and those written count."""
+    read = torch.empty(size, dtype=torch.uint8, device=source, pin_memory=source != target)
+    written = torch.empty(size, dtype=torch.uint8, device=target)
+
+    def copy() -> None:
+        written.copy_(read, non_blocking=True)
+
+    seconds_each(copy, 2, target)
+    return (2 if source == target else 1) * size / seconds_each(copy, 10, target)
+
+
 def peak_memory(step: Step, updates: int, resident: int, device: torch.device) -> int:
     """Returns the peak bytes of tensors during `updates`, without those of other models.
 

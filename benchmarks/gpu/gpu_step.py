@@ -94,7 +94,7 @@ def measure(
     batch = audio(batch_size, seconds).to(device)
     kept = {} if kept is None else kept
     half, samples = dtype == torch.bfloat16, batch.num_samples[0]
-    rate = options.rate or matrix_rate(256 if options.tiny else 8192, dtype, device)
+    rate = matrix_rate(256 if options.tiny else 8192, dtype, device)
     flops = count_cost(build_ours(layout), batch_size, samples, 1, None, half, shards=1).flops
     times: dict[str, list[float]] = {}
     result: dict[str, Any] = {
@@ -253,7 +253,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lengths", type=int, default=6, help="other sizes to count compilations for; 0 for none")
     parser.add_argument("--cropped", action="store_true", help="these without padding, as BASE's recipe crops them")
     parser.add_argument("--profile", action="store_true", help="also the time by part of the model")
-    parser.add_argument("--rate", type=float, help="matrix rate in operations per second, instead of measuring it")
     parser.add_argument("--json", type=Path, help="also write the figures to this file, as they come")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the benchmark itself")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if cuda else "cpu")
@@ -262,7 +261,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("`--device` must be cpu if there is no CUDA device, but is cuda.")
     if options.lengths < 0:
         parser.error(f"`--lengths` must not be negative, but is {options.lengths}.")
-    for name in ("seconds", "batch", "updates", "rounds", "warm_up", "rate"):
+    for name in ("seconds", "batch", "updates", "rounds", "warm_up"):
         if getattr(options, name) is not None and getattr(options, name) <= 0:
             parser.error(f"`--{name.replace('_', '-')}` must be above 0, but is {getattr(options, name)}.")
     few = (2, 2, 1) if options.tiny else (20, 7, 10)
