@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function
 
+from w2vlab.functional.kernels.dropout import computes_eagerly_on_cpu
 from w2vlab.functional.kernels.inference import computes_inference
 from w2vlab.functional.kernels.plain import uses_plain_kernels
 from w2vlab.functional.precision import at_least_float32, autocast_dtype
@@ -54,6 +58,9 @@ def grouped_conv1d(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
 
     Equals `F.conv1d(inputs, weight, padding=padding, groups=groups)` up to rounding, which is the plain path.
 
+    On a CPU some groups are computed at a time, and the spectra are computed again in the backward pass instead of
+    being kept: those of the weight are four times as large as the weight.
+
     A kernel of 128 frames takes 128 multiplications for each frame and pair of channels; a spectrum takes one. Blocks
     are twice as long as the kernel for audio of any length, so that the spectrum of the weight stays small and
     a GPU plans one transform for all batches. Neither cuDNN nor oneDNN has a fast kernel for such a convolution.
@@ -75,6 +82,9 @@ def grouped_conv1d(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
     dtype, (dim, width, kernel) = autocast_dtype(inputs), weight.shape
     if uses_plain_kernels():
         return F.conv1d(inputs, weight, padding=padding, groups=dim // width)
+    if computes_eagerly_on_cpu(inputs):
+        convolved: Tensor = _GroupedConv1d.apply(inputs, weight, padding)
+        return convolved.to(dtype)
     count = inputs.shape[2] + 2 * padding - kernel + 1
     num_blocks = -(-count // kernel)
     with torch.autocast(inputs.device.type, enabled=False):
@@ -87,6 +97,88 @@ def grouped_conv1d(inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
         # The second half of each block has wrapped around; the next block has it whole.
         outputs: Tensor = torch.fft.irfft(products, 2 * kernel)[..., :kernel].flatten(2)[..., :count]
         return outputs.to(dtype)
+
+
+_NUMBERS_AT_ONCE = 1 << 22
+"""Numbers of the spectra of a weight that a CPU holds at once in training: 16 MiB, or those of one group."""
+
+
+class _GroupedConv1d(torch.autograd.Function):
+    """`grouped_conv1d` in float32 or wider on a CPU.
+
+    Each frame of a block's output is a sum over taps of the frames ahead of it, so its spectrum is that of the block
+    times the conjugate of the weight's. The gradient of the block is that of the output times the weight's, and the
+    gradient of the weight is the block's times the conjugate of the output's gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, padding: int) -> Tensor:
+        ctx.padding = padding
+        ctx.save_for_backward(inputs, weight)
+        count = inputs.shape[2] + 2 * padding - weight.shape[2] + 1
+        output = at_least_float32(inputs.new_empty(0)).new_empty(*inputs.shape[:2], count)
+        with torch.autocast("cpu", enabled=False):
+            for some in _channels_at_once(weight):
+                spectra = _spectra_of_blocks(inputs[:, some], *weight.shape[1:], padding, count)
+                blocks = _blocks_of_spectra(spectra @ filter_spectra(weight[some]), len(inputs), weight.shape[2])
+                output[:, some] = blocks[..., : weight.shape[2]].flatten(2)[..., :count]
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        (gradient,), padding, (_, width, kernel) = grad_outputs, ctx.padding, weight.shape
+        length, count = inputs.shape[2], gradient.shape[2]
+        needs_inputs, needs_weight, _ = ctx.needs_input_grad
+        grad_inputs = torch.empty_like(inputs) if needs_inputs else None
+        grad_weight = torch.empty_like(weight) if needs_weight else None
+        num_blocks = -(-count // kernel)
+        with torch.autocast("cpu", enabled=False):
+            for some in _channels_at_once(weight):
+                upstream = F.pad(at_least_float32(gradient[:, some]), (0, num_blocks * kernel - count))
+                upstream = _by_frequency(torch.fft.rfft(upstream.unflatten(2, (-1, kernel)), 2 * kernel), width)
+                if grad_inputs is not None:
+                    blocks = _blocks_of_spectra(upstream @ filter_spectra(weight[some]).mH, len(inputs), kernel)
+                    padded = blocks.new_zeros(*blocks.shape[:2], num_blocks + 1, kernel)
+                    padded[:, :, :-1] = blocks[..., :kernel]
+                    padded[:, :, 1:] += blocks[..., kernel:]
+                    padded = F.pad(padded.flatten(2), (0, max(0, padding + length - padded[0, 0].numel())))
+                    grad_inputs[:, some] = padded[..., padding : padding + length].to(inputs.dtype)
+                if grad_weight is not None:
+                    spectra = _spectra_of_blocks(inputs[:, some], width, kernel, padding, count)
+                    products = (upstream.mH @ spectra).unflatten(0, (-1, kernel + 1))  # (g, F, D / G, C)
+                    found = torch.fft.irfft(products.permute(0, 2, 3, 1), 2 * kernel)[..., :kernel]
+                    grad_weight[some] = found.flatten(0, 1).to(weight.dtype)
+        return grad_inputs, grad_weight, None
+
+
+def _channels_at_once(weight: Tensor) -> Iterator[slice]:
+    """Yields the channels of some groups."""
+    dim, width, kernel = weight.shape
+    size = width * max(1, _NUMBERS_AT_ONCE // (2 * width * width * (kernel + 1)))
+    yield from (slice(first, min(first + size, dim)) for first in range(0, dim, size))
+
+
+def _spectra_of_blocks(inputs: Tensor, width: int, kernel: int, padding: int, count: int) -> Tensor:
+    """Returns the spectra `(g * F, B * N, C)` of overlapping blocks of inputs `(B, g * C, T)`; F = kernel + 1."""
+    num_blocks = -(-count // kernel)
+    after = (num_blocks + 1) * kernel - padding - inputs.shape[2]
+    blocks = F.pad(at_least_float32(inputs), (padding, after)).unfold(2, 2 * kernel, kernel)  # (B, g C, N, 2 kernel)
+    return _by_frequency(torch.fft.rfft(blocks), width)
+
+
+def _by_frequency(spectra: Tensor, width: int) -> Tensor:
+    """Lays spectra `(B, g * C, N, F)` out as `(g * F, B * N, C)`."""
+    grouped = spectra.unflatten(1, (-1, width)).permute(1, 4, 0, 3, 2)  # (g, F, B, N, C)
+    return grouped.flatten(0, 1).flatten(1, 2)
+
+
+def _blocks_of_spectra(spectra: Tensor, batch: int, kernel: int) -> Tensor:
+    """Returns the blocks `(B, g * C, N, 2 * kernel)` of spectra `(g * F, B * N, C)`."""
+    by_block = spectra.view(-1, kernel + 1, batch, spectra.shape[1] // batch, spectra.shape[2])  # (g, F, B, N, C)
+    blocks: Tensor = torch.fft.irfft(by_block.permute(2, 0, 4, 3, 1).flatten(1, 2), 2 * kernel)
+    return blocks
 
 
 _kept: WeakKeyDictionary[nn.Module, tuple[object, Tensor]] = WeakKeyDictionary()
@@ -123,7 +215,7 @@ def convolve_with_spectra(inputs: Tensor, filters: Tensor, kernel: int, padding:
     Returns:
         Shape `(B, D, T)`.
     """
-    batch, dim, length = inputs.shape
+    batch, _, length = inputs.shape
     width = filters.shape[1]
     output = torch.empty_like(inputs)
     for first in range(0, length, _BLOCKS_AT_ONCE * kernel):
@@ -132,11 +224,8 @@ def convolve_with_spectra(inputs: Tensor, filters: Tensor, kernel: int, padding:
         begin, end = first - padding, first - padding + (num_blocks + 1) * kernel
         part = at_least_float32(inputs[..., max(begin, 0) : min(end, length)])
         blocks = F.pad(part, (max(-begin, 0), max(end - length, 0))).unfold(2, 2 * kernel, kernel)  # (B, D, N, 2 k)
-        spectra = torch.fft.rfft(blocks).unflatten(1, (dim // width, width))  # (B, G, C, N, F)
-        spectra = spectra.permute(1, 4, 0, 3, 2).reshape(len(filters), batch * num_blocks, width)
-        products = torch.bmm(spectra, filters).view(-1, kernel + 1, batch, num_blocks, width)  # (G, F, B, N, C)
-        products = products.permute(2, 0, 4, 3, 1).flatten(1, 2)  # (B, D, N, F)
+        products = _by_frequency(torch.fft.rfft(blocks), width) @ filters
         # The second half of each block has wrapped around; the next block has it whole.
-        result = torch.fft.irfft(products, 2 * kernel)[..., :kernel].flatten(2)
+        result = _blocks_of_spectra(products, batch, kernel)[..., :kernel].flatten(2)
         output[..., first:stop] = result[..., : stop - first]
     return output
