@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.conformer import ConformerContext
 from w2vlab.functional.kernels import Dropout
+from w2vlab.functional.kernels.noise import multiplied
 from w2vlab.interfaces import ContextFactory, ContextNetwork
 from w2vlab.utils.checks import check_at_least
 
@@ -71,11 +72,14 @@ class SubsampledContext(ContextNetwork):
         """Maps masked latents `(B, T, C)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         padding = None if padding_mask is None else padding_mask.repeat_interleave(self.stack, dim=1)  # (B, stack * T)
         frames = frames.reshape(len(frames), -1, self.num_mels, 1)  # (B, stack * T, mels, 1)
+        multiple = self.stack
         for convolution in self.convolutions:
             if padding is not None:
                 frames = frames.masked_fill(padding[..., None, None], 0.0)
                 padding = padding[:, :: convolution.stride]
-            frames = convolution(frames)
+            multiple //= convolution.stride
+            with multiplied(multiple):
+                frames = convolution(frames)
         contexts: Tensor = self.context(self.context.project(frames.flatten(2)), padding_mask)
         return contexts
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.codebooks import check_codebooks, lookup_entries, select_entries
 from w2vlab.functional.gradients import straight_through
+from w2vlab.functional.kernels.noise import draw_exponential
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Compilable, Quantizer, StepDependent
 from w2vlab.types import QuantizerOutput
@@ -147,7 +148,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
 
     def draw_noise(self, scores: Tensor) -> Tensor:
         """Draws standard Gumbel noise `-log(-log(u))` of the shape of `scores`, u uniform and `-log(u)` exponential."""
-        return -torch.empty_like(scores).exponential_().log()
+        return -draw_exponential(scores).log()
 
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
         """Quantizes `latents`.

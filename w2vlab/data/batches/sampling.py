@@ -10,6 +10,7 @@ from torch.utils.data import Sampler
 
 from w2vlab.data.batches.bucketing import bucket_limits, form_batches, ranges
 from w2vlab.data.batches.epochs import EpochOrder, Floats, Integers, order_epoch
+from w2vlab.data.batches.fusing import grouped, num_groups
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.types import Seconds
 from w2vlab.utils.messages import count, duration
@@ -45,7 +46,20 @@ class BatchPlan:
     counted: bool = True
 
 
-class EpochSampler(Sampler[BatchPlan]):
+@dataclass(frozen=True)
+class GroupPlan:
+    """Micro-batches of an update that are computed at once.
+
+    Attributes:
+        plans: The micro-batches.
+        numbers: Number of each among those of this process in the update, ascending.
+    """
+
+    plans: tuple[BatchPlan, ...]
+    numbers: tuple[int, ...]
+
+
+class EpochSampler(Sampler[BatchPlan | GroupPlan]):
     """Plans the micro-batches of one process for an epoch.
 
     Every process plans the complete sequence of the epoch, which depends on the seed and the epoch alone, as arrays of
@@ -71,6 +85,7 @@ class EpochSampler(Sampler[BatchPlan]):
         accumulate: Micro-batches of an update on each process.
         shuffle_shards: Shards whose utterances are shuffled with each other.
         quadratic_seconds: An utterance of t seconds counts as t + t² / `quadratic_seconds`; None for t.
+        at_once: Micro-batches that are computed as one batch, at most; above 1, groups of them are planned.
 
     Attributes:
         repeats: Whether all epochs repeat the first one.
@@ -88,6 +103,7 @@ class EpochSampler(Sampler[BatchPlan]):
         accumulate: int = 1,
         shuffle_shards: int = 8,
         quadratic_seconds: Seconds | None = None,
+        at_once: int = 1,
     ) -> None:
         self.epoch = 0
         self.repeats = False
@@ -98,6 +114,8 @@ class EpochSampler(Sampler[BatchPlan]):
         self._world_size = world_size
         self._rank = rank
         self._update = world_size * accumulate
+        self._num_groups = num_groups(accumulate, at_once)
+        self._at_once = at_once
         self._shuffle_shards = shuffle_shards
         self._cropped = np.minimum(utterances.durations, max_seconds)
         self._costs = (
@@ -125,13 +143,13 @@ class EpochSampler(Sampler[BatchPlan]):
         self.start = start
 
     @property
-    def num_micro_batches(self) -> int:
-        """This process's micro-batches in the epoch, from its beginning.
+    def num_batches(self) -> int:
+        """This process's micro-batches in the epoch, or groups of them, from its beginning.
 
         Raises:
             ValueError: An epoch has fewer micro-batches than one update needs.
         """
-        return self._num_updates(len(self._plan_epoch())) * self._update // self._world_size
+        return self._num_updates(len(self._plan_epoch())) * self._num_groups
 
     @property
     def num_lanes(self) -> int:
@@ -142,8 +160,8 @@ class EpochSampler(Sampler[BatchPlan]):
         num_shards = np.count_nonzero(np.bincount(in_shards, minlength=1))
         return self._update if num_shards >= 2 * self._update else 1
 
-    def __iter__(self) -> Iterator[BatchPlan]:
-        """Yields this process's plans of the epoch.
+    def __iter__(self) -> Iterator[BatchPlan | GroupPlan]:
+        """Yields this process's plans of the epoch: of micro-batches, or of the groups of each update.
 
         Raises:
             RunError: A manifest has been removed.
@@ -153,10 +171,17 @@ class EpochSampler(Sampler[BatchPlan]):
         planned = self._plan_epoch()
         for update in range(self.start // self._update, self._num_updates(len(planned))):
             first = update * self._update
-            for number in range(first + self._rank, first + self._update, self._world_size):
-                # The last update of a validation is filled up with its first batch.
-                counted = number < len(planned)
-                yield planned.plan(number if counted else first, counted)
+            # The last update of a validation is filled up with its first batch.
+            plans = [
+                planned.plan(number, True) if number < len(planned) else planned.plan(first, False)
+                for number in range(first + self._rank, first + self._update, self._world_size)
+            ]
+            yield from plans if self._at_once == 1 else self._groups(plans)
+
+    def _groups(self, plans: Sequence[BatchPlan]) -> Iterator[GroupPlan]:
+        lengths = [self._cropped[list(plan.members.indices)].min() for plan in plans]
+        for numbers in grouped(lengths, self._num_groups):
+            yield GroupPlan(tuple(plans[number] for number in numbers), numbers)
 
     def _num_updates(self, num_batches: int) -> int:
         if self._seed is None:
