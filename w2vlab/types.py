@@ -12,19 +12,20 @@ from these, so that no training step has to read a number back from the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from w2vlab.batch import SAMPLE_RATE, AudioBatch, CleanAudio, Hertz, RandomAddress, Seconds
+from w2vlab.batch import SAMPLE_RATE, AudioBatch, CleanAudio, Draws, Hertz, Mask, RandomAddress, Seconds
 
 __all__ = [
     "SAMPLE_RATE",
     "AllFrames",
     "AudioBatch",
     "CleanAudio",
+    "Draws",
     "Encoding",
     "Hertz",
     "LossInputs",
@@ -60,45 +61,6 @@ class Encoding:
     latents: Tensor
     num_frames: tuple[int, ...]
     padding_mask: Tensor | None
-
-
-@dataclass(kw_only=True)
-class Mask:
-    """The output of a masking strategy for one batch.
-
-    Attributes:
-        frames: True on frames that are hidden from the context network, shape `(B, T)`.
-        targets: Indices of the frames to predict, ascending in each row, shape `(B, M)`; a row with fewer than M
-            targets is padded with frame 0.
-        num_targets: Targets of each row without padding, B integers.
-        channels: True on channels that are zeroed in all frames of an utterance, shape `(B, D)`; None for no channels.
-        channels_first: Zero channels before frames are masked, so that a masked frame keeps its whole embedding.
-    """
-
-    frames: Tensor
-    targets: Tensor
-    num_targets: tuple[int, ...]
-    channels: Tensor | None = None
-    channels_first: bool = False
-
-    def to(self, device: torch.device) -> Mask:
-        """Copies the tensors to a device asynchronously."""
-        return replace(
-            self,
-            frames=self.frames.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            channels=None if self.channels is None else self.channels.to(device, non_blocking=True),
-        )
-
-    def hide(self, frames: Tensor, embedding: Tensor) -> Tensor:
-        """Replaces masked `frames` `(B, T, D)` by `embedding` `(D,)` and zeroes masked channels."""
-        channels = None if self.channels is None else self.channels[:, None]  # (B, 1, D)
-        if channels is not None and self.channels_first:
-            frames = frames.masked_fill(channels, 0.0)
-        frames = torch.where(self.frames[..., None], embedding.to(frames.dtype), frames)
-        if channels is not None and not self.channels_first:
-            frames = frames.masked_fill(channels, 0.0)
-        return frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +150,7 @@ class LossInputs:
             contexts see their own frame, the fewest after which two latents share no audio.
         lookup: Returns the vectors `(…, E)` of codes `(…, G)`; None for continuous targets.
         all_frames: All frames, if the loss has `PredictionLoss.uses_every_frame`.
+        drawn: What samplers have drawn for this batch before, `Draws.negatives`; empty if they draw now.
     """
 
     context: Tensor
@@ -197,6 +160,14 @@ class LossInputs:
     first_ahead: int
     lookup: Callable[[Tensor], Tensor] | None = None
     all_frames: AllFrames | None = None
+    drawn: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+
+    def take(self, key: str) -> tuple[Tensor, ...] | None:
+        """Returns what the sampler of this `key` has drawn before, as int64; None if it must draw now."""
+        found = self.drawn.get(key, ())
+        if not found or any(tensor.shape[:2] != self.context.shape[:2] for tensor in found):
+            return None
+        return tuple(tensor.long() for tensor in found)
 
     @property
     def candidates(self) -> Tensor:

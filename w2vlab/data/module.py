@@ -223,7 +223,8 @@ class SpeechDataModule(ResumableData):
         sampler = self._sampler(self._train, self.seed, self.accumulate)
         sampler.repeats = self._repeats
         sampler.move_to(*self._place)
-        return UpdateLoader(self._dataset(self._train, random=True), sampler, self.num_workers, lambda: self.steps)
+        dataset = self._dataset(self._train, random=True)
+        return UpdateLoader(dataset, sampler, self.num_workers, lambda: self.steps, lambda: self.updates_done)
 
     def batches_of_an_epoch(self) -> int:
         """Counts this process's batches in the first epoch, without reading audio; later epochs are similar."""
@@ -267,6 +268,9 @@ class SpeechDataModule(ResumableData):
         fusing = partial(fuse, fuse_seconds=self.fuse_seconds or 0.0, quadratic_seconds=self.quadratic_seconds)
         dataset = SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter, fusing)
         dataset.left_out = self.left_out
+        # Any module may have a `make_drawer`: masks and distractors are then drawn in the worker processes.
+        make_drawer = getattr(None if self.trainer is None else self.trainer.lightning_module, "make_drawer", None)
+        dataset.drawer = None if make_drawer is None else make_drawer(training=random)
         return dataset
 
     def _order(self) -> dict[str, Any]:

@@ -57,6 +57,11 @@ class ResumableData(LightningDataModule, ABC):
         """Batches of the loader in an update, each of one micro-batch or of some that are fused."""
         return num_groups(self.accumulate, self.at_once)
 
+    @property
+    def updates_done(self) -> int:
+        """Updates of the run that are done."""
+        return 0 if self.trainer is None else self.trainer.global_step
+
     def _update(self) -> int:
         return world_size() * self.accumulate
 

@@ -132,6 +132,18 @@ def draw_codewords(
     return torch.from_numpy(codes), torch.from_numpy(picks)
 
 
+def narrow(integers: Tensor) -> Tensor:
+    """Returns non-negative integers in the narrowest type that holds them, int16, int32 or int64, for a worker to send.
+
+    Args:
+        integers: int64, of any shape.
+    """
+    largest = int(integers.max()) if integers.numel() else 0
+    return integers.to(
+        next(dtype for dtype in (torch.int16, torch.int32, torch.int64) if largest <= torch.iinfo(dtype).max)
+    )
+
+
 def draw_from_own_utterance(
     inputs: LossInputs, num_negatives: int, all_frames: AllFrames | None = None, purpose: str = "negatives"
 ) -> Tensor:

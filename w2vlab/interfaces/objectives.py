@@ -14,6 +14,7 @@ from w2vlab.types import (
     Negatives,
     PretrainOutput,
     QuantizerOutput,
+    RandomAddress,
 )
 
 
@@ -49,6 +50,25 @@ class PredictionLoss(nn.Module, ABC):
         """
         return tuple(max(0, frames - first_ahead) for frames in num_targets)
 
+    def draw(
+        self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Draws on the host, where batches are made, what `forward` then finds in `LossInputs.drawn`.
+
+        It reads no weights, and follows from the arguments and the options alone. By default nothing is drawn ahead,
+        and `forward` draws.
+
+        Args:
+            num_targets: Frames to predict of each utterance, B integers.
+            num_frames: All frames of each utterance, B integers.
+            positions: Which of the frames each target is, shape `(B, M)`, on the host.
+            address: As in `LossInputs`.
+
+        Returns:
+            Integers of shape `(B, M, ...)`, by the `NegativeSampler.key` of who drew them.
+        """
+        return {}
+
     @abstractmethod
     def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed loss of all predictions with their number."""
@@ -68,9 +88,37 @@ class NegativeSampler(nn.Module, ABC):
     purpose: str = "negatives"
     uses_every_frame: bool = False
 
+    @property
+    def key(self) -> str:
+        """Names what this sampler draws: samplers with the same key draw the same for the same inputs."""
+        source = "all frames" if self.uses_every_frame else "targets"
+        return f"{type(self).__qualname__} {self.purpose}: {self.num_negatives} of {source}"
+
+    def draw(
+        self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Draws on the host, where batches are made, what `forward` then finds with `inputs.take(self.key)`.
+
+        A sampler that does not define it draws in `forward` alone.
+
+        Args:
+            num_targets: Frames to predict of each utterance, B integers.
+            num_frames: All frames of each utterance, B integers.
+            positions: Which of the frames each target is, shape `(B, M)`, on the host.
+            address: As in `LossInputs`.
+
+        Returns:
+            Integers of shape `(B, M, ...)` by `key`, best in the narrowest type that holds them
+            (`functional.negatives.narrow`).
+        """
+        return {}
+
     @abstractmethod
     def forward(self, inputs: LossInputs) -> Negatives:
-        """Draws the distractors of each frame to predict, on the host and without reading from the device."""
+        """Draws the distractors of each frame to predict, on the host and without reading from the device.
+
+        If `inputs.take(self.key)` is not None, it is what `draw` returned for the same inputs.
+        """
 
 
 class Penalty(nn.Module, ABC):

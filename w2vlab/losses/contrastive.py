@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.negatives import NegativesFrom
 from w2vlab.interfaces import Compilable, NegativeSamplerFactory, PredictionLoss
 from w2vlab.negatives.shorthands import build_sampler
-from w2vlab.types import LossInputs, LossOutput, Negatives, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, Negatives, RandomAddress, TargetSpec
 
 TargetProjection = Literal["linear", "glu", "mlp"]
 
@@ -95,6 +96,12 @@ class ContrastiveLoss(PredictionLoss):
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets with a distractor (2) and with a target `first_ahead` frames ahead."""
         return max(2, first_ahead + 1)
+
+    def draw(
+        self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Draws the distractors of a batch ahead, if the sampler can."""
+        return self.negatives.draw(num_targets, num_frames, positions, address)
 
     def score(self, inputs: LossInputs) -> tuple[Tensor, Tensor]:
         """Returns the logits `(B, M, 1 + K)`, true target first, and which distractors equal it `(B, M, K)`.

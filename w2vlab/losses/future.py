@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.contrastive import count_correct, fingerprint
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
-from w2vlab.functional.negatives import draw_from_own_utterance
+from w2vlab.functional.negatives import draw_from_own_utterance, draw_ranks, narrow, skip_own
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.types import LossInputs, LossOutput, TargetSpec
+from w2vlab.types import LossInputs, LossOutput, RandomAddress, TargetSpec
 from w2vlab.utils.messages import W2VLabWarning
 
 Objective = Literal["logistic", "infonce"]
@@ -97,9 +97,22 @@ class FuturePredictionLoss(PredictionLoss):
         steps = range(first, first + self.num_steps)
         return tuple(sum(max(0, frames - ahead) for ahead in steps) for frames in num_targets)
 
+    def draw(
+        self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Draws the indices `(B, T, K)` of each target frame's negatives ahead."""
+        size, generators = positions.shape[1], address.generators("negatives")
+        ranks = draw_ranks(num_targets, num_targets, size, self.num_negatives, generators)
+        return {self._key: (narrow(skip_own(ranks, torch.arange(size))),)}
+
+    @property
+    def _key(self) -> str:
+        return f"{FuturePredictionLoss.__name__}: {self.num_negatives}"
+
     def draw_negatives(self, inputs: LossInputs) -> Tensor:
-        """Draws the indices `(B, T, K)` of each target frame's negatives."""
-        return draw_from_own_utterance(inputs, self.num_negatives)
+        """Returns the indices `(B, T, K)` of each target frame's negatives; draws them unless that was done before."""
+        drawn = inputs.take(self._key)
+        return draw_from_own_utterance(inputs, self.num_negatives) if drawn is None else drawn[0]
 
     def predict(self, context: Tensor) -> Tensor:
         """Maps contexts `(B, T, D)` to their predictions for each step, `(B, T, steps, E)`."""

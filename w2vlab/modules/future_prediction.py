@@ -154,6 +154,7 @@ class FuturePrediction(PretrainingModule):
                 address=address,
                 first_ahead=self.first_ahead,
                 lookup=self.quantizer.lookup,
+                drawn=self.negatives_of(batch, address, mask),
             )
         )
         return PretrainOutput(

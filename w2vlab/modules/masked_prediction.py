@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from w2vlab.functional.lengths import gather_frames, make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
+    Masking,
     MaskingFactory,
     PenaltyFactory,
     PredictionLossFactory,
@@ -190,8 +190,7 @@ class MaskedPrediction(PretrainingModule):
             batch: Utterances.
             encoding: The output of `encode` for them; None computes it.
         """
-        encoding = self.encode(batch) if encoding is None else encoding
-        return self._quantize_all(encoding, batch, nn.Identity())
+        return self._quantize_all(encoding or self.encode(batch), batch, nn.Identity())
 
     def _quantize_all(self, encoding: Encoding, batch: AudioBatch, dropout: nn.Module) -> QuantizerOutput:
         """Quantizes the target latents of every frame, or takes the codes of the utterances from a file."""
@@ -201,11 +200,10 @@ class MaskedPrediction(PretrainingModule):
         output: QuantizerOutput = self.quantizer(latents, encoding.padding_mask)
         return output
 
-    def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask:
-        """Draws on the host which frames of utterances of `num_samples` samples are masked, and which are predicted."""
-        num_frames = tuple(self.encoder.num_frames(samples) for samples in num_samples)
-        mask: Mask = self.masking(num_frames, address.generators("mask"), self.context.model_dim)
-        return mask
+    @property
+    def frame_masking(self) -> Masking:
+        """The masking strategy."""
+        return self.masking
 
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
         """Encodes a batch, draws its mask, and quantizes the frames to predict.
@@ -215,9 +213,9 @@ class MaskedPrediction(PretrainingModule):
             address: The seed of the mask.
             mask: The mask; None draws it.
         """
-        # Encode, and draw which frames are masked.
         encoding = self.encode(batch)
         mask = mask or self.draw_mask(batch.num_samples, address)
+        assert mask is not None, "this objective masks frames"
         mask = mask.to(encoding.latents.device)
 
         # Quantize the frames to predict; or every frame, if distractors are drawn among all of them.
@@ -252,6 +250,7 @@ class MaskedPrediction(PretrainingModule):
             The prediction loss over the frames to predict, and the intermediate results.
         """
         # Encode, and quantize the frames to predict.
+        drawn = self.negatives_of(batch, address, mask)
         prepared = self.prepare(batch, address, mask)
         encoding, mask, targets = prepared.encoding, prepared.mask, prepared.targets
         assert mask is not None, "this objective masks frames"
@@ -277,6 +276,7 @@ class MaskedPrediction(PretrainingModule):
                 first_ahead=self.first_ahead,
                 lookup=self.quantizer.lookup,
                 all_frames=prepared.all_frames,
+                drawn=drawn,
             )
         )
         return PretrainOutput(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
 from w2vlab.functional.precision import at_least_float32
-from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Penalty, PredictionLoss, Quantizer
+from w2vlab.interfaces import ContextNetwork, Penalty, Quantizer
+from w2vlab.modules.drawing.module import DrawingModule
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.representations import Representations
 from w2vlab.modules.sums import Sums, masked_share, means, metric_sums
-from w2vlab.modules.update import Draws, TrainedModule
 from w2vlab.modules.validation import Validation
 from w2vlab.modules.whole_update import GlobalBatchStatistics, statistics_of, whole_update_penalties
-from w2vlab.types import AudioBatch, Encoding, Mask, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
+from w2vlab.types import AudioBatch, Draws, Encoding, Mask, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
 from w2vlab.utils.distributed import world_size
 
 
@@ -40,7 +40,7 @@ class TrainingStep:
     terms: dict[str, Tensor]
 
 
-class PretrainingModule(TrainedModule, Representations):
+class PretrainingModule(DrawingModule, Representations):
     """Base of the pretraining objectives; a subclass assembles the parts and defines `forward`.
 
     **Normalization.** As in `TrainedModule`, the prediction loss is summed over predictions, and the sum is divided by
@@ -58,10 +58,7 @@ class PretrainingModule(TrainedModule, Representations):
         seed: Seed of every random draw of the run.
     """
 
-    encoder: FeatureEncoder
-    context: ContextNetwork
     quantizer: Quantizer
-    loss: PredictionLoss
 
     def __init__(
         self,
@@ -112,17 +109,8 @@ class PretrainingModule(TrainedModule, Representations):
 
     @property
     @abstractmethod
-    def first_ahead(self) -> int:
-        """Frames from a context to the nearest target that it has not seen; 0 if frames are masked."""
-
-    @property
-    @abstractmethod
     def min_frames(self) -> int:
         """Smallest number of latents of an utterance in training."""
-
-    def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask | None:
-        """Draws the mask of utterances of `num_samples` samples on the host; None if the objective masks nothing."""
-        return None
 
     def context_inputs(self, encoding: Encoding) -> Tensor:
         """Returns the frames that the context network projects, without masking, `(B, T, ...)`."""
@@ -141,15 +129,6 @@ class PretrainingModule(TrainedModule, Representations):
 
     # Training.
 
-    def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
-        """Draws the mask of a micro-batch, and counts its predictions."""
-        mask = self.draw_mask(batch.num_samples, address)
-        if mask is None or self.loss.predicts_every_frame:
-            num_predicted = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
-        else:
-            num_predicted = mask.num_targets
-        return Draws(address, sum(self.loss.num_predictions(num_predicted, self.first_ahead)), mask)
-
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
         """Draws for all micro-batches, counts their predictions, and sums the statistics of each `UpdatePenalty`."""
         super().begin_update(batches)
@@ -157,7 +136,7 @@ class PretrainingModule(TrainedModule, Representations):
 
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the objective summed over the predictions of one micro-batch, `()`, and sums for the logs."""
-        output = self(batch, draws.address, draws.mask)
+        output = self(batch, draws.address, (self.draws_of(batch, draws.address) or draws).mask)
         self.num_candidates = output.prediction.num_candidates
         # With a single micro-batch, its own forward pass gives the statistics; no extra pass is needed.
         terms = self.objective_terms(output, self._statistics or self._statistics_over_processes(output))
@@ -207,7 +186,8 @@ class PretrainingModule(TrainedModule, Representations):
         sums = Sums(self.device)
         for number, (batch, draws) in enumerate(zip(batches, self._draws, strict=True)):
             self._seed_noise(number)  # so dropout and Gumbel noise are those of the forward pass in `training_step`
-            prepared = self.prepare(batch.to(self.device, non_blocking=True), draws.address, draws.mask)
+            audio = replace(batch, draws=None).to(self.device, non_blocking=True)
+            prepared = self.prepare(audio, draws.address, draws.mask)
             statistics = statistics_of(penalties, prepared)
             self._no_update_statistics = not statistics
             if self._no_update_statistics:
@@ -246,7 +226,9 @@ class PretrainingModule(TrainedModule, Representations):
 
     def validation_step(self, batch: AudioBatch, batch_idx: int) -> None:
         """Adds one batch; its masks and distractors are the same in every validation."""
-        output = self(batch, RandomAddress(seed=self.seed, update=0, ids=batch.ids, stream="validation"))
+        address = RandomAddress(seed=self.seed, update=0, ids=batch.ids, stream="validation")
+        made = self.draws_of(batch, address)
+        output = self(batch, address, None if made is None else made.mask)
         self.num_candidates = output.prediction.num_candidates
         self._validation.add(output, self.objective_terms(output), batch.counted)
 

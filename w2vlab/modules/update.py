@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import lightning.pytorch as pl
@@ -21,24 +20,9 @@ from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import DELIVERED, DeliveredAudio, Sums
-from w2vlab.types import AudioBatch, Mask, RandomAddress
+from w2vlab.types import AudioBatch, Draws, RandomAddress
 from w2vlab.utils.distributed import AsyncCount, rank, world_size
 from w2vlab.vocabulary import Units
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The random draws and counts of one micro-batch, made on the host before its forward pass.
-
-    Attributes:
-        address: The seed of all random draws of the micro-batch.
-        num_predictions: Predictions of the micro-batch.
-        mask: The mask, on the host; None if nothing is masked, or if the forward pass draws it.
-    """
-
-    address: RandomAddress
-    num_predictions: int
-    mask: Mask | None = None
 
 
 class TrainedModule(pl.LightningModule, ABC):
@@ -160,7 +144,10 @@ class TrainedModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
-        """Draws for a micro-batch and counts its predictions on the host, without its audio."""
+        """Draws for a micro-batch and counts its predictions on the host, without its audio.
+
+        Draws that came with the batch are returned if they are those that the module would make itself.
+        """
 
     @abstractmethod
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from w2vlab.functional.negatives import draw_codewords
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from w2vlab.functional.negatives import draw_codewords, narrow
 from w2vlab.interfaces import NegativeSampler
-from w2vlab.types import LossInputs, Negatives, TargetSpec
+from w2vlab.types import LossInputs, Negatives, RandomAddress, TargetSpec
 from w2vlab.utils.checks import check_at_least
 
 
@@ -35,6 +39,18 @@ class CodebookNegatives(NegativeSampler):
             )
         self._targets = targets
 
+    def draw(
+        self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Draws the codes of the pool of each utterance `(B, M, G)`, and which of it each distractor is `(B, M, K)`."""
+        codes, picks = self._draw(num_targets, positions.shape[1], address)
+        return {self.key: (narrow(codes), narrow(picks))}
+
+    def _draw(self, num_targets: Sequence[int], size: int, address: RandomAddress) -> tuple[Tensor, Tensor]:
+        codebooks, entries = self._targets.num_codebooks, self._targets.codebook_size
+        generators = address.generators(self.purpose)
+        return draw_codewords(num_targets, size, self.num_negatives, codebooks, entries, generators)
+
     def forward(self, inputs: LossInputs) -> Negatives:
         """Draws a pool of codewords for each utterance, and each prediction's distractors from that pool.
 
@@ -44,14 +60,7 @@ class CodebookNegatives(NegativeSampler):
         if inputs.lookup is None:
             raise ValueError("`lookup` must be given for CodebookNegatives, but is None.")
         device = inputs.context.device
-        codes, picks = draw_codewords(
-            inputs.num_targets,
-            inputs.context.shape[1],
-            self.num_negatives,
-            self._targets.num_codebooks,
-            self._targets.codebook_size,
-            inputs.address.generators(self.purpose),
-        )
+        codes, picks = inputs.take(self.key) or self._draw(inputs.num_targets, inputs.context.shape[1], inputs.address)
         num_frames = inputs.candidates.shape[1]
         return Negatives(
             indices=num_frames + picks.to(device, non_blocking=True),  # the pool follows the frames

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from w2vlab.interfaces import NegativeSampler, NegativeSamplerFactory
 from w2vlab.negatives.other_utterances import OtherUtterancesNegatives
 from w2vlab.negatives.same_utterance import SameUtteranceNegatives
-from w2vlab.types import LossInputs, Negatives, TargetSpec
+from w2vlab.types import LossInputs, Negatives, RandomAddress, TargetSpec
 
 
 class CombinedNegatives(NegativeSampler):
@@ -47,6 +50,14 @@ class CombinedNegatives(NegativeSampler):
                 purpose = type(sampler).purpose
                 times[purpose] += 1
                 sampler.purpose = purpose if times[purpose] == 1 else f"{purpose} {times[purpose]}"
+
+    def draw(
+        self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Draws with each sampler that draws ahead."""
+        samplers = cast(Iterable[NegativeSampler], self.samplers)
+        drawn = (sampler.draw(num_targets, num_frames, positions, address) for sampler in samplers)
+        return dict(chain.from_iterable(one.items() for one in drawn))
 
     def forward(self, inputs: LossInputs) -> Negatives:
         """Draws with each sampler and lays the distractors side by side, in the order of `samplers`."""

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.negatives import NegativesFrom, draw_from_own_utterance, index_candidates
+from w2vlab.functional.negatives import (
+    NegativesFrom,
+    draw_from_own_utterance,
+    draw_ranks,
+    index_candidates,
+    narrow,
+    skip_own,
+)
 from w2vlab.interfaces import NegativeSampler
-from w2vlab.types import LossInputs, Negatives, TargetSpec
+from w2vlab.types import LossInputs, Negatives, RandomAddress, TargetSpec
 from w2vlab.utils.checks import check_at_least
 
 
@@ -33,12 +45,25 @@ class SameUtteranceNegatives(NegativeSampler):
         self.num_negatives = num_negatives
         self.uses_every_frame = negatives_from == "anywhere"
 
+    def draw(
+        self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Draws the distractors of each frame to predict: indices among all frames, or among those to predict."""
+        candidates, size = num_frames if self.uses_every_frame else num_targets, positions.shape[1]
+        own = positions if self.uses_every_frame else torch.arange(size)
+        ranks = draw_ranks(num_targets, candidates, size, self.num_negatives, address.generators(self.purpose))
+        return {self.key: (narrow(skip_own(ranks, own)),)}
+
     def forward(self, inputs: LossInputs) -> Negatives:
         """Draws the distractors of each frame to predict; a frame is never its own.
 
         Raises:
             ValueError: An utterance has a single candidate.
         """
-        all_frames = inputs.all_frames if self.uses_every_frame else None
-        indices = draw_from_own_utterance(inputs, self.num_negatives, all_frames, self.purpose)
+        drawn = inputs.take(self.key)
+        if drawn is None:
+            all_frames = inputs.all_frames if self.uses_every_frame else None
+            indices = draw_from_own_utterance(inputs, self.num_negatives, all_frames, self.purpose)
+        else:
+            (indices,) = drawn
         return Negatives(indices=indices if self.uses_every_frame else index_candidates(inputs, indices))

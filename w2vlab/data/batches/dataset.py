@@ -20,10 +20,13 @@ from w2vlab.data.batches.reading import read_or_reason
 from w2vlab.data.batches.sampling import BatchPlan, GroupPlan, Members
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import Utterances, num_samples
-from w2vlab.types import SAMPLE_RATE, AudioBatch, RandomAddress, Seconds
+from w2vlab.types import SAMPLE_RATE, AudioBatch, Draws, RandomAddress, Seconds
 from w2vlab.utils.messages import count
 
 logger = logging.getLogger(__name__)
+
+Drawer = Callable[[AudioBatch, int], Draws | None]
+"""Makes the draws for a batch, from the ids and lengths of its utterances and the number of its update."""
 
 
 class SpeechDataset(Dataset[AudioBatch]):
@@ -45,6 +48,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         fusing: Fuses the micro-batches of a `GroupPlan`, of which it gets the numbers; None if there are no such plans.
 
     Attributes:
+        drawer: Makes the draws of a model for a batch that is used in an update of this number; None makes none.
         left_out: File to which reason and id of each utterance are appended that cannot be read; None for no file.
     """
 
@@ -69,6 +73,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.utterances = utterances
         self.augmenter = augmenter if random and augmenter else None
         self.fusing = fusing
+        self.drawer: Drawer | None = None
         self.left_out: Path | None = None
         self.skipped = Tally()  # in this worker process
 
@@ -85,10 +90,13 @@ class SpeechDataset(Dataset[AudioBatch]):
         for members in (plan.members, plan.substitute):
             batch = self.read(self._cuts(members), plan.epoch, members.copies)
             if batch is not None:
-                return replace(batch, counted=plan.counted)
+                return replace(batch, counted=plan.counted, draws=self._draw(batch, plan.update))
         raise RuntimeError(
             f"No utterance of two batches could be read ({self.skipped}). Check that the disk of the corpus is mounted."
         )
+
+    def _draw(self, batch: AudioBatch, update: int | None) -> Draws | None:
+        return None if self.drawer is None or update is None else self.drawer(batch, update)
 
     def _cuts(self, members: Members) -> list[Cut]:
         assert self.utterances is not None, "a dataset that reads plans has their utterances"

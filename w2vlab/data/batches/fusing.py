@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from w2vlab.types import SAMPLE_RATE, AudioBatch, CleanAudio, MicroBatch, Seconds
+from w2vlab.batch import SAMPLE_RATE, AudioBatch, Seconds, join_micro_batches
 from w2vlab.utils.messages import duration
-
-Value = TypeVar("Value")
 
 
 def micro_batches_at_once(fuse_seconds: Seconds | None, batch_seconds: Seconds) -> int:
@@ -111,7 +106,7 @@ def fuse(
         if sum(costs) <= fuse_seconds:
             break
     first, *others = [
-        _concatenated([batches[index] for index in some], [numbers[index] for index in some])
+        join_micro_batches([batches[index] for index in some], [numbers[index] for index in some])
         for some in sorted(members)
     ]
     corpus_seconds = batches[0].corpus_seconds
@@ -127,51 +122,3 @@ def _padded_seconds(batches: Sequence[AudioBatch], quadratic_seconds: Seconds | 
     if quadratic_seconds is not None:
         longest *= 1 + longest / quadratic_seconds
     return sum(map(len, batches)) * longest
-
-
-def _concatenated(batches: Sequence[AudioBatch], numbers: Sequence[int]) -> AudioBatch:
-    """Returns one batch of several, padded to the longest."""
-    return AudioBatch(
-        waveform=_rows([batch.waveform for batch in batches]),
-        num_samples=tuple(samples for batch in batches for samples in batch.num_samples),
-        ids=tuple(name for batch in batches for name in batch.ids),
-        counted=all(batch.counted for batch in batches),
-        transcripts=_joined([batch.transcripts for batch in batches]),
-        starts=_joined([batch.starts for batch in batches]),
-        utterance_samples=_joined([batch.utterance_samples for batch in batches]),
-        clean=_clean(batches),
-        parts=tuple(MicroBatch(number=number, size=len(one)) for number, one in zip(numbers, batches, strict=True)),
-    )
-
-
-def _rows(tensors: Sequence[Tensor]) -> Tensor:
-    """Returns the rows of all `tensors` `(B, S)`, zero after the end of the shorter ones."""
-    if len(tensors) == 1:
-        return tensors[0]
-    rows = tensors[0].new_zeros(sum(map(len, tensors)), max(tensor.shape[1] for tensor in tensors))
-    first = 0
-    for tensor in tensors:
-        rows[first : first + len(tensor), : tensor.shape[1]] = tensor
-        first += len(tensor)
-    return rows
-
-
-def _joined(tuples: Sequence[tuple[Value, ...] | None]) -> tuple[Value, ...] | None:
-    present = [some for some in tuples if some is not None]
-    return tuple(value for some in present for value in some) if len(present) == len(tuples) else None
-
-
-def _clean(batches: Sequence[AudioBatch]) -> CleanAudio | None:
-    mixed = [batch.clean for batch in batches if batch.clean is not None]
-    if not mixed:
-        return None
-    firsts = np.cumsum([0, *map(len, batches)]).tolist()
-    rows = [batch.clean.rows + first for batch, first in zip(batches, firsts, strict=False) if batch.clean is not None]
-    joined = _concatenated([clean.batch for clean in mixed], range(len(mixed)))
-    size = max(batch.waveform.shape[1] for batch in batches)
-    waveform = torch.nn.functional.pad(joined.waveform, (0, size - joined.waveform.shape[1]))
-    parts = tuple(
-        MicroBatch(number=index, size=0 if batch.clean is None else len(batch.clean.batch))
-        for index, batch in enumerate(batches)
-    )
-    return CleanAudio(batch=replace(joined, waveform=waveform, parts=parts), rows=torch.cat(rows))

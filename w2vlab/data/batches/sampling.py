@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -38,12 +38,18 @@ class BatchPlan:
         members: Its utterances.
         substitute: Utterances of another batch, which are used if none of `members` can be read.
         counted: False if the batch only repeats another one so that all processes make the same number of steps.
+        update: Updates of the run that are done before that of the batch; None if that is not known.
     """
 
     epoch: int
     members: Members
     substitute: Members
     counted: bool = True
+    update: int | None = None
+
+    def of_update(self, update: int) -> BatchPlan:
+        """Returns the plan with the number of its update."""
+        return replace(self, update=update)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,10 @@ class GroupPlan:
 
     plans: tuple[BatchPlan, ...]
     numbers: tuple[int, ...]
+
+    def of_update(self, update: int) -> GroupPlan:
+        """Returns the plan with the number of its update."""
+        return replace(self, plans=tuple(plan.of_update(update) for plan in self.plans))
 
 
 class EpochSampler(Sampler[BatchPlan | GroupPlan]):
@@ -171,9 +181,11 @@ class EpochSampler(Sampler[BatchPlan | GroupPlan]):
         planned = self._plan_epoch()
         for update in range(self.start // self._update, self._num_updates(len(planned))):
             first = update * self._update
+            # All validations have the same draws; the updates of a training are numbered over its epochs.
+            number_of_update = 0 if self._seed is None else None
             # The last update of a validation is filled up with its first batch.
             plans = [
-                planned.plan(number, True) if number < len(planned) else planned.plan(first, False)
+                planned.plan(number if number < len(planned) else first, number < len(planned), number_of_update)
                 for number in range(first + self._rank, first + self._update, self._world_size)
             ]
             yield from plans if self._at_once == 1 else self._groups(plans)
@@ -231,10 +243,10 @@ class _PlannedEpoch:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def plan(self, number: int, counted: bool) -> BatchPlan:
+    def plan(self, number: int, counted: bool, update: int | None) -> BatchPlan:
         # The substitute of a batch is the previous one; that of the first batch is the second.
         other = number - 1 if number else min(1, len(self) - 1)
-        return BatchPlan(self.epoch, self._members(number), self._members(other), counted)
+        return BatchPlan(self.epoch, self._members(number), self._members(other), counted, update)
 
     def _members(self, number: int) -> Members:
         those = slice(self._bounds[number], self._bounds[number + 1])

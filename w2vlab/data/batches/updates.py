@@ -7,9 +7,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from torch.utils.data import Sampler
+
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.batches.loader import ResilientLoader
-from w2vlab.data.batches.sampling import EpochSampler
+from w2vlab.data.batches.sampling import BatchPlan, EpochSampler, GroupPlan
 from w2vlab.types import AudioBatch
 from w2vlab.utils.checks import check_at_least
 
@@ -60,19 +62,53 @@ class UpdateLoader(ResilientLoader[AudioBatch]):
         dataset: As for `ResilientLoader`.
         sampler: As for `ResilientLoader`.
         num_workers: As for `ResilientLoader`.
-        accumulate: Returns the micro-batches of an update on this process. It is asked at every update, because
+        accumulate: Returns the batches of an update on this process, of micro-batches or of groups of them. It is asked at every update, because
             Lightning's `GradientAccumulationScheduler` changes them between epochs.
+        updates_done: Returns the updates of the run that are done; it is asked when an epoch is begun or resumed.
     """
 
     def __init__(
-        self, dataset: SpeechDataset, sampler: EpochSampler, num_workers: int, accumulate: Callable[[], int]
+        self,
+        dataset: SpeechDataset,
+        sampler: EpochSampler,
+        num_workers: int,
+        accumulate: Callable[[], int],
+        updates_done: Callable[[], int],
     ) -> None:
-        super().__init__(dataset, sampler, num_workers, ahead=accumulate())
+        self._numbered = _NumberedPlans(sampler, accumulate)
+        super().__init__(dataset, self._numbered, num_workers, ahead=accumulate())
         self._accumulate = accumulate
+        self._updates_done = updates_done
 
     def __iter__(self) -> Iterator[AudioBatch]:  # type: ignore[override]  # as in the base class
         """Yields the batches of an epoch, the first of each update with all of them."""
+        # Now, and not when the first batch is read: workers that are restarted begin within the epoch.
+        self._numbered.first_update = self._updates_done()
         return _with_updates(super().__iter__(), self._accumulate)
+
+
+class _NumberedPlans(Sampler[BatchPlan | GroupPlan]):
+    """Adds to each plan of an epoch the number of its update, which worker processes draw for.
+
+    A number is wrong if the micro-batches of an update are changed after the plan was made; what was drawn for it is
+    then not used.
+    """
+
+    def __init__(self, sampler: EpochSampler, accumulate: Callable[[], int]) -> None:
+        self.first_update = 0
+        self._sampler = sampler
+        self._accumulate = accumulate
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passes Lightning's call on to the sampler."""
+        self._sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[BatchPlan | GroupPlan]:
+        plans, update = iter(self._sampler), self.first_update
+        while plan_of_update := list(islice(plans, self._accumulate())):
+            for plan in plan_of_update:
+                yield plan.of_update(update)
+            update += 1
 
 
 def _with_updates(batches: Iterator[AudioBatch], accumulate: Callable[[], int]) -> Iterator[AudioBatch]:

@@ -18,9 +18,8 @@ from w2vlab.modules.checkpoints.loading import PRETRAINED
 from w2vlab.modules.finetuning.pretrained import read_pretrained
 from w2vlab.modules.finetuning.recognition import Recognition, Recognizer
 from w2vlab.modules.sums import PREDICTIONS, Sums
-from w2vlab.modules.update import Draws
 from w2vlab.optim import FineTuningAdamW, TriStageSchedule
-from w2vlab.types import AudioBatch, RandomAddress
+from w2vlab.types import AudioBatch, Draws, RandomAddress
 from w2vlab.utils.messages import count
 from w2vlab.vocabulary import Units, Vocabulary
 

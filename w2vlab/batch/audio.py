@@ -1,15 +1,13 @@
-"""The input of a model: the audio of a micro-batch, and the address of its random draws."""
+"""The audio of a micro-batch, or of several that are computed as one batch."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 from typing import Any
 
-import numpy as np
 from torch import Tensor
+
+from w2vlab.batch.draws import Draws
 
 Seconds = float
 Hertz = int
@@ -50,8 +48,10 @@ class AudioBatch:
             it; None without a mixture.
         update: On the first micro-batch of an update, all micro-batches of that update on this process, in host
             memory; None on the others. With `data.fuse_seconds`, all batches of the loader in that update.
+        draws: The random draws for the batch, if they were made with it; a model uses them if they are those that it
+            would make itself.
         parts: The micro-batches that are fused in this batch, in the order of its rows; None if it is one by itself.
-        others: Batches of other lengths that belong to the same training step, so that nothing is padded much.
+        others: Batches of other lengths that belong to the same training step, so that little is padded.
     """
 
     waveform: Tensor
@@ -64,6 +64,7 @@ class AudioBatch:
     clean: CleanAudio | None = None
     corpus_seconds: dict[str, Seconds] | None = None
     update: tuple[AudioBatch, ...] | None = None
+    draws: Draws | None = None
     parts: tuple[MicroBatch, ...] | None = None
     others: tuple[AudioBatch, ...] = ()
 
@@ -80,30 +81,6 @@ class AudioBatch:
         """The batches of the training step, each of which is computed at once."""
         return (replace(self, others=(), update=None), *self.others) if self.others else (self,)
 
-    def micro_batches(self) -> list[AudioBatch]:
-        """Returns the micro-batches of `parts`, each as it is apart: with no more padding than it needs."""
-        if self.parts is None:
-            return [self]
-        ends = [0, *accumulate(part.size for part in self.parts)]
-        ranges = [slice(*pair) for pair in pairwise(ends)]
-        sizes = [max(self.num_samples[rows]) for rows in ranges]
-        cleans = [None] * len(sizes) if self.clean is None else self.clean.micro_batches(ends[:-1], sizes)
-        found = []
-        for part, rows, size, clean in zip(self.parts, ranges, sizes, cleans, strict=True):
-            one = AudioBatch(
-                waveform=self.waveform[rows, :size],
-                num_samples=self.num_samples[rows],
-                ids=self.ids[rows],
-                counted=self.counted,
-                transcripts=None if self.transcripts is None else self.transcripts[rows],
-                starts=None if self.starts is None else self.starts[rows],
-                utterance_samples=None if self.utterance_samples is None else self.utterance_samples[rows],
-                clean=clean,
-                parts=(part,),
-            )
-            found.append(one)
-        return found
-
     @property
     def of_targets(self) -> AudioBatch:
         """The batch from whose audio targets follow: the same one, unless some of its utterances are mixed."""
@@ -113,16 +90,24 @@ class AudioBatch:
         return replace(self, waveform=waveform, clean=None)
 
     def to(self, *args: Any, **kwargs: Any) -> AudioBatch:
-        """Moves the waveforms like `Tensor.to`; Lightning calls it."""
+        """Moves the waveforms like `Tensor.to`, and the draws to the same device; Lightning calls it.
+
+        Pinned memory is copied asynchronously. `update` stays in host memory.
+        """
+        if len(args) < 2 and self.waveform.is_pinned():
+            kwargs.setdefault("non_blocking", True)
+        waveform = self.waveform.to(*args, **kwargs)
         clean = None if self.clean is None else self.clean.to(*args, **kwargs)
+        draws = None if self.draws is None else self.draws.to(waveform.device)
         others = tuple(other.to(*args, **kwargs) for other in self.others)
-        return replace(self, waveform=self.waveform.to(*args, **kwargs), clean=clean, others=others)
+        return replace(self, waveform=waveform, clean=clean, draws=draws, others=others)
 
     def pin_memory(self) -> AudioBatch:
-        """Pins the waveforms; the `DataLoader` calls it."""
+        """Pins the tensors; the `DataLoader` calls it."""
         clean = None if self.clean is None else self.clean.pin_memory()
+        draws = None if self.draws is None else self.draws.pin_memory()
         others = tuple(other.pin_memory() for other in self.others)
-        return replace(self, waveform=self.waveform.pin_memory(), clean=clean, others=others)
+        return replace(self, waveform=self.waveform.pin_memory(), clean=clean, draws=draws, others=others)
 
 
 @dataclass(kw_only=True)
@@ -137,58 +122,11 @@ class CleanAudio:
     batch: AudioBatch
     rows: Tensor
 
-    def micro_batches(self, firsts: Sequence[int], sizes: Sequence[int]) -> list[CleanAudio | None]:
-        """Returns those of each micro-batch of a fused batch, whose `parts` have all micro-batches; None without any.
-
-        Args:
-            firsts: First row of each micro-batch in the fused batch.
-            sizes: Samples of a row of each micro-batch.
-        """
-        batch, found, start = self.batch, list[CleanAudio | None](), 0
-        assert batch.parts is not None, "what belongs to a fused batch is fused"
-        for part, first, size in zip(batch.parts, firsts, sizes, strict=True):
-            rows = slice(start, start + part.size)
-            one = AudioBatch(
-                waveform=batch.waveform[rows, :size],
-                num_samples=batch.num_samples[rows],
-                ids=batch.ids[rows],
-                starts=None if batch.starts is None else batch.starts[rows],
-                utterance_samples=None if batch.utterance_samples is None else batch.utterance_samples[rows],
-            )
-            found.append(CleanAudio(batch=one, rows=self.rows[rows] - first) if part.size else None)
-            start = rows.stop
-        return found
-
     def to(self, *args: Any, **kwargs: Any) -> CleanAudio:
         """Moves the tensors like `Tensor.to`; the rows stay integers."""
         batch = self.batch.to(*args, **kwargs)
-        return replace(self, batch=batch, rows=self.rows.to(batch.waveform.device, non_blocking=True))
+        return CleanAudio(batch=batch, rows=self.rows.to(batch.waveform.device, non_blocking=True))
 
     def pin_memory(self) -> CleanAudio:
         """Pins the tensors."""
-        return replace(self, batch=self.batch.pin_memory(), rows=self.rows.pin_memory())
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomAddress:
-    """The seed of a random draw, in place of a generator whose state would have to be kept.
-
-    The same address gives the same numbers in a resumed run and on another number of processes.
-
-    Attributes:
-        seed: The seed of the run.
-        update: Optimiser updates done before this one.
-        ids: Utterances of the batch.
-        stream: Separates the draws of training, validation and other uses.
-    """
-
-    seed: int
-    update: int
-    ids: tuple[str, ...]
-    stream: str = "train"
-
-    def generators(self, purpose: str) -> list[np.random.Generator]:
-        """Returns a new generator for each utterance; generators of different purposes (`"mask"`) are independent."""
-        keys = (f"{self.stream}/{purpose}/{name}".encode() for name in self.ids)
-        digests = (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") for key in keys)
-        return [np.random.default_rng((self.seed, self.update, digest)) for digest in digests]
+        return CleanAudio(batch=self.batch.pin_memory(), rows=self.rows.pin_memory())
