@@ -16,7 +16,7 @@ SAMPLE_RATE: Hertz = 16_000
 """The sampling rate of all models, in Hz; the data layer resamples all audio to it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class MicroBatch:
     """The rows of a fused batch that are one micro-batch.
 
@@ -80,6 +80,11 @@ class AudioBatch:
     def passes(self) -> tuple[AudioBatch, ...]:
         """The batches of the training step, each of which is computed at once."""
         return (replace(self, others=(), update=None), *self.others) if self.others else (self,)
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Number of micro-batches that are computed at once."""
+        return 1 if self.parts is None else len(self.parts)
 
     @property
     def of_targets(self) -> AudioBatch:

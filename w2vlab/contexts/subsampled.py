@@ -68,6 +68,11 @@ class SubsampledContext(ContextNetwork):
         self.context = context(width * mels)
         self.output_dim = self.context.output_dim
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether that holds for the context network after the convolutions."""
+        return self.context.utterances_are_independent
+
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps masked latents `(B, T, C)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         padding = None if padding_mask is None else padding_mask.repeat_interleave(self.stack, dim=1)  # (B, stack * T)

@@ -55,6 +55,7 @@ class Update:
     Attributes:
         processes: Devices times nodes.
         micro_batches: Micro-batches that each process accumulates.
+        at_once: Most of them that are computed as one batch.
         nominal_seconds: Most audio of the update by `data.micro_batches`; `audio_seconds` if that is not set.
         utterances: Utterances of an update, all of the greatest length, over all processes and micro-batches; so are
             targets and predictions.
@@ -69,6 +70,7 @@ class Update:
 
     processes: int
     micro_batches: int
+    at_once: int
     nominal_seconds: Seconds
     utterances: int
     audio_seconds: Seconds
@@ -262,6 +264,7 @@ def _update(
     return Update(
         processes=processes,
         micro_batches=micro_batches,
+        at_once=min(data.at_once, micro_batches),
         nominal_seconds=seconds if data.micro_batches is None else data.micro_batches * data.batch_seconds,
         utterances=utterances,
         audio_seconds=seconds,

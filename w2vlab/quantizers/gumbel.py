@@ -57,6 +57,8 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         arXiv:2006.11477, Equation 1.
     """
 
+    utterances_are_independent = True
+
     frames_are_independent: ClassVar[bool] = True
 
     temperature: Tensor

@@ -39,9 +39,8 @@ def check_fusing(
         return None
     if isinstance(fuse_seconds, str):
         raise ValueError(
-            f"`fuse_seconds` must be a number of seconds, or null, but is {fuse_seconds}: what fits in the memory depends on the "
-            "model. `w2vlab batch-size` measures it; give the `data.batch_seconds` that it prints as "
-            "`data.fuse_seconds`, and leave `data.batch_seconds` as it is."
+            f"`fuse_seconds` must be a number of seconds, or null, but is {fuse_seconds}: what fits in memory depends "
+            "on the model. `w2vlab batch-size` measures it, and prints the `data.fuse_seconds` that fit."
         )
     if micro_batches is None:
         raise ValueError(

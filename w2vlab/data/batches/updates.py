@@ -62,8 +62,8 @@ class UpdateLoader(ResilientLoader[AudioBatch]):
         dataset: As for `ResilientLoader`.
         sampler: As for `ResilientLoader`.
         num_workers: As for `ResilientLoader`.
-        accumulate: Returns the batches of an update on this process, of micro-batches or of groups of them. It is asked at every update, because
-            Lightning's `GradientAccumulationScheduler` changes them between epochs.
+        accumulate: Returns the batches of an update on this process: micro-batches, or groups of them. It is asked at
+            every update, because Lightning's `GradientAccumulationScheduler` changes them between epochs.
         updates_done: Returns the updates of the run that are done; it is asked when an epoch is begun or resumed.
     """
 

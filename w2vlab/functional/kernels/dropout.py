@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,15 +55,13 @@ def keep_mask(shape: tuple[int, ...], dropout: float, seed: int, dtype: torch.dt
     return mask, LEVELS / (LEVELS - threshold)
 
 
-Place = tuple[slice, ...]
-"""Which elements of a tensor have noise of their own: all of it, or what a micro-batch has of it."""
-
-_WHOLE: Place = ()
+Seeds = Sequence[tuple[tuple[slice, ...], int]]
+"""The seed of a whole tensor, or of what each of several micro-batches has of it."""
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, dropout: float, seeds: dict[Place, int]) -> Tensor:
+    def forward(ctx: Any, frames: Tensor, dropout: float, seeds: Seeds) -> Tensor:
         ctx.dropout, ctx.seeds = dropout, seeds
         return _drop(frames, dropout, seeds)
 
@@ -72,12 +71,12 @@ class _Dropout(torch.autograd.Function):
         return _drop(grad_outputs[0], ctx.dropout, ctx.seeds), None, None  # drawn again, so that no mask is kept
 
 
-def _drop(frames: Tensor, dropout: float, seeds: dict[Place, int]) -> Tensor:
-    if _WHOLE in seeds:
-        return _drop_all(frames, dropout, seeds[_WHOLE])
+def _drop(frames: Tensor, dropout: float, seeds: Seeds) -> Tensor:
+    if len(seeds) == 1:
+        return _drop_all(frames, dropout, seeds[0][1])
     dropped = torch.zeros_like(frames)
-    for place, seed in seeds.items():
-        dropped[place] = _drop_all(frames[place], dropout, seed)
+    for own, seed in seeds:
+        dropped[own] = _drop_all(frames[own], dropout, seed)
     return dropped
 
 
@@ -103,7 +102,7 @@ def dropout(frames: Tensor, probability: float, training: bool) -> Tensor:
     noise = separate_noise()
     pieces = () if noise is None else noise.pieces(*frames.shape[:2])
     if computes_eagerly_on_cpu(frames):
-        seeds = {place(piece, 1): piece.stream.draw_seed() for piece in pieces} or {_WHOLE: draw_seed()}
+        seeds = [(place(piece, 1), piece.stream.draw_seed()) for piece in pieces] or [((), draw_seed())]
         dropped: Tensor = _Dropout.apply(frames, probability, seeds)
         return dropped
     if pieces:

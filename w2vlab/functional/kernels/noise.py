@@ -159,7 +159,7 @@ class SeparateNoise:
 
 
 _active: SeparateNoise | None = None
-"""That of the fused batch that is computed: of the process, because a GPU runs backward passes in a thread of its own."""
+"""That of the batch that is computed: of the process, because backward passes on a GPU run in a thread of their own."""
 
 
 def separate_noise() -> SeparateNoise | None:
@@ -213,7 +213,11 @@ class Replayed:
 
 
 def apart(
-    function: Callable[..., Tensor], pieces: Sequence[Piece], *tensors: Tensor, axis: int = 1, gives_pieces: bool = False
+    function: Callable[..., Tensor],
+    pieces: Sequence[Piece],
+    *tensors: Tensor,
+    axis: int = 1,
+    gives_pieces: bool = False,
 ) -> Tensor:
     """Applies a function that draws noise to each micro-batch, from its own stream.
 
@@ -244,7 +248,9 @@ def draw_exponential(like: Tensor) -> Tensor:
     drawn = torch.ones_like(like)
     for piece in noise.pieces(*like.shape[:2]):
         own = drawn[place(piece, 1)]
-        own.copy_(torch.empty(own.shape, dtype=own.dtype, device=own.device).exponential_(generator=piece.stream.generator))
+        own.copy_(
+            torch.empty(own.shape, dtype=own.dtype, device=own.device).exponential_(generator=piece.stream.generator)
+        )
     return drawn
 
 
