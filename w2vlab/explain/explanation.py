@@ -257,7 +257,6 @@ def _update(
     processes: int,
 ) -> Update:
     micro_batches = micro_batches_of_each(data.micro_batches, trainer.accumulate_grad_batches, processes)
-    utterances = _num_utterances(data) * processes * micro_batches
     # Masks differ from batch to batch; without any, every batch of a shape has the same targets.
     targets = flow.num_targets if masking is None else masking.predicted * flow.sizes["T"]
     seconds = data.batch_seconds * processes * micro_batches
@@ -266,7 +265,7 @@ def _update(
         micro_batches=micro_batches,
         at_once=min(data.at_once, micro_batches),
         nominal_seconds=seconds if data.micro_batches is None else data.micro_batches * data.batch_seconds,
-        utterances=utterances,
+        utterances=(utterances := _num_utterances(data) * processes * micro_batches),
         audio_seconds=seconds,
         longest_seconds=utterances * data.max_seconds,
         targets=targets * utterances,

@@ -221,7 +221,8 @@ class MaskedPrediction(PretrainingModule):
         mask = mask.to(encoding.latents.device)
 
         # Quantize the frames to predict; or every frame, if distractors are drawn among all of them.
-        padding_mask, all_frames = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device), None
+        padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
+        all_frames = None
         if self.loss.uses_every_frame or isinstance(self.quantizer, UtteranceTargets):
             every = self._quantize_all(encoding, batch, self.feature_dropout)
             targets = every.at(mask.targets)
@@ -251,7 +252,6 @@ class MaskedPrediction(PretrainingModule):
         Returns:
             The prediction loss over the frames to predict, and the intermediate results.
         """
-        # Encode, and quantize the frames to predict.
         drawn = self.negatives_of(batch, address, mask)
         prepared = self.prepare(batch, address, mask)
         encoding, mask, targets = prepared.encoding, prepared.mask, prepared.targets

@@ -2,100 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import lightning.pytorch as pl
-import numpy as np
 import pytest
-import torch
 from torch.testing import assert_close
 
-from tests.contracts.tiny import audio_batch, build_model, classes, factory
-from tests.modules.training import constant_rate, fit, plain_sgd, with_updates
-from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, SubsampledContext, TransformerContext
-from w2vlab.data.batches.fusing import fuse, grouped
+from tests.contracts.tiny import classes, factory
+from tests.modules.fusing.cases import DROPOUTS, LENGTHS, UPDATES, Trained, assert_same, fused, micro_batches, noisy
+from w2vlab.augmentations import UtteranceMixing
+from w2vlab.contexts import ConformerContext, GRUContext, SubsampledContext, TransformerContext
+from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.encoders import CodeEmbedding, ConvFeatureEncoder, LogMelEncoder
+from w2vlab.functional.kernels import plain_kernels
 from w2vlab.losses import CodePredictionLoss, ContrastiveLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.masking import ChannelMasking, SpanMasking
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import (
     FileTargets,
     FiniteScalarQuantizer,
-    GumbelQuantizer,
     KMeansQuantizer,
     RandomProjectionQuantizer,
 )
-from w2vlab.types import AudioBatch, CleanAudio
-
-UPDATES = 2
-
-LENGTHS = ((400, 400, 400), (310, 310), (455, 430, 455), (330,))
-"""Samples of the utterances of four micro-batches; those of the third differ, so that it has padding of its own."""
-
-
-def micro_batches(change: Callable[[AudioBatch], AudioBatch] | None = None) -> list[AudioBatch]:
-    batches, first = [], 0
-    for lengths in LENGTHS * UPDATES:
-        batch = audio_batch(lengths, first)
-        batches.append(batch if change is None else change(batch))
-        first += len(lengths)
-    return batches
-
-
-def fused(batches: Sequence[AudioBatch], groups: int, fuse_seconds: float = 1.0) -> list[AudioBatch]:
-    """The batches of the data layer: groups of the micro-batches of each update."""
-    size, found = len(LENGTHS), []
-    for start in range(0, len(batches), size):
-        update = batches[start : start + size]
-        for numbers in grouped([min(one.num_samples) for one in update], groups):
-            found.append(fuse([update[number] for number in numbers], numbers, fuse_seconds, None))
-    return found
-
-
-class Trained:
-    """Two updates: the state afterwards, and what was logged of the second."""
-
-    def __init__(self, build: Callable[[], PretrainingModule], batches: Sequence[AudioBatch], steps: int) -> None:
-        torch.manual_seed(0)
-        self.model = build()
-        self.passes = 0
-        self.model.encoder.register_forward_hook(self._count)
-        trained = with_updates(batches, steps)
-        record = fit(self.model, trained, UPDATES, accumulate=steps, precision="64-true")
-        self.state = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.logged = record.metrics[-1]
-
-    def _count(self, *_: Any) -> None:
-        self.passes += self.model.training
-
-
-def assert_same(one: Trained, other: Trained) -> None:
-    for name, value in one.state.items():
-        assert_close(other.state[name], value, rtol=1e-12, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
-    assert one.logged.keys() == other.logged.keys()
-    for name, value in one.logged.items():
-        assert other.logged[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
-
-
-def noisy(cls: type, **parts: Any) -> partial[PretrainingModule]:
-    """A model with noise in all places."""
-    dropouts = {"dropout": 0.2, "attention_dropout": 0.3, "activation_dropout": 0.1, "input_dropout": 0.1}
-    if cls is MaskedPrediction:
-        parts = {
-            "context": factory(TransformerContext, **dropouts, layer_drop=0.3),
-            "quantizer": factory(GumbelQuantizer),
-            "penalties": {"diversity": DiversityPenalty, "feature": FeaturePenalty},
-        } | parts
-    else:
-        parts = {"context": factory(ConvContext, dropout=0.2), "quantizer": factory(GumbelQuantizer)} | parts
-    options = {"feature_dropout": 0.1, "optimizer": plain_sgd, "scheduler": constant_rate} | parts
-    return partial(build_model, cls, **options)
-
-
-DROPOUTS = {"dropout": 0.2, "attention_dropout": 0.3, "activation_dropout": 0.1, "input_dropout": 0.1}
+from w2vlab.types import AudioBatch, RandomAddress
 
 CASES: dict[str, partial[PretrainingModule]] = {
     **{
@@ -161,10 +90,61 @@ CASES: dict[str, partial[PretrainingModule]] = {
 }
 
 
+SMALL = 0.24
+"""Seconds with padding that do not hold all micro-batches of an update as one batch, but as two of similar lengths."""
+
+GROUPS = {"one batch": (1, 1.0), "two groups": (2, 1.0), "one group of two lengths": (1, SMALL)}
+
+IN_ALL_GROUPS = ("masked, GumbelQuantizer", "all negatives")
+
+
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect", "ignore:.*`data.fuse_seconds` has no effect")
 @pytest.mark.parametrize("case", CASES)
 def test_an_update_of_fused_micro_batches_is_the_same(case: str) -> None:
-    """With one group of all four, and with two groups of two."""
     apart = Trained(CASES[case], micro_batches(), len(LENGTHS))
-    for groups in (1, 2):
-        assert_same(apart, Trained(CASES[case], fused(micro_batches(), groups), groups))
+    for name, (groups, seconds) in GROUPS.items():
+        if name == "one batch" or case in IN_ALL_GROUPS:
+            assert_same(apart, Trained(CASES[case], fused(micro_batches(), groups, seconds), groups))
+
+
+def mixed(batch: AudioBatch) -> AudioBatch:
+    return Augmenter([UtteranceMixing(0.6)])(batch, RandomAddress(seed=4, update=0, ids=batch.ids))
+
+
+def test_targets_of_mixed_utterances_are_those_of_their_clean_audio() -> None:
+    assert {batch.clean is None for batch in micro_batches(mixed)} == {True, False}
+    apart = Trained(CASES["masked, GumbelQuantizer"], micro_batches(mixed), len(LENGTHS))
+    for groups, seconds in GROUPS.values():
+        together = fused(micro_batches(mixed), groups, seconds)
+        assert_same(apart, Trained(CASES["masked, GumbelQuantizer"], together, groups))
+
+
+def test_draws_that_come_with_the_batches_are_the_same() -> None:
+    def drawn(batch: AudioBatch) -> AudioBatch:
+        number = int(batch.ids[0].partition("-")[2])
+        return replace(batch, draws=drawer(batch, number // sum(map(len, LENGTHS))))
+
+    build = CASES["future, GumbelQuantizer"]
+    drawer = build().make_drawer()
+    assert drawer is not None
+    apart = Trained(build, micro_batches(), len(LENGTHS), precision="32-true")
+    batches = fused(micro_batches(drawn), 1)
+    assert all(batch.draws is not None and batch.draws.negatives for batch in batches)
+    together = Trained(build, batches, 1, precision="32-true")
+    for name, value in apart.state.items():
+        assert_close(together.state[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(("groups", "seconds", "passes"), [(1, 1.0, 1), (2, 1.0, 2), (1, SMALL, 2)])
+def test_a_fused_batch_goes_through_the_encoder_at_once(groups: int, seconds: float, passes: int) -> None:
+    """Once for each batch; with several, the diversity penalty of the whole update needs each of them ahead, too."""
+    trained = Trained(CASES["masked, GumbelQuantizer"], fused(micro_batches(), groups, seconds), groups)
+    assert trained.passes == UPDATES * passes * (1 if passes == 1 else 2)
+    assert Trained(CASES["masked, GumbelQuantizer"], micro_batches(), len(LENGTHS)).passes == UPDATES * 2 * len(LENGTHS)
+
+
+def test_a_plain_kernel_draws_the_same() -> None:
+    """PyTorch's own dropout and attention take no generator; they draw in the same way on a GPU."""
+    with plain_kernels():
+        apart = Trained(CASES["masked, GumbelQuantizer"], micro_batches(), len(LENGTHS))
+        assert_same(apart, Trained(CASES["masked, GumbelQuantizer"], fused(micro_batches(), 1), 1))
