@@ -76,14 +76,13 @@ class SubsampledContext(ContextNetwork):
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps masked latents `(B, T, C)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         padding = None if padding_mask is None else padding_mask.repeat_interleave(self.stack, dim=1)  # (B, stack * T)
+        num_latents = frames.shape[1]
         frames = frames.reshape(len(frames), -1, self.num_mels, 1)  # (B, stack * T, mels, 1)
-        multiple = self.stack
         for convolution in self.convolutions:
             if padding is not None:
                 frames = frames.masked_fill(padding[..., None, None], 0.0)
                 padding = padding[:, :: convolution.stride]
-            multiple //= convolution.stride
-            with multiplied(multiple):
+            with multiplied(frames.shape[1] // convolution.stride // num_latents):
                 frames = convolution(frames)
         contexts: Tensor = self.context(self.context.project(frames.flatten(2)), padding_mask)
         return contexts

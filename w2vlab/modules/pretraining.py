@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -176,7 +176,7 @@ class PretrainingModule(DrawingModule, Representations):
             if statistics is not None and name in statistics.statistics:
                 terms[name] = statistics.term(name, joint[name], output)
             else:
-                terms[name] = penalty_of(penalty, output, parts, counts)
+                terms[name] = penalty_of(cast(Penalty, penalty), output, parts, counts)
         return terms
 
     @torch.no_grad()

@@ -97,6 +97,7 @@ def fuse(
     by_length = sorted(range(len(batches)), key=lambda index: batches[index].waveform.shape[1])
     lengths = [batches[index].waveform.shape[1] for index in by_length]
     cuts: list[int] = []  # where a new batch begins, among those in the order of their lengths
+    members = [list(range(len(batches)))]
     jumps = sorted(range(1, len(batches)), key=lambda place: lengths[place] / lengths[place - 1], reverse=True)
     for cut in (None, *jumps):
         cuts = cuts if cut is None else sorted([*cuts, cut])

@@ -52,9 +52,9 @@ def scaled_dot_product_attention(
     noise = separate_noise()
     if noise is not None and (dropout_p > 0 or padding_mask is not None):
 
-        def attend(piece: Piece, *own: Tensor) -> Tensor:
+        def attend(piece: Piece, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             mask = padding_mask[piece.rows, : piece.size] if padding_mask is not None and piece.padded else None
-            return _attention(*own, mask, dropout_p)
+            return _attention(query, key, value, mask, dropout_p)
 
         pieces = noise.pieces(query.shape[0], query.shape[2])
         return apart(attend, pieces, query, key, value, axis=2, gives_pieces=True)

@@ -263,7 +263,7 @@ def _join(pieces: Sequence[Piece], axis: int, size: int, tensors: Sequence[Tenso
     shape = list(tensors[0].shape)
     shape[0], shape[axis] = pieces[-1].rows.stop, size
     # With the axes in the order of memory that the pieces have, so that what follows finds its views.
-    order = sorted(range(len(shape)), key=lambda number: -tensors[0].stride(number))
+    order = sorted(range(len(shape)), key=tensors[0].stride, reverse=True)
     joined = tensors[0].new_zeros([shape[number] for number in order])
     joined = joined.permute([order.index(number) for number in range(len(shape))])
     for piece, tensor in zip(pieces, tensors, strict=True):
