@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from w2vlab.interfaces import LearnsByStatistics, StepDependent, check_augmentations
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
+from w2vlab.modules.drawing.seeding import seed_noise
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import DELIVERED, DeliveredAudio, Sums
@@ -140,7 +141,7 @@ class TrainedModule(pl.LightningModule, ABC):
         """Seeds dropout and Gumbel noise of a micro-batch of this process by its index in the global batch."""
         index = micro_batch * world_size() + rank()  # the data layer gives micro-batches to the processes in turn
         key = f"{self.seed}/{self.global_step}/{index}".encode()
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1)
+        seed_noise(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1, self.device)
 
     @abstractmethod
     def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
