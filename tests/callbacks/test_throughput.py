@@ -28,8 +28,8 @@ from tests.modules.training import (
 )
 from w2vlab.callbacks import RunReport, ThroughputMonitor, throughput
 from w2vlab.contexts import TransformerContext
-from w2vlab.data.batches.fusing import fuse
 from w2vlab.data.batches.loader import ResilientLoader
+from w2vlab.data.fusing import fuse
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.modules.counting.flops import count_flops, fit_flops

@@ -25,7 +25,7 @@ from tests.modules.training import (
 )
 from w2vlab.augmentations import UtteranceMixing
 from w2vlab.data.batches.augmenting import Augmenter
-from w2vlab.data.batches.fusing import fuse
+from w2vlab.data.fusing import fuse
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import EMAQuantizer, FileTargets, KMeansQuantizer
 from w2vlab.types import AudioBatch, RandomAddress, RunError

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.bucketing import default_num_buckets
 from w2vlab.data.batches.dataset import SpeechDataset
-from w2vlab.data.batches.fusing import check_fusing, fuse
 from w2vlab.data.batches.loader import ResilientLoader
 from w2vlab.data.batches.micro_batches import check_accumulation, describe_update
 from w2vlab.data.batches.sampling import EpochSampler
@@ -23,6 +22,7 @@ from w2vlab.data.corpora.same_data import check_same_data_on_all_processes, shar
 from w2vlab.data.corpora.sample_corpora import fetch
 from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_corpora, describe_split
 from w2vlab.data.corpora.utterances import Utterances, num_samples
+from w2vlab.data.fusing import check_fusing, fuse
 from w2vlab.data.mixtures.plan import CorpusPlan
 from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
 from w2vlab.data.order import ORDER_OPTIONS, order_of

@@ -9,10 +9,10 @@ from typing import Any, Self
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from w2vlab.data.batches.fusing import micro_batches_at_once, num_groups
 from w2vlab.data.batches.micro_batches import first_micro_batch, micro_batches_of_each
 from w2vlab.data.corpora.same_data import restore_split
 from w2vlab.data.corpora.splits import DataSplit
+from w2vlab.data.fusing import micro_batches_at_once, num_groups
 from w2vlab.data.order import is_same_selection, recorded_options, warn_about_order
 from w2vlab.types import Seconds
 from w2vlab.utils.distributed import world_size

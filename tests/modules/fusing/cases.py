@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from tests.contracts.tiny import audio_batch, build_model, factory
 from tests.modules.training import constant_rate, fit, plain_sgd, with_updates
 from w2vlab.contexts import ConvContext, TransformerContext
-from w2vlab.data.batches.fusing import fuse, grouped
+from w2vlab.data.fusing import fuse, grouped
 from w2vlab.losses import DiversityPenalty, FeaturePenalty
 from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer

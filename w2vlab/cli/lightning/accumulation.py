@@ -7,8 +7,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from w2vlab.cli.lightning.epochs import interval_of
 from w2vlab.data import SpeechDataModule
-from w2vlab.data.batches.fusing import describe_groups, num_groups
 from w2vlab.data.batches.micro_batches import micro_batches_of_each
+from w2vlab.data.fusing import describe_groups, num_groups
 from w2vlab.utils.messages import W2VLabWarning, count, duration
 
 

@@ -6,7 +6,7 @@ import logging
 
 from lightning.pytorch import Trainer
 
-from w2vlab.data.batches.fusing import num_groups
+from w2vlab.data.fusing import num_groups
 from w2vlab.types import Seconds
 from w2vlab.utils.distributed import rank, world_size
 from w2vlab.utils.messages import count, duration

@@ -10,8 +10,8 @@ from torch.utils.data import Sampler
 
 from w2vlab.data.batches.bucketing import bucket_limits, form_batches, ranges
 from w2vlab.data.batches.epochs import EpochOrder, Floats, Integers, order_epoch
-from w2vlab.data.batches.fusing import grouped, num_groups
 from w2vlab.data.corpora.utterances import Utterances
+from w2vlab.data.fusing import grouped, num_groups
 from w2vlab.types import Seconds
 from w2vlab.utils.messages import count, duration
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from w2vlab.batch import AudioBatch, split_micro_batches
 from w2vlab.functional.kernels.noise import SeparateNoise, Stream, default_generators, drawing
 from w2vlab.interfaces import FeatureEncoder
+from w2vlab.modules.drawing.seeding import seed_noise
 from w2vlab.modules.fusing.fusable import has_compiled_regions, why_not_fused
 from w2vlab.utils.distributed import rank, world_size
 from w2vlab.utils.messages import W2VLabWarning
@@ -88,7 +89,7 @@ class Fusing:
         # The data layer gives micro-batches to the processes in turn.
         indices = [number * world_size() + rank() for number in numbers]
         seeds = [noise_seed(module.seed, module.global_step, index) for index in indices]
-        torch.manual_seed(seeds[0])
+        seed_noise(seeds[0], module.device)
         if batch.parts is None or batch.num_micro_batches == 1:
             yield
             return

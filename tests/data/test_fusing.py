@@ -11,7 +11,7 @@ from tests.contracts.tiny import audio_batch
 from tests.data.runs import SaveAfter, fit
 from w2vlab.batch import join_micro_batches, split_micro_batches
 from w2vlab.data import SpeechDataModule
-from w2vlab.data.batches.fusing import check_fusing, describe_groups, fuse, grouped, micro_batches_at_once, num_groups
+from w2vlab.data.fusing import check_fusing, describe_groups, fuse, grouped, micro_batches_at_once, num_groups
 
 OPTIONS = {"micro_batches": 4, "batch_seconds": 0.8, "fuse_seconds": 1.7, "num_buckets": 3}
 """Four micro-batches an update, two at once."""
