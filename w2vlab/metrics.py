@@ -104,10 +104,10 @@ class RateMeter:
         self._starting = True
         self.end_update()
 
-    def add(self, *amounts: float) -> None:
-        """Counts a finished micro-batch; the amounts keep their number and order until the next `restart`."""
+    def add(self, *amounts: float, micro_batches: int = 1) -> None:
+        """Counts finished micro-batches; the amounts keep their number and order until the next `restart`."""
         done = self._done
-        self._done = _Mark(0.0, done.micro_batches + 1, done.amounts + np.array(amounts))
+        self._done = _Mark(0.0, done.micro_batches + micro_batches, done.amounts + np.array(amounts))
 
     def end_update(self) -> None:
         """Ends an update after its last micro-batch."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from w2vlab.batch import SAMPLE_RATE, AudioBatch, CleanAudio, Draws, Hertz, Mask, RandomAddress, Seconds
+from w2vlab.batch import SAMPLE_RATE, AudioBatch, CleanAudio, Draws, Hertz, Mask, MicroBatch, RandomAddress, Seconds
 
 __all__ = [
     "SAMPLE_RATE",
@@ -31,6 +31,7 @@ __all__ = [
     "LossInputs",
     "LossOutput",
     "Mask",
+    "MicroBatch",
     "Negatives",
     "Prepared",
     "PretrainOutput",

@@ -82,7 +82,7 @@ def measure(corpus: Path, cache: Path, workers: int) -> dict[str, Any]:
     module.prepare_data()
     module.setup()
     loader = module.train_dataloader()
-    total = module.micro_batches_of_an_epoch()
+    total = module.batches_of_an_epoch()
     start, curve, utterances = time.perf_counter(), [], 0
     for number, batch in enumerate(loader, start=1):
         utterances += len(batch)

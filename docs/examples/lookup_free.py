@@ -26,6 +26,8 @@ class LookupFreeQuantizer(Quantizer):
         Yu et al. 2023, arXiv:2310.05737, Section 3.2, without its entropy term.
     """
 
+    utterances_are_independent = True
+
     def __init__(self, input_dim: int, num_bits: int = 8, num_codebooks: int = 1, gamma: float = 0.25) -> None:
         super().__init__()
         if num_bits < 1:

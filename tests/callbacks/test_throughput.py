@@ -29,6 +29,7 @@ from tests.modules.training import (
 from w2vlab.callbacks import RunReport, ThroughputMonitor, throughput
 from w2vlab.contexts import TransformerContext
 from w2vlab.data.batches.loader import ResilientLoader
+from w2vlab.data.fusing import fuse
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.modules.counting.flops import count_flops, fit_flops
@@ -324,6 +325,20 @@ def test_operations_that_cannot_be_counted_warn_once(
     assert warning.startswith(f"{MFU} is not logged, because operations cannot be counted: {why}")
     assert MFU not in logged.rows[-1]
     assert logged.column(AUDIO) == pytest.approx([SECONDS] * 4)
+
+
+def test_fused_micro_batches_count_as_such(clock: Clock) -> None:
+    """Three updates of 2 x 2 micro-batches, in one batch of two lengths and one second each."""
+    batches = make_batches(3, 4, 2)
+    fused = [fuse(batches[first : first + 4], range(4), 0.3, None) for first in range(0, 12, 4)]
+    logged, monitor = Logged(), ThroughputMonitor(window=4)
+    callbacks = [Ticking(clock), monitor, logged]
+    fit(noisy_model(FuturePrediction), fused, 3, callbacks=callbacks)
+    assert logged.column(AUDIO)[1:] == pytest.approx([4 * SECONDS] * 2)
+    assert len(monitor._meter._marks) == 2, "a window of four micro-batches is one update"
+    assert logged.rows[-1][FLOPS] == pytest.approx(
+        count_flops(skeleton(noisy_model(FuturePrediction)), 8, 400), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("window", [0, -1])

@@ -22,7 +22,7 @@ class Recorder(L.LightningModule):
 
     def training_step(self, batch, batch_idx):
         self.epochs.append(self.current_epoch)
-        self.seen.append((batch.ids, batch.waveform.clone()))
+        self.seen.append((sum((one.ids for one in batch.passes), ()), batch.waveform.clone()))
         self.updates.append(None if batch.update is None else tuple(other.ids for other in batch.update))
         return self.weight * batch.waveform.mean()
 

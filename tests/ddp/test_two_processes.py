@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.ddp.processes import in_two_processes
-from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, UTTERANCES, run, train, train_mixed
+from tests.ddp.worker import ACCUMULATE, CASES, UPDATES, UTTERANCES, run, train, train_mixed, train_noisy
 from tests.modules.training import MODELS, NoiselessGumbel, gradients_by_hand, make_batches, make_model
 from w2vlab.utils.distributed import all_reduce_sum, is_distributed, rank, world_size
 
@@ -98,6 +98,13 @@ def test_one_process_may_encode_mixed_utterances_alone(ranks: list[dict[str, Any
     expected = train_mixed(2)
     for process in ranks:
         assert_close(process["mixed"], expected, rtol=1e-8, atol=1e-11)
+
+
+def test_each_process_may_compute_its_micro_batches_at_once(ranks: list[dict[str, Any]]) -> None:
+    """Two and two, with all noise, against four one after another in one process."""
+    expected = train_noisy(False)
+    for process in ranks:
+        assert_close(process["fused"], expected, rtol=1e-11, atol=1e-11)
 
 
 def test_what_is_not_finite_on_one_process_is_skipped_on_both(ranks: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 
 from tests.contracts.tiny import with_quantizers
 from tests.helpers.unit_files import LengthsKnown
+from tests.modules.fusing.cases import LENGTHS, micro_batches, noisy
 from tests.modules.training import (
     MODELS,
     Gradients,
@@ -24,6 +25,7 @@ from tests.modules.training import (
 )
 from w2vlab.augmentations import UtteranceMixing
 from w2vlab.data.batches.augmenting import Augmenter
+from w2vlab.data.fusing import fuse
 from w2vlab.modules import MaskedPrediction
 from w2vlab.quantizers import EMAQuantizer, FileTargets, KMeansQuantizer
 from w2vlab.types import AudioBatch, RandomAddress, RunError
@@ -116,6 +118,27 @@ def train_mixed(accumulate: int, **options: Any) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def train_noisy(fused: bool, **options: Any) -> dict[str, Tensor]:
+    """Trains with noise in all places on four micro-batches an update, of which a process computes its own at once.
+
+    Args:
+        fused: Whether it does so, or computes them one after another.
+        options: Of the trainer.
+
+    Returns:
+        The state.
+    """
+    torch.manual_seed(0)
+    model, each = noisy(MaskedPrediction)(), len(LENGTHS) // world_size()
+    own = micro_batches()[rank() :: world_size()]
+    updates = [own[first : first + each] for first in range(0, len(own), each)]
+    batches = [fuse(update, range(each), 1.0, None) for update in updates] if fused else own
+    steps = 1 if fused else each
+    options |= {"precision": "64-true", "use_distributed_sampler": False}
+    make_trainer(len(updates), steps, **options).fit(model, loader(batches, steps))
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
 def reduce_with_gradient() -> dict[str, Tensor]:
     """The sum over processes of (rank + 1) x, squared, and its gradient at x = 3."""
     x = torch.tensor(3.0, requires_grad=True)
@@ -141,4 +164,5 @@ def run(folder: Path) -> dict[str, Any]:
     }
     single = train(*CASES[0], accumulate=2, precision="32-true", **two)
     results |= {"skip": skip_on_both(), "check": check_on_both(), "mixed": train_mixed(1, **two)}
+    results["fused"] = train_noisy(True, **two)
     return results | {"float32": single, "reduced": reduce_with_gradient()}

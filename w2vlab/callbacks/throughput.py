@@ -19,6 +19,7 @@ from w2vlab.metrics import RateMeter, matmul_rate
 from w2vlab.modules.counting.flops import StepFlops, fit_flops, size_terms
 from w2vlab.modules.counting.without_values import NOT_WITHOUT_VALUES, skeleton
 from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.update import TrainedModule
 from w2vlab.types import AudioBatch, Seconds
 from w2vlab.utils.distributed import world_size
 
@@ -112,10 +113,16 @@ class ThroughputMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: AudioBatch, batch_idx: int
     ) -> None:
-        """Counts the micro-batch; logs after the last one of an update."""
+        """Counts the micro-batch, or those that are computed at once; logs after the last one of an update."""
         counts_flops = self._skeleton is not None or self._flops is not None
-        sizes = size_terms(cast(PretrainingModule, pl_module), batch) if counts_flops else ()
-        self._meter.add(self._data_wait_since_last_call(trainer), batch.seconds, *sizes)
+        passes = pl_module.fusing.passes(batch) if isinstance(pl_module, TrainedModule) else batch.passes
+        sizes = [size_terms(cast(PretrainingModule, pl_module), one) for one in passes] if counts_flops else []
+        self._meter.add(
+            self._data_wait_since_last_call(trainer),
+            sum(one.seconds for one in passes),
+            *(np.sum(sizes, axis=0) if sizes else ()),
+            micro_batches=sum(one.num_micro_batches for one in passes),
+        )
         if trainer.global_step == self._update:
             return
         self._update = trainer.global_step

@@ -137,6 +137,8 @@ class ConformerContext(AttentionContext):
         Gulati et al. 2020, arXiv:2005.08100; under wav2vec 2.0: Zhang et al. 2020, arXiv:2010.10504.
     """
 
+    utterances_are_independent = True
+
     def __init__(
         self,
         input_dim: int,

@@ -85,6 +85,8 @@ class ConvContext(ContextNetwork):
         Schneider et al. 2019, arXiv:1904.05862, Section 2.1.
     """
 
+    utterances_are_independent = True
+
     causal: ClassVar[bool] = True
 
     def __init__(

@@ -44,6 +44,11 @@ class GRUContext(ContextNetwork):
         self.output_dim = output_dim
         self.gru = nn.GRU(input_dim, output_dim, num_layers, batch_first=True, dropout=dropout)
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether there is no dropout, which PyTorch's layers draw for a whole batch."""
+        return self.gru.dropout == 0
+
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps `frames` to contexts.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from w2vlab.functional.gradients import with_zero_gradients
+from w2vlab.functional.kernels.noise import Replayed, separate_noise
 from w2vlab.interfaces import StepDependent
 
 _PURPOSE = int.from_bytes(b"layer_drop", "little")
@@ -60,7 +62,16 @@ class LayerDropStack(nn.ModuleList, StepDependent):
             if self.training and dropped:
                 frames = with_zero_gradients(frames, layer.parameters())
             elif self.training and self.activation_checkpointing and torch.is_grad_enabled():
-                frames = checkpoint(layer, frames, padding_mask, use_reentrant=False)
+                frames = checkpoint(layer, frames, padding_mask, use_reentrant=False, context_fn=_replaying)
             else:
                 frames = layer(frames, padding_mask)
         return frames
+
+
+def _replaying() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Returns contexts of a layer and of its recomputation, which draws the noise of each micro-batch again.
+
+    PyTorch itself does so for noise of the whole batch, from the state of the default generator.
+    """
+    noise = separate_noise()
+    return nullcontext(), nullcontext() if noise is None else Replayed(noise)

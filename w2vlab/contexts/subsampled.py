@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.conformer import ConformerContext
 from w2vlab.functional.kernels import Dropout
+from w2vlab.functional.kernels.noise import multiplied
 from w2vlab.interfaces import ContextFactory, ContextNetwork
 from w2vlab.utils.checks import check_at_least
 
@@ -67,15 +68,22 @@ class SubsampledContext(ContextNetwork):
         self.context = context(width * mels)
         self.output_dim = self.context.output_dim
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether that holds for the context network after the convolutions."""
+        return self.context.utterances_are_independent
+
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps masked latents `(B, T, C)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         padding = None if padding_mask is None else padding_mask.repeat_interleave(self.stack, dim=1)  # (B, stack * T)
+        num_latents = frames.shape[1]
         frames = frames.reshape(len(frames), -1, self.num_mels, 1)  # (B, stack * T, mels, 1)
         for convolution in self.convolutions:
             if padding is not None:
                 frames = frames.masked_fill(padding[..., None, None], 0.0)
                 padding = padding[:, :: convolution.stride]
-            frames = convolution(frames)
+            with multiplied(frames.shape[1] // convolution.stride // num_latents):
+                frames = convolution(frames)
         contexts: Tensor = self.context(self.context.project(frames.flatten(2)), padding_mask)
         return contexts
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal
 
 from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.bucketing import default_num_buckets
@@ -21,6 +22,7 @@ from w2vlab.data.corpora.same_data import check_same_data_on_all_processes, shar
 from w2vlab.data.corpora.sample_corpora import fetch
 from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_corpora, describe_split
 from w2vlab.data.corpora.utterances import Utterances, num_samples
+from w2vlab.data.fusing import check_fusing, fuse
 from w2vlab.data.mixtures.plan import CorpusPlan
 from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
 from w2vlab.data.order import ORDER_OPTIONS, order_of
@@ -64,6 +66,8 @@ class SpeechDataModule(ResumableData):
         crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
         micro_batches: Micro-batches of an update over all processes, at least 1; the command line sets the trainer's
             `accumulate_grad_batches` accordingly. By default, the trainer's options decide.
+        fuse_seconds: Compute micro-batches of an update together, as batches of up to this much audio, in seconds,
+            including padding: the same update in fewer, larger steps. None computes each by itself.
         exclude: Utterances that are used neither for training nor for validation, so that the model can be tested on
             them: a file with one id per line, or `festvox-ru-test`, the test utterances of `w2vlab evaluate`.
         accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses the utterances that it was
@@ -100,6 +104,7 @@ class SpeechDataModule(ResumableData):
         quadratic_seconds: Seconds | None = None,
         read_audio: bool = True,
         augmentations: list[Augmentation] | None = None,
+        fuse_seconds: Seconds | Literal["auto"] | None = None,
     ) -> None:
         super().__init__()
         check("validation_fraction", validation_fraction, 0 < validation_fraction < 1, "between 0 and 1")
@@ -108,6 +113,7 @@ class SpeechDataModule(ResumableData):
         check_at_least(2, num_buckets=num_buckets)
         check_at_least(1, micro_batches=micro_batches, shuffle_shards=shuffle_shards)
         check_at_least(0, num_workers=num_workers, seed=seed)
+        self.fuse_seconds = check_fusing(fuse_seconds, batch_seconds, micro_batches)
         self.corpus = plain_corpora(corpus)
         self.validation = plain_corpora(validation)
         self._sources = read_sources(corpus, "data.corpus")
@@ -215,20 +221,20 @@ class SpeechDataModule(ResumableData):
         Raises:
             ValueError: `accumulate_grad_batches` does not fit `micro_batches`.
         """
-        check_accumulation(self.trainer, self.micro_batches)
+        check_accumulation(self.trainer, self.micro_batches, self.at_once)
         sampler = self._sampler(self._train, self.seed, self.accumulate)
         sampler.repeats = self._repeats
         sampler.move_to(*self._place)
         dataset = self._dataset(self._train, random=True)
-        return UpdateLoader(dataset, sampler, self.num_workers, lambda: self.accumulate, lambda: self.updates_done)
+        return UpdateLoader(dataset, sampler, self.num_workers, lambda: self.steps, lambda: self.updates_done)
 
-    def micro_batches_of_an_epoch(self) -> int:
-        """Counts this process's micro-batches in the first epoch, without reading audio; later epochs are similar."""
-        return self._sampler(self._train, self.seed, self.accumulate).num_micro_batches
+    def batches_of_an_epoch(self) -> int:
+        """Counts this process's batches in the first epoch, without reading audio; later epochs are similar."""
+        return self._sampler(self._train, self.seed, self.accumulate).num_batches
 
     def micro_batches_to_validate(self) -> int:
         """Counts the validation micro-batches of this process, without reading audio."""
-        return self._sampler(self._val, None, accumulate=1).num_micro_batches
+        return self._sampler(self._val, None, accumulate=1).num_batches
 
     def repeat_first_epoch(self) -> None:
         """Repeats the first epoch, with the same batches, order and crops, in order to overfit on it."""
@@ -251,6 +257,7 @@ class SpeechDataModule(ResumableData):
             accumulate=accumulate,
             shuffle_shards=self.shuffle_shards,
             quadratic_seconds=self.quadratic_seconds,
+            at_once=1 if seed is None else self.at_once,
         )
 
     def _num_buckets(self, utterances: Utterances) -> int:
@@ -260,7 +267,8 @@ class SpeechDataModule(ResumableData):
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
-        dataset = SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter)
+        fusing = partial(fuse, fuse_seconds=self.fuse_seconds or 0.0, quadratic_seconds=self.quadratic_seconds)
+        dataset = SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter, fusing)
         dataset.left_out = self.left_out
         # Any module may have a `make_drawer`: masks and distractors are then drawn in the worker processes.
         make_drawer = getattr(None if self.trainer is None else self.trainer.lightning_module, "make_drawer", None)
@@ -270,14 +278,6 @@ class SpeechDataModule(ResumableData):
     def _order(self) -> dict[str, Any]:
         found = order_of(self, self._split, self._sources, self._validation_sources, self._num_buckets(self._train))
         return {**found, **self._augmenter.recorded}
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Raises a ValueError, because Lightning's implementation imports and calls classes that a checkpoint names."""
-        raise ValueError(
-            f"`SpeechDataModule` must be built from its options, not from {checkpoint_path}: options never come from a "
-            "checkpoint. `Trainer.fit(…, ckpt_path=…)` resumes at the position in the checkpoint."
-        )
 
     @property
     def options(self) -> dict[str, Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from w2vlab.data.batches.micro_batches import first_micro_batch
+from w2vlab.data.batches.micro_batches import first_micro_batch, micro_batches_of_each
 from w2vlab.data.corpora.same_data import restore_split
 from w2vlab.data.corpora.splits import DataSplit
+from w2vlab.data.fusing import micro_batches_at_once, num_groups
 from w2vlab.data.order import is_same_selection, recorded_options, warn_about_order
+from w2vlab.types import Seconds
 from w2vlab.utils.distributed import world_size
 from w2vlab.utils.resume_point import resume_point
 
@@ -21,6 +23,9 @@ class ResumableData(LightningDataModule, ABC):
     """Saves the place of a run in its training data, and restores it with the utterances of the start of the run."""
 
     accept_changes: bool
+    batch_seconds: Seconds
+    micro_batches: int | None
+    fuse_seconds: Seconds | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +42,20 @@ class ResumableData(LightningDataModule, ABC):
 
     @property
     def accumulate(self) -> int:
-        """Accumulated micro-batches of each process."""
+        """Micro-batches of an update on each process."""
+        if self.at_once > 1 and self.micro_batches is not None:
+            return micro_batches_of_each(self.micro_batches, 1, world_size())
         return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+
+    @property
+    def at_once(self) -> int:
+        """Micro-batches that are computed as one batch, at most; 1 if each is computed by itself."""
+        return micro_batches_at_once(self.fuse_seconds, self.batch_seconds)
+
+    @property
+    def steps(self) -> int:
+        """Batches of the loader in an update, each of one micro-batch or of some that are fused."""
+        return num_groups(self.accumulate, self.at_once)
 
     @property
     def updates_done(self) -> int:
@@ -61,7 +78,7 @@ class ResumableData(LightningDataModule, ABC):
         epoch, micro_batches = self._place
         if self.trainer is not None:
             epoch, on_each = resume_point(self.trainer).ahead
-            micro_batches = on_each * world_size()
+            micro_batches = on_each * self.accumulate // self.steps * world_size()
         place = {"epoch": epoch, "micro_batches": micro_batches, "update": self._update()}
         return {**place, "order": self._order(), "data": self._split.digests, "manifests": self._split.manifests}
 
@@ -83,3 +100,11 @@ class ResumableData(LightningDataModule, ABC):
         warn_about_order(recorded, self._order(), same_utterances=state_dict.get("data") == self._split.digests)
         done = first_micro_batch(state_dict["micro_batches"], state_dict["update"], self._update())
         self._place = (state_dict["epoch"], done)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Raises a ValueError, because Lightning's implementation imports and calls classes that a checkpoint names."""
+        raise ValueError(
+            f"`SpeechDataModule` must be built from its options, not from {checkpoint_path}: options never come from a "
+            "checkpoint. `Trainer.fit(…, ckpt_path=…)` resumes at the position in the checkpoint."
+        )

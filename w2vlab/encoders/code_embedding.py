@@ -41,6 +41,8 @@ class CodeEmbedding(UtteranceEncoder):
         Baevski et al. 2019, arXiv:1910.05453, Section 4.
     """
 
+    utterances_are_independent = True
+
     first: Tensor
 
     def __init__(

@@ -129,6 +129,11 @@ class ConvFeatureEncoder(FeatureEncoder, EncodesInPieces):
         )
 
     @property
+    def utterances_are_independent(self) -> bool:
+        """Whether padding is kept out of statistics over time."""
+        return self.padding == "exclude"
+
+    @property
     def works_in_pieces(self) -> bool:
         """Whether no norm sees other frames, but one of each channel over time in the first layer."""
         return self.blocks.works_in_pieces

@@ -36,6 +36,8 @@ class LogMelEncoder(FeatureEncoder):
         Chiu et al. 2022, arXiv:2202.01855.
     """
 
+    utterances_are_independent = True
+
     window: Tensor
     filters: Tensor
 

@@ -55,6 +55,7 @@ class Update:
     Attributes:
         processes: Devices times nodes.
         micro_batches: Micro-batches that each process accumulates.
+        at_once: Most of them that are computed as one batch.
         nominal_seconds: Most audio of the update by `data.micro_batches`; `audio_seconds` if that is not set.
         utterances: Utterances of an update, all of the greatest length, over all processes and micro-batches; so are
             targets and predictions.
@@ -69,6 +70,7 @@ class Update:
 
     processes: int
     micro_batches: int
+    at_once: int
     nominal_seconds: Seconds
     utterances: int
     audio_seconds: Seconds
@@ -255,15 +257,15 @@ def _update(
     processes: int,
 ) -> Update:
     micro_batches = micro_batches_of_each(data.micro_batches, trainer.accumulate_grad_batches, processes)
-    utterances = _num_utterances(data) * processes * micro_batches
     # Masks differ from batch to batch; without any, every batch of a shape has the same targets.
     targets = flow.num_targets if masking is None else masking.predicted * flow.sizes["T"]
     seconds = data.batch_seconds * processes * micro_batches
     return Update(
         processes=processes,
         micro_batches=micro_batches,
+        at_once=min(data.at_once, micro_batches),
         nominal_seconds=seconds if data.micro_batches is None else data.micro_batches * data.batch_seconds,
-        utterances=utterances,
+        utterances=(utterances := _num_utterances(data) * processes * micro_batches),
         audio_seconds=seconds,
         longest_seconds=utterances * data.max_seconds,
         targets=targets * utterances,

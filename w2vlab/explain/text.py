@@ -158,9 +158,10 @@ def _update(explanation: Explanation) -> dict[str, str]:
     rounded = ""
     if update.audio_seconds != update.nominal_seconds:
         rounded = f" in place of {update.nominal_seconds:,.5g} s: micro-batches cannot be distributed evenly"
+    fused = f", {update.at_once} at once" if update.at_once > 1 else ""
     return {
-        "an update": f"{update.processes} x {count(update.micro_batches, 'micro-batch')} (processes x accumulation), "
-        f"{update.audio_seconds:,.5g} s of audio at most{rounded}; of {utterances} of the greatest "
+        "an update": f"{update.processes} x {count(update.micro_batches, 'micro-batch')} (processes x accumulation)"
+        f"{fused}, {update.audio_seconds:,.5g} s of audio at most{rounded}; of {utterances} of the greatest "
         f"length, {update.longest_seconds:,.5g} s with {update.predictions:,.0f} predictions",
         "the run": run,
     }

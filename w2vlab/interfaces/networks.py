@@ -46,6 +46,14 @@ class FeatureEncoder(nn.Module, ABC):
         """Whether in evaluation mode a latent depends on its receptive field alone, and not on the whole utterance."""
         return False
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether in training an utterance depends neither on padding nor on the others, as `data.fuse_seconds` needs.
+
+        All noise must be drawn by the layers of `functional.kernels`, which draw it for each micro-batch.
+        """
+        return False
+
     def of_batch(self, batch: AudioBatch) -> Tensor:
         """Returns the latents `(B, T, C)` of a batch."""
         latents: Tensor = self(batch.waveform, batch.num_samples)
@@ -85,6 +93,11 @@ class ContextNetwork(nn.Module, ABC):
     output_dim: int
     causal: ClassVar[bool] = False
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """As of a `FeatureEncoder`."""
+        return False
+
     def project(self, latents: Tensor) -> Tensor:
         """Brings latents `(B, T, C)` to the width `model_dim` at which frames are masked; unchanged by default."""
         return latents
@@ -121,6 +134,11 @@ class Quantizer(nn.Module, ABC):
     def spec(self) -> TargetSpec:
         """The description of the targets that a prediction loss is built from."""
         return TargetSpec(dim=self.output_dim, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size)
+
+    @property
+    def utterances_are_independent(self) -> bool:
+        """As of a `FeatureEncoder`."""
+        return False
 
     @abstractmethod
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:

@@ -37,6 +37,14 @@ class PredictionLoss(nn.Module, ABC):
     uses_every_frame: bool = False
     predicts_every_frame: bool = False
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether the loss of an utterance depends neither on padding nor on the others of the batch.
+
+        If not, it is computed for each of several micro-batches that are computed as one batch (`data.fuse_seconds`).
+        """
+        return False
+
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
         return 1
@@ -89,6 +97,11 @@ class NegativeSampler(nn.Module, ABC):
     uses_every_frame: bool = False
 
     @property
+    def utterances_are_independent(self) -> bool:
+        """Whether it draws for each utterance, and not among the other utterances of the micro-batch."""
+        return False
+
+    @property
     def key(self) -> str:
         """Names what this sampler draws: samplers with the same key draw the same for the same inputs."""
         source = "all frames" if self.uses_every_frame else "targets"
@@ -129,6 +142,14 @@ class Penalty(nn.Module, ABC):
     """
 
     weight: float
+
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether each utterance has a value, which depends neither on padding nor on the others of the batch.
+
+        If not, it is computed for each of several micro-batches that are computed as one batch (`data.fuse_seconds`).
+        """
+        return False
 
     @abstractmethod
     def forward(self, output: PretrainOutput) -> Tensor:

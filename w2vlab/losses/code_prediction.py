@@ -53,6 +53,8 @@ class CodePredictionLoss(PredictionLoss):
         the weight there.
     """
 
+    utterances_are_independent = True
+
     name: ClassVar[str] = "code_prediction"
     teaches_targets: ClassVar[bool] = False
     needs_codes: ClassVar[bool] = True

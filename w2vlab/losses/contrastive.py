@@ -93,6 +93,11 @@ class ContrastiveLoss(PredictionLoss):
         self.target_projection = nn.Linear(targets.dim, projection_dim)
         self.target_head = _target_head(target_projection, projection_dim)
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether no distractors are drawn from other utterances of the micro-batch."""
+        return self.negatives.utterances_are_independent
+
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets with a distractor (2) and with a target `first_ahead` frames ahead."""
         return max(2, first_ahead + 1)

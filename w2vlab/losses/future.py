@@ -48,6 +48,8 @@ class FuturePredictionLoss(PredictionLoss):
         Schneider et al. 2019, arXiv:1904.05862, Section 2.2, Equation 2.
     """
 
+    utterances_are_independent = True
+
     name: ClassVar[str] = "future"
 
     def __init__(
@@ -155,6 +157,8 @@ class FuturePredictionLoss(PredictionLoss):
         negatives = self.draw_negatives(inputs)  # (B, T, K)
         identity = fingerprint(inputs.targets.quantized)  # (B, T)
         equal = identity.gather(1, negatives.flatten(1)).view_as(negatives) == identity[..., None]  # (B, T, K)
+        padding = make_padding_mask(inputs.num_targets, equal.shape[1], equal.device)
+        equal = equal if padding is None else equal & ~padding[..., None]
         for step, logits in enumerate(self.score(inputs, negatives)):
             ahead = first + step
             remaining = [max(0, frames - ahead) for frames in inputs.num_targets]

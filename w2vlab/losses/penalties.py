@@ -81,6 +81,11 @@ class FeaturePenalty(Penalty):
         self.weight = _check_weight(weight)
         self.include_padding = include_padding
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether padding is left out."""
+        return not self.include_padding
+
     def forward(self, output: PretrainOutput) -> Tensor:
         """Returns the mean square of each utterance's latents, `(B,)`."""
         if torch.is_grad_enabled() and not output.features.requires_grad:

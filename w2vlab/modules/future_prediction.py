@@ -18,6 +18,7 @@ from w2vlab.interfaces import (
 )
 from w2vlab.losses.future import FuturePredictionLoss
 from w2vlab.modules.frontend import Frontend, make_encoding
+from w2vlab.modules.fusing.parts import loss_of
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import CosineSchedule, Wav2VecAdamW
@@ -58,6 +59,8 @@ class FuturePrediction(PretrainingModule):
     Reference:
         Schneider et al. 2019, arXiv:1904.05862; Baevski et al. 2019, arXiv:1910.05453.
     """
+
+    fuses_micro_batches = True
 
     def __init__(
         self,
@@ -146,17 +149,16 @@ class FuturePrediction(PretrainingModule):
         context = self.context(frames, padding_mask)  # (B, T, D)
 
         # Identify the future frames among distractors.
-        prediction = self.loss(
-            LossInputs(
-                context=context,
-                targets=targets,
-                num_targets=num_frames,
-                address=address,
-                first_ahead=self.first_ahead,
-                lookup=self.quantizer.lookup,
-                drawn=self.negatives_of(batch, address, mask),
-            )
+        inputs = LossInputs(
+            context=context,
+            targets=targets,
+            num_targets=num_frames,
+            address=address,
+            first_ahead=self.first_ahead,
+            lookup=self.quantizer.lookup,
+            drawn=self.negatives_of(batch, address, mask),
         )
+        prediction = loss_of(self.loss, inputs, batch.parts)
         return PretrainOutput(
             features=prepared.encoding.features,
             num_frames=num_frames,

@@ -13,7 +13,7 @@ from w2vlab.contexts.transformer import TransformerContext
 from w2vlab.encoders.alignment import align_frames, check_target_encoder
 from w2vlab.encoders.conv import ConvFeatureEncoder
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.kernels import Dropout
+from w2vlab.functional.kernels import Dropout, noise
 from w2vlab.functional.lengths import gather_frames, make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
@@ -29,6 +29,7 @@ from w2vlab.losses.contrastive import ContrastiveLoss
 from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend, make_encoding
+from w2vlab.modules.fusing.parts import loss_of
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
@@ -86,6 +87,7 @@ class MaskedPrediction(PretrainingModule):
     """
 
     targets_follow_clean_audio = True
+    fuses_micro_batches = True
 
     def __init__(
         self,
@@ -228,7 +230,8 @@ class MaskedPrediction(PretrainingModule):
                 all_frames = AllFrames(targets=every, num_frames=encoding.num_frames, positions=mask.targets)
         else:
             latents = self.feature_dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
-            targets = self.quantizer(gather_frames(latents, mask.targets), padding_mask)  # (B, M, E)
+            with noise.along(mask.num_targets):
+                targets = self.quantizer(gather_frames(latents, mask.targets), padding_mask)  # (B, M, E)
         return Prepared(
             encoding=encoding,
             targets=targets,
@@ -249,14 +252,12 @@ class MaskedPrediction(PretrainingModule):
         Returns:
             The prediction loss over the frames to predict, and the intermediate results.
         """
-        # Encode, and quantize the frames to predict.
         drawn = self.negatives_of(batch, address, mask)
         prepared = self.prepare(batch, address, mask)
         encoding, mask, targets = prepared.encoding, prepared.mask, prepared.targets
         assert mask is not None, "this objective masks frames"
 
-        # Project the latents to the width of the context network, replace masked frames by the mask embedding, and
-        # compute the context of every frame. `context_inputs` has the same two cases.
+        # Project latents, replace masked frames, compute contexts; `context_inputs` has the same two cases of inputs.
         latents, quantized_inputs = encoding.latents, None
         if self.inputs == "quantized":
             quantized_inputs = (self.input_quantizer or self.quantizer)(latents, encoding.padding_mask)
@@ -267,18 +268,17 @@ class MaskedPrediction(PretrainingModule):
             prepared.all_frames.context = context
 
         # Identify the true target of each frame to predict among distractors.
-        prediction = self.loss(
-            LossInputs(
-                context=gather_frames(context, mask.targets),  # (B, M, D)
-                targets=targets,
-                num_targets=prepared.num_targets,
-                address=address,
-                first_ahead=self.first_ahead,
-                lookup=self.quantizer.lookup,
-                all_frames=prepared.all_frames,
-                drawn=drawn,
-            )
+        inputs = LossInputs(
+            context=gather_frames(context, mask.targets),  # (B, M, D)
+            targets=targets,
+            num_targets=prepared.num_targets,
+            address=address,
+            first_ahead=self.first_ahead,
+            lookup=self.quantizer.lookup,
+            all_frames=prepared.all_frames,
+            drawn=drawn,
         )
+        prediction = loss_of(self.loss, inputs, batch.parts)
         return PretrainOutput(
             features=encoding.features,
             num_frames=encoding.num_frames,

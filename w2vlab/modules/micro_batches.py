@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import lightning.pytorch as pl
 
 from w2vlab.types import AudioBatch
@@ -36,7 +38,7 @@ def micro_batches_of_update(first: AudioBatch, batch_idx: int, trainer: pl.Train
     return [batch for number, batch in enumerate(first.update) if number < left]
 
 
-def check_order(ids: tuple[str, ...], drawn: tuple[tuple[str, ...], ...], number: int) -> None:
+def check_order(ids: tuple[str, ...], drawn: Sequence[tuple[str, ...]], number: int) -> None:
     """Checks that a micro-batch is the one for which masks were drawn at the start of its update.
 
     Args:

@@ -6,17 +6,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from w2vlab.functional.lengths import make_padding_mask, mean_per_utterance
-from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import ContextNetwork, Penalty, Quantizer
 from w2vlab.modules.drawing.module import DrawingModule
 from w2vlab.modules.frontend import Frontend
+from w2vlab.modules.fusing.parts import Parts, penalty_of
 from w2vlab.modules.representations import Representations
 from w2vlab.modules.sums import Sums, masked_share, means, metric_sums
 from w2vlab.modules.validation import Validation
@@ -30,7 +30,7 @@ class TrainingStep:
     """One forward pass of training, for callbacks that inspect it.
 
     Attributes:
-        batch: The micro-batch.
+        batch: The micro-batch, or several that are computed as one batch.
         output: The output of `forward` for it.
         terms: The weighted terms of the objective, `()` each, with their graph until the backward pass.
     """
@@ -72,7 +72,7 @@ class PretrainingModule(DrawingModule, Representations):
         self.keep_step = False
         """Whether `step` is kept; set by callbacks that inspect it."""
         self.step: TrainingStep | None = None
-        """The last forward pass of training, until its batch ends."""
+        """The first forward pass of the last training step, until its batch ends."""
         # Set if the quantizer returns no statistics for any `UpdatePenalty`, so that the extra pass is not repeated.
         self._no_update_statistics = False
 
@@ -132,15 +132,17 @@ class PretrainingModule(DrawingModule, Representations):
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
         """Draws for all micro-batches, counts their predictions, and sums the statistics of each `UpdatePenalty`."""
         super().begin_update(batches)
-        self._statistics = self._statistics_ahead(batches) if len(batches) > 1 else None
+        passes = [(number, one) for number, batch in enumerate(batches) for one in self.fusing.passes(batch)]
+        self._statistics = self._statistics_ahead(passes) if len(passes) > 1 else None
 
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the objective summed over the predictions of one micro-batch, `()`, and sums for the logs."""
         output = self(batch, draws.address, (self.draws_of(batch, draws.address) or draws).mask)
         self.num_candidates = output.prediction.num_candidates
         # With a single micro-batch, its own forward pass gives the statistics; no extra pass is needed.
-        terms = self.objective_terms(output, self._statistics or self._statistics_over_processes(output))
-        if self.keep_step:
+        statistics = self._statistics or self._statistics_over_processes(output)
+        terms = self.objective_terms(output, statistics, batch.parts)
+        if self.keep_step and self.step is None:
             self.step = TrainingStep(batch, output, terms)
         total = torch.stack(list(terms.values())).sum()
         with torch.no_grad():
@@ -148,13 +150,14 @@ class PretrainingModule(DrawingModule, Representations):
             return total, {**metric_sums(output, terms, codebook_size), **masked_share(output)}
 
     def objective_terms(
-        self, output: PretrainOutput, statistics: GlobalBatchStatistics | None = None
+        self, output: PretrainOutput, statistics: GlobalBatchStatistics | None = None, parts: Parts = None
     ) -> dict[str, Tensor]:
         """Returns every weighted term of the objective, summed over the predictions of the batch, `()` each.
 
         Args:
             output: What `forward` returned.
             statistics: Sums over the global batch; None if the global batch is this batch.
+            parts: The micro-batches, if the batch has several.
         """
         counts = torch.tensor(output.prediction.num_predictions, dtype=torch.float32)
         counts = counts.to(output.context.device, non_blocking=True)  # (B,)
@@ -173,21 +176,25 @@ class PretrainingModule(DrawingModule, Representations):
             if statistics is not None and name in statistics.statistics:
                 terms[name] = statistics.term(name, joint[name], output)
             else:
-                value: Any = at_least_float32(penalty(output))  # () or (B,)
-                terms[name] = (value * counts.to(value.dtype)).sum() * penalty.weight
+                terms[name] = penalty_of(cast(Penalty, penalty), output, parts, counts)
         return terms
 
     @torch.no_grad()
-    def _statistics_ahead(self, batches: Sequence[AudioBatch]) -> GlobalBatchStatistics | None:
-        """Sums the statistics of each `UpdatePenalty` over all micro-batches, before the first backward pass."""
+    def _statistics_ahead(self, passes: Sequence[tuple[int, AudioBatch]]) -> GlobalBatchStatistics | None:
+        """Sums the statistics of each `UpdatePenalty` over all micro-batches, before the first backward pass.
+
+        Args:
+            passes: What is computed at once, each with the number of its batch of the loader.
+        """
         penalties = whole_update_penalties(self.penalties)
         if not penalties or self._no_update_statistics:
             return None
         sums = Sums(self.device)
-        for number, (batch, draws) in enumerate(zip(batches, self._draws, strict=True)):
-            self._seed_noise(number)  # so dropout and Gumbel noise are those of the forward pass in `training_step`
+        all_draws = [draws for of_batch in self._draws for draws in of_batch]
+        for (number, batch), draws in zip(passes, all_draws, strict=True):
             audio = replace(batch, draws=None).to(self.device, non_blocking=True)
-            prepared = self.prepare(audio, draws.address, draws.mask)
+            with self.fusing.noise(self, batch, number):  # that of the forward pass in `training_step`
+                prepared = self.prepare(audio, draws.address, draws.mask)
             statistics = statistics_of(penalties, prepared)
             self._no_update_statistics = not statistics
             if self._no_update_statistics:

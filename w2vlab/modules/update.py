@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import lightning.pytorch as pl
@@ -17,11 +17,12 @@ from torch.optim import Optimizer
 
 from w2vlab.interfaces import LearnsByStatistics, StepDependent, check_augmentations
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
+from w2vlab.modules.fusing.passes import Fusing
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import DELIVERED, DeliveredAudio, Sums
 from w2vlab.types import AudioBatch, Draws, RandomAddress
-from w2vlab.utils.distributed import AsyncCount, rank, world_size
+from w2vlab.utils.distributed import AsyncCount, world_size
 from w2vlab.vocabulary import Units
 
 
@@ -37,7 +38,7 @@ class TrainedModule(pl.LightningModule, ABC):
 
     **Randomness.** Noise drawn on the device (Gumbel, dropout) comes from the default generator, seeded for every
     micro-batch by (seed, update, index of the micro-batch in the global batch), so it does not depend on the number
-    of processes.
+    of processes. Micro-batches that are computed as one batch draw from a generator each (`fuses_micro_batches`).
 
     **Non-finite values.** All processes skip an update whose loss or gradient is not finite (`skipped`).
 
@@ -55,6 +56,9 @@ class TrainedModule(pl.LightningModule, ABC):
 
     targets_follow_clean_audio: ClassVar[bool] = False
     """Whether the targets of mixed utterances are those of their clean audio: from `AudioBatch.clean`, or of a file."""
+
+    fuses_micro_batches: ClassVar[bool] = False
+    """Whether `compute_loss` takes several micro-batches as one batch, and gives the sum of their losses."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments of the constructor, from which a checkpoint rebuilds the module."""
@@ -83,14 +87,16 @@ class TrainedModule(pl.LightningModule, ABC):
         """Id, transcript and hypothesis of some utterances of the last validation of this process."""
         self.skipped = SkippedUpdates()
         """Updates that were skipped because a loss or a gradient was not finite."""
+        self.fusing = Fusing()
+        """Whether several micro-batches are computed as one batch, and their noise."""
         self.delivered = DeliveredAudio()
         """Audio of each corpus of a mixture in the updates so far."""
         self._reset_update()
 
     def _reset_update(self) -> None:
-        self._draws: list[Draws] = []  # of all micro-batches of this process in the update
-        self._losses: list[Tensor] = []  # of its micro-batches so far
-        self._sums: Sums | None = None  # metrics of its micro-batches so far
+        self._draws: list[list[Draws]] = []  # of all batches of this process in the update, of each pass
+        self._losses: list[Tensor] = []  # of its batches so far
+        self._sums: Sums | None = None  # metrics of its batches so far
 
     def on_train_start(self) -> None:
         """Discards the state of an interrupted update.
@@ -104,7 +110,7 @@ class TrainedModule(pl.LightningModule, ABC):
             learner.forget_update()
 
     def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
-        """Returns the loss of a micro-batch, divided by the number of predictions in the global batch.
+        """Returns the loss of a micro-batch, or of several, divided by the number of predictions in the global batch.
 
         Raises:
             ValueError: The first batch does not hold the other micro-batches of its update, or others follow it.
@@ -114,10 +120,17 @@ class TrainedModule(pl.LightningModule, ABC):
             self.set_update(self.global_step)
             # `AudioBatch.update` of the first micro-batch holds all micro-batches of this process.
             self.begin_update(micro_batches_of_update(batch, batch_idx, self.trainer))
-        check_order(batch.ids, tuple(draws.address.ids for draws in self._draws), number)
-        self._seed_noise(number)
-        total, metrics = self.compute_loss(batch, self._draws[number])
-        self._accumulate_metrics({**metrics, **self.delivered.sums(batch)}, total.detach())
+        passes = self.fusing.passes(batch)
+        check_order(tuple(name for one in passes for name in one.ids), self._ids_of_update(), number)
+        losses = []
+        for one, draws in zip(passes, self._draws[number], strict=True):
+            with self.fusing.noise(self, one, number):
+                loss, metrics = self.compute_loss(one, draws)
+            self._add_metrics(metrics)
+            losses.append(loss)
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        self._losses.append(total.detach())
+        self._add_metrics({**self.delivered.sums(batch), "bad_losses": ~total.detach().isfinite()})
         mean = total / self._num_predictions.wait().clamp(min=1)
         # DDP divides the gradients by the number of processes, and the trainer divides the loss by the number of
         # micro-batches. `mean` is a share of the mean over the global batch, so both divisions are undone.
@@ -131,16 +144,14 @@ class TrainedModule(pl.LightningModule, ABC):
 
     def begin_update(self, batches: Sequence[AudioBatch]) -> None:
         """Draws for all micro-batches of this process, and starts the sum of all predictions over the processes."""
-        self._draws = [
-            self.draw(batch, RandomAddress(seed=self.seed, update=self.global_step, ids=batch.ids)) for batch in batches
-        ]
-        self._num_predictions = AsyncCount(sum(draws.num_predictions for draws in self._draws), self.device)
+        self.fusing.decide(self, batches)
+        address = partial(RandomAddress, seed=self.seed, update=self.global_step)
+        self._draws = [[self.draw(one, address(ids=one.ids)) for one in self.fusing.passes(batch)] for batch in batches]
+        count = sum(draws.num_predictions for passes in self._draws for draws in passes)
+        self._num_predictions = AsyncCount(count, self.device)
 
-    def _seed_noise(self, micro_batch: int) -> None:
-        """Seeds dropout and Gumbel noise of a micro-batch of this process by its index in the global batch."""
-        index = micro_batch * world_size() + rank()  # the data layer gives micro-batches to the processes in turn
-        key = f"{self.seed}/{self.global_step}/{index}".encode()
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1)
+    def _ids_of_update(self) -> list[tuple[str, ...]]:
+        return [tuple(name for draws in passes for name in draws.address.ids) for passes in self._draws]
 
     @abstractmethod
     def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
@@ -153,11 +164,10 @@ class TrainedModule(pl.LightningModule, ABC):
     def compute_loss(self, batch: AudioBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns the loss summed over predictions, `()`, and the metrics to sum over the global batch for the logs."""
 
-    def _accumulate_metrics(self, metrics: Mapping[str, Tensor | float], total: Tensor) -> None:
+    def _add_metrics(self, metrics: Mapping[str, Tensor | float]) -> None:
         self._sums = self._sums or Sums(self.device)
         with torch.no_grad():
-            self._sums.add({**metrics, "bad_losses": ~total.isfinite()})
-        self._losses.append(total)
+            self._sums.add(metrics)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Ends an update, after its last backward pass: skips it unless it is finite, updates moving averages, logs."""
@@ -168,7 +178,7 @@ class TrainedModule(pl.LightningModule, ABC):
         # Unless `finite`, the optimizer step changes nothing: a fused one is given `found_inf`, which it reads on the
         # device; any other one finds no gradients.
         skip_unless(finite, optimizer)
-        self.skipped.record(finite, self._losses, sums["bad_losses"], [draws.address.ids for draws in self._draws])
+        self.skipped.record(finite, self._losses, sums["bad_losses"], self._ids_of_update())
         for learner in self._learners():
             learner.finish_update(self.global_step, skipped=~finite)  # the step that follows increments `global_step`
         self._log_update(sums, norm)

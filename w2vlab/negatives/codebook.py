@@ -26,6 +26,8 @@ class CodebookNegatives(NegativeSampler):
         Baevski et al. 2020, arXiv:2006.11477, Table 13.
     """
 
+    utterances_are_independent = True
+
     purpose = "codewords"
 
     def __init__(self, targets: TargetSpec, num_negatives: int = 100) -> None:

@@ -42,6 +42,11 @@ class CombinedNegatives(NegativeSampler):
         self.uses_every_frame = any(sampler.uses_every_frame for sampler in built)
         self._separate_draws()
 
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether that holds for all samplers."""
+        return all(sampler.utterances_are_independent for sampler in cast(Iterable[NegativeSampler], self.samplers))
+
     def _separate_draws(self) -> None:
         """Gives samplers of the same purpose different random numbers."""
         times: Counter[str] = Counter()

@@ -28,6 +28,8 @@ class OtherUtterancesNegatives(SameUtteranceNegatives):
         Baevski et al. 2020, arXiv:2006.11477, Table 13.
     """
 
+    utterances_are_independent = False
+
     purpose = "other_negatives"
 
     def draw(

@@ -34,6 +34,8 @@ class SameUtteranceNegatives(NegativeSampler):
         Baevski et al. 2020, arXiv:2006.11477, Section 3.2; `anywhere` in Table 13.
     """
 
+    utterances_are_independent = True
+
     purpose = "negatives"
 
     def __init__(

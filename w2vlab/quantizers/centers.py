@@ -36,6 +36,8 @@ class CentersQuantizer(Quantizer, Compilable):
         Hsu et al. 2021, arXiv:2106.07447, Section II: an acoustic unit is the k-means cluster of a frame.
     """
 
+    utterances_are_independent = True
+
     frames_are_independent: ClassVar[bool] = True
 
     entries: Tensor

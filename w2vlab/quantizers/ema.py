@@ -38,6 +38,8 @@ class EMAQuantizer(Quantizer):
         van den Oord et al. 2017, arXiv:1711.00937, Appendix A.1; revival: Zeghidour et al. 2021, arXiv:2107.03312.
     """
 
+    utterances_are_independent = True
+
     frames_are_independent: ClassVar[bool] = True
 
     def __init__(

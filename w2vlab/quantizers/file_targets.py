@@ -44,6 +44,8 @@ class FileTargets(UtteranceTargets):
         Hsu et al. 2021, arXiv:2106.07447, Section II.
     """
 
+    utterances_are_independent = True
+
     def __init__(
         self,
         input_dim: int,

@@ -34,6 +34,8 @@ class FiniteScalarQuantizer(Quantizer, Compilable):
         Mentzer et al. 2023, arXiv:2309.15505, Sections 3.1 and 3.2. The rounding is vector-quantize-pytorch's.
     """
 
+    utterances_are_independent = True
+
     frames_are_independent: ClassVar[bool] = True
 
     def __init__(self, input_dim: int, levels: Sequence[int] = (8, 5, 5, 5), num_codebooks: int = 1) -> None:

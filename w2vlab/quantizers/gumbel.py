@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.codebooks import check_codebooks, lookup_entries, select_entries
 from w2vlab.functional.gradients import straight_through
+from w2vlab.functional.kernels.noise import draw_exponential
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Compilable, Quantizer, StepDependent
 from w2vlab.types import QuantizerOutput
@@ -55,6 +56,8 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
         Jang et al. 2016, arXiv:1611.01144; Baevski et al. 2019, arXiv:1910.05453, Section 3.1; Baevski et al. 2020,
         arXiv:2006.11477, Equation 1.
     """
+
+    utterances_are_independent = True
 
     frames_are_independent: ClassVar[bool] = True
 
@@ -147,7 +150,7 @@ class GumbelQuantizer(Quantizer, StepDependent, Compilable):
 
     def draw_noise(self, scores: Tensor) -> Tensor:
         """Draws standard Gumbel noise `-log(-log(u))` of the shape of `scores`, u uniform and `-log(u)` exponential."""
-        return -torch.empty_like(scores).exponential_().log()
+        return -draw_exponential(scores).log()
 
     def forward(self, latents: Tensor, padding_mask: Tensor | None = None) -> QuantizerOutput:
         """Quantizes `latents`.

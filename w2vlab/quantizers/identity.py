@@ -20,6 +20,8 @@ class IdentityQuantizer(Quantizer):
         Schneider et al. 2019, arXiv:1904.05862; Baevski et al. 2020, arXiv:2006.11477, Table 4.
     """
 
+    utterances_are_independent = True
+
     frames_are_independent: ClassVar[bool] = True
 
     def __init__(self, input_dim: int) -> None:

@@ -33,6 +33,8 @@ class KMeansQuantizer(Quantizer, Compilable):
         sums of squared norms; as in the released code these are means over the width.
     """
 
+    utterances_are_independent = True
+
     def __init__(
         self,
         input_dim: int,

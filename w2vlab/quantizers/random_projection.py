@@ -37,6 +37,8 @@ class RandomProjectionQuantizer(Quantizer, Compilable):
         Chiu et al. 2022, arXiv:2202.01855, Section 3.1.
     """
 
+    utterances_are_independent = True
+
     frames_are_independent: ClassVar[bool] = True
 
     projection: Tensor

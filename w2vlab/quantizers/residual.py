@@ -39,6 +39,8 @@ class ResidualQuantizer(Quantizer):
         Zeghidour et al. 2021, arXiv:2107.03312, Section III.C; the defaults are its 8 codebooks of 1024 entries.
     """
 
+    utterances_are_independent = True
+
     frames_are_independent: ClassVar[bool] = True
 
     def __init__(

@@ -79,7 +79,7 @@ def updates_of_run(trainer: Trainer) -> int | None:
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         batches = trainer.num_training_batches
         if math.isinf(batches):
-            counting = getattr(trainer.datamodule, "micro_batches_of_an_epoch", None)  # type: ignore[attr-defined]
+            counting = getattr(trainer.datamodule, "batches_of_an_epoch", None)  # type: ignore[attr-defined]
             batches = math.inf if counting is None else counting()
         if not math.isinf(batches):
             limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)

@@ -81,6 +81,33 @@ def test_a_run_counts_updates(fit: Callable[..., int], caplog: pytest.LogCapture
     assert [int(path.stem.removeprefix("update-")) for path in Path().rglob("update-*.ckpt")] in ([2], [4])
 
 
+@pytest.mark.parametrize(("processes", "steps", "words"), [(1, 16, "64"), (8, 2, "8"), (32, 1, "2"), (64, 1, "")])
+def test_fused_micro_batches_are_batches_of_the_trainer(
+    processes: int, steps: int, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        trainer = resolved(
+            monkeypatch, processes, {"fuse_seconds": 350}, val_check_interval=5000, limit_train_batches=7
+        )
+    assert trainer.accumulate_grad_batches == steps
+    assert (trainer.val_check_interval, trainer.limit_train_batches) == (5000 * steps, 7 * steps)
+    fused = f": {words} accumulated by each, up to {min(4, int(words or 1))} at once, as batches of up to"
+    assert (fused in caplog.text) == bool(words)
+
+
+def test_a_run_of_fused_micro_batches_counts_updates(fit: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
+    """Four updates of five micro-batches in three batches; resumed without fusing them for two more."""
+    options = ["--data.micro_batches=5", "--data.batch_seconds=2", *ON_LONGER_EPOCHS]
+    assert fit(*options, "--data.fuse_seconds=4") == 0
+    assert "5 accumulated by each, up to 2 at once, as batches of up to 4 s" in caplog.text
+    (last,) = Path().rglob("last.ckpt")
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint["global_step"] == 4
+    assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"] == 12
+    place = next(state for name, state in checkpoint.items() if name == "SpeechDataModule")
+    assert (place["micro_batches"] % 5, place["update"]) == (0, 5)
+
+
 def test_accumulation_may_change_between_epochs(fit: Callable[..., int]) -> None:
     scheduler = ["GradientAccumulationScheduler", "--trainer.callbacks.scheduling={0: 1, 1: 3, 2: 2}"]
     epochs = ["--trainer.max_steps=-1", "--trainer.max_epochs=3", "--trainer.val_check_interval=1.0"]

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from w2vlab.data.batches.bucketing import bucket_limits, form_batches
-from w2vlab.explain.batch_size.budget import Batches, Run, as_options, choose_batches, rounded_quadratic_seconds
+from w2vlab.explain.batch_size.budget import (
+    Batches,
+    Run,
+    as_options,
+    choose_batches,
+    fuse_seconds,
+    rounded_quadratic_seconds,
+)
 from w2vlab.explain.batch_size.cost_model import BatchShape, CostModel
 
 
@@ -83,3 +90,14 @@ def test_lengths_go_from_the_shortest_to_the_longest():
 def test_quadratic_seconds_have_four_digits():
     assert rounded_quadratic_seconds(CostModel(0, 1, 1 / 36.123456)) == 36.12
     assert rounded_quadratic_seconds(CostModel(0, 1, 0)) is None
+
+
+def test_micro_batches_of_a_run_are_fused_up_to_the_audio_of_the_longest_utterances():
+    # 400 s, or with q = 15.625 200 s, because those of 15.625 s count twice
+    assert fuse_seconds(base(), Batches(400, None, 14)) == 400
+    assert fuse_seconds(base(), Batches(400, 15.625, 28)) == 200
+    assert fuse_seconds(base(), Batches(174, None, 33)) is None  # less than two micro-batches
+    assert (
+        fuse_seconds(Run(2.0, 15.625, Batches(87.5, None, 64), 1, by_micro_batches=False), Batches(400, None, 14))
+        is None
+    )

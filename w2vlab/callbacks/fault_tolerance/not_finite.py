@@ -65,11 +65,13 @@ class NotFinite(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the number of skipped updates, warns, and ends the run if there are too many.
+        """After an update, logs the number of skipped ones, warns, and ends the run if there are too many.
 
         Raises:
             RunError: `max_in_a_row` consecutive updates were skipped.
         """
+        if trainer.fit_loop._should_accumulate():  # within an update: nothing has changed
+            return
         skipped = cast(TrainedModule, pl_module).skipped
         # `full` fills the tensor on the device; a copy from the host would synchronise.
         total = torch.full((), float(skipped.total), device=pl_module.device)

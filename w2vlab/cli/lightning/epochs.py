@@ -63,7 +63,7 @@ class _SharesOfAnEpoch(pl.Callback):
         interval: Any = interval_of(trainer)
         if not (_is_share(limit) or _is_share(interval)):
             return
-        epoch = self.datamodule.micro_batches_of_an_epoch()
+        epoch = self.datamodule.batches_of_an_epoch()
         if _is_share(limit):
             trainer.limit_train_batches = limit = _whole_updates(epoch * limit, trainer.accumulate_grad_batches)
         if _is_share(interval):

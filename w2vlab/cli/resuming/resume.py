@@ -28,7 +28,7 @@ from w2vlab.utils.files import RUN_RECORD
 from w2vlab.utils.messages import count
 from w2vlab.utils.options import flat, without_options
 
-_MAY_DIFFER = ("data.num_workers", "data.cache_dir", "data.accept_changes")
+_MAY_DIFFER = ("data.num_workers", "data.cache_dir", "data.accept_changes", "data.fuse_seconds")
 
 _OF_THE_TRAINER = (
     "precision",

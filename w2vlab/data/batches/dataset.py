@@ -17,7 +17,7 @@ from w2vlab.data.batches.augmenting import Augmenter
 from w2vlab.data.batches.crops import Window, choose_windows
 from w2vlab.data.batches.padding import padded
 from w2vlab.data.batches.reading import read_or_reason
-from w2vlab.data.batches.sampling import BatchPlan, Members
+from w2vlab.data.batches.sampling import BatchPlan, GroupPlan, Members
 from w2vlab.data.corpora.tally import Tally
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Draws, RandomAddress, RunError, Seconds
@@ -45,6 +45,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         read_audio: Whether audio is read; otherwise batches have silence of the same length, and no file is opened.
         utterances: The utterances that plans name by their indices; not needed for `read`.
         augmenter: Augments the audio of random windows; None leaves it as it is.
+        fusing: Fuses the micro-batches of a `GroupPlan`, of which it gets the numbers; None if there are no such plans.
 
     Attributes:
         drawer: Makes the draws of a model for a batch that is used in an update of this number; None makes none.
@@ -61,6 +62,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         read_audio: bool = True,
         utterances: Utterances | Sequence[Cut] | None = None,
         augmenter: Augmenter | None = None,
+        fusing: Callable[[Sequence[AudioBatch], Sequence[int]], AudioBatch] | None = None,
     ) -> None:
         self.max_samples = max_samples
         self.crop_to_shortest = crop_to_shortest
@@ -70,17 +72,21 @@ class SpeechDataset(Dataset[AudioBatch]):
         self.read_audio = read_audio
         self.utterances = utterances
         self.augmenter = augmenter if random and augmenter else None
+        self.fusing = fusing
         self.drawer: Drawer | None = None
         self.left_out: Path | None = None
         self.skipped = Tally()  # in this worker process
 
-    def __getitem__(self, plan: BatchPlan) -> AudioBatch:
-        """Reads one batch.
+    def __getitem__(self, plan: BatchPlan | GroupPlan) -> AudioBatch:
+        """Reads one batch, or all micro-batches of a group.
 
         Raises:
             RunError: The manifest has been removed.
             RunError: Neither the batch nor its substitute can be read.
         """
+        if isinstance(plan, GroupPlan):
+            assert self.fusing is not None, "a dataset that reads groups fuses them"
+            return self.fusing([self[one] for one in plan.plans], plan.numbers)
         for members in (plan.members, plan.substitute):
             batch = self.read(self._cuts(members), plan.epoch, members.copies)
             if batch is not None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from w2vlab.data.batches.packing import Packed, pack
 from w2vlab.types import RunError, Seconds
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class ResilientLoader(DataLoader[Batch]):
             sampler=self._remaining,
             batch_size=None,  # the sampler makes the batches
             num_workers=num_workers,
+            collate_fn=pack if num_workers else None,
             prefetch_factor=max(2, math.ceil(ahead / num_workers)) if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -62,7 +64,7 @@ class ResilientLoader(DataLoader[Batch]):
         """
         self._remaining.delivered = 0
         in_a_row = 0
-        batches: Iterator[Batch] | None = None
+        batches: Iterator[Batch | Packed] | None = None
         while True:
             try:
                 asked = time.perf_counter()
@@ -91,7 +93,7 @@ class ResilientLoader(DataLoader[Batch]):
             else:
                 in_a_row = 0
                 self._remaining.delivered += 1
-                yield batch
+                yield batch.unpack() if isinstance(batch, Packed) else batch
                 continue
             # Not inside `except`, because the traceback would keep the old iterator and its workers alive.
             batches = self._iterator = None

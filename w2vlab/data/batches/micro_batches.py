@@ -6,6 +6,7 @@ import logging
 
 from lightning.pytorch import Trainer
 
+from w2vlab.data.fusing import num_groups
 from w2vlab.types import Seconds
 from w2vlab.utils.distributed import rank, world_size
 from w2vlab.utils.messages import count, duration
@@ -35,22 +36,25 @@ def micro_batches_of_each(wanted: int | None, accumulated: int, processes: int) 
     return -(-wanted // processes)
 
 
-def check_accumulation(trainer: Trainer | None, micro_batches: int | None) -> None:
-    """Checks that the trainer accumulates as many micro-batches on each process as an update needs.
+def check_accumulation(trainer: Trainer | None, micro_batches: int | None, at_once: int = 1) -> None:
+    """Checks that the trainer accumulates as many batches on each process as an update needs.
 
     Args:
         trainer: The trainer; nothing is checked if it is None.
         micro_batches: Micro-batches of an update over all processes; nothing is checked if it is None.
+        at_once: Micro-batches that are computed as one batch, at most.
 
     Raises:
         ValueError: It accumulates more or fewer.
     """
     if trainer is None or micro_batches is None:
         return
-    needed, accumulate = micro_batches_of_each(micro_batches, 1, world_size()), trainer.accumulate_grad_batches
+    needed = num_groups(micro_batches_of_each(micro_batches, 1, world_size()), at_once)
+    accumulate = trainer.accumulate_grad_batches
     if accumulate != needed:
+        fused = f", of which up to {at_once} are computed at once (`fuse_seconds`)," if at_once > 1 else ""
         raise ValueError(
-            f"`accumulate_grad_batches` must be {needed} for {count(micro_batches, 'micro-batch')} an update on "
+            f"`accumulate_grad_batches` must be {needed} for {count(micro_batches, 'micro-batch')} an update{fused} on "
             f"{count(world_size(), 'process')}, but is {accumulate}."
         )
 

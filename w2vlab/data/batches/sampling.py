@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from w2vlab.data.batches.bucketing import bucket_limits, form_batches, ranges
 from w2vlab.data.batches.epochs import EpochOrder, Floats, Integers, order_epoch
 from w2vlab.data.corpora.utterances import Utterances
+from w2vlab.data.fusing import grouped, num_groups
 from w2vlab.types import Seconds
 from w2vlab.utils.messages import count, duration
 
@@ -46,8 +47,29 @@ class BatchPlan:
     counted: bool = True
     update: int | None = None
 
+    def of_update(self, update: int) -> BatchPlan:
+        """Returns the plan with the number of its update."""
+        return replace(self, update=update)
 
-class EpochSampler(Sampler[BatchPlan]):
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Micro-batches of an update that are computed at once.
+
+    Attributes:
+        plans: The micro-batches.
+        numbers: Number of each among those of this process in the update, ascending.
+    """
+
+    plans: tuple[BatchPlan, ...]
+    numbers: tuple[int, ...]
+
+    def of_update(self, update: int) -> GroupPlan:
+        """Returns the plan with the number of its update."""
+        return replace(self, plans=tuple(plan.of_update(update) for plan in self.plans))
+
+
+class EpochSampler(Sampler[BatchPlan | GroupPlan]):
     """Plans the micro-batches of one process for an epoch.
 
     Every process plans the complete sequence of the epoch, which depends on the seed and the epoch alone, as arrays of
@@ -73,6 +95,7 @@ class EpochSampler(Sampler[BatchPlan]):
         accumulate: Micro-batches of an update on each process.
         shuffle_shards: Shards whose utterances are shuffled with each other.
         quadratic_seconds: An utterance of t seconds counts as t + t² / `quadratic_seconds`; None for t.
+        at_once: Micro-batches that are computed as one batch, at most; above 1, groups of them are planned.
 
     Attributes:
         repeats: Whether all epochs repeat the first one.
@@ -90,6 +113,7 @@ class EpochSampler(Sampler[BatchPlan]):
         accumulate: int = 1,
         shuffle_shards: int = 8,
         quadratic_seconds: Seconds | None = None,
+        at_once: int = 1,
     ) -> None:
         self.epoch = 0
         self.repeats = False
@@ -100,6 +124,8 @@ class EpochSampler(Sampler[BatchPlan]):
         self._world_size = world_size
         self._rank = rank
         self._update = world_size * accumulate
+        self._num_groups = num_groups(accumulate, at_once)
+        self._at_once = at_once
         self._shuffle_shards = shuffle_shards
         self._cropped = np.minimum(utterances.durations, max_seconds)
         self._costs = (
@@ -127,13 +153,13 @@ class EpochSampler(Sampler[BatchPlan]):
         self.start = start
 
     @property
-    def num_micro_batches(self) -> int:
-        """This process's micro-batches in the epoch, from its beginning.
+    def num_batches(self) -> int:
+        """This process's micro-batches in the epoch, or groups of them, from its beginning.
 
         Raises:
             ValueError: An epoch has fewer micro-batches than one update needs.
         """
-        return self._num_updates(len(self._plan_epoch())) * self._update // self._world_size
+        return self._num_updates(len(self._plan_epoch())) * self._num_groups
 
     @property
     def num_lanes(self) -> int:
@@ -144,8 +170,8 @@ class EpochSampler(Sampler[BatchPlan]):
         num_shards = np.count_nonzero(np.bincount(in_shards, minlength=1))
         return self._update if num_shards >= 2 * self._update else 1
 
-    def __iter__(self) -> Iterator[BatchPlan]:
-        """Yields this process's plans of the epoch.
+    def __iter__(self) -> Iterator[BatchPlan | GroupPlan]:
+        """Yields this process's plans of the epoch: of micro-batches, or of the groups of each update.
 
         Raises:
             RunError: A manifest has been removed.
@@ -155,11 +181,19 @@ class EpochSampler(Sampler[BatchPlan]):
         planned = self._plan_epoch()
         for update in range(self.start // self._update, self._num_updates(len(planned))):
             first = update * self._update
-            for number in range(first + self._rank, first + self._update, self._world_size):
-                # The last update of a validation is filled up with its first batch.
-                counted = number < len(planned)
-                # All validations have the same draws; the updates of a training are numbered over its epochs.
-                yield planned.plan(number if counted else first, counted, update=0 if self._seed is None else None)
+            # All validations have the same draws; the updates of a training are numbered over its epochs.
+            number_of_update = 0 if self._seed is None else None
+            # The last update of a validation is filled up with its first batch.
+            plans = [
+                planned.plan(number if number < len(planned) else first, number < len(planned), number_of_update)
+                for number in range(first + self._rank, first + self._update, self._world_size)
+            ]
+            yield from plans if self._at_once == 1 else self._groups(plans)
+
+    def _groups(self, plans: Sequence[BatchPlan]) -> Iterator[GroupPlan]:
+        lengths = [self._cropped[list(plan.members.indices)].min() for plan in plans]
+        for numbers in grouped(lengths, self._num_groups):
+            yield GroupPlan(tuple(plans[number] for number in numbers), numbers)
 
     def _num_updates(self, num_batches: int) -> int:
         if self._seed is None:

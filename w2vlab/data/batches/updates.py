@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from w2vlab.data.batches.dataset import SpeechDataset
 from w2vlab.data.batches.loader import ResilientLoader
-from w2vlab.data.batches.sampling import BatchPlan, EpochSampler
+from w2vlab.data.batches.sampling import BatchPlan, EpochSampler, GroupPlan
 from w2vlab.types import AudioBatch
 from w2vlab.utils.checks import check_at_least
 
@@ -62,8 +62,8 @@ class UpdateLoader(ResilientLoader[AudioBatch]):
         dataset: As for `ResilientLoader`.
         sampler: As for `ResilientLoader`.
         num_workers: As for `ResilientLoader`.
-        accumulate: Returns the micro-batches of an update on this process. It is asked at every update, because
-            Lightning's `GradientAccumulationScheduler` changes them between epochs.
+        accumulate: Returns the batches of an update on this process: micro-batches, or groups of them. It is asked at
+            every update, because Lightning's `GradientAccumulationScheduler` changes them between epochs.
         updates_done: Returns the updates of the run that are done; it is asked when an epoch is begun or resumed.
     """
 
@@ -87,7 +87,7 @@ class UpdateLoader(ResilientLoader[AudioBatch]):
         return _with_updates(super().__iter__(), self._accumulate)
 
 
-class _NumberedPlans(Sampler[BatchPlan]):
+class _NumberedPlans(Sampler[BatchPlan | GroupPlan]):
     """Adds to each plan of an epoch the number of its update, which worker processes draw for.
 
     A number is wrong if the micro-batches of an update are changed after the plan was made; what was drawn for it is
@@ -103,11 +103,11 @@ class _NumberedPlans(Sampler[BatchPlan]):
         """Passes Lightning's call on to the sampler."""
         self._sampler.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[BatchPlan]:
+    def __iter__(self) -> Iterator[BatchPlan | GroupPlan]:
         plans, update = iter(self._sampler), self.first_update
         while plan_of_update := list(islice(plans, self._accumulate())):
             for plan in plan_of_update:
-                yield replace(plan, update=update)
+                yield plan.of_update(update)
             update += 1
 
 

@@ -104,3 +104,19 @@ def as_options(run: Run, batches: Batches) -> dict[str, dict[str, Any]]:
     if run.by_micro_batches:
         return {"data": {**data, "micro_batches": batches.micro_batches * run.processes}}
     return {"data": data, "trainer": {"accumulate_grad_batches": batches.micro_batches}}
+
+
+def fuse_seconds(run: Run, batches: Batches) -> Seconds | None:
+    """Returns the `data.fuse_seconds` that computes the run's own micro-batches in batches as large as other ones.
+
+    Args:
+        run: The options of the run.
+        batches: The largest batches that may be, counted in their own way.
+
+    Returns:
+        None if that is less than two micro-batches, or if an update is not set by `data.micro_batches`.
+    """
+    # Of the longest utterances, which take the most memory a second.
+    audio = batches.batch_seconds / batches.factor(run.max_seconds)
+    seconds = math.floor(audio * run.batches.factor(run.max_seconds) * 10 + 1e-6) / 10
+    return seconds if run.by_micro_batches and seconds >= 2 * run.batches.batch_seconds else None

@@ -9,7 +9,7 @@ import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
-from w2vlab.explain.batch_size.budget import Run
+from w2vlab.explain.batch_size.budget import Run, fuse_seconds
 from w2vlab.explain.batch_size.cost_model import BatchShape, deviations
 from w2vlab.explain.batch_size.trial import TrialResult, spread
 from w2vlab.utils.messages import count, duration
@@ -82,6 +82,11 @@ def summary(result: TrialResult, run: Run, memory: int) -> list[str]:
         f"{run.batches.micro_batches * run.processes}, with {duration(total[run.max_seconds])} of audio in utterances "
         f"of {run.max_seconds:.3g} s{before}, {duration(total[run.min_seconds])} in those of {run.min_seconds:.3g} s"
     )
+    if (seconds := fuse_seconds(run, batches)) is not None:
+        lines.append(
+            f"or the micro-batches as they are, up to {int(seconds / run.batches.batch_seconds)} at once: "
+            f"`data.fuse_seconds` {seconds:g}"
+        )
     return lines
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from w2vlab.functional.kernels.dropout import computes_eagerly_on_cpu, draw_seed, keep_mask
+from w2vlab.functional.kernels.noise import Piece, apart, separate_noise
 from w2vlab.functional.precision import at_least_float32
 
 _ROWS_AT_ONCE, _WEIGHTS_AT_ONCE = 512, 1 << 20
@@ -30,6 +31,10 @@ def scaled_dot_product_attention(
     again, which uses less memory and time. As in PyTorch's kernel, half precision is computed in float32 and rounded
     once, at the end.
 
+    Micro-batches that are computed as one batch are computed one after another, without the padding between them, if
+    noise is drawn or there is padding: so each draws what it draws apart, and needs a mask only if its own utterances
+    differ in length.
+
     Args:
         query: Shape `(B, H, T, d)`.
         key: Shape `(B, H, T, d)`.
@@ -44,6 +49,19 @@ def scaled_dot_product_attention(
         Vaswani et al. 2017, arXiv:1706.03762, Equation 1; the backward pass from Dao et al. 2022, arXiv:2205.14135,
         Appendix B.4.
     """
+    noise = separate_noise()
+    if noise is not None and (dropout_p > 0 or padding_mask is not None):
+
+        def attend(piece: Piece, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            mask = padding_mask[piece.rows, : piece.size] if padding_mask is not None and piece.padded else None
+            return _attention(query, key, value, mask, dropout_p)
+
+        pieces = noise.pieces(query.shape[0], query.shape[2])
+        return apart(attend, pieces, query, key, value, axis=2, gives_pieces=True)
+    return _attention(query, key, value, padding_mask, dropout_p)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, dropout_p: float) -> Tensor:
     if 0 < dropout_p < 1 and computes_eagerly_on_cpu(query):
         mixed: Tensor = _DropoutAttention.apply(query, key, value, padding_mask, dropout_p, draw_seed())
         return mixed

@@ -47,7 +47,7 @@ def rewind_to_last_update(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     # The steps that loggers count: one less than `global_step` during a validation.
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - point.validation_is_due
     checkpoint["epoch"] = point.epoch
-    checkpoint[LAYOUT] = {"processes": trainer.world_size, "accumulate": trainer.accumulate_grad_batches}
+    checkpoint[LAYOUT] = _layout(trainer)
     checkpoint[OPTIMIZERS] = [import_path(type(optimizer)) for optimizer in trainer.optimizers]
     for name in remove_non_plain_values(checkpoint):
         _warn_of_removed(name)
@@ -113,7 +113,7 @@ def apply_overrides(checkpoint: dict[str, Any], module: LightningModule) -> None
         _check_tensors(checkpoint["state_dict"], module.state_dict())
     if trainer.state.fn == TrainerFn.FITTING and "optimizer_states" in checkpoint:
         _override_options(module, checkpoint)
-        _adapt_to_layout(checkpoint, trainer.world_size, trainer.accumulate_grad_batches)
+        _adapt_to_layout(checkpoint, _layout(trainer))
         _start_next_epoch_unless_validating(checkpoint, trainer)
 
 
@@ -157,21 +157,32 @@ def _override_options(module: LightningModule, checkpoint: dict[str, Any]) -> No
     checkpoint["lr_schedulers"] = [scheduler.state_dict()]
 
 
-def _adapt_to_layout(checkpoint: dict[str, Any], processes: int, accumulate: int) -> None:
-    """Converts the counts of micro-batches if the number of processes or of accumulated micro-batches has changed.
+def _layout(trainer: Trainer) -> dict[str, int]:
+    """Returns the number of processes, and of batches and micro-batches of an update on each."""
+    accumulate = trainer.accumulate_grad_batches
+    data = getattr(trainer, "datamodule", None)
+    micro_batches = getattr(data, "accumulate", accumulate)  # more than batches if some are fused
+    return {"processes": trainer.world_size, "accumulate": accumulate, "micro_batches": micro_batches}
+
+
+def _adapt_to_layout(checkpoint: dict[str, Any], now: Mapping[str, int]) -> None:
+    """Converts the counts of batches if the number of processes has changed, or that of batches of an update on each.
 
     The micro-batches of an epoch are one sequence that is distributed over all processes. If the size of an update has
     changed, the run resumes at the start of an update.
     """
     before = checkpoint.get(LAYOUT)
-    if before is None or before == {"processes": processes, "accumulate": accumulate}:
+    if before is None:
+        return
+    before = {"micro_batches": before["accumulate"], **before}  # older checkpoints lack it
+    if before == now:
         return
     loops = checkpoint["loops"]["fit_loop"]
     progress = loops["epoch_loop.batch_progress"]
-    sequence = progress["current"]["completed"] * before["processes"]
-    total = progress["total"]["completed"] // before["accumulate"] * accumulate
-    point = replace(_resume_point_in(loops), batches=sequence // (processes * accumulate) * accumulate)
-    loops |= _loops_at(point, total)
+    on_each = progress["current"]["completed"] * before["micro_batches"] // before["accumulate"]
+    updates = on_each * before["processes"] // (now["processes"] * now["micro_batches"])
+    total = progress["total"]["completed"] // before["accumulate"] * now["accumulate"]
+    loops |= _loops_at(replace(_resume_point_in(loops), batches=updates * now["accumulate"]), total)
 
 
 def _start_next_epoch_unless_validating(checkpoint: dict[str, Any], trainer: Trainer) -> None:

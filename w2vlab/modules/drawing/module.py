@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
+from w2vlab.batch import join_draws, split_micro_batches
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Masking, PredictionLoss
 from w2vlab.modules.drawing.drawer import Drawer, make_drawer, options_of
 from w2vlab.modules.update import TrainedModule
@@ -81,6 +83,8 @@ class DrawingModule(TrainedModule):
         """Draws the mask of a micro-batch, and counts its predictions, unless its draws came with it."""
         if (made := self.draws_of(batch, address)) is not None:
             return made
+        if batch.num_micro_batches > 1:
+            return join_draws([self.draw(one, replace(address, ids=one.ids)) for one in split_micro_batches(batch)])
         mask = self.draw_mask(batch.num_samples, address)
         if mask is None or self.loss.predicts_every_frame:
             num_predicted = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)

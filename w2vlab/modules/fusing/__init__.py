@@ -1,0 +1,1 @@
+"""Several micro-batches computed as one batch, with what depends on a micro-batch computed for each."""
