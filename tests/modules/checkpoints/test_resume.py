@@ -337,10 +337,12 @@ def test_a_different_optimizer_or_model_raises(tmp_path: Path) -> None:
         ((1, 4), (2, 2), 6, 10),
         ((2, 2), (1, 4), 24, 40),
         ((2, 3), (1, 4), 16, 24),  # another size of an update: of 18 micro-batches, 16 are in complete updates
+        ((1, 4), (1, 2, 4), 6, 10),  # two fused micro-batches are a batch
+        ((1, 4), (2, 1, 2), 3, 5),
     ],
 )
 def test_progress_is_converted_to_another_layout(
-    before: tuple[int, int], now: tuple[int, int], batches: int, total: int, tmp_path: Path
+    before: tuple[int, int], now: tuple[int, ...], batches: int, total: int, tmp_path: Path
 ) -> None:
     """Of 3 updates in this epoch and of 5 in all with (1, 4), for one."""
     done = {(1, 4): (12, 20), (2, 2): (12, 20), (2, 3): (9, 18)}[before]
@@ -349,7 +351,7 @@ def test_progress_is_converted_to_another_layout(
         "loops": {"fit_loop": _loops_at(place, done[1])},
         LAYOUT: {"processes": before[0], "accumulate": before[1]},
     }
-    _adapt_to_layout(checkpoint, *now)
+    _adapt_to_layout(checkpoint, {"processes": now[0], "accumulate": now[1], "micro_batches": now[-1]})
     loops = checkpoint["loops"]["fit_loop"]
     assert loops == _loops_at(replace(place, batches=batches), total)
 
