@@ -22,7 +22,7 @@ from w2vlab.data.corpora.sample_corpora import fetch
 from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_corpora, describe_split
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.mixtures.plan import CorpusPlan
-from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
+from w2vlab.data.mixtures.sources import Corpora, CorpusSource, plain_corpora, read_sources
 from w2vlab.data.order import ORDER_OPTIONS, order_of
 from w2vlab.data.place import ResumableData
 from w2vlab.interfaces import Augmentation
@@ -164,8 +164,14 @@ class SpeechDataModule(ResumableData):
         Raises:
             ValueError: A corpus cannot be downloaded or used.
         """
-        for path in dict.fromkeys(source.path for source in (*self._sources, *self._validation_sources)):
-            self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint
+        first: dict[str, CorpusSource] = {}
+        for source in (*self._sources, *self._validation_sources):
+            first.setdefault(source.path, source)
+        for path, source in first.items():
+            try:
+                self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint
+            except ValueError as error:
+                raise ValueError(str(error).replace("`corpus`", f"`{source.option}`")) from error
         self._augmenter.prepare(self.cache, self.trainer)
 
     def setup(self, stage: str | None = None) -> None:

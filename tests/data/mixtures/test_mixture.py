@@ -151,6 +151,23 @@ def test_invalid_options(corpora, cache, arguments, message):
         make_module(corpora, cache, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda given: {"corpus": {**given, "no": "EMPTY"}}, r"^`data\.corpus\.no` must have at least one usable"),
+        (lambda given: {"corpus": {**given, "no": "NOWHERE"}}, r"^`data\.corpus\.no` must be an existing path"),
+        (lambda given: {"corpus": given, "validation": "NOWHERE"}, "^`validation` must be an existing path"),
+        (lambda given: {"corpus": given, "validation": ["EMPTY"]}, r"^`data\.validation\.EMPTY` must have at least"),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_is_named_by_its_option(corpora, cache, tmp_path, monkeypatch, change, message):
+    (tmp_path / "EMPTY").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options = change(corpora)
+    with pytest.raises(ValueError, match=message):
+        make_module(options.pop("corpus"), cache, **options)
+
+
 def test_a_corpus_of_one_utterance_is_named(corpora, cache, tmp_path):
     write_ramp(tmp_path / "one" / "a.wav", 0.5)
     with pytest.raises(ValueError, match=r"^`data\.corpus\.one` must have at least 2 usable utterances"):

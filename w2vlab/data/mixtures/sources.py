@@ -37,10 +37,12 @@ class CorpusSource:
     Attributes:
         name: Name in the mixture; None for a single corpus, whose ids have no prefix.
         options: Its path, weight and limit.
+        given_by: The option that has the corpora, `data.corpus` or `data.validation`.
     """
 
     name: str | None
     options: CorpusOptions
+    given_by: str = "data.corpus"
 
     @property
     def path(self) -> str:
@@ -50,7 +52,7 @@ class CorpusSource:
     @property
     def option(self) -> str:
         """The option that gives the corpus."""
-        return "corpus" if self.name is None else f"data.corpus.{self.name}"
+        return self.given_by.removeprefix("data.") if self.name is None else f"{self.given_by}.{self.name}"
 
     @property
     def label(self) -> str:
@@ -76,16 +78,19 @@ def read_sources(corpora: Any, option: str) -> tuple[CorpusSource, ...]:
     if corpora is None:
         return ()
     if isinstance(corpora, str):
-        return (CorpusSource(None, CorpusOptions(corpora)),)
+        return (CorpusSource(None, CorpusOptions(corpora), option),)
     if isinstance(corpora, Mapping):
-        named = {_checked_name(name, option): value for name, value in _nested(corpora).items()}
+        nested = _nested(corpora)
+        named = {_checked_name(name, option): value for name, value in nested.items()}
+        if len(named) < len(nested):  # 1 and "1"
+            raise ValueError(f"`{option}` must have different names, but has {', '.join(map(repr, nested))}.")
     elif isinstance(corpora, list | tuple):
         named = _named_by_path(corpora, option)
     else:
         raise ValueError(f"`{option}` must be a corpus, a list of them or a mapping from names, but is {corpora!r}.")
     if not named:
         raise ValueError(f"`{option}` must have at least one corpus, but is empty.")
-    return tuple(CorpusSource(name, _read_options(value, f"{option}.{name}")) for name, value in named.items())
+    return tuple(CorpusSource(name, _read_options(value, f"{option}.{name}"), option) for name, value in named.items())
 
 
 def paths_of(corpora: Any) -> list[str]:
