@@ -24,7 +24,7 @@ from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_corpora,
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.fusing import check_fusing, fuse
 from w2vlab.data.mixtures.plan import CorpusPlan
-from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
+from w2vlab.data.mixtures.sources import Corpora, CorpusSource, plain_corpora, read_sources
 from w2vlab.data.order import ORDER_OPTIONS, order_of
 from w2vlab.data.place import ResumableData
 from w2vlab.interfaces import Augmentation
@@ -171,7 +171,10 @@ class SpeechDataModule(ResumableData):
         Raises:
             ValueError: A corpus cannot be downloaded or used.
         """
-        for path, source in {source.path: source for source in (*self._validation_sources, *self._sources)}.items():
+        first: dict[str, CorpusSource] = {}
+        for source in (*self._sources, *self._validation_sources):
+            first.setdefault(source.path, source)
+        for path, source in first.items():
             with source.named_in_errors():
                 self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint
         self._augmenter.prepare(self.cache, self.trainer)

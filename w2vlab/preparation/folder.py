@@ -73,7 +73,7 @@ class PreparedFolder:
                 f"`out` must be a new or empty folder, or that of an earlier `w2vlab prepare`, but {self.path} has "
                 f"{one_line(min(others), 60)}."
             )
-        make_writable(self.path, "out", "another OUT")
+        make_writable(self.path, "out", "OUT")
         self._lock.acquire(self.path)
 
     def open(self, identity: Mapping[str, Any], overwrite: bool) -> Mapping[str, Any] | None:

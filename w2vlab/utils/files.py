@@ -71,7 +71,7 @@ def make_writable(folder: Path, option: str, instead: str | None = None) -> None
     Args:
         folder: The folder.
         option: The option that sets the folder, for the error message.
-        instead: How to choose another folder; by default with that option.
+        instead: What to choose, after "choose another"; by default one with that option.
 
     Raises:
         ValueError: The folder is not writable.
@@ -83,8 +83,8 @@ def make_writable(folder: Path, option: str, instead: str | None = None) -> None
             pass
     except OSError as error:
         raise ValueError(
-            f"`{option}` must be writable, but {folder} is not ({error.strerror}); choose another with "
-            f"{instead or f'--{option}'}."
+            f"`{option}` must be writable, but {folder} is not ({error.strerror}); choose another "
+            f"{instead or f'one with --{option}'}."
         ) from None
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSet
@@ -290,6 +292,38 @@ def test_fairseq_manifest_with_a_byte_order_mark_and_odd_names(tmp_path, cache, 
     (tmp_path / "train.tsv").write_bytes((start + "".join(line + end for line in lines)).encode())
     assert ids(prepare_manifest(tmp_path / "train.tsv", cache)) == sorted(names)
     assert ids(prepare_manifest(tmp_path / "audio", cache)) == sorted(names)
+
+
+@pytest.mark.parametrize("where", ["listing.Spool.append", "manifests.Lines.extend", "manifests.Lines.write"])
+def test_a_full_disk_is_one_line(corpus, cache, monkeypatch, where):
+    def write(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"w2vlab.data.corpora.{where}", write)
+    with pytest.raises(ValueError, match=r"^`cache_dir` must have room for the manifest .* is full; free some [^\n]*$"):
+        prepare_manifest(corpus, cache)
+    monkeypatch.undo()
+    assert len(list(CutSet.from_file(prepare_manifest(corpus, cache).cuts))) == 40
+
+
+def test_two_nodes_may_scan_into_one_folder(corpus, cache, monkeypatch):
+    """In containers both processes may have the same number."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    manifest, names = prepare_manifest(corpus, cache), set()
+    content = manifest.cuts.read_bytes()
+    for file in manifest.cuts.parent.iterdir():
+        file.unlink()
+    really = Path.replace
+
+    def replace(self, target):
+        names.add(self.name)
+        if len(names) == 1:  # the other node has got so far, too
+            prepare_manifest(corpus, cache)
+        return really(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert prepare_manifest(corpus, cache).cuts.read_bytes() == content
+    assert len(names) == 4
 
 
 def test_older_scan_versions_are_not_reused(corpus, cache, monkeypatch):

@@ -152,17 +152,29 @@ def test_invalid_options(corpora, cache, arguments, message):
         make_module(corpora, cache, **arguments)
 
 
-def test_a_corpus_that_is_not_there_is_named(corpora, cache):
-    with pytest.raises(ValueError, match=r"^`data\.corpus\.one` must be an existing path or one of .*'nowhere'"):
-        make_module({**corpora, "one": "nowhere"}, cache)
-
-
 def test_options_of_a_mixture_warn_without_one(corpora, cache):
     single = next(iter(corpora.values()))
     with pytest.warns(W2VLabWarning, match=r"^`alpha` has no effect: `corpus` is a single one\.$"):
         make_module(single, cache, alpha=0.5)
     with pytest.warns(W2VLabWarning, match=r"^`max_uses` has no effect"):
         make_module(single, cache, max_uses=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda given: {"corpus": {**given, "no": "EMPTY"}}, r"^`data\.corpus\.no` must have at least one usable"),
+        (lambda given: {"corpus": {**given, "no": "NOWHERE"}}, r"^`data\.corpus\.no` must be an existing path"),
+        (lambda given: {"corpus": given, "validation": "NOWHERE"}, "^`validation` must be an existing path"),
+        (lambda given: {"corpus": given, "validation": ["EMPTY"]}, r"^`data\.validation\.EMPTY` must have at least"),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_is_named_by_its_option(corpora, cache, tmp_path, monkeypatch, change, message):
+    (tmp_path / "EMPTY").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options = change(corpora)
+    with pytest.raises(ValueError, match=message):
+        make_module(options.pop("corpus"), cache, **options)
 
 
 def test_a_corpus_of_one_utterance_is_named(corpora, cache, tmp_path):

@@ -49,6 +49,18 @@ def test_what_is_above_the_most_uses_goes_to_the_others():
     assert plan(0.0, max_uses=0.5).tolist() == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("alpha", [500.0, 1e9])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("max_uses", [None, 1.0])
+def test_extreme_options_give_shares_too(alpha, scale, max_uses):
+    """Powers of hours above 1 would overflow, and those of hours below 1 would all be 0."""
+    uses = plan(alpha, max_uses, hours=[hours * scale for hours in HOURS])
+    assert uses[0] == (1.0 if max_uses else 1.11)
+    assert not uses[1:].any()
+    heavy = plan(1.0, a={"weight": 1e308}, b={"weight": 1e308}, c={"weight": 1e-300})
+    assert (heavy[0] == heavy[1], heavy[2]) == (True, 0.0)
+
+
 def test_the_plan_in_words():
     first, second = describe_plan(["en", "it"], [1000, 1], [10.0, 1.0], [0.5, 5.0])
     assert (first.share, second.share) == (0.5, 0.5)

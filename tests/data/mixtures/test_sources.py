@@ -58,6 +58,7 @@ def test_a_command_line_sets_options_of_one_corpus():
         ({"it": None}, r"^`data.corpus.it` must be a path, or a mapping with `path`, but is None\.$"),
         (["a/en", "b/en.jsonl"], r"different names, but a/en and b/en\.jsonl have the same\. Give a mapping: \{NAME"),
         (["/"], "but '/' has none"),
+        ({1: "a", "1": "b"}, r"^`data.corpus` must have different names, but has 1, '1'\.$"),
         ([{"path": "a"}], r"must be a list of paths, but has \{'path': 'a'\}\. For weights, give a mapping"),
     ],
 )

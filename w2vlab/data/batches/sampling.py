@@ -120,6 +120,7 @@ class EpochSampler(Sampler[BatchPlan | GroupPlan]):
         self.start = 0
         self._utterances = utterances
         self._batch_seconds = batch_seconds
+        self._max_seconds = max_seconds
         self._seed = seed
         self._world_size = world_size
         self._rank = rank
@@ -199,10 +200,11 @@ class EpochSampler(Sampler[BatchPlan | GroupPlan]):
         if self._seed is None:
             return -(-num_batches // self._update)
         if num_batches < self._update:
+            seconds = self._utterances.cropped_seconds(self._max_seconds)
             raise ValueError(
                 f"`batch_seconds` must leave {count(self._update, 'micro-batch')} for an update, but is "
-                f"{self._batch_seconds} with {duration(self._utterances.seconds)} of audio, which make {num_batches}; "
-                "lower it or `micro_batches`, use fewer processes, or add audio."
+                f"{self._batch_seconds} with {duration(seconds)} of audio in an epoch, which make "
+                f"{num_batches}; lower it or `micro_batches`, use fewer processes, or add audio."
             )
         return num_batches // self._update
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 
 from w2vlab.utils import files
 
@@ -19,7 +21,26 @@ def make_writable(folder: Path) -> None:
     Raises:
         ValueError: It is not writable.
     """
-    files.make_writable(folder, "cache_dir", "--data.cache_dir or W2VLAB_CACHE")
+    files.make_writable(folder, "cache_dir", "one with --data.cache_dir or W2VLAB_CACHE")
+
+
+@contextmanager
+def room_on_disk(folder: Path) -> Iterator[None]:
+    """Says in words that a disk is full, while a manifest is written to `folder`.
+
+    Raises:
+        ValueError: Its disk is full, or that of temporary files.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(
+            f"`cache_dir` must have room for the manifest of a corpus, but the disk of {folder} or of temporary files, "
+            f"{gettempdir()}, is full; free some space, or choose other folders with --data.cache_dir or W2VLAB_CACHE, "
+            "and with TMPDIR."
+        ) from error
 
 
 @contextmanager

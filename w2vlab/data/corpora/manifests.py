@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.audio.probing import AudioInfo
-from w2vlab.data.corpora.cache import make_writable
+from w2vlab.data.corpora.cache import make_writable, room_on_disk
 from w2vlab.data.corpora.listing import list_corpus
 from w2vlab.data.corpora.scanning import Block, Entry, Probed, missing_seconds, scan_chunks
 from w2vlab.data.corpora.spool import Lines
@@ -95,8 +95,13 @@ def prepare_manifest(source: Source, cache: Path) -> Manifest:
         cache: The cache folder.
 
     Raises:
-        ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable.
+        ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable or full.
     """
+    with room_on_disk(_manifest_folder(source, cache)):
+        return _prepare(source, cache)
+
+
+def _prepare(source: Source, cache: Path) -> Manifest:
     skipped = Tally(names=[])
     scan = _ShardBlocks(ShardScan(source, cache)) if is_sharded(source) else _FileBlocks(source, skipped)
     state = scan.fingerprint
@@ -131,21 +136,6 @@ def is_first_report(manifest: Manifest) -> bool:
     first = manifest.fingerprint not in _reported
     _reported.add(manifest.fingerprint)
     return first
-
-
-def windowing_advice(corpus: str, path: str, max_seconds: Seconds) -> str:
-    """Returns a log line with a command that cuts long recordings into pieces, so that all of them are trained on.
-
-    Args:
-        corpus: The corpus, for the line.
-        path: The corpus as typed.
-        max_seconds: The longest window.
-    """
-    return (
-        f"of {corpus}, an epoch uses less than a quarter: one window of `max_seconds` of each long recording. To use "
-        f"all, cut the recordings: w2vlab prepare {shlex.quote(path)} pieces --max_seconds={max_seconds:g}, "
-        "then --data.corpus=pieces"
-    )
 
 
 def _as_plain(tally: Tally) -> dict[str, object]:
@@ -217,7 +207,8 @@ def _write_cuts(path: Path, scan: _FileBlocks | _ShardBlocks, skipped: Tally, no
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a new file that replaces the one at `path` when it is complete."""
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    # Two nodes whose processes have the same number may write to a shared disk.
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from w2vlab.data.corpora.manifests import is_first_report, read_manifest, windowing_advice
+from w2vlab.data.corpora.manifests import is_first_report, read_manifest
 from w2vlab.data.corpora.sample_corpora import locate, resolve_name
 from w2vlab.data.corpora.splitting import validation_limit
-from w2vlab.data.corpora.tally import remarks
+from w2vlab.data.corpora.tally import remarks, windowing_advice
 from w2vlab.data.corpora.utterances import Utterances
 from w2vlab.data.labels.transcripts import read_transcripts
 from w2vlab.data.mixtures.plan import CorpusPlan, describe_plan, plan_uses

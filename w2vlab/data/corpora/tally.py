@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from w2vlab.utils.messages import count, one_line
+
+if TYPE_CHECKING:  # processes that scan import no PyTorch
+    from w2vlab.batch import Seconds
 
 MAX_EXAMPLES = 3
 
@@ -86,3 +91,18 @@ def remarks(corpus: str, left_out: Tally, notes: Tally, names: Path | None = Non
     more = f" (all that the scan left out are in {in_file})" if in_file else ""
     lines = [f"of {corpus}, left out {count(left_out.total, 'utterance')}: {left_out}{more}"] if left_out else []
     return [*lines, f"of {corpus}, {notes}"] if notes else lines
+
+
+def windowing_advice(corpus: str, path: str, max_seconds: Seconds) -> str:
+    """Returns a log line with a command that cuts long recordings into pieces, so that all of them are trained on.
+
+    Args:
+        corpus: The corpus, for the line.
+        path: The corpus as typed.
+        max_seconds: The longest window.
+    """
+    return (
+        f"of {corpus}, an epoch uses less than a quarter: one window of `max_seconds` of each long recording. To use "
+        f"all, cut the recordings: w2vlab prepare {shlex.quote(path)} pieces --max_seconds={max_seconds:g}, "
+        "then --data.corpus=pieces"
+    )

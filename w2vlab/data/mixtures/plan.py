@@ -55,11 +55,17 @@ def plan_uses(
     """
     limits = [math.inf if source.options.max_hours is None else source.options.max_hours for source in sources]
     counted = [min(some, limit) for some, limit in zip(hours, limits, strict=True)]
-    wanted = [source.options.weight * some**alpha for source, some in zip(sources, counted, strict=True)]
+    # Both are relative to the largest, so that neither a power nor a sum overflows, and they are not all 0.
+    most, heaviest = max(counted), max(source.options.weight for source in sources)
+    wanted = [
+        source.options.weight / heaviest * (some / most) ** alpha for source, some in zip(sources, counted, strict=True)
+    ]
     uses = [0.0] * len(hours)
     free, left = list(range(len(hours))), sum(counted)
     while free:
         total = sum(wanted[corpus] for corpus in free)
+        if not total:  # shares too small for a number: they stay without uses
+            break
         for corpus in free:
             uses[corpus] = wanted[corpus] / hours[corpus] * (left / total)
         over = [corpus for corpus in free if max_uses is not None and uses[corpus] > max_uses]

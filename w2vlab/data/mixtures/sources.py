@@ -38,7 +38,7 @@ class CorpusSource:
     Attributes:
         name: Name in the mixture; None for a single corpus, whose ids have no prefix.
         options: Its path, weight and limit.
-        given_by: The option that names the corpora.
+        given_by: The option that has the corpora, `data.corpus` or `data.validation`.
     """
 
     name: str | None
@@ -53,7 +53,7 @@ class CorpusSource:
     @property
     def option(self) -> str:
         """The option that gives the corpus."""
-        return "corpus" if self.name is None else f"{self.given_by}.{self.name}"
+        return self.given_by.removeprefix("data.") if self.name is None else f"{self.given_by}.{self.name}"
 
     @property
     def label(self) -> str:
@@ -62,12 +62,10 @@ class CorpusSource:
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
-        """Names the corpus in errors about its path: `data.corpus.NAME` for `corpus`."""
+        """Names the option in errors about the corpus: `data.corpus.NAME` or `validation` for `corpus`."""
         try:
             yield
         except ValueError as error:
-            if self.name is None:
-                raise
             raise ValueError(str(error).replace("`corpus`", f"`{self.option}`")) from error
 
 
@@ -91,7 +89,10 @@ def read_sources(corpora: Any, option: str) -> tuple[CorpusSource, ...]:
     if isinstance(corpora, str):
         return (CorpusSource(None, CorpusOptions(corpora), option),)
     if isinstance(corpora, Mapping):
-        named = {_checked_name(name, option): value for name, value in _nested(corpora).items()}
+        nested = _nested(corpora)
+        named = {_checked_name(name, option): value for name, value in nested.items()}
+        if len(named) < len(nested):  # 1 and "1"
+            raise ValueError(f"`{option}` must have different names, but has {', '.join(map(repr, nested))}.")
     elif isinstance(corpora, list | tuple):
         named = _named_by_path(corpora, option)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -70,7 +71,10 @@ def parse_index(text: str, where: str) -> list[ListedShard]:
         ValueError: It is malformed, of a later version, or names files outside its folder.
     """
     try:
-        content = parse_json(text)
+        try:
+            content = parse_json(text)
+        except JSONDecodeError as error:
+            raise ValueError(f"it is no JSON ({error})") from None
         if not isinstance(content, dict) or not isinstance(content.get("shards"), list):
             raise ValueError("it has no list `shards`")
         if content.get("version") != VERSION:

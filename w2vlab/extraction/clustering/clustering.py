@@ -199,4 +199,4 @@ def _check_out(out: Path, overwrite: bool) -> None:
             raise ValueError(f"`out` must be a file, but {out} is a folder.")
         if not overwrite:
             read_centers(out, "out")  # another file is not replaced, and not computed for
-    make_writable(out.absolute().parent, "out", "another OUT")
+    make_writable(out.absolute().parent, "out", "OUT")

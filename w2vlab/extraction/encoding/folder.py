@@ -88,7 +88,7 @@ class EncodingFolder:
                 f"`out` must be a new or empty folder, or that of an earlier `w2vlab encode`, but {self.path} has "
                 f"{one_line(min(others).name, 60)}."
             )
-        make_writable(self.path, "out", "another OUT")
+        make_writable(self.path, "out", "OUT")
         self._lock.acquire(self.path)
         self._state.mkdir(exist_ok=True)
         if not begun.is_file():

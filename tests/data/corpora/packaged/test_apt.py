@@ -153,7 +153,7 @@ def test_cache_that_cannot_be_written(system, tmp_path):
     (tmp_path / "file").touch()
     message = (
         r"^`cache_dir` must be writable, but .*file/cache/corpora is not \(Not a directory\); "
-        r"choose another with --data\.cache_dir or W2VLAB_CACHE\.$"
+        r"choose another one with --data\.cache_dir or W2VLAB_CACHE\.$"
     )
     with pytest.raises(ValueError, match=message):
         fetch_package(TINY, tmp_path / "file" / "cache")
