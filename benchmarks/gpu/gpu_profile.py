@@ -39,7 +39,8 @@ KINDS = (
 _USER_SCOPE = 7
 """The scope of `record_function`, in PyTorch's `RecordScope`."""
 
-COPY = re.compile(r"aten::(_to_copy|copy_)$|triton_poi_fused__to_copy(_\w*\d)?$")
+COPY = re.compile(r"aten::(_to_copy|copy_)$|triton_poi_fused__to_copy(_(t|view|transpose|permute))*_\d+$")
+"""Copies; in a compiled graph those that no other operation takes part in."""
 
 
 @contextmanager

@@ -134,7 +134,8 @@ def run_fake(folder: Path, body: str, limit: float) -> dict[str, Any]:
 
 def test_a_part_that_hangs_is_ended_with_its_processes_and_keeps_what_it_had(tmp_path: Path) -> None:
     body = (
-        "import signal, subprocess\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nresult.write_text('{\"first\": 1}')\n"
+        "import signal, subprocess\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "result.write_text('{\"first\": 1}')\n"
         "child = subprocess.Popen(['sleep', '600'])\npathlib.Path(result.parent / 'child').write_text(str(child.pid))\n"
         "time.sleep(600)"
     )
@@ -232,7 +233,8 @@ def test_a_report_of_pytest_is_counted() -> None:
 def test_a_corpus_has_lengths_and_levels_of_speech(tmp_path: Path) -> None:
     lengths = sustained.lengths_like_librispeech(36_000, np.random.default_rng(0))
     assert 12.1 < np.mean(lengths) < 12.7
-    assert 1.5 <= min(lengths) < 2.5 and 16 < max(lengths) <= 17
+    assert 1.5 <= min(lengths) < 2.5
+    assert 16 < max(lengths) <= 17
     audio = sustained.speech_like(48_000, np.random.default_rng(0))
     assert 0.02 < math.sqrt(float(np.mean(audio**2))) < 0.1
     assert np.abs(audio).max() < 1
