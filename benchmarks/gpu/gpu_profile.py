@@ -32,7 +32,10 @@ ROWS = ("encoder", "positional convolution", ATTENTION, LINEAR, OTHER, "loss", R
 
 KINDS = (
     (ATTENTION, re.compile(r"attention|flash|fmha|sdpa|softmax", re.IGNORECASE)),
-    (LINEAR, re.compile(r"linear|addmm|\bmm\b|bmm|matmul|gemm|nvjet|cutlass|xmma|cublas|_Conv1d", re.IGNORECASE)),
+    (
+        LINEAR,
+        re.compile(r"linear|addmm|\bmm\b|bmm|matmul|gemm|nvjet|cutlass|xmma|cublas|_Conv1d|triton_tem", re.IGNORECASE),
+    ),
 )
 """Kinds of operations and kernels by their names; Inductor's own kernels have the names of what they compute."""
 
