@@ -48,12 +48,13 @@ class Part:
 
 
 PARTS = (
-    Part("machine", 20),
+    Part("machine", 15),
     Part("base", 115),
     Part("shipped", 95),
     Part("fused", 65),
-    Part("large", 100),
-    Part("strategies", 35),
+    Part("large", 95),
+    Part("strategies", 30),
+    Part("kernels", 15),
     Part("tests", 50),
 )
 """In the order in which they run."""

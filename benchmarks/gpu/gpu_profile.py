@@ -32,14 +32,18 @@ ROWS = ("encoder", "positional convolution", ATTENTION, LINEAR, OTHER, "loss", R
 
 KINDS = (
     (ATTENTION, re.compile(r"attention|flash|fmha|sdpa|softmax", re.IGNORECASE)),
-    (LINEAR, re.compile(r"linear|addmm|\bmm\b|bmm|matmul|gemm|nvjet|cutlass|xmma|cublas|_Conv1d", re.IGNORECASE)),
+    (
+        LINEAR,
+        re.compile(r"linear|addmm|\bmm\b|bmm|matmul|gemm|nvjet|cutlass|xmma|cublas|_Conv1d|triton_tem", re.IGNORECASE),
+    ),
 )
 """Kinds of operations and kernels by their names; Inductor's own kernels have the names of what they compute."""
 
 _USER_SCOPE = 7
 """The scope of `record_function`, in PyTorch's `RecordScope`."""
 
-COPY = re.compile(r"aten::(_to_copy|copy_)$|triton_poi_fused__to_copy(_\w*\d)?$")
+COPY = re.compile(r"aten::(_to_copy|copy_)$|triton_poi_fused__to_copy(_(t|view|transpose|permute))*_\d+$")
+"""Copies; in a compiled graph those that no other operation takes part in."""
 
 
 @contextmanager

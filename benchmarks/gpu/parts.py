@@ -148,6 +148,13 @@ def strategies(task: Task) -> None:
     distributed.run(task.rehearse, task.save)
 
 
+def kernels(task: Task) -> None:
+    """Attention by each of PyTorch's kernels."""
+    from benchmarks.gpu import gpu_kernels
+
+    gpu_kernels.run(task.rehearse, task.save)
+
+
 def tests(task: Task) -> None:
     """The tests that need a GPU, in the files that have some."""
     marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark.gpu" in path.read_text("utf-8")]
@@ -175,7 +182,7 @@ def count_tests(xml: str) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Task], None]] = {
-    part.__name__: part for part in (machine, base, shipped, fused, large, strategies, tests)
+    part.__name__: part for part in (machine, base, shipped, fused, large, strategies, kernels, tests)
 }
 
 

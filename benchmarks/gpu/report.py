@@ -37,7 +37,8 @@ def render(results: Mapping[str, Any]) -> str:
     lines += _sustained({name: parts[name] for name in ("shipped", "fused") if name in parts})
     for name in ("base", "large"):
         lines += _profile(name, parts.get(name, {}))
-    lines += [*_strategies(parts.get("strategies", {})), *_tests(parts.get("tests", {})), *_parts(results["parts"])]
+    lines += [*_strategies(parts.get("strategies", {})), *_kernels(parts.get("kernels", {}))]
+    lines += [*_tests(parts.get("tests", {})), *_parts(results["parts"])]
     return "\n".join(lines).rstrip()
 
 
@@ -173,6 +174,16 @@ def _strategies(found: Mapping[str, Any]) -> list[str]:
         "sharded parameters": lambda row: f"{row['num_sharded']}",
     }
     return [*table("strategy, one device", columns, found), ""] if found else []
+
+
+def _kernels(found: Mapping[str, Any]) -> list[str]:
+    if not found:
+        return []
+    columns: dict[str, Callable[[Any], str]] = {
+        name: lambda row, name=name: or_dash(row[name], lambda value: f"{value:.3g}")
+        for name in next(iter(found.values()))
+    }
+    return [*table("attention, ms of both passes", columns, found), ""]
 
 
 def _tests(found: Mapping[str, Any]) -> list[str]:

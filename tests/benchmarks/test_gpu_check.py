@@ -95,6 +95,17 @@ def test_strategies_compute_what_one_process_does(rehearsal: tuple[dict[str, Any
     assert [other["num_sharded"] > 0 for other in found.values()] == [False, False, True]
 
 
+def test_attention_is_timed_by_each_kernel(rehearsal: tuple[dict[str, Any], str]) -> None:
+    found = results_of(rehearsal, "kernels")
+    assert list(found) == [
+        "tiny, dropout 0.1",
+        "tiny, dropout 0.1, padding",
+        "tiny, dropout 0",
+        "tiny, dropout 0, padding",
+    ]
+    assert all(row["PyTorch's choice"] > 0 for row in found.values())
+
+
 def test_tests_of_a_gpu_are_found(rehearsal: tuple[dict[str, Any], str]) -> None:
     found = results_of(rehearsal, "tests")
     assert found["failed"] == 0
@@ -111,6 +122,7 @@ def test_the_report_has_every_table(rehearsal: tuple[dict[str, Any], str]) -> No
         "| `w2vlab fit` |",
         "| BASE: ms, of them backward |",
         "| strategy, one device |",
+        "| attention, ms of both passes |",
         "| part |",
     ):
         assert f"\n{beginning}" in printed
