@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -78,7 +79,7 @@ class SubsampledContext(ContextNetwork):
         padding = None if padding_mask is None else padding_mask.repeat_interleave(self.stack, dim=1)  # (B, stack * T)
         num_latents = frames.shape[1]
         frames = frames.reshape(len(frames), -1, self.num_mels, 1)  # (B, stack * T, mels, 1)
-        for convolution in self.convolutions:
+        for convolution in cast(Iterable[MelConvolution], self.convolutions):
             if padding is not None:
                 frames = frames.masked_fill(padding[..., None, None], 0.0)
                 padding = padding[:, :: convolution.stride]
