@@ -57,7 +57,12 @@ def options_of(corpus: Path, folder: Path, micro_batches: int, spans: Path) -> l
     return [
         *("fit", "--config=wav2vec2_base", "--trainer.accelerator=cpu", "--trainer.precision=32-true"),
         *(f"--model.{slot}=free_parts.{name}" for slot, name in parts.items()),
-        *("--model.quantizer=IdentityQuantizer", "--model.penalties={}", "--throughput.mfu=false"),
+        *(
+            "--model.quantizer=IdentityQuantizer",
+            "--model.penalties={}",
+            "--model.feature_dropout=0",
+            "--throughput.mfu=false",
+        ),
         *(f"--data.corpus={corpus}", f"--data.cache_dir={folder / 'cache'}", "--data.read_audio=false"),
         *(f"--data.micro_batches={micro_batches}", "--trainer.enable_progress_bar=false"),
         *(f"--trainer.default_root_dir={folder}", "--trainer.callbacks+=free_parts.Turns"),
