@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.data.conftest import write_ramp
 from w2vlab.data.corpora import sample_corpora as corpora
+from w2vlab.data.corpora.manifests import prepare_manifest
 from w2vlab.utils.files import cache_root
 
 
@@ -80,3 +82,26 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("W2VLAB_CACHE", str(tmp_path / "chosen"))
     assert cache_root(None) == tmp_path / "chosen"
     assert cache_root(Path("~/mine")) == tmp_path / "mine"
+
+
+@pytest.fixture
+def without_rights(tmp_path, cache):
+    """A folder and a manifest that this process may not read, even if it is that of root."""
+    write_ramp(tmp_path / "closed" / "audio" / "a.wav", 0.3)
+    (tmp_path / "closed" / "a.tsv").write_text(f"{tmp_path}/closed/audio\na.wav\t4800\n")
+    (tmp_path / "closed").chmod(0)
+    user = os.geteuid()
+    if not user:
+        os.seteuid(65534)
+    yield tmp_path / "closed"
+    os.seteuid(user)
+    (tmp_path / "closed").chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["audio", "a.tsv"])
+def test_a_corpus_that_may_not_be_read(without_rights, cache, name):
+    for read in (lambda path: corpora.fetch(str(path), cache), lambda path: prepare_manifest(path, cache)):
+        with pytest.raises(
+            ValueError, match=rf"^`corpus` must be readable, but {without_rights}.* is not \(Permission"
+        ):
+            read(without_rights / name)

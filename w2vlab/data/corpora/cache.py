@@ -25,14 +25,18 @@ def make_writable(folder: Path) -> None:
 
 
 @contextmanager
-def room_on_disk(folder: Path) -> Iterator[None]:
-    """Says in words that a disk is full, while a manifest is written to `folder`.
+def system_errors_in_words(folder: Path) -> Iterator[None]:
+    """Says in words that a corpus may not be read, or that a disk is full while its manifest is written to `folder`.
 
     Raises:
-        ValueError: Its disk is full, or that of temporary files.
+        ValueError: The corpus may not be read, or the disk is full, or that of temporary files.
     """
     try:
         yield
+    except PermissionError as error:
+        raise ValueError(
+            f"`corpus` must be readable, but {error.filename} is not ({error.strerror}): change its permissions."
+        ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from w2vlab.data.audio.audio_files import UnusableAudioError
 from w2vlab.data.audio.probing import AudioInfo
-from w2vlab.data.corpora.cache import make_writable, room_on_disk
+from w2vlab.data.corpora.cache import make_writable, system_errors_in_words
 from w2vlab.data.corpora.listing import list_corpus
 from w2vlab.data.corpora.scanning import Block, Entry, Probed, missing_seconds, scan_chunks
 from w2vlab.data.corpora.spool import Lines
@@ -97,7 +97,7 @@ def prepare_manifest(source: Source, cache: Path) -> Manifest:
     Raises:
         ValueError: The corpus is malformed or has no usable utterance, or the cache is not writable or full.
     """
-    with room_on_disk(_manifest_folder(source, cache)):
+    with system_errors_in_words(_manifest_folder(source, cache)):
         return _prepare(source, cache)
 
 

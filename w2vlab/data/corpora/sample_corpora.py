@@ -6,7 +6,7 @@ import logging
 import tarfile
 from pathlib import Path
 
-from w2vlab.data.corpora.cache import hold_lock, make_writable
+from w2vlab.data.corpora.cache import hold_lock, make_writable, system_errors_in_words
 from w2vlab.data.corpora.packaged import asterisk
 from w2vlab.data.corpora.packaged.apt import FESTVOX_RU, apt_available, fetch_package
 from w2vlab.data.corpus_advice import about_missing
@@ -68,8 +68,10 @@ def fetch(corpus: str, cache: Path) -> Source:
         return _fetch_mini_librispeech(cache)
     if name in asterisk.NAMES:
         return _fetch_asterisk(name, cache)
-    path = locate(corpus, cache)
-    if isinstance(path, Path) and not path.exists():
+    with system_errors_in_words(cache):
+        path = locate(corpus, cache)
+        exists = not isinstance(path, Path) or path.exists()
+    if not exists:
         raise ValueError(
             f"`corpus` must be an existing path or one of {', '.join(NAMES)}, but is {corpus!r}; there is no {path}."
             f"{about_missing(corpus, NAMES)}"
