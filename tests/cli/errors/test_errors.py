@@ -77,6 +77,15 @@ def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["--model.encoder.normalization=none"],
             "`model.encoder.normalization` must be one of 'first_group', 'layer', 'group', but is none.",
         ),
+        (
+            ["--data=FOLDER"],
+            "`data` must be a YAML file with its options, but is FOLDER. A corpus is given with --data.corpus=FOLDER.",
+        ),
+        (
+            ["--data.augmentations=Gain"],
+            "`data.augmentations` must be of type list[Augmentation] or null, but is Gain. One is appended with "
+            "--data.augmentations+=Gain.",
+        ),
         (["--trainer.max_stepz=3"], "Unknown argument --trainer.max_stepz. Did you mean trainer.max_steps?"),
         (["--trainr.max_steps=3"], "Unknown argument --trainr.max_steps. Did you mean trainer?"),
         (

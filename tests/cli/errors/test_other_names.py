@@ -72,13 +72,20 @@ def test_the_page_has_the_table_and_the_message_of_a_command(capsys: pytest.Capt
         ("model.init_args.mask_prob", "`mask_prob` of fairseq is `model.masking.probability` here."),
         ("num_codevectors_per_group", "of transformers is `model.quantizer.codebook_size` here."),
         ("--model.num_negatives", "`num_negatives` of fairseq and transformers is `model.loss.num_negatives` here."),
+        ("--sampling_alpha", "`sampling_alpha` of fairseq is `data.alpha` here (of several corpora)."),
+        ("--corpora", "Here it is `data.corpus`."),
+        ("--data.path", "Here it is `data.corpus`."),
+        ("--data.weights", "Here it is `data.corpus='{NAME: {path: PATH, weight: 2}, …}'`."),
+        ("--data.max_duration", "Here it is `data.batch_seconds`."),
     ],
 )
 def test_hints(typed: str, expected: str) -> None:
     assert expected in str(hint(typed))
 
 
-@pytest.mark.parametrize("typed", ["--model.quantizer.codebook_sise", "model.loss.num_negatives", "--trainr.max_steps"])
+@pytest.mark.parametrize(
+    "typed", ["--model.quantizer.codebook_sise", "model.loss.num_negatives", "--trainr.max_steps", "model.path"]
+)
 def test_other_names_have_no_hint(typed: str) -> None:
     assert hint(typed) is None
 

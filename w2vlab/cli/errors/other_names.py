@@ -114,8 +114,20 @@ TABLE = (
     Names("model.scheduler.end_factor", "end_learning_rate min_lr", "", "as a factor of `model.optimizer.lr`"),
     Names("model.checkpoint", "w2v_path", "model_name_or_path", "of CTCFineTuning"),
     Names("model.freeze_updates", "freeze_finetune_updates", "", "of CTCFineTuning"),
-    Names("data.corpus", "data", "dataset_name", "a folder, a manifest or a name"),
-    Names("data.batch_seconds", "max_tokens", "", "in seconds, not samples: 1,400,000 are 87.5"),
+    Names(
+        "data.corpus",
+        "data multi_corpus_keys",
+        "dataset_name",
+        "a folder, a manifest or a name; or several",
+    ),
+    Names("data.alpha", "sampling_alpha multilang_sampling_alpha", "", "of several corpora"),
+    Names("data.cache_dir", "", "cache_dir"),
+    Names(
+        "data.batch_seconds",
+        "max_tokens",
+        "per_device_train_batch_size",
+        "in seconds, not samples: 1,400,000 are 87.5; and not utterances",
+    ),
     Names("data.micro_batches", "update_freq", "gradient_accumulation_steps", "of all processes together"),
     Names("data.max_seconds", "max_sample_size", "max_duration_in_seconds", "in seconds; longer ones are cropped"),
     Names("data.min_seconds", "min_sample_size", "min_duration_in_seconds", "in seconds"),
@@ -141,6 +153,19 @@ TABLE = (
 )
 
 
+DATA_WORDS = {
+    "data.corpus": "path dataset dataset_path datasets data_dir data_path train train_dir train_path train_data "
+    "train_data_dir audio audio_dir audio_path corpora corpus_dir input_cfg manifest manifest_path manifest_filepath "
+    "tarred_audio_filepaths shar_path shards urls folder",
+    "data.corpus='{NAME: {path: PATH, weight: 2}, …}'": "weight weights corpus_weights dataset_weights "
+    "multi_corpus_sampling_weights",
+    "data.alpha": "temperature sampling_temperature",
+    "data.batch_seconds": "max_duration batch_duration batch_size",
+    "data.augmentations": "augment augmentation noise noise_path noise_dir musan",
+}
+"""Options of the data here, and how they are guessed, or what lhotse, NeMo and others call them, with spaces between."""
+
+
 def hint(typed: str) -> str | None:
     """Returns the equivalent of an unknown option that fairseq or transformers has; None if neither has it.
 
@@ -154,6 +179,9 @@ def hint(typed: str) -> str | None:
         if owners and whole != names.here and not _is_typo(whole, names.here):
             note = f" ({names.note})" if names.note else ""
             return f"`{name}` of {owners} is `{names.here}` here{note}."
+    group = whole.partition(".")[0] if "." in whole else ""
+    if group in ("", "data", "dataset", "datasets", "task"):
+        return next((f"Here it is `{here}`." for here, words in DATA_WORDS.items() if name in words.split()), None)
     return None
 
 

@@ -59,6 +59,10 @@ def explain(message: str) -> str:
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Expected a dot import path string: (.+)", message):
         return _unknown_class(key, found[1], message[: found.start()])
+    if found := re.search(r"Unable to load config '(.+?)'", message):
+        key = key.split(".")[0]
+        corpus = f" A corpus is given with --data.corpus={found[1]}." if key == "data" else ""
+        return f"`{key}` must be a YAML file with its options, but is {found[1]}.{corpus}"
     if found := re.search(r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>", message):
         return f"`{key}` must be a {found[2].rpartition('.')[2]}, but is {found[1]}."
     if found := re.search(r"callable class: (.*(?:No module named|has no attribute).*?)\.? Got value: (\S+)", message):
@@ -130,6 +134,8 @@ def _wrong_type(key: str, message: str) -> str | None:
     # YAML takes these words for true and false.
     value = found[2].partition(". Got value: Namespace(")[0]  # and then the part that has the option
     advice = " Put quotation marks around it in YAML." if value in ("True", "False") and "'off'" in found[1] else ""
+    if found[1].startswith("list[") and re.fullmatch(r"[A-Z][\w.]*", value):  # the name of a part
+        advice = f" One is appended with --{key}+={value}."
     return f"`{key}` must be {_rule(found[1])}, but is {value}.{advice}"
 
 
