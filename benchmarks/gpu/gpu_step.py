@@ -45,7 +45,8 @@ from benchmarks.gpu.gpu_profile import gaps, profile_by_part
 from benchmarks.gpu.gpu_tables import render
 from benchmarks.peers import LAYOUTS, Layout, audio, build_ours, build_transformers
 from w2vlab.callbacks.compile import InductorWithFallback, compile_regions
-from w2vlab.explain.cost import count_cost
+from w2vlab.modules.counting.flops import count_flops
+from w2vlab.modules.counting.without_values import skeleton
 from w2vlab.types import SAMPLE_RATE, AudioBatch
 
 CONFIGS: dict[str, tuple[Layout, float, int]] = {
@@ -93,9 +94,9 @@ def measure(
     device, dtype = torch.device(options.device), DTYPES[options.precision]
     batch = audio(batch_size, seconds).to(device)
     kept = {} if kept is None else kept
-    half, samples = dtype == torch.bfloat16, batch.num_samples[0]
     rate = matrix_rate(256 if options.tiny else 8192, dtype, device)
-    flops = count_cost(build_ours(layout), batch_size, samples, 1, None, half, shards=1).flops
+    own = kept["w2vlab"] = kept.get("w2vlab") or _build("w2vlab", layout, options)
+    flops = count_flops(skeleton(own.model), batch_size, batch.num_samples[0])
     times: dict[str, list[float]] = {}
     result: dict[str, Any] = {
         "date": date.today().isoformat(),
@@ -143,16 +144,16 @@ def measure(
     result["ratios"] = _ratios(times)
     save(result)
     say("timed in turns")
-    own = {name: contender for name, contender in contenders.items() if name != "transformers"}
+    of_ours = {name: contender for name, contender in contenders.items() if name != "transformers"}
     if device.type == "cuda":
-        result["waits"] = {name: waits_in(contender, options.updates, device) for name, contender in own.items()}
+        result["waits"] = {name: waits_in(contender, options.updates, device) for name, contender in of_ours.items()}
         save(result)
         say("waits counted")
     else:
         result["skipped"] |= dict.fromkeys(("peak_bytes", "waits"), NEEDS_CUDA)
     if options.profile:
         result["profile"] = {}
-        for name, contender in own.items():
+        for name, contender in of_ours.items():
             found = profile_by_part(contender.model, contender, 2, device)
             result["profile"][name] = found | gaps(found, result["runs"][name]["seconds_per_update"])
             save(result)

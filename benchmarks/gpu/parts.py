@@ -110,7 +110,9 @@ def _steps(config: str, task: Task) -> None:
         sizes = {name: number + 2 for number, name in enumerate(sizes)}
         fast = {"rounds": 1, "updates": 1, "warm-up": 1}
     for name, batch in sizes.items():
-        arguments = [f"--config={config}", f"--batch={batch}", "--compile", "--peer=transformers", "--profile"]
+        arguments = [f"--config={config}", f"--batch={batch}", "--peer=transformers"]
+        if config == "base" or not task.rehearse:  # what LARGE has in common with BASE is rehearsed once
+            arguments += ["--compile", "--profile"]
         arguments += [f"--{option}={value}" for option, value in fast.items()]
         # Batches of other lengths are compiled for once; a recipe crops them, so that none has padding.
         arguments += ["--cropped", "--lengths=4" if not result else "--lengths=0"]
