@@ -167,7 +167,9 @@ class ThroughputMonitor(Callback):
                 flops = self._flops.of(np.array(sizes))
                 values[FLOPS_RATE] = flops * world_size()
                 if flops > self._rate:  # the device was busy when the rate was measured
-                    self._rate = max(self._rate, matmul_rate(pl_module.device, _precision(trainer, pl_module.device)))
+                    self._rate = max(
+                        self._rate, matmul_rate(pl_module.device, product_dtype(trainer, pl_module.device))
+                    )
                     self._restart(trainer)
                 values[MFU] = flops / self._rate
             if self._host is not None and math.isfinite(without_data + self._host.inside):
@@ -196,7 +198,7 @@ class ThroughputMonitor(Callback):
     def _log_limit(self, trainer: Trainer, device: torch.device, start: str = "") -> None:
         shares = typical(self._shares)
         if shares is not None and trainer.is_global_zero:
-            dtype = _precision(trainer, device)
+            dtype = product_dtype(trainer, device)
             line = limit_line(shares, median(self._times), self._rate, device.type, dtype)
             logger.info("%s%s", start, line)
 
@@ -208,7 +210,7 @@ class ThroughputMonitor(Callback):
     def _measure(self, trainer: Trainer, device: torch.device, model: PretrainingModule) -> None:
         self._skeleton = None
         with _warn_without_mfu(trainer):
-            self._rate = matmul_rate(device, _precision(trainer, device))
+            self._rate = matmul_rate(device, product_dtype(trainer, device))
             self._flops = fit_flops(model)
         self._restart(trainer)
 
@@ -225,7 +227,7 @@ def _warn_without_mfu(trainer: Trainer) -> Iterator[None]:
             logger.warning("%s is not logged, because operations cannot be counted: %s.", MFU, reason)
 
 
-def _precision(trainer: Trainer, device: torch.device) -> torch.dtype:
+def product_dtype(trainer: Trainer, device: torch.device) -> torch.dtype:
     """Returns the dtype of the run's matrix products."""
     with trainer.precision_plugin.forward_context():
         one = torch.ones(1, 1, device=device)

@@ -50,6 +50,11 @@ def run(quantizer: type = IdentityQuantizer, size: int = 2, samples: int = 400, 
     return logged
 
 
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Returns what the monitor has logged."""
+    return [record.getMessage() for record in caplog.records if record.name == throughput.__name__]
+
+
 @pytest.mark.parametrize(
     ("limit", "options"),
     [
@@ -70,7 +75,7 @@ def test_a_run_says_what_limits_it(
     assert shares.limit == limit
     assert sum(shares.parts.values()) == pytest.approx(1)
     start = "Limited by memory: " if limit == "memory" else f"Limited by the {limit}: "
-    first, last = (record.getMessage() for record in caplog.records)
+    first, last = lines(caplog)
     assert first.startswith(start)
     assert last.startswith(f"The whole run: {start}")
 
@@ -89,7 +94,7 @@ def test_the_table_of_the_report_says_it(
     cells = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if line.count("│") == 3]
     (cell,) = (value for name, value in cells if name.strip() == "limited by")
     assert cell.strip().startswith("data: ")
-    assert len(caplog.records) == 1, "the line at the end is that of the table"
+    assert len(lines(caplog)) == 1, "the line at the end is that of the table"
 
 
 def test_without_operations_the_device_is_not_divided(caplog: pytest.LogCaptureFixture) -> None:
@@ -102,4 +107,4 @@ def test_without_operations_the_device_is_not_divided(caplog: pytest.LogCaptureF
     shares = shares_of(logged.rows[-1])
     assert shares is not None
     assert (shares.limit, shares.memory, shares.products) == ("device", None, None)
-    assert caplog.records[0].getMessage().startswith("Limited by the device: ")
+    assert lines(caplog)[0].startswith("Limited by the device: ")

@@ -63,7 +63,7 @@ def test_metrics_and_back() -> None:
 
 def test_medians_of_a_run() -> None:
     assert typical([]) is None
-    usual = shares(0.1, 0.2, 0.3, 0.4)
+    usual = shares(0.125, 0.25, 0.375, 0.25)
     assert typical([shares(0.9, 0.1, 0.0, 0.0), usual, usual]) == usual
     found = typical([shares(0.0, 0.2, 0.4, 0.4), shares(0.4, 0.0, 0.2, 0.4), shares(0.2, 0.4, 0.0, 0.4)])
     assert found is not None
@@ -72,8 +72,9 @@ def test_medians_of_a_run() -> None:
 
 
 def test_rows_before_operations_were_counted_do_not_count() -> None:
-    assert typical([shares(0.9, 0.1, None, None), shares(0.1, 0.2, 0.3, 0.4)]) == shares(0.1, 0.2, 0.3, 0.4)
-    assert typical([shares(0.9, 0.1, None, None)]) == shares(0.9, 0.1, None, None)
+    found = typical([shares(0.9, 0.1, None, None), shares(0.25, 0.25, 0.25, 0.25)])
+    assert found == shares(0.25, 0.25, 0.25, 0.25)
+    assert typical([shares(0.75, 0.25, None, None)]) == shares(0.75, 0.25, None, None)
 
 
 def test_the_cell_of_the_table() -> None:

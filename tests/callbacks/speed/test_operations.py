@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -30,10 +29,9 @@ class Event:
 
 
 @pytest.fixture
-def cost(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation on one element takes 2 µs, and its record 1 µs."""
     monkeypatch.setattr(operations, "operation_cost", lambda: operations.Cost(launch=2e-6, recording=1e-6))
-    yield
 
 
 @pytest.mark.usefixtures("cost")
