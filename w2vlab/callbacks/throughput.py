@@ -1,4 +1,4 @@
-"""Throughput of training: audio rate, model FLOPs utilisation, data wait and memory."""
+"""Throughput of training: audio rate, model FLOPs utilisation, what limits the speed, and memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from w2vlab.callbacks.speed.host import HostMeter, host_meter
+from w2vlab.callbacks.speed.limits import Shares, divide, limit_line, typical
 from w2vlab.metrics import RateMeter, matmul_rate
 from w2vlab.modules.counting.flops import StepFlops, fit_flops, size_terms
 from w2vlab.modules.counting.without_values import NOT_WITHOUT_VALUES, skeleton
@@ -43,6 +46,12 @@ class ThroughputMonitor(Callback):
     And every `log_every_n_steps` updates:
 
     * `train/throughput/data_wait_share`: the share of the time, in [0, 1], in which training waited for the next batch.
+    * `train/throughput/limited_by_data`, `…_host`, `…_memory` and `…_products`: the time, divided by what limits the
+      speed. `w2vlab.callbacks.speed.limits.Shares` defines the four words; their sum is 1. Without utilisation,
+      `…_device` is in place of memory and products. A line of the log says which is the greatest, when the shares are
+      first known, and at the end of the run, where `RunReport` shows it in its table. They are logged on CPUs and CUDA
+      devices, if the loader measures how long it is waited for (as those of `SpeechDataModule` do), and neither for
+      models that are compiled on a CPU nor for precision 16-mixed, which waits for the device in each update.
     * `train/throughput/flops_per_second`: floating-point operations of all processes together, in matrix products and
       convolutions of the forward and the backward pass (a multiply-add counts as two). Padding is included, because it
       is computed. Recomputation is not included (activation checkpointing, and the additional forward pass for
@@ -55,8 +64,9 @@ class ThroughputMonitor(Callback):
       CPU, the resident memory of the process without data workers.
 
     There is one synchronisation with the device: before the first utilisation is logged, the rate is measured in 0.2 s,
-    and operations are counted at a few sizes on the meta device, which takes seconds for a large model. Losses and
-    weights of the run are bit-identical with and without this callback.
+    and operations are counted at a few sizes on the meta device, which takes seconds for a large model. On a CPU, the
+    operations of a few micro-batches are recorded. Losses and weights of the run are bit-identical with and without
+    this callback.
 
     Args:
         window: Minimum number of micro-batches of the means, rounded up to complete updates.
@@ -82,6 +92,10 @@ class ThroughputMonitor(Callback):
         self._update = 0
         self._waited: Seconds = 0.0
         self._validated = False
+        self._host: HostMeter | None = None
+        self._number = 0  # steps of the update so far
+        self._shares: list[Shares] = []
+        self._times: list[Seconds] = []  # of a step: of a micro-batch, or of those that are computed at once
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copies the model to the meta device, before the strategy shards it."""
@@ -94,8 +108,16 @@ class ThroughputMonitor(Callback):
         """Starts the clock."""
         self._update = trainer.global_step
         self._validated = False
+        self._number, self._shares, self._times = 0, [], []
+        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self._host = host_meter(pl_module, pl_module.device, scales)
+        self._restart(trainer)
+
+    def _restart(self, trainer: Trainer) -> None:
         self._data_wait_since_last_call(trainer)
         self._meter.restart()
+        if self._host is not None:
+            self._host.restart()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Marks the window as invalid, because validation, saving and drawing do not count as training time."""
@@ -107,8 +129,14 @@ class ThroughputMonitor(Callback):
         """Restarts the clock after a validation."""
         if self._validated:
             self._validated = False
-            self._data_wait_since_last_call(trainer)
-            self._meter.restart()
+            self._restart(trainer)
+        if self._host is not None:
+            self._host.start(self._number, trainer.accumulate_grad_batches)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Marks the end of the backward pass."""
+        if self._host is not None:
+            self._host.launched()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: AudioBatch, batch_idx: int
@@ -117,20 +145,26 @@ class ThroughputMonitor(Callback):
         counts_flops = self._skeleton is not None or self._flops is not None
         passes = pl_module.fusing.passes(batch) if isinstance(pl_module, TrainedModule) else batch.passes
         sizes = [size_terms(cast(PretrainingModule, pl_module), one) for one in passes] if counts_flops else []
+        waited = self._data_wait_since_last_call(trainer)
+        without_data, by_host = (math.nan, math.nan) if self._host is None else self._host.end(waited)
         self._meter.add(
-            self._data_wait_since_last_call(trainer),
+            waited,
+            without_data,
+            by_host,
+            1,
             sum(one.seconds for one in passes),
             *(np.sum(sizes, axis=0) if sizes else ()),
             micro_batches=sum(one.num_micro_batches for one in passes),
         )
+        self._number += 1
         if trainer.global_step == self._update:
             return
-        self._update = trainer.global_step
+        self._update, self._number = trainer.global_step, 0
         self._meter.end_update()
         rates = self._meter.read()
         if rates is None:
             return
-        wait_share, audio, *sizes = rates.tolist()
+        wait_share, without_data, by_host, steps, audio, *sizes = rates.tolist()
         values = {AUDIO_RATE: audio * world_size()}
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:
@@ -143,12 +177,40 @@ class ThroughputMonitor(Callback):
                 flops = self._flops.of(np.array(sizes))
                 values[FLOPS_RATE] = flops * world_size()
                 if flops > self._rate:  # the device was busy when the rate was measured
-                    self._rate = max(self._rate, matmul_rate(pl_module.device, _precision(trainer, pl_module.device)))
-                    self._meter.restart()
+                    self._rate = max(
+                        self._rate, matmul_rate(pl_module.device, product_dtype(trainer, pl_module.device))
+                    )
+                    self._restart(trainer)
                 values[MFU] = flops / self._rate
+            if self._host is not None and math.isfinite(without_data + self._host.inside):
+                by_host += self._host.inside * steps
+                shares = divide(without_data, by_host, values.get(MFU), self._host.asynchronous)
+                values |= shares.metrics()
+                self._shares.append(shares)
+                self._times.append(1 / steps)
+                if len(self._shares) == 1:
+                    self._log_limit(trainer, pl_module.device)
         # `full` fills the tensor on the device; the trainer would copy a float from the host, which synchronises.
         on_device = {name: torch.full((), value, device=pl_module.device) for name, value in values.items()}
         pl_module.log_dict(on_device, batch_size=len(batch))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs what limited the run, unless a report shows it."""
+        shown = any(getattr(callback, "shows_limit", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if len(self._shares) > 1 and not shown:
+            self._log_limit(trainer, pl_module.device, "The whole run: ")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the measurement of the host."""
+        if self._host is not None:
+            self._host.stop()
+
+    def _log_limit(self, trainer: Trainer, device: torch.device, start: str = "") -> None:
+        shares = typical(self._shares)
+        if shares is not None and trainer.is_global_zero:
+            dtype = product_dtype(trainer, device)
+            line = limit_line(shares, median(self._times), self._rate, device.type, dtype)
+            logger.info("%s%s", start, line)
 
     def _data_wait_since_last_call(self, trainer: Trainer) -> Seconds:
         """Returns the time spent waiting for data since the last call; NaN if the loader does not measure it."""
@@ -158,9 +220,9 @@ class ThroughputMonitor(Callback):
     def _measure(self, trainer: Trainer, device: torch.device, model: PretrainingModule) -> None:
         self._skeleton = None
         with _warn_without_mfu(trainer):
-            self._rate = matmul_rate(device, _precision(trainer, device))
+            self._rate = matmul_rate(device, product_dtype(trainer, device))
             self._flops = fit_flops(model)
-        self._meter.restart()
+        self._restart(trainer)
 
 
 @contextmanager
@@ -175,7 +237,7 @@ def _warn_without_mfu(trainer: Trainer) -> Iterator[None]:
             logger.warning("%s is not logged, because operations cannot be counted: %s.", MFU, reason)
 
 
-def _precision(trainer: Trainer, device: torch.device) -> torch.dtype:
+def product_dtype(trainer: Trainer, device: torch.device) -> torch.dtype:
     """Returns the dtype of the run's matrix products."""
     with trainer.precision_plugin.forward_context():
         one = torch.ones(1, 1, device=device)

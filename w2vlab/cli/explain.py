@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from w2vlab.cli.errors.problems import report_problem, user_errors
-from w2vlab.cli.parsing.command_parser import CommandParser
+from w2vlab.cli.parsing.command_parser import WITHOUT_VALUE, CommandParser
 from w2vlab.utils.checks import check_at_least
 
 
@@ -22,6 +23,7 @@ class ExplainOptions:
 
       w2vlab explain --config quickstart
       w2vlab explain --config wav2vec2_base --devices 8 --speed 500
+      w2vlab explain --config quickstart --speed
 
     Attributes:
         json: Print everything as JSON.
@@ -29,28 +31,32 @@ class ExplainOptions:
             memory of the parameters and of one gradient for each term of the objective.
         devices: Number of devices of the run, independent of this machine; by default that of the trainer's options.
         speed: Seconds of audio that one device trains on in a second, for the duration of the run. A few updates of
-            `w2vlab fit` log it, for all devices together, as train/audio_seconds_per_second.
+            `w2vlab fit` log it, for all devices together, as train/audio_seconds_per_second. Without a value, it is
+            measured by a trial of half a minute on one device of this machine, which also says what limits it: data,
+            host, memory or products. `--data.corpus` is read, too, if it is given.
     """
 
     json: bool = False
     no_gradients: bool = False
     devices: int | None = None
-    speed: float | None = None
+    speed: float | Literal["measure"] | None = field(default=None, metadata={WITHOUT_VALUE: "measure"})
 
     def __post_init__(self) -> None:
         check_at_least(1, devices=self.devices)
-        if self.speed is not None and not (self.speed > 0 and math.isfinite(self.speed)):
+        if isinstance(self.speed, int | float) and not (self.speed > 0 and math.isfinite(self.speed)):
             raise ValueError(f"`speed` must be a positive number, but is {self.speed}.")
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], measure: Callable[[Any, Any], Any]) -> int:
     """Explains the configuration of a command line.
 
     Args:
         words: What follows `explain` on the command line.
+        measure: Measures the speed of a run, by its options and its data module.
 
     Returns:
-        Exit status: 0 done, 1 the configuration cannot be built, 2 wrong usage.
+        Exit status: 0 done, 1 the configuration cannot be built or measured, 2 wrong usage; 130, 143 or 138 ended by
+        SIGINT, SIGTERM or SIGUSR1.
     """
     parser = CommandParser(ExplainOptions, "explain", with_config=False)
     if {"-h", "--help"} & set(words):
@@ -60,24 +66,37 @@ def run(words: Sequence[str]) -> int:
     # Imported here, because help and wrong options need not wait for PyTorch.
     from lightning.pytorch import Callback
 
+    from w2vlab.callbacks.fault_tolerance.stopping import Stopped, signal_handler, stop_at_once
     from w2vlab.cli.lightning.parsed import ExplainedRun
+    from w2vlab.cli.logging.console import output_console
     from w2vlab.cli.logging.no_news import without_routine_messages
     from w2vlab.explain.explanation import explain
     from w2vlab.explain.text import print_explanation
+    from w2vlab.explain.speed.result import print_speed
     from w2vlab.registry import load_parts
+    from w2vlab.types import RunError
 
     try:
         load_parts()
-        with without_routine_messages():
+        with without_routine_messages(), signal_handler(stop_at_once):
             cli = ExplainedRun(["fit", *fit_words], Callback())
-        explanation = explain(
-            cli.model, cli.datamodule, cli.settings.trainer, not own.no_gradients, own.devices, own.speed
-        )
-    except user_errors() as problem:
+            measured = measure(cli.settings, cli.datamodule) if own.speed == "measure" else None
+        speed = own.speed if measured is None else measured.rate
+        explanation = explain(cli.model, cli.datamodule, cli.settings.trainer, not own.no_gradients, own.devices, speed)
+    except Stopped as stop:
+        sys.stderr.write(f"\nEnded by {stop.signal.name}.\n")
+        return stop.status
+    except user_errors(*([] if own.speed is None else [OSError, RunError])) as problem:
         return report_problem(problem)
     if own.json:
-        json.dump(explanation.as_dict(), sys.stdout, indent=1, allow_nan=False)
+        found = explanation.as_dict() | ({} if measured is None else {"speed": measured.as_dict()})
+        json.dump(found, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
         print_explanation(explanation)
+        if measured is not None:
+            print_speed(measured, output_console(_PLAIN_WIDTH, highlight=False))
     return 0
+
+
+_PLAIN_WIDTH = 200

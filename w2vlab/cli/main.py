@@ -22,7 +22,7 @@ _COMMANDS = (
 )
 
 _MODULES = {
-    **{"import": "import_", "batch-size": "batch_size"},
+    **{"import": "import_", "batch-size": "batch_size", "explain": "batch_size.speed"},
     **{name: f"corpus.{name}" for name in ("prepare", "encode", "cluster", "hubert")},
 }
 """The module of a command that is not named like it."""

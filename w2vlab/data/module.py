@@ -24,7 +24,7 @@ from w2vlab.data.corpora.splits import DataSplit, SplitReader, describe_corpora,
 from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.fusing import check_fusing, fuse
 from w2vlab.data.mixtures.plan import CorpusPlan
-from w2vlab.data.mixtures.sources import Corpora, CorpusSource, plain_corpora, read_sources
+from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
 from w2vlab.data.order import ORDER_OPTIONS, order_of
 from w2vlab.data.place import ResumableData
 from w2vlab.interfaces import Augmentation
@@ -171,9 +171,7 @@ class SpeechDataModule(ResumableData):
         Raises:
             ValueError: A corpus cannot be downloaded or used.
         """
-        first: dict[str, CorpusSource] = {}
-        for source in (*self._sources, *self._validation_sources):
-            first.setdefault(source.path, source)
+        first = {source.path: source for source in (*self._validation_sources, *self._sources)}
         for path, source in first.items():
             with source.named_in_errors():
                 self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint

@@ -20,6 +20,7 @@ from w2vlab.callbacks.records.panels import PRETRAINING, RECOGNITION
 from w2vlab.callbacks.records.picture import _split_into_rows, draw_run
 from w2vlab.callbacks.records.run_view import RunView
 from w2vlab.callbacks.records.summary import print_summary, summarize
+from w2vlab.callbacks.speed.limits import Shares
 
 
 def make_view(
@@ -234,6 +235,7 @@ def test_summary_of_a_run_with_codebooks() -> None:
         "codebook perplexity": "6.0 of the codes, 7.5 of the probabilities",
         "codes used": "9 of 16",
         "speed": "50 s of audio a second, MFU 43.2 %, 0.7 % waiting for data (medians of the run)",
+        "limited by": "–",  # noqa: RUF001
         "time": "1:02:05",
     }
 
@@ -244,6 +246,14 @@ def test_speed_is_a_median_over_the_run() -> None:
     slow = {"train/audio_seconds_per_second": 2.6, "train/throughput/mfu": math.nan}
     view.train.record(110, {**view.train.rows[-1], **slow})
     assert summarize(view, 1.0)["speed"].startswith("50 s of audio a second, MFU 43.2 %")
+
+
+def test_what_limits_the_run_is_a_median_over_it() -> None:
+    view = run_view(codebooks=True)
+    for update, host in ((110, 0.9), (120, 0.1), (130, 0.1)):
+        shares = Shares(data=0.0, host=host, memory=0.3 * (1 - host), products=0.7 * (1 - host))
+        view.train.record(update, {**view.train.rows[-1], **shares.metrics()})
+    assert summarize(view, 1.0)["limited by"] == "products: 63 % of the time; memory 27 %, host 10 %, data 0 %"
 
 
 def test_the_final_probe_is_in_the_table() -> None:
@@ -282,14 +292,14 @@ def test_recognition_is_drawn_by_its_errors(rates: tuple[str, ...], shown: list[
 def test_summary_of_recognition() -> None:
     summary = summarize(recognition_view("wer", "cer"), 60)
     assert list(summary) == [
-        *("validation loss", "word error rate", "character error rate", "speed", "time"),
+        *("validation loss", "word error rate", "character error rate", "speed", "limited by", "time"),
     ]
     assert summary["word error rate"] == "45.0 % at best, 50.0 % at the end"
 
 
 def test_recognition_before_its_first_validation() -> None:
     view = recognition_view("per", course=())
-    assert list(summarize(view, 60)) == ["validation loss", "phone error rate", "speed", "time"]
+    assert list(summarize(view, 60)) == ["validation loss", "phone error rate", "speed", "limited by", "time"]
     assert summarize(view, 60)["phone error rate"] == "–"  # noqa: RUF001
     assert not draw_run(view).axes
 

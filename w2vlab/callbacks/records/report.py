@@ -47,6 +47,9 @@ class RunReport(Callback):
     shows_findings = True
     """For `FinalProbe`, which prints its result if no callback shows it."""
 
+    shows_limit = True
+    """For `ThroughputMonitor`, which logs what limited the run if no callback shows it."""
+
     def __init__(self) -> None:
         super().__init__()
         self.train = MetricHistory()

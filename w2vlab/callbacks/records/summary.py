@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from w2vlab.callbacks.records.run_view import RunView
+from w2vlab.callbacks.speed.limits import shares_of, short_text, typical
 from w2vlab.callbacks.throughput import AUDIO_RATE, DATA_WAIT_SHARE, MFU
 from w2vlab.modules.sums import SHARE
 from w2vlab.types import Seconds
@@ -36,6 +37,7 @@ def summarize(view: RunView, seconds: Seconds) -> dict[str, str]:
         **({} if view.probe is None else view.probe.rows),
         **_shares(view),
         "speed": _speed(view),
+        "limited by": _limit(view),
         "time": str(timedelta(seconds=round(seconds))),
     }
 
@@ -119,6 +121,12 @@ def _speed(view: RunView) -> str:
     if waiting is not None:
         text += f", {100 * waiting:.3g} % waiting for data"
     return f"{text} (medians of the run)"
+
+
+def _limit(view: RunView) -> str:
+    """Returns what limited the speed, in medians over the run."""
+    shares = typical([found for row in view.train.rows if (found := shares_of(row)) is not None])
+    return _ABSENT if shares is None else short_text(shares)
 
 
 def _median(values: list[float]) -> float | None:

@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +25,8 @@ from w2vlab.explain.batch_size.steps import TrialSettings, run_updates
 from w2vlab.types import RunError, Seconds
 
 _POLL_SECONDS = 0.02
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,20 @@ class Machine(ABC):
             RunError: The process that computes them has ended.
         """
 
+    def call(self, function: Callable[[Callable[[float], None]], Result], advance: Callable[[float], None]) -> Result:
+        """Computes a function where updates are computed.
+
+        Args:
+            function: It gets a function that shows progress, which it may call with numbers. On a CPU, it and what it
+                returns are pickled.
+            advance: Called with these numbers.
+
+        Raises:
+            OutOfMemory: It takes more than `memory`.
+            RunError: The process that computes it has ended.
+        """
+        return function(advance)
+
 
 class GpuMachine(Machine):
     """Computes updates in this process. PyTorch's allocator is limited to `memory`, so batches above it fail."""
@@ -101,13 +118,33 @@ class CpuMachine(Machine):
 
     def run(self, shapes: Sequence[BatchShape], on_update: Callable[[float], None] = lambda steps: None) -> Updates:
         """Computes one update of each shape, in turn."""
+        times: list[Seconds] = []
+
+        def record(seconds: Seconds) -> None:
+            times.append(seconds)
+            on_update(1)
+
+        _, peak = self._in_child(partial(_run_updates, self.settings, shapes), record)
+        return Updates(times, peak)
+
+    def call(self, function: Callable[[Callable[[float], None]], Result], advance: Callable[[float], None]) -> Result:
+        """Computes a function in a new process."""
+        return self._in_child(function, advance)[0]
+
+    def _in_child(
+        self, function: Callable[[Callable[[float], None]], Result], on_number: Callable[[float], None]
+    ) -> tuple[Result, int]:
+        """Computes a function in a new process, and receives the numbers that it sends.
+
+        Returns:
+            What it returns; and the peak of the memory, in bytes.
+        """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, *self._modules()])  # has an effect before the first process only
         reader, writer = context.Pipe(duplex=False)
-        child = context.Process(target=_compute, args=(self.settings, shapes, writer), daemon=True)
+        child = context.Process(target=_compute, args=(function, writer), daemon=True)
         child.start()
         writer.close()
-        times: list[Seconds] = []
         try:
             while True:
                 if reader.poll(_POLL_SECONDS):
@@ -117,12 +154,11 @@ class CpuMachine(Machine):
                         break
                     if isinstance(message, Exception):
                         raise message
-                    if isinstance(message, int):  # the last one
-                        if message > self.memory:
-                            raise OutOfMemory(f"{message} bytes")
-                        return Updates(times, message)
-                    times.append(message)
-                    on_update(1)
+                    if isinstance(message, tuple):  # the last one
+                        if message[1] > self.memory:
+                            raise OutOfMemory(f"{message[1]} bytes")
+                        return message
+                    on_number(message)
                 elif (used := _resident_bytes(child.pid)) > self.memory:
                     raise OutOfMemory(f"{used} bytes")
             child.join()
@@ -140,8 +176,12 @@ class CpuMachine(Machine):
         return [getattr(builder, "func", builder).__module__ for builder in builders]
 
 
-def _compute(settings: TrialSettings, shapes: Sequence[BatchShape], writer: Connection) -> None:
-    """Computes updates in the child; sends each time, and then the peak of the memory."""
+def _run_updates(settings: TrialSettings, shapes: Sequence[BatchShape], send: Callable[[float], None]) -> None:
+    run_updates(settings, settings.build_model(), shapes, send)
+
+
+def _compute(function: Callable[[Callable[[float], None]], Any], writer: Connection) -> None:
+    """Computes a function in the child; sends its numbers, and then what it returns with the peak of the memory."""
     for number in (signal.SIGINT, signal.SIGUSR1):  # the terminal sends them to all of its processes
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -149,8 +189,7 @@ def _compute(settings: TrialSettings, shapes: Sequence[BatchShape], writer: Conn
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     last: Any
     try:
-        run_updates(settings, settings.build_model(), shapes, writer.send)
-        last = _peak_bytes()
+        last = (function(writer.send), _peak_bytes())
     except Exception as problem:
         problem.add_note(traceback.format_exc())
         last = problem

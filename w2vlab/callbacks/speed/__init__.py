@@ -1,0 +1,1 @@
+"""What limits the speed of a run: data, host, memory or products."""

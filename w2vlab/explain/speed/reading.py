@@ -1,0 +1,74 @@
+"""How fast a run's workers read its corpus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from w2vlab.data import SpeechDataModule
+from w2vlab.types import AudioBatch, Seconds
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Measurement of the data workers of one process, without training beside them.
+
+    Attributes:
+        rate: Seconds of audio a second.
+        workers: Processes that read; 0 if the training process reads.
+        batches: Batches that were read.
+    """
+
+    rate: float
+    workers: int
+    batches: int
+
+    def waiting(self, audio: Seconds, step: Seconds) -> Seconds:
+        """Returns how long training waits for a micro-batch.
+
+        Args:
+            audio: Audio of the micro-batch.
+            step: Time of its training step, during which workers read.
+        """
+        reading = audio / self.rate
+        return max(0.0, reading - step) if self.workers else reading
+
+
+def measure_reading(data: SpeechDataModule, budget: Seconds, advance: Callable[[Seconds], None]) -> Reading:
+    """Reads training batches as fast as the workers deliver them.
+
+    Args:
+        data: The data module of the run; `require` was called.
+        budget: Longest time to read, after the first batches.
+        advance: Called with the time that has passed since its last call.
+
+    Raises:
+        ValueError: The corpus cannot be used.
+        RunError: Workers have died.
+    """
+    data.prepare_data()
+    data.setup("fit")
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    start = last = time.perf_counter()
+    audio, read = 0.0, 0
+
+    def take() -> AudioBatch | None:
+        nonlocal last
+        batch = next(batches, None)
+        now = time.perf_counter()
+        advance(now - last)
+        last = now
+        return batch
+
+    # The first batch of each worker includes its start. If the corpus has no more, it counts.
+    for _ in range(max(1, data.num_workers)):
+        batch = take()
+        audio, read = (audio, read) if batch is None else (audio + batch.seconds, read + 1)
+    first = time.perf_counter()
+    while last - first < budget and (batch := take()) is not None:
+        if start != first:
+            start, audio, read = first, 0.0, 0
+        audio, read = audio + batch.seconds, read + 1
+    return Reading(audio / max(last - start, 1e-9), data.num_workers, read)
