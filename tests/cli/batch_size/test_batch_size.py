@@ -55,6 +55,7 @@ def test_it_prints_and_writes_options_that_fit_takes(config, capsys, monkeypatch
         (["nowhere"], 2, "nowhere"),
         (["CONFIG", "--memory=-1"], 2, "`memory` must be a positive number, but is -1"),
         (["CONFIG", "--rounds=0"], 2, "`rounds` must be at least 1, but is 0"),
+        (["CONFIG", "--out=."], 2, "`out` must be a file, but . is a folder"),
         (["CONFIG", "--out=nowhere/batches.yaml"], 2, "`out` must be in a folder that exists"),
         (["CONFIG", "--memory=0.01"], 1, "`memory` must suffice for an update with one utterance of 1 s, but is 0.01"),
         (

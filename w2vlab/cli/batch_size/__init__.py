@@ -66,6 +66,8 @@ def run(words: Sequence[str]) -> int:
         parser.parser.fail("`CONFIG` must be given: w2vlab batch-size wav2vec2_base")
     if options.out is not None and not options.out.parent.is_dir():
         parser.parser.fail(f"`out` must be in a folder that exists, but is {options.out}.")
+    if options.out is not None and options.out.is_dir():
+        parser.parser.fail(f"`out` must be a file, but {options.out} is a folder.")
     use_large_pages()
     # Imported here, because help and wrong options need not wait for PyTorch.
     from w2vlab.callbacks.fault_tolerance.stopping import Stopped, signal_handler, stop_at_once

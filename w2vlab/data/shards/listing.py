@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from w2vlab.data.shards.index_file import ListedFile, ListedShard, parse_index, read_index
+from w2vlab.data.shards.remote.copies import check_settings
 from w2vlab.data.shards.remote.files import Remote
 from w2vlab.data.shards.remote.transport import FileFacts
 from w2vlab.data.shards.shard import Shard, ShardFile
@@ -83,6 +84,7 @@ def list_shards(source: Source) -> ShardList:
 
 
 def _list_remote(url: str) -> ShardList:
+    check_settings()
     remote = Remote()
     path = url.partition("?")[0]
     name = PurePosixPath(path).name

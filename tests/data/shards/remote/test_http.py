@@ -232,3 +232,22 @@ def test_an_unfinished_copy_that_is_longer_than_the_file(server: Server, cache: 
         place.with_name(place.name + ".part").write_bytes(have)
         assert local_copy(place, file.location).read_bytes() == data
         place.unlink()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("W2VLAB_SHARD_CACHE_GB", "-1"),
+        ("W2VLAB_FETCH_TIMEOUT", "0"),
+        ("W2VLAB_FETCH_PATIENCE", "much"),
+        ("W2VLAB_SHARD_CACHE", "/proc/nowhere"),
+    ],
+)
+def test_settings_are_checked_before_a_training(
+    server: Server, shar: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Its manifest is there, so that no shard would be fetched before the training, which would leave all out."""
+    prepare(server.url("shar"), cache)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=f"^`{variable}` must be "):
+        prepare(server.url("shar"), cache)

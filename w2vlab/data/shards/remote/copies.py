@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from w2vlab.data.shards.remote.downloading import download
-from w2vlab.data.shards.remote.eviction import MEMBERS, UNFINISHED, make_room
-from w2vlab.data.shards.remote.retries import PATIENCE, seconds_of
+from w2vlab.data.shards.remote.eviction import MEMBERS, UNFINISHED, limit, make_room
+from w2vlab.data.shards.remote.retries import PATIENCE, TIMEOUT, seconds_of
 from w2vlab.data.shards.remote.transport import FetchError
 from w2vlab.data.shards.shard import ShardFile
 from w2vlab.types import Seconds
-from w2vlab.utils.files import write_atomically
+from w2vlab.utils.files import make_writable, write_atomically
 
 FOLDER = "W2VLAB_SHARD_CACHE"
 """Environment variable: folder of the copies, for instance on the disk of each node; by default in the cache folder."""
@@ -55,6 +55,19 @@ def register(file: ShardFile, cache: Path) -> Path:
         facts.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(facts, json.dumps(asdict(file)))
     return place
+
+
+def check_settings() -> None:
+    """Checks the environment variables before a run: a process that reads audio would leave all of it out.
+
+    Raises:
+        ValueError: One of them is no positive number, or the folder of copies is not writable.
+    """
+    limit()
+    seconds_of(PATIENCE)
+    seconds_of(TIMEOUT)
+    if os.environ.get(FOLDER):
+        make_writable(copy_path(Path("_")).parent, FOLDER, f"one with {FOLDER}")
 
 
 def local_copy(place: Path, url: str) -> Path:
@@ -170,4 +183,4 @@ def _is_current(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-__all__ = ["FOLDER", "MEMBERS", "copy_path", "local_copy", "register"]
+__all__ = ["FOLDER", "MEMBERS", "check_settings", "copy_path", "local_copy", "register"]
