@@ -26,6 +26,9 @@ CUTS = PREPARED_CUTS
 SHARDS = "shards"
 """The folder of the shards: lhotse takes every file in such a folder for a field of its cuts."""
 
+LEFT_OUT = "left_out.tsv"
+"""Name of the list of all that was left out, in the folder: reason and id."""
+
 PICTURE = "lengths.png"
 
 STATE = ".prepare"
@@ -37,7 +40,7 @@ LISTING = "utterances.jsonl.unfinished"
 IDENTITY = "identity"
 
 _PLAN = "plan.json"
-_OURS = (RECORD, CUTS, INDEX, SHARDS, PICTURE, STATE, LISTING, LOCK_NAME)
+_OURS = (RECORD, CUTS, INDEX, SHARDS, PICTURE, LEFT_OUT, STATE, LISTING, LOCK_NAME)
 _RULE = "`out` must be a folder that no other process writes to"
 _ADVICE = "End that process, or choose another folder."
 
@@ -114,7 +117,7 @@ class PreparedFolder:
 
     def _clear(self) -> None:
         """Removes a preparation: first what marks it as complete."""
-        for name in (INDEX, CUTS, RECORD, PICTURE):
+        for name in (INDEX, CUTS, RECORD, PICTURE, LEFT_OUT):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):
             sync_to_disk(self.path)
@@ -165,6 +168,17 @@ class PreparedFolder:
         else:
             write_atomically(self.path / self.last, index, sync=True)
         self._remove_state()
+
+    def list_left_out(self, lines: str) -> None:
+        """Writes the list of all that was left out, or removes an older one if nothing was.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if lines:
+            write_atomically(self.path / LEFT_OUT, lines, sync=True)
+        else:
+            (self.path / LEFT_OUT).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Removes what is half written, and unlocks the folder."""

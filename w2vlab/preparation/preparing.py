@@ -92,7 +92,8 @@ class _Preparation:
             checked = folder.check_sums(content) if settings.check else 0
             return Prepared(folder=folder.path, content=content, before=True, checked=checked)
         utterances.move(folder.state / "utterances.jsonl")
-        self.left_out = manifest.skipped
+        self.left_out = Tally(names=[])  # of those that only the scan found there are examples
+        self.left_out.include(manifest.skipped)
         split = None
         if settings.max_seconds is not None:
             utterances, split = self._cut(utterances, settings.max_seconds)
@@ -207,6 +208,8 @@ class _Preparation:
         return content
 
     def _remarks(self, manifest: Manifest) -> dict[str, Any]:
+        scanned = "" if manifest.left_out is None else manifest.left_out.read_text(encoding="utf-8")
+        self.folder.list_left_out(scanned + self.left_out.as_lines())
         return {"left_out": as_plain(self.left_out), "notes": as_plain(manifest.notes)}
 
     def _run_tasks(
