@@ -34,7 +34,9 @@ class UtteranceMixing(Augmentation):
         noise_ratio: Lowest and highest energy of an utterance relative to the noise, in dB.
 
     Reference:
-        Chen et al. 2022, arXiv:2110.13900, Section III-B, Algorithm 1.
+        Chen et al. 2022, arXiv:2110.13900, Section III-B, Algorithm 1. Ratios, longest segment and `probability` are
+        also the defaults of `utterance_mixing_dataset.py` in microsoft/UniSpeech; `noise_probability`, of the paper,
+        is 0 there.
     """
 
     keeps_targets = True

@@ -16,6 +16,7 @@ from lhotse import CutSet
 from tests.preparation.conftest import contents, write_corpus
 from w2vlab.cli.main import main
 from w2vlab.preparation import preparing
+from w2vlab.preparation.corpora import Part
 from w2vlab.utils.files import UNFINISHED
 
 
@@ -62,6 +63,36 @@ def test_recordings_are_cut(corpus: Path, capsys: pytest.CaptureFixture[str]) ->
     assert record["cutting"]["pieces"] == 3
     assert record["summary"]["utterances"] == 15
     assert Path("out/lengths.png").is_file()
+
+
+def test_all_that_is_left_out_is_in_a_file(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        (corpus / f"empty{number}.wav").touch()
+    assert main(["prepare", "corpus", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert "* left out 5 utterances: empty (empty.wav, empty0.wav, empty1.wav, …)" in printed
+    assert f"* all that were left out are in {Path('out', 'left_out.tsv')}" in printed
+    expected = ["empty.wav", *(f"empty{number}.wav" for number in range(4))]
+    lines = Path("out/left_out.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines == [f"empty\t{name}" for name in expected]
+    for name in (*expected, "reader/u00.wav"):
+        (corpus / name).unlink()
+    assert main(["prepare", "corpus", "out", "--overwrite"]) == 0
+    assert not Path("out/left_out.tsv").exists()
+
+
+def test_several_parts_are_one_table(corpus: Path, capsys, monkeypatch) -> None:
+    """And not a report of thirty lines for each."""
+    write_corpus(corpus.parent / "other", 5)
+    parts = [Part("en", corpus), Part("it", corpus.parent / "other")]
+    monkeypatch.setattr(preparing, "find_parts", lambda *_: parts)
+    assert main(["prepare", "corpus", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert "* en: left out 1 utterance: empty (empty.wav)" in printed
+    assert "Written: out/it (1 file" in printed
+    assert re.search(r"^en +12 +6\.9 s +not known ", printed, re.MULTILINE)
+    assert printed.endswith("on all with --data.corpus='{en: out/en, it: out/it}'\n")
+    assert "utterances by length" not in printed
 
 
 def test_the_list_names_recipes_and_samples(capsys: pytest.CaptureFixture[str]) -> None:

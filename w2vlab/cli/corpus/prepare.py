@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -78,7 +79,8 @@ def print_corpora(console: Console) -> None:
     from w2vlab.data.corpora.sample_corpora import NAMES
     from w2vlab.preparation.recipes import find_recipes
 
-    console.print(f"Sample corpora: {', '.join((*NAMES, GROUP))}\n", soft_wrap=True, markup=False)
+    console.print(f"Sample corpora: {', '.join((*NAMES, GROUP))}", soft_wrap=True, markup=False)
+    console.print(f"`sample` is the first that this system can get, `{GROUP}` all of its languages.\n", markup=False)
     table = Table("recipe of lhotse", "download", "options, as --recipe.NAME=VALUE", box=None, pad_edge=False)
     for recipe in find_recipes().values():
         table.add_row(recipe.name, "yes" if recipe.download else "no", ", ".join(recipe.option_names()))
@@ -88,10 +90,30 @@ def print_corpora(console: Console) -> None:
 
 def print_prepared(prepared: Prepared, console: Console) -> None:
     """Prints the figures of a prepared folder, and what was left out and cut."""
+    from w2vlab.preparation.folder import LEFT_OUT
+
     content, folder = prepared.content, one_line(str(prepared.folder))
 
     def line(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False)
+
+    part = content.get("part")
+    if not part:
+        _print_figures(content, console)
+    for text in remarks(content):
+        line(one_line(f"* {part}: {text}" if part else f"* {text}"))
+    if any(found["count"] > len(found["examples"]) for found in content["left_out"].values()):
+        line(f"* all that were left out are in {os.path.join(folder, LEFT_OUT)}")
+    checked = f"; the checksums of {count(prepared.checked, 'file')} agree" if prepared.checked else ""
+    size = sum(content["files"].values()) / 2**20
+    done = f"Done before ({str(content.get('date', ''))[:10]})" if prepared.before else "Written"
+    line(f"{done}: {folder} ({count(len(content['files']), 'file')}, {size:,.1f} MiB{checked})")
+    if not part:
+        line(f"Train on it with --data.corpus={folder}")
+
+
+def _print_figures(content: Mapping[str, Any], console: Console) -> None:
+    from w2vlab.preparation.summary import histogram_lines
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
@@ -99,23 +121,8 @@ def print_prepared(prepared: Prepared, console: Console) -> None:
     for name, value in summary_rows(content):
         table.add_row(name, value)
     console.print(table)
-    from w2vlab.preparation.folder import LEFT_OUT
-    from w2vlab.preparation.summary import histogram_lines
-
-    line("\nutterances by length:")
-    for text in histogram_lines(content["summary"]["histogram"]):
-        line(text)
-    line("")
-    for text in remarks(content):
-        line(one_line(text))
-    names = prepared.folder / LEFT_OUT
-    if content["left_out"] and names.is_file():
-        line(f"* all that were left out are in {one_line(str(names))}")
-    checked = f"; the checksums of {count(prepared.checked, 'file')} agree" if prepared.checked else ""
-    size = sum(content["files"].values()) / 2**20
-    done = f"Done before ({str(content.get('date', ''))[:10]})" if prepared.before else "Written"
-    line(f"{done}: {folder} ({count(len(content['files']), 'file')}, {size:,.1f} MiB{checked})")
-    line(f"Train on it with --data.corpus={folder}")
+    lines = ["", "utterances by length:", *histogram_lines(content["summary"]["histogram"]), ""]
+    console.print("\n".join(lines), soft_wrap=True, markup=False)
 
 
 def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -146,25 +153,39 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
         if cutting["texts_dropped"]:
             dropped += f"; {count(cutting['texts_dropped'], 'text')} that belonged to several pieces dropped"
         lines.append(
-            f"* cut {count(cutting['recordings'], 'recording')} ({duration(3600 * cutting['hours'])}) longer than "
+            f"cut {count(cutting['recordings'], 'recording')} ({duration(3600 * cutting['hours'])}) longer than "
             f"{cutting['max_seconds']:g} s into {count(cutting['pieces'], 'piece')} "
             f"({duration(3600 * cutting['hours_of_pieces'])}){dropped}"
         )
     if content.get("gains"):
         scaled = count(content["gains"], "utterance")
-        lines.append(f"* scaled {scaled} with samples outside [-1, 1), and kept the factor")
+        lines.append(f"scaled {scaled} with samples outside [-1, 1), and kept the factor")
     for reason, found in content["left_out"].items():
-        lines.append(f"* left out {count(found['count'], 'utterance')}: {reason} ({', '.join(found['examples'])})")
+        lines.append(f"left out {count(found['count'], 'utterance')}: {reason} ({_examples(found)})")
     for note, found in content["notes"].items():
-        lines.append(f"* {count(found['count'], 'utterance')} {note} ({', '.join(found['examples'])})")
+        lines.append(f"{count(found['count'], 'utterance')} {note} ({_examples(found)})")
     return lines
 
 
+def _examples(found: Mapping[str, Any]) -> str:
+    more = ["…"] if found["count"] > len(found["examples"]) else []
+    return ", ".join([*found["examples"], *more])
+
+
 def print_parts(found: Sequence[Prepared], console: Console) -> None:
-    """Prints a table of the parts of a corpus."""
-    table = Table("part", "utterances", "hours", box=None, pad_edge=False)
+    """Prints a table of the parts of a corpus, and how to train on them."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part")
+    for name in ("utterances", "audio", "speakers", "5 %", "median", "95 %", "longest"):
+        table.add_column(name, justify="right")
     for prepared in found:
-        summary = prepared.content["summary"]
-        table.add_row(Path(prepared.folder).name, f"{summary['utterances']:,}", f"{summary['hours']:,.2f}")
+        rows = dict(summary_rows(prepared.content))
+        lengths = (rows[f"length, {name}"] for name in ("5 %", "median", "95 %", "max"))
+        table.add_row(Path(prepared.folder).name, rows["utterances"], rows["audio"], rows["speakers"], *lengths)
     console.print("")
     console.print(table)
+    corpora = ", ".join(f"{Path(one.folder).name}: {one_line(str(one.folder))}" for one in found)
+    text = (
+        f"Train on one with --data.corpus={one_line(str(found[0].folder))}, on all with --data.corpus='{{{corpora}}}'"
+    )
+    console.print(text, soft_wrap=True, markup=False)

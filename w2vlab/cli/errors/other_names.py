@@ -163,7 +163,7 @@ DATA_WORDS = {
     "data.batch_seconds": "max_duration batch_duration batch_size",
     "data.augmentations": "augment augmentation noise noise_path noise_dir musan",
 }
-"""Options of the data here, and how they are guessed, or what lhotse, NeMo and others call them, with spaces between."""
+"""Options of the data here, and what they are called in lhotse, NeMo and others, or guessed to be; with spaces."""
 
 
 def hint(typed: str) -> str | None:
