@@ -104,7 +104,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--before", type=Path, required=True, help="another checkout of w2vlab")
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[64, 8], help="of an update, on this process")
-    parser.add_argument("--now-options", nargs="*", default=[], help="further options of the run of this checkout")
+    parser.add_argument("--option", action="append", default=[], help="a further option of the run of this checkout")
     parser.add_argument("--utterances", type=int, default=20_000, help="of the corpus")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
@@ -126,7 +126,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         )
         print("|---|---|---|---|")
         for micro_batches in options.micro_batches:
-            turns = micro_batches, options.warmup, options.rounds, options.now_options
+            turns = micro_batches, options.warmup, options.rounds, options.option
             measured, spans = measure(checkouts, corpus, folder, *turns)
             for checkout, value in measured.items():
                 times: dict[str, float] = defaultdict(float)
