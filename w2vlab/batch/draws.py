@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # not frozen: Lightning converts the numbers of batches in place for some precisions
 class RandomAddress:
     """The seed of a random draw, in place of a generator whose state would have to be kept.
 
@@ -84,7 +84,7 @@ class Mask:
         return frames
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draws:
     """The random draws and counts of one micro-batch, made on the host before its forward pass.
 

@@ -12,7 +12,12 @@ from torch.testing import assert_close
 
 from w2vlab.modules.drawing.module import DrawingModule
 
-SIZE = ["--data.micro_batches=4", "--data.batch_seconds=2", "--trainer.check_val_every_n_epoch=null"]
+SIZE = [
+    "--trainer.precision=64-true",
+    "--data.micro_batches=4",
+    "--data.batch_seconds=2",
+    "--trainer.check_val_every_n_epoch=null",
+]
 
 NOISE = [f"--model.context.{name}=0.2" for name in ("dropout", "attention_dropout", "activation_dropout")]
 
@@ -30,11 +35,11 @@ def test_a_run_is_the_same_with_and_without_and_may_change_between(fit: Callable
         weights: dict[str, torch.Tensor] = checkpoint["state_dict"]
         return weights
 
-    expected = run("apart")
-    assert_close(run("fused", "--data.fuse_seconds=4.5"), expected, rtol=1e-4, atol=1e-5)
+    expected = run("apart")  # Adam divides gradients near zero by their own size, and so enlarges their rounding
+    assert_close(run("fused", "--data.fuse_seconds=4.5"), expected, rtol=0, atol=1e-7)
     run("half", "--data.fuse_seconds=8", "--trainer.max_steps=2")
     resumed = [f"--ckpt_path={last_of('half').resolve()}", "--data.fuse_seconds=4.5"]
-    assert_close(run("resumed", *resumed), expected, rtol=1e-4, atol=1e-5)
+    assert_close(run("resumed", *resumed), expected, rtol=0, atol=1e-7)
 
 
 def test_workers_draw_for_fused_batches(fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:

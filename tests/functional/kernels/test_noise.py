@@ -18,7 +18,7 @@ ROWS = (slice(0, 2), slice(2, 3), slice(3, 5))
 
 
 def together() -> SeparateNoise:
-    return SeparateNoise([Stream(seed, CPU) for seed in SEEDS], SIZES, LENGTHS)
+    return SeparateNoise([Stream.seeded(seed, CPU) for seed in SEEDS], SIZES, LENGTHS)
 
 
 def padded(*widths: int) -> Tensor:
@@ -139,4 +139,4 @@ def test_frames_to_predict_are_another_axis() -> None:
 
 def test_another_device_is_refused() -> None:
     with pytest.raises(ValueError, match="must be cpu or cuda to draw noise of several micro-batches, but is meta"):
-        noise.default_generators(torch.device("meta"))
+        noise.default_generator(torch.device("meta"))

@@ -14,64 +14,42 @@ from torch.autograd.function import once_differentiable
 
 
 class Stream:
-    """The random numbers of one micro-batch: those of PyTorch's default generators after `torch.manual_seed(seed)`.
+    """The random numbers of one micro-batch: those of PyTorch's default generator after `torch.manual_seed(seed)`.
 
     Args:
-        seed: The seed; None for a copy that has other states.
-        device: Device of the model.
+        generator: A generator of its own, on the device of the model.
     """
 
-    def __init__(self, seed: int | None, device: torch.device) -> None:
-        kinds = [torch.device("cpu")] if device.type == "cpu" else [torch.device("cpu"), device]
-        self._own = [torch.Generator(kind) for kind in kinds]
-        self._device = device
-        if seed is not None:
-            for generator in self._own:
-                generator.manual_seed(seed)
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
 
-    @property
-    def generator(self) -> torch.Generator:
-        """The generator of the device of the model."""
-        return self._own[-1]
+    @classmethod
+    def seeded(cls, seed: int, device: torch.device) -> Stream:
+        """Returns the stream of a seed."""
+        return cls(torch.Generator(device).manual_seed(seed))
 
     def draw_seed(self) -> int:
-        """Draws a seed on the host, as `dropout.draw_seed` does from the default generator."""
-        return int(torch.randint(1 << 62, (), generator=self._own[0]).item())
-
-    @contextmanager
-    def as_default(self) -> Iterator[None]:
-        """Draws from this stream inside, for operations that take no generator."""
-        defaults = default_generators(self._device)
-        states = [generator.get_state() for generator in defaults]
-        for default, own in zip(defaults, self._own, strict=True):
-            default.set_state(own.get_state())
-        try:
-            yield
-        finally:
-            for default, own, state in zip(defaults, self._own, states, strict=True):
-                own.set_state(default.get_state())
-                default.set_state(state)
+        """Draws a seed, as `dropout.draw_seed` does from the default generator; on a CPU."""
+        return int(torch.randint(1 << 62, (), generator=self.generator).item())
 
     def copy(self) -> Stream:
         """Returns a stream that draws the same numbers from here on."""
-        other = Stream(None, self._device)
-        for mine, theirs in zip(self._own, other._own, strict=True):
-            theirs.set_state(mine.get_state())
-        return other
+        generator = torch.Generator(self.generator.device)
+        generator.set_state(self.generator.get_state())
+        return Stream(generator)
 
 
-def default_generators(device: torch.device) -> list[torch.Generator]:
-    """Returns PyTorch's default generators of the host and of `device`.
+def default_generator(device: torch.device) -> torch.Generator:
+    """Returns PyTorch's default generator of a device.
 
     Raises:
         ValueError: The device is neither a CPU nor a GPU of CUDA.
     """
     if device.type == "cpu":
-        return [torch.default_generator]
+        return torch.default_generator
     if device.type != "cuda":
         raise ValueError(f"`device` must be cpu or cuda to draw noise of several micro-batches, but is {device}.")
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return [torch.default_generator, torch.cuda.default_generators[index]]
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 @dataclass(frozen=True)
@@ -233,9 +211,16 @@ def apart(
     """
     split = [_Split.apply(tensor, pieces, axis) for tensor in tensors]
     results = []
-    for piece, *own in zip(pieces, *split, strict=True):
-        with piece.stream.as_default():
+    # PyTorch's dropout and attention take no generator, so that the state of the default one is exchanged.
+    default = default_generator(tensors[0].device)
+    before = default.get_state()
+    try:
+        for piece, *own in zip(pieces, *split, strict=True):
+            default.set_state(piece.stream.generator.get_state())
             results.append(function(piece, *own) if gives_pieces else function(*own))
+            piece.stream.generator.set_state(default.get_state())
+    finally:
+        default.set_state(before)
     joined: Tensor = _Join.apply(pieces, axis, tensors[0].shape[axis], *results)
     return joined
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from w2vlab.batch import AudioBatch, split_micro_batches
-from w2vlab.functional.kernels.noise import SeparateNoise, Stream, default_generators, drawing
+from w2vlab.functional.kernels.noise import SeparateNoise, Stream, default_generator, drawing
 from w2vlab.interfaces import FeatureEncoder
 from w2vlab.modules.drawing.seeding import seed_noise
 from w2vlab.modules.fusing.fusable import has_compiled_regions, why_not_fused
@@ -96,12 +96,13 @@ class Fusing:
         encoder = cast(FeatureEncoder, module.encoder)
         sizes = [part.size for part in batch.parts]
         num_frames = tuple(map(encoder.num_frames, batch.num_samples))
-        streams = [Stream(seed, module.device) for seed in seeds]
-        defaults = default_generators(module.device)
-        before = [generator.get_state() for generator in defaults]
+        streams = [Stream.seeded(seed, module.device) for seed in seeds]
+        # The default ones; those of the host may be drawn from on any device.
+        generators = torch.default_generator, default_generator(module.device)
+        before = [generator.get_state() for generator in generators]
         with drawing(SeparateNoise(streams, sizes, num_frames)):
             yield
-        after = [generator.get_state() for generator in defaults]
+        after = [generator.get_state() for generator in generators]
         if not self._compiled and not all(map(torch.equal, before, after)):
             raise RuntimeError(
                 "A part of the model has drawn random numbers for several micro-batches together, which it would draw "
