@@ -12,9 +12,10 @@ from torch import Tensor
 
 from w2vlab.contexts import TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder
-from w2vlab.losses import ContrastiveLoss
+from w2vlab.losses import CodePredictionLoss, ContrastiveLoss, FeaturePenalty
+from w2vlab.masking import SpanMasking
 from w2vlab.modules import MaskedPrediction
-from w2vlab.quantizers import GumbelQuantizer
+from w2vlab.quantizers import FileTargets, GumbelQuantizer
 from w2vlab.types import SAMPLE_RATE, AudioBatch
 
 MASK_PROBABILITY, MASK_LENGTH, NUM_NEGATIVES = 0.65, 10, 100
@@ -58,16 +59,16 @@ LAYOUTS = {
 """`large` is LARGE on LibriVox, the layout that transformers can pretrain; published without dropout."""
 
 
-def build_ours(layout: Layout) -> MaskedPrediction:
-    """Builds the model from this project's parts."""
+def build_ours(layout: Layout, **parts: Any) -> MaskedPrediction:
+    """Builds wav2vec 2.0 from this project's parts; `parts` replace arguments of `MaskedPrediction`."""
     kernels = ((10, 5), *((3, 2),) * 4, *((2, 2),) * 2)
     encoder: dict[str, Any] = {"layers": [(layout.conv_dim, *kernel) for kernel in kernels]}
     if layout.large:
         encoder |= {"normalization": "layer", "bias": True, "normalize_waveform": True, "gradient_scale": 1.0}
     dropouts = dict.fromkeys(("dropout", "attention_dropout", "input_dropout"), layout.dropout)
-    return MaskedPrediction(
-        encoder=partial(ConvFeatureEncoder, **encoder),
-        context=partial(
+    published = {
+        "encoder": partial(ConvFeatureEncoder, **encoder),
+        "context": partial(
             TransformerContext,
             model_dim=layout.model_dim,
             num_layers=layout.num_layers,
@@ -78,10 +79,27 @@ def build_ours(layout: Layout) -> MaskedPrediction:
             layer_drop=0.0,
             **dropouts,
         ),
-        quantizer=partial(GumbelQuantizer, output_dim=layout.quantized_dim),
-        loss=partial(ContrastiveLoss, projection_dim=layout.quantized_dim, num_negatives=NUM_NEGATIVES),
-        feature_dropout=layout.dropout,
+        "quantizer": partial(GumbelQuantizer, output_dim=layout.quantized_dim),
+        "loss": partial(ContrastiveLoss, projection_dim=layout.quantized_dim, num_negatives=NUM_NEGATIVES),
+        "feature_dropout": layout.dropout,
+    }
+    return MaskedPrediction(**(published | parts))
+
+
+def build_hubert(layout: Layout, num_classes: int) -> MaskedPrediction:
+    """Builds HuBERT of the same sizes, which predicts units that are drawn at random in place of those of a file."""
+    cosine = partial(CodePredictionLoss, similarity="cosine", projection_dim=layout.quantized_dim)
+    model = build_ours(
+        layout,
+        quantizer=partial(FileTargets, path="none", num_codebooks=1, codebook_size=num_classes),
+        masking=partial(SpanMasking, probability=0.8),
+        loss=cosine,
+        penalties={"feature": partial(FeaturePenalty, weight=10.0)},
+        feature_dropout=0.0,
     )
+    assert isinstance(model.quantizer, FileTargets)
+    model.quantizer.dry_run = True
+    return model
 
 
 def build_transformers(layout: Layout) -> Any:
@@ -143,11 +161,14 @@ def transformers_inputs(model: Any, waveform: Tensor) -> dict[str, Tensor]:
     }
 
 
-def transformers_step(model: Any, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor]) -> Callable[[], None]:
-    """Returns a training step like that of transformers' training script."""
+def transformers_step(
+    model: Any, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], precision: str = "32"
+) -> Callable[[], None]:
+    """Returns a training step like that of transformers' training script; `precision` is 32 or bf16 (autocast)."""
 
     def step() -> None:
-        loss = model(**inputs).loss / inputs["mask_time_indices"].sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = model(**inputs).loss / inputs["mask_time_indices"].sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

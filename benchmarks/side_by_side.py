@@ -38,7 +38,11 @@ class Measurement:
 
 
 def take_turns(
-    commands: dict[str, Sequence[str]], environments: dict[str, dict[str, str]], warmup: int, rounds: int
+    commands: dict[str, Sequence[str]],
+    environments: dict[str, dict[str, str]],
+    warmup: int,
+    rounds: int,
+    interpreters: dict[str, str] | None = None,
 ) -> dict[str, Measurement]:
     """Starts each command as a process that runs `answer`, and lets them step one after the other, round by round.
 
@@ -49,13 +53,15 @@ def take_turns(
         environments: Additional environment variables of a competitor.
         warmup: Turns of each competitor that are not measured.
         rounds: Turns of each competitor that are measured.
+        interpreters: The Python of a competitor, if it is another one than this.
     """
     root = Path(__file__).parents[1]
     processes = {}
     for name, command in commands.items():
         environment = {**os.environ, "PYTHONPATH": str(root), **environments.get(name, {})}
+        python = (interpreters or {}).get(name, sys.executable)
         processes[name] = subprocess.Popen(
-            [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [python, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
     results = {name: Measurement() for name in commands}
     try:

@@ -1,10 +1,12 @@
 """A training step compared with transformers and with a plain implementation, in one run.
 
     python -m benchmarks.train_step [--model base|large|vq] [--peer transformers|reference] [--rounds N] [--json FILE]
-    python -m benchmarks.train_step [--model base|large|vq] --before FOLDER
+    python -m benchmarks.train_step --model hubert [--peer minimal-hubert|spidr] --python ENVIRONMENT/bin/python
+    python -m benchmarks.train_step [--model base|large|vq|hubert] --before FOLDER
 
 `base` and `large` (LARGE's layout, four layers) compare wav2vec 2.0 with transformers' `Wav2Vec2ForPreTraining`; `vq`
-compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`). Both have the same
+compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`); `hubert` compares
+HuBERT BASE with packages that want an environment of their own (`benchmarks/hubert_peers.py`). Both have the same
 sizes, dropouts and audio, and AdamW. Ours is a whole `w2vlab fit` without logger: its time includes drawing masks and
 distractors, the penalties, the gradient norm, the logged sums and the schedule; the peer's masks and distractors are
 drawn in advance. They run alternately in separate processes, so the ratio is reliable on a shared machine, too.
@@ -26,19 +28,24 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from benchmarks import peers, vq_reference
+from benchmarks import hubert_peers, peers, vq_reference
 from benchmarks.side_by_side import answer, machine, matrix_rate, peak_gib, take_turns, write_json
+from w2vlab.cli.lightning.allocator import settings_as_environment
 from w2vlab.cli.lightning.memory import LARGE_PAGES
 from w2vlab.modules import PretrainingModule
 from w2vlab.types import AudioBatch
 
-MODELS = ("base", "large", "vq", "tiny", "tiny-large", "tiny-vq")
-PEERS = ("transformers", "reference")
+PEERS = {
+    **dict.fromkeys(("base", "large", "tiny", "tiny-large"), ("transformers",)),
+    **dict.fromkeys(("vq", "tiny-vq"), ("reference",)),
+    **dict.fromkeys(("hubert", "tiny-hubert"), hubert_peers.PEERS),
+}
+"""What each model is compared with; the first one by default."""
 
 
 def layout_of(model: str, dropout: float | None) -> peers.Layout:
     """Returns the sizes of a wav2vec 2.0; LARGE with four layers, because 24 would give the same ratio."""
-    layout = peers.LAYOUTS[model]
+    layout = peers.LAYOUTS[{"hubert": "base", "tiny-hubert": "tiny"}.get(model, model)]
     if model == "large":
         layout = replace(layout, num_layers=4)
     return layout if dropout is None else replace(layout, dropout=dropout)
@@ -55,8 +62,6 @@ class _OnDemand(pl.Callback):
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        # Lightning frees the gradients at the start of the next update, the peer at the end of its update.
-        trainer.optimizers[0].zero_grad()
         print(f"answer {time.perf_counter() - self.start}", flush=True)
 
 
@@ -69,11 +74,12 @@ class _Repeated(IterableDataset[AudioBatch]):
             yield self.batch
 
 
-def serve_ours(model: PretrainingModule, batch: AudioBatch) -> None:
-    """Trains with Lightning, one update per request."""
+def serve_ours(model: PretrainingModule, batch: AudioBatch, precision: str = "32") -> None:
+    """Trains with Lightning, one update per request; `precision` is 32 or bf16."""
     warnings.filterwarnings("ignore")
     trainer = pl.Trainer(
         accelerator="cpu",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_steps=-1,
         max_epochs=-1,
         logger=False,
@@ -92,58 +98,75 @@ def serve(options: argparse.Namespace) -> None:
     if options.model.endswith("vq"):
         sizes = vq_reference.SIZES[options.model]
         if options.serve == "w2vlab":
-            serve_ours(vq_reference.build_ours(sizes), batch)
+            serve_ours(vq_reference.build_ours(sizes), batch, options.precision)
         else:
             answer(vq_reference.step_of_reference(sizes, batch.waveform))
         return
     layout = layout_of(options.model, options.dropout)
     if options.serve == "w2vlab":
-        serve_ours(peers.build_ours(layout), batch)
+        hubert = options.model.endswith("hubert")
+        model = peers.build_hubert(layout, hubert_peers.NUM_CLASSES) if hubert else peers.build_ours(layout)
+        serve_ours(model, batch, options.precision)
     else:
-        model = peers.build_transformers(layout).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=options.fused_peer or None)
-        answer(peers.transformers_step(model, optimizer, peers.transformers_inputs(model, batch.waveform)))
+        peer = peers.build_transformers(layout).train()
+        optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-5, fused=options.fused_peer or None)
+        inputs = peers.transformers_inputs(peer, batch.waveform)
+        answer(peers.transformers_step(peer, optimizer, inputs, options.precision))
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
     """Measures, prints a table and returns its values."""
     args = sys.argv[1:] if args is None else args
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", choices=MODELS, default="base")
-    parser.add_argument("--peer", choices=PEERS, help="what to compare with; by default the peer of the model")
+    parser.add_argument("--model", choices=PEERS, default="base")
+    every_peer = sorted({peer for found in PEERS.values() for peer in found})
+    parser.add_argument("--peer", choices=every_peer, help="what to compare with; by default the peer of the model")
+    parser.add_argument("--python", default=sys.executable, help="the Python of the peer of `hubert`")
     parser.add_argument("--before", type=Path, help="compare with w2vlab in this folder, another checkout, instead")
     parser.add_argument("--batch", type=int, default=2, help="utterances")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")
     parser.add_argument("--dropout", type=float, help="of both, instead of the published one")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16: autocast, of both")
     parser.add_argument("--small-pages", action="store_true", help="leave out what our command line sets for memory")
-    parser.add_argument("--peer-large-pages", action="store_true", help="give the peer large pages, too")
+    parser.add_argument("--peer-large-pages", action="store_true", help="give the peer PyTorch's large pages")
+    parser.add_argument("--peer-allocator", action="store_true", help="give the peer all that our command line sets")
     parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(args)
-    peer = options.peer or ("reference" if options.model.endswith("vq") else "transformers")
-    if (peer == "reference") != options.model.endswith("vq"):
+    peer = options.peer or PEERS[options.model][0]
+    if peer not in PEERS[options.model]:
         parser.error(f"`--peer` of {options.model} cannot be {peer}.")
     if options.serve:
         serve(options)
         return {}
     rate = matrix_rate()
-    small_pages = dict.fromkeys(LARGE_PAGES, "0")  # independent of our own environment
-    pages = {"w2vlab": small_pages if options.small_pages else LARGE_PAGES}
+    # Independent of our own environment. Our command line sets the allocator, whose heap then has large pages.
+    small_pages = {**dict.fromkeys(LARGE_PAGES, "0"), **dict.fromkeys(settings_as_environment(), "")}
+    own_settings = {**small_pages, **settings_as_environment()}
+    pages = {"w2vlab": small_pages if options.small_pages else own_settings}
+    interpreters: dict[str, str] = {}
     if options.before is None:
         commands = {name: ["-m", "benchmarks.train_step", *args, "--serve", name] for name in ("w2vlab", peer)}
-        pages[peer] = LARGE_PAGES if options.peer_large_pages else small_pages
+        pages[peer] = {**small_pages, **LARGE_PAGES} if options.peer_large_pages else small_pages
+        if options.peer_allocator:
+            pages[peer] = own_settings
+        if peer in hubert_peers.PEERS:
+            shape = [f"--batch={options.batch}", f"--seconds={options.seconds}", f"--precision={options.precision}"]
+            commands[peer] = ["-m", "benchmarks.hubert_peers", peer, *shape]
+            interpreters[peer] = options.python
     else:
         peer = "before"
         served = [f"--model={options.model}", f"--batch={options.batch}", f"--seconds={options.seconds}"]
+        served += [] if options.precision == "32" else [f"--precision={options.precision}"]
         served += [] if options.dropout is None else [f"--dropout={options.dropout}"]
         step = ["-m", "benchmarks.train_step", *served, "--serve", "w2vlab"]
         commands = {"w2vlab": step, peer: step}
         # A safe path: the checkout is imported that is on `PYTHONPATH`, and not the one in the current folder.
         pages[peer] = {**pages["w2vlab"], "PYTHONSAFEPATH": "1", "PYTHONPATH": str(options.before.resolve())}
-    measured = take_turns(commands, pages, options.warmup, options.rounds)
+    measured = take_turns(commands, pages, options.warmup, options.rounds, interpreters)
     ours, theirs = measured["w2vlab"], measured[peer]
     pairs = sorted(b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True))
     figures: dict[str, Any] = {

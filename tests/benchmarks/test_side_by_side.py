@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from benchmarks import memory, scaling, train_step
+from benchmarks import hubert_peers, memory, peers, scaling, train_step
 from benchmarks.side_by_side import Measurement, machine, take_turns
 from tests.processes import forked
+from w2vlab.cli.lightning.allocator import uses_large_heap_pages
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 
@@ -46,20 +51,27 @@ def test_a_step_compared_with_transformers() -> None:
 
 @pytest.mark.parametrize(
     ("option", "expected"),
-    [(None, ("1", "0")), ("--small-pages", ("0", "0")), ("--peer-large-pages", ("1", "1"))],
+    [
+        (None, (("0", True), ("0", False))),
+        ("--small-pages", (("0", False), ("0", False))),
+        ("--peer-large-pages", (("0", True), ("1", False))),
+        ("--peer-allocator", (("0", True), ("0", True))),
+    ],
 )
 def test_large_pages_do_not_depend_on_the_environment(
-    option: str | None, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    option: str | None, expected: tuple[tuple[str, bool], tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = {}
 
-    def turns(commands: dict, environments: dict, warmup: int, rounds: int) -> dict[str, Measurement]:
+    def turns(commands: dict, environments: dict, *_: object) -> dict[str, Measurement]:
         seen.update(environments)
         return dict.fromkeys(commands, Measurement([1.0], 1.0))
 
     monkeypatch.setattr(train_step, "take_turns", turns)
     train_step.main(["--model=tiny-vq", *([] if option is None else [option])])
-    assert tuple(seen[name]["THP_MEM_ALLOC_ENABLE"] for name in ("w2vlab", "reference")) == expected
+    for name, (pages, settings) in zip(("w2vlab", "reference"), expected, strict=True):
+        assert seen[name]["THP_MEM_ALLOC_ENABLE"] == pages
+        assert uses_large_heap_pages(seen[name]) == settings
 
 
 def test_a_step_compared_with_another_checkout(tmp_path: Path) -> None:
@@ -105,3 +117,94 @@ def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_competitor_that_dies_ends_the_benchmark() -> None:
     with pytest.raises(RuntimeError, match="ended with status 3"):
         take_turns({"one": ["-c", "raise SystemExit(3)"]}, {}, 0, 1)
+
+
+def test_a_peer_in_another_environment_is_run_by_its_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def turns(
+        commands: dict, environments: dict, warmup: int, rounds: int, interpreters: dict[str, str]
+    ) -> dict[str, Measurement]:
+        seen.update(commands=commands, interpreters=interpreters)
+        return dict.fromkeys(commands, Measurement([1.0], 1.0))
+
+    monkeypatch.setattr(train_step, "take_turns", turns)
+    figures = train_step.main(["--model=hubert", "--peer=spidr", "--python=other/python", "--seconds=3"])
+    assert list(figures["seconds"]) == ["w2vlab", "spidr"]
+    assert seen["interpreters"] == {"spidr": "other/python"}
+    assert seen["commands"]["spidr"][:3] == ["-m", "benchmarks.hubert_peers", "spidr"]
+    assert "--seconds=3.0" in seen["commands"]["spidr"]
+
+
+def test_another_python_runs_a_competitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.side_by_side.subprocess", subprocess)  # a forked process has only this Python
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nwhile read -r line; do echo answer 7; done\n")
+    python.chmod(0o755)
+    assert take_turns({"other": []}, {}, 1, 2, {"other": str(python)})["other"].seconds == [7, 7]
+
+
+class _Peer(nn.Module):
+    """Called as the models of `minimal-hubert` and `spidr` are."""
+
+    def __init__(self, num_classes: int = 500) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(320, num_classes)
+        self.teacher = nn.Linear(2, 2)
+        self.updates: list[int] = []
+
+    def forward(
+        self,
+        waveforms: Tensor,
+        labels: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_indices: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        scores = self.encoder(waveforms.unfold(1, 320, 320)[:, : (waveforms.shape[1] - 400) // 320 + 1])
+        if mask_indices is None:
+            assert mask is not None
+            assert labels is not None
+            return nn.functional.cross_entropy(scores[mask], labels[mask], reduction="none"), {}
+        rows = torch.arange(len(scores))[:, None]
+        return scores[rows, mask_indices].square().sum(-1).flatten(), {}
+
+    def update_ema(self, step: int) -> None:
+        self.updates.append(step)
+
+
+@pytest.mark.parametrize("peer", hubert_peers.PEERS)
+def test_a_step_of_a_peer_trains_it(peer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _Peer()
+    monkeypatch.setitem(sys.modules, "minimal_hubert", SimpleNamespace(HuBERTPretrain=lambda classes: model))
+    for name in ("spidr", "spidr.models", "spidr.models.spidr"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(SpidR=lambda: model))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step = hubert_peers.step_of(peer, 2, 1.0, "32")
+    step()
+    step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"encoder.weight", "encoder.bias"}
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.updates == ([1, 2] if peer == "spidr" else [])
+
+
+def test_the_mask_of_the_peers_is_that_of_hubert() -> None:
+    hidden = hubert_peers.hidden_frames(3, 499)
+    assert 0.5 < hidden.shape[1] / 499 < 0.6  # spans overlap: 1 - exp(-0.8) = 0.55
+    assert all(len(set(row)) == len(row) and row == sorted(row) and row[-1] < 499 for row in hidden.tolist())
+
+
+def test_ours_is_the_published_hubert() -> None:
+    model = peers.build_hubert(peers.LAYOUTS["base"], hubert_peers.NUM_CLASSES)
+    sizes = sum(parameter.numel() for parameter in model.parameters())
+    # BASE's 94.60 million parameters are with 104 classes, of which each has 256 numbers.
+    assert sizes / 1e6 == pytest.approx(94.60 + (500 - 104) * 256 / 1e6, abs=0.01)
+
+
+def test_a_step_of_hubert_compared_with_a_checkout(tmp_path: Path) -> None:
+    for name in ("w2vlab", "benchmarks"):
+        (tmp_path / name).symlink_to(Path(train_step.__file__).parents[1] / name)
+    options = ["--model=tiny-hubert", "--precision=bf16", "--seconds=1", "--rounds=1", f"--before={tmp_path}"]
+    check(train_step.main(options), "before", 1)

@@ -135,6 +135,26 @@ def test_statistics_ahead_have_the_noise_of_the_step() -> None:
     assert_close(sum(seen).double(), ahead[0].double(), rtol=1e-5, atol=1e-6)
 
 
+def test_gradients_are_kept_from_the_first_backward_pass_to_the_optimizer_step() -> None:
+    model = make_model(MaskedPrediction, IdentityQuantizer)
+    with_gradient: list[bool] = []
+
+    def note(*_: object) -> None:
+        with_gradient.append(any(parameter.grad is not None for parameter in model.parameters()))
+
+    class AtTheEnds(pl.Callback):
+        def on_before_optimizer_step(self, *_: object) -> None:
+            note()
+
+        def on_train_batch_end(self, *_: object) -> None:
+            note()
+
+    model.encoder.register_forward_hook(note)
+    fit(model, make_batches(2, 2, 2), updates=2, accumulate=2, callbacks=[AtTheEnds()])
+    # Of an update: two forward passes, each followed by the end of its batch, and the step before the second end.
+    assert with_gradient == [False, True, True, True, False] * 2
+
+
 def test_masks_are_drawn_once() -> None:
     """For the counts, for the statistics of the diversity penalty and for the forward pass."""
     model = make_model(MaskedPrediction, NoiselessGumbel, diversity=True)

@@ -71,8 +71,8 @@ def run(words: Sequence[str], measure: Callable[[Any, Any], Any]) -> int:
     from w2vlab.cli.logging.console import output_console
     from w2vlab.cli.logging.no_news import without_routine_messages
     from w2vlab.explain.explanation import explain
-    from w2vlab.explain.text import print_explanation
     from w2vlab.explain.speed.result import print_speed
+    from w2vlab.explain.text import print_explanation
     from w2vlab.registry import load_parts
     from w2vlab.types import RunError
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from types import FrameType
 
 from w2vlab import __version__
+from w2vlab.cli.lightning.allocator import restart_with_settings
 from w2vlab.cli.lightning.memory import frozen_objects, use_large_pages, without_garbage_collection
 from w2vlab.registry import known_names
 from w2vlab.utils.messages import warnings_in_a_line
@@ -70,7 +71,10 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong usage; 130, 143 or 138 ended by SIGINT, SIGTERM or SIGUSR1.
     """
-    args = sys.argv[1:] if args is None else args
+    if args is None:
+        args = sys.argv[1:]
+        if args[:1] == ["fit"]:
+            restart_with_settings()
     with warnings_in_a_line():
         return _run(args)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.contexts.norms import Norm, keeping_no_norm
 from w2vlab.functional.kernels import GELU, Dropout, Linear, activate_in_place, add_residual, computes_inference
 from w2vlab.interfaces import Compilable
 
@@ -34,7 +35,8 @@ class FeedForward(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Maps `input` `(B, T, D)` to `(B, T, D)`; in inference mode some frames at a time."""
         if self.training or input.device.type != "cpu" or not computes_inference(input):
-            output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+            with keeping_no_norm(input):
+                output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
             return output
         first, activation, _, last = self
         frames = input.flatten(0, 1)
@@ -71,9 +73,9 @@ class TransformerLayer(nn.Module, Compilable):
         super().__init__()
         self.pre_norm = pre_norm
         self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
-        self.attention_norm = nn.LayerNorm(model_dim)
+        self.attention_norm = Norm(model_dim)
         self.feedforward = FeedForward(model_dim, feedforward_dim, activation_dropout)
-        self.feedforward_norm = nn.LayerNorm(model_dim)
+        self.feedforward_norm = Norm(model_dim)
         self.dropout = Dropout(dropout)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:

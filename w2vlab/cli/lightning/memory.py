@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from w2vlab.cli.lightning.allocator import uses_large_heap_pages
+
 LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 """Environment variables of PyTorch."""
 
@@ -17,6 +19,8 @@ def use_large_pages() -> None:
     A training step on a CPU allocates and frees some gigabytes, and the system clears each page every time. With pages
     of 4 KiB that takes several times as long as writing the memory once; with large pages, a fraction of it.
     """
+    if uses_large_heap_pages(os.environ):  # else PyTorch would align each tensor with a page, and leave gaps
+        return
     for name, value in LARGE_PAGES.items():
         os.environ.setdefault(name, value)
 

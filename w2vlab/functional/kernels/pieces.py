@@ -10,7 +10,7 @@ from torch import Tensor
 
 from w2vlab.functional.precision import at_least_float32
 
-_NUMBERS_AT_ONCE = 1 << 22
+_NUMBERS_AT_ONCE = 1 << 21
 """Numbers of an input that are computed at once on a CPU, so that they take no more than 16 MiB."""
 
 
