@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -42,7 +43,7 @@ TINY = [
 ]
 """Options of a rehearsal."""
 
-_ENDS_WITHIN: Seconds = 15.0
+_ENDS_WITHIN: Seconds = 12.0
 """A run that has been asked to stop validates and saves; after this time it is ended."""
 
 
@@ -52,13 +53,15 @@ class Clock(Callback):
     Args:
         path: File of the results.
         seconds: Time that is measured.
+        deadline: Time of day, in seconds since 1970, at which it ends all the same.
         warm_up: Updates before it, in which regions are compiled.
     """
 
-    def __init__(self, path: str, seconds: float = 60.0, warm_up: int = 2) -> None:
+    def __init__(self, path: str, seconds: float = 60.0, deadline: float = math.inf, warm_up: int = 3) -> None:
         super().__init__()
         self.path = Path(path)
         self.seconds = seconds
+        self.deadline = deadline
         self.warm_up = warm_up
         self._updates, self._audio = 0, 0.0
         self._from: dict[str, float] | None = None
@@ -77,7 +80,7 @@ class Clock(Callback):
             self._finish(pl_module.device)
             self._from = self._read(trainer)
             return
-        ends = time.perf_counter() - self._from["seconds"] >= self.seconds
+        ends = time.perf_counter() - self._from["seconds"] >= self.seconds or time.time() >= self.deadline
         if ends:
             self._finish(pl_module.device)
         passed = {name: value - self._from[name] for name, value in self._read(trainer).items()}
@@ -178,8 +181,7 @@ def run(options: Sequence[str], rehearse: bool, limit: Seconds, save: Callable[[
     Raises:
         SystemExit: The run failed, or did not reach the time that is measured.
     """
-    start = time.monotonic()
-    measured = 1.0 if rehearse else max(10.0, min(60.0, limit - 35.0))
+    start, deadline = time.monotonic(), time.time() + limit - _ENDS_WITHIN
     with tempfile.TemporaryDirectory(prefix="sustained-") as temporary:
         folder = Path(temporary)
         found = folder / "clock.json"
@@ -191,8 +193,10 @@ def run(options: Sequence[str], rehearse: bool, limit: Seconds, save: Callable[[
             "--data.validation_fraction=0.001",  # it validates at its end, which is not measured
             *(f"--data.corpus={folder / 'corpus'}", f"--data.cache_dir={folder / 'cache'}"),
             *("--trainer.logger=false", f"--trainer.default_root_dir={folder / 'runs'}"),
+            "--trainer.log_every_n_steps=2",  # operations are counted, for seconds, before the time that is measured
             f"--trainer.callbacks+={__name__}.Clock",
-            *(f"--trainer.callbacks.path={found}", f"--trainer.callbacks.seconds={measured}"),
+            *(f"--trainer.callbacks.path={found}", f"--trainer.callbacks.seconds={1 if rehearse else 60}"),
+            f"--trainer.callbacks.deadline={deadline}",
             *options,
         ]
         about = {"files": files, "options": list(options)}
@@ -207,7 +211,7 @@ def run(options: Sequence[str], rehearse: bool, limit: Seconds, save: Callable[[
                 save({**about, **result})
             if result.get("complete"):
                 asked = asked or time.monotonic()
-                if time.monotonic() - asked > _ENDS_WITHIN:
+                if time.monotonic() - asked > _ENDS_WITHIN - 2:
                     process.kill()
         if not result:
             raise SystemExit(f"`w2vlab fit` ended with status {process.returncode} before it was warm.")
