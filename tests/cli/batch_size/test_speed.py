@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import RUN
+from tests.processes import forked
 from w2vlab.cli.batch_size import speed
 from w2vlab.cli.main import main
 
@@ -43,6 +46,19 @@ def test_json_and_no_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["speed"]["reading_audio_seconds_per_second"] is None
     assert sum(found["speed"]["shares"].values()) == pytest.approx(1)
     assert found["cost"]["speed"] == pytest.approx(found["speed"]["audio_seconds_per_second"])
+
+
+def test_it_can_be_interrupted(tiny_config: Path) -> None:
+    command = [sys.executable, "-m", "w2vlab", "explain", f"--config={tiny_config}", "--speed"]
+    with forked.Popen(command, stdout=forked.PIPE, stderr=forked.PIPE, text=True, start_new_session=True) as process:
+        for line in process.stderr:
+            if line.startswith("steps of "):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait() == 130
+    assert rest.strip().splitlines()[-1] == "Ended by SIGINT."
+    assert "Traceback" not in rest
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_batches_are_read_until_the_corpus_ends(num_workers: int, tmp_path: Path
     assert reading.workers == num_workers
     assert 4 <= reading.batches <= 9
     assert len(passed) >= reading.batches
-    assert reading.rate == pytest.approx(2 * reading.batches / sum(passed[1:-1]), rel=0.5) or reading.rate > 10
+    assert reading.rate > 0.9 * 2 * reading.batches / sum(passed)
 
 
 def test_it_ends_in_time(tmp_path: Path) -> None:
