@@ -74,7 +74,6 @@ def run(words: Sequence[str], measure: Callable[[Any, Any], Any]) -> int:
     from w2vlab.explain.speed.result import print_speed
     from w2vlab.explain.text import print_explanation
     from w2vlab.registry import load_parts
-    from w2vlab.types import RunError
 
     try:
         load_parts()
@@ -86,7 +85,7 @@ def run(words: Sequence[str], measure: Callable[[Any, Any], Any]) -> int:
     except Stopped as stop:
         sys.stderr.write(f"\nEnded by {stop.signal.name}.\n")
         return stop.status
-    except user_errors(*([] if own.speed is None else [OSError, RunError])) as problem:
+    except user_errors(OSError) as problem:
         return report_problem(problem)
     if own.json:
         found = explanation.as_dict() | ({} if measured is None else {"speed": measured.as_dict()})

@@ -185,8 +185,8 @@ def _cost(explanation: Explanation) -> dict[str, str]:
         )
     elif cost.speed is None:
         rows["time"] = (
-            "give `--speed`, seconds of audio a second and device: `w2vlab fit` logs train/audio_seconds_per_second of "
-            "all devices"
+            "give `--speed`, which measures it on this machine, or its value, seconds of audio a second and device: "
+            "`w2vlab fit` logs train/audio_seconds_per_second of all devices"
         )
     return rows
 

@@ -30,6 +30,16 @@ def resolve_name(name: str, cache: Path) -> str:
     return FESTVOX_RU.package if downloaded or apt_available() else MINI_LIBRISPEECH
 
 
+def is_downloaded(corpus: str, cache: Path) -> bool:
+    """Returns whether `fetch` would not download `corpus`; true for all paths."""
+    name = resolve_name(corpus, cache)
+    if name == FESTVOX_RU.package:
+        return FESTVOX_RU.is_complete(FESTVOX_RU.audio_folder(cache))
+    if name == MINI_LIBRISPEECH:
+        return _has_mini_librispeech(cache)
+    return name not in asterisk.NAMES or asterisk.folder_of(name, cache).is_dir()
+
+
 def locate(corpus: str, cache: Path) -> Source:
     """Returns the file or folder of `corpus`, a name or a path, without downloading it; of shards also their URL."""
     name = resolve_name(corpus, cache)
@@ -103,13 +113,19 @@ def _mini_librispeech(cache: Path) -> Path:
     return cache / "corpora" / MINI_LIBRISPEECH / "LibriSpeech"
 
 
+def _has_mini_librispeech(cache: Path) -> bool:
+    from lhotse.recipes.librispeech import MINI_LIBRISPEECH as PARTS
+
+    # lhotse's recipe writes `.completed` after it has unpacked a part.
+    return all((_mini_librispeech(cache) / part / ".completed").is_file() for part in PARTS)
+
+
 def _fetch_mini_librispeech(cache: Path) -> Path:
     from lhotse.recipes.librispeech import MINI_LIBRISPEECH as PARTS
     from lhotse.recipes.librispeech import download_librispeech
 
     folder = _mini_librispeech(cache)
-    # lhotse's recipe writes `.completed` after it has unpacked a part.
-    if all((folder / part / ".completed").is_file() for part in PARTS):
+    if _has_mini_librispeech(cache):
         return folder
     make_writable(folder.parent)
     with hold_lock(folder.parent / "fetch.lock"):

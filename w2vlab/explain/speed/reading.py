@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.corpora.sample_corpora import is_downloaded
+from w2vlab.data.mixtures.sources import read_sources
 from w2vlab.types import AudioBatch, Seconds
 
 
@@ -44,9 +46,12 @@ def measure_reading(data: SpeechDataModule, budget: Seconds, advance: Callable[[
         advance: Called with the time that has passed since its last call.
 
     Raises:
-        ValueError: The corpus cannot be used.
+        ValueError: The corpus cannot be used, or would have to be downloaded.
         RunError: Workers have died.
     """
+    for source in read_sources(data.corpus, "data.corpus"):
+        if not is_downloaded(source.path, data.cache):
+            raise ValueError(f"{source.path} has not been downloaded; `w2vlab fit` does that")
     data.prepare_data()
     data.setup("fit")
     loader = data.train_dataloader()
