@@ -2,6 +2,7 @@
 
     python -m benchmarks.train_step [--model base|large|vq] [--peer transformers|reference] [--rounds N] [--json FILE]
     python -m benchmarks.train_step [--model base|large|vq] --before FOLDER
+    python -m benchmarks.train_step --precision bf16-mixed --fused-peer --peer-large-pages
 
 `base` and `large` (LARGE's layout, four layers) compare wav2vec 2.0 with transformers' `Wav2Vec2ForPreTraining`; `vq`
 compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`). Both have the same
@@ -28,12 +29,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from benchmarks import peers, vq_reference
 from benchmarks.side_by_side import answer, machine, matrix_rate, peak_gib, take_turns, write_json
-from w2vlab.cli.lightning.memory import LARGE_PAGES
+from w2vlab.cli.lightning.memory import LARGE_PAGES, keep_freed_memory
 from w2vlab.modules import PretrainingModule
 from w2vlab.types import AudioBatch
 
 MODELS = ("base", "large", "vq", "tiny", "tiny-large", "tiny-vq")
 PEERS = ("transformers", "reference")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def layout_of(model: str, dropout: float | None) -> peers.Layout:
@@ -69,13 +71,16 @@ class _Repeated(IterableDataset[AudioBatch]):
             yield self.batch
 
 
-def serve_ours(model: PretrainingModule, batch: AudioBatch) -> None:
+def serve_ours(model: PretrainingModule, batch: AudioBatch, precision: str, keeps_memory: bool) -> None:
     """Trains with Lightning, one update per request."""
     warnings.filterwarnings("ignore")
+    if keeps_memory:
+        keep_freed_memory()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=-1,
         max_epochs=-1,
+        precision=precision,  # type: ignore[arg-type]  # one of `PRECISIONS`
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -92,17 +97,20 @@ def serve(options: argparse.Namespace) -> None:
     if options.model.endswith("vq"):
         sizes = vq_reference.SIZES[options.model]
         if options.serve == "w2vlab":
-            serve_ours(vq_reference.build_ours(sizes), batch)
+            serve_ours(vq_reference.build_ours(sizes), batch, options.precision, not options.small_pages)
         else:
             answer(vq_reference.step_of_reference(sizes, batch.waveform))
         return
     layout = layout_of(options.model, options.dropout)
     if options.serve == "w2vlab":
-        serve_ours(peers.build_ours(layout), batch)
+        serve_ours(peers.build_ours(layout), batch, options.precision, not options.small_pages)
     else:
+        if options.peer_kept_memory:
+            keep_freed_memory()
         model = peers.build_transformers(layout).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=options.fused_peer or None)
-        answer(peers.transformers_step(model, optimizer, peers.transformers_inputs(model, batch.waveform)))
+        half = options.precision == "bf16-mixed"
+        answer(peers.transformers_step(model, optimizer, peers.transformers_inputs(model, batch.waveform), half))
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
@@ -117,6 +125,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--dropout", type=float, help="of both, instead of the published one")
     parser.add_argument("--small-pages", action="store_true", help="leave out what our command line sets for memory")
     parser.add_argument("--peer-large-pages", action="store_true", help="give the peer large pages, too")
+    parser.add_argument("--peer-kept-memory", action="store_true", help="let the peer keep freed memory, too")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of both competitors")
     parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
@@ -124,6 +134,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(args)
     peer = options.peer or ("reference" if options.model.endswith("vq") else "transformers")
+    if peer == "reference" and options.precision != PRECISIONS[0]:
+        parser.error("`--precision` of vq must be 32-true: its reference is not made for autocast.")
     if (peer == "reference") != options.model.endswith("vq"):
         parser.error(f"`--peer` of {options.model} cannot be {peer}.")
     if options.serve:
@@ -138,6 +150,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     else:
         peer = "before"
         served = [f"--model={options.model}", f"--batch={options.batch}", f"--seconds={options.seconds}"]
+        served += [] if options.precision == PRECISIONS[0] else [f"--precision={options.precision}"]
         served += [] if options.dropout is None else [f"--dropout={options.dropout}"]
         step = ["-m", "benchmarks.train_step", *served, "--serve", "w2vlab"]
         commands = {"w2vlab": step, peer: step}
@@ -149,6 +162,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.train_step", *args]),
         **machine(),
+        "precision": options.precision,
         "matrix_gflops": rate / 1e9,
         "seconds": {name: value.seconds for name, value in measured.items()},
         "peak_gib": {name: value.peak_gib for name, value in measured.items()},
@@ -156,7 +170,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         "speed_ratio_of_pairs": [pairs[0], pairs[len(pairs) // 2], pairs[-1]],
         "memory_ratio": ours.peak_gib / theirs.peak_gib,
     }
-    print(f"{options.model}, {options.batch} x {options.seconds:g} s; matrix products at {rate / 1e9:.0f} GFLOP/s")
+    shape = f"{options.model}, {options.batch} x {options.seconds:g} s, {options.precision}"
+    print(f"{shape}; float32 matrix products at {rate / 1e9:.0f} GFLOP/s")
     print("| | step (s), median of all (fastest) | peak memory (GiB) |\n|---|---|---|")
     for name, value in measured.items():
         print(f"| {name} | {value.median:.2f} ({min(value.seconds):.2f}) | {value.peak_gib:.2f} |")

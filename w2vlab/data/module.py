@@ -25,6 +25,7 @@ from w2vlab.data.mixtures.plan import CorpusPlan
 from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
 from w2vlab.data.order import ORDER_OPTIONS, order_of
 from w2vlab.data.place import ResumableData
+from w2vlab.data.workers import Workers, check_workers, describe_workers, workers_of_each
 from w2vlab.interfaces import Augmentation
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 from w2vlab.utils.checks import check_at_least
@@ -59,7 +60,7 @@ class SpeechDataModule(ResumableData):
         min_seconds: Shorter utterances are left out; also those too short for the model.
         num_buckets: Number of ranges of length, at least 2; a batch is of one of them. By default 50 to 100: one for
             each 10 batches of an epoch. With more buckets less audio is cropped away.
-        num_workers: Processes that read audio; 0 reads in the training process.
+        num_workers: Processes that read audio; 0 reads in the training process. `auto` decides by cores and device.
         seed: Seed of order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
         micro_batches: Micro-batches of an update over all processes, at least 1; the command line sets the trainer's
@@ -90,7 +91,7 @@ class SpeechDataModule(ResumableData):
         max_seconds: Seconds = 15.625,
         min_seconds: Seconds = 2.0,
         num_buckets: int | None = None,
-        num_workers: int = 2,
+        num_workers: Workers = "auto",
         seed: int = 0,
         crop_to_shortest: bool = True,
         micro_batches: int | None = None,
@@ -107,7 +108,7 @@ class SpeechDataModule(ResumableData):
         check_shares(alpha, max_uses, quadratic_seconds)
         check_at_least(2, num_buckets=num_buckets)
         check_at_least(1, micro_batches=micro_batches, shuffle_shards=shuffle_shards)
-        check_at_least(0, num_workers=num_workers, seed=seed)
+        check_at_least(0, seed=seed)
         self.corpus = plain_corpora(corpus)
         self.validation = plain_corpora(validation)
         self._sources = read_sources(corpus, "data.corpus")
@@ -120,7 +121,7 @@ class SpeechDataModule(ResumableData):
         self.max_seconds = max_seconds
         self.min_seconds = min_seconds
         self.num_buckets = num_buckets
-        self.num_workers = num_workers
+        self.num_workers = check_workers(num_workers)
         self.seed = seed
         self.crop_to_shortest = crop_to_shortest
         self.micro_batches = micro_batches
@@ -218,7 +219,8 @@ class SpeechDataModule(ResumableData):
         sampler.repeats = self._repeats
         sampler.move_to(*self._place)
         dataset = self._dataset(self._train, random=True)
-        return UpdateLoader(dataset, sampler, self.num_workers, lambda: self.accumulate, lambda: self.updates_done)
+        workers = workers_of_each(self.num_workers, self.trainer)
+        return UpdateLoader(dataset, sampler, workers, lambda: self.accumulate, lambda: self.updates_done)
 
     def micro_batches_of_an_epoch(self) -> int:
         """Counts this process's micro-batches in the first epoch, without reading audio; later epochs are similar."""
@@ -235,7 +237,8 @@ class SpeechDataModule(ResumableData):
     def val_dataloader(self) -> ResilientLoader[AudioBatch]:
         """Returns the loader of validation batches: the same ones in each validation, cropped to their middles."""
         sampler = self._sampler(self._val, None, accumulate=1)
-        return ResilientLoader(self._dataset(self._val, random=False), sampler, self.num_workers)
+        workers = workers_of_each(self.num_workers, self.trainer)
+        return ResilientLoader(self._dataset(self._val, random=False), sampler, workers)
 
     def _sampler(self, utterances: Utterances, seed: int | None, accumulate: int) -> EpochSampler:
         return EpochSampler(
@@ -292,5 +295,6 @@ class SpeechDataModule(ResumableData):
         """Returns log lines on the utterances that are used and left out; must be called after `setup`."""
         update = [] if self.micro_batches is None else [describe_update(self.micro_batches, self.batch_seconds)]
         names = describe_corpora(self._sources, self._validation_sources, self.cache)
-        lines = [describe_split(self._split, self.max_seconds, *names), *map(str, self.mixture)]
+        extent = describe_split(self._split, self.max_seconds, *names)
+        lines = [f"{extent}{describe_workers(self.num_workers, self.trainer)}", *map(str, self.mixture)]
         return "\n".join([*lines, *update, *self._split.remarks])

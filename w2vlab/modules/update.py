@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from w2vlab.functional.kernels import free_copies, keep_copies
 from w2vlab.interfaces import LearnsByStatistics, StepDependent, check_augmentations
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
@@ -88,6 +89,7 @@ class TrainedModule(pl.LightningModule, ABC):
         self._reset_update()
 
     def _reset_update(self) -> None:
+        free_copies(self)
         self._draws: list[Draws] = []  # of all micro-batches of this process in the update
         self._losses: list[Tensor] = []  # of its micro-batches so far
         self._sums: Sums | None = None  # metrics of its micro-batches so far
@@ -114,6 +116,8 @@ class TrainedModule(pl.LightningModule, ABC):
             self.set_update(self.global_step)
             # `AudioBatch.update` of the first micro-batch holds all micro-batches of this process.
             self.begin_update(micro_batches_of_update(batch, batch_idx, self.trainer))
+            if len(self._draws) > 1 and not getattr(self.trainer.strategy, "shards_weights", False):
+                keep_copies(self)
         check_order(batch.ids, tuple(draws.address.ids for draws in self._draws), number)
         self._seed_noise(number)
         total, metrics = self.compute_loss(batch, self._draws[number])
@@ -163,6 +167,7 @@ class TrainedModule(pl.LightningModule, ABC):
         """Ends an update, after its last backward pass: skips it unless it is finite, updates moving averages, logs."""
         assert self._sums is not None, "an update has a micro-batch"
         sums = self._sums.over_processes()  # one all-reduce
+        free_copies(self)  # all backward passes are done, and the step that follows changes the weights
         norm = gradient_norm(optimizer)
         finite = norm.isfinite() & (sums["bad_losses"] == 0)  # the same on all processes
         # Unless `finite`, the optimizer step changes nothing: a fused one is given `found_inf`, which it reads on the
