@@ -6,10 +6,13 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import Tensor
 
-from benchmarks import memory, scaling, train_step
+from benchmarks import memory, peers, scaling, train_step
 from benchmarks.side_by_side import Measurement, machine, take_turns
 from tests.processes import forked
 
@@ -41,7 +44,51 @@ def test_a_step_compared_with_the_reference(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_step_compared_with_transformers() -> None:
     pytest.importorskip("transformers", reason="the peer is not a dependency")
-    check(train_step.main(["--model=tiny", "--seconds=1", "--rounds=1", "--warmup=1"]), "transformers", rounds=1)
+    options = [
+        "--model=tiny",
+        "--seconds=1",
+        "--rounds=1",
+        "--warmup=1",
+        "--precision=bf16-mixed",
+        "--peer-kept-memory",
+    ]
+    figures = train_step.main(options)
+    check(figures, "transformers", rounds=1)
+    assert figures["precision"] == "bf16-mixed"
+
+
+def test_both_competitors_compute_in_the_same_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours by the trainer, the peer by autocast; the other checkout is asked for it, too."""
+    seen: list[list[str]] = []
+
+    def turns(commands: dict, environments: dict, warmup: int, rounds: int) -> dict[str, Measurement]:
+        seen.extend(commands.values())
+        return dict.fromkeys(commands, Measurement([1.0], 1.0))
+
+    monkeypatch.setattr(train_step, "take_turns", turns)
+    train_step.main(["--model=tiny", "--precision=bf16-mixed"])
+    train_step.main(["--model=tiny", "--precision=bf16-mixed", "--before=."])
+    assert len(seen) == 4
+    assert all("--precision=bf16-mixed" in command for command in seen)
+
+    model, types = torch.nn.Linear(2, 2), []
+
+    def forward(values: Tensor) -> SimpleNamespace:
+        output = model(values)
+        types.append(output.dtype)
+        return SimpleNamespace(loss=output.float().sum())
+
+    inputs = {"values": torch.ones(1, 2), "mask_time_indices": torch.ones(1)}
+    for half in (False, True):
+        optimizer = torch.optim.SGD(model.parameters())
+        peers.transformers_step(lambda values, mask_time_indices: forward(values), optimizer, inputs, half)()
+    assert types == [torch.float32, torch.bfloat16]
+
+
+def test_the_reference_of_vq_has_no_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_step.main(["--model=tiny-vq", "--precision=bf16-mixed"])
+    assert "must be 32-true" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

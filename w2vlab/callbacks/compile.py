@@ -55,7 +55,7 @@ class CompileModel(Callback):
             start. CUDA graphs are not supported, because they would be captured again for batches of every shape.
         dynamic: Compile once for all shapes. False compiles once a shape, for data whose batches all have the same one.
         parts: The parts of the model to compile, such as `encoder`; None for all that have regions.
-        on_cpu: Whether to compile for a CPU as well. False in the files for GPUs, so that they can be tried without one.
+        on_cpu: Whether to compile for a CPU as well; false in the files for GPUs, which can be tried without one.
 
     Raises:
         ValueError: `mode` is unknown, or `parts` is empty.

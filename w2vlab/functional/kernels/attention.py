@@ -118,7 +118,7 @@ def _chunks(query: Tensor) -> Iterator[tuple[int, Chunk]]:
 
 
 def _heads(tensor: Tensor) -> Tensor:
-    """Returns `tensor` `(B, H, T, d)` in float32 or wider, with each head alone in memory, which products read faster."""
+    """Returns `tensor` `(B, H, T, d)` in float32 or wider; each head is a matrix of its own, which is read faster."""
     return at_least_float32(tensor).contiguous()
 
 
