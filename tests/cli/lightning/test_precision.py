@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,29 +155,27 @@ def test_processes_that_decided_differently_end(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_run_records_what_was_decided_and_resumes_with_it(
-    fit: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    fit: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(precision, "trial", lambda: 2.0)
     options = ["--trainer.precision=auto", "--trainer.logger=CSVLogger"]
     assert fit(*options) == 0
     line = "precision auto: bf16-mixed, because this processor multiplies bfloat16 2.0 times as fast as float32"
-    assert capfd.readouterr().err.count(line) == 1
+    assert caplog.messages.count(line) == 1
     (config,) = tmp_path.rglob("config.yaml")
     assert "precision: bf16-mixed" in config.read_text()
 
     monkeypatch.setattr(precision, "trial", lambda: 1.0)
     assert fit(*options, "--ckpt_path=last", "--trainer.max_steps=6") == 0
-    said = capfd.readouterr().err
-    assert "precision auto: bf16-mixed, as in the checkpoint" in said
-    assert "resuming with trainer.precision" not in said
+    assert caplog.messages.count("precision auto: bf16-mixed, as in the checkpoint") == 1
+    assert "resuming with trainer.precision" not in caplog.text
 
     assert fit("--trainer.logger=CSVLogger", "--ckpt_path=last", "--trainer.max_steps=8") == 0
-    assert "resuming with trainer.precision 32-true, the checkpoint had bf16-mixed" in capfd.readouterr().err
-    records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
-    assert [start.get("changed", {}).get("trainer.precision") for start in records[0]["continued"]] == [
-        None,
-        ["bf16-mixed", "32-true"],
-    ]
+    assert "resuming with trainer.precision 32-true, the checkpoint had bf16-mixed" in caplog.text
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.rglob("run.json"))
+    changed = [start["changed"].get("trainer.precision") for start in record["continued"]]
+    assert changed == [None, ["bf16-mixed", "32-true"]]
 
 
 def test_a_recipe_can_ask_for_it(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

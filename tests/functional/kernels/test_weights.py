@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
+from tests.modules.training import NoiselessGumbel, fit, make_batches, make_model, parameters_of
 from w2vlab.functional.kernels import (
     Conv1d,
     Linear,
@@ -23,6 +26,7 @@ from w2vlab.functional.kernels import (
     weights_cast_once,
 )
 from w2vlab.functional.kernels.recompute import GELU
+from w2vlab.modules import MaskedPrediction
 
 
 @pytest.fixture(autouse=True)
@@ -227,3 +231,40 @@ def test_a_compiled_model_has_no_graph_breaks_and_no_copies() -> None:
         found = outputs(compiled, FRAMES)
         assert not weights._copies
     assert_close(found, outputs(model, FRAMES), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_update_of_several_micro_batches_casts_each_weight_once(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses and weights are those of a run that casts in each forward pass, with a fused optimizer."""
+    runs, found = [], casts(monkeypatch)
+    for kept in (False, True):
+        model = make_model(MaskedPrediction, NoiselessGumbel)
+        model.context.layers.activation_checkpointing = checkpointing
+        model.make_optimizer = partial(torch.optim.AdamW, lr=0.01, fused=True)
+        if not kept:
+            monkeypatch.setattr("w2vlab.modules.update.keep_copies", lambda owner: None)
+        record = fit(model, make_batches(3, 4, 2), 3, accumulate=4, precision="bf16-mixed")
+        runs.append((record.losses, parameters_of(model)))
+        monkeypatch.undo()
+        found = casts(monkeypatch) if not kept else found
+    (expected, weights_before), (losses, weights_after) = runs
+    assert losses == expected
+    assert all(torch.equal(tensor, weights_before[name]) for name, tensor in weights_after.items())
+    copied = sum(isinstance(module, Linear | Conv1d) for module in model.modules()) - 1  # not that of the waveform
+    assert len(found) == 3 * copied
+    assert not weights._copies
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_single_micro_batch_and_sharded_weights_have_no_copies(
+    sharded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would cost memory, and gain nothing or keep what is to be freed."""
+    found = casts(monkeypatch)
+    if sharded:
+        monkeypatch.setattr(SingleDeviceStrategy, "shards_weights", True, raising=False)
+    accumulate = 2 if sharded else 1
+    fit(make_model(MaskedPrediction, NoiselessGumbel), make_batches(1, 2, 2), 1, accumulate, precision="bf16-mixed")
+    assert not found

@@ -58,15 +58,14 @@ class _DropoutAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.dropout, ctx.seed = dropout, seed
         inputs = query, key, value
-        query, key, value = (_heads(tensor) for tensor in inputs)
+        query, key, value = (at_least_float32(tensor) for tensor in inputs)
         # Frames before heads in memory, so that joining the heads copies nothing.
         batch, heads, length, width = query.shape
         output = query.new_empty(batch, length, heads, width).transpose(1, 2)
-        buffers = _Buffers(query)
         for number, (row, some, rows) in _chunks(query):
-            weights = _weights(buffers, query[row, some, rows], key[row, some], padding_mask, row)  # (h, r, T)
+            weights = _weights(query[row, some, rows], key[row, some], padding_mask, row)  # (h, r, T)
             kept, scale = keep_mask(tuple(weights.shape), dropout, seed + number, weights.dtype)
-            output[row, some, rows] = torch.bmm(weights.mul_(kept), value[row, some]).mul_(scale)
+            output[row, some, rows] = weights.mul_(kept) @ value[row, some] * scale
         ctx.save_for_backward(*inputs, padding_mask, output)  # unrounded, because gradients are differences from it
         return output.to(inputs[0].dtype)
 
@@ -75,7 +74,7 @@ class _DropoutAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, padding_mask, output = ctx.saved_tensors
         dtype = inputs[0].dtype
-        query, key, value, gradient = (_heads(tensor) for tensor in (*inputs, grad_outputs[0]))
+        query, key, value, gradient = (at_least_float32(tensor) for tensor in (*inputs, grad_outputs[0]))
         # Side by side in memory, as in the output of the projection, so that its gradient is not copied together.
         batch, heads, length, width = query.shape
         grads = query.new_empty(batch, length, 3, heads, width).permute(2, 0, 3, 1, 4)
@@ -84,17 +83,16 @@ class _DropoutAttention(torch.autograd.Function):
         factor = 1 / math.sqrt(width)
         # The mean gradient of a row's weights, which the gradient of softmax subtracts from each of them.
         means = (gradient * output).sum(dim=-1, keepdim=True)  # (B, H, T, 1)
-        buffers = _Buffers(query)
         for number, (row, some, rows) in _chunks(query):
             at = row, some, rows
-            weights = _weights(buffers, query[at], key[row, some], padding_mask, row)  # (h, r, T)
+            weights = _weights(query[at], key[row, some], padding_mask, row)  # (h, r, T)
             kept, scale = keep_mask(tuple(weights.shape), ctx.dropout, ctx.seed + number, weights.dtype)
             upstream = gradient[at] * scale  # (h, r, d)
-            slope = torch.bmm(upstream, value[row, some].transpose(1, 2), out=buffers.scores(weights)).mul_(kept)
+            slope = (upstream @ value[row, some].transpose(1, 2)).mul_(kept)
             slope.sub_(means[at]).mul_(weights)  # (h, r, T)
-            grad_value[row, some] += torch.bmm(weights.mul_(kept).transpose(1, 2), upstream)
-            torch.mul(torch.bmm(slope, key[row, some]), factor, out=grad_query[at])
-            grad_key[row, some] += torch.bmm(slope.transpose(1, 2), query[at] * factor)
+            grad_value[row, some] += weights.mul_(kept).transpose(1, 2) @ upstream
+            torch.mul(slope @ key[row, some], factor, out=grad_query[at])
+            grad_key[row, some] += slope.transpose(1, 2) @ (query[at] * factor)
         grad_query, grad_key, grad_value = grads.to(dtype)
         return grad_query, grad_key, grad_value, None, None, None
 
@@ -117,39 +115,9 @@ def _chunks(query: Tensor) -> Iterator[tuple[int, Chunk]]:
     yield from enumerate(chunks)
 
 
-def _heads(tensor: Tensor) -> Tensor:
-    """Returns `tensor` `(B, H, T, d)` in float32 or wider; each head is a matrix of its own, which is read faster."""
-    return at_least_float32(tensor).contiguous()
-
-
-class _Buffers:
-    """Memory for the scores and the weights of a chunk, which all chunks use: it stays in the cache.
-
-    Args:
-        query: Shape `(B, H, T, d)`.
-    """
-
-    def __init__(self, query: Tensor) -> None:
-        _, (_, some, rows) = next(_chunks(query))  # the first chunk is the largest
-        heads, length = query.shape[1:3]
-        self._shape = min(some.stop, heads), min(rows.stop, length), length
-        self._numbers = query.new_empty(2, math.prod(self._shape))
-
-    def scores(self, like: Tensor) -> Tensor:
-        """Returns the first half of the memory, in the shape of `like` `(h, r, T)`."""
-        return self._numbers[0, : like.numel()].view(like.shape)
-
-    def scores_and_weights(self, heads: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Returns both halves, each `(heads, rows, T)`."""
-        shape = heads, rows, self._shape[2]
-        scores, weights = self._numbers[:, : math.prod(shape)].view(2, *shape)
-        return scores, weights
-
-
-def _weights(buffers: _Buffers, query: Tensor, key: Tensor, padding_mask: Tensor | None, row: int) -> Tensor:
-    """Returns the attention weights `(h, r, T)` of a chunk, in the second half of the buffers."""
-    scores, weights = buffers.scores_and_weights(*query.shape[:2])
-    torch.bmm(query * (1 / math.sqrt(query.shape[-1])), key.transpose(1, 2), out=scores)
+def _weights(query: Tensor, key: Tensor, padding_mask: Tensor | None, row: int) -> Tensor:
+    """Returns the attention weights `(h, r, T)` of a chunk."""
+    scores = query * (1 / math.sqrt(query.shape[-1])) @ key.transpose(1, 2)
     if padding_mask is not None:
         scores.masked_fill_(padding_mask[row], -torch.inf)
-    return torch.softmax(scores, dim=-1, out=weights)
+    return scores.softmax(dim=-1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from w2vlab.functional.kernels.plain import uses_plain_kernels
 from w2vlab.functional.precision import autocast_dtype
 
 
@@ -138,7 +139,9 @@ def kept_copy(weight: Tensor) -> Tensor:
 
     Autocast then casts it in the product, and keeps the copy to the end of the forward pass.
     """
-    if torch.compiler.is_compiling() or not _has_copy(weight) or weight.dtype == autocast_dtype(weight):
+    if torch.compiler.is_compiling() or uses_plain_kernels() or not _has_copy(weight):
+        return weight
+    if weight.dtype == autocast_dtype(weight):
         return weight
     cast: Tensor = _Cast.apply(weight, autocast_dtype(weight))
     return cast
