@@ -79,7 +79,7 @@ def step_of(peer: str, batch: int, seconds: float, precision: str) -> Callable[[
         peer: One of `PEERS`.
         batch: Utterances.
         seconds: Of each utterance.
-        precision: 32 or bf16 (autocast).
+        precision: 32-true or bf16-mixed (autocast).
     """
     num_samples = int(seconds * SAMPLE_RATE)
     waveform = 0.1 * torch.randn(batch, num_samples, generator=torch.Generator().manual_seed(0))
@@ -89,7 +89,7 @@ def step_of(peer: str, batch: int, seconds: float, precision: str) -> Callable[[
     optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, fused=True)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             total = loss(model, waveform)
         total.backward()
         nn.utils.clip_grad_norm_(trained, 10.0)
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     options = parser.parse_args()
     torch.manual_seed(0)
     answer(step_of(options.peer, options.batch, options.seconds, options.precision))

@@ -162,13 +162,14 @@ def transformers_inputs(model: Any, waveform: Tensor) -> dict[str, Tensor]:
 
 
 def transformers_step(
-    model: Any, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], precision: str = "32"
+    model: Any, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], half_precision: bool = False
 ) -> Callable[[], None]:
-    """Returns a training step like that of transformers' training script; `precision` is 32 or bf16 (autocast)."""
+    """Returns a training step like that of transformers' training script, if asked for under bfloat16 autocast."""
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = model(**inputs).loss / inputs["mask_time_indices"].sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half_precision):
+            output = model(**inputs)
+        loss = output.loss / inputs["mask_time_indices"].sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

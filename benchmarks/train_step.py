@@ -3,6 +3,7 @@
     python -m benchmarks.train_step [--model base|large|vq] [--peer transformers|reference] [--rounds N] [--json FILE]
     python -m benchmarks.train_step --model hubert [--peer minimal-hubert|spidr] --python ENVIRONMENT/bin/python
     python -m benchmarks.train_step [--model base|large|vq|hubert] --before FOLDER
+    python -m benchmarks.train_step --precision bf16-mixed --fused-peer --peer-large-pages
 
 `base` and `large` (LARGE's layout, four layers) compare wav2vec 2.0 with transformers' `Wav2Vec2ForPreTraining`; `vq`
 compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`); `hubert` compares
@@ -42,6 +43,8 @@ PEERS = {
 }
 """What each model is compared with; the first one by default."""
 
+PRECISIONS = ("32-true", "bf16-mixed")
+
 
 def layout_of(model: str, dropout: float | None) -> peers.Layout:
     """Returns the sizes of a wav2vec 2.0; LARGE with four layers, because 24 would give the same ratio."""
@@ -74,14 +77,14 @@ class _Repeated(IterableDataset[AudioBatch]):
             yield self.batch
 
 
-def serve_ours(model: PretrainingModule, batch: AudioBatch, precision: str = "32") -> None:
-    """Trains with Lightning, one update per request; `precision` is 32 or bf16."""
+def serve_ours(model: PretrainingModule, batch: AudioBatch, precision: str) -> None:
+    """Trains with Lightning, one update per request."""
     warnings.filterwarnings("ignore")
     trainer = pl.Trainer(
         accelerator="cpu",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_steps=-1,
         max_epochs=-1,
+        precision=precision,  # type: ignore[arg-type]  # one of `PRECISIONS`
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -111,7 +114,7 @@ def serve(options: argparse.Namespace) -> None:
         peer = peers.build_transformers(layout).train()
         optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-5, fused=options.fused_peer or None)
         inputs = peers.transformers_inputs(peer, batch.waveform)
-        answer(peers.transformers_step(peer, optimizer, inputs, options.precision))
+        answer(peers.transformers_step(peer, optimizer, inputs, options.precision == "bf16-mixed"))
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
@@ -126,10 +129,10 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--batch", type=int, default=2, help="utterances")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")
     parser.add_argument("--dropout", type=float, help="of both, instead of the published one")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16: autocast, of both")
     parser.add_argument("--small-pages", action="store_true", help="leave out what our command line sets for memory")
     parser.add_argument("--peer-large-pages", action="store_true", help="give the peer PyTorch's large pages")
     parser.add_argument("--peer-allocator", action="store_true", help="give the peer all that our command line sets")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of both competitors")
     parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
@@ -137,6 +140,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(args)
     peer = options.peer or PEERS[options.model][0]
+    if peer == "reference" and options.precision != PRECISIONS[0]:
+        parser.error("`--precision` of vq must be 32-true: its reference is not made for autocast.")
     if peer not in PEERS[options.model]:
         parser.error(f"`--peer` of {options.model} cannot be {peer}.")
     if options.serve:
@@ -160,7 +165,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     else:
         peer = "before"
         served = [f"--model={options.model}", f"--batch={options.batch}", f"--seconds={options.seconds}"]
-        served += [] if options.precision == "32" else [f"--precision={options.precision}"]
+        served += [] if options.precision == PRECISIONS[0] else [f"--precision={options.precision}"]
         served += [] if options.dropout is None else [f"--dropout={options.dropout}"]
         step = ["-m", "benchmarks.train_step", *served, "--serve", "w2vlab"]
         commands = {"w2vlab": step, peer: step}
@@ -172,6 +177,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.train_step", *args]),
         **machine(),
+        "precision": options.precision,
         "matrix_gflops": rate / 1e9,
         "seconds": {name: value.seconds for name, value in measured.items()},
         "peak_gib": {name: value.peak_gib for name, value in measured.items()},
@@ -179,7 +185,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         "speed_ratio_of_pairs": [pairs[0], pairs[len(pairs) // 2], pairs[-1]],
         "memory_ratio": ours.peak_gib / theirs.peak_gib,
     }
-    print(f"{options.model}, {options.batch} x {options.seconds:g} s; matrix products at {rate / 1e9:.0f} GFLOP/s")
+    shape = f"{options.model}, {options.batch} x {options.seconds:g} s, {options.precision}"
+    print(f"{shape}; float32 matrix products at {rate / 1e9:.0f} GFLOP/s")
     print("| | step (s), median of all (fastest) | peak memory (GiB) |\n|---|---|---|")
     for name, value in measured.items():
         print(f"| {name} | {value.median:.2f} ({min(value.seconds):.2f}) | {value.peak_gib:.2f} |")

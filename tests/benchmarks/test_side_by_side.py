@@ -46,7 +46,51 @@ def test_a_step_compared_with_the_reference(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_step_compared_with_transformers() -> None:
     pytest.importorskip("transformers", reason="the peer is not a dependency")
-    check(train_step.main(["--model=tiny", "--seconds=1", "--rounds=1", "--warmup=1"]), "transformers", rounds=1)
+    options = [
+        "--model=tiny",
+        "--seconds=1",
+        "--rounds=1",
+        "--warmup=1",
+        "--precision=bf16-mixed",
+        "--peer-allocator",
+    ]
+    figures = train_step.main(options)
+    check(figures, "transformers", rounds=1)
+    assert figures["precision"] == "bf16-mixed"
+
+
+def test_both_competitors_compute_in_the_same_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours by the trainer, the peer by autocast; the other checkout is asked for it, too."""
+    seen: list[list[str]] = []
+
+    def turns(commands: dict, environments: dict, warmup: int, rounds: int) -> dict[str, Measurement]:
+        seen.extend(commands.values())
+        return dict.fromkeys(commands, Measurement([1.0], 1.0))
+
+    monkeypatch.setattr(train_step, "take_turns", turns)
+    train_step.main(["--model=tiny", "--precision=bf16-mixed"])
+    train_step.main(["--model=tiny", "--precision=bf16-mixed", "--before=."])
+    assert len(seen) == 4
+    assert all("--precision=bf16-mixed" in command for command in seen)
+
+    model, types = torch.nn.Linear(2, 2), []
+
+    def forward(values: Tensor) -> SimpleNamespace:
+        output = model(values)
+        types.append(output.dtype)
+        return SimpleNamespace(loss=output.float().sum())
+
+    inputs = {"values": torch.ones(1, 2), "mask_time_indices": torch.ones(1)}
+    for half in (False, True):
+        optimizer = torch.optim.SGD(model.parameters())
+        peers.transformers_step(lambda values, mask_time_indices: forward(values), optimizer, inputs, half)()
+    assert types == [torch.float32, torch.bfloat16]
+
+
+def test_the_reference_of_vq_has_no_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_step.main(["--model=tiny-vq", "--precision=bf16-mixed"])
+    assert "must be 32-true" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -181,7 +225,7 @@ def test_a_step_of_a_peer_trains_it(peer: str, monkeypatch: pytest.MonkeyPatch) 
     for name in ("spidr", "spidr.models", "spidr.models.spidr"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(SpidR=lambda: model))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    step = hubert_peers.step_of(peer, 2, 1.0, "32")
+    step = hubert_peers.step_of(peer, 2, 1.0, "32-true")
     step()
     step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -206,5 +250,5 @@ def test_ours_is_the_published_hubert() -> None:
 def test_a_step_of_hubert_compared_with_a_checkout(tmp_path: Path) -> None:
     for name in ("w2vlab", "benchmarks"):
         (tmp_path / name).symlink_to(Path(train_step.__file__).parents[1] / name)
-    options = ["--model=tiny-hubert", "--precision=bf16", "--seconds=1", "--rounds=1", f"--before={tmp_path}"]
+    options = ["--model=tiny-hubert", "--precision=bf16-mixed", "--seconds=1", "--rounds=1", f"--before={tmp_path}"]
     check(train_step.main(options), "before", 1)

@@ -86,8 +86,27 @@ def test_a_trainer_fragment_has_its_command_and_is_applied(
 
 def held_by(part: object, whole: object) -> bool:
     if isinstance(part, dict):
-        return isinstance(whole, dict) and all(key in whole and held_by(part[key], whole[key]) for key in part)
+        return isinstance(whole, dict) and all(
+            added_to(part[key], whole[key[:-1]])
+            if key.endswith("+")
+            else key in whole and held_by(part[key], whole[key])
+            for key in part
+        )
     return part == whole
+
+
+def added_to(entries: list[dict], whole: list[dict]) -> bool:
+    """Whether entries of a list, with the short names of their classes, are at its end."""
+    last = [{**entry, "class_path": entry["class_path"].rpartition(".")[2]} for entry in whole[-len(entries) :]]
+    return all(held_by(*pair) for pair in zip(entries, last, strict=True))
+
+
+@pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
+def test_the_files_for_gpus_compile_there_alone(path: Path) -> None:
+    trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer", {})
+    compiled = {"class_path": "CompileModel", "init_args": {"on_cpu": False}}
+    on_gpus = "accelerator" in trainer and trainer["accelerator"] != "cpu"
+    assert trainer.get("callbacks+") == ([compiled] if on_gpus else None)
 
 
 def test_the_readme_names_the_six_swaps() -> None:

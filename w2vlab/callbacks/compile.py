@@ -55,18 +55,22 @@ class CompileModel(Callback):
             start. CUDA graphs are not supported, because they would be captured again for batches of every shape.
         dynamic: Compile once for all shapes. False compiles once a shape, for data whose batches all have the same one.
         parts: The parts of the model to compile, such as `encoder`; None for all that have regions.
+        on_cpu: Whether to compile for a CPU as well; false in the files for GPUs, which can be tried without one.
 
     Raises:
         ValueError: `mode` is unknown, or `parts` is empty.
     """
 
-    def __init__(self, mode: Mode = "default", dynamic: bool = True, parts: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, mode: Mode = "default", dynamic: bool = True, parts: Sequence[str] | None = None, on_cpu: bool = True
+    ) -> None:
         super().__init__()
         check_choice("mode", mode, Mode)
         if parts is not None and not parts:
             raise ValueError("`parts` must name at least one part, or be null for all, but is empty.")
         self.dynamic = dynamic
         self.parts = parts
+        self.on_cpu = on_cpu
         self.compiler = InductorWithFallback(mode)
         self._first_update = 0
         self._graphs_before = 0
@@ -78,6 +82,8 @@ class CompileModel(Callback):
         Raises:
             ValueError: `parts` has a name that is not a part of the model.
         """
+        if not self.on_cpu and trainer.strategy.root_device.type == "cpu":
+            return
         regions = compile_regions(pl_module, self.compiler, self.dynamic, self.parts)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if any(getattr(callback, "keeps_graph", False) for callback in callbacks):

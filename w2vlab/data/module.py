@@ -27,6 +27,7 @@ from w2vlab.data.mixtures.plan import CorpusPlan
 from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
 from w2vlab.data.order import ORDER_OPTIONS, order_of
 from w2vlab.data.place import ResumableData
+from w2vlab.data.workers import Workers, check_workers, describe_workers, workers_of_each
 from w2vlab.interfaces import Augmentation
 from w2vlab.types import SAMPLE_RATE, AudioBatch, Seconds
 from w2vlab.utils.checks import check_at_least
@@ -61,7 +62,7 @@ class SpeechDataModule(ResumableData):
         min_seconds: Shorter utterances are left out; also those too short for the model.
         num_buckets: Number of ranges of length, at least 2; a batch is of one of them. By default 50 to 100: one for
             each 10 batches of an epoch. With more buckets less audio is cropped away.
-        num_workers: Processes that read audio; 0 reads in the training process.
+        num_workers: Processes that read audio; 0 reads in the training process. `auto` decides by cores and device.
         seed: Seed of order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
         micro_batches: Micro-batches of an update over all processes, at least 1; the command line sets the trainer's
@@ -94,7 +95,7 @@ class SpeechDataModule(ResumableData):
         max_seconds: Seconds = 15.625,
         min_seconds: Seconds = 2.0,
         num_buckets: int | None = None,
-        num_workers: int = 2,
+        num_workers: Workers = "auto",
         seed: int = 0,
         crop_to_shortest: bool = True,
         micro_batches: int | None = None,
@@ -112,7 +113,7 @@ class SpeechDataModule(ResumableData):
         check_shares(alpha, max_uses, quadratic_seconds)
         check_at_least(2, num_buckets=num_buckets)
         check_at_least(1, micro_batches=micro_batches, shuffle_shards=shuffle_shards)
-        check_at_least(0, num_workers=num_workers, seed=seed)
+        check_at_least(0, seed=seed)
         self.fuse_seconds = check_fusing(fuse_seconds, batch_seconds, micro_batches)
         self.corpus = plain_corpora(corpus)
         self.validation = plain_corpora(validation)
@@ -127,7 +128,7 @@ class SpeechDataModule(ResumableData):
         self.max_seconds = max_seconds
         self.min_seconds = min_seconds
         self.num_buckets = num_buckets
-        self.num_workers = num_workers
+        self.num_workers = check_workers(num_workers)
         self.seed = seed
         self.crop_to_shortest = crop_to_shortest
         self.micro_batches = micro_batches
@@ -171,8 +172,7 @@ class SpeechDataModule(ResumableData):
         Raises:
             ValueError: A corpus cannot be downloaded or used.
         """
-        first = {source.path: source for source in (*self._validation_sources, *self._sources)}
-        for path, source in first.items():
+        for path, source in {one.path: one for one in (*self._validation_sources, *self._sources)}.items():
             with source.named_in_errors():
                 self._manifests[path] = prepare_manifest(fetch(path, self.cache), self.cache).fingerprint
         self._augmenter.prepare(self.cache, self.trainer)
@@ -227,7 +227,8 @@ class SpeechDataModule(ResumableData):
         sampler.repeats = self._repeats
         sampler.move_to(*self._place)
         dataset = self._dataset(self._train, random=True)
-        return UpdateLoader(dataset, sampler, self.num_workers, lambda: self.steps, lambda: self.updates_done)
+        workers = workers_of_each(self.num_workers, self.trainer)
+        return UpdateLoader(dataset, sampler, workers, lambda: self.steps, lambda: self.updates_done)
 
     def batches_of_an_epoch(self) -> int:
         """Counts this process's batches in the first epoch, without reading audio; later epochs are similar."""
@@ -244,7 +245,8 @@ class SpeechDataModule(ResumableData):
     def val_dataloader(self) -> ResilientLoader[AudioBatch]:
         """Returns the loader of validation batches: the same ones in each validation, cropped to their middles."""
         sampler = self._sampler(self._val, None, accumulate=1)
-        return ResilientLoader(self._dataset(self._val, random=False), sampler, self.num_workers)
+        workers = workers_of_each(self.num_workers, self.trainer)
+        return ResilientLoader(self._dataset(self._val, random=False), sampler, workers)
 
     def _sampler(self, utterances: Utterances, seed: int | None, accumulate: int) -> EpochSampler:
         return EpochSampler(
@@ -262,23 +264,22 @@ class SpeechDataModule(ResumableData):
         )
 
     def _num_buckets(self, utterances: Utterances) -> int:
-        if self.num_buckets is not None:
-            return self.num_buckets
-        return default_num_buckets(utterances.cropped_seconds(self.max_seconds), self.batch_seconds)
+        seconds = utterances.cropped_seconds(self.max_seconds)
+        return self.num_buckets or default_num_buckets(seconds, self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances
         fusing = partial(fuse, fuse_seconds=self.fuse_seconds or 0.0, quadratic_seconds=self.quadratic_seconds)
         dataset = SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter, fusing)
         dataset.left_out = self.left_out
-        # Any module may have a `make_drawer`: masks and distractors are then drawn in the worker processes.
-        make_drawer = getattr(getattr(self.trainer, "lightning_module", None), "make_drawer", None)
-        dataset.drawer = None if make_drawer is None else make_drawer(training=random)
+        # A module that has `make_drawer` lets the worker processes draw masks and distractors.
+        make = getattr(getattr(self.trainer, "lightning_module", None), "make_drawer", None)
+        dataset.drawer = make and make(training=random)
         return dataset
 
     def _order(self) -> dict[str, Any]:
-        found = order_of(self, self._split, self._sources, self._validation_sources, self._num_buckets(self._train))
-        return {**found, **self._augmenter.recorded}
+        buckets = self._num_buckets(self._train)
+        return order_of(self, self._split, self._sources, self._validation_sources, buckets) | self._augmenter.recorded
 
     @property
     def options(self) -> dict[str, Any]:
@@ -295,5 +296,6 @@ class SpeechDataModule(ResumableData):
         """Returns log lines on the utterances that are used and left out; must be called after `setup`."""
         update = [] if self.micro_batches is None else [describe_update(self.micro_batches, self.batch_seconds)]
         names = describe_corpora(self._sources, self._validation_sources, self.cache)
-        lines = [describe_split(self._split, self.max_seconds, *names), *map(str, self.mixture)]
-        return "\n".join([*lines, *update, *self._split.remarks])
+        extent = describe_split(self._split, self.max_seconds, *names)
+        workers = describe_workers(self.num_workers, self.trainer)
+        return "\n".join([f"{extent}{workers}", *map(str, self.mixture), *update, *self._split.remarks])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import lightning.pytorch as pl
 
-from w2vlab.types import AudioBatch
+from w2vlab.types import AudioBatch, Draws
 
 
 def micro_batches_of_update(first: AudioBatch, batch_idx: int, trainer: pl.Trainer) -> list[AudioBatch]:
@@ -36,6 +36,11 @@ def micro_batches_of_update(first: AudioBatch, batch_idx: int, trainer: pl.Train
         )
     left = trainer.num_training_batches - batch_idx  # `limit_train_batches` may end the epoch within the update
     return [batch for number, batch in enumerate(first.update) if number < left]
+
+
+def ids_of(draws: Sequence[Sequence[Draws]]) -> list[tuple[str, ...]]:
+    """Returns the utterances of each batch of an update, from the draws of its passes."""
+    return [tuple(name for one in passes for name in one.address.ids) for passes in draws]
 
 
 def check_order(ids: tuple[str, ...], drawn: Sequence[tuple[str, ...]], number: int) -> None:

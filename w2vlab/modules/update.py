@@ -11,15 +11,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from w2vlab.interfaces import LearnsByStatistics, StepDependent, check_augmentations
+from w2vlab.functional.kernels import free_copies, keep_copies
+from w2vlab.interfaces import LearnsByStatistics, StepDependent
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.fusing.passes import Fusing
-from w2vlab.modules.micro_batches import check_order, micro_batches_of_update
+from w2vlab.modules.micro_batches import check_order, ids_of, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import DELIVERED, DeliveredAudio, Sums
 from w2vlab.types import AudioBatch, Draws, RandomAddress
@@ -102,6 +102,7 @@ class TrainedModule(pl.LightningModule, ABC):
             super().__setattr__(name, value)
 
     def _reset_update(self) -> None:
+        free_copies(self)
         self._draws: list[list[Draws]] = []  # of all batches of this process in the update, of each pass
         self._losses: list[Tensor] = []  # of its batches so far
         self._sums: Sums | None = None  # metrics of its batches so far
@@ -128,8 +129,10 @@ class TrainedModule(pl.LightningModule, ABC):
             self.set_update(self.global_step)
             # `AudioBatch.update` of the first micro-batch holds all micro-batches of this process.
             self.begin_update(micro_batches_of_update(batch, batch_idx, self.trainer))
+            if sum(map(len, self._draws)) > 1 and not getattr(self.trainer.strategy, "shards_weights", False):
+                keep_copies(self)
         passes = self.fusing.passes(batch)
-        check_order(tuple(name for one in passes for name in one.ids), self._ids_of_update(), number)
+        check_order(tuple(name for one in passes for name in one.ids), ids_of(self._draws), number)
         losses = []
         for one, draws in zip(passes, self._draws[number], strict=True):
             with self.fusing.noise(self, one, number):
@@ -158,9 +161,6 @@ class TrainedModule(pl.LightningModule, ABC):
         count = sum(draws.num_predictions for passes in self._draws for draws in passes)
         self._num_predictions = AsyncCount(count, self.device)
 
-    def _ids_of_update(self) -> list[tuple[str, ...]]:
-        return [tuple(name for draws in passes for name in draws.address.ids) for passes in self._draws]
-
     @abstractmethod
     def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
         """Draws for a micro-batch and counts its predictions on the host, without its audio.
@@ -181,12 +181,13 @@ class TrainedModule(pl.LightningModule, ABC):
         """Ends an update, after its last backward pass: skips it unless it is finite, updates moving averages, logs."""
         assert self._sums is not None, "an update has a micro-batch"
         sums = self._sums.over_processes()  # one all-reduce
+        free_copies(self)  # all backward passes are done, and the step that follows changes the weights
         norm = gradient_norm(optimizer)
         finite = norm.isfinite() & (sums["bad_losses"] == 0)  # the same on all processes
         # Unless `finite`, the optimizer step changes nothing: a fused one is given `found_inf`, which it reads on the
         # device; any other one finds no gradients.
         skip_unless(finite, optimizer)
-        self.skipped.record(finite, self._losses, sums["bad_losses"], self._ids_of_update())
+        self.skipped.record(finite, self._losses, sums["bad_losses"], ids_of(self._draws))
         for learner in self._learners():
             learner.finish_update(self.global_step, skipped=~finite)  # the step that follows increments `global_step`
         self._log_update(sums, norm)
@@ -263,23 +264,9 @@ class TrainedModule(pl.LightningModule, ABC):
             RunError: A file lacks an utterance of the training or the validation, has it in another length, or has
                 other units than when the run was started.
         """
-        from w2vlab.modules.checkpointing import warn_of_unsaved_arguments
-        from w2vlab.modules.checkpoints.unit_files import check_unit_files
+        from w2vlab.modules.checkpoints.starting import check_start
 
-        for line in () if self.warm_start is None else self.warm_start.lines():
-            rank_zero_info(line)
-        if self.trainer.checkpoint_callbacks:
-            warn_of_unsaved_arguments(self)
-        # Other data modules than ours need not know the lengths of utterances before they are read.
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        check_augmentations(getattr(data, "augmentations", None) or (), self, self.targets_follow_clean_audio)
-        lengths = getattr(data, "utterance_lengths", None)
-        self.units_of_run = check_unit_files(
-            self,
-            utterances=None if lengths is None else lengths(),
-            before={} if self.trainer.ckpt_path is None else self.units_of_run,
-            accept_changes=getattr(data, "accept_changes", False),
-        )
+        check_start(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration of the model, and rewinds the progress to the last complete update."""

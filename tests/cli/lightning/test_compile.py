@@ -36,7 +36,7 @@ def test_fragment(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     assert use in FRAGMENT.read_text()
     assert fit(f"--trainer.callbacks+={FRAGMENT}", "--print_config") == 0
     (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
-    options = {"mode": "default", "dynamic": True, "parts": None}
+    options = {"mode": "default", "dynamic": True, "parts": None, "on_cpu": True}
     assert callback == {"class_path": "w2vlab.callbacks.CompileModel", "init_args": options}
 
 
@@ -45,6 +45,13 @@ def test_options_select_the_compiled_parts(fit: Fit, capfd: pytest.CaptureFixtur
     with own_kernels():
         assert fit(*flags) == 0
     assert "by part: context (1)." in capfd.readouterr().err
+
+
+def test_a_file_for_gpus_compiles_nothing_on_a_cpu(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+    fragment = FRAGMENT.parents[1] / "trainer" / "ddp.yaml"
+    on_a_cpu = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
+    assert fit(f"--config={fragment}", *on_a_cpu, "--trainer.max_steps=1") == 0
+    assert "Regions to compile" not in capfd.readouterr().err
 
 
 def test_explain_does_not_compile(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ from lightning.pytorch import Callback
 
 from w2vlab.callbacks import GracefulStop
 from w2vlab.callbacks.records.left_out import LeftOutUtterances
+from w2vlab.cli.lightning.precision import SamePrecision
 
 
 def callbacks_of_every_run() -> list[Callback]:
     """Returns new callbacks."""
-    return [GracefulStop(), LeftOutUtterances()]
+    return [GracefulStop(), LeftOutUtterances(), SamePrecision()]

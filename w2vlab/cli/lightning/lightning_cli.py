@@ -37,6 +37,7 @@ from w2vlab.cli.lightning.every_run import callbacks_of_every_run
 from w2vlab.cli.lightning.memory import without_garbage_collection
 from w2vlab.cli.lightning.model_summary import PartsSummary
 from w2vlab.cli.lightning.no_profiler import leave_out_profiler
+from w2vlab.cli.lightning.precision import accept_auto, resolve_precision
 from w2vlab.cli.lightning.rate_monitor import RateMonitor
 from w2vlab.cli.lightning.save_config import SaveRunConfig
 from w2vlab.cli.lightning.trainer_options import (
@@ -139,6 +140,7 @@ class W2VLightningCLI(LightningCLI):
         parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
         parser.link_arguments("seed_everything", "model.init_args.seed")
         parser.link_arguments("seed_everything", "data.seed")
+        accept_auto(parser)
         self._parsers.append(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -148,6 +150,7 @@ class W2VLightningCLI(LightningCLI):
         start = find_start(config.ckpt_path, run_roots(config), training=self.config.subcommand == "fit")
         config.ckpt_path = None if start is None else str(start.checkpoint)
         self._start = self._same_checkpoint.start = start
+        resolve_precision(config.trainer, None if start is None else start.config)
 
     def _parse_ckpt_path(self) -> None:
         """Ignores hyper-parameters in a checkpoint, because Lightning would import the classes that they name."""

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from w2vlab.cli.errors.problems import message_of
 from w2vlab.cli.lightning.lightning_cli import W2VLightningCLI
+from w2vlab.cli.lightning.precision import resolve_precision
 from w2vlab.cli.logging.no_news import without_routine_messages
 from w2vlab.cli.parsing.parser import RunParser
 from w2vlab.data import SpeechDataModule
@@ -54,6 +55,7 @@ class ExplainedRun(ParsedOptions):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the options without searching for checkpoints."""
         self.config = self._parsed(parser)
+        resolve_precision(self.config[self.config.subcommand].trainer)
 
     def instantiate_classes(self) -> None:
         """Builds the model and the data module, which checks its options."""

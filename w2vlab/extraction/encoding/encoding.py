@@ -17,6 +17,7 @@ from w2vlab.extraction.encoding.settings import EncodingSettings
 from w2vlab.extraction.encoding.signals import ForwardedSignals, environment_restored, stopped_by_signals
 from w2vlab.extraction.sources import FrameSource, cutting_of
 from w2vlab.extraction.writing.writer import ShardWriter, make_writer
+from w2vlab.functional.kernels import weights_cast_once
 from w2vlab.types import RunError
 from w2vlab.utils.files import cache_root, size_of
 from w2vlab.utils.messages import one_line
@@ -76,7 +77,8 @@ class Encoding:
                 if trainer.world_size > 1:
                     self._watch.watch_start(trainer)
                 if trainer.world_size > 1 or data.has_shards:
-                    trainer.predict(FramePredictor(self.source), datamodule=data, return_predictions=False)
+                    with weights_cast_once():
+                        trainer.predict(FramePredictor(self.source), datamodule=data, return_predictions=False)
                 if begun is None:
                     return {}
                 return self._finish(begun) if begun.result is None else begun.result

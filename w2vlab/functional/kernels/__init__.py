@@ -7,6 +7,7 @@ export needs, and which is the reference of the tests. Parameters and their name
 * `GELU`, `ReLU`, `GroupNorm`, `LayerNorm`, `WaveformConv1d`: their output may be recomputed; see `Recomputed`.
 * `GroupedConv1d`, `grouped_conv1d`: wide convolutions as products of spectra.
 * `add_residual`, `activate_in_place`, `WindowProducts`: for inference, without copies.
+* `keep_copies`, `free_copies`, `weights_cast_once`: weights cast once an update under autocast.
 * `Dropout`, `scaled_dot_product_attention`: on a CPU, fewer random bits, and no masks kept.
 """
 
@@ -24,6 +25,7 @@ from w2vlab.functional.kernels.plain import plain_kernels, set_plain_kernels, us
 from w2vlab.functional.kernels.recompute import GELU, Frames, Recomputed, ReLU, as_tensor
 from w2vlab.functional.kernels.spectra import GroupedConv1d, grouped_conv1d
 from w2vlab.functional.kernels.waveform import WaveformConv1d
+from w2vlab.functional.kernels.weights import free_copies, keep_copies, weights_cast_once
 
 __all__ = [
     "GELU",
@@ -43,9 +45,12 @@ __all__ = [
     "as_tensor",
     "computes_inference",
     "conv1d",
+    "free_copies",
     "grouped_conv1d",
+    "keep_copies",
     "plain_kernels",
     "scaled_dot_product_attention",
     "set_plain_kernels",
     "uses_plain_kernels",
+    "weights_cast_once",
 ]

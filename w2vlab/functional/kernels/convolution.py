@@ -15,6 +15,7 @@ from w2vlab.functional.kernels.pieces import Piece, PiecewiseGradients, pieces
 from w2vlab.functional.kernels.plain import uses_plain_kernels
 from w2vlab.functional.kernels.products import WeightGradient, convolve, convolve_in_graph, frames_gradient
 from w2vlab.functional.kernels.recompute import Frames, Recomputed, Step, as_recomputed, as_tensor, run_steps
+from w2vlab.functional.kernels.weights import in_precision, kept_copy
 from w2vlab.functional.precision import autocast_dtype
 
 
@@ -31,7 +32,7 @@ def conv1d(frames: Frames, weight: Tensor, bias: Tensor | None = None, stride: i
 
     Args:
         frames: Shape `(B, T, C)`.
-        weight: As of `nn.Conv1d`, shape `(D, C, kernel)`.
+        weight: As of `nn.Conv1d`, shape `(D, C, kernel)`, or as of `nn.Linear`, shape `(D, C)`, for a kernel of 1.
         bias: Shape `(D,)`, or None.
         stride: Frames from one window to the next.
 
@@ -39,10 +40,11 @@ def conv1d(frames: Frames, weight: Tensor, bias: Tensor | None = None, stride: i
         Shape `(B, (T - kernel) // stride + 1, D)`.
     """
     if uses_plain_kernels():
-        return F.conv1d(as_tensor(frames).transpose(1, 2), weight, bias, stride).transpose(1, 2)
+        return F.conv1d(as_tensor(frames).transpose(1, 2), _with_taps(weight), bias, stride).transpose(1, 2)
     dtype = autocast_dtype(weight)
-    bias = None if bias is None else bias.to(dtype)
     if torch.compiler.is_compiling():  # the compiler decides what is recomputed
+        bias = None if bias is None else bias.to(dtype)
+        weight = _with_taps(weight)
         if weight.shape[2] == stride == 1:
             return F.linear(as_tensor(frames), weight[..., 0], bias)
         convolved: Tensor = convolve_in_graph(as_tensor(frames).to(dtype), weight.to(dtype), bias, stride)
@@ -50,9 +52,14 @@ def conv1d(frames: Frames, weight: Tensor, bias: Tensor | None = None, stride: i
     recomputed = as_recomputed(frames)
     tensors = *recomputed.per_utterance, *recomputed.shared
     output: Tensor = _Conv1d.apply(
-        recomputed.steps, len(recomputed.per_utterance), stride, weight.to(dtype), bias, *tensors
+        recomputed.steps, len(recomputed.per_utterance), stride, dtype, weight, bias, *tensors
     )
     return output
+
+
+def _with_taps(weight: Tensor) -> Tensor:
+    """Returns a weight `(D, C, kernel)`; that of a linear layer `(D, C)` has one tap."""
+    return weight if weight.dim() == 3 else weight[..., None]
 
 
 class Conv1d(nn.Conv1d):
@@ -85,8 +92,8 @@ class Linear(nn.Linear):
     def forward(self, input: Frames) -> Tensor:
         """Maps `input` `(B, T, C)` to `(B, T, D)`; a tensor may have any shape `(..., C)`."""
         if isinstance(input, Recomputed):
-            return conv1d(input, self.weight[..., None], self.bias)
-        return linear(input, self.weight, self.bias)
+            return conv1d(input, self.weight, self.bias)
+        return linear(input, kept_copy(self.weight), self.bias)
 
 
 class _Conv1d(torch.autograd.Function):
@@ -96,12 +103,16 @@ class _Conv1d(torch.autograd.Function):
         steps: tuple[Step, ...],
         num_per_utterance: int,
         stride: int,
-        weight: Tensor,
+        dtype: torch.dtype,
+        parameter: Tensor,
         bias: Tensor | None,
         *tensors: Tensor | None,
     ) -> Tensor:
-        ctx.steps, ctx.num_per_utterance, ctx.stride = steps, num_per_utterance, stride
+        # The gradient of the weight is computed in float32 or wider, and need not pass through the precision `dtype`.
+        ctx.steps, ctx.num_per_utterance, ctx.stride, ctx.shape = steps, num_per_utterance, stride, parameter.shape
+        weight = parameter if parameter.dtype == dtype else in_precision(parameter, dtype)
         ctx.save_for_backward(weight, *tensors)
+        weight, bias = _with_taps(weight), None if bias is None else bias.to(dtype)
         per_utterance, shared = tensors[:num_per_utterance], tensors[num_per_utterance:]
         output: Tensor | None = None
         for piece in _pieces(ctx, per_utterance, weight):
@@ -120,11 +131,12 @@ class _Conv1d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         weight, *kept = ctx.saved_tensors
-        _, needs_bias, *needs = ctx.needs_input_grad[3:]
+        weight = _with_taps(weight)
+        needs_weight, needs_bias, *needs = ctx.needs_input_grad[4:]
         gradient = grad_outputs[0].contiguous()
         num_per_utterance = ctx.num_per_utterance
         per_utterance, shared = kept[:num_per_utterance], kept[num_per_utterance:]
-        weight_gradient = WeightGradient(weight, ctx.stride)
+        weight_gradient = WeightGradient(weight, ctx.stride) if needs_weight else None
         gradients = PiecewiseGradients(per_utterance, shared)
         for piece in _pieces(ctx, per_utterance, weight):
             leaves = [
@@ -135,7 +147,8 @@ class _Conv1d(torch.autograd.Function):
                 recomputed = run_steps(ctx.steps, leaves[:num_per_utterance], leaves[num_per_utterance:])
             frames = recomputed.detach().to(weight.dtype).contiguous()
             upstream = gradient[piece.rows, piece.outputs]
-            weight_gradient.add(frames, upstream)
+            if weight_gradient is not None:
+                weight_gradient.add(frames, upstream)
             wanted = {number: leaf for number, leaf in enumerate(leaves) if leaf is not None and leaf.requires_grad}
             if not wanted:
                 continue
@@ -146,7 +159,8 @@ class _Conv1d(torch.autograd.Function):
             for number, grad in zip(wanted, found, strict=True):
                 gradients.add(number, piece, grad)
         grad_bias = gradient.sum(dim=(0, 1)) if needs_bias else None
-        return None, None, None, weight_gradient.total(), grad_bias, *gradients.totals()
+        grad_weight = None if weight_gradient is None else weight_gradient.total().reshape(ctx.shape)
+        return None, None, None, None, grad_weight, grad_bias, *gradients.totals()
 
 
 def _pieces(ctx: Any, per_utterance: Sequence[Tensor | None], weight: Tensor) -> Iterator[Piece]:

@@ -22,6 +22,8 @@ def convolve(frames: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -
     matrix = _as_matrix(weight)
     batch, length, _ = frames.shape
     shape = batch, (length - weight.shape[2]) // stride + 1, len(weight)
+    if _is_half(frames) and weight.shape[2] == stride == 1:
+        return F.linear(frames, matrix, bias)  # one product, for which the weight is not copied for each utterance
     output = frames.new_empty(shape) if bias is None else bias.repeat(*shape[:2], 1)
     for windows, columns in _pieces(frames, weight.shape[2], stride):
         _multiply(output, windows, matrix[:, columns].t(), add=columns.start > 0 or bias is not None)
@@ -47,6 +49,9 @@ class WeightGradient:
             found = _gradient_by_library(frames, gradient, self.weight, self.stride, of_frames=False)
             self._matrix += _as_matrix(found)
             return
+        if _is_half(frames) and self.weight.shape[2] == self.stride == 1:
+            self._matrix += gradient.flatten(0, 1).t() @ frames.flatten(0, 1)
+            return
         for windows, columns in _pieces(frames, self.weight.shape[2], self.stride):
             part = self._matrix[:, columns]
             for left, right in zip(gradient, windows, strict=True):
@@ -56,9 +61,9 @@ class WeightGradient:
                     part += left.t() @ right
 
     def total(self) -> Tensor:
-        """Returns the sum, shape `(D, C, kernel)`, in the precision of the weight."""
+        """Returns the sum, shape `(D, C, kernel)`, in float32 or wider."""
         of_taps = self._matrix.view(len(self.weight), self.weight.shape[2], -1)
-        return of_taps.transpose(1, 2).to(self.weight.dtype)
+        return of_taps.transpose(1, 2)
 
 
 def frames_gradient(frames: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -66,6 +71,8 @@ def frames_gradient(frames: Tensor, gradient: Tensor, weight: Tensor, stride: in
     if frames.device.type == "cuda":
         return _gradient_by_library(frames, gradient, weight, stride, of_frames=True)
     kernel, covered = weight.shape[2], gradient.shape[1] * stride
+    if _is_half(gradient) and kernel == stride == 1:
+        return gradient @ weight[..., 0]
     result = torch.empty_like(frames)
     if kernel < stride:
         result.zero_()
@@ -96,7 +103,15 @@ def _pieces(frames: Tensor, kernel: int, stride: int) -> Iterator[tuple[Tensor, 
 
 def _multiply(output: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
     """Writes, or adds, `left` `(B, T, N)` times `right` `(N, D)` to `output` `(B, T, D)`, which may be a view."""
-    torch.baddbmm(output, left, right.expand(len(left), -1, -1), beta=int(add), out=output)
+    if _is_half(left):
+        for row in range(len(left)):  # oneDNN would copy the weight for each utterance
+            torch.addmm(output[row], left[row], right, beta=int(add), out=output[row])
+    else:
+        torch.baddbmm(output, left, right.expand(len(left), -1, -1), beta=int(add), out=output)
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.dtype.itemsize < 4
 
 
 def _by_library(frames: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -155,7 +170,7 @@ def _gradient_in_graph(gradient: Tensor, frames: Tensor, weight: Tensor, stride:
         return frames_gradient(frames, gradient, weight, stride).contiguous()
     total = WeightGradient(weight, stride)
     total.add(frames, gradient)
-    return total.total().contiguous()
+    return total.total().to(weight.dtype).contiguous()
 
 
 @convolve_in_graph.register_fake
