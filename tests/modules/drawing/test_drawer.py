@@ -119,6 +119,15 @@ def test_every_loss(cls: type, model: type, monkeypatch: pytest.MonkeyPatch) -> 
     assert_all_is_drawn_ahead(build_model(model, quantizer=factory(GumbelQuantizer), loss=factory(cls)), monkeypatch)
 
 
+@pytest.mark.parametrize("cls", classes("encoder"), ids=lambda cls: cls.__name__)
+def test_every_encoder(cls: type) -> None:
+    """Without its weights it has the same numbers of frames."""
+    model = contrastive(encoder=factory(cls))
+    draws, own = made(model), model.draw(BATCH, address_of(model))
+    assert_same_masks(draws.mask, own.mask)
+    assert draws.num_predictions == own.num_predictions
+
+
 def test_distractors_are_sent_in_few_bytes() -> None:
     model = contrastive(sampler=partial(SameUtteranceNegatives, num_negatives=100))
     (indices,) = made(model).negatives[model.loss.negatives.key]
@@ -203,6 +212,14 @@ def test_what_needs_the_model_is_drawn_by_it() -> None:
     learned = contrastive(masking=Learned).make_drawer()
     assert learned is not None
     assert learned(BATCH, UPDATE) is None
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_parts_that_cannot_be_pickled_need_forked_workers(start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: start_method)
+    model = contrastive()
+    model.masking.note = lambda: None
+    assert (model.make_drawer() is None) == (start_method == "spawn")
 
 
 def test_an_utterance_that_is_too_short_is_an_error_of_the_step() -> None:
