@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -29,7 +30,8 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
     """The results and what was printed; the parts are forked, which saves their imports."""
     path = tmp_path_factory.mktemp("results") / "gpu.json"
     printed = io.StringIO()
-    with mock.patch.object(check.subprocess, "Popen", forked.Popen), contextlib.redirect_stdout(printed):
+    forking = SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen})
+    with mock.patch.object(check, "subprocess", forking), contextlib.redirect_stdout(printed):
         status = check.main(["--rehearse", "--minutes=16", f"--out={path}"])
     assert status == 0, path.with_suffix(".log").read_text()
     return json.loads(path.read_text()), printed.getvalue()
@@ -200,7 +202,7 @@ def test_without_a_device_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     path = tmp_path / "gpu.json"
-    assert check.main([f"--out={path}", "--minutes=1"]) == 1
+    assert check.main([f"--out={path}", "--minutes=16"]) == 1
     assert list(json.loads(path.read_text())["parts"]) == ["machine"]
     assert "There must be a CUDA device" in capsys.readouterr().err
 
