@@ -144,8 +144,8 @@ class ThroughputMonitor(Callback):
         counts_flops = self._skeleton is not None or self._flops is not None
         sizes = size_terms(cast(PretrainingModule, pl_module), batch) if counts_flops else ()
         waited = self._data_wait_since_last_call(trainer)
-        without_data, by_host = (math.nan, math.nan) if self._host is None else self._host.end(waited)
-        self._meter.add(waited, without_data, by_host, 1, batch.seconds, *sizes)
+        limits = (math.nan,) * 3 if self._host is None else self._host.end(waited)
+        self._meter.add(waited, *limits, 1, batch.seconds, *sizes)
         self._number += 1
         if trainer.global_step == self._update:
             return
@@ -154,7 +154,7 @@ class ThroughputMonitor(Callback):
         rates = self._meter.read()
         if rates is None:
             return
-        wait_share, without_data, by_host, micro_batches, audio, *sizes = rates.tolist()
+        wait_share, without_data, by_host, inside, micro_batches, audio, *sizes = rates.tolist()
         values = {AUDIO_RATE: audio * world_size()}
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:
@@ -172,8 +172,8 @@ class ThroughputMonitor(Callback):
                     )
                     self._restart(trainer)
                 values[MFU] = flops / self._rate
-            if self._host is not None and math.isfinite(without_data + self._host.inside):
-                by_host += self._host.inside * micro_batches
+            if self._host is not None and math.isfinite(without_data + self._host.share):
+                by_host += self._host.share * inside
                 shares = divide(without_data, by_host, values.get(MFU), self._host.asynchronous)
                 values |= shares.metrics()
                 self._shares.append(shares)
