@@ -146,11 +146,10 @@ class ThroughputMonitor(Callback):
         passes = pl_module.fusing.passes(batch) if isinstance(pl_module, TrainedModule) else batch.passes
         sizes = [size_terms(cast(PretrainingModule, pl_module), one) for one in passes] if counts_flops else []
         waited = self._data_wait_since_last_call(trainer)
-        without_data, by_host = (math.nan, math.nan) if self._host is None else self._host.end(waited)
+        limits = (math.nan,) * 3 if self._host is None else self._host.end(waited)
         self._meter.add(
             waited,
-            without_data,
-            by_host,
+            *limits,
             1,
             sum(one.seconds for one in passes),
             *(np.sum(sizes, axis=0) if sizes else ()),
@@ -164,7 +163,7 @@ class ThroughputMonitor(Callback):
         rates = self._meter.read()
         if rates is None:
             return
-        wait_share, without_data, by_host, steps, audio, *sizes = rates.tolist()
+        wait_share, without_data, by_host, inside, steps, audio, *sizes = rates.tolist()
         values = {AUDIO_RATE: audio * world_size()}
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:
@@ -182,8 +181,8 @@ class ThroughputMonitor(Callback):
                     )
                     self._restart(trainer)
                 values[MFU] = flops / self._rate
-            if self._host is not None and math.isfinite(without_data + self._host.inside):
-                by_host += self._host.inside * steps
+            if self._host is not None and math.isfinite(without_data + self._host.share):
+                by_host += self._host.share * inside
                 shares = divide(without_data, by_host, values.get(MFU), self._host.asynchronous)
                 values |= shares.metrics()
                 self._shares.append(shares)

@@ -112,20 +112,20 @@ def test_work_between_micro_batches_is_that_of_the_host(clock: Clock, monkeypatc
         meter.launched()
         found.append(meter.end(0.0))
         clock.now += 10.0  # a checkpoint is saved
-    assert found == [(0.0, 0.0), (0.0, 10.0), (0.0, 10.0)]
+    assert found == [(0.0, 0.0, 0.0), (0.0, 10.0, 0.0), (0.0, 10.0, 0.0)]
     meter.restart()  # after a validation
     meter.start(0, 1)
     device.launch(1.0)
     meter.launched()
-    assert meter.end(0.0) == (0.0, 0.0)
+    assert meter.end(0.0) == (0.0, 0.0, 0.0)
 
 
-def recorded(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> list[str]:
-    """Lets records have these times of the host; returns where they were started."""
+def recorded(monkeypatch: pytest.MonkeyPatch, seconds: list[float], total: float = 1.0) -> list[str]:
+    """Makes records have these times of the host, of `total`; returns a log of their starts and stops."""
     log: list[str] = []
     values = iter(seconds)
     monkeypatch.setattr(host, "operation_cost", lambda: None)
-    monkeypatch.setattr(host, "host_seconds", lambda events: next(values))
+    monkeypatch.setattr(host, "host_seconds", lambda events: (next(values), total))
     monkeypatch.setattr(Recorder, "start", staticmethod(lambda: log.append("start")))
     monkeypatch.setattr(Recorder, "stop", staticmethod(lambda: log.append("stop") or []))
     return log
@@ -142,31 +142,43 @@ def test_first_middle_and_last_of_an_update_are_recorded(clock: Clock, monkeypat
             meter.end(0.0)
             if log.count("start") > before:
                 starts.append((update, number))
-        assert math.isnan(meter.inside) == (update == 0)
+        assert math.isnan(meter.share) == (update == 0)
     assert starts == [(1, 0), (1, 1), (1, 5)]
-    assert meter.inside == pytest.approx((0.5 + 4 * 0.1 + 0.9) / 6)
+    assert meter.share == pytest.approx((0.5 + 4 * 0.1 + 0.9) / 6)
     assert log.count("stop") == 3
 
 
 @pytest.mark.parametrize(("of", "seconds", "mean"), [(1, [0.4], 0.4), (2, [0.4, 0.6], 0.5), (3, [0.3, 0.1, 0.2], 0.2)])
 def test_short_updates(of: int, seconds: list[float], mean: float, clock: Clock, monkeypatch: Any) -> None:
-    recorded(monkeypatch, seconds)
+    recorded(monkeypatch, seconds, total=2.0)
     meter = CpuHost(updates=1)
     for _ in range(2):
         for number in range(of):
             meter.start(number, of)
             meter.end(0.0)
-    assert meter.inside == pytest.approx(mean)
+    assert meter.share == pytest.approx(mean / 2)
 
 
 def test_between_micro_batches_without_waiting(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(monkeypatch, [])
     meter = CpuHost(updates=0)
     meter.start(0, 1)
-    assert meter.end(0.0) == (0.0, 0.0)
+    assert meter.end(0.0) == (0.0, 0.0, 0.0)
     clock.now += 5.0
     meter.start(0, 1)
-    assert meter.end(3.0) == (3.0, 2.0)
+    clock.now += 4.0
+    assert meter.end(3.0) == (3.0, 2.0, 4.0)
+
+
+def test_a_median_of_updates(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(monkeypatch, [0.9, 0.2, 0.3])
+    meter = CpuHost(updates=3)
+    shares = []
+    for _ in range(5):
+        meter.start(0, 1)
+        meter.end(0.0)
+        shares.append(meter.share)
+    assert shares == pytest.approx([math.nan, math.nan, math.nan, 0.3, 0.3], nan_ok=True)
 
 
 def test_an_interrupted_recording_ends() -> None:

@@ -51,7 +51,8 @@ def test_kernels_are_what_operations_take_beyond_one_element() -> None:
         Event("pop", "", 150),
         Event("mark", "__stop_profile", 200),
     ]
-    assert host_seconds(events) == pytest.approx(1e-6 * (200 - 78 - 1 - 18 - 5 * 1))
+    total = 200 - 5 * 1
+    assert host_seconds(events) == pytest.approx((1e-6 * (total - 78 - 1 - 18), 1e-6 * total))
 
 
 def test_what_is_an_operation() -> None:
@@ -66,13 +67,11 @@ def test_kernels_and_waiting_in_python_are_told_apart() -> None:
     left, right = torch.randn(700, 700), torch.randn(700, 700)
 
     def record(pause: float) -> tuple[float, float]:
-        start = time.perf_counter()
         Recorder.start()
         for _ in range(10):
             left @ right
         time.sleep(pause)
-        events = Recorder.stop()
-        return host_seconds(events), time.perf_counter() - start
+        return host_seconds(Recorder.stop())
 
     host, total = min(record(0.0) for _ in range(3))
     assert host < 0.3 * total

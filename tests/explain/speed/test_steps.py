@@ -24,9 +24,8 @@ def tiny() -> MaskedPrediction:
 
 
 @in_a_process_of_its_own
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_steps_on_a_machine(accumulate: int) -> None:
-    machine = CpuMachine(TrialSettings(tiny, trainer=CPU, accumulate=accumulate), 8 * GIB)
+def test_steps_on_a_machine() -> None:
+    machine = CpuMachine(TrialSettings(tiny, trainer=CPU, accumulate=2), 8 * GIB)
     passed: list[float] = []
     shape = BatchShape(3, 0.2)
     measured = machine.call(partial(measure_steps, machine.settings, shape, 0.5), passed.append)
@@ -34,17 +33,12 @@ def test_steps_on_a_machine(accumulate: int) -> None:
     assert 3 <= len(measured.times) <= 24
     assert len(passed) == 2 + 1 + len(measured.times)
     assert measured.host is not None
-    assert measured.host > 0
-    assert max(measured.times) > 0.3 * measured.host, "most of a tiny step is the host"
+    assert 0.5 < measured.host < 1, "most of a tiny step is the host"
     assert measured.rate > 1e8
     assert (measured.dtype, measured.device, measured.asynchronous) == ("float32", "cpu", False)
-
-
-@in_a_process_of_its_own
-def test_too_little_memory_ends_the_process_and_not_this_one() -> None:
-    machine = CpuMachine(TrialSettings(tiny, trainer=CPU), 2**20)
+    machine.memory = 2**20
     with pytest.raises(OutOfMemory):
-        machine.call(partial(measure_steps, machine.settings, BatchShape(3, 0.2), 0.5), lambda seconds: None)
+        machine.call(partial(measure_steps, machine.settings, shape, 0.5), passed.append)
 
 
 @in_a_process_of_its_own

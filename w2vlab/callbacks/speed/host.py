@@ -25,8 +25,8 @@ class HostMeter(ABC):
     asynchronous: bool
     """Whether the device computes beside the host."""
 
-    inside: Seconds
-    """Time of the host in each micro-batch that `end` does not return; NaN if it is not known yet."""
+    share: float
+    """Share of the host in the time within micro-batches; NaN if it is not known yet."""
 
     def __init__(self) -> None:
         self.restart()
@@ -51,15 +51,15 @@ class HostMeter(ABC):
     def launched(self) -> None:  # noqa: B027
         """Must be called after each backward pass."""
 
-    def end(self, waited: Seconds) -> tuple[Seconds, Seconds]:
+    def end(self, waited: Seconds) -> tuple[Seconds, Seconds, Seconds]:
         """Ends a micro-batch.
 
         Args:
             waited: Time that the training process has waited for data since the last `end`.
 
         Returns:
-            The time since then in which training waited for data and the device had nothing to compute; and the time
-            in which the host set the pace, without `inside`.
+            The time since then in which training waited for data and the device had nothing to compute; the time in
+            which the host is known to have set the pace; and the time of which it has set the pace in `share`.
         """
         self._ended = time.perf_counter()
         return self._end(waited, self._ended - self._started)
@@ -72,7 +72,7 @@ class HostMeter(ABC):
         """Begins a micro-batch."""
 
     @abstractmethod
-    def _end(self, waited: Seconds, inside: Seconds) -> tuple[Seconds, Seconds]:
+    def _end(self, waited: Seconds, inside: Seconds) -> tuple[Seconds, Seconds, Seconds]:
         """Ends a micro-batch that took the host this long."""
 
 
@@ -90,11 +90,11 @@ class CpuHost(HostMeter):
 
     def __init__(self, updates: int = 3) -> None:
         super().__init__()
-        self.inside = math.nan
+        self.share = math.nan
         self._updates = updates
         self._skip = 1
-        self._found: list[Seconds] = []  # mean of the micro-batches of each update
-        self._parts: dict[int, Seconds] = {}  # time of the host in the micro-batches of the update
+        self._found: list[float] = []  # share of each update
+        self._parts: dict[int, tuple[Seconds, Seconds]] = {}  # time of the host, and all time, by micro-batch
         self._number, self._of = 0, 1
         self._recording = False
 
@@ -108,22 +108,24 @@ class CpuHost(HostMeter):
             Recorder.start()
             self._recording = True
 
-    def _end(self, waited: Seconds, inside: Seconds) -> tuple[Seconds, Seconds]:
+    def _end(self, waited: Seconds, inside: Seconds) -> tuple[Seconds, Seconds, Seconds]:
         if self._recording:
             self._recording = False
             self._parts[self._number] = host_seconds(Recorder.stop())
         if self._number == self._of - 1:
             self._skip = max(0, self._skip - 1)
             self._end_update()
-        return waited, max(0.0, self._between - waited)
+        return waited, max(0.0, self._between - waited), inside
 
     def _end_update(self) -> None:
-        parts = self._parts
-        if set(parts) == {0, min(1, self._of - 1), self._of - 1}:
+        parts, middle, last = self._parts, min(1, self._of - 1), self._of - 1
+        if set(parts) == {0, middle, last}:
             # The micro-batches that were not recorded are like the second one.
-            total = sum(parts.values()) + max(0, self._of - 3) * parts[min(1, self._of - 1)]
-            self._found.append(total / self._of)
-            self.inside = median(self._found)
+            weights = {number: 1 + (number == middle) * max(0, self._of - 3) for number in parts}
+            by_host, total = (sum(weights[number] * parts[number][kind] for number in parts) for kind in (0, 1))
+            self._found.append(by_host / total if total > 0 else 1.0)
+            if len(self._found) == self._updates:
+                self.share = median(self._found)
 
     def stop(self) -> None:
         """Ends a recording."""
@@ -141,7 +143,7 @@ class GpuHost(HostMeter):
     """
 
     asynchronous = True
-    inside = 0.0
+    share = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,12 +161,12 @@ class GpuHost(HostMeter):
         """Records an event behind the backward pass."""
         self._backward.record()
 
-    def _end(self, waited: Seconds, inside: Seconds) -> tuple[Seconds, Seconds]:
+    def _end(self, waited: Seconds, inside: Seconds) -> tuple[Seconds, Seconds, Seconds]:
         set_pace = bool(self._backward.query())
         self._micro_batch.record()
         self._any = True
         between = (waited, max(0.0, self._between - waited)) if self._idle else (0.0, 0.0)
-        return between[0], between[1] + (inside if set_pace else 0.0)
+        return between[0], between[1] + (inside if set_pace else 0.0), 0.0
 
 
 def host_meter(model: nn.Module, device: torch.device, scales_gradients: bool) -> HostMeter | None:

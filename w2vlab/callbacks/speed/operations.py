@@ -55,18 +55,19 @@ class Cost:
     recording: Seconds
 
 
-def host_seconds(events: Iterable[Any]) -> Seconds:
-    """Returns the time of a recording that was not spent in kernels.
+def host_seconds(events: Iterable[Any]) -> tuple[Seconds, Seconds]:
+    """Returns the time of a recording that was not spent in kernels, and all of its time.
 
-    That is the time outside of all operations (Python, autograd's engine, the trainer), and in each operation the time
-    that it would take on a single element. The time of the recording itself is subtracted.
+    The former is the time outside of all operations (Python, autograd's engine, the trainer), and in each operation the
+    time that it would take on a single element. The time of the recording itself is in neither.
 
     Args:
         events: From `Recorder.stop`.
     """
     cost = operation_cost()
     total, own = _times(events)
-    return max(0.0, total - sum(max(0.0, each - cost.launch) for each in own) - len(own) * cost.recording)
+    total = max(0.0, total - len(own) * cost.recording)
+    return max(0.0, total - sum(max(0.0, each - cost.launch) for each in own)), total
 
 
 def _times(events: Iterable[Any]) -> tuple[Seconds, list[Seconds]]:

@@ -66,8 +66,8 @@ class Speed:
     def shares(self) -> Shares:
         """The time of a micro-batch, divided; where the host cannot be told apart, it counts as the device."""
         utilisation = None if self.flops is None else self.flops / self.total / max(self.steps.rate, self._least_rate)
-        host = self.steps.host or 0.0
-        return divide(self.waiting / self.total, host / self.total, utilisation, self.steps.asynchronous)
+        host = (self.steps.host or 0.0) * self.step / self.total
+        return divide(self.waiting / self.total, host, utilisation, self.steps.asynchronous)
 
     @property
     def _least_rate(self) -> float:

@@ -29,7 +29,7 @@ class MeasuredSteps:
     Attributes:
         shape: Shape of the micro-batches.
         times: Time of a micro-batch in each update, without that of the first update.
-        host: Time of a micro-batch in which the host sets the pace; None if it cannot be told apart.
+        host: Share of their time in which the host sets the pace; None if it cannot be told apart.
         asynchronous: Whether the device computes beside the host.
         rate: Operations a second of large matrix products.
         dtype: Name of their dtype.
@@ -38,7 +38,7 @@ class MeasuredSteps:
 
     shape: BatchShape
     times: list[Seconds]
-    host: Seconds | None
+    host: float | None
     asynchronous: bool
     rate: float
     dtype: str
@@ -93,7 +93,7 @@ class _Probe(Callback):
         self._accumulate = accumulate
         self._end = time.perf_counter() + budget
         self._meter: HostMeter | None = None
-        self._by_host: list[Seconds] = []
+        self._by_host: list[tuple[Seconds, Seconds]] = []
         self._inside: list[Seconds] = []
         self._started: Seconds = 0.0
         self._dtype = torch.float32
@@ -123,9 +123,9 @@ class _Probe(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._meter is not None:
-            _, by_host = self._meter.end(0.0)
+            _, by_host, inside = self._meter.end(0.0)
             if batch_idx >= self._accumulate:  # not in the first update
-                self._by_host.append(by_host)
+                self._by_host.append((by_host, inside))
                 self._inside.append(time.perf_counter() - self._started)
         done = (batch_idx + 1) / self._accumulate
         if done >= 1 + _LEAST and time.perf_counter() > self._end:
@@ -138,7 +138,8 @@ class _Probe(Callback):
         """Returns what was measured, without the times."""
         host = None
         if self._meter is not None and self._by_host:
-            host = sum(self._by_host) / len(self._by_host) + self._meter.inside
+            known, shared = map(sum, zip(*self._by_host, strict=True))
+            host = (known + shared * self._meter.share) / sum(self._inside)
         asynchronous = self._meter is not None and self._meter.asynchronous
         dtype = str(self._dtype).removeprefix("torch.")
         return MeasuredSteps(shape, [], host, asynchronous, self._rate, dtype, self._device.type)
