@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -86,20 +86,25 @@ def build_ours(layout: Layout, **parts: Any) -> MaskedPrediction:
     return MaskedPrediction(**(published | parts))
 
 
+class RandomUnits(FileTargets):
+    """Units that are drawn at random in place of those of a file."""
+
+    dry_run = True
+
+    def check_utterances(self, utterances: Iterable[tuple[str, int]]) -> None:
+        """Checks nothing: there is no file."""
+
+
 def build_hubert(layout: Layout, num_classes: int) -> MaskedPrediction:
-    """Builds HuBERT of the same sizes, which predicts units that are drawn at random in place of those of a file."""
-    cosine = partial(CodePredictionLoss, similarity="cosine", projection_dim=layout.quantized_dim)
-    model = build_ours(
+    """Builds HuBERT of the same sizes, with random units."""
+    return build_ours(
         layout,
-        quantizer=partial(FileTargets, path="none", num_codebooks=1, codebook_size=num_classes),
+        quantizer=partial(RandomUnits, path="none", num_codebooks=1, codebook_size=num_classes),
         masking=partial(SpanMasking, probability=0.8),
-        loss=cosine,
+        loss=partial(CodePredictionLoss, similarity="cosine", projection_dim=layout.quantized_dim),
         penalties={"feature": partial(FeaturePenalty, weight=10.0)},
         feature_dropout=0.0,
     )
-    assert isinstance(model.quantizer, FileTargets)
-    model.quantizer.dry_run = True
-    return model
 
 
 def build_transformers(layout: Layout) -> Any:

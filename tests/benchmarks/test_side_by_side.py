@@ -183,7 +183,7 @@ def test_a_peer_in_another_environment_is_run_by_its_python(monkeypatch: pytest.
 def test_another_python_runs_a_competitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.side_by_side.subprocess", subprocess)  # a forked process has only this Python
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nwhile read -r line; do echo answer 7; done\n")
+    python.write_text("#!/bin/sh\nwhile read -r line; do echo answer 7; test $line = step || exit 0; done\n")
     python.chmod(0o755)
     assert take_turns({"other": []}, {}, 1, 2, {"other": str(python)})["other"].seconds == [7, 7]
 

@@ -78,7 +78,7 @@ def main(args: list[str] | None = None) -> int:
     """
     if args is None:
         args = sys.argv[1:]
-        if args[:1] == ["fit"]:
+        if args[:1] in (["fit"], ["batch-size"]):  # which tries what `fit` would do
             restart_with_settings()
     with warnings_in_a_line():
         return _run(args)

@@ -57,7 +57,9 @@ def test_where_it_would_not_help_or_would_do_harm(case: str, monkeypatch: pytest
     assert not allocator._may_be_restarted({})
 
 
-@pytest.mark.parametrize(("words", "expected"), [(["fit", "--help"], True), (["parts"], False), ([], False)])
+@pytest.mark.parametrize(
+    ("words", "expected"), [(["fit", "--help"], True), (["batch-size"], True), (["parts"], False), ([], False)]
+)
 def test_only_a_training_from_the_command_line_starts_again(
     words: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def _kept_bytes(function: Callable[[], Tensor]) -> int:
             if name.startswith("_raw_saved_"):
                 value = getattr(node, name)
                 for saved in value if isinstance(value, tuple) else (value,):
-                    if saved.data is not None:
+                    if isinstance(saved.data, Tensor):
                         kept[saved.data.untyped_storage().data_ptr()] = saved.data
         for following, _ in node.next_functions:  # type: ignore[attr-defined]
             visit(following, seen)
