@@ -35,8 +35,8 @@ class UtteranceMixing(Augmentation):
 
     Reference:
         Chen et al. 2022, arXiv:2110.13900, Section III-B, Algorithm 1. Ratios, longest segment and `probability` are
-        also the defaults of `utterance_mixing_dataset.py` in microsoft/UniSpeech; `noise_probability`, of the paper,
-        is 0 there.
+        also the defaults of `utterance_mixing_dataset.py` in microsoft/UniSpeech; `noise_probability`, which is
+        quoted from the paper, is 0 there.
     """
 
     keeps_targets = True

@@ -37,6 +37,8 @@ from w2vlab.vocabulary import Units
 
 logger = logging.getLogger(__name__)
 
+_MIXTURE_OPTIONS = ("corpus", "validation", "alpha", "max_uses")
+
 
 class SpeechDataModule(ResumableData):
     """Batches of utterances of similar length and limited total duration, with transcripts if the model needs them.
@@ -65,17 +67,16 @@ class SpeechDataModule(ResumableData):
         num_workers: Processes that read audio; 0 reads in the training process. `auto` decides by cores and device.
         seed: Seed of order and crops, together with the epoch.
         crop_to_shortest: Crop the utterances of a batch to the shortest, instead of padding.
-        micro_batches: Micro-batches of an update over all processes, at least 1; the command line sets the trainer's
-            `accumulate_grad_batches` accordingly. By default, the trainer's options decide.
-        fuse_seconds: Compute micro-batches of an update together, as batches of up to this much audio, in seconds,
-            including padding: the same update in fewer, larger steps. None computes each by itself.
-        exclude: Utterances that are used neither for training nor for validation, so that the model can be tested on
-            them: a file with one id per line, or `festvox-ru-test`, the test utterances of `w2vlab evaluate`.
-        accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses the utterances that it was
-            started with, and raises an error if some of them, or their units, have been removed or changed.
+        micro_batches: Micro-batches of an update over all processes, at least 1; the command line sets
+            `trainer.accumulate_grad_batches` by it. By default, that decides.
+        fuse_seconds: Compute micro-batches of an update together, up to this much audio with padding, in seconds: the
+            same update in fewer, larger steps. None computes each by itself.
+        exclude: Utterances to test on, which are used neither for training nor for validation: a file with one id per
+            line, or `festvox-ru-test`, the test utterances of `w2vlab evaluate`.
+        accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses that with which it was
+            started, and raises an error if utterances of it, or their units, have been removed or changed.
         shuffle_shards: Shards whose utterances are shuffled with each other, at least 1; that many are read at once.
-        quadratic_seconds: In batches, an utterance of t seconds counts as t + t² / `quadratic_seconds`, because
-            attention costs more for long ones; t by default.
+        quadratic_seconds: In batches an utterance of t seconds counts as t + t² / this, for attention; t by default.
         read_audio: Whether audio is read. False for models whose inputs are codes of a file: batches have silence.
         augmentations: Change the audio that is trained on, in this order, such as `AdditiveNoise`; None for none.
 
@@ -284,8 +285,7 @@ class SpeechDataModule(ResumableData):
     @property
     def options(self) -> dict[str, Any]:
         """Options that decide which utterances are trained on and in which order, as plain data."""
-        names = ("corpus", "validation", "alpha", "max_uses", *ORDER_OPTIONS, "num_buckets")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*_MIXTURE_OPTIONS, *ORDER_OPTIONS, "num_buckets")}
 
     @property
     def mixture(self) -> tuple[CorpusPlan, ...]:
