@@ -25,7 +25,7 @@ from w2vlab.data.corpora.utterances import Utterances, num_samples
 from w2vlab.data.fusing import check_fusing, fuse
 from w2vlab.data.mixtures.plan import CorpusPlan
 from w2vlab.data.mixtures.sources import Corpora, plain_corpora, read_sources
-from w2vlab.data.order import ORDER_OPTIONS, order_of
+from w2vlab.data.order import DATA_OPTIONS, order_of
 from w2vlab.data.place import ResumableData
 from w2vlab.data.workers import Workers, check_workers, describe_workers, workers_of_each
 from w2vlab.interfaces import Augmentation
@@ -36,8 +36,6 @@ from w2vlab.utils.files import cache_root
 from w2vlab.vocabulary import Units
 
 logger = logging.getLogger(__name__)
-
-_MIXTURE_OPTIONS = ("corpus", "validation", "alpha", "max_uses")
 
 
 class SpeechDataModule(ResumableData):
@@ -285,7 +283,7 @@ class SpeechDataModule(ResumableData):
     @property
     def options(self) -> dict[str, Any]:
         """Options that decide which utterances are trained on and in which order, as plain data."""
-        return {name: getattr(self, name) for name in (*_MIXTURE_OPTIONS, *ORDER_OPTIONS, "num_buckets")}
+        return {name: getattr(self, name) for name in DATA_OPTIONS}
 
     @property
     def mixture(self) -> tuple[CorpusPlan, ...]:

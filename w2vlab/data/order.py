@@ -36,6 +36,9 @@ ORDER_OPTIONS = (
 )
 """Options that must be unchanged for a position in the training data to mean the same batch, beside the corpora."""
 
+DATA_OPTIONS = ("corpus", "validation", "alpha", "max_uses", *ORDER_OPTIONS, "num_buckets")
+"""Options that decide which utterances are trained on and in which order."""
+
 PLANNER_KEY = "batches planned by"
 
 PLANNER = "w2vlab 1"
