@@ -19,6 +19,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,11 @@ def measure(
     warmup: int,
     rounds: int,
     now_options: list[str],
-) -> tuple[dict[str, Measurement], dict[str, Spans]]:
+) -> tuple[dict[str, Measurement], Spans]:
     """Lets the checkouts take turns; returns the time of each update, and the spans of the last one."""
     files = {name: folder / f"{name}-{micro_batches}.json" for name in checkouts}
-    commands, environments = {}, {}
+    commands: dict[str, Sequence[str]] = {}
+    environments = {}
     for name, checkout in checkouts.items():
         run = folder / f"run-{name}-{micro_batches}"
         further = now_options if name == "now" else []
