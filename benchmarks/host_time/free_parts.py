@@ -71,6 +71,7 @@ class FreeLoss(PredictionLoss):
     """
 
     name = "free"
+    utterances_are_independent = True
 
     def __init__(self, context_dim: int, targets: TargetSpec) -> None:
         super().__init__()
