@@ -33,8 +33,8 @@ ROOT = Path(__file__).parents[2]
 COMMAND = "from w2vlab.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
 RECORDING_SECONDS = 16
 
-QUIET = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-QUIET |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+QUIET = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "W2VLAB_ALLOCATOR": "default"}
+QUIET |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 """One thread; and freed memory is kept for the next batch, as pinned memory is."""
 
 
