@@ -19,6 +19,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ ROOT = Path(__file__).parents[2]
 COMMAND = "from w2vlab.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
 RECORDING_SECONDS = 16
 
-QUIET = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-QUIET |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+QUIET = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "W2VLAB_ALLOCATOR": "default"}
+QUIET |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 """One thread; and freed memory is kept for the next batch, as pinned memory is."""
 
 
@@ -83,10 +84,11 @@ def measure(
     warmup: int,
     rounds: int,
     now_options: list[str],
-) -> tuple[dict[str, Measurement], dict[str, Spans]]:
+) -> tuple[dict[str, Measurement], Spans]:
     """Lets the checkouts take turns; returns the time of each update, and the spans of the last one."""
     files = {name: folder / f"{name}-{micro_batches}.json" for name in checkouts}
-    commands, environments = {}, {}
+    commands: dict[str, Sequence[str]] = {}
+    environments = {}
     for name, checkout in checkouts.items():
         run = folder / f"run-{name}-{micro_batches}"
         further = now_options if name == "now" else []

@@ -33,6 +33,7 @@ class FreeEncoder(FeatureEncoder):
     """Gives the frames of wav2vec 2.0's encoder, all of them one learned vector."""
 
     output_dim, receptive_field, stride = WIDTH, 400, 320
+    utterances_are_independent = True  # so that micro-batches can be computed as one batch
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,6 +50,8 @@ class FreeContext(ContextNetwork):
     Args:
         input_dim: Width of the latents.
     """
+
+    utterances_are_independent = True
 
     def __init__(self, input_dim: int) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class FreeLoss(PredictionLoss):
     """
 
     name = "free"
+    utterances_are_independent = True
 
     def __init__(self, context_dim: int, targets: TargetSpec) -> None:
         super().__init__()

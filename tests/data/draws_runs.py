@@ -50,7 +50,8 @@ def train(model: Any, data: SpeechDataModule, ckpt_path: Path | None = None, **o
     record = Record()
     callbacks = [record, *options.pop("callbacks", ())]
     accumulate = options.pop("accumulate", 1)
-    options = {"max_epochs": 2, "use_distributed_sampler": False, **options}
+    short = {"max_epochs": 2, "limit_train_batches": 4, "limit_val_batches": 1}
+    options = {**short, "use_distributed_sampler": False, **options}
     trainer = make_trainer(options.pop("max_steps", -1), accumulate, callbacks, **options)
     trainer.fit(model, datamodule=data, ckpt_path=None if ckpt_path is None else str(ckpt_path))
     return record.losses
