@@ -80,7 +80,7 @@ def run(words: Sequence[str], measure: Callable[[Any, Any], Any]) -> int:
         with without_routine_messages(), signal_handler(stop_at_once):
             cli = ExplainedRun(["fit", *fit_words], Callback())
             measured = measure(cli.settings, cli.datamodule) if own.speed == "measure" else None
-        speed = own.speed if measured is None else measured.rate
+        speed = own.speed if measured is None else float(f"{measured.rate:.3g}")
         explanation = explain(cli.model, cli.datamodule, cli.settings.trainer, not own.no_gradients, own.devices, speed)
     except Stopped as stop:
         sys.stderr.write(f"\nEnded by {stop.signal.name}.\n")
