@@ -62,7 +62,8 @@ def measure_steps(
     """
     model = settings.build_model()
     single: list[Seconds] = []
-    while len(single) < 2 and settings.accumulate * sum(single) < budget / 4:  # the first one includes the start-up
+    # The first one includes the start-up.
+    while not single or (len(single) == 1 and settings.accumulate * single[0] < budget / 4):
         run_updates(settings, model, [BatchShape(1, shape.seconds)], _ticking(single.append, advance))
     update = settings.accumulate * single[-1]  # with one utterance in each micro-batch
     least = _LEAST if (1 + _LEAST) * update < budget else 1
