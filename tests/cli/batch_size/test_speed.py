@@ -13,14 +13,14 @@ import yaml
 
 from tests.cli.conftest import RUN
 from tests.processes import forked
-from w2vlab.cli.batch_size import speed
+from w2vlab.cli.batch_size import speed_trial
 from w2vlab.cli.main import main
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(speed, "_STEP_SECONDS", 0.5)
-    monkeypatch.setattr(speed, "_READING_SECONDS", 0.5)
+    monkeypatch.setattr(speed_trial, "_STEP_SECONDS", 0.5)
+    monkeypatch.setattr(speed_trial, "_READING_SECONDS", 0.5)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
 

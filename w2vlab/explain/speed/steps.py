@@ -15,8 +15,9 @@ from w2vlab.callbacks.throughput import product_dtype
 from w2vlab.explain.batch_size.cost_model import BatchShape
 from w2vlab.explain.batch_size.steps import TrialSettings, run_updates
 from w2vlab.metrics import matmul_rate
+from w2vlab.modules.counting.flops import count_flops
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.types import Seconds
+from w2vlab.types import SAMPLE_RATE, Seconds
 
 _LEAST, _MOST = 3, 24
 """Updates that are timed, after the first one, which includes the start-up; one if they take long."""
@@ -153,7 +154,4 @@ class _Probe(Callback):
 
 def model_flops(model: PretrainingModule, shape: BatchShape) -> int:
     """Counts the operations of a micro-batch; the model cannot be used afterwards."""
-    from w2vlab.modules.counting.flops import count_flops
-    from w2vlab.types import SAMPLE_RATE
-
     return count_flops(model, shape.utterances, round(shape.seconds * SAMPLE_RATE))
