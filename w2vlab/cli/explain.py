@@ -79,8 +79,10 @@ def run(words: Sequence[str], measure: Callable[[Any, Any], Any]) -> int:
         load_parts()
         with without_routine_messages(), signal_handler(stop_at_once):
             cli = ExplainedRun(["fit", *fit_words], Callback())
-            measured = measure(cli.settings, cli.datamodule) if own.speed == "measure" else None
-        speed = own.speed if measured is None else measured.rate
+            measured, speed = None, own.speed
+            if speed == "measure":
+                measured = measure(cli.settings, cli.datamodule)
+                speed = float(f"{measured.rate:.3g}")
         explanation = explain(cli.model, cli.datamodule, cli.settings.trainer, not own.no_gradients, own.devices, speed)
     except Stopped as stop:
         sys.stderr.write(f"\nEnded by {stop.signal.name}.\n")

@@ -46,7 +46,7 @@ def test_waiting_for_slow_workers() -> None:
     assert speed.shares.limit == "data"
     assert speed.shares.data == pytest.approx(0.434)
     assert speed.rate == pytest.approx(2.0)
-    assert "2 workers read 2 s of audio a second, the steps use 3.53" in printed(speed)
+    assert "by 2 workers, 2 s of audio a second are read; the steps use 4" in printed(speed)
 
 
 def test_workers_that_keep_up_cost_nothing() -> None:
@@ -58,7 +58,7 @@ def test_workers_that_keep_up_cost_nothing() -> None:
 def test_without_workers_reading_is_added() -> None:
     speed = replace(BASE, reading=Reading(rate=40.0, workers=0, batches=9))
     assert speed.waiting == pytest.approx(0.5)
-    assert "the training process read 40 s" in printed(speed)
+    assert "by the training process, 40 s of audio a second are read" in printed(speed)
 
 
 def test_a_smaller_batch_than_that_of_the_run_is_said() -> None:
@@ -70,6 +70,12 @@ def test_a_smaller_batch_than_that_of_the_run_is_said() -> None:
 def test_a_rate_that_was_measured_beside_other_programs() -> None:
     speed = replace(BASE, steps=replace(STEPS, rate=1e9))
     assert speed.shares.products == pytest.approx(1 - 0.035)
+
+
+def test_one_update_has_no_spread() -> None:
+    text = printed(replace(BASE, steps=replace(STEPS, times=[5.66])))
+    assert "one update; 3.53 s of audio a second" in text
+    assert "median" not in text
 
 
 def test_what_cannot_be_measured() -> None:

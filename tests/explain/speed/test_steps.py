@@ -46,7 +46,9 @@ def test_steps_that_take_long_are_measured_with_fewer_utterances() -> None:
     settings = TrialSettings(tiny, trainer=CPU)
     measured = measure_steps(settings, BatchShape(1000, 0.2), 0.0, lambda seconds: None)
     assert measured.shape == BatchShape(1, 0.2)
-    assert len(measured.times) == 3
+    assert len(measured.times) == 1
+    assert measured.host is not None
+    assert 0 < measured.host < 1
 
 
 def test_operations_grow_with_the_batch() -> None:

@@ -169,15 +169,16 @@ class GpuHost(HostMeter):
         return between[0], between[1] + (inside if set_pace else 0.0), 0.0
 
 
-def host_meter(model: nn.Module, device: torch.device, scales_gradients: bool) -> HostMeter | None:
+def host_meter(model: nn.Module, device: torch.device, scales_gradients: bool, updates: int = 3) -> HostMeter | None:
     """Returns the meter of a device; None if the host cannot be told apart there.
 
     Args:
         model: The model. What is compiled on a CPU consists of no operations that can be recorded.
         device: The device.
         scales_gradients: Whether the trainer scales gradients (float16), which waits for the device in each update.
+        updates: How many updates are recorded on a CPU.
     """
     if device.type == "cuda":
         return None if scales_gradients else GpuHost()
     compiled = any(vars(module).get("_compiled_call_impl") is not None for module in model.modules())
-    return CpuHost() if device.type == "cpu" and not compiled else None
+    return CpuHost(updates) if device.type == "cpu" and not compiled else None

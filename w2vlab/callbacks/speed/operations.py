@@ -15,6 +15,8 @@ from w2vlab.types import Seconds
 
 _TRIES, _OPERATIONS = 5, 40
 
+_AUTOGRAD: Any = torch.autograd
+
 
 class Recorder:
     """Records PyTorch's operations in this thread, from `start` to `stop`.
@@ -26,19 +28,20 @@ class Recorder:
     @staticmethod
     def available() -> bool:
         """Returns whether operations can be recorded now: PyTorch has the recorder, and no profiler is running."""
-        return hasattr(torch.autograd, "_enable_profiler_legacy") and not torch.autograd._profiler_enabled()
+        return hasattr(_AUTOGRAD, "_enable_profiler_legacy") and not _AUTOGRAD._profiler_enabled()
 
     @staticmethod
     def start() -> None:
         """Begins to record."""
-        from torch.autograd.profiler_legacy import profile
+        from torch.autograd import profiler_legacy
 
-        torch.autograd._enable_profiler_legacy(profile().config())
+        legacy: Any = profiler_legacy
+        _AUTOGRAD._enable_profiler_legacy(legacy.profile().config())
 
     @staticmethod
     def stop() -> list[Any]:
         """Ends the recording; returns the begin and end of each operation of this thread, in order."""
-        threads = torch.autograd._disable_profiler_legacy()
+        threads = _AUTOGRAD._disable_profiler_legacy()
         return next(events for events in threads if any(event.name() == "__start_profile" for event in events))
 
 

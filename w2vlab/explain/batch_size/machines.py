@@ -155,9 +155,10 @@ class CpuMachine(Machine):
                     if isinstance(message, Exception):
                         raise message
                     if isinstance(message, tuple):  # the last one
-                        if message[1] > self.memory:
-                            raise OutOfMemory(f"{message[1]} bytes")
-                        return message
+                        result, peak = message
+                        if peak > self.memory:
+                            raise OutOfMemory(f"{peak} bytes")
+                        return result, peak
                     on_number(message)
                 elif (used := _resident_bytes(child.pid)) > self.memory:
                     raise OutOfMemory(f"{used} bytes")

@@ -17,6 +17,7 @@ from w2vlab.explain.batch_size.text import describe
 from w2vlab.explain.speed.reading import Reading
 from w2vlab.explain.speed.steps import MeasuredSteps
 from w2vlab.types import Seconds
+from w2vlab.utils.messages import count
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,11 @@ def print_speed(speed: Speed, console: Console) -> None:
     why = _measured_by(speed)
     for name, share in speed.shares.parts.items():
         table.add_row(name, text_of(share * speed.total), f"{share:.0%}", why[name])
-    spread = f"median of {len(steps.times)} updates, from {text_of(min(steps.times))} to {text_of(max(steps.times))}"
+    spread = "one update"
+    if len(steps.times) > 1:
+        spread = (
+            f"median of {len(steps.times)} updates, from {text_of(min(steps.times))} to {text_of(max(steps.times))}"
+        )
     table.add_row("total", text_of(speed.total), "", f"{spread}; {speed.rate:.3g} s of audio a second")
     console.print(table, highlight=False)
     console.print()
@@ -133,8 +138,8 @@ def _measured_by(speed: Speed) -> dict[str, str]:
         data = f"not measured: {speed.not_read}"
     else:
         needed = speed.audio / speed.step
-        who = f"{reading.workers} workers" if reading.workers else "the training process"
-        data = f"{who} read {reading.rate:,.3g} s of audio a second, the steps use {needed:,.3g}"
+        who = count(reading.workers, "worker") if reading.workers else "the training process"
+        data = f"by {who}, {reading.rate:,.0f} s of audio a second are read; the steps use {needed:,.0f}"
     host = "record of the operations" if steps.device == "cpu" else "launches that the device was waiting for"
     return {
         PRODUCTS: f"{speed.flops or 0:.3g} operations, at {flops_rate(steps.rate)} of a large product",

@@ -15,11 +15,12 @@ from w2vlab.callbacks.throughput import product_dtype
 from w2vlab.explain.batch_size.cost_model import BatchShape
 from w2vlab.explain.batch_size.steps import TrialSettings, run_updates
 from w2vlab.metrics import matmul_rate
+from w2vlab.modules.counting.flops import count_flops
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.types import Seconds
+from w2vlab.types import SAMPLE_RATE, Seconds
 
 _LEAST, _MOST = 3, 24
-"""Updates that are timed, after the first one, which includes the start-up."""
+"""Updates that are timed, after the first one, which includes the start-up; one if they take long."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,13 @@ def measure_steps(
     """
     model = settings.build_model()
     single: list[Seconds] = []
-    run_updates(settings, model, [BatchShape(1, shape.seconds)] * 2, _ticking(single.append, advance))
-    longest = budget / ((1 + _LEAST) * settings.accumulate * single[-1])
-    utterances = min(shape.utterances, max(1, int(longest)))
-    probe = _Probe(settings.accumulate, budget)
+    # The first one includes the start-up.
+    while not single or (len(single) == 1 and settings.accumulate * single[0] < budget / 4):
+        run_updates(settings, model, [BatchShape(1, shape.seconds)], _ticking(single.append, advance))
+    update = settings.accumulate * single[-1]  # with one utterance in each micro-batch
+    least = _LEAST if (1 + _LEAST) * update < budget else 1
+    utterances = min(shape.utterances, max(1, int(budget / ((1 + least) * update))))
+    probe = _Probe(settings.accumulate, budget, least)
     timed = replace(settings, build_callbacks=lambda: [*settings.build_callbacks(), probe])
     times: list[Seconds] = []
     measured = BatchShape(utterances, shape.seconds)
@@ -89,8 +93,9 @@ def _ticking(record: Callable[[Seconds], None], advance: Callable[[Seconds], Non
 class _Probe(Callback):
     """Measures the host during updates and the rate of products after them; ends the trial in time."""
 
-    def __init__(self, accumulate: int, budget: Seconds) -> None:
+    def __init__(self, accumulate: int, budget: Seconds, least: int) -> None:
         self._accumulate = accumulate
+        self._least = least
         self._end = time.perf_counter() + budget
         self._meter: HostMeter | None = None
         self._by_host: list[tuple[Seconds, Seconds]] = []
@@ -104,7 +109,8 @@ class _Probe(Callback):
         self._device = pl_module.device
         self._dtype = product_dtype(trainer, self._device)
         scales = getattr(trainer.precision_plugin, "scaler", None) is not None
-        self._meter = host_meter(pl_module, self._device, scales)
+        self._meter = host_meter(pl_module, self._device, scales, self._least)
+        self._rate = matmul_rate(self._device, self._dtype)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         number = batch_idx % self._accumulate
@@ -128,11 +134,12 @@ class _Probe(Callback):
                 self._by_host.append((by_host, inside))
                 self._inside.append(time.perf_counter() - self._started)
         done = (batch_idx + 1) / self._accumulate
-        if done >= 1 + _LEAST and time.perf_counter() > self._end:
+        if done >= 1 + self._least and time.perf_counter() > self._end:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._rate = matmul_rate(self._device, self._dtype)
+        # Twice, because other programs on the machine can only slow it down.
+        self._rate = max(self._rate, matmul_rate(self._device, self._dtype))
 
     def result(self, shape: BatchShape) -> MeasuredSteps:
         """Returns what was measured, without the times."""
@@ -147,7 +154,4 @@ class _Probe(Callback):
 
 def model_flops(model: PretrainingModule, shape: BatchShape) -> int:
     """Counts the operations of a micro-batch; the model cannot be used afterwards."""
-    from w2vlab.modules.counting.flops import count_flops
-    from w2vlab.types import SAMPLE_RATE
-
     return count_flops(model, shape.utterances, round(shape.seconds * SAMPLE_RATE))
