@@ -296,5 +296,5 @@ class SpeechDataModule(ResumableData):
         """Returns log lines on the utterances that are used and left out; must be called after `setup`."""
         update = [] if self.micro_batches is None else [describe_update(self.micro_batches, self.batch_seconds)]
         names = describe_corpora(self._sources, self._validation_sources, self.cache)
-        extent = describe_split(self._split, self.max_seconds, *names) + describe_workers(self.num_workers, self.trainer)
-        return "\n".join([extent, *map(str, self.mixture), *update, *self._split.remarks])
+        data = describe_split(self._split, self.max_seconds, *names) + describe_workers(self.num_workers, self.trainer)
+        return "\n".join([data, *map(str, self.mixture), *update, *self._split.remarks])
