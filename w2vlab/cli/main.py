@@ -15,7 +15,6 @@ from w2vlab import __version__
 from w2vlab.cli.lightning.allocator import restart_with_settings
 from w2vlab.cli.lightning.memory import (
     frozen_objects,
-    keep_freed_memory,
     use_large_pages,
     without_garbage_collection,
 )
@@ -90,7 +89,6 @@ def _run(args: list[str]) -> int:
         # Commands are imported on call, because PyTorch takes seconds, and `parts` and the help do not need it.
         if command in ("fit", "validate"):
             use_large_pages()
-            keep_freed_memory()
             with _ended_by_signals(), without_garbage_collection():
                 _import_logger(rest)
                 from w2vlab.cli import fit

@@ -293,7 +293,6 @@ class SpeechDataModule(ResumableData):
     def summary(self) -> str:
         """Returns log lines on the utterances that are used and left out; must be called after `setup`."""
         update = [] if self.micro_batches is None else [describe_update(self.micro_batches, self.batch_seconds)]
-        corpora = describe_corpora(self._sources, self._validation_sources, self.cache)
-        extent = describe_split(self._split, self.max_seconds, *corpora)
-        workers = describe_workers(self.num_workers, self.trainer)
-        return "\n".join([f"{extent}{workers}", *map(str, self.mixture), *update, *self._split.remarks])
+        names = describe_corpora(self._sources, self._validation_sources, self.cache)
+        data = describe_split(self._split, self.max_seconds, *names) + describe_workers(self.num_workers, self.trainer)
+        return "\n".join([data, *map(str, self.mixture), *update, *self._split.remarks])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2vlab.cli.errors.problems import messages_shown, report_problem, user_errors
-from w2vlab.cli.lightning.memory import keep_freed_memory, use_large_pages
+from w2vlab.cli.lightning.memory import use_large_pages
 from w2vlab.cli.parsing.command_parser import CommandParser
 from w2vlab.utils.checks import check_at_least
 
@@ -69,7 +69,6 @@ def run(words: Sequence[str]) -> int:
     if options.out is not None and options.out.is_dir():
         parser.parser.fail(f"`out` must be a file, but {options.out} is a folder.")
     use_large_pages()
-    keep_freed_memory()
     # Imported here, because help and wrong options need not wait for PyTorch.
     from w2vlab.callbacks.fault_tolerance.stopping import Stopped, signal_handler, stop_at_once
     from w2vlab.cli.batch_size.trial import choose
