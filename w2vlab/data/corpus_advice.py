@@ -51,9 +51,9 @@ def about_missing(corpus: str, names: tuple[str, ...]) -> str:
             "list: --data.corpus='[A, B]'."
         )
     if "," in corpus:
-        parts = [part.strip() for part in corpus.split(",")]
-        if all(part in names or Path(part).expanduser().exists() for part in parts):
-            return f" Several corpora are a list in brackets: --data.corpus='[{', '.join(parts)}]'."
+        several = [part.strip() for part in corpus.split(",")]
+        if all(part in names or Path(part).expanduser().exists() for part in several):
+            return f" Several corpora are a list in brackets: --data.corpus='[{', '.join(several)}]'."
     if near := did_you_mean(corpus, names):
         return near
     if re.fullmatch(r"[\w.-]+/[\w.-]+", corpus) and not Path(corpus).parent.exists():

@@ -55,6 +55,7 @@ def measure_reading(data: SpeechDataModule, budget: Seconds, advance: Callable[[
     data.prepare_data()
     data.setup("fit")
     loader = data.train_dataloader()
+    num_workers: int = loader.num_workers
     batches = iter(loader)
     start = last = time.perf_counter()
     audio, read = 0.0, 0
@@ -68,7 +69,7 @@ def measure_reading(data: SpeechDataModule, budget: Seconds, advance: Callable[[
         return batch
 
     # The first batch of each worker includes its start. If the corpus has no more, it counts.
-    for _ in range(max(1, data.num_workers)):
+    for _ in range(max(1, num_workers)):
         batch = take()
         audio, read = (audio, read) if batch is None else (audio + batch.seconds, read + 1)
     first = time.perf_counter()
@@ -76,4 +77,4 @@ def measure_reading(data: SpeechDataModule, budget: Seconds, advance: Callable[[
         if start != first:
             start, audio, read = first, 0.0, 0
         audio, read = audio + batch.seconds, read + 1
-    return Reading(audio / max(last - start, 1e-9), data.num_workers, read)
+    return Reading(audio / max(last - start, 1e-9), num_workers, read)
