@@ -154,7 +154,7 @@ def measure(
     if options.profile:
         result["profile"] = {}
         for name, contender in of_ours.items():
-            found = profile_by_part(contender.model, contender, 2, device)
+            found = profile_by_part(contender.model, contender, 1 if options.tiny else 2, device)
             result["profile"][name] = found | gaps(found, result["runs"][name]["seconds_per_update"])
             save(result)
         say("profiled")

@@ -127,6 +127,7 @@ def _sustained(fits: Mapping[str, Any]) -> list[str]:
         "updates": lambda found: f"{found['updates']}",
         "seconds of audio a second": lambda found: f"{found['audio_seconds_per_second']:,.0f}",
         "share of waiting": lambda found: f"{found['share_of_waiting']:.2%}",
+        "limited by": lambda found: _limits(found.get("throughput", {})),
         "workers": lambda found: f"{found['workers']}",
         "graphs compiled": lambda found: f"{found['graphs_compiled']}",
         "peak GiB": lambda found: or_dash(found["peak_bytes"], lambda value: f"{value / 2**30:.2f}"),
@@ -136,6 +137,12 @@ def _sustained(fits: Mapping[str, Any]) -> list[str]:
     }
     skipped = [f"* {name}: not measured, {found['skipped']}" for name, found in fits.items() if "skipped" in found]
     return [*(table("`w2vlab fit`", columns, rows) if rows else []), *skipped, ""]
+
+
+def _limits(throughput: Mapping[str, float]) -> str:
+    """Returns the shares of the time by what limits the speed, the greatest first."""
+    shares = {name.partition("limited_by_")[2]: share for name, share in throughput.items() if "limited_by_" in name}
+    return ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda item: -item[1])) or "-"
 
 
 def _profile(config: str, sizes: Mapping[str, Any]) -> list[str]:

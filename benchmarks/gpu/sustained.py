@@ -31,6 +31,9 @@ RECIPE = "configs/wav2vec2_base.yaml"
 ON_ALL_GPUS = "configs/trainer/ddp.yaml"
 """How the recipe says that it is run on the GPUs of a machine."""
 
+THROUGHPUT = "train/throughput/"
+"""Start of the names of what `ThroughputMonitor` logs: utilization, and what limits the speed."""
+
 TINY_FUSE_SECONDS = 16
 
 TINY = [
@@ -43,12 +46,12 @@ TINY = [
 ]
 """Options of a rehearsal."""
 
-_ENDS_WITHIN: Seconds = 12.0
-"""A run that has been asked to stop validates and saves; after this time it is ended."""
+_BEFORE_THE_LIMIT: Seconds = 5.0
+"""How long before the limit of its part a run ends that is not done."""
 
 
 class Clock(Callback):
-    """Writes the audio and the waiting of each update, and stops the run some seconds after its first updates.
+    """Writes the audio and the waiting of the updates after the first ones.
 
     Args:
         path: File of the results.
@@ -69,8 +72,8 @@ class Clock(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: AudioBatch, batch_idx: int
     ) -> None:
-        """Counts a micro-batch, and reads the clock at the end of an update."""
-        self._audio += batch.seconds
+        """Counts what a step computes, and reads the clock at the end of an update."""
+        self._audio += sum(one.seconds for one in batch.passes)
         if trainer.global_step == self._updates:
             return
         self._updates = trainer.global_step
@@ -93,8 +96,12 @@ class Clock(Callback):
             "workers": trainer.train_dataloader.num_workers,
             "complete": ends,
         }
+        if ends:  # reading a metric waits for the device
+            metrics = trainer.callback_metrics.items()
+            result["throughput"] = {
+                name.removeprefix(THROUGHPUT): float(value) for name, value in metrics if name.startswith(THROUGHPUT)
+            }
         write_atomically(self.path, json.dumps(result))
-        trainer.should_stop = trainer.should_stop or ends
 
     def _read(self, trainer: Trainer) -> dict[str, float]:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -170,7 +177,7 @@ def can_fuse() -> bool:
 
 
 def run(options: Sequence[str], rehearse: bool, limit: Seconds, save: Callable[[dict[str, Any]], None]) -> None:
-    """Writes a corpus, trains on it, and saves what `Clock` measures.
+    """Writes a corpus, trains on it, and saves what `Clock` measures; then the run is killed, which would validate.
 
     Args:
         options: Additional options of `fit`.
@@ -181,8 +188,9 @@ def run(options: Sequence[str], rehearse: bool, limit: Seconds, save: Callable[[
     Raises:
         SystemExit: The run failed, or did not reach the time that is measured.
     """
-    start, deadline = time.monotonic(), time.time() + limit - _ENDS_WITHIN
-    with tempfile.TemporaryDirectory(prefix="sustained-") as temporary:
+    start, deadline = time.monotonic(), time.time() + limit - _BEFORE_THE_LIMIT
+    # Workers of a killed run may still have files open.
+    with tempfile.TemporaryDirectory(prefix="sustained-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         found = folder / "clock.json"
         size = {"total": 60, "names": 4, "longest": 4.0} if rehearse else {"total": 1800, "names": 60}
@@ -190,7 +198,6 @@ def run(options: Sequence[str], rehearse: bool, limit: Seconds, save: Callable[[
         command = [
             *(sys.executable, "-m", "w2vlab", "fit", f"--config={ROOT / RECIPE}"),
             *(TINY if rehearse else [f"--config={ROOT / ON_ALL_GPUS}", "--trainer.devices=1"]),
-            "--data.validation_fraction=0.001",  # it validates at its end, which is not measured
             *(f"--data.corpus={folder / 'corpus'}", f"--data.cache_dir={folder / 'cache'}"),
             *("--trainer.logger=false", f"--trainer.default_root_dir={folder / 'runs'}"),
             "--trainer.log_every_n_steps=2",  # operations are counted, for seconds, before the time that is measured
@@ -202,19 +209,19 @@ def run(options: Sequence[str], rehearse: bool, limit: Seconds, save: Callable[[
         about = {"files": files, "options": list(options)}
         print(" ".join(command), file=sys.stderr, flush=True)
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
-        asked: float | None = None
         result: dict[str, Any] = {}
-        while process.poll() is None:
-            time.sleep(0.1)
-            if found.exists():
-                result = json.loads(found.read_text(encoding="utf-8"))
-                save({**about, **result})
-            if result.get("complete"):
-                asked = asked or time.monotonic()
-                if time.monotonic() - asked > _ENDS_WITHIN - 2:
-                    process.kill()
+        try:
+            while not result.get("complete") and process.poll() is None:
+                time.sleep(0.1)
+                if found.exists():
+                    result = json.loads(found.read_text(encoding="utf-8"))
+                    save({**about, **result})
+            status = process.poll()
+        finally:
+            process.kill()
+            process.wait()
         if not result:
-            raise SystemExit(f"`w2vlab fit` ended with status {process.returncode} before it was warm.")
+            raise SystemExit(f"`w2vlab fit` ended with status {status} before it was warm.")
         if not result["complete"]:
-            raise SystemExit(f"`w2vlab fit` ended with status {process.returncode} after {result['updates']} updates.")
-        save({**about, **result, "status": process.returncode, "whole_seconds": time.monotonic() - start})
+            raise SystemExit(f"`w2vlab fit` ended with status {status} after {result['updates']} updates.")
+        save({**about, **result, "whole_seconds": time.monotonic() - start})
