@@ -19,7 +19,7 @@ from w2vlab.cli.main import main
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(speed_trial, "_STEP_SECONDS", 0.5)
+    monkeypatch.setattr(speed_trial, "_STEP_SECONDS", 8.0)
     monkeypatch.setattr(speed_trial, "_READING_SECONDS", 0.5)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")

@@ -28,7 +28,7 @@ def test_steps_on_a_machine() -> None:
     machine = CpuMachine(TrialSettings(tiny, trainer=CPU, accumulate=2), 8 * GIB)
     passed: list[float] = []
     shape = BatchShape(3, 0.2)
-    measured = machine.call(partial(measure_steps, machine.settings, shape, 0.5), passed.append)
+    measured = machine.call(partial(measure_steps, machine.settings, shape, 8.0), passed.append)
     assert measured.shape == shape
     assert 3 <= len(measured.times) <= 24
     assert len(passed) == 2 + 1 + len(measured.times)
@@ -38,7 +38,7 @@ def test_steps_on_a_machine() -> None:
     assert (measured.dtype, measured.device, measured.asynchronous) == ("float32", "cpu", False)
     machine.memory = 2**20
     with pytest.raises(OutOfMemory):
-        machine.call(partial(measure_steps, machine.settings, shape, 0.5), passed.append)
+        machine.call(partial(measure_steps, machine.settings, shape, 8.0), passed.append)
 
 
 @in_a_process_of_its_own

@@ -64,7 +64,7 @@ def measure_steps(
     model = settings.build_model()
     single: list[Seconds] = []
     # The first one includes the start-up.
-    while not single or (len(single) == 1 and settings.accumulate * single[0] < budget / 4):
+    while not single or (len(single) == 1 and settings.accumulate * single[0] < budget / 2):
         run_updates(settings, model, [BatchShape(1, shape.seconds)], _ticking(single.append, advance))
     update = settings.accumulate * single[-1]  # with one utterance in each micro-batch
     least = _LEAST if (1 + _LEAST) * update < budget else 1
