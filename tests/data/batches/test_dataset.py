@@ -168,4 +168,5 @@ def test_warnings_become_rarer(cuts, tmp_path, caplog):
     for _ in range(20):
         dataset[plan_of(cuts)]
     assert dataset.skipped.total == 20
+    assert "Left out 16 windows in this process so far: 16 missing (u0, …); the last one was u0" in caplog.text
     assert sum("in this process so far" in record.message for record in caplog.records) == 5  # at 1, 2, 4, 8, 16

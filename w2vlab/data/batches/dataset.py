@@ -175,7 +175,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         if self.skipped.is_at_a_power_of_two:
             logger.warning(
                 "Left out %s in this process so far: %s; the last one was %s (%s).",
-                count(self.skipped.total, "utterance"),
+                count(self.skipped.total, "window"),  # the same utterance may be left out in each epoch
                 self.skipped,
                 one_line(name),
                 reason,

@@ -33,7 +33,7 @@ class Tally:
         """Counts `name` under `reason`."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         examples = self.examples.setdefault(reason, [])
-        if len(examples) < MAX_EXAMPLES:
+        if len(examples) < MAX_EXAMPLES and name not in examples:
             examples.append(name)
         if self.names is not None:
             self.names.append((reason, name))
