@@ -26,7 +26,7 @@ from w2vlab.interfaces import ContextNetwork, FeatureEncoder, PredictionLoss
 from w2vlab.negatives import SameUtteranceNegatives
 from w2vlab.types import LossInputs, LossOutput, TargetSpec
 
-WIDTH = 8
+WIDTH = 1
 
 
 class FreeEncoder(FeatureEncoder):
