@@ -19,6 +19,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ from benchmarks.side_by_side import Measurement, machine, take_turns, write_json
 ROOT = Path(__file__).parents[2]
 COMMAND = "from w2vlab.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
 RECORDING_SECONDS = 16
+
+QUIET = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "W2VLAB_ALLOCATOR": "default"}
+QUIET |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+"""One thread; and freed memory is kept for the next batch, as pinned memory is."""
 
 
 def write_corpus(folder: Path, utterances: int) -> Path:
@@ -57,7 +62,12 @@ def options_of(corpus: Path, folder: Path, micro_batches: int, spans: Path) -> l
     return [
         *("fit", "--config=wav2vec2_base", "--trainer.accelerator=cpu", "--trainer.precision=32-true"),
         *(f"--model.{slot}=free_parts.{name}" for slot, name in parts.items()),
-        *("--model.quantizer=IdentityQuantizer", "--model.penalties={}", "--throughput.mfu=false"),
+        *(
+            "--model.quantizer=IdentityQuantizer",
+            "--model.penalties={}",
+            "--model.feature_dropout=0",
+            "--throughput.mfu=false",
+        ),
         *(f"--data.corpus={corpus}", f"--data.cache_dir={folder / 'cache'}", "--data.read_audio=false"),
         *(f"--data.micro_batches={micro_batches}", "--trainer.enable_progress_bar=false"),
         *(f"--trainer.default_root_dir={folder}", "--trainer.callbacks+=free_parts.Turns"),
@@ -67,17 +77,25 @@ def options_of(corpus: Path, folder: Path, micro_batches: int, spans: Path) -> l
 
 
 def measure(
-    checkouts: dict[str, Path], corpus: Path, folder: Path, micro_batches: int, warmup: int, rounds: int
-) -> tuple[dict[str, Measurement], dict[str, Spans]]:
+    checkouts: dict[str, Path],
+    corpus: Path,
+    folder: Path,
+    micro_batches: int,
+    warmup: int,
+    rounds: int,
+    now_options: list[str],
+) -> tuple[dict[str, Measurement], Spans]:
     """Lets the checkouts take turns; returns the time of each update, and the spans of the last one."""
     files = {name: folder / f"{name}-{micro_batches}.json" for name in checkouts}
-    commands, environments = {}, {}
+    commands: dict[str, Sequence[str]] = {}
+    environments = {}
     for name, checkout in checkouts.items():
         run = folder / f"run-{name}-{micro_batches}"
-        commands[name] = ["-c", COMMAND, *options_of(corpus, run, micro_batches, files[name])]
+        further = now_options if name == "now" else []
+        commands[name] = ["-c", COMMAND, *options_of(corpus, run, micro_batches, files[name]), *further]
         # A safe path: the checkout is imported that is on `PYTHONPATH`, and not the one in the current folder.
         paths = f"{checkout.resolve()}:{Path(__file__).parent}"
-        environments[name] = {"PYTHONSAFEPATH": "1", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        environments[name] = {**QUIET, "PYTHONPATH": paths}
     measured = take_turns(commands, environments, warmup, rounds)
     return measured, {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
 
@@ -88,6 +106,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--before", type=Path, required=True, help="another checkout of w2vlab")
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[64, 8], help="of an update, on this process")
+    parser.add_argument("--option", action="append", default=[], help="a further option of the run of this checkout")
     parser.add_argument("--utterances", type=int, default=20_000, help="of the corpus")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
@@ -109,7 +128,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         )
         print("|---|---|---|---|")
         for micro_batches in options.micro_batches:
-            turns = micro_batches, options.warmup, options.rounds
+            turns = micro_batches, options.warmup, options.rounds, options.option
             measured, spans = measure(checkouts, corpus, folder, *turns)
             for checkout, value in measured.items():
                 times: dict[str, float] = defaultdict(float)

@@ -12,12 +12,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loops import fetchers
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, dataloader
+from torch.utils.data._utils import pin_memory
 
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, PredictionLoss
 from w2vlab.negatives import SameUtteranceNegatives
@@ -30,6 +33,7 @@ class FreeEncoder(FeatureEncoder):
     """Gives the frames of wav2vec 2.0's encoder, all of them one learned vector."""
 
     output_dim, receptive_field, stride = WIDTH, 400, 320
+    utterances_are_independent = True  # so that micro-batches can be computed as one batch
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +50,8 @@ class FreeContext(ContextNetwork):
     Args:
         input_dim: Width of the latents.
     """
+
+    utterances_are_independent = True
 
     def __init__(self, input_dim: int) -> None:
         super().__init__()
@@ -65,6 +71,7 @@ class FreeLoss(PredictionLoss):
     """
 
     name = "free"
+    utterances_are_independent = True
 
     def __init__(self, context_dim: int, targets: TargetSpec) -> None:
         super().__init__()
@@ -82,16 +89,37 @@ class FreeLoss(PredictionLoss):
         return LossOutput(total=total, num_predictions=inputs.num_targets, num_correct=correct, num_candidates=101)
 
 
+def receive_in_a_thread() -> None:
+    """Lets a thread of the loader receive and copy the batches, as it does for a GPU, where it pins them."""
+    accelerator = SimpleNamespace(
+        is_available=lambda: True,
+        current_accelerator=lambda: torch.device("cpu"),
+        current_device_index=lambda: 0,
+        set_device_index=lambda index: None,
+    )
+    stand_in = ModuleType("torch")
+    vars(stand_in).update(vars(torch), accelerator=accelerator)
+    dataloader.torch = pin_memory.torch = stand_in  # type: ignore[attr-defined]
+    Tensor.pin_memory = Tensor.clone  # type: ignore[method-assign, assignment]
+    built = DataLoader.__init__
+
+    def build(self: Any, *args: Any, **options: Any) -> None:
+        built(self, *args, **{**options, "pin_memory": options.get("num_workers", 0) > 0})
+
+    DataLoader.__init__ = build  # type: ignore[method-assign]
+
+
 class Turns(pl.Callback):
     """Delays each update until it is requested, and reports what the main thread computed for it, in seconds.
 
-    An update begins when the one before it has ended, so that receiving its batches is a part of it. Waiting is none.
+    An update begins when the one before it has ended, so that fetching its batches is a part of it. Waiting is none.
 
     Args:
         spans: File to which the spans of the last update are written at the end, if any.
     """
 
     def __init__(self, spans: Path | None = None) -> None:
+        receive_in_a_thread()
         self._file = spans
         self._spans: list[tuple[str, float, float]] = []
         self._inside: list[str] = []

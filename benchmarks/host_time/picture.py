@@ -33,8 +33,9 @@ def draw(spans: Spans, micro_batches: int, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 2.2), layout="constrained")
     for color, (kind, label) in enumerate(KINDS.items()):
         for row, found in enumerate(spans.values()):
-            pieces = [(1000 * start, 1000 * (end - start)) for name, start, end in found if name == kind]
-            axes.broken_barh(pieces, (-row - 0.35, 0.7), color=f"C{color}", label=label if row == 0 else None)
+            pieces = [(1000 * start, 1000 * (end - start)) for of, start, end in found if of == kind]
+            name = label if row == 0 else None
+            axes.broken_barh(pieces, (-row - 0.35, 0.7), facecolor=f"C{color}", linewidth=0, label=name)
     axes.set_yticks([-row for row in range(len(spans))], list(spans))
     axes.set(xlabel=f"host time of an update of {micro_batches} micro-batches (ms)")
     axes.set_xlim(left=0)

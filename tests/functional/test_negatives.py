@@ -18,6 +18,7 @@ from w2vlab.functional.negatives import (
     draw_codewords,
     draw_from_other_utterances,
     draw_ranks,
+    narrow,
     skip_own,
 )
 from w2vlab.types import RandomAddress
@@ -230,3 +231,14 @@ def test_b8_no_target_is_its_own_negative_in_wav2vec() -> None:
     wrong = skip_own(drawn[None], columns[None] // num_negatives)[0]
     rate = (wrong == (columns % frames)[:, None]).double().mean()
     assert rate == pytest.approx(1 / frames, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype"),
+    [(2**15 - 1, torch.int16), (2**15, torch.int32), (2**31 - 1, torch.int32), (2**31, torch.int64)],
+)
+def test_the_narrowest_integers_that_hold_all(largest: int, dtype: torch.dtype) -> None:
+    integers = torch.tensor([[0, largest]])
+    assert narrow(integers).dtype == dtype
+    assert torch.equal(narrow(integers).long(), integers)
+    assert narrow(integers[:, :0]).shape == (1, 0)

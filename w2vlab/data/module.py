@@ -269,7 +269,7 @@ class SpeechDataModule(ResumableData):
         dataset = SpeechDataset(round(self.max_seconds * SAMPLE_RATE), *options, self._augmenter, fusing)
         dataset.left_out = self.left_out
         # Any module may have a `make_drawer`: masks and distractors are then drawn in the worker processes.
-        make_drawer = getattr(None if self.trainer is None else self.trainer.lightning_module, "make_drawer", None)
+        make_drawer = getattr(getattr(self.trainer, "lightning_module", None), "make_drawer", None)
         dataset.drawer = None if make_drawer is None else make_drawer(training=random)
         return dataset
 

@@ -60,7 +60,8 @@ class ResumableData(LightningDataModule, ABC):
     @property
     def updates_done(self) -> int:
         """Updates of the run that are done."""
-        return 0 if self.trainer is None else self.trainer.global_step
+        done: int = getattr(self.trainer, "global_step", 0)
+        return done
 
     def _update(self) -> int:
         return world_size() * self.accumulate

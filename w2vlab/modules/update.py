@@ -93,6 +93,13 @@ class TrainedModule(pl.LightningModule, ABC):
         """Audio of each corpus of a mixture in the updates so far."""
         self._reset_update()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute; one that Lightning sets all the time is not searched for among parameters and modules."""
+        if name == "_current_fx_name":  # before and after each hook, 30 times a micro-batch
+            vars(self)[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def _reset_update(self) -> None:
         self._draws: list[list[Draws]] = []  # of all batches of this process in the update, of each pass
         self._losses: list[Tensor] = []  # of its batches so far

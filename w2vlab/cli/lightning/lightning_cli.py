@@ -36,6 +36,7 @@ from w2vlab.cli.lightning.epochs import resolve_epochs
 from w2vlab.cli.lightning.every_run import callbacks_of_every_run
 from w2vlab.cli.lightning.memory import without_garbage_collection
 from w2vlab.cli.lightning.model_summary import PartsSummary
+from w2vlab.cli.lightning.no_profiler import leave_out_profiler
 from w2vlab.cli.lightning.rate_monitor import RateMonitor
 from w2vlab.cli.lightning.save_config import SaveRunConfig
 from w2vlab.cli.lightning.trainer_options import (
@@ -210,6 +211,7 @@ class W2VLightningCLI(LightningCLI):
             self.config, skip_none=False, skip_validation=True, skip_link_targets=False, format="json"
         )
         self.model.run_config = json.loads(text)[self.subcommand]
+        leave_out_profiler(self.trainer)
         if self.subcommand == "fit":
             add_folder_logger(self.trainer)
         guard(self.trainer.loggers)

@@ -58,7 +58,7 @@ def pack(batch: Any) -> Packed:
         size += -(-tensor.numel() * tensor.itemsize // _ALIGNMENT) * _ALIGNMENT
     buffer = torch.empty(0, dtype=torch.uint8)
     if size:
-        buffer = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+        buffer = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))  # type: ignore[no-untyped-call]
     packed = Packed(file.getvalue(), places, buffer)
     for tensor, (first, dtype, shape) in zip(pickler.tensors, places, strict=True):
         buffer[first : first + shape.numel() * dtype.itemsize].view(dtype).view(shape).copy_(tensor)
@@ -85,6 +85,6 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(content))
         self._tensors = tensors
 
-    def persistent_load(self, number: Any) -> Tensor:
+    def persistent_load(self, number: int) -> Tensor:
         """Returns the tensor of a number."""
         return self._tensors[number]

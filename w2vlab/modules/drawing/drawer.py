@@ -118,7 +118,8 @@ def make_drawer(
         seed=seed,
         training=training,
     )
-    if multiprocessing.get_start_method(allow_none=False) != "fork":
+    started = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if started != "fork":
         try:
             pickle.dumps(drawer)
         except Exception:  # whatever the pickling of a part of any origin raises

@@ -27,6 +27,15 @@ class DrawingModule(TrainedModule):
     context: ContextNetwork
     loss: PredictionLoss
 
+    def _reset_update(self) -> None:
+        super()._reset_update()
+        self._options = ""  # of what draws in the update; not known between updates
+
+    def begin_update(self, batches: Sequence[AudioBatch]) -> None:
+        """Draws for all micro-batches of this process, unless their draws came with them."""
+        self._options = options_of(self.frame_masking, self.loss)
+        super().begin_update(batches)
+
     @property
     @abstractmethod
     def first_ahead(self) -> int:
@@ -69,7 +78,8 @@ class DrawingModule(TrainedModule):
         draws = batch.draws
         if draws is None or draws.address != address:
             return None
-        made_for = tuple(map(self.encoder.num_frames, batch.num_samples)), options_of(self.frame_masking, self.loss)
+        options = self._options or options_of(self.frame_masking, self.loss)
+        made_for = tuple(map(self.encoder.num_frames, batch.num_samples)), options
         return draws if draws.made_for == made_for else None
 
     def negatives_of(
