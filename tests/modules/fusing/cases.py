@@ -50,19 +50,13 @@ def fused(batches: Sequence[AudioBatch], groups: int, fuse_seconds: float = 1.0)
 class Trained:
     """Two updates: the state afterwards, and what was logged of the second."""
 
-    def __init__(
-        self,
-        build: Callable[[], PretrainingModule],
-        batches: Sequence[AudioBatch],
-        steps: int,
-        precision: Any = "64-true",
-    ) -> None:
+    def __init__(self, build: Callable[[], PretrainingModule], batches: Sequence[AudioBatch], steps: int) -> None:
         torch.manual_seed(0)
         self.model = build()
         self.passes = 0
         self.model.encoder.register_forward_hook(self._count)
         trained = with_updates(batches, steps)
-        record = fit(self.model, trained, UPDATES, accumulate=steps, precision=precision)
+        record = fit(self.model, trained, UPDATES, accumulate=steps, precision="64-true")
         self.state = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.logged = record.metrics[-1]
 
