@@ -10,6 +10,7 @@ environment. `spidr` is under CC-BY-NC-4.0: it is called here, and nothing of it
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -107,9 +108,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("--processor-time", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(0)
-    answer(step_of(options.peer, options.batch, options.seconds, options.precision))
+    clock = time.process_time if options.processor_time else time.perf_counter
+    answer(step_of(options.peer, options.batch, options.seconds, options.precision), clock=clock)
 
 
 if __name__ == "__main__":

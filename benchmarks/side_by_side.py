@@ -90,20 +90,25 @@ def _ask(process: subprocess.Popen[str], question: str) -> float:
     raise RuntimeError(f"{process.args} ended with status {process.wait()}.")
 
 
-def answer(step: Callable[[], None], memory: Callable[[], float] | None = None) -> None:
+def answer(
+    step: Callable[[], None],
+    memory: Callable[[], float] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
     """Serves `take_turns` in a competitor's process: runs a step on request and reports its time.
 
     Args:
         step: The step.
         memory: The value that is reported at the end, in GiB; by default the peak of the process.
+        clock: The clock that times a step.
     """
     for line in sys.stdin:
         if line.strip() == "end":
             print(f"answer {(memory or peak_gib)()}", flush=True)
             return
-        start = time.perf_counter()
+        start = clock()
         step()
-        print(f"answer {time.perf_counter() - start}", flush=True)
+        print(f"answer {clock() - start}", flush=True)
 
 
 def peak_gib() -> float:

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,17 +55,24 @@ def layout_of(model: str, dropout: float | None) -> peers.Layout:
 
 
 class _OnDemand(pl.Callback):
-    """Delays each update until it is requested, and reports its time."""
+    """Delays each update until it is requested, and reports its time.
+
+    Args:
+        clock: The clock that times it.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if sys.stdin.readline().strip() == "end":
             print(f"answer {peak_gib()}", flush=True)
             sys.stdout.flush()
             os._exit(0)
-        self.start = time.perf_counter()
+        self.start = self.clock()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        print(f"answer {time.perf_counter() - self.start}", flush=True)
+        print(f"answer {self.clock() - self.start}", flush=True)
 
 
 class _Repeated(IterableDataset[AudioBatch]):
@@ -77,8 +84,13 @@ class _Repeated(IterableDataset[AudioBatch]):
             yield self.batch
 
 
-def serve_ours(model: PretrainingModule, batch: AudioBatch, precision: str) -> None:
-    """Trains with Lightning, one update per request."""
+def serve_ours(
+    model: PretrainingModule,
+    batch: AudioBatch,
+    precision: str = PRECISIONS[0],
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Trains with Lightning, one update per request, timed by `clock`."""
     warnings.filterwarnings("ignore")
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -89,7 +101,7 @@ def serve_ours(model: PretrainingModule, batch: AudioBatch, precision: str) -> N
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[_OnDemand()],
+        callbacks=[_OnDemand(clock)],
     )
     trainer.fit(model, DataLoader(_Repeated(batch), batch_size=None))
 
@@ -98,23 +110,24 @@ def serve(options: argparse.Namespace) -> None:
     """Runs one competitor."""
     torch.manual_seed(0)
     batch = peers.audio(options.batch, options.seconds)
+    clock = time.process_time if options.processor_time else time.perf_counter
     if options.model.endswith("vq"):
         sizes = vq_reference.SIZES[options.model]
         if options.serve == "w2vlab":
-            serve_ours(vq_reference.build_ours(sizes), batch, options.precision)
+            serve_ours(vq_reference.build_ours(sizes), batch, options.precision, clock)
         else:
-            answer(vq_reference.step_of_reference(sizes, batch.waveform))
+            answer(vq_reference.step_of_reference(sizes, batch.waveform), clock=clock)
         return
     layout = layout_of(options.model, options.dropout)
     if options.serve == "w2vlab":
         hubert = options.model.endswith("hubert")
         model = peers.build_hubert(layout, hubert_peers.NUM_CLASSES) if hubert else peers.build_ours(layout)
-        serve_ours(model, batch, options.precision)
+        serve_ours(model, batch, options.precision, clock)
     else:
         peer = peers.build_transformers(layout).train()
         optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-5, fused=options.fused_peer or None)
         inputs = peers.transformers_inputs(peer, batch.waveform)
-        answer(peers.transformers_step(peer, optimizer, inputs, options.precision == "bf16-mixed"))
+        answer(peers.transformers_step(peer, optimizer, inputs, options.precision == "bf16-mixed"), clock=clock)
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
@@ -134,6 +147,11 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--peer-allocator", action="store_true", help="give the peer all that our command line sets")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of both competitors")
     parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="of all threads, which other work on the machine affects less; best with OMP_NUM_THREADS=1",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -161,11 +179,13 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         if peer in hubert_peers.PEERS:
             shape = [f"--batch={options.batch}", f"--seconds={options.seconds}", f"--precision={options.precision}"]
             commands[peer] = ["-m", "benchmarks.hubert_peers", peer, *shape]
+            commands[peer] += ["--processor-time"] if options.processor_time else []
             interpreters[peer] = options.python
     else:
         peer = "before"
         served = [f"--model={options.model}", f"--batch={options.batch}", f"--seconds={options.seconds}"]
         served += [] if options.precision == PRECISIONS[0] else [f"--precision={options.precision}"]
+        served += ["--processor-time"] if options.processor_time else []
         served += [] if options.dropout is None else [f"--dropout={options.dropout}"]
         step = ["-m", "benchmarks.train_step", *served, "--serve", "w2vlab"]
         commands = {"w2vlab": step, peer: step}

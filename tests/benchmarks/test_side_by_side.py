@@ -250,5 +250,12 @@ def test_ours_is_the_published_hubert() -> None:
 def test_a_step_of_hubert_compared_with_a_checkout(tmp_path: Path) -> None:
     for name in ("w2vlab", "benchmarks"):
         (tmp_path / name).symlink_to(Path(train_step.__file__).parents[1] / name)
-    options = ["--model=tiny-hubert", "--precision=bf16-mixed", "--seconds=1", "--rounds=1", f"--before={tmp_path}"]
+    options = [
+        "--model=tiny-hubert",
+        "--precision=bf16-mixed",
+        "--processor-time",
+        "--seconds=1",
+        "--rounds=1",
+        f"--before={tmp_path}",
+    ]
     check(train_step.main(options), "before", 1)
