@@ -75,7 +75,7 @@ def read_lock(text: str) -> list[Locked]:
 
 def closure(names: Collection[str], lock: Sequence[Locked]) -> set[str]:
     """Returns `names` and all packages of a lock that they need."""
-    found = {canonicalize_name(name) for name in names}
+    found: set[str] = {canonicalize_name(name) for name in names}
     while more := {package.name for package in lock if found.intersection(package.needed_by)} - found:
         found |= more
     return found
@@ -128,7 +128,7 @@ def install(folder: Path, site: Path) -> None:
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
         raise SystemExit(f"`--wheels` must be a folder with wheels, but {folder} has none: `--collect` downloads them.")
-    installed = {}
+    installed: dict[str, str] = {}
     for wheel in wheels:
         name = parse_wheel_filename(wheel.name)[0]
         try:
