@@ -205,8 +205,8 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         "speed_ratio_of_pairs": [pairs[0], pairs[len(pairs) // 2], pairs[-1]],
         "memory_ratio": ours.peak_gib / theirs.peak_gib,
     }
-    shape = f"{options.model}, {options.batch} x {options.seconds:g} s, {options.precision}"
-    print(f"{shape}; float32 matrix products at {rate / 1e9:.0f} GFLOP/s")
+    title = f"{options.model}, {options.batch} x {options.seconds:g} s, {options.precision}"
+    print(f"{title}; float32 matrix products at {rate / 1e9:.0f} GFLOP/s")
     print("| | step (s), median of all (fastest) | peak memory (GiB) |\n|---|---|---|")
     for name, value in measured.items():
         print(f"| {name} | {value.median:.2f} ({min(value.seconds):.2f}) | {value.peak_gib:.2f} |")

@@ -66,7 +66,8 @@ def keeping_no_norm(frames: Tensor) -> Iterator[None]:
     of wav2vec 2.0 keeps for the two norms together. To compute a norm takes a hundredth of the time of the linear
     layer. The gradients are the same bits.
     """
-    source = None if _keeps_outputs else _sources.get(frames)
+    # First whether it is compiled, because a compiler cannot trace the table.
+    source = _sources.get(frames) if computes_eagerly_on_cpu(frames) and not _keeps_outputs else None
     if source is None:
         yield
         return

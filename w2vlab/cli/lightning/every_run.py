@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 
 from w2vlab.callbacks import GracefulStop
 from w2vlab.callbacks.records.left_out import LeftOutUtterances
-from w2vlab.cli.lightning.precision import SamePrecision
+from w2vlab.cli.parsing.precision import SamePrecision
 
 
 def callbacks_of_every_run() -> list[Callback]:

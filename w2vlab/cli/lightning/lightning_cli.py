@@ -37,7 +37,6 @@ from w2vlab.cli.lightning.every_run import callbacks_of_every_run
 from w2vlab.cli.lightning.memory import without_garbage_collection
 from w2vlab.cli.lightning.model_summary import PartsSummary
 from w2vlab.cli.lightning.no_profiler import leave_out_profiler
-from w2vlab.cli.lightning.precision import accept_auto, resolve_precision
 from w2vlab.cli.lightning.rate_monitor import RateMonitor
 from w2vlab.cli.lightning.save_config import SaveRunConfig
 from w2vlab.cli.lightning.trainer_options import (
@@ -51,6 +50,7 @@ from w2vlab.cli.logging.loggers import add_folder_logger, guard, has_fixed_folde
 from w2vlab.cli.logging.wandb_server import follow_wandb_mode
 from w2vlab.cli.parsing.carried_over import carried_over
 from w2vlab.cli.parsing.parser import RunParser, command_line_problem
+from w2vlab.cli.parsing.precision import accept_auto, resolve_precision
 from w2vlab.cli.parsing.recipe_arguments import with_recipe_paths
 from w2vlab.cli.resuming.resume import Start, command_to_resume, differences, find_start, log_if_complete
 from w2vlab.cli.resuming.same_run import SameCheckpoint, continue_run

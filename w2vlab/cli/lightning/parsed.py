@@ -17,9 +17,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from w2vlab.cli.errors.problems import message_of
 from w2vlab.cli.lightning.lightning_cli import W2VLightningCLI
-from w2vlab.cli.lightning.precision import resolve_precision
 from w2vlab.cli.logging.no_news import without_routine_messages
 from w2vlab.cli.parsing.parser import RunParser
+from w2vlab.cli.parsing.precision import resolve_precision
 from w2vlab.data import SpeechDataModule
 from w2vlab.data.mixtures.sources import read_sources
 from w2vlab.modules.checkpoints.initial_weights import without_warm_start

@@ -14,9 +14,9 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 
-from w2vlab.cli.lightning import precision
 from w2vlab.cli.lightning.parsed import check_run
-from w2vlab.cli.lightning.precision import SamePrecision, choose, resolve_precision
+from w2vlab.cli.parsing import precision
+from w2vlab.cli.parsing.precision import SamePrecision, choose, resolve_precision
 from w2vlab.types import RunError
 
 
