@@ -7,7 +7,7 @@
 
 `base` and `large` (LARGE's layout, four layers) compare wav2vec 2.0 with transformers' `Wav2Vec2ForPreTraining`; `vq`
 compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`); `hubert` compares
-HuBERT BASE with packages that want an environment of their own (`benchmarks/hubert_peers.py`). Both have the same
+HuBERT BASE with packages that want an environment of their own (`benchmarks/separate/hubert.py`). Both have the same
 sizes, dropouts and audio, and AdamW. Ours is a whole `w2vlab fit` without logger: its time includes drawing masks and
 distractors, the penalties, the gradient norm, the logged sums and the schedule; the peer's masks and distractors are
 drawn in advance. They run alternately in separate processes, so the ratio is reliable on a shared machine, too.
@@ -29,7 +29,8 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from benchmarks import hubert_peers, peers, vq_reference
+from benchmarks import peers, vq_reference
+from benchmarks.separate import hubert as hubert_peers
 from benchmarks.side_by_side import answer, machine, matrix_rate, peak_gib, take_turns, write_json
 from w2vlab.cli.lightning.allocator import settings_as_environment
 from w2vlab.cli.lightning.memory import LARGE_PAGES
@@ -178,7 +179,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             pages[peer] = own_settings
         if peer in hubert_peers.PEERS:
             shape = [f"--batch={options.batch}", f"--seconds={options.seconds}", f"--precision={options.precision}"]
-            commands[peer] = ["-m", "benchmarks.hubert_peers", peer, *shape]
+            commands[peer] = ["-m", "benchmarks.separate.hubert", peer, *shape]
             commands[peer] += ["--processor-time"] if options.processor_time else []
             interpreters[peer] = options.python
     else:

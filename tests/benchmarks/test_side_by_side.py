@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import hubert_peers, memory, peers, scaling, train_step
+from benchmarks import memory, peers, scaling, train_step
+from benchmarks.separate import hubert as hubert_peers
 from benchmarks.side_by_side import Measurement, machine, take_turns
 from tests.processes import forked
 from w2vlab.cli.lightning.allocator import uses_large_heap_pages
@@ -176,7 +177,7 @@ def test_a_peer_in_another_environment_is_run_by_its_python(monkeypatch: pytest.
     figures = train_step.main(["--model=hubert", "--peer=spidr", "--python=other/python", "--seconds=3"])
     assert list(figures["seconds"]) == ["w2vlab", "spidr"]
     assert seen["interpreters"] == {"spidr": "other/python"}
-    assert seen["commands"]["spidr"][:3] == ["-m", "benchmarks.hubert_peers", "spidr"]
+    assert seen["commands"]["spidr"][:3] == ["-m", "benchmarks.separate.hubert", "spidr"]
     assert "--seconds=3.0" in seen["commands"]["spidr"]
 
 
