@@ -6,12 +6,15 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lightning.pytorch.utilities import rank_zero_info
+
+from w2vlab.interfaces import check_augmentations
 from w2vlab.modules.checkpoints import Record, build_model, load_weights, record, resolve_class, saved_config
 from w2vlab.modules.checkpoints.initial_weights import without_warm_start
 from w2vlab.modules.checkpoints.loading import read_checkpoint
 from w2vlab.modules.checkpoints.plain import CONFIG
 from w2vlab.modules.checkpoints.resuming import rewind_to_last_update
-from w2vlab.modules.checkpoints.unit_files import UNITS
+from w2vlab.modules.checkpoints.unit_files import UNITS, check_unit_files
 from w2vlab.modules.sums import DELIVERED
 from w2vlab.utils.distributed import rank
 from w2vlab.utils.messages import W2VLabWarning
@@ -126,3 +129,30 @@ def load_module(
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], checkpoint_path, strict=strict is not False)
     return module
+
+
+def check_start(module: TrainedModule) -> None:
+    """Checks augmentations and files of units, logs the warm start, and warns of arguments that are not saved.
+
+    Args:
+        module: The module, with its trainer.
+
+    Raises:
+        ValueError: The targets do not fit the augmentations.
+        RunError: A file lacks an utterance of the training or the validation, has it in another length, or has other
+            units than when the run was started.
+    """
+    for line in () if module.warm_start is None else module.warm_start.lines():
+        rank_zero_info(line)
+    if module.trainer.checkpoint_callbacks:
+        warn_of_unsaved_arguments(module)
+    # Other data modules than ours need not know the lengths of utterances before they are read.
+    data = module.trainer.datamodule  # type: ignore[attr-defined]
+    check_augmentations(getattr(data, "augmentations", None) or (), module, module.targets_follow_clean_audio)
+    lengths = getattr(data, "utterance_lengths", None)
+    module.units_of_run = check_unit_files(
+        module,
+        utterances=None if lengths is None else lengths(),
+        before={} if module.trainer.ckpt_path is None else module.units_of_run,
+        accept_changes=getattr(data, "accept_changes", False),
+    )

@@ -264,7 +264,7 @@ class TrainedModule(pl.LightningModule, ABC):
             RunError: A file lacks an utterance of the training or the validation, has it in another length, or has
                 other units than when the run was started.
         """
-        from w2vlab.modules.checkpoints.starting import check_start
+        from w2vlab.modules.checkpointing import check_start
 
         check_start(self)
 

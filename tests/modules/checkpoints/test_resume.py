@@ -332,26 +332,31 @@ def test_a_different_optimizer_or_model_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "batches", "total"),
+    ("before", "now", "done", "batches", "total"),
     [
-        ((1, 4), (2, 2), 6, 10),
-        ((2, 2), (1, 4), 24, 40),
-        ((2, 3), (1, 4), 16, 24),  # another size of an update: of 18 micro-batches, 16 are in complete updates
-        ((1, 4), (1, 2, 4), 6, 10),  # two fused micro-batches are a batch
-        ((1, 4), (2, 1, 2), 3, 5),
+        ((1, 4), (2, 2, 2), (12, 20), 6, 10),
+        ((2, 2), (1, 4, 4), (12, 20), 24, 40),
+        # another size of an update: of 18 micro-batches, 16 are in complete updates
+        ((2, 3), (1, 4, 4), (9, 18), 16, 24),
+        ((1, 4, 4), (1, 1, 4), (12, 20), 3, 5),  # all four micro-batches at once
+        ((1, 2, 4), (1, 4, 4), (6, 10), 12, 20),  # two at once, then none
+        ((1, 2, 4), (2, 1, 2), (6, 10), 3, 5),
     ],
 )
 def test_progress_is_converted_to_another_layout(
-    before: tuple[int, int], now: tuple[int, ...], batches: int, total: int, tmp_path: Path
+    before: tuple[int, ...], now: tuple[int, ...], done: tuple[int, int], batches: int, total: int, tmp_path: Path
 ) -> None:
-    """Of 3 updates in this epoch and of 5 in all with (1, 4), for one."""
-    done = {(1, 4): (12, 20), (2, 2): (12, 20), (2, 3): (9, 18)}[before]
+    """Layouts are processes, batches of an update on each, and micro-batches on each, which older checkpoints lack.
+
+    Done are the batches in this epoch and in all, such as 3 updates of 5 with (1, 4).
+    """
+    names = ("processes", "accumulate", "micro_batches")
     place = ResumePoint(1, done[0], is_last=False, validation_is_due=True)
     checkpoint = {
         "loops": {"fit_loop": _loops_at(place, done[1])},
-        LAYOUT: {"processes": before[0], "accumulate": before[1]},
+        LAYOUT: dict(zip(names, before, strict=False)),
     }
-    _adapt_to_layout(checkpoint, {"processes": now[0], "accumulate": now[1], "micro_batches": now[-1]})
+    _adapt_to_layout(checkpoint, dict(zip(names, now, strict=True)))
     loops = checkpoint["loops"]["fit_loop"]
     assert loops == _loops_at(replace(place, batches=batches), total)
 
