@@ -119,7 +119,7 @@ class _GroupedConv1d(torch.autograd.Function):
         output = at_least_float32(inputs.new_empty(0)).new_empty(*inputs.shape[:2], count)
         with torch.autocast("cpu", enabled=False):
             for some in _channels_at_once(weight):
-                spectra = _spectra_of_blocks(inputs[:, some], *weight.shape[1:], padding, count)
+                spectra = _spectra_of_blocks(inputs[:, some], weight.shape[1], weight.shape[2], padding, count)
                 blocks = _blocks_of_spectra(spectra @ filter_spectra(weight[some]), len(inputs), weight.shape[2])
                 output[:, some] = blocks[..., : weight.shape[2]].flatten(2)[..., :count]
         return output
@@ -137,7 +137,7 @@ class _GroupedConv1d(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             for some in _channels_at_once(weight):
                 upstream = F.pad(at_least_float32(gradient[:, some]), (0, num_blocks * kernel - count))
-                upstream = _by_frequency(torch.fft.rfft(upstream.unflatten(2, (-1, kernel)), 2 * kernel), width)
+                upstream = _by_frequency(torch.fft.rfft(torch.unflatten(upstream, 2, (-1, kernel)), 2 * kernel), width)
                 if grad_inputs is not None:
                     blocks = _blocks_of_spectra(upstream @ filter_spectra(weight[some]).mH, len(inputs), kernel)
                     padded = blocks.new_zeros(*blocks.shape[:2], num_blocks + 1, kernel)
@@ -147,7 +147,7 @@ class _GroupedConv1d(torch.autograd.Function):
                     grad_inputs[:, some] = padded[..., padding : padding + length].to(inputs.dtype)
                 if grad_weight is not None:
                     spectra = _spectra_of_blocks(inputs[:, some], width, kernel, padding, count)
-                    products = (upstream.mH @ spectra).unflatten(0, (-1, kernel + 1))  # (g, F, D / G, C)
+                    products = torch.unflatten(upstream.mH @ spectra, 0, (-1, kernel + 1))  # (g, F, D / G, C)
                     found = torch.fft.irfft(products.permute(0, 2, 3, 1), 2 * kernel)[..., :kernel]
                     grad_weight[some] = found.flatten(0, 1).to(weight.dtype)
         return grad_inputs, grad_weight, None
@@ -170,7 +170,7 @@ def _spectra_of_blocks(inputs: Tensor, width: int, kernel: int, padding: int, co
 
 def _by_frequency(spectra: Tensor, width: int) -> Tensor:
     """Lays spectra `(B, g * C, N, F)` out as `(g * F, B * N, C)`."""
-    grouped = spectra.unflatten(1, (-1, width)).permute(1, 4, 0, 3, 2)  # (g, F, B, N, C)
+    grouped: Tensor = torch.unflatten(spectra, 1, (-1, width)).permute(1, 4, 0, 3, 2)  # (g, F, B, N, C)
     return grouped.flatten(0, 1).flatten(1, 2)
 
 
