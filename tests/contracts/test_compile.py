@@ -17,7 +17,9 @@ from torch.testing import assert_close
 from tests.contracts.tiny import address, all_parts, audio_batch, build_model, factory
 from w2vlab.callbacks.compile import MAX_VARIANTS, compile_regions, find_regions
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.contexts.transformer import TransformerLayer
 from w2vlab.encoders import ConvFeatureEncoder
+from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
 from w2vlab.quantizers import GumbelQuantizer
@@ -166,6 +168,22 @@ def test_evaluation_and_bfloat16_are_variants_and_no_more(kernels: Kernels) -> N
             share = 0.2 if enabled else 1e-4
             assert_close(results[0].prediction.total, results[1].prediction.total, rtol=share, atol=1e-5)
             assert number < len(WARM_UP) or kernels.num_graphs == before
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_a_layer_with_dropouts_in_bfloat16_is_one_graph_of_all_lengths(pre_norm: bool, kernels: Kernels) -> None:
+    """What a kernel does for eager layers, such as looking up what it kept, must not break the graph."""
+    torch.manual_seed(0)
+    layer = TransformerLayer(8, 12, 2, 0.1, 0.1, 0.1, pre_norm).train()
+    layer.compile(backend=kernels, dynamic=True, fullgraph=True)
+    for number, lengths in enumerate((*WARM_UP, *LATER)):
+        before = kernels.num_graphs
+        frames = torch.randn(len(lengths), max(lengths) // 10, 8, requires_grad=True)
+        padding_mask = make_padding_mask([length // 10 for length in lengths], frames.shape[1], frames.device)
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(frames, padding_mask).square().sum().backward()
+        assert frames.grad.isfinite().all()
+        assert number < len(WARM_UP) or kernels.num_graphs == before, f"recompiled for {lengths}"
 
 
 def test_regions_are_whole_and_the_outermost() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -48,29 +48,29 @@ class Norm(nn.LayerNorm):
         """Maps `input` `(..., C)` to the same shape."""
         normalised = super().forward(input)
         if (
-            not _keeps_outputs
+            computes_eagerly_on_cpu(input)  # first, because a compiler cannot trace what follows
+            and not _keeps_outputs
             and self.training
             and torch.is_grad_enabled()
-            and computes_eagerly_on_cpu(input)
             and input.dtype == normalised.dtype == self.weight.dtype
         ):
             _sources[normalised] = _Normalised(input.detach(), self)
         return normalised
 
 
-@contextmanager
-def keeping_no_norm(frames: Tensor) -> Iterator[None]:
+def keeping_no_norm(frames: Tensor) -> AbstractContextManager[None]:
     """Lets autograd compute `frames` again in the backward pass of what is done inside, if a `Norm` returned them.
 
     A layer norm keeps its input, and the linear layer after it keeps the output: a tenth of what a Transformer layer
     of wav2vec 2.0 keeps for the two norms together. To compute a norm takes a hundredth of the time of the linear
-    layer. The gradients are the same bits.
+    layer. The gradients are the same bits. A compiler decides itself what it keeps, and cannot trace the search.
     """
-    # First whether it is compiled, because a compiler cannot trace the table.
-    source = _sources.get(frames) if computes_eagerly_on_cpu(frames) and not _keeps_outputs else None
-    if source is None:
-        yield
-        return
+    source = None if torch.compiler.is_compiling() or _keeps_outputs else _sources.get(frames)
+    return nullcontext() if source is None else _computed_again(frames, source)
+
+
+@contextmanager
+def _computed_again(frames: Tensor, source: _Normalised) -> Iterator[None]:
     address, shape = frames.data_ptr(), frames.shape
 
     def pack(tensor: Tensor) -> Tensor | Callable[[], Tensor]:
