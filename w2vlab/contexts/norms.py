@@ -65,7 +65,7 @@ def keeping_no_norm(frames: Tensor) -> AbstractContextManager[None]:
     of wav2vec 2.0 keeps for the two norms together. To compute a norm takes a hundredth of the time of the linear
     layer. The gradients are the same bits. A compiler decides itself what it keeps, and cannot trace the search.
     """
-    source = None if torch.compiler.is_compiling() or _keeps_outputs else _sources.get(frames)
+    source = None if torch.compiler.is_compiling() or _keeps_outputs else _sources.get(frames)  # type: ignore[no-untyped-call]
     return nullcontext() if source is None else _computed_again(frames, source)
 
 
