@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from w2vlab.contexts.norms import keeping_no_norm
 from w2vlab.contexts.positions import conv_positions
 from w2vlab.functional.kernels import Dropout, Linear, add_residual, scaled_dot_product_attention
 from w2vlab.interfaces import ContextNetwork
@@ -30,8 +29,7 @@ class SelfAttention(nn.Module):
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)`; frames where `padding_mask` `(B, T)` is True get no attention."""
         batch, length, width = frames.shape
-        with keeping_no_norm(frames):
-            qkv = self.qkv(frames).view(batch, length, 3, self.num_heads, -1)
+        qkv = self.qkv(frames).view(batch, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D / H)
         dropout = self.dropout if self.training else 0.0
         mixed = scaled_dot_product_attention(query, key, value, padding_mask, dropout)  # (B, H, T, D / H)

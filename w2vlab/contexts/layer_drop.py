@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from w2vlab.contexts.norms import norms_are_kept
 from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.functional.kernels.noise import Replayed, separate_noise
 from w2vlab.interfaces import StepDependent
@@ -63,9 +62,7 @@ class LayerDropStack(nn.ModuleList, StepDependent):
             if self.training and dropped:
                 frames = with_zero_gradients(frames, layer.parameters())
             elif self.training and self.activation_checkpointing and torch.is_grad_enabled():
-                frames = checkpoint(
-                    _with_kept_norms, layer, frames, padding_mask, use_reentrant=False, context_fn=_replaying
-                )
+                frames = checkpoint(layer, frames, padding_mask, use_reentrant=False, context_fn=_replaying)
             else:
                 frames = layer(frames, padding_mask)
         return frames
@@ -78,9 +75,3 @@ def _replaying() -> tuple[AbstractContextManager[None], AbstractContextManager[N
     """
     noise = separate_noise()
     return nullcontext(), nullcontext() if noise is None else Replayed(noise)
-
-
-def _with_kept_norms(layer: nn.Module, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-    with norms_are_kept():
-        output: Tensor = layer(frames, padding_mask)
-    return output

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
-from w2vlab.contexts.norms import Norm, keeping_no_norm
 from w2vlab.functional.kernels import GELU, Dropout, Linear, activate_in_place, add_residual, computes_inference
 from w2vlab.interfaces import Compilable
 
@@ -35,8 +34,7 @@ class FeedForward(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Maps `input` `(B, T, D)` to `(B, T, D)`; in inference mode some frames at a time."""
         if self.training or input.device.type != "cpu" or not computes_inference(input):
-            with keeping_no_norm(input):
-                output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+            output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
             return output
         first, activation, _, last = self
         frames = input.flatten(0, 1)
@@ -73,9 +71,9 @@ class TransformerLayer(nn.Module, Compilable):
         super().__init__()
         self.pre_norm = pre_norm
         self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
-        self.attention_norm = Norm(model_dim)
+        self.attention_norm = nn.LayerNorm(model_dim)
         self.feedforward = FeedForward(model_dim, feedforward_dim, activation_dropout)
-        self.feedforward_norm = Norm(model_dim)
+        self.feedforward_norm = nn.LayerNorm(model_dim)
         self.dropout = Dropout(dropout)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -121,8 +119,6 @@ class TransformerContext(AttentionContext):
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
     """
-
-    utterances_are_independent = True
 
     def __init__(
         self,
