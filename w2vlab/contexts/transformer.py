@@ -120,6 +120,8 @@ class TransformerContext(AttentionContext):
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
     """
 
+    utterances_are_independent = True
+
     def __init__(
         self,
         input_dim: int,
