@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ def _can_be_restarted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sys, "gettrace", lambda: None)
     monkeypatch.setattr(sys, "getprofile", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["w2vlab", "fit", "--a=b c"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "w2vlab", "fit", "--a=b c"])
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
 
 
 def test_a_usual_environment_allows_it() -> None:
@@ -43,7 +47,7 @@ def test_an_allocator_that_is_chosen_stays(environment: dict[str, str]) -> None:
     assert not allocator._may_be_restarted(environment)
 
 
-@pytest.mark.parametrize("case", ["gpu", "old", "another library", "macos", "debugger", "profiler"])
+@pytest.mark.parametrize("case", ["gpu", "old", "another library", "macos", "debugger", "profiler", "fork", "threads"])
 def test_where_it_would_not_help_or_would_do_harm(case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if case == "gpu":
         (tmp_path / "gpu").touch()
@@ -51,6 +55,10 @@ def test_where_it_would_not_help_or_would_do_harm(case: str, monkeypatch: pytest
         monkeypatch.setattr(allocator, "_glibc_version", lambda: (2, 34) if case == "old" else ())
     elif case == "macos":
         monkeypatch.setattr(sys, "platform", "darwin")
+    elif case == "fork":  # as of a server that runs commands in processes of its own
+        monkeypatch.setattr(sys, "orig_argv", ["python", "server.py", "3"])
+    elif case == "threads":
+        monkeypatch.setattr(threading, "active_count", lambda: 2)
     else:
         name = "gettrace" if case == "debugger" else "getprofile"
         monkeypatch.setattr(sys, name, lambda: test_a_usual_environment_allows_it)

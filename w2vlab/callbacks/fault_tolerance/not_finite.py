@@ -41,11 +41,14 @@ class NotFinite(Callback):
         self.max_in_a_row = max_in_a_row
         self._last_total = 0
         self._first_update = 0
+        self._step = 0  # updates done when the number was logged last
+        self._logged = False  # whether it was logged in this update
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resets the count."""
         self._last_total = 0
-        self._first_update = trainer.global_step
+        self._first_update = self._step = trainer.global_step
+        self._logged = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raises an error if the run has not changed its model.
@@ -70,8 +73,11 @@ class NotFinite(Callback):
         Raises:
             RunError: `max_in_a_row` consecutive updates were skipped.
         """
-        if trainer.fit_loop._should_accumulate():  # within an update: nothing has changed
+        # After the first micro-batch, so that the row of the update has the number, and after the update.
+        within = trainer.global_step == self._step
+        if within and self._logged:
             return
+        self._step, self._logged = trainer.global_step, within
         skipped = cast(TrainedModule, pl_module).skipped
         # `full` fills the tensor on the device; a copy from the host would synchronise.
         total = torch.full((), float(skipped.total), device=pl_module.device)

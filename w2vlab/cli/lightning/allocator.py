@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def restart_with_settings() -> None:
 
     Only on a CPU and with a glibc that has the settings: a GPU allocates by itself, and its host is faster with caches
     of small blocks. Nothing is done if the environment has settings of an allocator (`GLIBC_TUNABLES`, `MALLOC_*`,
-    `LD_PRELOAD`, `LD_AUDIT`) or `W2VLAB_ALLOCATOR=default`, or if a debugger or a tracer is attached, which would be
-    lost.
+    `LD_PRELOAD`, `LD_AUDIT`) or `W2VLAB_ALLOCATOR=default`, if a debugger or a tracer is attached, which would be lost,
+    or if the process was started by another command, of which it is a fork.
     """
     if _may_be_restarted(os.environ):
         os.environ.update(settings_as_environment())
@@ -67,6 +68,8 @@ def _may_be_restarted(environment: Mapping[str, str]) -> bool:
         and sys.getprofile() is None
         and "pydevd" not in sys.modules
         and bool(sys.executable)
+        and sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
+        and threading.active_count() == 1
     )
 
 
