@@ -48,6 +48,14 @@ def test_json_and_no_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["cost"]["speed"] == pytest.approx(found["speed"]["audio_seconds_per_second"], rel=0.01)
 
 
+def test_micro_batches_that_are_computed_at_once_are_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(RUN))
+    fused = ["--data.micro_batches=2", "--data.fuse_seconds=10"]
+    assert main(["explain", f"--config={config}", "--no_gradients", "--json", "--speed", *fused]) == 0
+    assert json.loads(capsys.readouterr().out)["speed"]["utterances"] == 10
+
+
 def test_it_can_be_interrupted(tiny_config: Path) -> None:
     command = [sys.executable, "-m", "w2vlab", "explain", f"--config={tiny_config}", "--speed"]
     with forked.Popen(command, stdout=forked.PIPE, stderr=forked.PIPE, text=True, start_new_session=True) as process:

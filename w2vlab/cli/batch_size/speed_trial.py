@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from w2vlab.cli.batch_size.trial import build_untrained, describe_run, make_machine
 from w2vlab.data import SpeechDataModule
+from w2vlab.data.fusing import num_groups
 from w2vlab.evaluation.output.progress import ProgressReporter
 from w2vlab.explain.batch_size.cost_model import BatchShape
 from w2vlab.explain.batch_size.fitting_memory import OutOfMemory
@@ -42,7 +44,11 @@ def measure(settings: Namespace, data: SpeechDataModule) -> Speed:
     run = describe_run(settings, data)
     machine = make_machine(settings, model, run, None)
     reporter = ProgressReporter(Console(stderr=True), threaded=False)
-    wanted = run.batches.shape(run.max_seconds)
+    # Micro-batches that are computed at once are one step.
+    one, at_once = run.batches.shape(run.max_seconds), min(data.at_once, run.batches.micro_batches)
+    wanted = BatchShape(at_once * one.utterances, one.seconds)
+    steps_of_update = num_groups(run.batches.micro_batches, at_once)
+    machine.settings = replace(machine.settings, accumulate=min(steps_of_update, machine.settings.accumulate))
     steps = _measure_steps(machine, wanted, reporter)
     try:
         flops = model_flops(model, steps.shape)
