@@ -19,6 +19,8 @@ from tests.scheduling import pytest_collection_modifyitems, pytest_xdist_make_sc
 # those of notebooks, commands, and both processes of a pair. PyTorch is not imported here: the process that hands out
 # tests to others does without.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A command that starts again with another allocator would import PyTorch again; `test_allocator.py` has one that does.
+os.environ["W2VLAB_ALLOCATOR"] = "default"
 
 DRAWN = (
     *("callbacks.records.picture.draw_run", "callbacks.diagnosis.codebook_picture.draw_codebook_health"),

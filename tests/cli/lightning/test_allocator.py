@@ -97,7 +97,7 @@ def test_a_process_keeps_its_id_and_its_command() -> None:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("MALLOC_", "GLIBC_", "LD_", "COVERAGE", "COV_"))
+        if not name.startswith(("MALLOC_", "GLIBC_", "LD_", "W2VLAB_", "COVERAGE", "COV_"))
     }
     command = [sys.executable, "-c", SCRIPT, "fit", "--a=b c"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
