@@ -86,7 +86,7 @@ def build_ours(layout: Layout, **parts: Any) -> MaskedPrediction:
     return MaskedPrediction(**(published | parts))
 
 
-class RandomUnits(FileTargets):
+class _RandomUnits(FileTargets):
     """Units that are drawn at random in place of those of a file."""
 
     dry_run = True
@@ -99,7 +99,7 @@ def build_hubert(layout: Layout, num_classes: int) -> MaskedPrediction:
     """Builds HuBERT of the same sizes, with random units."""
     return build_ours(
         layout,
-        quantizer=partial(RandomUnits, path="none", num_codebooks=1, codebook_size=num_classes),
+        quantizer=partial(_RandomUnits, path="none", num_codebooks=1, codebook_size=num_classes),
         masking=partial(SpanMasking, probability=0.8),
         loss=partial(CodePredictionLoss, similarity="cosine", projection_dim=layout.quantized_dim),
         penalties={"feature": partial(FeaturePenalty, weight=10.0)},

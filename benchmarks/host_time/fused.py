@@ -103,13 +103,19 @@ def main(words: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(words)
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if options.micro_batches % size == 0]
     times: dict[int, list[float]] = {size: [] for size in sizes}
-    for _ in range(options.rounds):
-        for size in sizes:
-            times[size].append(1000 * turn(options.micro_batches, size, options.layers))
+    messages = logging.getLogger("lightning.pytorch")
+    level = messages.level
+    messages.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(options.rounds):
+                for size in sizes:
+                    times[size].append(1000 * turn(options.micro_batches, size, options.layers))
+    finally:
+        messages.setLevel(level)
     medians = {str(size): statistics.median(found) for size, found in times.items()}
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     print(f"an update of {options.micro_batches} micro-batches of a model of {options.layers} layers:")

@@ -54,7 +54,7 @@ def test_a_mixture_is_trained_on_reloaded_and_resumed(fit, corpora, tmp_path, ca
         ("{it: {path: x, weight: 0}}", "`data.corpus.it.weight` must be a number above 0, but is 0."),
         ("{no: x}", "put quotation marks around the name"),
         ("[x/en, y/en.tsv]", "but x/en and y/en.tsv have the same. Give a mapping"),
-        ("[missing-folder]", "`data.corpus` must be an existing path"),
+        ("[missing-folder]", "`data.corpus.missing-folder` must be an existing path"),
     ],
 )
 def test_errors_are_one_line(fit, value: str, message: str, capsys) -> None:
