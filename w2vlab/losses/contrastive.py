@@ -96,7 +96,7 @@ class ContrastiveLoss(PredictionLoss):
     @property
     def utterances_are_independent(self) -> bool:
         """Whether no distractors are drawn from other utterances of the micro-batch."""
-        return self.negatives.utterances_are_independent
+        return getattr(self.negatives, "utterances_are_independent", False)
 
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets with a distractor (2) and with a target `first_ahead` frames ahead."""
