@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tests.helpers.clock import Clock
 from w2vlab.metrics import CodebookMeter, RateMeter, codebook_statistics, matmul_rate
 from w2vlab.types import QuantizerOutput
 
@@ -59,15 +60,6 @@ def test_meter_without_probabilities_counts_the_codes() -> None:
     meter.update(output_of(torch.tensor([[[0], [2], [2]]])))
     assert torch.equal(meter.counts, torch.tensor([[1.0, 0.0, 2.0]]))
     assert "perplexity_soft" not in meter.compute()
-
-
-class Clock:
-    """Replaces the `time` of `w2vlab.metrics`."""
-
-    now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from w2vlab.batch.audio import SAMPLE_RATE, AudioBatch, CleanAudio, Hertz, MicroBatch, Seconds
 from w2vlab.batch.draws import Draws, Mask, RandomAddress
-from w2vlab.batch.fused import join_draws, join_micro_batches, split_micro_batches
+from w2vlab.batch.fused import join_draws, join_micro_batches, rows_of, split_micro_batches
 
 __all__ = [
     "SAMPLE_RATE",
@@ -16,5 +16,6 @@ __all__ = [
     "Seconds",
     "join_draws",
     "join_micro_batches",
+    "rows_of",
     "split_micro_batches",
 ]

@@ -43,24 +43,35 @@ def split_micro_batches(batch: AudioBatch) -> list[AudioBatch]:
     """Returns the micro-batches of a batch, each as it is apart: with no more padding than it needs, without draws."""
     if batch.parts is None or len(batch.parts) == 1:
         return [batch]
-    firsts = [0, *accumulate(part.size for part in batch.parts)]
-    ranges = [slice(*pair) for pair in pairwise(firsts)]
+    ranges = rows_of(part.size for part in batch.parts)
     sizes = [max(batch.num_samples[rows]) for rows in ranges]
-    cleans = _split_clean(batch.clean, firsts, sizes)
+    cleans = _split_clean(batch.clean, ranges, sizes)
     return [
-        AudioBatch(
-            waveform=batch.waveform[rows, :size],
-            num_samples=batch.num_samples[rows],
-            ids=batch.ids[rows],
-            counted=batch.counted,
-            transcripts=None if batch.transcripts is None else batch.transcripts[rows],
-            starts=None if batch.starts is None else batch.starts[rows],
-            utterance_samples=None if batch.utterance_samples is None else batch.utterance_samples[rows],
-            clean=clean,
-            parts=(part,),
-        )
+        replace(_take(batch, rows, size), clean=clean, parts=(part,))
         for part, rows, size, clean in zip(batch.parts, ranges, sizes, cleans, strict=True)
     ]
+
+
+def rows_of(sizes: Iterable[int]) -> list[slice]:
+    """Returns the rows of each micro-batch of a batch, in which they follow one another.
+
+    Args:
+        sizes: Utterances of each.
+    """
+    return [slice(*pair) for pair in pairwise([0, *accumulate(sizes)])]
+
+
+def _take(batch: AudioBatch, rows: slice, size: int) -> AudioBatch:
+    """Returns some utterances of a batch, in `size` samples, without what is mixed or drawn."""
+    return AudioBatch(
+        waveform=batch.waveform[rows, :size],
+        num_samples=batch.num_samples[rows],
+        ids=batch.ids[rows],
+        counted=batch.counted,
+        transcripts=None if batch.transcripts is None else batch.transcripts[rows],
+        starts=None if batch.starts is None else batch.starts[rows],
+        utterance_samples=None if batch.utterance_samples is None else batch.utterance_samples[rows],
+    )
 
 
 def join_draws(draws: Sequence[Draws]) -> Draws:
@@ -126,8 +137,10 @@ def _join_clean(batches: Sequence[AudioBatch]) -> CleanAudio | None:
     mixed = [batch.clean for batch in batches if batch.clean is not None]
     if not mixed:
         return None
-    firsts = [0, *accumulate(map(len, batches))]
-    rows = [batch.clean.rows + first for batch, first in zip(batches, firsts, strict=False) if batch.clean is not None]
+    ranges = rows_of(map(len, batches))
+    rows = [
+        batch.clean.rows + some.start for batch, some in zip(batches, ranges, strict=True) if batch.clean is not None
+    ]
     joined = join_micro_batches([clean.batch for clean in mixed], range(len(mixed)))
     size = max(batch.waveform.shape[1] for batch in batches)
     waveform = torch.nn.functional.pad(joined.waveform, (0, size - joined.waveform.shape[1]))
@@ -138,21 +151,13 @@ def _join_clean(batches: Sequence[AudioBatch]) -> CleanAudio | None:
     return CleanAudio(batch=replace(joined, waveform=waveform, parts=parts), rows=torch.cat(rows))
 
 
-def _split_clean(clean: CleanAudio | None, firsts: Sequence[int], sizes: Sequence[int]) -> list[CleanAudio | None]:
+def _split_clean(clean: CleanAudio | None, ranges: Sequence[slice], sizes: Sequence[int]) -> list[CleanAudio | None]:
     if clean is None:
         return [None] * len(sizes)
-    batch, start = clean.batch, 0
+    batch = clean.batch
     assert batch.parts is not None, "what belongs to a fused batch is fused"
-    found: list[CleanAudio | None] = []
-    for part, first, size in zip(batch.parts, firsts, sizes, strict=False):
-        rows = slice(start, start + part.size)
-        one = AudioBatch(
-            waveform=batch.waveform[rows, :size],
-            num_samples=batch.num_samples[rows],
-            ids=batch.ids[rows],
-            starts=None if batch.starts is None else batch.starts[rows],
-            utterance_samples=None if batch.utterance_samples is None else batch.utterance_samples[rows],
-        )
-        found.append(CleanAudio(batch=one, rows=clean.rows[rows] - first) if part.size else None)
-        start = rows.stop
-    return found
+    own = rows_of(part.size for part in batch.parts)
+    return [
+        CleanAudio(batch=_take(batch, rows, size), rows=clean.rows[rows] - of_all.start) if part.size else None
+        for part, rows, of_all, size in zip(batch.parts, own, ranges, sizes, strict=True)
+    ]

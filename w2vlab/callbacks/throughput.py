@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from w2vlab.callbacks.speed.host import HostMeter, host_meter
+from w2vlab.callbacks.speed.host import HostMeter, host_meter, scales_gradients
 from w2vlab.callbacks.speed.limits import Shares, divide, limit_line, typical
 from w2vlab.metrics import RateMeter, matmul_rate
 from w2vlab.modules.counting.flops import StepFlops, fit_flops, size_terms
@@ -109,8 +109,7 @@ class ThroughputMonitor(Callback):
         self._update = trainer.global_step
         self._validated = False
         self._number, self._shares, self._times = 0, [], []
-        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
-        self._host = host_meter(pl_module, pl_module.device, scales)
+        self._host = host_meter(pl_module, pl_module.device, scales_gradients(trainer))
         self._restart(trainer)
 
     def _restart(self, trainer: Trainer) -> None:

@@ -13,11 +13,7 @@ from types import FrameType
 
 from w2vlab import __version__
 from w2vlab.cli.lightning.allocator import restart_with_settings
-from w2vlab.cli.lightning.memory import (
-    frozen_objects,
-    use_large_pages,
-    without_garbage_collection,
-)
+from w2vlab.cli.lightning.memory import frozen_objects, use_large_pages, without_garbage_collection
 from w2vlab.registry import known_names
 from w2vlab.utils.messages import warnings_in_a_line
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def about_missing(corpus: str, names: tuple[str, ...]) -> str:
     """
     if corpus == GROUP:
         parts = {name.removeprefix(f"{GROUP}-"): name for name in NAMES}
-        return f" It has {len(parts)} corpora: --data.corpus='{_mapping(parts)}'."
+        return f" It has {len(parts)} corpora: --data.corpus='{mapping_text(parts)}'."
     if _is_recipe(corpus):
         return f" lhotse has a recipe for it: `w2vlab prepare {corpus} OUT`, then --data.corpus=OUT."
     if re.fullmatch(r"\{.*[:,].*\}|\[.*\]", corpus, re.DOTALL):  # `fit` has taken it apart
@@ -115,7 +116,7 @@ def _about_folder(folder: Path) -> str:
         return ""
     if prepared := [name for name in found if (folder / name / "prepare.json").is_file()]:
         parts = {name: os.path.join(folder, name) for name in prepared}
-        return f" It has several prepared corpora: --data.corpus='{_mapping(parts)}'."
+        return f" It has several prepared corpora: --data.corpus='{mapping_text(parts)}'."
     if "wav.scp" in found:
         return _about_kaldi(folder)
     manifests = [name for name in found if name.endswith((".tsv", ".jsonl", ".jsonl.gz"))]
@@ -159,7 +160,8 @@ def _is_recipe(name: str) -> bool:
     return hasattr(importlib.import_module("lhotse.recipes"), f"prepare_{name}")
 
 
-def _mapping(corpora: dict[str, str]) -> str:
+def mapping_text(corpora: Mapping[str, str]) -> str:
+    """Returns corpora by their names as `--data.corpus` takes them: `{a: PATH, b: PATH}`."""
     return f"{{{', '.join(f'{name}: {path}' for name, path in corpora.items())}}}"
 
 

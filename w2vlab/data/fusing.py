@@ -96,11 +96,11 @@ def fuse(
     """
     by_length = sorted(range(len(batches)), key=lambda index: batches[index].waveform.shape[1])
     lengths = [batches[index].waveform.shape[1] for index in by_length]
-    cuts: list[int] = []  # where a new batch begins, among those in the order of their lengths
-    members = [list(range(len(batches)))]
+    # Where a new batch may begin, among those in the order of their lengths.
     jumps = sorted(range(1, len(batches)), key=lambda place: lengths[place] / lengths[place - 1], reverse=True)
-    for cut in (None, *jumps):
-        cuts = cuts if cut is None else sorted([*cuts, cut])
+    members: list[list[int]] = []
+    for num_cuts in range(len(batches)):
+        cuts = sorted(jumps[:num_cuts])
         members = [sorted(by_length[first:stop]) for first, stop in pairwise([0, *cuts, len(batches)])]
         costs = (_padded_seconds([batches[index] for index in some], quadratic_seconds) for some in members)
         if sum(costs) <= fuse_seconds:

@@ -74,7 +74,8 @@ class SpeechDataModule(ResumableData):
         accept_changes: Whether a resumed run uses its corpus as it is now. Otherwise it uses that with which it was
             started, and raises an error if utterances of it, or their units, have been removed or changed.
         shuffle_shards: Shards whose utterances are shuffled with each other, at least 1; that many are read at once.
-        quadratic_seconds: In batches an utterance of t seconds counts as t + t² / this, for attention; t by default.
+        quadratic_seconds: In a batch, an utterance of t seconds counts as t + t² / `quadratic_seconds`, because
+            attention costs more for long ones; t by default.
         read_audio: Whether audio is read. False for models whose inputs are codes of a file: batches have silence.
         augmentations: Change the audio that is trained on, in this order, such as `AdditiveNoise`; None for none.
 
@@ -263,8 +264,7 @@ class SpeechDataModule(ResumableData):
         )
 
     def _num_buckets(self, utterances: Utterances) -> int:
-        seconds = utterances.cropped_seconds(self.max_seconds)
-        return self.num_buckets or default_num_buckets(seconds, self.batch_seconds)
+        return self.num_buckets or default_num_buckets(utterances.cropped_seconds(self.max_seconds), self.batch_seconds)
 
     def _dataset(self, utterances: Utterances, random: bool) -> SpeechDataset:
         options = self.crop_to_shortest, self.seed, random, utterances.transcripts, self.read_audio, utterances

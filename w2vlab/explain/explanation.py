@@ -179,15 +179,17 @@ def explain(
     num_samples = round(data.max_seconds * SAMPLE_RATE)
     matrix, terms = _measure_step(model) if gradients else (None, None)
     blind = blind_loss(model)
-    masking = measure_masking(model, _num_utterances(data), model.encoder.num_frames(num_samples))
+    # Of the greatest length, in a micro-batch.
+    utterances = Batches(data.batch_seconds, data.quadratic_seconds, 1).shape(data.max_seconds).utterances
+    masking = measure_masking(model, utterances, model.encoder.num_frames(num_samples))
     updates = None if trainer.max_steps < 0 else trainer.max_steps
     schedule_updates = [0] if updates is None else sorted({0, updates // 2, updates})
     schedule = scheduled_values(model, schedule_updates)
     flow = trace_flow(model, _BATCH_SIZE, num_samples)  # last, because the model cannot be used afterwards
-    update = _update(flow, masking, data, trainer, updates, devices or num_processes(trainer))
+    update = _update(flow, masking, data, trainer, updates, devices or num_processes(trainer), utterances)
     cost = count_cost(
         model,
-        _num_utterances(data),
+        utterances,
         num_samples,
         update.processes * update.micro_batches,
         updates,
@@ -255,8 +257,10 @@ def _update(
     trainer: Namespace,
     updates: int | None,
     processes: int,
+    utterances_of_each: int,
 ) -> Update:
     micro_batches = micro_batches_of_each(data.micro_batches, trainer.accumulate_grad_batches, processes)
+    utterances = utterances_of_each * processes * micro_batches
     # Masks differ from batch to batch; without any, every batch of a shape has the same targets.
     targets = flow.num_targets if masking is None else masking.predicted * flow.sizes["T"]
     seconds = data.batch_seconds * processes * micro_batches
@@ -265,7 +269,7 @@ def _update(
         micro_batches=micro_batches,
         at_once=min(data.at_once, micro_batches),
         nominal_seconds=seconds if data.micro_batches is None else data.micro_batches * data.batch_seconds,
-        utterances=(utterances := _num_utterances(data) * processes * micro_batches),
+        utterances=utterances,
         audio_seconds=seconds,
         longest_seconds=utterances * data.max_seconds,
         targets=targets * utterances,
@@ -278,11 +282,6 @@ def _update(
             if (value := getattr(trainer, name, None)) not in (None, -1)
         },
     )
-
-
-def _num_utterances(data: SpeechDataModule) -> int:
-    """Returns the number of utterances of the greatest length in a micro-batch."""
-    return Batches(data.batch_seconds, data.quadratic_seconds, 1).shape(data.max_seconds).utterances
 
 
 def _codes(model: PretrainingModule, update: Update) -> Codes | None:

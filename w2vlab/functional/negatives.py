@@ -144,6 +144,25 @@ def narrow(integers: Tensor) -> Tensor:
     )
 
 
+def draw_ahead(
+    num_frames: Sequence[int], num_candidates: Sequence[int], own: Tensor, num_negatives: int, generators: Generators
+) -> Tensor:
+    """Draws the negatives of each frame where batches are made, for a worker to send.
+
+    Args:
+        num_frames: Frames of each utterance that need negatives, B integers.
+        num_candidates: Candidates of each utterance, the frame's own target among them, B integers.
+        own: Which candidate each frame's own target is, on the host, shape `(B, M)` or `(M,)`.
+        num_negatives: Negatives K of each frame.
+        generators: One source of randomness an utterance.
+
+    Returns:
+        Indices into the candidates, in a narrow type, shape `(B, M, K)`.
+    """
+    ranks = draw_ranks(num_frames, num_candidates, own.shape[-1], num_negatives, generators)
+    return narrow(skip_own(ranks, own))
+
+
 def draw_from_own_utterance(
     inputs: LossInputs, num_negatives: int, all_frames: AllFrames | None = None, purpose: str = "negatives"
 ) -> Tensor:

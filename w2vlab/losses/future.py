@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.contrastive import count_correct, fingerprint
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
-from w2vlab.functional.negatives import draw_from_own_utterance, draw_ranks, narrow, skip_own
+from w2vlab.functional.negatives import draw_ahead, draw_from_own_utterance
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossInputs, LossOutput, RandomAddress, TargetSpec
@@ -103,9 +103,8 @@ class FuturePredictionLoss(PredictionLoss):
         self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
     ) -> dict[str, tuple[Tensor, ...]]:
         """Draws the indices `(B, T, K)` of each target frame's negatives ahead."""
-        size, generators = positions.shape[1], address.generators("negatives")
-        ranks = draw_ranks(num_targets, num_targets, size, self.num_negatives, generators)
-        return {self._key: (narrow(skip_own(ranks, torch.arange(size))),)}
+        own, generators = torch.arange(positions.shape[1]), address.generators("negatives")
+        return {self._key: (draw_ahead(num_targets, num_targets, own, self.num_negatives, generators),)}
 
     @property
     def _key(self) -> str:

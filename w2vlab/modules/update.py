@@ -104,6 +104,7 @@ class TrainedModule(pl.LightningModule, ABC):
     def _reset_update(self) -> None:
         free_copies(self)
         self._draws: list[list[Draws]] = []  # of all batches of this process in the update, of each pass
+        self._ids: list[tuple[str, ...]] = []  # utterances of these batches
         self._losses: list[Tensor] = []  # of its batches so far
         self._sums: Sums | None = None  # metrics of its batches so far
 
@@ -132,7 +133,7 @@ class TrainedModule(pl.LightningModule, ABC):
             if sum(map(len, self._draws)) > 1 and not getattr(self.trainer.strategy, "shards_weights", False):
                 keep_copies(self)
         passes = self.fusing.passes(batch)
-        check_order(tuple(name for one in passes for name in one.ids), ids_of(self._draws), number)
+        check_order(tuple(name for one in passes for name in one.ids), self._ids, number)
         losses = []
         for one, draws in zip(passes, self._draws[number], strict=True):
             with self.fusing.noise(self, one, number):
@@ -158,6 +159,7 @@ class TrainedModule(pl.LightningModule, ABC):
         self.fusing.decide(self, batches)
         address = partial(RandomAddress, seed=self.seed, update=self.global_step)
         self._draws = [[self.draw(one, address(ids=one.ids)) for one in self.fusing.passes(batch)] for batch in batches]
+        self._ids = ids_of(self._draws)
         count = sum(draws.num_predictions for passes in self._draws for draws in passes)
         self._num_predictions = AsyncCount(count, self.device)
 
@@ -187,7 +189,7 @@ class TrainedModule(pl.LightningModule, ABC):
         # Unless `finite`, the optimizer step changes nothing: a fused one is given `found_inf`, which it reads on the
         # device; any other one finds no gradients.
         skip_unless(finite, optimizer)
-        self.skipped.record(finite, self._losses, sums["bad_losses"], ids_of(self._draws))
+        self.skipped.record(finite, self._losses, sums["bad_losses"], self._ids)
         for learner in self._learners():
             learner.finish_update(self.global_step, skipped=~finite)  # the step that follows increments `global_step`
         self._log_update(sums, norm)
@@ -260,9 +262,7 @@ class TrainedModule(pl.LightningModule, ABC):
         """Checks augmentations and files of units, logs the warm start, and warns of arguments that are not saved.
 
         Raises:
-            ValueError: The targets do not fit the augmentations.
-            RunError: A file lacks an utterance of the training or the validation, has it in another length, or has
-                other units than when the run was started.
+            ValueError, RunError: As `check_start`.
         """
         from w2vlab.modules.checkpointing import check_start
 

@@ -39,36 +39,26 @@ class OtherUtterancesNegatives(SameUtteranceNegatives):
         if len(num_targets) == 1:
             return super().draw(num_targets, num_frames, positions, address)
         candidates = num_frames if self.uses_every_frame else num_targets
-        row_size = max(candidates)
-        drawn = draw_from_other_utterances(
-            num_targets,
-            candidates,
-            positions.shape[1],
-            row_size,
-            self.num_negatives,
-            address.generators(self.purpose),
-        )
-        return {self.key: (narrow(drawn // row_size), narrow(drawn % row_size))}
+        utterances, indices = self._draw(num_targets, candidates, positions.shape[1], address)
+        return {self.key: (narrow(utterances), narrow(indices))}
+
+    def _draw(
+        self, num_targets: Sequence[int], candidates: Sequence[int], size: int, address: RandomAddress
+    ) -> tuple[Tensor, Tensor]:
+        row_size, generators = max(candidates), address.generators(self.purpose)
+        drawn = draw_from_other_utterances(num_targets, candidates, size, row_size, self.num_negatives, generators)
+        return drawn // row_size, drawn % row_size
 
     def forward(self, inputs: LossInputs) -> Negatives:
         """Draws the distractors of each frame to predict."""
         if len(inputs.num_targets) == 1:
             return super().forward(inputs)
         all_frames = inputs.all_frames if self.uses_every_frame else None
-        found = inputs.take(self.key)
-        if found is None:
-            size = inputs.context.shape[1]
-            row_size = size if all_frames is None else inputs.candidates.shape[1]
-            drawn = draw_from_other_utterances(
-                inputs.num_targets,
-                inputs.num_targets if all_frames is None else all_frames.num_frames,
-                size,
-                row_size,
-                self.num_negatives,
-                inputs.address.generators(self.purpose),
-            ).to(inputs.context.device, non_blocking=True)
-            found = drawn // row_size, drawn % row_size
-        utterances, indices = found
+        candidates = inputs.num_targets if all_frames is None else all_frames.num_frames
+        drawn = inputs.take(self.key) or self._draw(
+            inputs.num_targets, candidates, inputs.context.shape[1], inputs.address
+        )
+        utterances, indices = (tensor.to(inputs.context.device, non_blocking=True) for tensor in drawn)
         if all_frames is None:
             indices = index_candidates(inputs, indices, utterances)
         return Negatives(indices=indices, utterances=utterances)

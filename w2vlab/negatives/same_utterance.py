@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.negatives import (
-    NegativesFrom,
-    draw_from_own_utterance,
-    draw_ranks,
-    index_candidates,
-    narrow,
-    skip_own,
-)
+from w2vlab.functional.negatives import NegativesFrom, draw_ahead, draw_from_own_utterance, index_candidates
 from w2vlab.interfaces import NegativeSampler
 from w2vlab.types import LossInputs, Negatives, RandomAddress, TargetSpec
 from w2vlab.utils.checks import check_at_least
@@ -51,10 +44,10 @@ class SameUtteranceNegatives(NegativeSampler):
         self, num_targets: Sequence[int], num_frames: Sequence[int], positions: Tensor, address: RandomAddress
     ) -> dict[str, tuple[Tensor, ...]]:
         """Draws the distractors of each frame to predict: indices among all frames, or among those to predict."""
-        candidates, size = num_frames if self.uses_every_frame else num_targets, positions.shape[1]
-        own = positions if self.uses_every_frame else torch.arange(size)
-        ranks = draw_ranks(num_targets, candidates, size, self.num_negatives, address.generators(self.purpose))
-        return {self.key: (narrow(skip_own(ranks, own)),)}
+        candidates = num_frames if self.uses_every_frame else num_targets
+        own = positions if self.uses_every_frame else torch.arange(positions.shape[1])
+        generators = address.generators(self.purpose)
+        return {self.key: (draw_ahead(num_targets, candidates, own, self.num_negatives, generators),)}
 
     def forward(self, inputs: LossInputs) -> Negatives:
         """Draws the distractors of each frame to predict; a frame is never its own.

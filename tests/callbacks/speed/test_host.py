@@ -10,16 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.clock import Clock
 from w2vlab.callbacks.speed import host
 from w2vlab.callbacks.speed.host import CpuHost, GpuHost, host_meter
 from w2vlab.callbacks.speed.operations import Recorder
-
-
-class Clock:
-    now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from w2vlab.callbacks.speed.operations import Recorder, host_seconds, operation_cost
@@ -167,6 +168,11 @@ class GpuHost(HostMeter):
         self._any = True
         between = (waited, max(0.0, self._between - waited)) if self._idle else (0.0, 0.0)
         return between[0], between[1] + (inside if set_pace else 0.0), 0.0
+
+
+def scales_gradients(trainer: Trainer) -> bool:
+    """Returns whether a trainer scales gradients, which float16 needs."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def host_meter(model: nn.Module, device: torch.device, scales_gradients: bool, updates: int = 3) -> HostMeter | None:

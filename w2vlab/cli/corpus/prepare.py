@@ -174,6 +174,8 @@ def _examples(found: Mapping[str, Any]) -> str:
 
 def print_parts(found: Sequence[Prepared], console: Console) -> None:
     """Prints a table of the parts of a corpus, and how to train on them."""
+    from w2vlab.data.corpus_advice import mapping_text
+
     table = Table(box=None, pad_edge=False)
     table.add_column("part")
     for name in ("utterances", "audio", "speakers", "5 %", "median", "95 %", "longest"):
@@ -184,8 +186,7 @@ def print_parts(found: Sequence[Prepared], console: Console) -> None:
         table.add_row(Path(prepared.folder).name, rows["utterances"], rows["audio"], rows["speakers"], *lengths)
     console.print("")
     console.print(table)
-    corpora = ", ".join(f"{Path(one.folder).name}: {one_line(str(one.folder))}" for one in found)
-    text = (
-        f"Train on one with --data.corpus={one_line(str(found[0].folder))}, on all with --data.corpus='{{{corpora}}}'"
-    )
+    folders = {Path(one.folder).name: one_line(str(one.folder)) for one in found}
+    one = next(iter(folders.values()))
+    text = f"Train on one with --data.corpus={one}, on all with --data.corpus='{mapping_text(folders)}'"
     console.print(text, soft_wrap=True, markup=False)

@@ -81,8 +81,7 @@ class SpeechDataset(Dataset[AudioBatch]):
         """Reads one batch, or all micro-batches of a group.
 
         Raises:
-            RunError: The manifest has been removed.
-            RunError: Neither the batch nor its substitute can be read.
+            RunError: The manifest has been removed, or neither the batch nor its substitute can be read.
         """
         if isinstance(plan, GroupPlan):
             assert self.fusing is not None, "a dataset that reads groups fuses them"

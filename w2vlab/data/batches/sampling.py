@@ -180,10 +180,10 @@ class EpochSampler(Sampler[BatchPlan | GroupPlan]):
         """
         self._utterances.mark_as_used()
         planned = self._plan_epoch()
+        # All validations have the same draws; the updates of a training are numbered over its epochs.
+        number_of_update = 0 if self._seed is None else None
         for update in range(self.start // self._update, self._num_updates(len(planned))):
             first = update * self._update
-            # All validations have the same draws; the updates of a training are numbered over its epochs.
-            number_of_update = 0 if self._seed is None else None
             # The last update of a validation is filled up with its first batch.
             plans = [
                 planned.plan(number if number < len(planned) else first, number < len(planned), number_of_update)

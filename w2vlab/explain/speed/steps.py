@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from w2vlab.callbacks.speed.host import HostMeter, host_meter
+from w2vlab.callbacks.speed.host import HostMeter, host_meter, scales_gradients
 from w2vlab.callbacks.throughput import product_dtype
 from w2vlab.explain.batch_size.cost_model import BatchShape
 from w2vlab.explain.batch_size.steps import TrialSettings, run_updates
@@ -108,8 +108,7 @@ class _Probe(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._device = pl_module.device
         self._dtype = product_dtype(trainer, self._device)
-        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
-        self._meter = host_meter(pl_module, self._device, scales, self._least)
+        self._meter = host_meter(pl_module, self._device, scales_gradients(trainer), self._least)
         self._rate = matmul_rate(self._device, self._dtype)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from w2vlab.batch import rows_of
 
 
 class Stream:
@@ -86,7 +87,7 @@ class SeparateNoise:
 
     def __init__(self, streams: Sequence[Stream], sizes: Sequence[int], lengths: Sequence[int]) -> None:
         self._streams = tuple(streams)
-        self._rows = tuple(slice(*pair) for pair in pairwise([0, *accumulate(sizes)]))
+        self._rows = tuple(rows_of(sizes))
         self._lengths = tuple(lengths)
         self._axis = self._axis_of(self._lengths)
 

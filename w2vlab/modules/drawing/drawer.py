@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from w2vlab.interfaces import FeatureEncoder, Masking, PredictionLoss, StepDependent
-from w2vlab.types import AudioBatch, Draws, RandomAddress, TargetSpec
+from w2vlab.types import AudioBatch, Draws, Mask, RandomAddress, TargetSpec
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -57,6 +57,24 @@ class Drawer:
         self._first_ahead = first_ahead
         self._options = options_of(self._masking, self._loss)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it draws in other processes what the model draws.
+
+        Not if a part follows the number of updates, which a worker process does not know in a validation, or if the
+        parts cannot be sent to processes that are not forked.
+        """
+        parts = [part for part in (self._masking, self._loss) if part is not None]
+        if any(isinstance(module, StepDependent) for part in parts for module in part.modules()):
+            return False
+        started = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        if started != "fork":
+            try:
+                pickle.dumps(self)
+            except Exception:  # whatever the pickling of a part of any origin raises
+                return False
+        return True
+
     def __call__(self, batch: AudioBatch, update: int) -> Draws | None:
         """Draws for a batch, from the ids and lengths of its utterances.
 
@@ -80,51 +98,26 @@ class Drawer:
         if self._masking is not None:
             mask = self._masking(num_frames, address.generators("mask"), self._num_channels)
             num_targets, positions = mask.num_targets, mask.targets
-        predicted = num_frames if self._loss.predicts_every_frame else num_targets
         return Draws(
             address,
-            sum(self._loss.num_predictions(predicted, self._first_ahead)),
+            count_predictions(self._loss, mask, num_frames, self._first_ahead),
             mask,
             self._loss.draw(num_targets, num_frames, positions, address),
             made_for=(num_frames, self._options),
         )
 
 
-def make_drawer(
-    *,
-    encoder: FeatureEncoder,
-    masking: Masking | None,
-    loss: PredictionLoss,
-    num_channels: int,
-    first_ahead: int,
-    seed: int,
-    training: bool,
-) -> Drawer | None:
-    """Builds a `Drawer` of the parts of a model; the arguments are its own.
+def count_predictions(loss: PredictionLoss, mask: Mask | None, num_frames: tuple[int, ...], first_ahead: int) -> int:
+    """Counts the predictions of a micro-batch.
 
-    Returns:
-        None if the model must draw itself: if a part follows the number of updates, which a worker process does not
-        know in a validation, or if the parts cannot be sent to processes that are not forked.
+    Args:
+        loss: The prediction loss.
+        mask: Which frames are predicted; None for all.
+        num_frames: Frames of each utterance, B integers.
+        first_ahead: As in `LossInputs`.
     """
-    parts = [loss] if masking is None else [masking, loss]
-    if any(isinstance(module, StepDependent) for part in parts for module in part.modules()):
-        return None
-    drawer = Drawer(
-        encoder=encoder,
-        masking=masking,
-        loss=loss,
-        num_channels=num_channels,
-        first_ahead=first_ahead,
-        seed=seed,
-        training=training,
-    )
-    started = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-    if started != "fork":
-        try:
-            pickle.dumps(drawer)
-        except Exception:  # whatever the pickling of a part of any origin raises
-            return None
-    return drawer
+    predicted = num_frames if mask is None or loss.predicts_every_frame else mask.num_targets
+    return sum(loss.num_predictions(predicted, first_ahead))
 
 
 def options_of(*parts: nn.Module | None) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from w2vlab.batch import join_draws, split_micro_batches
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Masking, PredictionLoss
-from w2vlab.modules.drawing.drawer import Drawer, make_drawer, options_of
+from w2vlab.modules.drawing.drawer import Drawer, count_predictions, options_of
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import AudioBatch, Draws, Mask, RandomAddress
 
@@ -63,7 +63,7 @@ class DrawingModule(TrainedModule):
         own = type(self)
         if own.draw is not DrawingModule.draw or own.draw_mask is not DrawingModule.draw_mask:
             return None
-        return make_drawer(
+        drawer = Drawer(
             encoder=self.encoder,
             masking=self.frame_masking,
             loss=self.loss,
@@ -72,6 +72,7 @@ class DrawingModule(TrainedModule):
             seed=self.seed,
             training=training,
         )
+        return drawer if drawer.is_usable else None
 
     def draws_of(self, batch: AudioBatch, address: RandomAddress) -> Draws | None:
         """Returns the draws that came with a batch; None unless they are those that this module would make itself."""
@@ -96,8 +97,5 @@ class DrawingModule(TrainedModule):
         if batch.num_micro_batches > 1:
             return join_draws([self.draw(one, replace(address, ids=one.ids)) for one in split_micro_batches(batch)])
         mask = self.draw_mask(batch.num_samples, address)
-        if mask is None or self.loss.predicts_every_frame:
-            num_predicted = tuple(self.encoder.num_frames(samples) for samples in batch.num_samples)
-        else:
-            num_predicted = mask.num_targets
-        return Draws(address, sum(self.loss.num_predictions(num_predicted, self.first_ahead)), mask)
+        num_frames = tuple(map(self.encoder.num_frames, batch.num_samples))
+        return Draws(address, count_predictions(self.loss, mask, num_frames, self.first_ahead), mask)

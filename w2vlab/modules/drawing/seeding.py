@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from w2vlab.functional.kernels.noise import default_generator
+
 
 def seed_noise(seed: int, device: torch.device) -> None:
     """Seeds PyTorch's default generators of the host and of a device, as `torch.manual_seed` does for all devices.
@@ -20,5 +22,4 @@ def seed_noise(seed: int, device: torch.device) -> None:
         return
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
+        default_generator(device).manual_seed(seed)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
+from w2vlab.batch import rows_of
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import Penalty, PredictionLoss, UpdatePenalty
@@ -18,11 +18,9 @@ Parts = Sequence[MicroBatch] | None
 """The micro-batches of a batch; None if it is one."""
 
 
-def rows_of(parts: Parts) -> list[slice]:
+def rows_of_several(parts: Parts) -> list[slice]:
     """Returns the rows of each micro-batch; none unless there are several."""
-    if parts is None or len(parts) < 2:
-        return []
-    return [slice(*pair) for pair in pairwise([0, *accumulate(part.size for part in parts)])]
+    return [] if parts is None or len(parts) < 2 else rows_of(part.size for part in parts)
 
 
 def loss_of(loss: PredictionLoss, inputs: LossInputs, parts: Parts) -> LossOutput:
@@ -33,7 +31,7 @@ def loss_of(loss: PredictionLoss, inputs: LossInputs, parts: Parts) -> LossOutpu
         inputs: Of all micro-batches.
         parts: The micro-batches.
     """
-    rows = [] if loss.utterances_are_independent else rows_of(parts)
+    rows = [] if loss.utterances_are_independent else rows_of_several(parts)
     if not rows:
         output: LossOutput = loss(inputs)
         return output
@@ -65,7 +63,7 @@ def penalty_of(penalty: Penalty, output: PretrainOutput, parts: Parts, counts: T
     """
     # That of a whole update is a function of all utterances, if no other micro-batches belong to the update.
     at_once = penalty.whole_update if isinstance(penalty, UpdatePenalty) else penalty.utterances_are_independent
-    rows = [] if at_once else rows_of(parts)
+    rows = [] if at_once else rows_of_several(parts)
     values = [_weighted(penalty, output_at(output, some), counts[some]) for some in rows]
     return torch.stack(values).sum() if values else _weighted(penalty, output, counts)
 
