@@ -70,8 +70,8 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_of_one_line(
 ) -> None:
     Path("file").touch()
     assert fit("--trainer.default_root_dir=file/runs") == 1
-    error = "error: `trainer.default_root_dir` must be writable, but file/runs is not (Not a directory); choose another"
-    assert f"{error} with --trainer.default_root_dir." in capsys.readouterr().err
+    error = "error: `trainer.default_root_dir` must be writable, but file/runs is not (Not a directory); "
+    assert f"{error}choose another one with --trainer.default_root_dir." in capsys.readouterr().err
 
     assert fit("--checkpoint.dirpath=file/checkpoints") == 1
     assert "error: `checkpoint.dirpath` must be writable, but file/checkpoints is not" in capsys.readouterr().err
