@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.functional.kernels import Dropout
-from w2vlab.interfaces import Compilable
+from w2vlab.interfaces import AttentionPositionsFactory, Compilable
 
 
 class HalfFeedForward(nn.Sequential):
@@ -75,6 +75,7 @@ class ConformerLayer(nn.Module, Compilable):
         dropout: Dropout after each of the four.
         attention_dropout: Dropout of the attention weights.
         activation_dropout: Dropout inside the feed-forward networks.
+        positions: Builds the positions in the attention; None for none.
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class ConformerLayer(nn.Module, Compilable):
         dropout: float,
         attention_dropout: float,
         activation_dropout: float,
+        positions: AttentionPositionsFactory | None = None,
     ) -> None:
         super().__init__()
         self.first_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
         self.attention_norm = nn.LayerNorm(model_dim)
-        self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
+        self.attention = SelfAttention(model_dim, num_heads, attention_dropout, positions)
         self.dropout = Dropout(dropout)
         self.convolution = ConvolutionModule(model_dim, kernel_size, dropout)
         self.second_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
@@ -131,13 +133,13 @@ class ConformerContext(AttentionContext):
         always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
             fairseq does not.
         position_layers: 1 for the positional convolution of wav2vec 2.0, which has a weight norm; above 1 for that many
-            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames).
+            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames); 0 for none.
+        attention_positions: Positions in the attention of each layer, such as RotaryPositions, beside the convolution;
+            None for the convolution alone.
 
     Reference:
         Gulati et al. 2020, arXiv:2005.08100; under wav2vec 2.0: Zhang et al. 2020, arXiv:2010.10504.
     """
-
-    utterances_are_independent = True
 
     def __init__(
         self,
@@ -157,6 +159,7 @@ class ConformerContext(AttentionContext):
         activation_checkpointing: bool = False,
         always_project: bool = False,
         position_layers: int = 1,
+        attention_positions: AttentionPositionsFactory | None = None,
     ) -> None:
         super().__init__(
             input_dim,
@@ -174,7 +177,8 @@ class ConformerContext(AttentionContext):
         self.dropout = Dropout(dropout)
         layers = (
             ConformerLayer(
-                model_dim, feedforward_dim, num_heads, kernel_size, dropout, attention_dropout, activation_dropout
+                *(model_dim, feedforward_dim, num_heads, kernel_size, dropout, attention_dropout, activation_dropout),
+                positions=attention_positions,
             )
             for _ in range(num_layers)
         )

@@ -20,10 +20,13 @@ from w2vlab.interfaces.networks import (
     UtteranceTargets,
 )
 from w2vlab.interfaces.objectives import Decoder, NegativeSampler, Penalty, PredictionLoss, UpdatePenalty
+from w2vlab.interfaces.positions import AttentionPositions
 from w2vlab.types import TargetSpec
 from w2vlab.vocabulary import Vocabulary
 
 __all__ = [
+    "AttentionPositions",
+    "AttentionPositionsFactory",
     "Augmentation",
     "Compilable",
     "ContextFactory",
@@ -54,6 +57,7 @@ __all__ = [
 
 EncoderFactory = Callable[[], FeatureEncoder]
 ContextFactory = Callable[[int], ContextNetwork]
+AttentionPositionsFactory = Callable[[int, int], AttentionPositions]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
 PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]

@@ -109,8 +109,10 @@ def test_several_positional_convolutions_are_data2vecs(kernel: int) -> None:
     assert_close(network.positions(frames), expected.transpose(1, 2))
     padded, mask = torch.cat([frames, torch.randn(1, 6, 8)], dim=1), torch.arange(15)[None] >= 9
     assert_close(network(padded, mask)[:, :9], network(frames))
-    with pytest.raises(ValueError, match="`position_layers` must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match="`position_layers` must be at least 1 without `attention_positions`, but"):
         TransformerContext(8, **TINY, position_layers=0)
+    with pytest.raises(ValueError, match="`position_layers` must be at least 0, but is -1"):
+        ConformerContext(8, **TINY, position_layers=-1)
 
 
 @pytest.mark.parametrize("cls", [TransformerContext, ConformerContext])
@@ -336,8 +338,8 @@ def test_fragments_that_spell_the_defaults_out(name: str) -> None:
     fragment = yaml.safe_load((FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     parameters = inspect.signature(getattr(w2vlab.contexts, fragment["class_path"])).parameters
     # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it; the
-    # others are for the checkpoints of other projects.
-    others = ("input_dim", "activation_checkpointing", "always_project", "position_layers")
+    # others are for the checkpoints of other projects, and for positions that BASE does not have.
+    others = ("input_dim", "activation_checkpointing", "always_project", "position_layers", "attention_positions")
     defaults = {name: parameter.default for name, parameter in parameters.items() if name not in others}
     if "layers" in defaults:
         defaults["layers"] = [list(layer) for layer in defaults["layers"]]
