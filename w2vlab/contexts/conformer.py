@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Literal, overload
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -96,14 +99,33 @@ class ConformerLayer(nn.Module, Compilable):
         self.second_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
         self.norm = nn.LayerNorm(model_dim)
 
-    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+    @overload
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, frames: Tensor, padding_mask: Tensor | None, with_feedforward: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, frames: Tensor, padding_mask: Tensor | None, with_feedforward: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Maps `frames`.
+
+        Args:
+            frames: Shape `(B, T, D)`.
+            padding_mask: True on padding, shape `(B, T)`; None without padding.
+            with_feedforward: Return the output of the second feed-forward network, too, before it is halved and added.
+
+        Returns:
+            Shape `(B, T, D)`.
+        """
         frames = frames + 0.5 * self.first_half(frames)
         frames = frames + self.dropout(self.attention(self.attention_norm(frames), padding_mask))
         frames = frames + self.convolution(frames, padding_mask)
-        frames = frames + 0.5 * self.second_half(frames)
-        normalised: Tensor = self.norm(frames)
-        return normalised
+        feedforward = self.second_half(frames)
+        normalised: Tensor = self.norm(frames + 0.5 * feedforward)
+        return (normalised, feedforward) if with_feedforward else normalised
 
 
 class ConformerContext(AttentionContext):
@@ -182,6 +204,20 @@ class ConformerContext(AttentionContext):
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        return self.forward_layers(frames, padding_mask)[0]
+
+    @property
+    def num_layers(self) -> int:
+        """Conformer layers."""
+        return len(self.layers)
+
+    def forward_layers(
+        self,
+        frames: Tensor,
+        padding_mask: Tensor | None = None,
+        layers: Collection[int] = (),
+        feedforward: bool = False,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Maps projected `frames` to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
         frames = self.dropout(self.norm(self.add_positions(frames, padding_mask)))
-        contexts: Tensor = self.layers(frames, padding_mask)
-        return contexts
+        return self.layers.forward_layers(frames, padding_mask, layers, feedforward)

@@ -20,6 +20,7 @@ from w2vlab.interfaces.networks import (
     UtteranceTargets,
 )
 from w2vlab.interfaces.objectives import Decoder, NegativeSampler, Penalty, PredictionLoss, UpdatePenalty
+from w2vlab.interfaces.teachers import Teacher
 from w2vlab.types import TargetSpec
 from w2vlab.vocabulary import Vocabulary
 
@@ -45,6 +46,8 @@ __all__ = [
     "Quantizer",
     "QuantizerFactory",
     "StepDependent",
+    "Teacher",
+    "TeacherFactory",
     "UpdatePenalty",
     "UtteranceAugmentation",
     "UtteranceEncoder",
@@ -60,3 +63,4 @@ PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
 NegativeSamplerFactory = Callable[[TargetSpec], NegativeSampler]
 PenaltyFactory = Callable[[], Penalty]
 DecoderFactory = Callable[[Vocabulary], Decoder]
+TeacherFactory = Callable[[ContextNetwork], Teacher]
