@@ -47,6 +47,7 @@ FAMILIES: dict[str, Family] = {
         Family("context", "contexts", "w2vlab.interfaces.networks.ContextNetwork", "w2vlab.contexts"),
         Family("positions", "positions", "w2vlab.interfaces.positions.AttentionPositions", "w2vlab.positions"),
         Family("quantizer", "quantizers", "w2vlab.interfaces.networks.Quantizer", "w2vlab.quantizers"),
+        Family("teacher", "teachers", "w2vlab.interfaces.teachers.Teacher", "w2vlab.teachers"),
         Family("masking", "maskings", "w2vlab.interfaces.networks.Masking", "w2vlab.masking"),
         Family("loss", "losses", "w2vlab.interfaces.objectives.PredictionLoss", "w2vlab.losses"),
         Family("negatives", "negatives", "w2vlab.interfaces.objectives.NegativeSampler", "w2vlab.negatives"),

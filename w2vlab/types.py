@@ -122,12 +122,14 @@ class AllFrames:
         num_frames: Frames of each utterance, B integers.
         positions: Which of the T frames each target is, shape `(B, M)`.
         context: The context of every frame, shape `(B, T, D)`, if the loss has `PredictionLoss.predicts_every_frame`.
+        layers: As `LossInputs.layers`, but of every frame, if `context` is given.
     """
 
     targets: QuantizerOutput
     num_frames: tuple[int, ...]
     positions: Tensor
     context: Tensor | None = None
+    layers: Mapping[int, Tensor] = field(default_factory=dict)
 
     def is_target(self, num_targets: Sequence[int]) -> Tensor:
         """Returns which frames are targets, `(B, T)`; `num_targets` are those of each utterance, B integers."""
@@ -152,6 +154,8 @@ class LossInputs:
         lookup: Returns the vectors `(…, E)` of codes `(…, G)`; None for continuous targets.
         all_frames: All frames, if the loss has `PredictionLoss.uses_every_frame`.
         drawn: What samplers have drawn for this batch before, `Draws.negatives`; empty if they draw now.
+        layers: Outputs of layers of the context network at the same M frames, shape `(B, M, D)`, by their number in
+            `PredictionLoss.context_layers`.
     """
 
     context: Tensor
@@ -162,6 +166,7 @@ class LossInputs:
     lookup: Callable[[Tensor], Tensor] | None = None
     all_frames: AllFrames | None = None
     drawn: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    layers: Mapping[int, Tensor] = field(default_factory=dict)
 
     def take(self, key: str) -> tuple[Tensor, ...] | None:
         """Returns what the sampler of this `key` has drawn before, as int64; None if it must draw now."""
@@ -209,7 +214,8 @@ class LossOutput:
         total: Sum of the loss over all predictions, in nats, shape `()`.
         num_predictions: Predictions of each utterance, B integers.
         num_correct: Predictions whose true target scored above every negative, shape `()`.
-        num_candidates: Candidates of a prediction including the true one; chance is `1 / num_candidates`.
+        num_candidates: Candidates of a prediction including the true one; chance is `1 / num_candidates`. 0 if targets
+            are not told apart, as in a regression; then no accuracy is logged.
         shares: Other shares to log, each as a number `()` and the total that it is a part of.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -28,7 +28,8 @@ class LayerDropStack(nn.ModuleList, StepDependent):
     A layer left out costs no time. Its parameters get a gradient of zero, because DDP waits for a gradient of each.
 
     Args:
-        layers: Modules that map frames `(B, T, D)` and a padding mask to frames `(B, T, D)`.
+        layers: Modules that map frames `(B, T, D)` and a padding mask to frames `(B, T, D)`; with True as a third
+            argument they return the output of their last feed-forward network, too.
         layer_drop: Probability of a layer to be left out.
         activation_checkpointing: In training, keep only the input of each layer, and recompute the layer in the
             backward pass with the same dropout: about a third more time, the same gradients.
@@ -58,14 +59,40 @@ class LayerDropStack(nn.ModuleList, StepDependent):
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
-        for layer, dropped in zip(self, self.dropped, strict=True):
+        return self.forward_layers(frames, padding_mask)[0]
+
+    def forward_layers(
+        self,
+        frames: Tensor,
+        padding_mask: Tensor | None,
+        layers: Collection[int] = (),
+        feedforward: bool = False,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Maps `frames`, and returns the outputs of `layers`, too: as `ContextNetwork.forward_layers`.
+
+        A layer that is left out of the update has its input as its output.
+
+        Raises:
+            RuntimeError: A layer is left out of this update, and has no feed-forward output.
+        """
+        outputs: dict[int, Tensor] = {}
+        for number, (layer, dropped) in enumerate(zip(self, self.dropped, strict=True), start=1):
+            within = feedforward and number in layers
             if self.training and dropped:
+                if within:
+                    raise RuntimeError(f"Layer {number} is left out of this update, and has no feed-forward output.")
                 frames = with_zero_gradients(frames, layer.parameters())
             elif self.training and self.activation_checkpointing and torch.is_grad_enabled():
-                frames = checkpoint(layer, frames, padding_mask, use_reentrant=False, context_fn=_replaying)
+                frames = checkpoint(
+                    layer, frames, padding_mask, *([True] if within else []), use_reentrant=False, context_fn=_replaying
+                )
             else:
-                frames = layer(frames, padding_mask)
-        return frames
+                frames = layer(frames, padding_mask, *([True] if within else []))
+            if within:
+                frames, outputs[number] = frames
+            elif number in layers:
+                outputs[number] = frames
+        return frames, outputs
 
 
 def _replaying() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

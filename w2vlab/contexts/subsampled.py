@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -76,6 +76,27 @@ class SubsampledContext(ContextNetwork):
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps masked latents `(B, T, C)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        contexts: Tensor = self.context(self._subsampled(frames, padding_mask), padding_mask)
+        return contexts
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the context network after the convolutions."""
+        return self.context.num_layers
+
+    def forward_layers(
+        self,
+        frames: Tensor,
+        padding_mask: Tensor | None = None,
+        layers: Collection[int] = (),
+        feedforward: bool = False,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Maps masked latents to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
+        frames = self._subsampled(frames, padding_mask)
+        return self.context.forward_layers(frames, padding_mask, layers, feedforward)
+
+    def _subsampled(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Maps masked latents `(B, T, C)` to the inputs of the context network after the convolutions."""
         padding = None if padding_mask is None else padding_mask.repeat_interleave(self.stack, dim=1)  # (B, stack * T)
         num_latents = frames.shape[1]
         frames = frames.reshape(len(frames), -1, self.num_mels, 1)  # (B, stack * T, mels, 1)
@@ -85,8 +106,7 @@ class SubsampledContext(ContextNetwork):
                 padding = padding[:, :: convolution.stride]
             with multiplied(frames.shape[1] // convolution.stride // num_latents):
                 frames = convolution(frames)
-        contexts: Tensor = self.context(self.context.project(frames.flatten(2)), padding_mask)
-        return contexts
+        return self.context.project(frames.flatten(2))
 
 
 class MelConvolution(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Literal, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -78,15 +81,37 @@ class TransformerLayer(nn.Module, Compilable):
         self.feedforward_norm = nn.LayerNorm(model_dim)
         self.dropout = Dropout(dropout)
 
-    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+    @overload
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, frames: Tensor, padding_mask: Tensor | None, with_feedforward: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, frames: Tensor, padding_mask: Tensor | None, with_feedforward: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Maps `frames`.
+
+        Args:
+            frames: Shape `(B, T, D)`.
+            padding_mask: True on padding, shape `(B, T)`; None without padding.
+            with_feedforward: Return the output of the feed-forward network, too, before dropout and residual.
+
+        Returns:
+            Shape `(B, T, D)`.
+        """
+        add = torch.add if with_feedforward else add_residual  # which may overwrite its second argument
         if self.pre_norm:
             frames = add_residual(frames, self.dropout(self.attention(self.attention_norm(frames), padding_mask)))
-            frames = add_residual(frames, self.dropout(self.feedforward(self.feedforward_norm(frames))))
+            feedforward = self.feedforward(self.feedforward_norm(frames))
+            frames = add(frames, self.dropout(feedforward))
         else:
             frames = self.attention_norm(add_residual(frames, self.dropout(self.attention(frames, padding_mask))))
-            frames = self.feedforward_norm(add_residual(frames, self.dropout(self.feedforward(frames))))
-        return frames
+            feedforward = self.feedforward(frames)
+            frames = self.feedforward_norm(add(frames, self.dropout(feedforward)))
+        return (frames, feedforward) if with_feedforward else frames
 
 
 class TransformerContext(AttentionContext):
@@ -179,8 +204,23 @@ class TransformerContext(AttentionContext):
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        return self.forward_layers(frames, padding_mask)[0]
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer layers."""
+        return len(self.layers)
+
+    def forward_layers(
+        self,
+        frames: Tensor,
+        padding_mask: Tensor | None = None,
+        layers: Collection[int] = (),
+        feedforward: bool = False,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Maps projected `frames` to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
         frames = self.add_positions(frames, padding_mask)
         if not self.pre_norm:
             frames = self.norm(frames)
-        frames = self.layers(self.dropout(frames), padding_mask)
-        return self.norm(frames) if self.pre_norm else frames
+        frames, outputs = self.layers.forward_layers(self.dropout(frames), padding_mask, layers, feedforward)
+        return self.norm(frames) if self.pre_norm else frames, outputs

@@ -21,6 +21,7 @@ from w2vlab.interfaces.networks import (
 )
 from w2vlab.interfaces.objectives import Decoder, NegativeSampler, Penalty, PredictionLoss, UpdatePenalty
 from w2vlab.interfaces.positions import AttentionPositions
+from w2vlab.interfaces.teachers import Teacher
 from w2vlab.types import TargetSpec
 from w2vlab.vocabulary import Vocabulary
 
@@ -48,6 +49,8 @@ __all__ = [
     "Quantizer",
     "QuantizerFactory",
     "StepDependent",
+    "Teacher",
+    "TeacherFactory",
     "UpdatePenalty",
     "UtteranceAugmentation",
     "UtteranceEncoder",
@@ -64,3 +67,4 @@ PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
 NegativeSamplerFactory = Callable[[TargetSpec], NegativeSampler]
 PenaltyFactory = Callable[[], Penalty]
 DecoderFactory = Callable[[Vocabulary], Decoder]
+TeacherFactory = Callable[[ContextNetwork], Teacher]

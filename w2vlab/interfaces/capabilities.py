@@ -55,9 +55,9 @@ class LearnsByStatistics(ABC):
 class Compilable:
     """A module that `torch.compile` can take in one piece, once for batches of all lengths.
 
-    The `forward` of a subclass takes and returns only tensors or None, and reads nothing else that differs from batch
-    to batch: lengths and draws on the host are made by the caller. `CompileModel` compiles each such module that is not
-    inside another one, and leaves other modules as they are.
+    The `forward` of a subclass takes and returns only tensors or None, and constants that say what to return. It reads
+    nothing else that differs from batch to batch: lengths and draws on the host are made by the caller. `CompileModel`
+    compiles each such module that is not inside another one, and leaves other modules as they are.
     """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -113,6 +113,36 @@ class ContextNetwork(nn.Module, ABC):
         Returns:
             Contexts, shape `(B, T, D)`.
         """
+
+    @property
+    def num_layers(self) -> int:
+        """Layers whose outputs `forward_layers` returns; 0 if the network is not a sequence of layers."""
+        return 0
+
+    def forward_layers(
+        self,
+        frames: Tensor,
+        padding_mask: Tensor | None = None,
+        layers: Collection[int] = (),
+        feedforward: bool = False,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Turns projected frames into contexts, and returns outputs of layers, too.
+
+        Args:
+            frames: As in `forward`.
+            padding_mask: As in `forward`.
+            layers: Numbers of layers, from 1 to `num_layers`.
+            feedforward: Return the output of the layer's last feed-forward network, before its residual connection,
+                in place of the output of the layer.
+
+        Returns:
+            Contexts `(B, T, D)`, and a dictionary of number to `(B, T, D)`. The last layer is before a final norm (of
+            pre-norm networks), so that it can differ from the contexts.
+
+        Raises:
+            RuntimeError: The network is not a sequence of layers.
+        """
+        raise RuntimeError(f"{type(self).__name__} is not a sequence of layers, and has no `forward_layers`.")
 
 
 class Quantizer(nn.Module, ABC):

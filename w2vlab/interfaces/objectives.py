@@ -29,6 +29,8 @@ class PredictionLoss(nn.Module, ABC):
         uses_every_frame: Whether it needs `LossInputs.all_frames`.
         predicts_every_frame: Whether it predicts the frames that are not masked, too, for which it also needs
             `uses_every_frame` and `AllFrames.context`.
+        context_layers: Layers of the context network whose outputs it needs, `LossInputs.layers`: from 1, or from -1
+            for the last layer downwards.
     """
 
     name: ClassVar[str]
@@ -36,6 +38,7 @@ class PredictionLoss(nn.Module, ABC):
     needs_codes: ClassVar[bool] = False
     uses_every_frame: bool = False
     predicts_every_frame: bool = False
+    context_layers: tuple[int, ...] = ()
 
     @property
     def utterances_are_independent(self) -> bool:

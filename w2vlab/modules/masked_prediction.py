@@ -18,7 +18,6 @@ from w2vlab.functional.lengths import gather_frames, make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
-    Masking,
     MaskingFactory,
     PenaltyFactory,
     PredictionLossFactory,
@@ -28,9 +27,9 @@ from w2vlab.interfaces import (
 from w2vlab.losses.contrastive import ContrastiveLoss
 from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
 from w2vlab.masking.span import SpanMasking
-from w2vlab.modules.frontend import Frontend, make_encoding
+from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.fusing.parts import loss_of
-from w2vlab.modules.pretraining import PretrainingModule
+from w2vlab.modules.masked_objective import MaskedObjective
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers.gumbel import GumbelQuantizer
@@ -38,7 +37,6 @@ from w2vlab.types import (
     AllFrames,
     AudioBatch,
     Encoding,
-    LossInputs,
     Mask,
     Prepared,
     PretrainOutput,
@@ -50,7 +48,7 @@ from w2vlab.utils.messages import W2VLabWarning
 Inputs = Literal["continuous", "quantized"]
 
 
-class MaskedPrediction(PretrainingModule):
+class MaskedPrediction(MaskedObjective):
     """wav2vec 2.0: mask spans of latents, and identify the quantized latent of each masked frame among distractors.
 
     The defaults are wav2vec 2.0 BASE.
@@ -86,7 +84,6 @@ class MaskedPrediction(PretrainingModule):
         Baevski et al. 2020, arXiv:2006.11477.
     """
 
-    targets_follow_clean_audio = True
     fuses_micro_batches = True
 
     def __init__(
@@ -125,20 +122,11 @@ class MaskedPrediction(PretrainingModule):
         self.context = context(self._input_dim(inputs))
         self.masking = masking()
         self.loss = loss(self.context.output_dim, self.quantizer.spec)
+        self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.target_gradient = target_gradient
         self.feature_dropout = Dropout(feature_dropout)
         self.warm_start = start_from(self, init_from, init_from_parts)
-
-    @property
-    def first_ahead(self) -> int:
-        """0: the context of a masked frame has not seen that frame, so the frame itself is the target."""
-        return 0
-
-    @property
-    def min_frames(self) -> int:
-        """The fewest latents of an utterance for which both the masking and the loss work."""
-        return max(self.masking.min_frames, self.loss.min_frames(self.first_ahead))
 
     @property
     def min_samples(self) -> int:
@@ -161,11 +149,6 @@ class MaskedPrediction(PretrainingModule):
         if self.target_encoder is not None:
             raise ValueError("`input_quantizer` must be given if `target_encoder` is, but is None.")
         return self.quantizer.output_dim
-
-    def encode(self, batch: AudioBatch) -> Encoding:
-        """Returns the latents of a batch, after layer normalization, with their padding mask."""
-        features = self.encoder.of_batch(batch)  # (B, T, C)
-        return make_encoding(self.encoder, features, self.norm(features), batch)
 
     def context_inputs(self, encoding: Encoding) -> Tensor:
         """Returns the frames that the context network projects, without masking."""
@@ -201,11 +184,6 @@ class MaskedPrediction(PretrainingModule):
         latents = dropout(self._target_latents(encoding.latents, batch))  # (B, T, C)
         output: QuantizerOutput = self.quantizer(latents, encoding.padding_mask)
         return output
-
-    @property
-    def frame_masking(self) -> Masking:
-        """The masking strategy."""
-        return self.masking
 
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
         """Encodes a batch, draws its mask, and quantizes the frames to predict.
@@ -263,21 +241,10 @@ class MaskedPrediction(PretrainingModule):
             quantized_inputs = (self.input_quantizer or self.quantizer)(latents, encoding.padding_mask)
             latents = quantized_inputs.quantized
         frames = mask.hide(self.context.project(latents), self.mask_embedding)  # (B, T, model_dim)
-        context = self.context(frames, encoding.padding_mask)  # (B, T, D)
-        if prepared.all_frames is not None and self.loss.predicts_every_frame:
-            prepared.all_frames.context = context
+        context, layers = self.contexts_of(frames, encoding.padding_mask)  # (B, T, D)
 
         # Identify the true target of each frame to predict among distractors.
-        inputs = LossInputs(
-            context=gather_frames(context, mask.targets),  # (B, M, D)
-            targets=targets,
-            num_targets=prepared.num_targets,
-            address=address,
-            first_ahead=self.first_ahead,
-            lookup=self.quantizer.lookup,
-            all_frames=prepared.all_frames,
-            drawn=drawn,
-        )
+        inputs = self.loss_inputs(prepared, mask, context, layers, address, drawn)
         prediction = loss_of(self.loss, inputs, batch.parts)
         return PretrainOutput(
             features=encoding.features,

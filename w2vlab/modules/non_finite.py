@@ -31,6 +31,8 @@ class SkippedUpdates:
     last_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self.now: Tensor | None = None
+        """Whether the last recorded update is skipped, `()`, on the device."""
         self._pending: tuple[Tensor, torch.cuda.Event | None, list[tuple[str, ...]]] | None = None
 
     def record(self, finite: Tensor, losses: Sequence[Tensor], bad_losses: Tensor, ids: list[tuple[str, ...]]) -> None:
@@ -43,6 +45,7 @@ class SkippedUpdates:
             ids: Utterances of each of the micro-batches.
         """
         self.read_pending()
+        self.now = ~finite
         outcome = torch.stack([finite, bad_losses > 0, *(~loss.isfinite() for loss in losses)])
         event = None
         if outcome.is_cuda:

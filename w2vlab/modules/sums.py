@@ -79,10 +79,9 @@ def metric_sums(output: PretrainOutput, terms: Mapping[str, Tensor], codebook_si
         codebook_size: Entries V of a codebook; 0 if codes are not counted.
     """
     prediction, targets, padding = output.prediction, output.targets, output.target_padding_mask
-    values: dict[str, Tensor | float] = {
-        PREDICTIONS: sum(prediction.num_predictions),
-        "correct": prediction.num_correct,
-    }
+    values: dict[str, Tensor | float] = {PREDICTIONS: sum(prediction.num_predictions)}
+    if prediction.num_candidates:
+        values["correct"] = prediction.num_correct
     values |= {_TERM + name: term for name, term in terms.items()}
     for name, (part, whole) in prediction.shares.items():
         values |= {_PART + name: part, _WHOLE + name: whole}
@@ -112,7 +111,8 @@ def means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith(_TERM)
     }
     values["loss/total"] = torch.stack(list(values.values())).sum()
-    values["accuracy"] = sums["correct"] / predictions
+    if "correct" in sums:
+        values["accuracy"] = sums["correct"] / predictions
     for name, whole in sums.items():
         if name.startswith(_WHOLE):
             share = name.removeprefix(_WHOLE)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-_PARTS = ("encoder", "target_encoder", "context", "quantizer", "input_quantizer")
+_PARTS = ("encoder", "target_encoder", "context", "teacher", "quantizer", "input_quantizer")
 
 _OWN_METHODS = ("forward", "prepare", "encode", "compute_loss", "objective_terms")
 

@@ -84,6 +84,7 @@ def _inputs_at(inputs: LossInputs, rows: slice) -> LossInputs:
         num_targets=num_targets,
         address=replace(inputs.address, ids=inputs.address.ids[rows]),
         all_frames=frames,
+        layers={number: layer[rows, : max(num_targets)] for number, layer in inputs.layers.items()},
         drawn={
             key: tuple(tensor[rows, : max(num_targets)] for tensor in tensors) for key, tensors in inputs.drawn.items()
         },
@@ -97,6 +98,7 @@ def _all_frames_at(frames: AllFrames, rows: slice, size: int) -> AllFrames:
         num_frames=num_frames,
         positions=frames.positions[rows, :size],
         context=None if frames.context is None else frames.context[rows, : max(num_frames)],
+        layers={number: layer[rows, : max(num_frames)] for number, layer in frames.layers.items()},
     )
 
 

@@ -1,0 +1,83 @@
+"""The loss of data2vec: regress the targets of masked frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.functional.precision import at_least_float32
+from w2vlab.interfaces import PredictionLoss
+from w2vlab.types import LossInputs, LossOutput, TargetSpec
+
+
+class RegressionLoss(PredictionLoss):
+    """Predicts the target vectors of frames by a linear layer, with a squared or a smooth L1 error.
+
+    The targets are constants. Nothing in this loss keeps them from collapsing, if they are trained: use it with a
+    teacher that is an average of the student (`TeacherPrediction`). Each frame is one prediction; its error is summed
+    over the width E of the targets.
+
+    Args:
+        context_dim: Width D of the contexts; supplied by the module, not by YAML.
+        targets: What the targets are; supplied by the module, not by YAML.
+        beta: Error below which smooth L1 is squared, `error ** 2 / (2 beta)`; 0 for the squared error, without a half.
+        scale: Factor of the error; None for `1 / sqrt(E)`, as in fairseq.
+
+    Reference:
+        Baevski et al. 2022, arXiv:2202.03555, Section 3.4.
+    """
+
+    utterances_are_independent = True
+
+    name: ClassVar[str] = "regression"
+    teaches_targets: ClassVar[bool] = False
+
+    def __init__(self, context_dim: int, targets: TargetSpec, beta: float = 0.0, scale: float | None = None) -> None:
+        super().__init__()
+        if beta < 0:
+            raise ValueError(f"`beta` must not be negative, but is {beta}.")
+        if scale is not None and scale <= 0:
+            raise ValueError(f"`scale` must be above 0, but is {scale}.")
+        self.beta = beta
+        self.scale = targets.dim**-0.5 if scale is None else scale
+        self.projection = nn.Linear(context_dim, targets.dim)
+
+    def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
+        """Returns the predicted frames of each utterance.
+
+        Raises:
+            ValueError: Contexts see their own frame.
+        """
+        if first_ahead:
+            raise ValueError(
+                "`loss` must not be RegressionLoss if contexts see their own frame (FuturePrediction). Use "
+                "TeacherPrediction or MaskedPrediction."
+            )
+        return tuple(num_targets)
+
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """Returns the summed error over all frames."""
+        num_predictions = self.num_predictions(inputs.num_targets, inputs.first_ahead)
+        predicted = self.projection(inputs.context)  # (B, M, E)
+        with torch.autocast(predicted.device.type, enabled=False):
+            predicted = at_least_float32(predicted)
+            # The vectors stay in the graph with gradient zero, because DDP waits for a gradient of every parameter.
+            connection = inputs.targets.quantized[:, :0].sum()
+            targets = at_least_float32(inputs.targets.quantized.detach())
+            if self.beta:
+                errors = F.smooth_l1_loss(predicted, targets, reduction="none", beta=self.beta)
+            else:
+                errors = (predicted - targets).square()
+            errors = errors.sum(dim=-1)  # (B, M)
+            padding = make_padding_mask(inputs.num_targets, errors.shape[1], errors.device)
+            if padding is not None:
+                errors = errors.masked_fill(padding, 0.0)
+            total: Tensor = errors.sum() * self.scale + connection
+        return LossOutput(
+            total=total, num_predictions=num_predictions, num_correct=total.new_zeros(()), num_candidates=0
+        )

@@ -1,0 +1,224 @@
+"""The teacher of data2vec, DinoSR and SpidR: an exponential average of the student's weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from w2vlab.functional.choices import check_choice
+from w2vlab.functional.lengths import gather_frames, group_norm_over_time, mean_per_utterance
+from w2vlab.functional.precision import at_least_float32
+from w2vlab.interfaces import ContextNetwork, Teacher
+from w2vlab.teachers.schedules import DecaySchedule
+from w2vlab.utils.checks import check_at_least
+from w2vlab.utils.messages import W2VLabWarning
+
+Output = Literal["feedforward", "layer"]
+Norm = Literal["instance", "layer", "none"]
+Combine = Literal["mean", "concatenate"]
+Shape = Literal["linear", "exponential"]
+
+_COPIED = ("input_projection", "positions")
+
+
+class EMATeacher(Teacher):
+    """A network like the student's, whose weights are exponential averages of the student's.
+
+    After an update, `average <- decay * average + (1 - decay) * weight`, in float32. The targets of a frame are made
+    from the highest `layers` layers of this network, which sees all frames. The defaults are data2vec BASE's.
+
+    Args:
+        context: The student's context network; supplied by the module, not by YAML.
+        layers: How many of the highest layers the targets are made from, K.
+        output: What is taken of a layer: the output of its feed-forward network before the residual connection
+            (`feedforward`), or the output of the layer (`layer`).
+        norm: How it is normalized: each channel over the time of an utterance (`instance`), each frame over its
+            channels (`layer`), or not (`none`).
+        combine: The targets are the mean of the layers (`mean`, width D), or all of them one after another
+            (`concatenate`, width K D), so that a quantizer with K codebooks has one for each layer.
+        decay: Decay of the averages in the first update.
+        end_decay: Decay at the end.
+        anneal_updates: Updates until `end_decay` (`linear`), or until the distance to it has fallen to 1 / e
+            (`exponential`).
+        schedule: `linear` or `exponential`.
+        frozen_from: The teacher no longer changes from this update on; None if it always does.
+        copied: Parts of the network that are not averaged, but copied after every update: by default the input
+            projection and the positions, as published.
+
+    Raises:
+        ValueError: The network has not as many layers, a decay is not between 0 and 1, or a part does not exist.
+
+    Reference:
+        Baevski et al. 2022, arXiv:2202.03555, Sections 3.3 and 4.2 (data2vec); Liu et al. 2023, arXiv:2305.10005
+        (DinoSR).
+    """
+
+    def __init__(
+        self,
+        context: ContextNetwork,
+        layers: int = 8,
+        output: Output = "feedforward",
+        norm: Norm = "instance",
+        combine: Combine = "mean",
+        decay: float = 0.999,
+        end_decay: float = 0.9999,
+        anneal_updates: int = 30_000,
+        schedule: Shape = "linear",
+        frozen_from: int | None = None,
+        copied: Sequence[str] = _COPIED,
+    ) -> None:
+        super().__init__()
+        for name, value, choices in (("output", output, Output), ("norm", norm, Norm), ("combine", combine, Combine)):
+            check_choice(name, value, choices)
+        check_choice("schedule", schedule, Shape)
+        check_at_least(1, layers=layers, anneal_updates=anneal_updates)
+        check_at_least(0, frozen_from=frozen_from)
+        _check_network(context, layers, copied)
+        _check_decay(decay=decay, end_decay=end_decay)
+        self.numbers = tuple(range(context.num_layers - layers + 1, context.num_layers + 1))
+        """The layers that the targets are made from, from 1."""
+        self.output = output
+        self.norm = norm
+        self.combine = combine
+        self.copied = tuple(copied)
+        self.schedule = DecaySchedule(decay, end_decay, anneal_updates, schedule, frozen_from)
+        self.output_dim = context.output_dim * (layers if combine == "concatenate" else 1)
+        self.network = deepcopy(context).requires_grad_(False)
+        self.train()
+
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether that holds for its network."""
+        return self.network.utterances_are_independent
+
+    def set_update(self, update: int, seed: int = 0) -> None:
+        """Does nothing: the module passes the number of updates to `follow`."""
+
+    def scheduled_values(self, update: int) -> dict[str, float]:
+        """Returns the decay."""
+        return {"teacher_decay": self.schedule(update)}
+
+    def forward(
+        self, latents: Tensor, padding_mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes targets: as `Teacher.forward`."""
+        weight = next(self.network.parameters())
+        # Weights of half precision have averages of float32; their products are those of autocast.
+        half = latents.dtype not in (torch.float32, torch.float64)
+        with torch.autocast(latents.device.type, dtype=latents.dtype) if half else nullcontext():
+            frames = self.network.project(latents if half else latents.to(weight.dtype))
+            _, outputs = self.network.forward_layers(frames, padding_mask, self.numbers, self.output == "feedforward")
+        targets, shares = [], []
+        for number in self.numbers:
+            frames = outputs[number]
+            shares.append(variance_share(frames, padding_mask))
+            if self.norm == "instance":
+                frames = group_norm_over_time(frames, frames.shape[-1], None, None, padding_mask)
+            elif self.norm == "layer":
+                frames = torch.nn.functional.layer_norm(at_least_float32(frames), frames.shape[-1:])
+            targets.append(at_least_float32(frames if positions is None else gather_frames(frames, positions)))
+        combined = torch.stack(targets).mean(dim=0) if self.combine == "mean" else torch.cat(targets, dim=-1)
+        return combined, torch.stack(shares).mean(dim=0)
+
+    @torch.no_grad()
+    def follow(self, student: ContextNetwork, update: int, skipped: Tensor | None = None) -> None:
+        """Moves the averages towards the weights of the student: as `Teacher.follow`."""
+        decay = self.schedule(update)
+        for average, weight, is_copied in self._pairs(student):
+            share = torch.full((), 1.0 if is_copied else 1.0 - decay, device=average.device, dtype=average.dtype)
+            if skipped is not None:  # without reading it on the host
+                share = share.masked_fill(skipped, 0.0)
+            average.lerp_(weight.to(average.dtype), share)
+
+    @torch.no_grad()
+    def restart(self, student: ContextNetwork) -> None:
+        """Copies all weights of the student."""
+        for average, weight, _ in self._pairs(student):
+            average.copy_(weight)
+
+    def _pairs(self, student: ContextNetwork) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Yields each average, the weight that it follows (or their shards), and whether it is copied."""
+        weights = dict(student.named_parameters())
+        for name, average in self.network.named_parameters():
+            is_copied = any(name == part or name.startswith(part + ".") for part in self.copied)
+            yield _local(average), _local(weights[name]), is_copied
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the averages to a device, and keeps them in float32 or wider: small steps must not be rounded away."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if moved.is_floating_point() and moved.dtype.itemsize < torch.float32.itemsize <= tensor.dtype.itemsize:
+                return tensor.to(moved.device)
+            return moved
+
+        applied: Any = super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        return applied  # type: ignore[no-any-return]
+
+
+def variance_share(frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Returns the variance over time of `frames` `(B, T, D)` as a share of their mean square, `(B,)`: from 0 to 1.
+
+    Args:
+        frames: Shape `(B, T, D)`.
+        padding_mask: True on padding, shape `(B, T)`; None without padding.
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        wide = at_least_float32(frames)
+        square = mean_per_utterance(wide.square().mean(dim=-1), padding_mask)  # (B,)
+        if padding_mask is None:
+            mean = wide.mean(dim=1)
+        else:
+            valid = ~padding_mask[..., None]
+            mean = (wide * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+        return 1 - mean.square().mean(dim=-1) / square.clamp(min=torch.finfo(wide.dtype).tiny)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Returns the shard that this process holds; the tensor itself if it is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def _check_network(context: ContextNetwork, layers: int, copied: Sequence[str]) -> None:
+    name = type(context).__name__
+    if context.num_layers == 0:
+        raise ValueError(
+            f"`context` must be a sequence of layers for a teacher, whose targets are made from them, but is {name}. "
+            "Use TransformerContext or ConformerContext."
+        )
+    if layers > context.num_layers:
+        raise ValueError(
+            f"`teacher.layers` must be at most the layers of `context` ({context.num_layers}), but is {layers}."
+        )
+    parts = {name for name, _ in context.named_modules()}
+    missing = [part for part in copied if part not in parts]
+    if missing and tuple(copied) != _COPIED:
+        raise ValueError(
+            f"`teacher.copied` must be parts of {name} ({', '.join(n for n, _ in context.named_children())}), but "
+            f"{missing[0]} is none."
+        )
+
+
+def _check_decay(**decays: float) -> None:
+    for name, value in decays.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"`teacher.{name}` must be from 0 to 1, but is {value}.")
+    if all(value == 1 for value in decays.values()):
+        warnings.warn(
+            "`teacher.decay` is 1: the teacher keeps its initial weights, and never learns.",
+            W2VLabWarning,
+            stacklevel=3,
+        )
+    elif all(value == 0 for value in decays.values()):
+        warnings.warn(
+            "`teacher.decay` is 0: the teacher is the student of the update before, and targets may collapse.",
+            W2VLabWarning,
+            stacklevel=3,
+        )
