@@ -43,6 +43,10 @@ CONFIGS = {
         transformer(pre_norm=True),
         QUANTIZER,
     ),
+    **{
+        name: ("MaskedPrediction", encoder(), transformer(position_layers=0, attention_positions=name), QUANTIZER)
+        for name in ("RotaryPositions", "RelativePositions", "RelativeKeyPositions")
+    },
     "vq-wav2vec": (
         "FuturePrediction",
         encoder(normalization="group", activation="relu", log_compression=True, skip_connections=True),

@@ -52,6 +52,8 @@ def check_expressible(config: Mapping[str, Any], quantizes: bool) -> None:
         _refuse("model.encoder.normalization", " or ".join(_NORMALIZATIONS), encoder["normalization"], why)
     _check_options("model.encoder", encoder, _ENCODER)
     _check_class("model.context", options["context"], "TransformerContext")
+    why = "the attention of transformers' wav2vec 2.0 has no positions"
+    _check_options("model.context", _arguments(options["context"]), {"attention_positions": (None, why)})
     if is_data2vec(config):
         _check_data2vec(_arguments(options["context"]), encoder, quantizes)
     why = "transformers' models have continuous inputs"
