@@ -56,9 +56,10 @@ TINY: dict[str, Any] = {
 }
 """What an argument of this name is set to; any other keeps its default."""
 
-TINY_LAYERS = {
+TINY_LAYERS: dict[str, Any] = {
     "encoder": [(WIDTH, 10, 5), (WIDTH, 3, 2)],  # 20 samples seen, one latent every 10
     "context": [(WIDTH, 2), (WIDTH, 3)],
+    "teacher": 2,  # the number of layers that targets are made from
 }
 
 SPEC = TargetSpec(dim=WIDTH, num_codebooks=2, codebook_size=5)
