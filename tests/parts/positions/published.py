@@ -36,9 +36,14 @@ def w2v_bert(kind: str | None, **options: Any) -> Wav2Vec2BertModel:
 
 
 def wav2vec2_conformer(kind: str | None) -> Wav2Vec2ConformerModel:
-    """A wav2vec 2.0 Conformer in float64, whose batch norms are norms of a frame, as ours are."""
+    """A wav2vec 2.0 Conformer in float64, whose batch norms are norms of a frame and whose activation is Swish."""
     config = Wav2Vec2ConformerConfig(
-        **SIZES, conv_dim=(8, 8), conv_kernel=(10, 3), conv_stride=(5, 2), position_embeddings_type=kind
+        **SIZES,
+        hidden_act="swish",
+        conv_dim=(8, 8),
+        conv_kernel=(10, 3),
+        conv_stride=(5, 2),
+        position_embeddings_type=kind,
     )
     model = Wav2Vec2ConformerModel(config)
     for layer in model.encoder.layers:
