@@ -24,13 +24,13 @@ class _Copy:
     Attributes:
         of: The parameter.
         version: Its version counter, which every operation in place increments.
-        storage: Its memory, which another assignment of `data` replaces.
+        data: Its memory, and its place in it, which another assignment of `data` replaces.
         copy: Its values.
     """
 
     of: ReferenceType[Tensor]
     version: int
-    storage: torch.UntypedStorage
+    data: Tensor
     copy: Tensor
 
     def is_of(self, weight: Tensor, dtype: torch.dtype) -> bool:
@@ -38,7 +38,9 @@ class _Copy:
         return (
             self.of() is weight
             and self.version == weight._version
-            and self.storage._cdata == weight.untyped_storage()._cdata
+            and self.data.untyped_storage()._cdata == weight.untyped_storage()._cdata
+            and self.data.storage_offset() == weight.storage_offset()
+            and self.data.stride() == weight.stride()
             and self.copy.dtype == dtype
             and self.copy.device == weight.device
             and self.copy.shape == weight.shape
@@ -112,7 +114,7 @@ def in_precision(weight: Tensor, dtype: torch.dtype) -> Tensor:
     if kept is None or not kept.is_of(weight, dtype):
         with torch.inference_mode(False):  # a copy that is made in a validation can be used in training, too
             copy = weight.detach().to(dtype)
-        kept = _copies[id(weight)] = _Copy(ref(weight), weight._version, weight.untyped_storage(), copy)
+        kept = _copies[id(weight)] = _Copy(ref(weight), weight._version, weight.detach(), copy)
     return kept.copy
 
 
