@@ -35,12 +35,14 @@ class _Copy:
 
     def is_of(self, weight: Tensor, dtype: torch.dtype) -> bool:
         """Returns whether this is `weight`, as it is now, in the precision `dtype`."""
+        data = self.data
+        same_memory = data.untyped_storage()._cdata == weight.untyped_storage()._cdata
+        same_place = (data.storage_offset(), data.stride()) == (weight.storage_offset(), weight.stride())
         return (
             self.of() is weight
             and self.version == weight._version
-            and self.data.untyped_storage()._cdata == weight.untyped_storage()._cdata
-            and self.data.storage_offset() == weight.storage_offset()
-            and self.data.stride() == weight.stride()
+            and same_memory
+            and same_place
             and self.copy.dtype == dtype
             and self.copy.device == weight.device
             and self.copy.shape == weight.shape
