@@ -17,13 +17,14 @@ class SelfAttention(nn.Module):
         model_dim: Width D.
         num_heads: Heads.
         dropout: Dropout of the attention weights.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
     """
 
-    def __init__(self, model_dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, model_dim: int, num_heads: int, dropout: float, qkv_bias: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = Linear(model_dim, 3 * model_dim)
+        self.qkv = Linear(model_dim, 3 * model_dim, bias=qkv_bias)
         self.output = Linear(model_dim, model_dim)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:

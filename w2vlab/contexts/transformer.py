@@ -59,6 +59,7 @@ class TransformerLayer(nn.Module, Compilable):
         attention_dropout: Dropout of the attention weights.
         activation_dropout: Dropout inside the feed-forward network.
         pre_norm: Normalise before each of the two (LARGE) or after each residual connection (BASE).
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
     """
 
     def __init__(
@@ -70,10 +71,11 @@ class TransformerLayer(nn.Module, Compilable):
         attention_dropout: float,
         activation_dropout: float,
         pre_norm: bool,
+        qkv_bias: bool = True,
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
-        self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
+        self.attention = SelfAttention(model_dim, num_heads, attention_dropout, qkv_bias)
         self.attention_norm = nn.LayerNorm(model_dim)
         self.feedforward = FeedForward(model_dim, feedforward_dim, activation_dropout)
         self.feedforward_norm = nn.LayerNorm(model_dim)
@@ -140,6 +142,7 @@ class TransformerContext(AttentionContext):
             fairseq does not.
         position_layers: 1 for the positional convolution of wav2vec 2.0, which has a weight norm; above 1 for that many
             convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames).
+        qkv_bias: Whether the projections to queries, keys and values have a bias; those of SpidR have none.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
@@ -165,6 +168,7 @@ class TransformerContext(AttentionContext):
         activation_checkpointing: bool = False,
         always_project: bool = False,
         position_layers: int = 1,
+        qkv_bias: bool = True,
     ) -> None:
         super().__init__(
             input_dim,
@@ -181,7 +185,14 @@ class TransformerContext(AttentionContext):
         self.dropout = Dropout(dropout)
         layers = (
             TransformerLayer(
-                model_dim, feedforward_dim, num_heads, dropout, attention_dropout, activation_dropout, pre_norm
+                model_dim,
+                feedforward_dim,
+                num_heads,
+                dropout,
+                attention_dropout,
+                activation_dropout,
+                pre_norm,
+                qkv_bias,
             )
             for _ in range(num_layers)
         )
@@ -189,7 +200,8 @@ class TransformerContext(AttentionContext):
         for module in self.layers.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
