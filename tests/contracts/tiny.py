@@ -101,7 +101,7 @@ def tiny_arguments(cls: type) -> dict[str, Any]:
         arguments["centers"] = tiny_centers(TINY["codebook_size"], WIDTH)
     if "path" in names:
         arguments["path"] = tiny_units()
-    if "layers" in names:
+    if "layers" in names and family_of(cls) in TINY_LAYERS:
         arguments["layers"] = TINY_LAYERS[family_of(cls)]
     # A part inside a part, which would have its published size.
     nested = {name: p.default for name, p in names.items() if name in FAMILIES and inspect.isclass(p.default)}
