@@ -37,7 +37,7 @@ MUST_AGREE: dict[str, frozenset[str]] = {
     "context": frozenset(
         {
             # Attention, Conformer, GRU: shapes, and the order of norm and residual connection.
-            *("model_dim", "num_layers", "num_heads", "feedforward_dim", "pre_norm"),
+            *("model_dim", "num_layers", "num_heads", "feedforward_dim", "pre_norm", "qkv_bias"),
             *("position_kernel", "position_groups", "position_layers", "kernel_size", "output_dim"),
             *("attention_positions", "causal_convolution", "convolution_bias", "outer_norm"),
             # Convolutions. `padding` is what they see before the first frame of every utterance.
