@@ -21,9 +21,9 @@ from w2vlab.contexts import GRUContext, TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder, LogMelEncoder
 from w2vlab.evaluation.evaluate import random_twin
 from w2vlab.formats import HEAD, LazyWeights, Origin, PublishedModel
-from w2vlab.interfaces import Quantizer
+from w2vlab.interfaces import Quantizer, Teacher
 from w2vlab.losses import CodePredictionLoss
-from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
+from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule, TeacherPrediction
 from w2vlab.modules.checkpoints.constructors import constructor_arguments
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.warm_start import loading
@@ -387,7 +387,7 @@ def test_other_units_leave_the_scores_of_the_units_new(source):
 
 def own_options(cls: type) -> set[str]:
     """The options that YAML has, without those that the module supplies."""
-    supplied = {"input_dim", "context_dim", "targets"}
+    supplied = {"input_dim", "context_dim", "targets"} | ({"context"} if issubclass(cls, Teacher) else set())
     return set(constructor_arguments(cls)) - supplied
 
 
@@ -402,8 +402,9 @@ def test_every_option_of_every_part_is_declared(family):
 def test_every_option_of_an_objective_is_considered():
     """Those of parts are compared; the others do not change what weights mean, apart from `OF_THE_OBJECTIVE`."""
     of_training = {"masking", "penalties", "target_gradient", "feature_dropout", "optimizer", "scheduler", "seed"}
+    of_training |= {"masked_copies"}
     of_the_warm_start = {"init_from", "init_from_parts"}
-    for cls in (MaskedPrediction, FuturePrediction):
+    for cls in (MaskedPrediction, FuturePrediction, TeacherPrediction):
         options = own_options(cls) - of_training - of_the_warm_start
         assert options <= FAMILIES_OF_PARTS.keys() | OF_THE_OBJECTIVE.keys()
 

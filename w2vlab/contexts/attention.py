@@ -20,15 +20,21 @@ class SelfAttention(nn.Module):
         num_heads: Heads.
         dropout: Dropout of the attention weights.
         positions: Builds the positions of this layer; None for attention that does not see them.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
     """
 
     def __init__(
-        self, model_dim: int, num_heads: int, dropout: float, positions: AttentionPositionsFactory | None = None
+        self,
+        model_dim: int,
+        num_heads: int,
+        dropout: float,
+        positions: AttentionPositionsFactory | None = None,
+        qkv_bias: bool = True,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = Linear(model_dim, 3 * model_dim)
+        self.qkv = Linear(model_dim, 3 * model_dim, bias=qkv_bias)
         self.output = Linear(model_dim, model_dim)
         self.positions = None if positions is None else positions(model_dim, num_heads)
 
@@ -53,8 +59,8 @@ class SelfAttention(nn.Module):
             return projected
         weight, bias = self.qkv.weight, self.qkv.bias
         end = 2 * frames.shape[-1]
-        pairs = F.linear(placed, weight[:end], bias[:end])
-        return torch.cat([pairs, F.linear(frames, weight[end:], bias[end:])], dim=-1)
+        pairs = F.linear(placed, weight[:end], None if bias is None else bias[:end])
+        return torch.cat([pairs, F.linear(frames, weight[end:], None if bias is None else bias[end:])], dim=-1)
 
 
 class AttentionContext(ContextNetwork):

@@ -60,6 +60,7 @@ class TransformerLayer(nn.Module, Compilable):
         activation_dropout: Dropout inside the feed-forward network.
         pre_norm: Normalise before each of the two (LARGE) or after each residual connection (BASE).
         positions: Builds the positions in the attention; None for none.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class TransformerLayer(nn.Module, Compilable):
         activation_dropout: float,
         pre_norm: bool,
         positions: AttentionPositionsFactory | None = None,
+        qkv_bias: bool = True,
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
-        self.attention = SelfAttention(model_dim, num_heads, attention_dropout, positions)
+        self.attention = SelfAttention(model_dim, num_heads, attention_dropout, positions, qkv_bias)
         self.attention_norm = nn.LayerNorm(model_dim)
         self.feedforward = FeedForward(model_dim, feedforward_dim, activation_dropout)
         self.feedforward_norm = nn.LayerNorm(model_dim)
@@ -145,6 +147,7 @@ class TransformerContext(AttentionContext):
             attention has positions.
         attention_positions: Positions in the attention of each layer, such as RotaryPositions, beside the convolution;
             None for the convolution alone.
+        qkv_bias: Whether the projections to queries, keys and values have a bias; those of SpidR have none.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
@@ -169,6 +172,7 @@ class TransformerContext(AttentionContext):
         always_project: bool = False,
         position_layers: int = 1,
         attention_positions: AttentionPositionsFactory | None = None,
+        qkv_bias: bool = True,
     ) -> None:
         if position_layers == 0 and attention_positions is None:
             raise ValueError(
@@ -192,6 +196,7 @@ class TransformerContext(AttentionContext):
             TransformerLayer(
                 *(model_dim, feedforward_dim, num_heads, dropout, attention_dropout, activation_dropout, pre_norm),
                 positions=attention_positions,
+                qkv_bias=qkv_bias,
             )
             for _ in range(num_layers)
         )

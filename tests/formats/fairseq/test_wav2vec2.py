@@ -334,6 +334,7 @@ def published(tmp_path: Path, **changes: Any) -> PublishedModel:
             {"context__attention_positions": {"class_path": "w2vlab.positions.RotaryPositions", "init_args": {}}},
             "`model.context.attention_positions` must be null for fairseq, but is RotaryPositions: fairseq's model",
         ),
+        ({"context__qkv_bias": False}, "`model.context.qkv_bias` must be true for fairseq, but is false"),
         ({"quantizer__shared_codebook": True}, "`model.quantizer.shared_codebook` must be false"),
         ({"loss__target_projection": "mlp"}, "`model.loss.target_projection` must be linear or glu"),
         ({"context": {"class_path": "w2vlab.contexts.ConformerContext"}}, "`model.context` must be TransformerContext"),

@@ -33,6 +33,7 @@ def published():
             {"class_path": "w2vlab.positions.RotaryPositions", "init_args": {}},
             "must be null for torchaudio, which has nothing else, but is RotaryPositions",
         ),
+        ("context", "qkv_bias", False, "must be true for torchaudio, which has nothing else, but is false"),
     ],
 )
 def test_options_that_torchaudio_does_not_have(tmp_path, part, option, value, rule):

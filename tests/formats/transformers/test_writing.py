@@ -340,6 +340,7 @@ def test_a_model_of_units_is_a_hubert(tmp_path: Path, layout: str) -> None:
             {"context__attention_positions": {"class_path": "w2vlab.positions.RotaryPositions"}},
             "`model.context.attention_positions` must be null .*, but is RotaryPositions: the attention of",
         ),
+        ({"context__qkv_bias": False}, "`model.context.qkv_bias` must be true .*, but is false: the projections to"),
         ({"context__position_layers": 3}, "`model.context.position_layers` must be 1 .*, but is 3: only its data2vec"),
         ({"quantizer__projection_depth": 2}, "`model.quantizer.projection_depth` must be 1 .*, but is 2"),
         ({"quantizer__shared_codebook": True}, "`model.quantizer.shared_codebook` must be false"),

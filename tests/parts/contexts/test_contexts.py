@@ -351,8 +351,11 @@ def test_fragments_that_spell_the_defaults_out(name: str) -> None:
     fragment = yaml.safe_load((FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     parameters = inspect.signature(getattr(w2vlab.contexts, fragment["class_path"])).parameters
     # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it; the
-    # others are for the checkpoints of other projects, and for positions that BASE does not have.
-    others = ("input_dim", "activation_checkpointing", "always_project", "position_layers", "attention_positions")
+    # others are for the checkpoints of other projects, and for positions and projections that BASE does not have.
+    others = (
+        *("input_dim", "activation_checkpointing", "always_project", "position_layers", "attention_positions"),
+        "qkv_bias",
+    )
     defaults = {name: parameter.default for name, parameter in parameters.items() if name not in others}
     if "layers" in defaults:
         defaults["layers"] = [list(layer) for layer in defaults["layers"]]

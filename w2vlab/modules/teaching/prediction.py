@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +22,7 @@ from w2vlab.interfaces import (
     MaskingFactory,
     PenaltyFactory,
     PredictionLossFactory,
-    Quantizer,
     QuantizerFactory,
-    Teacher,
     TeacherFactory,
     UtteranceTargets,
 )
@@ -33,6 +31,7 @@ from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.fusing.parts import loss_of
 from w2vlab.modules.masked_objective import MaskedObjective
+from w2vlab.modules.teaching.frontend import TeacherFrontend
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers.identity import IdentityQuantizer
@@ -232,24 +231,3 @@ class TeacherPrediction(MaskedObjective):
         update = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.teacher.follow(self.context, update, self.skipped.now)
-
-
-class TeacherFrontend(Frontend):
-    """Computes the targets of each frame: encoder, norm, teacher and quantizer.
-
-    Args:
-        encoder: The encoder of the waveform.
-        norm: Normalizes each latent.
-        teacher: The teacher.
-        quantizer: The quantizer of the targets.
-    """
-
-    def __init__(self, encoder: Any, norm: nn.Module, teacher: Teacher, quantizer: Quantizer) -> None:
-        super().__init__(encoder, norm, quantizer)
-        self.teacher = teacher
-
-    def _latents(self, waveform: Tensor, num_samples: Sequence[int]) -> Iterator[Tensor]:
-        """Yields what the teacher computes of all frames `(B, T, E)`, in one piece, because its layers see them all."""
-        latents = torch.cat(list(super()._latents(waveform, num_samples)), dim=1)
-        num_frames = [self.encoder.num_frames(samples) for samples in num_samples]
-        yield self.teacher(latents, make_padding_mask(num_frames, latents.shape[1], latents.device))[0]
