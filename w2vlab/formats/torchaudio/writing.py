@@ -109,7 +109,8 @@ def _check(model: PublishedModel) -> None:
             if value not in values:
                 shown = " or ".join(map(_shown, values))
                 raise ValueError(
-                    f"`{place}.{option}` must be {shown} for torchaudio, which has nothing else, but is {_shown(value)}."
+                    f"`{place}.{option}` must be {shown} for torchaudio, which has nothing else, but is "
+                    f"{_shown(value)}."
                 )
     if (HEAD[0] in model.weights) != (model.vocabulary is not None):
         raise ValueError("A fine-tuned model must have both a vocabulary and a linear layer, but has one of them.")
