@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.lengths import gather_frames, group_norm_over_time, mean_per_utterance
+from w2vlab.functional.lengths import gather_frames, group_norm_over_time, variance_share
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import ContextNetwork, Teacher
 from w2vlab.teachers.schedules import DecaySchedule
@@ -179,24 +179,6 @@ class EMATeacher(Teacher):
 
         applied: Any = super()._apply(move, recurse)  # type: ignore[no-untyped-call]
         return applied  # type: ignore[no-any-return]
-
-
-def variance_share(frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Returns the variance over time of `frames` `(B, T, D)` as a share of their mean square, `(B,)`: from 0 to 1.
-
-    Args:
-        frames: Shape `(B, T, D)`.
-        padding_mask: True on padding, shape `(B, T)`; None without padding.
-    """
-    with torch.autocast(frames.device.type, enabled=False):
-        wide = at_least_float32(frames)
-        square = mean_per_utterance(wide.square().mean(dim=-1), padding_mask)  # (B,)
-        if padding_mask is None:
-            mean = wide.mean(dim=1)
-        else:
-            valid = ~padding_mask[..., None]
-            mean = (wide * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-        return 1 - mean.square().mean(dim=-1) / square.clamp(min=torch.finfo(wide.dtype).tiny)
 
 
 def _is_in(name: str, parts: Sequence[str]) -> bool:
