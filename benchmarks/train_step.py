@@ -147,6 +147,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--peer-large-pages", action="store_true", help="give the peer PyTorch's large pages")
     parser.add_argument("--peer-allocator", action="store_true", help="give the peer all that our command line sets")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of both competitors")
+    parser.add_argument("--before-precision", choices=PRECISIONS, help="of `--before`, if it is another")
     parser.add_argument("--fused-peer", action="store_true", help="give the peer PyTorch's fused AdamW, too")
     parser.add_argument(
         "--processor-time",
@@ -185,11 +186,15 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     else:
         peer = "before"
         served = [f"--model={options.model}", f"--batch={options.batch}", f"--seconds={options.seconds}"]
-        served += [] if options.precision == PRECISIONS[0] else [f"--precision={options.precision}"]
         served += ["--processor-time"] if options.processor_time else []
         served += [] if options.dropout is None else [f"--dropout={options.dropout}"]
         step = ["-m", "benchmarks.train_step", *served, "--serve", "w2vlab"]
-        commands = {"w2vlab": step, peer: step}
+        # Older checkouts do not know the option, and compute in its default.
+        given = {name: [] if name == PRECISIONS[0] else [f"--precision={name}"] for name in PRECISIONS}
+        commands = {
+            "w2vlab": [*step, *given[options.precision]],
+            peer: [*step, *given[options.before_precision or options.precision]],
+        }
         # A safe path: the checkout is imported that is on `PYTHONPATH`, and not the one in the current folder.
         pages[peer] = {**pages["w2vlab"], "PYTHONSAFEPATH": "1", "PYTHONPATH": str(options.before.resolve())}
     measured = take_turns(commands, pages, options.warmup, options.rounds, interpreters)
@@ -199,6 +204,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         "command": " ".join(["python -m benchmarks.train_step", *args]),
         **machine(),
         "precision": options.precision,
+        "before_precision": options.before_precision or options.precision,
         "matrix_gflops": rate / 1e9,
         "seconds": {name: value.seconds for name, value in measured.items()},
         "peak_gib": {name: value.peak_gib for name, value in measured.items()},

@@ -45,6 +45,7 @@ FAMILIES: dict[str, Family] = {
         Family("model", "models", "w2vlab.modules.update.TrainedModule", "w2vlab.modules"),
         Family("encoder", "encoders", "w2vlab.interfaces.networks.FeatureEncoder", "w2vlab.encoders"),
         Family("context", "contexts", "w2vlab.interfaces.networks.ContextNetwork", "w2vlab.contexts"),
+        Family("positions", "positions", "w2vlab.interfaces.positions.AttentionPositions", "w2vlab.positions"),
         Family("quantizer", "quantizers", "w2vlab.interfaces.networks.Quantizer", "w2vlab.quantizers"),
         Family("teacher", "teachers", "w2vlab.interfaces.teachers.Teacher", "w2vlab.teachers"),
         Family("masking", "maskings", "w2vlab.interfaces.networks.Masking", "w2vlab.masking"),

@@ -7,6 +7,7 @@ no C++ compiler. `tests/callbacks/test_compile.py` has Inductor's kernels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,14 +15,18 @@ import torch
 from torch import Tensor, fx
 from torch.testing import assert_close
 
-from tests.contracts.tiny import address, all_parts, audio_batch, build_model, factory
+from tests.contracts.test_positions import CONTEXTS
+from tests.contracts.tiny import address, all_parts, audio_batch, build_model, classes, factory
 from w2vlab.callbacks.compile import MAX_VARIANTS, compile_regions, find_regions
+from w2vlab.contexts import TransformerContext
+from w2vlab.contexts.conformer import ConformerLayer
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.contexts.transformer import TransformerLayer
 from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
+from w2vlab.positions import RotaryPositions
 from w2vlab.quantizers import GumbelQuantizer
 
 LEFT_AS_THEY_ARE = {
@@ -48,6 +53,18 @@ VARIANTS = {
     "encoder normalised over time": ("encoder", factory(ConvFeatureEncoder, normalization="group")),
     "negatives from other utterances": ("loss", factory(ContrastiveLoss, num_other_negatives=3)),
     "negatives from anywhere": ("loss", factory(ContrastiveLoss, negatives_from="anywhere", num_codebook_negatives=2)),
+    **{
+        f"{context.__name__} with {positions.__name__}": (
+            "context",
+            factory(context, attention_positions=factory(positions), position_layers=0),
+        )
+        for context in CONTEXTS
+        for positions in classes("positions")
+    },
+    "frames turned before their projection": (
+        "context",
+        factory(TransformerContext, attention_positions=factory(RotaryPositions, before_projection=True)),
+    ),
 }
 
 WARM_UP = ((420, 360), (400, 400, 400))
@@ -170,11 +187,25 @@ def test_evaluation_and_bfloat16_are_variants_and_no_more(kernels: Kernels) -> N
             assert number < len(WARM_UP) or kernels.num_graphs == before
 
 
-@pytest.mark.parametrize("pre_norm", [False, True])
-def test_a_layer_with_dropouts_in_bfloat16_is_one_graph_of_all_lengths(pre_norm: bool, kernels: Kernels) -> None:
+LAYERS = {
+    "post-norm": partial(TransformerLayer, 8, 12, 2, 0.1, 0.1, 0.1, False),
+    "pre-norm": partial(TransformerLayer, 8, 12, 2, 0.1, 0.1, 0.1, True),
+    **{
+        f"{name} with {positions.__name__}": partial(layer, positions=positions)
+        for name, layer in (
+            ("transformer", partial(TransformerLayer, 8, 12, 2, 0.1, 0.1, 0.1, False)),
+            ("conformer", partial(ConformerLayer, 8, 12, 2, 3, 0.1, 0.1, 0.1)),
+        )
+        for positions in classes("positions")
+    },
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_with_dropouts_in_bfloat16_is_one_graph_of_all_lengths(name: str, kernels: Kernels) -> None:
     """What a kernel does for eager layers, such as looking up what it kept, must not break the graph."""
     torch.manual_seed(0)
-    layer = TransformerLayer(8, 12, 2, 0.1, 0.1, 0.1, pre_norm).train()
+    layer = LAYERS[name]().train()
     layer.compile(backend=kernels, dynamic=True, fullgraph=True)
     for number, lengths in enumerate((*WARM_UP, *LATER)):
         before = kernels.num_graphs

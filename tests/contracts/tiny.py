@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.helpers.centers_file import tiny_centers
 from tests.helpers.unit_files import tiny_units
-from w2vlab.interfaces import UtteranceTargets
+from w2vlab.interfaces import AttentionPositions, UtteranceTargets
 from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.registry import FAMILIES, load_parts, part_classes
 from w2vlab.types import AudioBatch, RandomAddress, TargetSpec
@@ -56,9 +56,10 @@ TINY: dict[str, Any] = {
 }
 """What an argument of this name is set to; any other keeps its default."""
 
-TINY_LAYERS = {
+TINY_LAYERS: dict[str, Any] = {
     "encoder": [(WIDTH, 10, 5), (WIDTH, 3, 2)],  # 20 samples seen, one latent every 10
     "context": [(WIDTH, 2), (WIDTH, 3)],
+    "teacher": 2,  # the number of layers that targets are made from
 }
 
 SPEC = TargetSpec(dim=WIDTH, num_codebooks=2, codebook_size=5)
@@ -66,6 +67,7 @@ SPEC = TargetSpec(dim=WIDTH, num_codebooks=2, codebook_size=5)
 
 SUPPLIED: dict[str, dict[str, Any]] = {
     "context": {"input_dim": WIDTH},
+    "positions": {"model_dim": WIDTH, "num_heads": 2},
     "quantizer": {"input_dim": WIDTH},
     "loss": {"context_dim": WIDTH, "targets": SPEC},
     "negatives": {"targets": SPEC},
@@ -96,12 +98,13 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 def tiny_arguments(cls: type) -> dict[str, Any]:
     names = parameters(cls)
-    arguments = {name: value for name, value in TINY.items() if name in names}
+    supplied = SUPPLIED["positions"] if issubclass(cls, AttentionPositions) else ()
+    arguments = {name: value for name, value in TINY.items() if name in names and name not in supplied}
     if "centers" in names:
         arguments["centers"] = tiny_centers(TINY["codebook_size"], WIDTH)
     if "path" in names:
         arguments["path"] = tiny_units()
-    if "layers" in names:
+    if "layers" in names and family_of(cls) in TINY_LAYERS:
         arguments["layers"] = TINY_LAYERS[family_of(cls)]
     # A part inside a part, which would have its published size.
     nested = {name: p.default for name, p in names.items() if name in FAMILIES and inspect.isclass(p.default)}

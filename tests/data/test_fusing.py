@@ -71,6 +71,7 @@ def test_micro_batches_come_back_as_they_were() -> None:
         ((350.0, 87.5, None), "must be null without `micro_batches`, but is 350"),
         ((100.0, 87.5, 64), "must be at least 175, two micro-batches of `batch_seconds`, but is 100"),
         ((float("nan"), 87.5, 64), "must be at least 175"),
+        ((float("inf"), 87.5, 64), r"must be finite, but is inf\. 5600 is a whole update"),
     ],
 )
 def test_what_cannot_be_is_refused(options: tuple, message: str) -> None:

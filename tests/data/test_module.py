@@ -136,6 +136,8 @@ def test_setup_only_reads(make_module, corpus):
         ({"min_seconds": 0.0}, r"^`min_seconds` must be positive, but is 0\.0\.$"),
         ({"max_seconds": 0.05}, r"^`max_seconds` must be at least `min_seconds`, 0\.1, but is 0\.05\.$"),
         ({"batch_seconds": 0.3}, r"^`batch_seconds` must be at least `max_seconds`, 0\.4, but is 0\.3\.$"),
+        ({"batch_seconds": float("inf")}, r"^`batch_seconds` must be finite, but is inf\.$"),
+        ({"max_seconds": float("inf"), "batch_seconds": float("inf")}, r"^`max_seconds` must be finite, but is inf\.$"),
         ({"num_buckets": 1}, r"^`num_buckets` must be at least 2, but is 1\.$"),
         ({"num_workers": -1}, r"^`num_workers` must be at least 0, but is -1\.$"),
         ({"micro_batches": 0}, r"^`micro_batches` must be at least 1, but is 0\.$"),

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from w2vlab.functional.lengths import gather_frames, group_norm_over_time, make_padding_mask, mean_per_utterance
+from w2vlab.functional.lengths import (
+    gather_frames,
+    group_norm_over_time,
+    make_padding_mask,
+    mean_frame,
+    mean_per_utterance,
+    variance_share,
+)
 
 CPU = torch.device("cpu")
 
@@ -30,6 +37,26 @@ def test_mean_per_utterance() -> None:
     padding = torch.tensor([[False, False, True], [False, False, False]])
     assert torch.equal(mean_per_utterance(values, padding), torch.tensor([2.0, 4.0]))
     assert_close(mean_per_utterance(values, None), values.mean(1))
+
+
+@pytest.mark.parametrize("lengths", [(7, 3, 5), (7, 7, 7)])
+def test_variance_share(lengths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    frames = torch.randn(3, 7, 6, dtype=torch.float64) + torch.tensor([0.0, 1.0, 5.0])[:, None, None]
+    mask = make_padding_mask(lengths, 7, CPU)
+    shares, means = variance_share(frames, mask), mean_frame(frames, mask)
+    for row, length in enumerate(lengths):
+        alone = frames[row, :length]
+        assert_close(means[row], alone.mean(dim=0))
+        assert_close(shares[row], alone.var(dim=0, correction=0).mean() / alone.square().mean())
+    assert shares[0] > 0.8
+    assert shares[2] < 0.1
+
+
+def test_variance_share_of_equal_frames_is_zero() -> None:
+    equal = torch.full((1, 9, 4), 0.3)
+    assert variance_share(equal, None).item() == pytest.approx(0, abs=1e-6)
+    assert variance_share(0 * equal, None).item() == 1  # their mean is 0
 
 
 @pytest.mark.parametrize("num_groups", [1, 2, 6])

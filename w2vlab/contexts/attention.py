@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vlab.contexts.positions import conv_positions
 from w2vlab.functional.kernels import Dropout, Linear, add_residual, scaled_dot_product_attention
-from w2vlab.interfaces import ContextNetwork
+from w2vlab.interfaces import AttentionPositions, AttentionPositionsFactory, ContextNetwork
 from w2vlab.utils.checks import check_at_least
 
 
@@ -17,24 +19,48 @@ class SelfAttention(nn.Module):
         model_dim: Width D.
         num_heads: Heads.
         dropout: Dropout of the attention weights.
+        positions: Builds the positions of this layer; None for attention that does not see them.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
     """
 
-    def __init__(self, model_dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self,
+        model_dim: int,
+        num_heads: int,
+        dropout: float,
+        positions: AttentionPositionsFactory | None = None,
+        qkv_bias: bool = True,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = Linear(model_dim, 3 * model_dim)
+        self.qkv = Linear(model_dim, 3 * model_dim, bias=qkv_bias)
         self.output = Linear(model_dim, model_dim)
+        self.positions = None if positions is None else positions(model_dim, num_heads)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Maps `frames` `(B, T, D)`; frames where `padding_mask` `(B, T)` is True get no attention."""
         batch, length, width = frames.shape
-        qkv = self.qkv(frames).view(batch, length, 3, self.num_heads, -1)
+        qkv = self._project(frames).view(batch, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D / H)
+        bias = None
+        if self.positions is not None:
+            query, key, bias = self.positions(query, key)
         dropout = self.dropout if self.training else 0.0
-        mixed = scaled_dot_product_attention(query, key, value, padding_mask, dropout)  # (B, H, T, D / H)
+        mixed = scaled_dot_product_attention(query, key, value, padding_mask, dropout, bias)  # (B, H, T, D / H)
         output: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return output
+
+    def _project(self, frames: Tensor) -> Tensor:
+        """Returns queries, keys and values `(B, T, 3 D)`; values come from frames that positions did not change."""
+        placed = frames if self.positions is None else self.positions.place(frames)
+        if placed is frames:
+            projected: Tensor = self.qkv(frames)
+            return projected
+        weight, bias = self.qkv.weight, self.qkv.bias
+        end = 2 * frames.shape[-1]
+        pairs = F.linear(placed, weight[:end], None if bias is None else bias[:end])
+        return torch.cat([pairs, F.linear(frames, weight[end:], None if bias is None else bias[end:])], dim=-1)
 
 
 class AttentionContext(ContextNetwork):
@@ -48,7 +74,7 @@ class AttentionContext(ContextNetwork):
         position_groups: Groups of the positional convolution.
         input_dropout: Dropout of the projected latents, before masking.
         always_project: Project the latents even if they have the width `model_dim` already.
-        position_layers: Convolutions of the positions.
+        position_layers: Convolutions of the positions; 0 for none.
     """
 
     def __init__(
@@ -63,18 +89,20 @@ class AttentionContext(ContextNetwork):
         position_layers: int = 1,
     ) -> None:
         super().__init__()
-        check_at_least(1, num_heads=num_heads, position_groups=position_groups, position_kernel=position_kernel)
+        check_at_least(1, num_heads=num_heads)
         if model_dim % num_heads:
             raise ValueError(f"`model_dim` must be a multiple of `num_heads` ({num_heads}), but is {model_dim}.")
-        if model_dim % position_groups:
-            raise ValueError(
-                f"`model_dim` must be a multiple of `position_groups` ({position_groups}), but is {model_dim}."
-            )
         self.model_dim = self.output_dim = model_dim
         projects = always_project or input_dim != model_dim
         self.input_projection = nn.Linear(input_dim, model_dim) if projects else nn.Identity()
         self.input_dropout = Dropout(input_dropout)
         self.positions = conv_positions(model_dim, position_layers, position_kernel, position_groups)
+
+    @property
+    def utterances_are_independent(self) -> bool:
+        """Whether that holds for the positions of all layers."""
+        found = [module for module in self.modules() if isinstance(module, AttentionPositions)]
+        return all(positions.utterances_are_independent for positions in found)
 
     def project(self, latents: Tensor) -> Tensor:
         """Brings latents `(B, T, C)` to the model's width: `(B, T, D)`."""
@@ -82,11 +110,13 @@ class AttentionContext(ContextNetwork):
         return projected
 
     def add_positions(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Adds its position to each of `frames` `(B, T, D)`.
+        """Adds its position to each of `frames` `(B, T, D)`, unless attention alone sees positions.
 
         Padding, where `padding_mask` `(B, T)` is True, is set to zero first, because the convolution of the positions
         sees it.
         """
         if padding_mask is not None:
             frames = frames.masked_fill(padding_mask[..., None], 0.0)
+        if self.positions is None:
+            return frames
         return add_residual(frames, self.positions(frames, padding_mask))

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.kernels import Dropout
-from w2vlab.interfaces import Compilable
+from w2vlab.interfaces import AttentionPositionsFactory, Compilable
+
+OuterNorm = Literal["before", "after", "none"]
 
 
 class HalfFeedForward(nn.Sequential):
@@ -45,15 +48,20 @@ class ConvolutionModule(nn.Module):
         model_dim: Width D.
         kernel_size: Frames that the convolution sees.
         dropout: Dropout after the module.
+        causal: Whether the convolution sees its own and earlier frames only, and not as many later ones.
+        bias: Whether the convolution and the linear layers around it have biases.
     """
 
-    def __init__(self, model_dim: int, kernel_size: int, dropout: float) -> None:
+    def __init__(
+        self, model_dim: int, kernel_size: int, dropout: float, causal: bool = False, bias: bool = True
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(model_dim)
-        self.gate = nn.Linear(model_dim, 2 * model_dim)
-        self.conv = nn.Conv1d(model_dim, model_dim, kernel_size, padding=kernel_size // 2, groups=model_dim)
+        self.gate = nn.Linear(model_dim, 2 * model_dim, bias=bias)
+        padding = kernel_size - 1 if causal else kernel_size // 2
+        self.conv = nn.Conv1d(model_dim, model_dim, kernel_size, padding=padding, groups=model_dim, bias=bias)
         self.conv_norm = nn.LayerNorm(model_dim)
-        self.output = nn.Linear(model_dim, model_dim)
+        self.output = nn.Linear(model_dim, model_dim, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -61,7 +69,7 @@ class ConvolutionModule(nn.Module):
         gated = F.glu(self.gate(self.norm(frames)))  # (B, T, D)
         if padding_mask is not None:
             gated = gated.masked_fill(padding_mask[..., None], 0.0)  # as the convolution pads the end
-        mixed = self.conv(gated.transpose(1, 2))  # (B, D, T or T + 1): an even kernel gives one too many
+        mixed = self.conv(gated.transpose(1, 2))  # (B, D, T or more): the last see padding alone
         mixed = self.conv_norm(mixed[..., : frames.shape[1]].transpose(1, 2))  # (B, T, D)
         output: Tensor = self.dropout(self.output(F.silu(mixed)))
         return output
@@ -78,6 +86,9 @@ class ConformerLayer(nn.Module, Compilable):
         dropout: Dropout after each of the four.
         attention_dropout: Dropout of the attention weights.
         activation_dropout: Dropout inside the feed-forward networks.
+        positions: Builds the positions in the attention; None for none.
+        causal_convolution: Whether the convolution sees its own and earlier frames only.
+        convolution_bias: Whether the convolution and the linear layers around it have biases.
     """
 
     def __init__(
@@ -89,13 +100,16 @@ class ConformerLayer(nn.Module, Compilable):
         dropout: float,
         attention_dropout: float,
         activation_dropout: float,
+        positions: AttentionPositionsFactory | None = None,
+        causal_convolution: bool = False,
+        convolution_bias: bool = True,
     ) -> None:
         super().__init__()
         self.first_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
         self.attention_norm = nn.LayerNorm(model_dim)
-        self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
+        self.attention = SelfAttention(model_dim, num_heads, attention_dropout, positions)
         self.dropout = Dropout(dropout)
-        self.convolution = ConvolutionModule(model_dim, kernel_size, dropout)
+        self.convolution = ConvolutionModule(model_dim, kernel_size, dropout, causal_convolution, convolution_bias)
         self.second_half = HalfFeedForward(model_dim, feedforward_dim, dropout, activation_dropout)
         self.norm = nn.LayerNorm(model_dim)
 
@@ -153,13 +167,18 @@ class ConformerContext(AttentionContext):
         always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
             fairseq does not.
         position_layers: 1 for the positional convolution of wav2vec 2.0, which has a weight norm; above 1 for that many
-            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames).
+            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames); 0 for none.
+        attention_positions: Positions in the attention of each layer, such as RotaryPositions, beside the convolution;
+            None for the convolution alone.
+        causal_convolution: Whether the convolution of a layer sees its own and earlier frames only, as in w2v-BERT 2.0.
+        convolution_bias: Whether that convolution and the linear layers around it have biases; in w2v-BERT 2.0 not.
+        outer_norm: Where the layer norm outside of the layers is: `before` the first, `after` the last, as in
+            transformers' wav2vec 2.0 Conformer, or `none`, as in w2v-BERT 2.0.
 
     Reference:
-        Gulati et al. 2020, arXiv:2005.08100; under wav2vec 2.0: Zhang et al. 2020, arXiv:2010.10504.
+        Gulati et al. 2020, arXiv:2005.08100; under wav2vec 2.0: Zhang et al. 2020, arXiv:2010.10504; w2v-BERT 2.0:
+        Barrault et al. 2023, arXiv:2312.05187.
     """
-
-    utterances_are_independent = True
 
     def __init__(
         self,
@@ -179,6 +198,10 @@ class ConformerContext(AttentionContext):
         activation_checkpointing: bool = False,
         always_project: bool = False,
         position_layers: int = 1,
+        attention_positions: AttentionPositionsFactory | None = None,
+        causal_convolution: bool = False,
+        convolution_bias: bool = True,
+        outer_norm: OuterNorm = "before",
     ) -> None:
         super().__init__(
             input_dim,
@@ -192,11 +215,16 @@ class ConformerContext(AttentionContext):
         )
         if kernel_size < 1:
             raise ValueError(f"`kernel_size` must be at least 1, but is {kernel_size}.")
-        self.norm = nn.LayerNorm(model_dim)
+        check_choice("outer_norm", outer_norm, OuterNorm)
+        self.outer_norm = outer_norm
+        self.norm = nn.Identity() if outer_norm == "none" else nn.LayerNorm(model_dim)
         self.dropout = Dropout(dropout)
         layers = (
             ConformerLayer(
-                model_dim, feedforward_dim, num_heads, kernel_size, dropout, attention_dropout, activation_dropout
+                *(model_dim, feedforward_dim, num_heads, kernel_size, dropout, attention_dropout, activation_dropout),
+                positions=attention_positions,
+                causal_convolution=causal_convolution,
+                convolution_bias=convolution_bias,
             )
             for _ in range(num_layers)
         )
@@ -219,5 +247,8 @@ class ConformerContext(AttentionContext):
         feedforward: bool = False,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Maps projected `frames` to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
-        frames = self.dropout(self.norm(self.add_positions(frames, padding_mask)))
-        return self.layers.forward_layers(frames, padding_mask, layers, feedforward)
+        frames = self.add_positions(frames, padding_mask)
+        if self.outer_norm == "before":
+            frames = self.norm(frames)
+        frames, outputs = self.layers.forward_layers(self.dropout(frames), padding_mask, layers, feedforward)
+        return self.norm(frames) if self.outer_norm == "after" else frames, outputs

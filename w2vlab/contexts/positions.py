@@ -67,13 +67,18 @@ class StackedConvPositions(nn.Module):
         return frames
 
 
-def conv_positions(model_dim: int, num_layers: int, kernel_size: int, num_groups: int) -> nn.Module:
-    """Builds the positions of wav2vec 2.0 for a single layer, and those of data2vec for several.
+def conv_positions(model_dim: int, num_layers: int, kernel_size: int, num_groups: int) -> nn.Module | None:
+    """Builds the positions of wav2vec 2.0 for a single layer, those of data2vec for several, and None for no layer.
 
     Raises:
-        ValueError: There are no layers.
+        ValueError: A size cannot be.
     """
-    check_at_least(1, position_layers=num_layers)
+    check_at_least(0, position_layers=num_layers)
+    if num_layers == 0:
+        return None
+    check_at_least(1, position_groups=num_groups, position_kernel=kernel_size)
+    if model_dim % num_groups:
+        raise ValueError(f"`model_dim` must be a multiple of `position_groups` ({num_groups}), but is {model_dim}.")
     if num_layers == 1:
         return ConvPositions(model_dim, kernel_size, num_groups)
     return StackedConvPositions(model_dim, num_layers, kernel_size, num_groups)

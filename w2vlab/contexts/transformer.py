@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from w2vlab.contexts.attention import AttentionContext, SelfAttention
 from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.functional.kernels import GELU, Dropout, Linear, activate_in_place, add_residual, computes_inference
-from w2vlab.interfaces import Compilable
+from w2vlab.interfaces import AttentionPositionsFactory, Compilable
 
 _FRAMES_AT_ONCE = 512
 """Frames of which a CPU holds the wide layer inside a feed-forward network, which is 6 MiB in BASE."""
@@ -59,6 +59,8 @@ class TransformerLayer(nn.Module, Compilable):
         attention_dropout: Dropout of the attention weights.
         activation_dropout: Dropout inside the feed-forward network.
         pre_norm: Normalise before each of the two (LARGE) or after each residual connection (BASE).
+        positions: Builds the positions in the attention; None for none.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class TransformerLayer(nn.Module, Compilable):
         attention_dropout: float,
         activation_dropout: float,
         pre_norm: bool,
+        positions: AttentionPositionsFactory | None = None,
+        qkv_bias: bool = True,
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
-        self.attention = SelfAttention(model_dim, num_heads, attention_dropout)
+        self.attention = SelfAttention(model_dim, num_heads, attention_dropout, positions, qkv_bias)
         self.attention_norm = nn.LayerNorm(model_dim)
         self.feedforward = FeedForward(model_dim, feedforward_dim, activation_dropout)
         self.feedforward_norm = nn.LayerNorm(model_dim)
@@ -139,13 +143,15 @@ class TransformerContext(AttentionContext):
         always_project: Project the latents even if they have the width `model_dim` already, as transformers does;
             fairseq does not.
         position_layers: 1 for the positional convolution of wav2vec 2.0, which has a weight norm; above 1 for that many
-            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames).
+            convolutions of `position_kernel` frames with layer norms, as in data2vec (5 of 19 frames); 0 for none, if
+            attention has positions.
+        attention_positions: Positions in the attention of each layer, such as RotaryPositions, beside the convolution;
+            None for the convolution alone.
+        qkv_bias: Whether the projections to queries, keys and values have a bias; those of SpidR have none.
 
     Reference:
         Baevski et al. 2020, arXiv:2006.11477, Sections 2 and 4.2; LayerDrop: Fan et al. 2019, arXiv:1909.11556.
     """
-
-    utterances_are_independent = True
 
     def __init__(
         self,
@@ -165,7 +171,14 @@ class TransformerContext(AttentionContext):
         activation_checkpointing: bool = False,
         always_project: bool = False,
         position_layers: int = 1,
+        attention_positions: AttentionPositionsFactory | None = None,
+        qkv_bias: bool = True,
     ) -> None:
+        if position_layers == 0 and attention_positions is None:
+            raise ValueError(
+                "`position_layers` must be at least 1 without `attention_positions`, but is 0: nothing else tells a "
+                "Transformer where frames are."
+            )
         super().__init__(
             input_dim,
             model_dim,
@@ -181,7 +194,9 @@ class TransformerContext(AttentionContext):
         self.dropout = Dropout(dropout)
         layers = (
             TransformerLayer(
-                model_dim, feedforward_dim, num_heads, dropout, attention_dropout, activation_dropout, pre_norm
+                *(model_dim, feedforward_dim, num_heads, dropout, attention_dropout, activation_dropout, pre_norm),
+                positions=attention_positions,
+                qkv_bias=qkv_bias,
             )
             for _ in range(num_layers)
         )
@@ -189,7 +204,8 @@ class TransformerContext(AttentionContext):
         for module in self.layers.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""

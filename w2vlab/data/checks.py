@@ -26,13 +26,15 @@ def check(name: str, value: object, holds: bool, rule: str) -> None:
 
 
 def check_durations(min_seconds: Seconds, max_seconds: Seconds, batch_seconds: Seconds) -> None:
-    """Checks that the limits of durations are positive and in ascending order.
+    """Checks that the limits of durations are positive, finite and in ascending order.
 
     Raises:
         ValueError: They are not.
     """
     check("min_seconds", min_seconds, min_seconds > 0, "positive")
     check("max_seconds", max_seconds, max_seconds >= min_seconds, f"at least `min_seconds`, {min_seconds}")
+    for name, value in (("max_seconds", max_seconds), ("batch_seconds", batch_seconds)):
+        check(name, value, value < math.inf, "finite")
     check("batch_seconds", batch_seconds, batch_seconds >= max_seconds, f"at least `max_seconds`, {max_seconds}")
 
 

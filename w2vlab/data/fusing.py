@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -33,7 +34,8 @@ def check_fusing(
     """Returns `data.fuse_seconds` if it can be used.
 
     Raises:
-        ValueError: It is not a number of seconds that holds two micro-batches, or `data.micro_batches` is not given.
+        ValueError: It is not a finite number of seconds that holds two micro-batches, or `data.micro_batches` is not
+            given.
     """
     if fuse_seconds is None:
         return None
@@ -52,6 +54,9 @@ def check_fusing(
             f"`fuse_seconds` must be at least {2 * batch_seconds:g}, two micro-batches of `batch_seconds`, but is "
             f"{fuse_seconds:g}. Raise it, or set it to null."
         )
+    if fuse_seconds == math.inf:
+        most = micro_batches * batch_seconds
+        raise ValueError(f"`fuse_seconds` must be finite, but is inf. {most:g} is a whole update; memory must hold it.")
     return fuse_seconds
 
 

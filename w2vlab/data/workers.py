@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from w2vlab.utils.checks import check_at_least
+from w2vlab.utils.limits import num_cores
 from w2vlab.utils.messages import count
-from w2vlab.utils.parallel import num_cores
 
 Workers = int | Literal["auto"]
 """Worker processes of a loader, or `auto`: as many as the cores of the machine allow."""

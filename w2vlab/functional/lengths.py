@@ -50,6 +50,31 @@ def mean_per_utterance(values: Tensor, padding_mask: Tensor | None) -> Tensor:
     return (values * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
+def variance_share(frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Returns the variance over time of `frames` `(B, N, D)` as a share of their mean square, `(B,)`: from 0 to 1.
+
+    It is 0 if all frames of an utterance are equal, and 1 if their mean is 0.
+
+    Args:
+        frames: Shape `(B, N, D)`.
+        padding_mask: True on padding, shape `(B, N)`; None without padding.
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        wide = at_least_float32(frames)
+        square = mean_per_utterance(wide.square().mean(dim=-1), padding_mask)  # (B,)
+        mean = mean_frame(wide, padding_mask)  # (B, D)
+        share = 1 - mean.square().mean(dim=-1) / square.clamp(min=torch.finfo(wide.dtype).tiny)
+        return share.clamp(min=0.0)  # from below by rounding, if all frames are equal
+
+
+def mean_frame(frames: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Averages `frames` `(B, N, D)` over the time of each utterance, without padding: `(B, D)`."""
+    if padding_mask is None:
+        return frames.mean(dim=1)
+    valid = ~padding_mask[..., None]
+    return (frames * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+
+
 def group_norm_over_time(
     frames: Tensor,
     num_groups: int,

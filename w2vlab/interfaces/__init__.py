@@ -20,11 +20,14 @@ from w2vlab.interfaces.networks import (
     UtteranceTargets,
 )
 from w2vlab.interfaces.objectives import Decoder, NegativeSampler, Penalty, PredictionLoss, UpdatePenalty
+from w2vlab.interfaces.positions import AttentionPositions
 from w2vlab.interfaces.teachers import Teacher
 from w2vlab.types import TargetSpec
 from w2vlab.vocabulary import Vocabulary
 
 __all__ = [
+    "AttentionPositions",
+    "AttentionPositionsFactory",
     "Augmentation",
     "Compilable",
     "ContextFactory",
@@ -57,6 +60,7 @@ __all__ = [
 
 EncoderFactory = Callable[[], FeatureEncoder]
 ContextFactory = Callable[[int], ContextNetwork]
+AttentionPositionsFactory = Callable[[int, int], AttentionPositions]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
 PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]

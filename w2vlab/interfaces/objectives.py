@@ -31,6 +31,8 @@ class PredictionLoss(nn.Module, ABC):
             `uses_every_frame` and `AllFrames.context`.
         context_layers: Layers of the context network whose outputs it needs, `LossInputs.layers`: from 1, or from -1
             for the last layer downwards.
+        uses_contexts: Whether it predicts from the contexts. If not, from `context_layers` alone, and the contexts must
+            still be in the graph of the loss.
     """
 
     name: ClassVar[str]
@@ -39,6 +41,7 @@ class PredictionLoss(nn.Module, ABC):
     uses_every_frame: bool = False
     predicts_every_frame: bool = False
     context_layers: tuple[int, ...] = ()
+    uses_contexts: bool = True
 
     @property
     def utterances_are_independent(self) -> bool:

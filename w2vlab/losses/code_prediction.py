@@ -1,9 +1,9 @@
-"""The loss of HuBERT and BEST-RQ: classify the codes of masked frames."""
+"""The loss of HuBERT, BEST-RQ, DinoSR and SpidR: classify the codes of masked frames."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from w2vlab.functional.choices import check_choice
 from w2vlab.functional.lengths import frames_with_target, make_padding_mask
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
-from w2vlab.losses.code_scores import CosineScores
+from w2vlab.losses.code_scores import Contexts, CosineScores, LinearScores
 from w2vlab.types import AllFrames, LossInputs, LossOutput, TargetSpec
 from w2vlab.utils.messages import W2VLabWarning
 
@@ -46,9 +46,12 @@ class CodePredictionLoss(PredictionLoss):
         unmasked_weight: Weight of the frames that are not predicted for being masked (fairseq: `pred_nomask_weight`),
             relative to those that are. Unless it is 0, the loss is divided by the number of all frames, as in fairseq,
             and `masked_accuracy` and `unmasked_accuracy` are logged, too.
+        layers: The layer of the context network from whose output each codebook is predicted, G numbers: from 1, or
+            from -1 for the last layer downwards (SpidR). None predicts all codebooks from the contexts.
 
     Reference:
-        Hsu et al. 2021, arXiv:2106.07447, Equations 1 to 3; Chiu et al. 2022, arXiv:2202.01855, Section 3. The mean
+        Hsu et al. 2021, arXiv:2106.07447, Equations 1 to 3; Chiu et al. 2022, arXiv:2202.01855, Section 3; Liu et al.
+        2023, arXiv:2305.10005 (DinoSR); Poli et al. 2025, arXiv:2512.20308 (SpidR). The mean
         here is over codebooks, too; fairseq's HuBERT sums over them, so that with G of them a penalty here has 1/G of
         the weight there.
     """
@@ -68,6 +71,7 @@ class CodePredictionLoss(PredictionLoss):
         projection_dim: int = _PROJECTION_DIM,
         logit_temperature: float = _TEMPERATURE,
         unmasked_weight: float = 0.0,
+        layers: list[int] | None = None,
     ) -> None:
         super().__init__()
         check_choice("similarity", similarity, Similarity)
@@ -84,17 +88,25 @@ class CodePredictionLoss(PredictionLoss):
             raise ValueError(f"`logit_temperature` must be above 0, but is {logit_temperature}.")
         if unmasked_weight < 0:
             raise ValueError(f"`unmasked_weight` must not be negative, but is {unmasked_weight}.")
+        if layers is not None and len(layers) != targets.num_codebooks:
+            raise ValueError(
+                f"`layers` must have a number for each of the {targets.num_codebooks} codebooks of `quantizer`, but is "
+                f"{list(layers)}. Change it, or `quantizer.num_codebooks`; None predicts all from the contexts."
+            )
         self.num_codebooks = targets.num_codebooks
         self.codebook_size = targets.codebook_size
         self.offset = offset
         self.unmasked_weight = unmasked_weight
         self.uses_every_frame = self.predicts_every_frame = unmasked_weight > 0
+        self.layers = None if layers is None else tuple(layers)
+        self.context_layers = tuple(dict.fromkeys(layers or ()))
+        self.uses_contexts = layers is None
         self.code_scores: nn.Module
         if similarity == "cosine":
             self.code_scores = CosineScores(context_dim, targets, projection_dim, logit_temperature)
         else:
             _warn_of_cosine_options(projection_dim, logit_temperature)
-            self.code_scores = nn.Linear(context_dim, targets.num_codebooks * targets.codebook_size)
+            self.code_scores = LinearScores(context_dim, targets)
 
     def frames_ahead(self, first_ahead: int) -> int:
         """Returns the frames from a context to the frame whose codes it predicts."""
@@ -119,9 +131,9 @@ class CodePredictionLoss(PredictionLoss):
         ahead = self.frames_ahead(first_ahead)
         return tuple(max(0, frames - ahead) * self.num_codebooks for frames in num_targets)
 
-    def score(self, context: Tensor) -> Tensor:
+    def score(self, contexts: Contexts) -> Tensor:
         """Returns the logits `(B, N, G, V)` of every entry of every codebook."""
-        scores = self.code_scores(context)  # (B, N, G * V)
+        scores = self.code_scores(contexts)  # (B, N, G * V)
         return at_least_float32(scores.unflatten(-1, (self.num_codebooks, self.codebook_size)))
 
     def forward(self, inputs: LossInputs) -> LossOutput:
@@ -130,15 +142,19 @@ class CodePredictionLoss(PredictionLoss):
         Raises:
             ValueError: No utterance is longer than the offset.
         """
-        # An empty sum puts the vectors into the graph with gradient zero, even if they are not finite.
+        # An empty sum puts the vectors into the graph with gradient zero, even if they are not finite; so it does
+        # the contexts, if codes are predicted from layers, because DDP waits for a gradient of what follows them.
         connection = inputs.targets.quantized[:, :0].sum()
+        if self.layers is not None:
+            connection = connection + inputs.context[:, :0].sum()
         if self._predicts_every_frame_of(inputs):
             assert inputs.all_frames is not None, "checked"
             return self._of_every_frame(inputs.all_frames, inputs.num_targets, connection)
         ahead = self.frames_ahead(inputs.first_ahead)
         remaining = frames_with_target(inputs.num_targets, ahead)
         codes = inputs.targets.codes[:, ahead:]  # (B, N - ahead, G)
-        losses, correct = self._classify(inputs.context[:, : codes.shape[1]], codes, remaining)
+        contexts = [one[:, : codes.shape[1]] for one in self._contexts_of(inputs.context, inputs.layers)]
+        losses, correct = self._classify(contexts, codes, remaining)
         return LossOutput(
             total=losses.sum() + connection,
             num_predictions=self.num_predictions(inputs.num_targets, inputs.first_ahead),
@@ -146,15 +162,19 @@ class CodePredictionLoss(PredictionLoss):
             num_candidates=self.codebook_size,
         )
 
-    def _classify(self, context: Tensor, codes: Tensor, num_frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _contexts_of(self, context: Tensor, layers: Mapping[int, Tensor]) -> list[Tensor]:
+        """Returns what codes are predicted from, `(B, N, D)` each: one tensor for all codebooks, or one for each."""
+        return [context] if self.layers is None else [layers[number] for number in self.layers]
+
+    def _classify(self, contexts: Sequence[Tensor], codes: Tensor, num_frames: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns cross-entropies, and which codes have the highest score, `(B, N, G)`; zero on padding.
 
         Args:
-            context: Contexts, `(B, N, D)`.
+            contexts: As of `_contexts_of`.
             codes: The codes to predict from them, `(B, N, G)`.
             num_frames: Frames of each utterance without padding, B integers.
         """
-        logits = self.score(context)  # (B, N, G, V)
+        logits = self.score(contexts[0] if self.layers is None else contexts)  # (B, N, G, V)
         with torch.autocast(logits.device.type, enabled=False):
             losses = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view_as(codes)
         correct = logits.argmax(dim=-1) == codes
@@ -178,7 +198,8 @@ class CodePredictionLoss(PredictionLoss):
     def _of_every_frame(self, frames: AllFrames, num_targets: Sequence[int], connection: Tensor) -> LossOutput:
         """Returns the sum over all frames, those that are not targets weighted by `unmasked_weight`."""
         assert frames.context is not None, "the module sets it for a loss that predicts every frame"
-        losses, correct = self._classify(frames.context, frames.targets.codes, frames.num_frames)  # (B, T, G)
+        contexts = self._contexts_of(frames.context, frames.layers)
+        losses, correct = self._classify(contexts, frames.targets.codes, frames.num_frames)  # (B, T, G)
         is_target = frames.is_target(num_targets)[..., None]  # (B, T, 1)
         weights = torch.where(is_target, 1.0, self.unmasked_weight).to(losses.dtype)
         num_masked = sum(num_targets) * self.num_codebooks

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vlab.functional.lengths import make_padding_mask
+from w2vlab.functional.lengths import make_padding_mask, mean_frame, mean_per_utterance, variance_share
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossInputs, LossOutput, TargetSpec
@@ -21,6 +21,10 @@ class RegressionLoss(PredictionLoss):
     The targets are constants. Nothing in this loss keeps them from collapsing, if they are trained: use it with a
     teacher that is an average of the student (`TeacherPrediction`). Each frame is one prediction; its error is summed
     over the width E of the targets.
+
+    Two shares are logged, each a mean over utterances, over their predicted frames: `prediction_variance`, the variance
+    over time of the predictions in their mean square (0 if all are equal), and `explained_variance`, by how much the
+    squared error is below that of the mean target of the utterance (1 without an error, 0 if it is not below).
 
     Args:
         context_dim: Width D of the contexts; supplied by the module, not by YAML.
@@ -78,6 +82,25 @@ class RegressionLoss(PredictionLoss):
             if padding is not None:
                 errors = errors.masked_fill(padding, 0.0)
             total: Tensor = errors.sum() * self.scale + connection
+            shares = _shares(predicted.detach(), targets, padding)
         return LossOutput(
-            total=total, num_predictions=num_predictions, num_correct=total.new_zeros(()), num_candidates=0
+            total=total,
+            num_predictions=num_predictions,
+            num_correct=total.new_zeros(()),
+            num_candidates=0,
+            shares={name: (values.sum(), len(values)) for name, values in shares.items()},
         )
+
+
+@torch.no_grad()
+def _shares(predicted: Tensor, targets: Tensor, padding: Tensor | None) -> dict[str, Tensor]:
+    """Returns the logged shares of each utterance, `(B,)`, of `predicted` and `targets` `(B, M, E)`."""
+    deviation = targets - mean_frame(targets, padding)[:, None]
+    variance = mean_per_utterance(deviation.square().mean(dim=-1), padding)  # (B,)
+    error = mean_per_utterance((predicted - targets).square().mean(dim=-1), padding)
+    # Targets without a variance have nothing to explain.
+    explained = 1 - torch.where(variance > 0, error / variance, 1.0)
+    return {
+        "prediction_variance": variance_share(predicted, padding),
+        "explained_variance": explained.clamp(min=0.0),
+    }

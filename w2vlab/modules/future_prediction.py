@@ -54,7 +54,7 @@ class FuturePrediction(PretrainingModule):
         init_from_parts: The parts to load of it, such as `[encoder, norm, context]`; None for all that fit.
 
     Raises:
-        ValueError: The context network is not causal, or `init_from` does not fit.
+        ValueError: The context network is not causal, the loss predicts from layers, or `init_from` does not fit.
 
     Reference:
         Schneider et al. 2019, arXiv:1904.05862; Baevski et al. 2019, arXiv:1910.05453.
@@ -91,6 +91,11 @@ class FuturePrediction(PretrainingModule):
                 "frames that it would have to predict. Use it under MaskedPrediction."
             )
         self.loss = loss(self.context.output_dim, self.quantizer.spec)
+        if self.loss.context_layers:
+            raise ValueError(
+                "`loss` must predict from the contexts under FuturePrediction, but its `layers` are "
+                f"{', '.join(map(str, self.loss.context_layers))}. Use it under MaskedPrediction."
+            )
         self.feature_dropout = Dropout(feature_dropout)
         self.warm_start = start_from(self, init_from, init_from_parts)
 

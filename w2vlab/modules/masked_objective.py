@@ -59,7 +59,7 @@ class MaskedObjective(PretrainingModule):
         """Returns the layers that a loss predicts from, by its own numbers, which can be negative.
 
         Raises:
-            ValueError: The context network has no such layer, or no layers.
+            ValueError: The context network has no such layer, or no layers, or its last one would not be trained.
         """
         if not loss.context_layers:
             return {}
@@ -75,7 +75,15 @@ class MaskedObjective(PretrainingModule):
                     f"The layers of `loss` must be from 1 to {count} (or -1 to -{count}, from the last) for this "
                     f"{name}, but one is {number}. Change it, or `context.num_layers`."
                 )
-        return {number: number if number > 0 else count + 1 + number for number in loss.context_layers}
+        layers = {number: number if number > 0 else count + 1 + number for number in loss.context_layers}
+        if not loss.uses_contexts and max(layers.values()) < count:
+            last = max(layers.values())
+            raise ValueError(
+                f"The layers of `loss` must include the last one of `context`, {count}, but are "
+                f"{', '.join(map(str, layers))}: no loss would train those after {last}. Change them, or set "
+                f"`context.num_layers` to {last}."
+            )
+        return layers
 
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch, after layer normalization, with their padding mask."""

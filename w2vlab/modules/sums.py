@@ -97,7 +97,8 @@ def masked_share(output: PretrainOutput) -> dict[str, Tensor | float]:
     if output.mask is None:
         return {}
     return {
-        _PART + "masked_fraction": sum(output.mask.num_targets),
+        # Those that are hidden, which are not those to predict if every frame is predicted (`NoMasking`).
+        _PART + "masked_fraction": output.mask.frames.sum(),
         _WHOLE + "masked_fraction": sum(output.num_frames),
     }
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.functional.choices import check_choice
 from w2vlab.functional.codebooks import nearest_entries, sum_by_code
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
 from w2vlab.utils.distributed import all_gather, all_reduce_sum
 
+Start = Literal["latents", "random"]
+
 KEY_CYCLES = 100.0
 """Periods of a candidate's key over a change of the latent's direction by one standard deviation."""
+
+_NORM_EPS = 1e-5
 
 
 class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
@@ -40,7 +46,11 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
         decay: Decay of the moving averages in an update.
         revive_below: An entry is revived if its moving count falls below this share of the average entry's; 0 for
             never.
-        eps: Added to every count before it divides (Laplace smoothing).
+        eps: Added to every count before it divides (Laplace smoothing); 0 for none, with `keep_unused`.
+        start: Entries start at latents of the first update (`latents`), or at random vectors with a count of 1, of
+            which each component has mean 0 and variance 1 over the entries of a codebook (`random`).
+        keep_unused: Whether an entry that no latent of an update chose keeps its count and its sum, in place of their
+            decay.
     """
 
     entries: Tensor
@@ -49,23 +59,41 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
     initialized: Tensor
 
     def __init__(
-        self, num_codebooks: int, codebook_size: int, dim: int, decay: float, revive_below: float, eps: float
+        self,
+        num_codebooks: int,
+        codebook_size: int,
+        dim: int,
+        decay: float,
+        revive_below: float,
+        eps: float,
+        start: Start = "latents",
+        keep_unused: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"`decay` must be at least 0 and below 1, but is {decay}.")
         if not 0 <= revive_below < 1:
             raise ValueError(f"`revive_below` must be at least 0 and below 1, but is {revive_below}.")
-        if eps <= 0:
-            raise ValueError(f"`eps` must be above 0, but is {eps}.")
+        if eps < 0 or (eps == 0 and not keep_unused):
+            raise ValueError(
+                f"`eps` must be above 0, but is {eps}. With `keep_unused`, whose counts stay above 0, it can be 0."
+            )
+        check_choice("start", start, Start)
         self.decay = decay
         self.revive_below = revive_below
         self.eps = eps
+        self.keep_unused = keep_unused
+        self.revives = start == "latents" or revive_below > 0
+        """Whether an entry can be moved to a latent, and not only to an average of latents."""
         shape = num_codebooks, codebook_size
-        self.register_buffer("entries", 0.01 * torch.randn(*shape, dim))
-        self.register_buffer("counts", torch.zeros(shape))
-        self.register_buffer("sums", torch.zeros(*shape, dim))
-        self.register_buffer("initialized", torch.zeros(shape, dtype=torch.bool))
+        drawn = torch.randn(*shape, dim)
+        if start == "random":
+            variance, mean = torch.var_mean(drawn, dim=1, correction=0, keepdim=True)  # over the entries
+            drawn = (drawn - mean) * torch.rsqrt(variance + _NORM_EPS)
+        self.register_buffer("entries", drawn if start == "random" else 0.01 * drawn)
+        self.register_buffer("counts", torch.full(shape, 1.0 if start == "random" else 0.0))
+        self.register_buffer("sums", drawn.clone() if start == "random" else torch.zeros(*shape, dim))
+        self.register_buffer("initialized", torch.full(shape, start == "random"))
         self._address = 0, 0
         # Statistics of this process since the last update; not buffers, because DDP would overwrite these with those of
         # the first process.
@@ -101,16 +129,20 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
     def _collect(self, vectors: Tensor, codes: Tensor, padding_mask: Tensor | None, ready: Tensor | None) -> None:
         size = self.entries.shape[1]
         counts, sums = sum_by_code(vectors, codes, size, padding_mask)
+        if self._counts is not None and self._sums is not None:
+            counts, sums = self._counts + counts, self._sums + sums
+        self._counts, self._sums = counts, sums
+        if not self.revives:
+            return
         keys = self._keys(vectors)  # (B, N, G)
         if padding_mask is not None:
             keys = keys.masked_fill(padding_mask[..., None], -math.inf)
         if ready is not None:
             keys = keys.masked_fill(~ready, -math.inf)
         candidates = torch.cat([vectors, keys[..., None]], dim=-1).flatten(0, 1).transpose(0, 1)  # (G, B * N, d + 1)
-        if self._counts is not None and self._sums is not None and self._candidates is not None:
-            counts, sums = self._counts + counts, self._sums + sums
+        if self._candidates is not None:
             candidates = torch.cat([self._candidates, candidates], dim=1)
-        self._counts, self._sums, self._candidates = counts, sums, _highest_keys(candidates, size)
+        self._candidates = _highest_keys(candidates, size)
 
     def _keys(self, vectors: Tensor) -> Tensor:
         """Returns a key in [0, 1] for each of the vectors `(B, N, G, d)`, uniform over latents: `(B, N, G)`."""
@@ -131,13 +163,16 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
             update: Optimiser updates done before this one.
             skipped: True, shape `()`, if the update is skipped and must not change the entries; None for false.
         """
-        if self._counts is None or self._sums is None or self._candidates is None:
+        if self._counts is None or self._sums is None:
             return  # in evaluation there are no statistics
         with torch.no_grad():
             counts, sums = all_reduce_sum(self._counts), all_reduce_sum(self._sums)
-            candidates = all_gather(self._candidates).transpose(0, 1).flatten(1, 2)  # (G, processes * V, d + 1)
+            candidates = None
+            if self._candidates is not None:
+                every = all_gather(self._candidates).transpose(0, 1).flatten(1, 2)  # (G, processes * V, d + 1)
+                candidates = _highest_keys(every, self.entries.shape[1])
             before = [state.clone() for state in self._state()] if skipped is not None else []
-            self._learn(counts, sums, _highest_keys(candidates, self.entries.shape[1]))
+            self._learn(counts, sums, candidates)
             if skipped is not None:
                 for state, old in zip(self._state(), before, strict=True):
                     state.copy_(torch.where(skipped, old, state))
@@ -150,30 +185,37 @@ class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
     def _state(self) -> tuple[Tensor, ...]:
         return self.entries, self.counts, self.sums, self.initialized
 
-    def _learn(self, seen: Tensor, summed: Tensor, candidates: Tensor) -> None:
+    def _learn(self, seen: Tensor, summed: Tensor, candidates: Tensor | None) -> None:
         """Computes an update from counts `(G, V)`, sums `(G, V, d)` and candidates `(G, V, d + 1)`, highest key first.
 
-        It branches by `torch.where`, because an `if` would wait for the device.
+        It branches by `torch.where`, because an `if` would wait for the device. Without candidates no entry is revived.
         """
         size = seen.shape[1]
         # Statistics of an entry start when it is initialized; those of a random entry are discarded.
-        counts = torch.where(self.initialized, self.decay * self.counts + (1 - self.decay) * seen, 0.0)
-        sums = torch.where(self.initialized[..., None], self.decay * self.sums + (1 - self.decay) * summed, 0.0)
+        counts = torch.where(self.initialized, self._average(self.counts, seen, seen), 0.0)
+        sums = torch.where(self.initialized[..., None], self._average(self.sums, summed, seen[..., None]), 0.0)
 
-        dead = ~self.initialized | (counts < self.revive_below * counts.mean(dim=1, keepdim=True))
-        rank = (dead.cumsum(dim=1) - 1).clamp(min=0)  # the n-th dead entry gets the n-th candidate
-        offered = candidates.gather(1, rank[..., None].expand_as(candidates))
-        revived = dead & (offered[..., -1] >= 0)
-        average = seen.sum(dim=1, keepdim=True) / size  # (G, 1)
-        counts = torch.where(revived, average, counts)
-        sums = torch.where(revived[..., None], average[..., None] * offered[..., :-1], sums)
+        if candidates is not None:
+            dead = ~self.initialized | (counts < self.revive_below * counts.mean(dim=1, keepdim=True))
+            rank = (dead.cumsum(dim=1) - 1).clamp(min=0)  # the n-th dead entry gets the n-th candidate
+            offered = candidates.gather(1, rank[..., None].expand_as(candidates))
+            revived = dead & (offered[..., -1] >= 0)
+            average = seen.sum(dim=1, keepdim=True) / size  # (G, 1)
+            counts = torch.where(revived, average, counts)
+            sums = torch.where(revived[..., None], average[..., None] * offered[..., :-1], sums)
+            self.initialized |= revived
 
         total = counts.sum(dim=1, keepdim=True)
-        smoothed = total * (counts + self.eps) / (total + size * self.eps)  # keeps the sum of all counts
-        self.initialized |= revived
+        # Smoothed counts have the same sum.
+        smoothed = total * (counts + self.eps) / (total + size * self.eps) if self.eps else counts
         self.entries.copy_(torch.where(self.initialized[..., None], sums / smoothed[..., None], self.entries))
         self.counts.copy_(counts)
         self.sums.copy_(sums)
+
+    def _average(self, old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
+        """Returns the moving average of `old` and `new`, which with `keep_unused` is `old` if `seen` is 0."""
+        average = self.decay * old + (1 - self.decay) * new
+        return torch.where(seen > 0, average, old) if self.keep_unused else average
 
 
 def _highest_keys(candidates: Tensor, count: int) -> Tensor:

@@ -9,11 +9,11 @@ from copy import deepcopy
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from w2vlab.functional.choices import check_choice
-from w2vlab.functional.lengths import gather_frames, group_norm_over_time, mean_per_utterance
+from w2vlab.functional.lengths import gather_frames, group_norm_over_time, variance_share
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import ContextNetwork, Teacher
 from w2vlab.teachers.schedules import DecaySchedule
@@ -24,8 +24,10 @@ Output = Literal["feedforward", "layer"]
 Norm = Literal["instance", "layer", "none"]
 Combine = Literal["mean", "concatenate"]
 Shape = Literal["linear", "exponential"]
+Start = Literal["copy", "new"]
 
-_COPIED = ("input_projection", "positions")
+_SHARED = "input_projection"
+_COPIED = (_SHARED, "positions")
 
 
 class EMATeacher(Teacher):
@@ -43,21 +45,24 @@ class EMATeacher(Teacher):
             channels (`layer`), or not (`none`).
         combine: The targets are the mean of the layers (`mean`, width D), or all of them one after another
             (`concatenate`, width K D), so that a quantizer with K codebooks has one for each layer.
-        decay: Decay of the averages in the first update.
+        decay: Decay of the averages at the start; the first update is one step of the schedule further.
         end_decay: Decay at the end.
         anneal_updates: Updates until `end_decay` (`linear`), or until the distance to it has fallen to 1 / e
             (`exponential`).
         schedule: `linear` or `exponential`.
-        frozen_from: The teacher no longer changes from this update on; None if it always does.
+        frozen_from: The teacher no longer changes after this many updates; None if it always does. An input projection
+            that is copied goes on following the student's, because as published it is the student's.
         copied: Parts of the network that are not averaged, but copied after every update: by default the input
             projection and the positions, as published.
+        start: The first weights of the teacher are the student's (`copy`), or the matrices of its linear layers are
+            drawn anew, with the mean and the deviation of the student's (`new`, SpidR), except those of `copied`.
 
     Raises:
         ValueError: The network has not as many layers, a decay is not between 0 and 1, or a part does not exist.
 
     Reference:
         Baevski et al. 2022, arXiv:2202.03555, Sections 3.3 and 4.2 (data2vec); Liu et al. 2023, arXiv:2305.10005
-        (DinoSR).
+        (DinoSR); Poli et al. 2025, arXiv:2512.20308 (SpidR).
     """
 
     def __init__(
@@ -73,11 +78,13 @@ class EMATeacher(Teacher):
         schedule: Shape = "linear",
         frozen_from: int | None = None,
         copied: Sequence[str] = _COPIED,
+        start: Start = "copy",
     ) -> None:
         super().__init__()
         for name, value, choices in (("output", output, Output), ("norm", norm, Norm), ("combine", combine, Combine)):
             check_choice(name, value, choices)
         check_choice("schedule", schedule, Shape)
+        check_choice("start", start, Start)
         check_at_least(1, layers=layers, anneal_updates=anneal_updates)
         check_at_least(0, frozen_from=frozen_from)
         _check_network(context, layers, copied)
@@ -91,6 +98,8 @@ class EMATeacher(Teacher):
         self.schedule = DecaySchedule(decay, end_decay, anneal_updates, schedule, frozen_from)
         self.output_dim = context.output_dim * (layers if combine == "concatenate" else 1)
         self.network = deepcopy(context).requires_grad_(False)
+        if start == "new":
+            self._draw_anew()
         self.train()
 
     @property
@@ -131,8 +140,10 @@ class EMATeacher(Teacher):
     def follow(self, student: ContextNetwork, update: int, skipped: Tensor | None = None) -> None:
         """Moves the averages towards the weights of the student: as `Teacher.follow`."""
         decay = self.schedule(update)
-        for average, weight, is_copied in self._pairs(student):
-            share = torch.full((), 1.0 if is_copied else 1.0 - decay, device=average.device, dtype=average.dtype)
+        copied = self.copied if decay < 1 else tuple(name for name in self.copied if name == _SHARED)
+        for name, average, weight in self._pairs(student):
+            moved = 1.0 if _is_in(name, copied) else 1.0 - decay
+            share = torch.full((), moved, device=average.device, dtype=average.dtype)
             if skipped is not None:  # without reading it on the host
                 share = share.masked_fill(skipped, 0.0)
             average.lerp_(weight.to(average.dtype), share)
@@ -140,15 +151,22 @@ class EMATeacher(Teacher):
     @torch.no_grad()
     def restart(self, student: ContextNetwork) -> None:
         """Copies all weights of the student."""
-        for average, weight, _ in self._pairs(student):
+        for _, average, weight in self._pairs(student):
             average.copy_(weight)
 
-    def _pairs(self, student: ContextNetwork) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """Yields each average, the weight that it follows (or their shards), and whether it is copied."""
+    @torch.no_grad()
+    def _draw_anew(self) -> None:
+        """Draws the matrices of all linear layers that are not copied."""
+        for name, module in self.network.named_modules():
+            if isinstance(module, nn.Linear) and not _is_in(name, self.copied):
+                deviation, mean = torch.std_mean(module.weight)
+                module.weight.normal_().mul_(deviation).add_(mean)
+
+    def _pairs(self, student: ContextNetwork) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yields the name of each average, the average, and the weight that it follows, or their shards."""
         weights = dict(student.named_parameters())
         for name, average in self.network.named_parameters():
-            is_copied = any(name == part or name.startswith(part + ".") for part in self.copied)
-            yield _local(average), _local(weights[name]), is_copied
+            yield name, _local(average), _local(weights[name])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the averages to a device, and keeps them in float32 or wider: small steps must not be rounded away."""
@@ -163,22 +181,9 @@ class EMATeacher(Teacher):
         return applied  # type: ignore[no-any-return]
 
 
-def variance_share(frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Returns the variance over time of `frames` `(B, T, D)` as a share of their mean square, `(B,)`: from 0 to 1.
-
-    Args:
-        frames: Shape `(B, T, D)`.
-        padding_mask: True on padding, shape `(B, T)`; None without padding.
-    """
-    with torch.autocast(frames.device.type, enabled=False):
-        wide = at_least_float32(frames)
-        square = mean_per_utterance(wide.square().mean(dim=-1), padding_mask)  # (B,)
-        if padding_mask is None:
-            mean = wide.mean(dim=1)
-        else:
-            valid = ~padding_mask[..., None]
-            mean = (wide * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-        return 1 - mean.square().mean(dim=-1) / square.clamp(min=torch.finfo(wide.dtype).tiny)
+def _is_in(name: str, parts: Sequence[str]) -> bool:
+    """Returns whether a tensor or a module is one of `parts`, or inside of one."""
+    return any(name == part or name.startswith(part + ".") for part in parts)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 class DecaySchedule:
     """The decay of a moving average, as a function of the updates done.
 
+    The n-th update has the decay at n, as in the released code of data2vec, DinoSR and SpidR:
+
+        linear: start + (end - start) * min(1, n / updates)      exponential: end - (end - start) * exp(-n / updates)
+
     Attributes:
-        start: Decay of the first update.
+        start: Decay at 0, before the first update.
         end: Decay at the end.
         updates: Updates until `end` (`linear`), or after which the distance to `end` has fallen to 1 / e of that at the
             start (`exponential`).
         shape: `linear` or `exponential`.
-        frozen_from: The average no longer moves from this update on; None if it always moves.
+        frozen_from: The average no longer moves after this many updates; None if it always moves.
     """
 
     start: float
@@ -29,6 +33,7 @@ class DecaySchedule:
         """Returns the decay of the update that follows `update` updates done."""
         if self.frozen_from is not None and update >= self.frozen_from:
             return 1.0
+        number = update + 1
         if self.shape == "exponential":
-            return self.end - (self.end - self.start) * math.exp(-update / self.updates)
-        return self.start + (self.end - self.start) * min(1.0, update / self.updates)
+            return self.end - (self.end - self.start) * math.exp(-number / self.updates)
+        return self.end - (self.end - self.start) * max(0.0, 1.0 - number / self.updates)

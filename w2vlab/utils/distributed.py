@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor
 
 
@@ -31,8 +30,23 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     """Sums `value` over all processes, with gradient; the result is the same on all of them."""
     if not is_distributed():
         return value
-    reduced: Tensor = differentiable.all_reduce(value.clone(), op=dist.ReduceOp.SUM)  # type: ignore[no-untyped-call]
+    reduced: Tensor = _Sum.apply(value)
     return reduced
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes. Each value is in the sum of every process, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        gradient: Tensor = _Sum.apply(grad_outputs[0])
+        return gradient
 
 
 class AsyncCount:

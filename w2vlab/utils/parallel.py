@@ -28,11 +28,6 @@ _PATIENCE = 0.0003
 """Seconds of waiting for an item from which on threads are worth more than they cost."""
 
 
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def map_waiting(function: Callable[[Item], Result], items: Sequence[Item], threads: int = 8) -> list[Result]:
     """Applies `function` to `items`, in threads from the moment on that it mostly waits, as for a disk or the network.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,7 +49,10 @@ def test_an_allocator_that_is_chosen_stays(environment: dict[str, str]) -> None:
     assert not allocator._may_be_restarted(environment)
 
 
-@pytest.mark.parametrize("case", ["gpu", "old", "another library", "macos", "debugger", "profiler", "fork", "threads"])
+@pytest.mark.parametrize(
+    "case",
+    ["gpu", "old", "another library", "macos", "debugger", "profiler", "monitor", "fork", "threads", "stdin", "pipe"],
+)
 def test_where_it_would_not_help_or_would_do_harm(case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if case == "gpu":
         (tmp_path / "gpu").touch()
@@ -59,6 +64,13 @@ def test_where_it_would_not_help_or_would_do_harm(case: str, monkeypatch: pytest
         monkeypatch.setattr(sys, "orig_argv", ["python", "server.py", "3"])
     elif case == "threads":
         monkeypatch.setattr(threading, "active_count", lambda: 2)
+    elif case == "monitor":
+        monitoring = SimpleNamespace(get_tool=lambda tool: "a debugger" if tool == 0 else None)
+        monkeypatch.setattr(sys, "monitoring", monitoring, raising=False)
+    elif case in ("stdin", "pipe"):  # `python - fit < program`, `python <(program) fit`
+        os.mkfifo(tmp_path / "pipe")
+        program = "-" if case == "stdin" else str(tmp_path / "pipe")
+        monkeypatch.setattr(sys, "orig_argv", ["python", program, "fit", "--a=b c"])
     else:
         name = "gettrace" if case == "debugger" else "getprofile"
         monkeypatch.setattr(sys, name, lambda: test_a_usual_environment_allows_it)
@@ -91,17 +103,52 @@ print(json.dumps([before == os.getpid(), sys.argv[1:], os.environ.get("GLIBC_TUN
 """
 
 
-@pytest.mark.skipif(allocator._glibc_version() < (2, 35), reason="another C library, or an older one")
-@pytest.mark.skipif(any(map(os.path.exists, allocator._GPU_DEVICES)), reason="there is a GPU")
-def test_a_process_keeps_its_id_and_its_command() -> None:
-    environment = {
+restarts_here = pytest.mark.skipif(
+    allocator._glibc_version() < (2, 35) or any(map(os.path.exists, allocator._GPU_DEVICES)),
+    reason="another C library, an older one, or a GPU",
+)
+
+
+def _plain_environment() -> dict[str, str]:
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("MALLOC_", "GLIBC_", "LD_", "W2VLAB_", "COVERAGE", "COV_"))
     }
-    command = [sys.executable, "-c", SCRIPT, "fit", "--a=b c"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [True, ["fit", "--a=b c"], SETTINGS["GLIBC_TUNABLES"]]
+
+
+@restarts_here
+@pytest.mark.parametrize("words", [["fit", "--a=b c"], ["fit", "--новый\nязык=\t'\"", ""]])
+def test_a_process_keeps_its_id_and_its_command(words: list[str]) -> None:
+    command = [sys.executable, "-c", SCRIPT, *words]
+    done = subprocess.run(command, env=_plain_environment(), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, words, SETTINGS["GLIBC_TUNABLES"]]
+
+
+@restarts_here
+@pytest.mark.parametrize("program", ["-", "/dev/stdin"])
+def test_a_program_from_a_pipe_is_run(program: str) -> None:
+    command = [sys.executable, program, "fit"]
+    done = subprocess.run(command, env=_plain_environment(), input=SCRIPT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, ["fit"], None]
+
+
+def test_a_process_that_cannot_be_started_again_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SETTINGS, "W2VLAB_ALLOCATOR", "LD_PRELOAD", "LD_AUDIT"):
+        monkeypatch.delenv(name, raising=False)
+    tried = []
+
+    def too_long(path: str, words: list[str], environment: dict[str, str]) -> None:
+        tried.append(environment)
+        raise OSError(errno.E2BIG, "Argument list too long")
+
+    monkeypatch.setattr(os, "execve", too_long)
+    before = dict(os.environ)
+    allocator.restart_with_settings()
+    assert len(tried) == 1
+    assert dict(os.environ) == before
+    # Where the system discards the settings, as of programs with privileges, the process does not start for ever.
+    assert not allocator._may_be_restarted({name: tried[0][name] for name in tried[0] if name not in SETTINGS})
 
 
 @pytest.mark.parametrize("tuned", [False, True])

@@ -112,6 +112,7 @@ def test_a_resumed_run_keeps_the_precision_of_its_checkpoint(monkeypatch: pytest
     monkeypatch.setattr(precision, "trial", lambda: pytest.fail("needs no trial"))
     assert resolved({"trainer": {"precision": "bf16-mixed"}}) == "bf16-mixed"
     assert resolved({"trainer": {"precision": "32-true"}}) == "32-true"
+    assert resolved({"trainer": {"precision": None}}) == "32-true", "a run without the option computes in float32"
     monkeypatch.setattr(precision, "trial", lambda: 3.0)
     assert resolved({"trainer": {}}) == "bf16-mixed"
     assert resolved({}) == "bf16-mixed"

@@ -27,6 +27,7 @@ def published():
         ("encoder", "activation", "relu", "must be gelu for torchaudio, which has nothing else, but is relu"),
         ("encoder", "log_compression", True, "must be false for torchaudio, which has nothing else, but is true"),
         ("encoder", "skip_connections", True, "must be false for torchaudio, which has nothing else, but is true"),
+        ("context", "qkv_bias", False, "must be true for torchaudio, which has nothing else, but is false"),
     ],
 )
 def test_options_that_torchaudio_does_not_have(tmp_path, part, option, value, rule):

@@ -30,8 +30,12 @@ def projections(dtype: torch.dtype = torch.float64) -> list[Tensor]:
     return [torch.randn(B, H, T, WIDTH, dtype=dtype, requires_grad=True) for _ in range(3)]
 
 
-def by_formula(query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, seed: int) -> Tensor:
+def by_formula(
+    query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None, seed: int, bias: Tensor | None = None
+) -> Tensor:
     scores = query @ key.transpose(-1, -2) / math.sqrt(WIDTH)
+    if bias is not None:
+        scores = scores + bias
     if padding_mask is not None:
         scores = scores.masked_fill(padding_mask[:, None, None], -torch.inf)
     kept = torch.empty(B, H, T, T, dtype=query.dtype)
@@ -59,6 +63,38 @@ def test_values_and_gradients_are_those_of_the_formula(padded: bool) -> None:
 
 
 @pytest.mark.usefixtures("_small_chunks")
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("shape", [(B, H, T, T), (1, H, T, T), (H, 1, T), (T, T)])
+def test_a_bias_is_added_to_the_scores_and_gets_a_gradient(shape: tuple[int, ...], padded: bool) -> None:
+    """Whatever it broadcasts from; on padding its gradient is zero."""
+    bias = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    inputs = [*projections(), bias]
+    mask = torch.arange(T)[None] >= torch.tensor([T, 10])[:, None] if padded else None
+    torch.manual_seed(3)
+    output = scaled_dot_product_attention(*inputs[:3], mask, DROPOUT, bias)
+    torch.manual_seed(3)
+    expected = by_formula(*inputs[:3], mask, draw_seed(), bias)
+    assert_close(output, expected)
+    upstream = torch.randn_like(output)
+    for found, wanted in zip(
+        torch.autograd.grad(output, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
+    ):
+        assert_close(found, wanted)
+
+
+def test_a_bias_of_half_precision_is_added_in_float32() -> None:
+    query, key, value, bias = (tensor.bfloat16() for tensor in (*torch.randn(3, B, H, T, WIDTH), torch.randn(T, T)))
+    bias.requires_grad_()
+    results = []
+    for inputs in ((query, key, value, bias), [tensor.float() for tensor in (query, key, value, bias)]):
+        torch.manual_seed(3)
+        output = scaled_dot_product_attention(*inputs[:3], None, DROPOUT, inputs[3])
+        results.append((output.bfloat16(), torch.autograd.grad(output.float().sum(), bias)[0]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert_close(results[0][1], results[1][1], rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.usefixtures("_small_chunks")
 def test_every_weight_is_dropped_by_a_draw_of_its_own() -> None:
     """Equal weights and one-hot values: the output is the mask. Six standard deviations."""
     query = torch.zeros(B, H, T, T)
@@ -80,10 +116,16 @@ def test_neither_weights_nor_masks_are_kept() -> None:
 def test_without_dropout_it_is_torchs_and_draws_nothing(padded: bool) -> None:
     inputs = projections()
     mask = torch.arange(T)[None] >= torch.tensor([T, 10])[:, None] if padded else None
+    bias = torch.randn(H, T, T, dtype=torch.float64, requires_grad=True)
     state = torch.get_rng_state()
     visible = None if mask is None else ~mask[:, None, None]
     assert_close(
         scaled_dot_product_attention(*inputs, mask, 0.0), F.scaled_dot_product_attention(*inputs, attn_mask=visible)
+    )
+    hidden = bias.expand(B, H, T, T) if mask is None else bias.masked_fill(mask[:, None, None], -torch.inf)
+    assert_close(
+        scaled_dot_product_attention(*inputs, mask, 0.0, bias),
+        F.scaled_dot_product_attention(*inputs, attn_mask=hidden),
     )
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -71,8 +71,8 @@ def casts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
 
     class Recorded(weights._Copy):
-        def __init__(self, of: object, version: int, storage: object, copy: Tensor) -> None:
-            super().__init__(of, version, storage, copy)  # type: ignore[arg-type]
+        def __init__(self, of: object, version: int, data: Tensor, copy: Tensor) -> None:
+            super().__init__(of, version, data, copy)  # type: ignore[arg-type]
             found.append(tuple(copy.shape))
 
     monkeypatch.setattr(weights, "_Copy", Recorded)
@@ -130,6 +130,10 @@ def assign_data(model: nn.Module) -> None:
         parameter.data = parameter.data + 1
 
 
+def transpose(model: nn.Module) -> None:
+    model[2].weight.data = model[2].weight.data.t()
+
+
 def replace(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Conv1d | Linear):
@@ -152,16 +156,41 @@ def initialise(model: nn.Module) -> None:
         load,
         load_and_assign,
         assign_data,
+        transpose,
         replace,
         initialise,
     ],
-    ids=["fused", "foreach", "for_loop", "fused_sgd", "average", "load", "assign", "data", "replace", "initialise"],
+    ids=[
+        "fused",
+        "foreach",
+        "for_loop",
+        "fused_sgd",
+        "average",
+        "load",
+        "assign",
+        "data",
+        "transpose",
+        "replace",
+        "initialise",
+    ],
 )
 def test_a_changed_weight_is_cast_again(change: Callable[[nn.Module], None]) -> None:
     model = network()
     with weights_cast_once():
         before = outputs(model, FRAMES)
         change(model)
+        found = outputs(model, FRAMES)
+    assert torch.equal(found, outputs(model, FRAMES))
+    assert not torch.equal(found, before)
+
+
+def test_a_weight_that_moves_within_its_memory_is_cast_again() -> None:
+    model = network()
+    versions = torch.randn(2, 16, 16)  # of one weight, in the same memory
+    model[2].weight.data = versions[0]
+    with weights_cast_once():
+        before = outputs(model, FRAMES)
+        model[2].weight.data = versions[1]
         found = outputs(model, FRAMES)
     assert torch.equal(found, outputs(model, FRAMES))
     assert not torch.equal(found, before)

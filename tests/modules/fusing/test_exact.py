@@ -45,6 +45,16 @@ CASES: dict[str, partial[PretrainingModule]] = {
         context=factory(TransformerContext, **DROPOUTS, pre_norm=True, activation_checkpointing=True),
     ),
     "positions of data2vec": noisy(MaskedPrediction, context=factory(TransformerContext, position_layers=2)),
+    **{
+        f"{context.__name__}, {positions.__name__}": noisy(
+            MaskedPrediction,
+            context=factory(
+                context, **DROPOUTS, attention_positions=factory(positions), activation_checkpointing=checkpointing
+            ),
+        )
+        for positions in classes("positions")
+        for context, checkpointing in ((TransformerContext, False), (ConformerContext, True))
+    },
     "BEST-RQ": noisy(
         MaskedPrediction,
         encoder=factory(LogMelEncoder),

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from torchaudio.models.conformer import ConformerLayer as TorchaudioLayer
 
 import w2vlab.contexts
+import w2vlab.positions
 from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, SubsampledContext, TransformerContext
 from w2vlab.contexts.conformer import ConformerLayer
 from w2vlab.contexts.conv import WAV2VEC_LARGE_LAYERS
@@ -109,8 +110,10 @@ def test_several_positional_convolutions_are_data2vecs(kernel: int) -> None:
     assert_close(network.positions(frames), expected.transpose(1, 2))
     padded, mask = torch.cat([frames, torch.randn(1, 6, 8)], dim=1), torch.arange(15)[None] >= 9
     assert_close(network(padded, mask)[:, :9], network(frames))
-    with pytest.raises(ValueError, match="`position_layers` must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match="`position_layers` must be at least 1 without `attention_positions`, but"):
         TransformerContext(8, **TINY, position_layers=0)
+    with pytest.raises(ValueError, match="`position_layers` must be at least 0, but is -1"):
+        ConformerContext(8, **TINY, position_layers=-1)
 
 
 @pytest.mark.parametrize("cls", [TransformerContext, ConformerContext])
@@ -313,8 +316,16 @@ def conformer(width: int, num_layers: int) -> int:
     return attention_layers(2 * half + attention + convolution + norm(width), width, num_layers)
 
 
+def conformer_of_w2v_bert(width: int, num_layers: int) -> int:
+    """Relative keys of 73 distances for 16 heads in place of the positions, no biases in the convolution, no norm."""
+    keys, biases = 73 * width // 16, 2 * width + width + width
+    without = conformer(width, 0) - linear(512, width)
+    return conformer(width, num_layers) - without + num_layers * (keys - biases)
+
+
 NUM_PARAMETERS = {
     "conformer": conformer(1024, 24),
+    "conformer_w2v_bert2": conformer_of_w2v_bert(1024, 24),
     "gru": 3 * (512 * 512 + 512 * 512 + 512 + 512),
     "transformer_base": transformer(768, 12),
     "transformer_large": transformer(1024, 24),
@@ -325,8 +336,12 @@ NUM_PARAMETERS = {
 @pytest.mark.parametrize("path", sorted(FRAGMENTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_fragments_have_the_published_sizes(path: Path) -> None:
     fragment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    arguments = fragment["init_args"]
+    if "attention_positions" in arguments:
+        part = arguments["attention_positions"]
+        arguments["attention_positions"] = partial(getattr(w2vlab.positions, part["class_path"]), **part["init_args"])
     with torch.device("meta"):
-        network = getattr(w2vlab.contexts, fragment["class_path"])(512, **fragment["init_args"])
+        network = getattr(w2vlab.contexts, fragment["class_path"])(512, **arguments)
     assert sum(parameter.numel() for parameter in network.parameters()) == NUM_PARAMETERS[path.stem]
 
 
@@ -336,8 +351,11 @@ def test_fragments_that_spell_the_defaults_out(name: str) -> None:
     fragment = yaml.safe_load((FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     parameters = inspect.signature(getattr(w2vlab.contexts, fragment["class_path"])).parameters
     # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it; the
-    # others are for the checkpoints of other projects.
-    others = ("input_dim", "activation_checkpointing", "always_project", "position_layers")
+    # others are for the checkpoints of other projects, and for positions and projections that BASE does not have.
+    others = (
+        *("input_dim", "activation_checkpointing", "always_project", "position_layers", "attention_positions"),
+        "qkv_bias",
+    )
     defaults = {name: parameter.default for name, parameter in parameters.items() if name not in others}
     if "layers" in defaults:
         defaults["layers"] = [list(layer) for layer in defaults["layers"]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 
 from w2vlab.cli.doctor.finding import Finding, note, ok
+from w2vlab.utils.limits import cpu_quota, memory_limit, read_text, visible_cores
 
 _INSTRUCTIONS = {
     "avx2": "AVX2",
@@ -33,7 +33,7 @@ def check_processors(kernels: str | None = None, root: Path = Path("/")) -> Find
         root: Where `proc` and `sys` are.
     """
     model, flags = _cpu(root / "proc" / "cpuinfo")
-    visible, quota = usable_cores(), cpu_quota(root)
+    visible, quota = visible_cores(), cpu_quota(root)
     known = [label for flag, label in _INSTRUCTIONS.items() if flag in flags]
     text = f"{model}, {visible} of {os.cpu_count()} cores; {', '.join(known) or 'no vector instructions known of'}"
     if kernels is not None:
@@ -70,66 +70,10 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return free if limit is None or limit.bytes >= total else min(free, limit.bytes - limit.used)
 
 
-def usable_cores() -> int:
-    """Returns the number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Returns how many cores the container may use at a time; None without a limit."""
-    found = []
-    for folder in _cgroups(root):  # version 2
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
-        if quota.isdigit() and period.strip().isdigit():
-            found.append(int(quota) / int(period))
-    for folder in _cgroups(root, "cpu"):  # version 1
-        micros, per = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if micros.isdigit() and per.isdigit():
-            found.append(int(micros) / int(per))
-    return min(found, default=None)
-
-
-@dataclass(frozen=True)
-class MemoryLimit:
-    """The memory limit of a container and its memory in use, in bytes."""
-
-    bytes: int
-    used: int
-
-
-def memory_limit(root: Path = Path("/")) -> MemoryLimit | None:
-    """Returns the memory that the container may use; None without a limit."""
-    found = []
-    for folders, limit, used in (
-        (_cgroups(root), "memory.max", "memory.current"),
-        (_cgroups(root, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        for folder in folders:
-            most, now = _read(folder / limit), _read(folder / used)
-            # In version 1, a number as large as the address space means no limit.
-            if most.isdigit() and int(most) < 2**60:
-                found.append(MemoryLimit(int(most), int(now) if now.isdigit() else 0))
-    return min(found, key=lambda limit: limit.bytes - limit.used, default=None)
-
-
-def _cgroups(root: Path, controller: str = "") -> list[Path]:
-    """Returns the folders of this process's control groups, from its own up to the root of those that can be seen."""
-    top = root / "sys" / "fs" / "cgroup" / controller
-    for line in _read(root / "proc" / "self" / "cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        names, _, path = rest.partition(":")
-        if (controller in names.split(",")) if controller else (number == "0" and not names):
-            own = top / path.strip().lstrip("/")
-            return [folder for folder in (own, *own.parents) if folder == top or top in folder.parents]
-    return [top]
-
-
 def _cpu(file: Path) -> tuple[str, frozenset[str]]:
     """Returns the processor's name and the flags of its instructions."""
     model, flags = "", ""
-    for line in _read(file).splitlines():
+    for line in read_text(file).splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
             model = value.strip()
@@ -142,7 +86,7 @@ def _cpu(file: Path) -> tuple[str, frozenset[str]]:
 def _memory(file: Path) -> tuple[int, int] | None:
     """Returns the bytes that are free and those that there are."""
     sizes = {}
-    for line in _read(file).splitlines():
+    for line in read_text(file).splitlines():
         key, _, value = line.partition(":")
         amount = value.split()
         if amount and amount[0].isdigit():
@@ -150,10 +94,3 @@ def _memory(file: Path) -> tuple[int, int] | None:
     if not {"MemAvailable", "MemTotal"} <= set(sizes):
         return None
     return sizes["MemAvailable"], sizes["MemTotal"]
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

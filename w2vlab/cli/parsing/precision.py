@@ -62,11 +62,12 @@ def resolve_precision(trainer: Namespace, saved: dict[str, Any] | None = None) -
     """
     if trainer.precision != AUTO:
         return
-    before = ((saved or {}).get("trainer") or {}).get("precision")
+    of_run = (saved or {}).get("trainer") or {}
+    before = of_run.get("precision", AUTO) or _FULL  # a run without the option records null
     given = os.environ.get(_GIVEN) if os.environ.get("LOCAL_RANK", "0") != "0" else None
     if given:
         choice = Choice(given, "as the first process")
-    elif before is not None and before != AUTO:
+    elif before != AUTO:
         choice = Choice(str(before), "as in the checkpoint")
     else:
         choice = choose(str(trainer.accelerator))

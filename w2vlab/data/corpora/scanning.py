@@ -19,7 +19,8 @@ from w2vlab.data.audio.headers import AudioInfo
 from w2vlab.data.audio.probing import measure
 from w2vlab.data.corpora.splitting import position
 from w2vlab.data.corpora.tally import Tally
-from w2vlab.utils.parallel import WorkerDiedError, WorkerProcesses, map_waiting, num_cores
+from w2vlab.utils.limits import num_cores
+from w2vlab.utils.parallel import WorkerDiedError, WorkerProcesses, map_waiting
 
 if TYPE_CHECKING:
     from lhotse.cut.data import DataCut

@@ -17,7 +17,8 @@ from w2vlab.data.shards.shar import read_shar
 from w2vlab.data.shards.shard import Shard, ShardFile
 from w2vlab.data.shards.sources import Source, is_url
 from w2vlab.data.shards.webdataset import read_webdataset
-from w2vlab.utils.parallel import WorkerDiedError, WorkerProcesses, num_cores
+from w2vlab.utils.limits import num_cores
+from w2vlab.utils.parallel import WorkerDiedError, WorkerProcesses
 
 SCAN_VERSION = b"w2vlab-shards-1"
 """Part of the fingerprint; increased when a scan of the same shards gives another result."""

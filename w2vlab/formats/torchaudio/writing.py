@@ -28,7 +28,7 @@ _EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "log_compression": (False,),
         "skip_connections": (False,),
     },
-    "model.context": {"position_layers": (1,)},
+    "model.context": {"position_layers": (1,), "qkv_bias": (True,)},
 }
 """Values of our options that torchaudio has; it has all values of the others, or they do not change features."""
 

@@ -52,6 +52,8 @@ def check_expressible(config: Mapping[str, Any], quantizes: bool) -> None:
         _refuse("model.encoder.normalization", " or ".join(_NORMALIZATIONS), encoder["normalization"], why)
     _check_options("model.encoder", encoder, _ENCODER)
     _check_class("model.context", options["context"], "TransformerContext")
+    why = "the projections to queries, keys and values of transformers have a bias"
+    _check_options("model.context", _arguments(options["context"]), {"qkv_bias": (True, why)})
     if is_data2vec(config):
         _check_data2vec(_arguments(options["context"]), encoder, quantizes)
     why = "transformers' models have continuous inputs"

@@ -24,21 +24,25 @@ class _Copy:
     Attributes:
         of: The parameter.
         version: Its version counter, which every operation in place increments.
-        storage: Its memory, which another assignment of `data` replaces.
+        data: Its memory, and its place in it, which another assignment of `data` replaces.
         copy: Its values.
     """
 
     of: ReferenceType[Tensor]
     version: int
-    storage: torch.UntypedStorage
+    data: Tensor
     copy: Tensor
 
     def is_of(self, weight: Tensor, dtype: torch.dtype) -> bool:
         """Returns whether this is `weight`, as it is now, in the precision `dtype`."""
+        data = self.data
+        same_memory = data.untyped_storage()._cdata == weight.untyped_storage()._cdata
+        same_place = (data.storage_offset(), data.stride()) == (weight.storage_offset(), weight.stride())
         return (
             self.of() is weight
             and self.version == weight._version
-            and self.storage._cdata == weight.untyped_storage()._cdata
+            and same_memory
+            and same_place
             and self.copy.dtype == dtype
             and self.copy.device == weight.device
             and self.copy.shape == weight.shape
@@ -112,7 +116,7 @@ def in_precision(weight: Tensor, dtype: torch.dtype) -> Tensor:
     if kept is None or not kept.is_of(weight, dtype):
         with torch.inference_mode(False):  # a copy that is made in a validation can be used in training, too
             copy = weight.detach().to(dtype)
-        kept = _copies[id(weight)] = _Copy(ref(weight), weight._version, weight.untyped_storage(), copy)
+        kept = _copies[id(weight)] = _Copy(ref(weight), weight._version, weight.detach(), copy)
     return kept.copy
 
 

@@ -37,14 +37,17 @@ MUST_AGREE: dict[str, frozenset[str]] = {
     "context": frozenset(
         {
             # Attention, Conformer, GRU: shapes, and the order of norm and residual connection.
-            *("model_dim", "num_layers", "num_heads", "feedforward_dim", "pre_norm"),
+            *("model_dim", "num_layers", "num_heads", "feedforward_dim", "pre_norm", "qkv_bias"),
             *("position_kernel", "position_groups", "position_layers", "kernel_size", "output_dim"),
+            *("attention_positions", "causal_convolution", "convolution_bias", "outer_norm"),
             # Convolutions. `padding` is what they see before the first frame of every utterance.
             *("layers", "activation", "padding", "skip_connections", "residual_scale"),
             # Log-mel frames before another context network.
             *("num_mels", "channels", "context"),
         }
     ),
+    # A part inside a context network.
+    "attention_positions": frozenset({"base", "before_projection", "left", "right"}),
     "quantizer": frozenset(
         {
             *("num_codebooks", "codebook_size", "output_dim", "shared_codebook", "levels", "code_dim"),
@@ -63,6 +66,16 @@ MUST_AGREE: dict[str, frozenset[str]] = {
     ),
 }
 """Options that decide shapes, or what is computed with the weights, by the family of the part."""
+
+BEFORE_IT_EXISTED: dict[str, dict[str, Any]] = {
+    "context": {
+        "attention_positions": None,
+        "causal_convolution": False,
+        "convolution_bias": True,
+        "outer_norm": "before",
+    }
+}
+"""What was computed, by the family of the part, by models that do not name an option because they are older than it."""
 
 MAY_DIFFER: dict[str, frozenset[str]] = {
     # `padding` of an encoder decides about padded batches alone; an utterance by itself has the same latents.
@@ -111,6 +124,7 @@ def different_option(family: str, ours: Mapping[str, Any], theirs: Mapping[str, 
         The reason with both values; None if the weights mean the same.
     """
     free = MAY_DIFFER.get(family, frozenset())
+    theirs = {name: value for name, value in BEFORE_IT_EXISTED.get(family, {}).items() if name in ours} | dict(theirs)
     for name in dict.fromkeys([*ours, *theirs]):
         if name in free or name not in ours or name not in theirs or ours[name] == theirs[name]:
             continue
