@@ -17,6 +17,7 @@ EVALUATION_SETTING = "evaluation."
 
 PROBE, ABX, PNMI = "evaluation/probe", "evaluation/abx_within", "evaluation/pnmi"
 LOSS, ACCURACY, PERPLEXITY = "val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"
+EXPLAINED = "val/explained_variance"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ _KNOWN = {
         Outcome(PNMI, "PNMI %", 100, 1),
         Outcome(LOSS, LOSS, 1, 3),
         Outcome(ACCURACY, "val/accuracy %", 100, 1),
+        Outcome(EXPLAINED, "variance explained %", 100, 1),
         Outcome(PERPLEXITY, "code perplexity", 1, 1),
         Outcome("val/wer", "WER %", 100, 1),
         Outcome("val/cer", "CER %", 100, 1),
@@ -60,7 +62,7 @@ _KNOWN = {
 
 _EVALUATED = (PROBE, ABX, PNMI)
 _RECOGNITION = (LOSS, "val/wer", "val/cer", "val/per")
-_PRETRAINING = (LOSS, ACCURACY, PERPLEXITY)
+_PRETRAINING = (LOSS, ACCURACY, EXPLAINED, PERPLEXITY)
 
 
 def extract_outcomes(content: dict[str, Any]) -> dict[str, float]:

@@ -143,6 +143,16 @@ class EMATeacher(Teacher):
         for average, weight, _ in self._pairs(student):
             average.copy_(weight)
 
+    @torch.no_grad()
+    def squared_distance(self, student: ContextNetwork) -> Tensor:
+        """Returns squared distance and squared norm: as `Teacher.squared_distance`."""
+        sums = []
+        for average, weight, is_copied in self._pairs(student):
+            if not is_copied:
+                apart = (average - weight.to(average.dtype)).square().sum()
+                sums.append(torch.stack([apart, weight.to(average.dtype).square().sum()]))
+        return torch.stack(sums).sum(dim=0) if sums else next(self.parameters()).new_zeros(2)
+
     def _pairs(self, student: ContextNetwork) -> Iterator[tuple[Tensor, Tensor, bool]]:
         """Yields each average, the weight that it follows (or their shards), and whether it is copied."""
         weights = dict(student.named_parameters())
