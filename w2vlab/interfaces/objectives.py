@@ -54,6 +54,13 @@ class PredictionLoss(nn.Module, ABC):
         """
         return False
 
+    def heads(self) -> dict[str, list[tuple[nn.Parameter, slice]]]:
+        """Returns the weights that predict each codebook: rows of parameters, by a name for each.
+
+        Empty if no weights belong to one codebook alone.
+        """
+        return {}
+
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
         return 1
