@@ -28,6 +28,7 @@ from w2vlab.modules.checkpoints.constructors import constructor_arguments
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.warm_start import loading
 from w2vlab.modules.warm_start.options import FAMILIES_OF_PARTS, MAY_DIFFER, MUST_AGREE, OF_THE_OBJECTIVE
+from w2vlab.positions import RelativeKeyPositions, RotaryPositions
 from w2vlab.quantizers import FileTargets, FiniteScalarQuantizer, GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 from w2vlab.utils.messages import W2VLabWarning
 
@@ -380,6 +381,40 @@ def test_other_units_leave_the_scores_of_the_units_new(source):
     found = outcome(hubert("second", seed=1, init_from="theirs"))
     why = "another option: `path` is second, the source has first"
     assert found == dict.fromkeys(set(ALL) - {"quantizer"}) | {"loss": f"it goes with quantizer, which differs: {why}"}
+
+
+CONTEXTS = {
+    "none": factory(TransformerContext),
+    "rotary": factory(TransformerContext, attention_positions=RotaryPositions),
+    "rotary, slow": factory(TransformerContext, attention_positions=partial(RotaryPositions, base=500.0)),
+    "keys": factory(TransformerContext, attention_positions=partial(RelativeKeyPositions, left=3, right=1)),
+    "keys, long": factory(TransformerContext, attention_positions=partial(RelativeKeyPositions, left=4, right=1)),
+}
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_positions_of_the_attention_must_agree(source, name):
+    """Also those that have no weights, and those of a model from before there were any."""
+    theirs = published(build_objective(context=CONTEXTS[name]))
+    source(theirs)
+    found = {
+        ours: outcome(build_objective(seed=1, init_from="theirs", context=context))["context"]
+        for ours, context in CONTEXTS.items()
+    }
+    assert found.pop(name) is None
+    assert None not in found.values()
+    if name == "rotary":
+        assert found["rotary, slow"] == "another option: `base` is 500.0, the source has 10000.0"
+        assert found["none"].startswith("another option: `attention_positions` is null, the source has ")
+    if name == "keys":
+        assert found["keys, long"] == "another option: `left` is 4, the source has 3"
+    if name == "none":
+        for option in ("attention_positions", "qkv_bias"):
+            del theirs.config["init_args"]["context"]["init_args"][option]
+        source(theirs)
+        for ours, context in CONTEXTS.items():
+            why = outcome(build_objective(seed=1, init_from="theirs", context=context))["context"]
+            assert (why is None) == (ours == "none"), why
 
 
 # Options.

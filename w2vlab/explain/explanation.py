@@ -15,7 +15,7 @@ from w2vlab.data.batches.micro_batches import micro_batches_of_each
 from w2vlab.explain.batch_size.budget import Batches
 from w2vlab.explain.cost import Cost, add_time, count_cost
 from w2vlab.explain.flow import Flow, trace_flow
-from w2vlab.explain.run import MaskStatistics, blind_loss, measure_masking, num_processes, scheduled_values
+from w2vlab.explain.run import MaskStatistics, Start, blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.counting.without_values import without_files
 from w2vlab.modules.pretraining import PretrainingModule
@@ -83,28 +83,6 @@ class Update:
 
 
 @dataclass
-class Start:
-    """The losses before training.
-
-    Attributes:
-        num_candidates: Candidates 1 + K of a prediction.
-        chance: Accuracy of guessing.
-        nats: ln(1 + K), the loss of a softmax over candidates with equal scores.
-        bits: `nats` in bits.
-        blind: The loss in nats with all weights of the loss module at zero; None if it has no weights.
-        terms: Weighted terms of the objective for the initial weights on noise, in nats per prediction; None if they
-            were not computed, and for a term that is not finite.
-    """
-
-    num_candidates: int
-    chance: float
-    nats: float
-    bits: float
-    blind: float | None
-    terms: dict[str, float | None] | None
-
-
-@dataclass
 class Explanation:
     """Everything that `w2vlab explain` prints.
 
@@ -114,8 +92,9 @@ class Explanation:
         flow: The parts in the order of their calls, with shapes.
         frames: Receptive field, stride and rates, with their units in the names.
         parameters: Trained parameters of each part.
+        frozen: Parameters of each part that have no gradient, such as those of a teacher; parts without any are left out.
         num_parameters: All parameters of the model.
-        num_frozen: Parameters that are not trained.
+        num_frozen: The sum of `frozen`.
         gradients: Gradient of each term of the objective with respect to each part; None if it was not computed.
         codes: Information of the codes; None for continuous targets.
         masking: Statistics of the masks; None without masking.
@@ -132,6 +111,7 @@ class Explanation:
     flow: Flow
     frames: dict[str, float]
     parameters: dict[str, int]
+    frozen: dict[str, int]
     num_parameters: int
     num_frozen: int
     gradients: GradientMatrix | None
@@ -198,20 +178,21 @@ def explain(
     )
     if speed is not None:
         add_time(cost, speed, None if updates is None else update.audio_seconds * updates, update.processes)
-    candidates = flow.sizes["K"] + 1
+    frozen = _frozen(model)
     return Explanation(
         model=type(model).__name__,
         classes={name: type(child).__name__ for name, child in model.named_children()},
         flow=flow,
         frames=_frames(model, data),
         parameters={part: sum(p.numel() for p in parameters) for part, parameters in trained_parts(model).items()},
+        frozen=frozen,
         num_parameters=sum(p.numel() for p in model.parameters()),
-        num_frozen=sum(p.numel() for p in model.parameters() if not p.requires_grad),
+        num_frozen=sum(frozen.values()),
         gradients=matrix,
         codes=_codes(model, update),
         masking=masking,
         update=update,
-        start=Start(candidates, 1 / candidates, math.log(candidates), math.log2(candidates), blind, terms),
+        start=Start.of(flow.num_candidates, blind, terms),
         schedule_updates=schedule_updates,
         schedule=schedule,
         cost=cost,
@@ -235,6 +216,15 @@ def _measure_step(model: PretrainingModule) -> tuple[GradientMatrix, dict[str, f
     matrix = gradient_matrix(model, terms, count)
     values = {name: term.item() / count for name, term in terms.items()}
     return matrix, {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _frozen(model: PretrainingModule) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            part = path.partition(".")[0]
+            found[part] = found.get(part, 0) + parameter.numel()
+    return found
 
 
 def _frames(model: PretrainingModule, data: SpeechDataModule) -> dict[str, float]:

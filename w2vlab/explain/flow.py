@@ -18,6 +18,7 @@ from w2vlab.interfaces import (
     Masking,
     PredictionLoss,
     Quantizer,
+    Teacher,
     UtteranceEncoder,
     UtteranceTargets,
 )
@@ -55,12 +56,14 @@ class Flow:
     Attributes:
         steps: The parts in the order in which they are called; the terms of the objective are the last step.
         sizes: Values of the letters of `w2vlab.types`.
+        num_candidates: Candidates of a prediction; 0 if the loss does not choose among candidates.
         num_targets: Mean number of target frames of an utterance.
         predictions_per_target: Mean number of predictions of a target.
     """
 
     steps: list[FlowStep]
     sizes: dict[str, int]
+    num_candidates: int
     num_targets: float
     predictions_per_target: float
 
@@ -102,7 +105,8 @@ def _trace(model: PretrainingModule, state: dict[str, Tensor], batch_size: int, 
     steps.append(FlowStep("objective", {}, {name: tuple(term.shape) for name, term in terms.items()}))
     num_targets = sum(output.num_frames if output.mask is None else output.mask.num_targets)
     predictions = sum(output.prediction.num_predictions) / num_targets
-    return Flow(steps, _sizes(model, batch, output), num_targets / batch_size, predictions)
+    candidates = output.prediction.num_candidates
+    return Flow(steps, _sizes(model, batch, output), candidates, num_targets / batch_size, predictions)
 
 
 @contextmanager
@@ -123,6 +127,8 @@ def _record_calls(model: nn.Module) -> Iterator[list[FlowStep]]:
 
 def _make_hook(part: str, steps: list[FlowStep]) -> Any:
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        if isinstance(module, Teacher):
+            result = dict(zip(("targets", "variance"), result, strict=True))
         steps.append(_step(part, module.forward, args, kwargs, result))
 
     return record
@@ -177,7 +183,7 @@ def _sizes(model: PretrainingModule, batch: AudioBatch, output: PretrainOutput) 
         "E": output.targets.quantized.shape[2],
         "G": model.quantizer.num_codebooks,
         "V": model.quantizer.codebook_size,
-        "K": output.prediction.num_candidates - 1,
+        "K": max(output.prediction.num_candidates - 1, 0),
     }
     if output.mask is not None:
         sizes["M"] = output.mask.targets.shape[1]

@@ -46,6 +46,37 @@ class MaskStatistics:
     hidden_channels: float
 
 
+@dataclass
+class Start:
+    """The losses before training.
+
+    Attributes:
+        num_candidates: Candidates 1 + K of a prediction; 0 if the loss does not choose among candidates (regression).
+        chance: Accuracy of guessing; None without candidates, and so are `nats` and `bits`.
+        nats: ln(1 + K), the loss of a softmax over candidates with equal scores.
+        bits: `nats` in bits.
+        blind: The loss in nats with all weights of the loss module at zero; None if it has no weights or no candidates.
+        terms: Weighted terms of the objective for the initial weights on noise, in nats per prediction, or in the unit
+            of the loss without candidates; None if they were not computed, and for a term that is not finite.
+    """
+
+    num_candidates: int
+    chance: float | None
+    nats: float | None
+    bits: float | None
+    blind: float | None
+    terms: dict[str, float | None] | None
+
+    @classmethod
+    def of(cls, num_candidates: int, blind: float | None, terms: dict[str, float | None] | None) -> Start:
+        """Returns the start of a loss with `num_candidates` candidates."""
+        if num_candidates == 0:
+            return cls(0, None, None, None, blind, terms)
+        return cls(
+            num_candidates, 1 / num_candidates, math.log(num_candidates), math.log2(num_candidates), blind, terms
+        )
+
+
 def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: int) -> MaskStatistics | None:
     """Measures the masks of many batches.
 
@@ -87,42 +118,49 @@ def blind_loss(model: PretrainingModule) -> float | None:
     The targets are random and all different, because negatives equal to the true target would be excluded.
 
     Returns:
-        The mean over predictions; None if the loss has no weights.
+        The mean over predictions; None if the loss has no weights, or no candidates: the error of a regression depends
+        on the variance of its targets, which is not known before.
     """
     loss, spec = model.loss, model.quantizer.spec
     if not any(True for _ in loss.parameters()):
         return None
     generator = torch.Generator().manual_seed(model.seed)
-    num_frames = loss.min_frames(model.frame_overlap) + 100
+    num_frames = loss.min_frames(model.first_ahead) + 100
     context = torch.randn(2, num_frames, model.context.output_dim, generator=generator)
     vectors = torch.randn(2, num_frames, spec.dim, generator=generator)
     codes = torch.randint(max(spec.codebook_size, 1), (2, num_frames, spec.num_codebooks), generator=generator)
     targets = QuantizerOutput(quantized=vectors, codes=codes)
     lengths: tuple[int, ...] = (num_frames, num_frames)
     address = RandomAddress(seed=model.seed, update=0, ids=("first", "second"))
-    first_ahead, positions = model.frame_overlap, torch.arange(num_frames).expand(2, -1)
-    num_targets: tuple[int, ...] = lengths
+    positions, num_targets = torch.arange(num_frames).expand(2, -1), lengths
     samples = model.encoder.receptive_field + (num_frames - 1) * model.encoder.stride
     mask = model.draw_mask((samples, samples), address) if loss.predicts_every_frame else None
     if mask is not None:  # the loss weights frames by whether they are masked
-        first_ahead, num_targets, positions = model.first_ahead, mask.num_targets, mask.targets
+        num_targets, positions = mask.num_targets, mask.targets
     all_frames = None
     if loss.uses_every_frame:
-        all_frames = AllFrames(targets=targets, num_frames=lengths, positions=positions, context=context)
+        all_frames = AllFrames(
+            targets=targets,
+            num_frames=lengths,
+            positions=positions,
+            context=context,
+            layers=dict.fromkeys(loss.context_layers, context),
+        )
     lookup = model.quantizer.lookup if spec.num_codebooks else None
     inputs = LossInputs(
         context=gather_frames(context, positions),
         targets=targets.at(positions),
         num_targets=num_targets,
         address=address,
-        first_ahead=first_ahead,
+        first_ahead=model.first_ahead,
         lookup=lookup,
         all_frames=all_frames,
+        layers=dict.fromkeys(loss.context_layers, gather_frames(context, positions)),
     )
     with torch.no_grad():
         zeros = {name: torch.zeros_like(parameter) for name, parameter in loss.named_parameters()}
         output: LossOutput = functional_call(loss, zeros, (inputs,))
-    return output.total.item() / sum(output.num_predictions)
+    return output.total.item() / sum(output.num_predictions) if output.num_candidates else None
 
 
 def scheduled_values(model: PretrainingModule, updates: Sequence[int]) -> dict[str, list[float | None]]:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from w2vlab.explain.explanation import Explanation, Start
+from w2vlab.explain.explanation import Explanation
 from w2vlab.explain.flow import Shape
+from w2vlab.explain.run import Start
 from w2vlab.utils.messages import count, duration
 
 _PLAIN_WIDTH = 200
@@ -70,7 +71,7 @@ def _shapes(shapes: Mapping[str, Shape]) -> str:
 def _parameters_title(explanation: Explanation) -> str:
     text = f"{explanation.num_parameters:,} parameters"
     if explanation.num_frozen:
-        text += f", of which {explanation.num_frozen:,} are not trained"
+        text += f", of which {explanation.num_frozen:,} are not trained by a gradient"
     if explanation.gradients is None:
         return text
     return f"{text}, with the gradient norm of each term of the objective; 0 is exactly zero"
@@ -85,6 +86,8 @@ def _parameters(explanation: Explanation) -> Table:
     for part, number in explanation.parameters.items():
         norms = [] if matrix is None else [matrix.norm(term, part) for term in terms]
         table.add_row(part, f"{number:,}", *("0" if norm == 0 else f"{norm:.2g}" for norm in norms))
+    for part, number in explanation.frozen.items():
+        table.add_row(f"{part} (no gradient)", f"{number:,}", *("-" for _ in terms))
     return table
 
 
@@ -178,10 +181,11 @@ def _cost(explanation: Explanation) -> dict[str, str]:
             f"about {sizes['total']} GiB: parameters {sizes['parameters']}, gradients {sizes['gradients']}, optimizer "
             f"{sizes['optimizer']}, activations of a micro-batch {sizes['activations']}; without workspace"
         )
-    if cost.device_hours is not None:
+    if cost.device_hours is not None and cost.hours is not None:
+        hours = f"{cost.device_hours:,.1f}" if cost.device_hours >= 1 else f"{cost.device_hours:.2g}"
         rows["time"] = (
-            f"{cost.device_hours:,.1f} device-hours at {cost.speed:,g} s of audio a second and device, "
-            f"{cost.hours:,.1f} h on {explanation.update.processes}"
+            f"{hours} device-hours at {cost.speed:,g} s of audio a second and device, {duration(3600 * cost.hours)} on "
+            f"{explanation.update.processes}"
         )
     elif cost.speed is None:
         rows["time"] = (
@@ -193,10 +197,12 @@ def _cost(explanation: Explanation) -> dict[str, str]:
 
 def _start(explanation: Explanation) -> dict[str, str]:
     start = explanation.start
-    rows = {
-        "chance": f"1 of {start.num_candidates} candidates; "
-        f"ln {start.num_candidates} = {start.nats:.4f} nats = {start.bits:.4f} bits"
-    }
+    rows = {"chance": "none: the loss does not choose among candidates"}
+    if start.nats is not None:
+        rows["chance"] = (
+            f"1 of {start.num_candidates} candidates; "
+            f"ln {start.num_candidates} = {start.nats:.4f} nats = {start.bits:.4f} bits"
+        )
     if start.blind is not None:
         why = _beside_chance(start, start.blind)
         rows["uninformed loss"] = f"{start.blind:.4f} nats a prediction, with all weights of the loss at zero{why}"
@@ -204,7 +210,7 @@ def _start(explanation: Explanation) -> dict[str, str]:
         terms = ", ".join(
             f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in start.terms.items()
         )
-        rows["first step, on noise"] = f"{terms} nats a prediction, weighted"
+        rows["first step, on noise"] = f"{terms} {'nats ' if start.num_candidates else ''}a prediction, weighted"
     return rows
 
 

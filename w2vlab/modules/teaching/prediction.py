@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from w2vlab.contexts.transformer import TransformerContext
 from w2vlab.encoders.conv import ConvFeatureEncoder
+from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.functional.kernels import noise
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
@@ -63,6 +64,8 @@ class TeacherPrediction(MaskedObjective):
             and the student R times, as one batch. The gradient is that of the mean over all predictions (data2vec 2.0).
         optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
+        freeze_frontend_from: Updates after which encoder, norm and input projection no longer change; they then get no
+            gradient and no weight decay. None if they always change.
         seed: Seed of every random draw of the run.
         init_from: A model whose weights are the initial ones (warm start), of student and teacher: a path, or `hf:` and
             a name; of any format.
@@ -90,12 +93,16 @@ class TeacherPrediction(MaskedObjective):
         masked_copies: int = 1,
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
         scheduler: LRSchedulerCallable = PolynomialSchedule,
+        freeze_frontend_from: int | None = None,
         seed: int = 1,
         init_from: str | None = None,
         init_from_parts: list[str] | None = None,
     ) -> None:
         check_at_least(1, masked_copies=masked_copies)
         super().__init__(optimizer, scheduler, {name: build() for name, build in (penalties or {}).items()}, seed)
+        check_at_least(0, freeze_frontend_from=freeze_frontend_from)
+        self.freeze_frontend_from = freeze_frontend_from
+        self.frontend_is_frozen = freeze_frontend_from == 0
         self.encoder = encoder()
         self.norm = nn.LayerNorm(self.encoder.output_dim)
         self.context = context(self.encoder.output_dim)
@@ -114,6 +121,31 @@ class TeacherPrediction(MaskedObjective):
         self.warm_start = start_from(self, init_from, init_from_parts)
         if self.warm_start is not None:
             self.teacher.restart(self.context)
+
+    def set_update(self, update: int) -> None:
+        """Freezes encoder, norm and input projection when it is time."""
+        super().set_update(update)
+        self.frontend_is_frozen = self.freeze_frontend_from is not None and update >= self.freeze_frontend_from
+
+    def encode(self, batch: AudioBatch) -> Encoding:
+        """Returns the latents of a batch, after layer normalization, with their padding mask."""
+        if not (self.frontend_is_frozen and torch.is_grad_enabled()):
+            return super().encode(batch)
+        with torch.no_grad():
+            encoding = super().encode(batch)
+        return replace(encoding, latents=with_zero_gradients(encoding.latents, self._frontend_parameters()))
+
+    def _frontend_parameters(self) -> list[Tensor]:
+        parts = (self.encoder, self.norm, getattr(self.context, "input_projection", None))
+        parameters = (parameter for part in parts if part is not None for parameter in part.parameters())
+        return [parameter for parameter in parameters if parameter.requires_grad]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Also removes the gradients of a frozen front end, so that neither momentum nor weight decay changes it."""
+        if self.frontend_is_frozen:
+            for parameter in self._frontend_parameters():
+                parameter.grad = None
+        super().on_before_optimizer_step(optimizer)
 
     def copies(self, training: bool) -> int:
         """Returns `masked_copies` in training; one in a validation."""

@@ -76,6 +76,7 @@ BEFORE_IT_EXISTED: dict[str, dict[str, Any]] = {
         "causal_convolution": False,
         "convolution_bias": True,
         "outer_norm": "before",
+        "qkv_bias": True,
     }
 }
 """What was computed, by the family of the part, by models that do not name an option because they are older than it."""

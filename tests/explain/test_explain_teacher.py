@@ -1,0 +1,138 @@
+"""`w2vlab explain` describes an objective with a teacher: which counts, but gets no gradient."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.cli.conftest import RUN
+from tests.contracts.tiny import address, audio_batch, build_model
+from w2vlab.cli.main import main
+from w2vlab.explain.run import blind_loss
+from w2vlab.modules import TeacherPrediction
+from w2vlab.modules.counting.flops import count_flops
+
+LAYERS, WIDTH = 3, 8
+CONTEXT = RUN["model"]["init_args"]["context"]["init_args"] | {"num_layers": LAYERS}
+DATA2VEC = {
+    "class_path": "TeacherPrediction",
+    "init_args": {
+        **{name: RUN["model"]["init_args"][name] for name in ("encoder", "optimizer")},
+        "context": {"class_path": "TransformerContext", "init_args": CONTEXT},
+        "teacher": {
+            "class_path": "EMATeacher",
+            "init_args": {"layers": 2, "decay": 0.9, "end_decay": 0.99, "anneal_updates": 4},
+        },
+        "loss": {"class_path": "RegressionLoss"},
+    },
+}
+"""The mean of two layers of the teacher is regressed."""
+
+DINOSR = {
+    "class_path": "TeacherPrediction",
+    "init_args": DATA2VEC["init_args"]
+    | {
+        "teacher": {"class_path": "EMATeacher", "init_args": {"layers": 2, "combine": "concatenate"}},
+        "quantizer": {"class_path": "EMAQuantizer", "init_args": {"num_codebooks": 2, "codebook_size": 5}},
+        "loss": {"class_path": "CodePredictionLoss"},
+    },
+}
+"""The codes of two layers of the teacher are predicted, which have a codebook each."""
+
+
+@pytest.fixture
+def explain(tmp_path, monkeypatch):
+    """Runs the command for an objective, in an empty folder, without a corpus."""
+    path = tmp_path / "tiny.yaml"
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+
+    def run(model, *args):
+        path.write_text(yaml.safe_dump({**RUN, "model": model}))
+        assert main(["explain", f"--config={path}", *args]) == 0
+
+    return run
+
+
+def test_shapes_and_parameters_of_a_teacher(explain, capsys):
+    explain(DATA2VEC, "--json", "--no_gradients")
+    result = json.loads(capsys.readouterr().out)
+    steps = {step["part"]: step for step in result["flow"]["steps"]}
+    assert list(steps) == ["encoder", "norm", "masking", "teacher", "quantizer", "context", "loss", "objective"]
+    targets = result["flow"]["sizes"]["M"]
+    assert steps["teacher"]["takes"]["positions"] == [2, targets]
+    assert steps["teacher"]["gives"] == {"targets": [2, targets, WIDTH], "variance": [2]}
+    assert result["frozen"] == {"teacher": result["parameters"]["context"]}
+    assert result["num_frozen"] == result["parameters"]["context"]
+    assert sum(result["parameters"].values()) + result["num_frozen"] == result["num_parameters"]
+
+
+def test_targets_of_several_layers_have_a_codebook_each(explain, capsys):
+    explain(DINOSR, "--json", "--no_gradients")
+    result = json.loads(capsys.readouterr().out)
+    steps = {step["part"]: step for step in result["flow"]["steps"]}
+    targets = result["flow"]["sizes"]["M"]
+    assert steps["teacher"]["gives"]["targets"] == [2, targets, 2 * WIDTH]
+    assert steps["quantizer"]["gives"]["codes"] == [2, targets, 2]
+    assert result["codes"]["max_perplexity"] == 10
+    assert result["start"]["num_candidates"] == 5
+    assert result["update"]["predictions"] == pytest.approx(2 * result["update"]["targets"])
+
+
+def test_the_decay_is_a_schedule(explain, capsys):
+    explain(DATA2VEC, "--json", "--no_gradients")
+    result = json.loads(capsys.readouterr().out)
+    assert result["schedule_updates"] == [0, 2, 4]
+    assert result["schedule"]["teacher_decay"] == pytest.approx([0.9, 0.945, 0.99])
+
+
+@pytest.mark.parametrize("model", [DATA2VEC, DINOSR], ids=["data2vec", "dinosr"])
+def test_no_term_reaches_the_teacher_and_all_else_is_trained(model, explain, capsys):
+    explain(model, "--json")
+    (norms,) = json.loads(capsys.readouterr().out)["gradients"]["norms"].values()
+    assert "teacher" not in norms
+    assert {part for part, norm in norms.items() if norm == 0} == set()
+
+
+def test_the_pass_of_the_teacher_counts_once():
+    """Of encoder and student there is a backward pass, too; of the teacher there is none."""
+    model = build_model(TeacherPrediction)
+    model.train()
+    batch = audio_batch((2_000, 2_000))
+    counted = count_flops(model, len(batch), batch.waveform.shape[1])
+    with FlopCounterMode(display=False) as alone:
+        model.teach(model.encode(batch), batch)
+    encoder = FlopCounterMode(display=False)
+    with encoder:
+        model.encode(batch)
+    teacher = alone.get_total_flops() - encoder.get_total_flops()
+    assert teacher > 0
+
+    def without_pass(latents, padding_mask=None, positions=None):
+        return latents.new_zeros(len(latents), positions.shape[1], model.teacher.output_dim), latents.new_ones(2)
+
+    model = build_model(TeacherPrediction)
+    model.train()
+    model.teacher.forward = without_pass
+    assert counted - count_flops(model, len(batch), batch.waveform.shape[1]) == teacher
+
+
+def test_a_regression_has_no_chance(explain, capsys):
+    """Its loss is no number of nats, and depends on the variance of the targets."""
+    explain(DATA2VEC)
+    text = capsys.readouterr().out
+    assert "chance                none: the loss does not choose among candidates" in text
+    assert "teacher (no gradient)" in text
+    assert " nats" not in text
+    explain(DATA2VEC, "--json", "--no_gradients")
+    start = json.loads(capsys.readouterr().out)["start"]
+    assert start == {"num_candidates": 0} | dict.fromkeys(["chance", "nats", "bits", "blind", "terms"])
+    assert blind_loss(build_model(TeacherPrediction)) is None
+
+
+def test_steps_with_a_teacher_are_measured(explain, capsys):
+    explain(DATA2VEC, "--speed", "--no_gradients")
+    assert "Speed of a micro-batch of 5 x 1 s" in capsys.readouterr().out
