@@ -22,7 +22,8 @@ from w2vlab.callbacks.diagnosis.readings import (
     make_reading,
     reduce_metrics,
 )
-from w2vlab.callbacks.diagnosis.signatures import Detection, diagnose, make_signatures
+from w2vlab.callbacks.diagnosis.signature import Detection
+from w2vlab.callbacks.diagnosis.signatures import diagnose, make_signatures
 from w2vlab.callbacks.pretraining_only import require_pretraining_module
 from w2vlab.callbacks.run_folder import run_folder, warn_on_write_failure
 from w2vlab.callbacks.whole_model import has_unsharded_model
