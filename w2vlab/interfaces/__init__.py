@@ -19,7 +19,16 @@ from w2vlab.interfaces.networks import (
     UtteranceEncoder,
     UtteranceTargets,
 )
-from w2vlab.interfaces.objectives import Decoder, NegativeSampler, Penalty, PredictionLoss, UpdatePenalty
+from w2vlab.interfaces.objectives import (
+    Decoder,
+    LossFactory,
+    LossTerm,
+    NegativeSampler,
+    Penalty,
+    PredictionLoss,
+    PredictionLossFactory,
+    UpdatePenalty,
+)
 from w2vlab.interfaces.teachers import Teacher
 from w2vlab.types import TargetSpec
 from w2vlab.vocabulary import Vocabulary
@@ -34,6 +43,8 @@ __all__ = [
     "EncoderFactory",
     "FeatureEncoder",
     "LearnsByStatistics",
+    "LossFactory",
+    "LossTerm",
     "Masking",
     "MaskingFactory",
     "NegativeSampler",
@@ -59,7 +70,6 @@ EncoderFactory = Callable[[], FeatureEncoder]
 ContextFactory = Callable[[int], ContextNetwork]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
-PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
 NegativeSamplerFactory = Callable[[TargetSpec], NegativeSampler]
 PenaltyFactory = Callable[[], Penalty]
 DecoderFactory = Callable[[Vocabulary], Decoder]

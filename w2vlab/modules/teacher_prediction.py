@@ -19,9 +19,9 @@ from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
+    LossFactory,
     MaskingFactory,
     PenaltyFactory,
-    PredictionLossFactory,
     Quantizer,
     QuantizerFactory,
     Teacher,
@@ -29,6 +29,7 @@ from w2vlab.interfaces import (
     UtteranceTargets,
 )
 from w2vlab.losses.regression import RegressionLoss
+from w2vlab.losses.several import build_loss
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.fusing.parts import loss_of
@@ -54,7 +55,8 @@ class TeacherPrediction(MaskedObjective):
         teacher: Builds the teacher from the student's context network.
         quantizer: Builds the quantizer of the targets from their width; `IdentityQuantizer` for none (data2vec).
         masking: Builds the masking strategy.
-        loss: Builds the prediction loss from the widths of contexts and targets.
+        loss: Builds the prediction loss from the widths of contexts and targets; or a mapping of names in the logs to
+            several losses, each with its weight and its layer of the context network (`LossTerm`).
         penalties: Builds further terms of the objective, by their names in the logs.
         optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
@@ -79,7 +81,7 @@ class TeacherPrediction(MaskedObjective):
         teacher: TeacherFactory = EMATeacher,
         quantizer: QuantizerFactory = IdentityQuantizer,
         masking: MaskingFactory = SpanMasking,
-        loss: PredictionLossFactory = RegressionLoss,
+        loss: LossFactory = RegressionLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
         scheduler: LRSchedulerCallable = PolynomialSchedule,
@@ -99,7 +101,7 @@ class TeacherPrediction(MaskedObjective):
                 f"{type(self.quantizer).__name__}, which reads a file. Use it under MaskedPrediction."
             )
         self.masking = masking()
-        self.loss = loss(self.context.output_dim, self.quantizer.spec)
+        self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.warm_start = start_from(self, init_from, init_from_parts)
