@@ -9,7 +9,7 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.cli.conftest import RUN
-from tests.contracts.tiny import address, audio_batch, build_model
+from tests.contracts.tiny import audio_batch, build_model
 from w2vlab.cli.main import main
 from w2vlab.explain.run import blind_loss
 from w2vlab.modules import TeacherPrediction

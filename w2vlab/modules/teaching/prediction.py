@@ -20,14 +20,15 @@ from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
+    LossFactory,
     MaskingFactory,
     PenaltyFactory,
-    PredictionLossFactory,
     QuantizerFactory,
     TeacherFactory,
     UtteranceTargets,
 )
 from w2vlab.losses.regression import RegressionLoss
+from w2vlab.losses.several import build_loss
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.drawing.copies import address_of_copies, repeated
 from w2vlab.modules.frontend import Frontend
@@ -58,7 +59,8 @@ class TeacherPrediction(MaskedObjective):
         teacher: Builds the teacher from the student's context network.
         quantizer: Builds the quantizer of the targets from their width; `IdentityQuantizer` for none (data2vec).
         masking: Builds the masking strategy.
-        loss: Builds the prediction loss from the widths of contexts and targets.
+        loss: Builds the prediction loss from the widths of contexts and targets; or a mapping of names in the logs to
+            several losses, each with its weight and its layer of the context network (`LossTerm`).
         penalties: Builds further terms of the objective, by their names in the logs.
         masked_copies: Masks of each utterance in training, R. The encoder and the teacher compute an utterance once,
             and the student R times, as one batch. The gradient is that of the mean over all predictions (data2vec 2.0).
@@ -88,7 +90,7 @@ class TeacherPrediction(MaskedObjective):
         teacher: TeacherFactory = EMATeacher,
         quantizer: QuantizerFactory = IdentityQuantizer,
         masking: MaskingFactory = SpanMasking,
-        loss: PredictionLossFactory = RegressionLoss,
+        loss: LossFactory = RegressionLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
         masked_copies: int = 1,
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
@@ -115,7 +117,7 @@ class TeacherPrediction(MaskedObjective):
             )
         self.masking = masking()
         self.masked_copies = masked_copies
-        self.loss = loss(self.context.output_dim, self.quantizer.spec)
+        self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.warm_start = start_from(self, init_from, init_from_parts)
