@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -117,6 +118,7 @@ class TeacherPrediction(MaskedObjective):
             )
         self.masking = masking()
         self.masked_copies = masked_copies
+        self._losses_left_out = False
         self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
@@ -191,8 +193,14 @@ class TeacherPrediction(MaskedObjective):
 
     def _quantize(self, targets: Tensor, padding_mask: Tensor | None) -> QuantizerOutput:
         output: QuantizerOutput = self.quantizer(targets, padding_mask)
-        if not any(parameter.requires_grad for parameter in self.quantizer.parameters()):
-            output.losses = {}  # such as the commitment loss, which pulls latents that get a gradient
+        if output.losses and not any(parameter.requires_grad for parameter in self.quantizer.parameters()):
+            if not self._losses_left_out:
+                rank_zero_info(
+                    f"{', '.join(output.losses)} of {type(self.quantizer).__name__} is left out of the loss: it trains "
+                    "what is quantized, and a teacher has no gradient."
+                )
+                self._losses_left_out = True
+            output.losses = {}
         return output
 
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
