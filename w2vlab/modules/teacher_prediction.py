@@ -136,7 +136,8 @@ class TeacherPrediction(MaskedObjective):
         Returns:
             Targets `(B, M, E)`, and the share of their variance, `(B,)`, as of `Teacher.forward`.
         """
-        latents = encoding.latents
+        # Detached, because a view of latents that need a gradient would need one here, too.
+        latents = encoding.latents.detach()
         if batch.clean is not None:
             latents = latents.index_copy(0, batch.clean.rows, self.encode(batch.clean.batch).latents)
         taught: tuple[Tensor, Tensor] = self.teacher(latents, encoding.padding_mask, positions)
@@ -243,6 +244,8 @@ class TeacherFrontend(Frontend):
         teacher: The teacher.
         quantizer: The quantizer of the targets.
     """
+
+    sees_all_frames = True
 
     def __init__(self, encoder: Any, norm: nn.Module, teacher: Teacher, quantizer: Quantizer) -> None:
         super().__init__(encoder, norm, quantizer)
