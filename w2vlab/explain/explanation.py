@@ -92,7 +92,7 @@ class Explanation:
         flow: The parts in the order of their calls, with shapes.
         frames: Receptive field, stride and rates, with their units in the names.
         parameters: Trained parameters of each part.
-        frozen: Parameters of each part that have no gradient, such as those of a teacher; parts without any are left out.
+        frozen: Parameters without a gradient of each part that has some, such as a teacher.
         num_parameters: All parameters of the model.
         num_frozen: The sum of `frozen`.
         gradients: Gradient of each term of the objective with respect to each part; None if it was not computed.
