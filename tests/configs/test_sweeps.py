@@ -31,11 +31,16 @@ from w2vlab.registry import load_parts
 FILES = {path.stem: path for path in sorted(sweep_files.FOLDER.glob("*.yaml"))}
 SWEEPS = {name: read(path) for name, path in FILES.items()}
 SMALL = [name for name in FILES if name.endswith("_small")]
-ALONE = {"quantizers_small"}  # not a table of a paper
+ALONE = {"quantizers_small", "objectives"}  # not a table of a paper
 ABLATION = ["--config=configs/wav2vec2_ablation.yaml"]
 TOY = ["--config=configs/quickstart.yaml", "--config=configs/ablations/small.yaml"]
 ROWS = sorted(
-    {row for name, sweep in SWEEPS.items() for row in sweep["parameters"].get("config", {}).get("values", [])}
+    {
+        row
+        for name in FILES
+        if name not in ALONE
+        for row in SWEEPS[name]["parameters"].get("config", {}).get("values", [])
+    }
 )
 NOT_PUBLISHED = {"configs/ablations/quantized_inputs_apart.yaml"}
 
@@ -216,7 +221,10 @@ def test_values_of_every_type_are_accepted_as_the_agent_writes_them(name: str, v
     assert all(before.get(key) != value for key, value in expected.items())
 
 
-@pytest.mark.parametrize("name", [name for name, sweep in SWEEPS.items() if "config" in sweep["parameters"]])
+TABLES = [name for name, sweep in SWEEPS.items() if "config" in sweep["parameters"] and name not in ALONE]
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_a_row_changes_only_its_options(name: str) -> None:
     """No penalty is lost, although a mapping of penalties replaces the earlier one as a whole."""
     baseline, *rows = each_value_once(SWEEPS[name])
@@ -270,7 +278,41 @@ def test_a_small_sweep_has_the_rows_of_the_full_one(name: str) -> None:
 
 
 def test_every_sweep_has_a_small_one() -> None:
-    assert {f"{name}_small" for name in FILES if name not in SMALL} | ALONE == set(SMALL)
+    tables = set(FILES) - ALONE
+    assert {f"{name}_small" for name in tables if name not in SMALL} == tables & set(SMALL)
+
+
+def test_the_objectives_have_one_network_one_audio_and_as_many_codes() -> None:
+    """Only vq-wav2vec has another context network, a causal one of the same size."""
+    folder = ROOT / "configs/objectives"
+    trials = {Path(trial["config"]).stem: trial for trial in each_value_once(SWEEPS["objectives"])}
+    assert set(trials) == {path.stem for path in folder.glob("*.yaml")} - {"shared"}
+    runs = {row: parsed(arguments_of(SWEEPS["objectives"], trial)) for row, trial in trials.items()}
+    flat = {row: settings_of(run) for row, run in runs.items()}
+    first = runs["wav2vec2"]
+    for row, run in runs.items():
+        assert run.data == first.data
+        assert (run.trainer.max_steps, run.model.init_args.scheduler.init_args.total_updates) == (250, 250)
+        parts = ["encoder.", "optimizer.", "scheduler."]
+        parts += [] if row == "vq_wav2vec" else ["context.", "masking."]
+        for key in flat["wav2vec2"]:
+            if key.startswith(tuple(parts)):
+                assert flat[row][key] == flat["wav2vec2"][key], (row, key)
+        assert flat[row].get("quantizer.codebook_size", 100) == 100
+    with torch.device("meta"):
+        models = {
+            row: parsers()[1].instantiate_classes(Namespace(model=run.model.clone())).model for row, run in runs.items()
+        }
+    assert {row: type(model).__name__ for row, model in models.items()} == {
+        **dict.fromkeys(("wav2vec2", "hubert", "best_rq"), "MaskedPrediction"),
+        **dict.fromkeys(("data2vec", "dinosr", "spidr"), "TeacherPrediction"),
+        "vq_wav2vec": "FuturePrediction",
+    }
+    sizes = {row: sum(p.numel() for p in model.context.parameters()) for row, model in models.items()}
+    assert {row for row, size in sizes.items() if size != sizes["wav2vec2"]} == {"vq_wav2vec"}
+    assert sizes["vq_wav2vec"] == pytest.approx(sizes["wav2vec2"], rel=0.03)
+    assert models["dinosr"].loss.layers is None
+    assert models["spidr"].loss.layers == tuple(models["spidr"].teacher.numbers)
 
 
 def test_k_means_is_the_published_configuration() -> None:

@@ -37,6 +37,7 @@ LEFT_AS_THEY_ARE = {
     "IdentityQuantizer": "there is nothing to compute",
     "FuturePredictionLoss": "how many steps fit depends on the batch, on the host",
     "CodePredictionLoss": "a matrix product and PyTorch's own cross-entropy",
+    "RegressionLoss": "a matrix product and a squared error",
     "FileTargets": "it looks up codes on the host",
     "CodeEmbedding": "it looks up codes on the host, and then their embeddings",
 }

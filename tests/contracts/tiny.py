@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.helpers.centers_file import tiny_centers
 from tests.helpers.unit_files import tiny_units
+from w2vlab.contexts import TransformerContext
 from w2vlab.interfaces import AttentionPositions, UtteranceTargets
 from w2vlab.modules import MaskedPrediction, PretrainingModule
 from w2vlab.registry import FAMILIES, load_parts, part_classes
@@ -69,6 +70,7 @@ SUPPLIED: dict[str, dict[str, Any]] = {
     "context": {"input_dim": WIDTH},
     "positions": {"model_dim": WIDTH, "num_heads": 2},
     "quantizer": {"input_dim": WIDTH},
+    "teacher": {"context": TransformerContext(WIDTH, WIDTH, 2, 2, 12, position_kernel=4, position_groups=2)},
     "loss": {"context_dim": WIDTH, "targets": SPEC},
     "negatives": {"targets": SPEC},
     "decoder": {"vocabulary": Vocabulary.of("characters", ["ab ba"])},
@@ -107,7 +109,8 @@ def tiny_arguments(cls: type) -> dict[str, Any]:
     if "layers" in names and family_of(cls) in TINY_LAYERS:
         arguments["layers"] = TINY_LAYERS[family_of(cls)]
     # A part inside a part, which would have its published size.
-    nested = {name: p.default for name, p in names.items() if name in FAMILIES and inspect.isclass(p.default)}
+    parts = {name: p.default for name, p in names.items() if name in FAMILIES and p.default is not p.empty}
+    nested = {name: default for name, default in parts.items() if inspect.isclass(default)}
     return arguments | {name: factory(part) for name, part in nested.items()}
 
 
@@ -163,8 +166,15 @@ def padding_mask(lengths: tuple[int, ...]) -> Tensor:
 
 
 def assert_gradients_finite(module: nn.Module, *inputs: Tensor) -> None:
-    """Every parameter has a gradient (or DDP would wait for it for ever), and gradient reached every input."""
+    """Every parameter has a gradient (or DDP would wait for it for ever), and gradient reached every input.
+
+    A teacher's parameters are averages, which have none.
+    """
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            assert name.startswith("teacher."), f"`{name}` is not trained"
+            assert parameter.grad is None, f"`{name}` has a gradient"
+            continue
         assert parameter.grad is not None, f"`{name}` has no gradient"
         assert parameter.grad.isfinite().all(), name
     for index, tensor in enumerate(inputs):

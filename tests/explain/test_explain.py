@@ -508,9 +508,11 @@ def test_cost_in_words(config, capsys):
         "2 x 2 micro-batches (processes x accumulation), 20 s of audio at most in place of 15 s",
         "FLOP an update",
         "memory of a device",
-        "10.0 device-hours at 20 s of audio a second and device, 5.0 h on 2",
+        "10.0 device-hours at 20 s of audio a second and device, 5.00 h on 2",
     ):
         assert part in text
+    assert main([*arguments, "--devices", "2", "--speed", "20", "--trainer.max_steps=60"]) == 0
+    assert "0.017 device-hours at 20 s of audio a second and device, 30 s on 2" in capsys.readouterr().out
     assert main(arguments) == 0
     assert "give `--speed`" in capsys.readouterr().out
 

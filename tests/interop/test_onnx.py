@@ -34,6 +34,7 @@ def transformer(**options):
     return {"class_path": "TransformerContext", "init_args": {**sizes, **positions, **options}}
 
 
+POSITIONS = ("RotaryPositions", "RelativePositions", "RelativeKeyPositions")
 QUANTIZER = {"class_path": "GumbelQuantizer", "init_args": {"codebook_size": 4, "output_dim": 8}}
 CONFIGS = {
     "BASE": ("MaskedPrediction", encoder(), transformer(), QUANTIZER),
@@ -43,6 +44,18 @@ CONFIGS = {
         transformer(pre_norm=True),
         QUANTIZER,
     ),
+    **{
+        name: (
+            "MaskedPrediction",
+            encoder(),
+            transformer(
+                position_layers=0,
+                attention_positions={"class_path": name, "init_args": {}},
+            ),
+            QUANTIZER,
+        )
+        for name in POSITIONS
+    },
     "vq-wav2vec": (
         "FuturePrediction",
         encoder(normalization="group", activation="relu", log_compression=True, skip_connections=True),
@@ -134,6 +147,16 @@ def check_file(path: Path) -> None:
     assert Vocabulary.from_dict(json.loads(facts["vocabulary"])).entries == VOCABULARY.entries
     assert b"site-packages" not in path.read_bytes()
     assert str(Path(interop_onnx.__file__).parent).encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_positions_in_the_attention(tmp_path, name):
+    """Their tables are computed in the file, for any number of frames."""
+    module = pretrained(name).eval()
+    for parameter in module.context.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    export_onnx(module, tmp_path / "model.onnx")
+    check_outputs(tmp_path / "model.onnx", module, ["features"])
 
 
 def test_large_with_its_weights_in_a_second_file(tmp_path, monkeypatch):

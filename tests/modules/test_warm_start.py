@@ -21,13 +21,14 @@ from w2vlab.contexts import GRUContext, TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder, LogMelEncoder
 from w2vlab.evaluation.evaluate import random_twin
 from w2vlab.formats import HEAD, LazyWeights, Origin, PublishedModel
-from w2vlab.interfaces import Quantizer
+from w2vlab.interfaces import Quantizer, Teacher
 from w2vlab.losses import CodePredictionLoss
-from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
+from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule, TeacherPrediction
 from w2vlab.modules.checkpoints.constructors import constructor_arguments
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.warm_start import loading
 from w2vlab.modules.warm_start.options import FAMILIES_OF_PARTS, MAY_DIFFER, MUST_AGREE, OF_THE_OBJECTIVE
+from w2vlab.positions import RelativeKeyPositions, RotaryPositions
 from w2vlab.quantizers import FileTargets, FiniteScalarQuantizer, GumbelQuantizer, IdentityQuantizer, KMeansQuantizer
 from w2vlab.utils.messages import W2VLabWarning
 
@@ -382,12 +383,46 @@ def test_other_units_leave_the_scores_of_the_units_new(source):
     assert found == dict.fromkeys(set(ALL) - {"quantizer"}) | {"loss": f"it goes with quantizer, which differs: {why}"}
 
 
+CONTEXTS = {
+    "none": factory(TransformerContext),
+    "rotary": factory(TransformerContext, attention_positions=RotaryPositions),
+    "rotary, slow": factory(TransformerContext, attention_positions=partial(RotaryPositions, base=500.0)),
+    "keys": factory(TransformerContext, attention_positions=partial(RelativeKeyPositions, left=3, right=1)),
+    "keys, long": factory(TransformerContext, attention_positions=partial(RelativeKeyPositions, left=4, right=1)),
+}
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_positions_of_the_attention_must_agree(source, name):
+    """Also those that have no weights, and those of a model from before there were any."""
+    theirs = published(build_objective(context=CONTEXTS[name]))
+    source(theirs)
+    found = {
+        ours: outcome(build_objective(seed=1, init_from="theirs", context=context))["context"]
+        for ours, context in CONTEXTS.items()
+    }
+    assert found.pop(name) is None
+    assert None not in found.values()
+    if name == "rotary":
+        assert found["rotary, slow"] == "another option: `base` is 500.0, the source has 10000.0"
+        assert found["none"].startswith("another option: `attention_positions` is null, the source has ")
+    if name == "keys":
+        assert found["keys, long"] == "another option: `left` is 4, the source has 3"
+    if name == "none":
+        for option in ("attention_positions", "qkv_bias"):
+            del theirs.config["init_args"]["context"]["init_args"][option]
+        source(theirs)
+        for ours, context in CONTEXTS.items():
+            why = outcome(build_objective(seed=1, init_from="theirs", context=context))["context"]
+            assert (why is None) == (ours == "none"), why
+
+
 # Options.
 
 
 def own_options(cls: type) -> set[str]:
     """The options that YAML has, without those that the module supplies."""
-    supplied = {"input_dim", "context_dim", "targets"}
+    supplied = {"input_dim", "context_dim", "targets"} | ({"context"} if issubclass(cls, Teacher) else set())
     return set(constructor_arguments(cls)) - supplied
 
 
@@ -402,8 +437,9 @@ def test_every_option_of_every_part_is_declared(family):
 def test_every_option_of_an_objective_is_considered():
     """Those of parts are compared; the others do not change what weights mean, apart from `OF_THE_OBJECTIVE`."""
     of_training = {"masking", "penalties", "target_gradient", "feature_dropout", "optimizer", "scheduler", "seed"}
+    of_training |= {"masked_copies"}
     of_the_warm_start = {"init_from", "init_from_parts"}
-    for cls in (MaskedPrediction, FuturePrediction):
+    for cls in (MaskedPrediction, FuturePrediction, TeacherPrediction):
         options = own_options(cls) - of_training - of_the_warm_start
         assert options <= FAMILIES_OF_PARTS.keys() | OF_THE_OBJECTIVE.keys()
 

@@ -75,7 +75,9 @@ def write_run(
     return folder
 
 
-def write_evaluation(folder: Path, probe: float, abx: float, pnmi: float, name: str = "last") -> None:
+def write_evaluation(
+    folder: Path, probe: float, abx: float, pnmi: float, name: str = "last", codebooks: Sequence[float] = (0.8,)
+) -> None:
     place = folder / "evaluation" / name
     place.mkdir(parents=True)
     content = {
@@ -85,7 +87,12 @@ def write_evaluation(folder: Path, probe: float, abx: float, pnmi: float, name: 
         ],
         "sources": {
             "random network": {"units": [{"name": "joint", "pnmi": 0.9}]},
-            "model": {"units": [{"name": "joint", "pnmi": pnmi}, {"name": "codebook 1", "pnmi": 0.8}]},
+            "model": {
+                "units": [
+                    {"name": "joint", "pnmi": pnmi},
+                    *({"name": f"codebook {number}", "pnmi": one} for number, one in enumerate(codebooks, 1)),
+                ]
+            },
         },
     }
     (place / "evaluation.json").write_text(json.dumps(content))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.reports.made_up import config, rows, trial, write_quantizer_sweep, write_run, write_sweep
+from tests.reports.made_up import config, rows, trial, write_evaluation, write_quantizer_sweep, write_run, write_sweep
 from w2vlab.reports import Report, make_report, read_runs
 from w2vlab.reports.output.plain import report_as_plain_data
 from w2vlab.reports.output.rendering import (
@@ -144,6 +144,27 @@ def test_evaluations_are_the_outcomes_and_missing_ones_are_listed(tmp_path: Path
     assert "val/loss/total" in render_cells(report).columns
     note = "Not measured (run `w2vlab evaluate`): evaluation/probe, evaluation/abx_within, evaluation/pnmi of b."
     assert note in report.notes
+
+
+def test_pnmi_of_a_codebook_is_shown_where_some_runs_have_several(tmp_path: Path) -> None:
+    """Because more joint codes have a higher PNMI: the mean over codebooks, and for a single one that of its codes."""
+    write_run(tmp_path / "a", config(), rows(1.0), started="2026-01-01")
+    write_run(tmp_path / "b", config(dropout=0.1), rows(1.0), started="2026-01-02")
+    write_evaluation(tmp_path / "a", 0.6, 0.1, 0.9, codebooks=(0.3, 0.5))
+    write_evaluation(tmp_path / "b", 0.6, 0.1, 0.45, codebooks=())
+    cells = render_cells(report_of(tmp_path))
+    first = cells.columns.index("PNMI %")
+    assert cells.columns[first : first + 4] == ["PNMI %", "difference", "PNMI a codebook %", "difference"]
+    assert [row[first] for row in cells.rows] == ["90.0", "45.0"]
+    assert [row[first + 2] for row in cells.rows] == ["40.0", "45.0"]
+
+
+@pytest.mark.parametrize("codebooks", [(), (0.3, 0.5)])
+def test_pnmi_of_a_codebook_is_not_shown_where_all_have_as_many(tmp_path: Path, codebooks: tuple[float, ...]) -> None:
+    for name in "ab":
+        write_run(tmp_path / name, config(dropout=0.1 if name == "b" else 0.0), rows(1.0))
+        write_evaluation(tmp_path / name, 0.6, 0.1, 0.9, codebooks=codebooks)
+    assert "PNMI a codebook %" not in render_cells(report_of(tmp_path)).columns
 
 
 def test_any_logged_metric(tmp_path: Path) -> None:
@@ -313,3 +334,28 @@ def test_plain_data_has_every_run(tmp_path: Path) -> None:
     assert plain["baseline"] == plain["groups"][0]["name"]
     assert [run["val/loss/total"] for group in plain["groups"] for run in group["runs"]] == [1, 3, 5, 7]
     assert plain["groups"][1]["outcomes"]["val/loss/total"]["number"] == 2
+
+
+def test_runs_without_an_accuracy_are_in_the_same_table(tmp_path: Path) -> None:
+    """A regression on a teacher has neither accuracy nor codes: its cells are empty, not 0."""
+    taught = {"class_path": "w2vlab.modules.TeacherPrediction"}
+    for seed in (1, 2):
+        write_run(tmp_path / f"m{seed}", config(seed=seed), rows(1.0), started=f"2026-01-0{seed}")
+        logged = [
+            {name: value for name, value in row.items() if not name.startswith(("val/accuracy", "val/codebook"))}
+            | ({"val/explained_variance": 0.4} if "val/loss/total" in row else {})
+            for row in rows(5.0)
+        ]
+        options = config(seed=seed)
+        options["model"] = options["model"] | taught
+        write_run(tmp_path / f"t{seed}", options, logged, started=f"2026-01-0{seed + 2}")
+    report = report_of(tmp_path)
+    assert [outcome.label for outcome in report.outcomes] == [
+        *("val/loss/total", "val/accuracy %", "variance explained %", "code perplexity"),
+    ]
+    cells = render_cells(report)
+    by_group = {row[0]: dict(zip(cells.columns, row, strict=True)) for row in cells.rows}
+    masked, teacher = by_group["MaskedPrediction"], by_group["TeacherPrediction"]
+    assert teacher["variance explained %"] == "40.0 ± 0.0"
+    assert teacher["val/accuracy %"] == teacher["code perplexity"] == masked["variance explained %"] == "–"  # noqa: RUF001
+    assert any("not comparable" in note for note in report.notes)

@@ -2,7 +2,7 @@
 
 from w2vlab.batch.audio import SAMPLE_RATE, AudioBatch, CleanAudio, Hertz, MicroBatch, Seconds
 from w2vlab.batch.draws import Draws, Mask, RandomAddress
-from w2vlab.batch.fused import join_draws, join_micro_batches, rows_of, split_micro_batches
+from w2vlab.batch.fused import join_draws, join_masks, join_micro_batches, rows_of, split_micro_batches
 
 __all__ = [
     "SAMPLE_RATE",
@@ -15,6 +15,7 @@ __all__ = [
     "RandomAddress",
     "Seconds",
     "join_draws",
+    "join_masks",
     "join_micro_batches",
     "rows_of",
     "split_micro_batches",

@@ -86,7 +86,7 @@ def join_draws(draws: Sequence[Draws]) -> Draws:
     return Draws(
         address=replace(first.address, ids=_flat(one.address.ids for one in draws)),
         num_predictions=sum(one.num_predictions for one in draws),
-        mask=_join_masks(masks) if len(masks) == len(draws) else None,
+        mask=join_masks(masks) if len(masks) == len(draws) else None,
         negatives={key: tuple(map(_padded, zip(*(one.negatives[key] for one in draws), strict=True))) for key in keys},
         made_for=(_flat(lengths for lengths, _ in made), made[0][1]) if len(made) == len(draws) else None,
     )
@@ -98,7 +98,8 @@ def _are_alike(tensors: Sequence[tuple[Tensor, ...] | None]) -> bool:
     return None not in kinds and all(kind == kinds[0] for kind in kinds)
 
 
-def _join_masks(masks: Sequence[Mask]) -> Mask:
+def join_masks(masks: Sequence[Mask]) -> Mask:
+    """Returns one mask with the rows of all `masks`, one after another."""
     channels = [mask.channels for mask in masks if mask.channels is not None]
     return Mask(
         frames=_padded([mask.frames for mask in masks]),

@@ -57,10 +57,10 @@ class SelfAttention(nn.Module):
         if placed is frames:
             projected: Tensor = self.qkv(frames)
             return projected
-        weight, bias = self.qkv.weight, self.qkv.bias
-        end = 2 * frames.shape[-1]
+        weight, bias, end = self.qkv.weight, self.qkv.bias, 2 * frames.shape[-1]
         pairs = F.linear(placed, weight[:end], None if bias is None else bias[:end])
-        return torch.cat([pairs, F.linear(frames, weight[end:], None if bias is None else bias[end:])], dim=-1)
+        values = F.linear(frames, weight[end:], None if bias is None else bias[end:])
+        return torch.cat([pairs, values], dim=-1)
 
 
 class AttentionContext(ContextNetwork):

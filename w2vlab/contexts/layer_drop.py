@@ -70,27 +70,26 @@ class LayerDropStack(nn.ModuleList, StepDependent):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Maps `frames`, and returns the outputs of `layers`, too: as `ContextNetwork.forward_layers`.
 
-        A layer that is left out of the update has its input as its output.
-
-        Raises:
-            RuntimeError: A layer is left out of this update, and has no feed-forward output.
+        A layer that is left out of the update has its input as its output. If the output of its feed-forward network is
+        wanted, it is computed, but the layers after it do not see it.
         """
         outputs: dict[int, Tensor] = {}
         for number, (layer, dropped) in enumerate(zip(self, self.dropped, strict=True), start=1):
             within = feedforward and number in layers
             if self.training and dropped:
                 if within:
-                    raise RuntimeError(f"Layer {number} is left out of this update, and has no feed-forward output.")
+                    outputs[number] = layer(frames, padding_mask, True)[1]
                 frames = with_zero_gradients(frames, layer.parameters())
-            elif self.training and self.activation_checkpointing and torch.is_grad_enabled():
-                frames = checkpoint(
-                    layer, frames, padding_mask, *([True] if within else []), use_reentrant=False, context_fn=_replaying
-                )
             else:
-                frames = layer(frames, padding_mask, *([True] if within else []))
-            if within:
-                frames, outputs[number] = frames
-            elif number in layers:
+                if self.training and self.activation_checkpointing and torch.is_grad_enabled():
+                    given = [True] if within else []
+                    result = checkpoint(layer, frames, padding_mask, *given, use_reentrant=False, context_fn=_replaying)
+                else:
+                    result = layer(frames, padding_mask, *([True] if within else []))
+                frames = result[0] if within else result
+                if within:
+                    outputs[number] = result[1]
+            if number in layers and not within:
                 outputs[number] = frames
         return frames, outputs
 

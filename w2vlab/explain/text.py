@@ -181,10 +181,11 @@ def _cost(explanation: Explanation) -> dict[str, str]:
             f"about {sizes['total']} GiB: parameters {sizes['parameters']}, gradients {sizes['gradients']}, optimizer "
             f"{sizes['optimizer']}, activations of a micro-batch {sizes['activations']}; without workspace"
         )
-    if cost.device_hours is not None:
+    if cost.device_hours is not None and cost.hours is not None:
+        hours = f"{cost.device_hours:,.1f}" if cost.device_hours >= 1 else f"{cost.device_hours:.2g}"
         rows["time"] = (
-            f"{cost.device_hours:,.1f} device-hours at {cost.speed:,g} s of audio a second and device, "
-            f"{cost.hours:,.1f} h on {explanation.update.processes}"
+            f"{hours} device-hours at {cost.speed:,g} s of audio a second and device, {duration(3600 * cost.hours)} on "
+            f"{explanation.update.processes}"
         )
     elif cost.speed is None:
         rows["time"] = (

@@ -31,6 +31,8 @@ class PredictionLoss(nn.Module, ABC):
             `uses_every_frame` and `AllFrames.context`.
         context_layers: Layers of the context network whose outputs it needs, `LossInputs.layers`: from 1, or from -1
             for the last layer downwards.
+        feedforward: Whether it needs the output of the last feed-forward network of these layers, before its residual
+            connection, in place of that of the layer.
         uses_contexts: Whether it predicts from the contexts. If not, from `context_layers` alone, and the contexts must
             still be in the graph of the loss.
     """
@@ -41,6 +43,7 @@ class PredictionLoss(nn.Module, ABC):
     uses_every_frame: bool = False
     predicts_every_frame: bool = False
     context_layers: tuple[int, ...] = ()
+    feedforward: bool = False
     uses_contexts: bool = True
 
     @property
@@ -50,6 +53,13 @@ class PredictionLoss(nn.Module, ABC):
         If not, it is computed for each of several micro-batches that are computed as one batch (`data.fuse_seconds`).
         """
         return False
+
+    def heads(self) -> dict[str, list[tuple[nn.Parameter, slice]]]:
+        """Returns the weights that predict each codebook: rows of parameters, by a name for each.
+
+        Empty if no weights belong to one codebook alone.
+        """
+        return {}
 
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""

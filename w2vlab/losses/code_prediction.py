@@ -19,6 +19,7 @@ from w2vlab.types import AllFrames, LossInputs, LossOutput, TargetSpec
 from w2vlab.utils.messages import W2VLabWarning
 
 Similarity = Literal["linear", "cosine"]
+Output = Literal["layer", "feedforward"]
 
 _PROJECTION_DIM, _TEMPERATURE = 256, 0.1
 
@@ -48,6 +49,8 @@ class CodePredictionLoss(PredictionLoss):
             and `masked_accuracy` and `unmasked_accuracy` are logged, too.
         layers: The layer of the context network from whose output each codebook is predicted, G numbers: from 1, or
             from -1 for the last layer downwards (SpidR). None predicts all codebooks from the contexts.
+        output: What is taken of `layers`: the output of the layer (`layer`), or that of its last feed-forward network
+            before the residual connection (`feedforward`), as in SpidR's released code.
 
     Reference:
         Hsu et al. 2021, arXiv:2106.07447, Equations 1 to 3; Chiu et al. 2022, arXiv:2202.01855, Section 3; Liu et al.
@@ -72,9 +75,11 @@ class CodePredictionLoss(PredictionLoss):
         logit_temperature: float = _TEMPERATURE,
         unmasked_weight: float = 0.0,
         layers: list[int] | None = None,
+        output: Output = "layer",
     ) -> None:
         super().__init__()
         check_choice("similarity", similarity, Similarity)
+        check_choice("output", output, Output)
         if targets.num_codebooks == 0:
             raise ValueError(
                 "`quantizer` must have codebooks for CodePredictionLoss, but its targets are continuous "
@@ -93,6 +98,8 @@ class CodePredictionLoss(PredictionLoss):
                 f"`layers` must have a number for each of the {targets.num_codebooks} codebooks of `quantizer`, but is "
                 f"{list(layers)}. Change it, or `quantizer.num_codebooks`; None predicts all from the contexts."
             )
+        if output == "feedforward" and layers is None:
+            raise ValueError("`output` must be layer without `layers`, but is feedforward. Set `layers`.")
         self.num_codebooks = targets.num_codebooks
         self.codebook_size = targets.codebook_size
         self.offset = offset
@@ -101,6 +108,7 @@ class CodePredictionLoss(PredictionLoss):
         self.layers = None if layers is None else tuple(layers)
         self.context_layers = tuple(dict.fromkeys(layers or ()))
         self.uses_contexts = layers is None
+        self.feedforward = output == "feedforward"
         self.code_scores: nn.Module
         if similarity == "cosine":
             self.code_scores = CosineScores(context_dim, targets, projection_dim, logit_temperature)
@@ -121,6 +129,16 @@ class CodePredictionLoss(PredictionLoss):
             )
             return 0
         return self.offset
+
+    def heads(self) -> dict[str, list[tuple[nn.Parameter, slice]]]:
+        """Returns the rows of the weights of each codebook: all are sorted by codebooks."""
+        count, heads = self.num_codebooks, {}
+        for codebook in range(count):
+            layer = "" if self.layers is None else f"_layer_{self.layers[codebook]}"
+            shares = ((weight, len(weight) // count) for weight in self.code_scores.parameters())
+            rows = [(weight, slice(codebook * size, (codebook + 1) * size)) for weight, size in shares]
+            heads[f"head_{codebook + 1}{layer}"] = rows
+        return heads
 
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest frames in which one prediction fits."""

@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vlab.functional.lengths import make_padding_mask, mean_frame, mean_per_utterance, variance_share
+from w2vlab.functional.lengths import (
+    frames_with_target,
+    make_padding_mask,
+    mean_frame,
+    mean_per_utterance,
+    variance_share,
+)
 from w2vlab.functional.precision import at_least_float32
 from w2vlab.interfaces import PredictionLoss
 from w2vlab.types import LossInputs, LossOutput, TargetSpec
@@ -20,7 +26,7 @@ class RegressionLoss(PredictionLoss):
 
     The targets are constants. Nothing in this loss keeps them from collapsing, if they are trained: use it with a
     teacher that is an average of the student (`TeacherPrediction`). Each frame is one prediction; its error is summed
-    over the width E of the targets.
+    over the width E of the targets. If contexts see their own frame, they predict the nearest one that they do not see.
 
     Two shares are logged, each a mean over utterances, over their predicted frames: `prediction_variance`, the variance
     over time of the predictions in their mean square (0 if all are equal), and `explained_variance`, by how much the
@@ -52,40 +58,40 @@ class RegressionLoss(PredictionLoss):
         self.projection = nn.Linear(context_dim, targets.dim)
 
     def num_predictions(self, num_targets: Sequence[int], first_ahead: int) -> tuple[int, ...]:
-        """Returns the predicted frames of each utterance.
+        """Returns the predicted frames of each utterance."""
+        return tuple(max(0, frames - first_ahead) for frames in num_targets)
 
-        Raises:
-            ValueError: Contexts see their own frame.
-        """
-        if first_ahead:
-            raise ValueError(
-                "`loss` must not be RegressionLoss if contexts see their own frame (FuturePrediction). Use "
-                "TeacherPrediction or MaskedPrediction."
-            )
-        return tuple(num_targets)
+    def min_frames(self, first_ahead: int) -> int:
+        """Returns the fewest frames in which one prediction fits."""
+        return first_ahead + 1
 
     def forward(self, inputs: LossInputs) -> LossOutput:
-        """Returns the summed error over all frames."""
-        num_predictions = self.num_predictions(inputs.num_targets, inputs.first_ahead)
-        predicted = self.projection(inputs.context)  # (B, M, E)
+        """Returns the summed error over all frames.
+
+        Raises:
+            ValueError: No utterance has a target far enough ahead.
+        """
+        ahead = inputs.first_ahead
+        remaining = frames_with_target(inputs.num_targets, ahead)
+        predicted = self.projection(inputs.context[:, : inputs.context.shape[1] - ahead])  # (B, M, E)
         with torch.autocast(predicted.device.type, enabled=False):
             predicted = at_least_float32(predicted)
             # The vectors stay in the graph with gradient zero, because DDP waits for a gradient of every parameter.
             connection = inputs.targets.quantized[:, :0].sum()
-            targets = at_least_float32(inputs.targets.quantized.detach())
+            targets = at_least_float32(inputs.targets.quantized[:, ahead:].detach())
             if self.beta:
                 errors = F.smooth_l1_loss(predicted, targets, reduction="none", beta=self.beta)
             else:
                 errors = (predicted - targets).square()
             errors = errors.sum(dim=-1)  # (B, M)
-            padding = make_padding_mask(inputs.num_targets, errors.shape[1], errors.device)
+            padding = make_padding_mask(remaining, errors.shape[1], errors.device)
             if padding is not None:
                 errors = errors.masked_fill(padding, 0.0)
             total: Tensor = errors.sum() * self.scale + connection
             shares = _shares(predicted.detach(), targets, padding)
         return LossOutput(
             total=total,
-            num_predictions=num_predictions,
+            num_predictions=self.num_predictions(inputs.num_targets, ahead),
             num_correct=total.new_zeros(()),
             num_candidates=0,
             shares={name: (values.sum(), len(values)) for name, values in shares.items()},

@@ -4,7 +4,7 @@ from w2vlab.modules.finetuning.ctc import CTCFineTuning
 from w2vlab.modules.future_prediction import FuturePrediction
 from w2vlab.modules.masked_prediction import MaskedPrediction
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.modules.teacher_prediction import TeacherPrediction
+from w2vlab.modules.teaching.prediction import TeacherPrediction
 from w2vlab.modules.update import TrainedModule
 
 __all__ = [

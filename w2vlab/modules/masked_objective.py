@@ -95,7 +95,9 @@ class MaskedObjective(PretrainingModule):
         if not self.layers_of_loss:
             context: Tensor = self.context(frames, padding_mask)
             return context, {}
-        context, found = self.context.forward_layers(frames, padding_mask, set(self.layers_of_loss.values()))
+        context, found = self.context.forward_layers(
+            frames, padding_mask, set(self.layers_of_loss.values()), self.loss.feedforward
+        )
         return context, {number: found[layer] for number, layer in self.layers_of_loss.items()}
 
     def loss_inputs(

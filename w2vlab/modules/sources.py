@@ -29,7 +29,7 @@ ORIGIN = "w2vlab_origin"
 _TRAINING_ONLY = ("optimizer", "scheduler")
 """Options of a model that say how it was trained, not what it is."""
 
-_PRETRAINING_ONLY = ("quantizer", "loss", "mask_embedding", "target_encoder", "target_norm", "penalties", "teacher")
+_PRETRAINING_ONLY = ("quantizer", "teacher", "loss", "mask_embedding", "target_encoder", "target_norm", "penalties")
 """Parts that the checkpoint of a fine-tuning may lack."""
 
 _IDENTITY = {"class_path": "w2vlab.quantizers.IdentityQuantizer", "init_args": {}}

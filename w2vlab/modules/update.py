@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from w2vlab.functional.kernels import free_copies, keep_copies
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
+from w2vlab.modules.fusing.micro_batches import check_order, ids_of, micro_batches_of_update
 from w2vlab.modules.fusing.passes import Fusing
-from w2vlab.modules.micro_batches import check_order, ids_of, micro_batches_of_update
 from w2vlab.modules.non_finite import SkippedUpdates, check_optimizers, gradient_norm, skip_unless
 from w2vlab.modules.sums import DELIVERED, DeliveredAudio, Sums
 from w2vlab.types import AudioBatch, Draws, RandomAddress

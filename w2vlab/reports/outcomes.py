@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from w2vlab.registry import did_you_mean
@@ -16,7 +17,9 @@ EVALUATION_SETTING = "evaluation."
 """Prefix of the names of evaluation settings, such as the corpus."""
 
 PROBE, ABX, PNMI = "evaluation/probe", "evaluation/abx_within", "evaluation/pnmi"
+PNMI_CODEBOOK = "evaluation/pnmi_codebook"
 LOSS, ACCURACY, PERPLEXITY = "val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"
+EXPLAINED = "val/explained_variance"
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,10 @@ _KNOWN = {
         Outcome(ABX, "ABX within %", 100, 1),
         Outcome("evaluation/abx_across", "ABX across %", 100, 1),
         Outcome(PNMI, "PNMI %", 100, 1),
+        Outcome(PNMI_CODEBOOK, "PNMI a codebook %", 100, 1),
         Outcome(LOSS, LOSS, 1, 3),
         Outcome(ACCURACY, "val/accuracy %", 100, 1),
+        Outcome(EXPLAINED, "variance explained %", 100, 1),
         Outcome(PERPLEXITY, "code perplexity", 1, 1),
         Outcome("val/wer", "WER %", 100, 1),
         Outcome("val/cer", "CER %", 100, 1),
@@ -60,14 +65,14 @@ _KNOWN = {
 
 _EVALUATED = (PROBE, ABX, PNMI)
 _RECOGNITION = (LOSS, "val/wer", "val/cer", "val/per")
-_PRETRAINING = (LOSS, ACCURACY, PERPLEXITY)
+_PRETRAINING = (LOSS, ACCURACY, EXPLAINED, PERPLEXITY)
 
 
 def extract_outcomes(content: dict[str, Any]) -> dict[str, float]:
     """Returns the outcomes in the content of an `evaluation.json`, in [0, 1], without those that were not measured.
 
-    They are the phone probe accuracy and the ABX error of the context, and the mutual information of phones and the
-    joint codes of all codebooks.
+    They are the phone probe accuracy and the ABX error of the context, the mutual information of phones and the joint
+    codes of all codebooks, and the mean of that of phones and the codes of one codebook.
 
     Raises:
         LookupError, TypeError, AttributeError, ValueError: The content is not that of an evaluation.
@@ -77,12 +82,14 @@ def extract_outcomes(content: dict[str, Any]) -> dict[str, float]:
     context: dict[str, Any] = next((row for row in content["table"] if row["name"] == "context"), {})
     units = {unit["name"]: unit for unit in content["sources"].get("model", {}).get("units", [])}
     unit = units.get("joint", next(iter(units.values()), {}))
+    single = [unit["pnmi"] for name, unit in units.items() if name != "joint" and unit.get("pnmi") is not None]
     abx = context.get("abx") or {}
     values = {
         PROBE: context.get("accuracy"),
         ABX: abx.get("within"),
         "evaluation/abx_across": abx.get("across"),
         PNMI: unit.get("pnmi"),
+        PNMI_CODEBOOK: fmean(single) if single else unit.get("pnmi"),
     }
     for name, value in values.items():
         if value is not None and not 0 <= value <= 1:  # a TypeError if it is a string
@@ -96,7 +103,8 @@ def choose_outcomes(runs: Sequence[RunData], names: Iterable[str] | None) -> lis
     Args:
         runs: All runs.
         names: Metrics to show; by default those of evaluations, and those of validations if not all runs have an
-            evaluation.
+            evaluation. If some runs have one codebook and others several, PNMI of a codebook is among them, because
+            that of joint codes grows with the number of codebooks.
 
     Raises:
         ValueError: No run has logged one of `names`.
@@ -106,7 +114,8 @@ def choose_outcomes(runs: Sequence[RunData], names: Iterable[str] | None) -> lis
         recognises = any(name in known for name in _RECOGNITION[1:])
         validation = _RECOGNITION if recognises else _PRETRAINING
         all_evaluated = bool(runs) and all(run.evaluation for run in runs)
-        defaults = _EVALUATED if all_evaluated else (*_EVALUATED, *validation)
+        evaluated = (*_EVALUATED, PNMI_CODEBOOK) if _numbers_of_codebooks_differ(runs) else _EVALUATED
+        defaults = evaluated if all_evaluated else (*evaluated, *validation)
         names = [name for name in defaults if name in known]
     names = list(dict.fromkeys(names))
     for name in names:
@@ -115,3 +124,9 @@ def choose_outcomes(runs: Sequence[RunData], names: Iterable[str] | None) -> lis
             listed = "" if near else f" Logged metrics: {', '.join(sorted(known))}."
             raise ValueError(f"`metric` must be one that a run has logged, but is {name}.{near}{listed}")
     return [_KNOWN.get(name, Outcome(name, name)) for name in names]
+
+
+def _numbers_of_codebooks_differ(runs: Sequence[RunData]) -> bool:
+    """Returns whether some runs have one codebook, whose codes are the joint codes, and others have several."""
+    with_codes = [run.evaluation for run in runs if PNMI in run.evaluation]
+    return len({values[PNMI] == values.get(PNMI_CODEBOOK) for values in with_codes}) > 1

@@ -330,6 +330,10 @@ def published(tmp_path: Path, **changes: Any) -> PublishedModel:
         ({"encoder__normalization": "group"}, "`model.encoder.normalization` must be first_group or layer"),
         ({"encoder__log_compression": True}, "`model.encoder.log_compression` must be false"),
         ({"context__always_project": True, "context__model_dim": 6}, "`model.context.always_project` must be false"),
+        (
+            {"context__attention_positions": {"class_path": "w2vlab.positions.RotaryPositions", "init_args": {}}},
+            "`model.context.attention_positions` must be null for fairseq, but is RotaryPositions: fairseq's model",
+        ),
         ({"context__qkv_bias": False}, "`model.context.qkv_bias` must be true for fairseq, but is false"),
         ({"quantizer__shared_codebook": True}, "`model.quantizer.shared_codebook` must be false"),
         ({"loss__target_projection": "mlp"}, "`model.loss.target_projection` must be linear or glu"),

@@ -27,6 +27,12 @@ def published():
         ("encoder", "activation", "relu", "must be gelu for torchaudio, which has nothing else, but is relu"),
         ("encoder", "log_compression", True, "must be false for torchaudio, which has nothing else, but is true"),
         ("encoder", "skip_connections", True, "must be false for torchaudio, which has nothing else, but is true"),
+        (
+            "context",
+            "attention_positions",
+            {"class_path": "w2vlab.positions.RotaryPositions", "init_args": {}},
+            "must be null for torchaudio, which has nothing else, but is RotaryPositions",
+        ),
         ("context", "qkv_bias", False, "must be true for torchaudio, which has nothing else, but is false"),
     ],
 )

@@ -336,6 +336,10 @@ def test_a_model_of_units_is_a_hubert(tmp_path: Path, layout: str) -> None:
         ({"encoder__normalization": "group"}, "`model.encoder.normalization` must be first_group or layer"),
         ({"encoder": {"class_path": "w2vlab.encoders.LogMelEncoder"}}, "`model.encoder` must be ConvFeatureEncoder"),
         ({"context": {"class_path": "w2vlab.contexts.ConvContext"}}, "`model.context` must be TransformerContext"),
+        (
+            {"context__attention_positions": {"class_path": "w2vlab.positions.RotaryPositions"}},
+            "`model.context.attention_positions` must be null .*, but is RotaryPositions: the attention of",
+        ),
         ({"context__qkv_bias": False}, "`model.context.qkv_bias` must be true .*, but is false: the projections to"),
         ({"context__position_layers": 3}, "`model.context.position_layers` must be 1 .*, but is 3: only its data2vec"),
         ({"quantizer__projection_depth": 2}, "`model.quantizer.projection_depth` must be 1 .*, but is 2"),

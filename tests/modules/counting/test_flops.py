@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.contracts.tiny import audio_batch, build_model, factory
+from tests.contracts.tiny import WIDTH, audio_batch, build_model, classes, factory
 from w2vlab.contexts import ConformerContext, ConvContext, GRUContext, TransformerContext
 from w2vlab.functional.kernels import grouped_conv1d
 from w2vlab.losses import ContrastiveLoss, DiversityPenalty, FuturePredictionLoss
@@ -27,6 +27,7 @@ from w2vlab.modules.counting.flops import (
     size_terms,
 )
 from w2vlab.modules.counting.without_values import Overridden, _fused_attention, all_layers, skeleton
+from w2vlab.positions import RelativeKeyPositions, RelativePositions, RotaryPositions
 from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer
 from w2vlab.types import AudioBatch, Mask, RandomAddress
 
@@ -61,6 +62,15 @@ def silence(batch_size: int, num_samples: int) -> AudioBatch:
 MODELS = {
     "transformer": partial(build_model, MaskedPrediction, context=factory(TransformerContext), masking=EveryOther),
     "conformer": partial(build_model, MaskedPrediction, context=factory(ConformerContext), masking=EveryOther),
+    **{
+        f"conformer, {positions.__name__}": partial(
+            build_model,
+            MaskedPrediction,
+            context=factory(ConformerContext, attention_positions=factory(positions), position_layers=0),
+            masking=EveryOther,
+        )
+        for positions in classes("positions")
+    },
     "gru": partial(build_model, MaskedPrediction, context=factory(GRUContext), masking=EveryOther),
     "convolutions": partial(build_model, FuturePrediction, context=factory(ConvContext)),
     "steps ahead": partial(build_model, FuturePrediction, loss=factory(FuturePredictionLoss, num_steps=12)),
@@ -123,6 +133,29 @@ def test_positions_count_as_the_convolution_that_they_are() -> None:
     weight = model.context.positions.conv.weight  # (D, D / groups, kernel)
     frames = 2 * model.encoder.num_frames(2000)
     assert wide - narrow == 3 * 2 * frames * weight[..., 0].numel() * 10
+
+
+FRAMES = 19
+
+
+def of_attention(**arguments: Any) -> int:
+    """Operations of the scores and the mixing of all pairs, and of what positions add."""
+    model = build_model(MaskedPrediction, context=factory(TransformerContext, num_layers=1, **arguments))
+    return count_flops(skeleton(model), 3, model.encoder.receptive_field + (FRAMES - 1) * model.encoder.stride)
+
+
+def test_positions_of_attention_count_as_their_products() -> None:
+    """Three passes, a product and a sum each; turns and additions are none. Tiny: 3 utterances, 8 channels, 2 heads."""
+    plain = of_attention()
+    pairs = 3 * 2 * FRAMES * WIDTH  # of each distance: utterances, a multiply-add, queries, channels of all heads
+    assert of_attention(attention_positions=RotaryPositions) == plain
+    left_right = partial(RelativeKeyPositions, left=4, right=2)
+    assert of_attention(attention_positions=left_right) - plain == 3 * pairs * 7
+    # The projection of sinusoids has two passes, because the sinusoids have no gradient.
+    projection = 2 * (2 * FRAMES) * WIDTH**2
+    assert of_attention(attention_positions=RelativePositions) - plain == 3 * pairs * 2 * FRAMES + 2 * projection
+    before = partial(RotaryPositions, before_projection=True)
+    assert of_attention(attention_positions=before) == plain
 
 
 def test_sums_of_terms_are_sums_of_operations() -> None:

@@ -351,7 +351,7 @@ def test_fragments_that_spell_the_defaults_out(name: str) -> None:
     fragment = yaml.safe_load((FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
     parameters = inspect.signature(getattr(w2vlab.contexts, fragment["class_path"])).parameters
     # The first is the module's to give; the second is about the machine, and a fragment of the machine sets it; the
-    # others are for the checkpoints of other projects, and for positions and projections that BASE does not have.
+    # others are for the checkpoints of other projects, and for what BASE does not have.
     others = (
         *("input_dim", "activation_checkpointing", "always_project", "position_layers", "attention_positions"),
         "qkv_bias",

@@ -180,3 +180,49 @@ def test_contexts_that_see_their_own_frame_have_no_layers() -> None:
     message = r"^`loss` must predict from the contexts under FuturePrediction, but its `layers` are 1, 2\."
     with pytest.raises(ValueError, match=message):
         model_of([1, 2], FuturePrediction, context=factory(ConvContext))
+
+
+def test_codes_can_be_predicted_from_feedforward_outputs() -> None:
+    """SpidR: what a layer gives to its head is what the layers give, run one by one, and it is what is trained."""
+    model = model_of(
+        None,
+        TeacherPrediction,
+        teacher=partial(EMATeacher, layers=2, combine="concatenate"),
+        quantizer=factory(EMAQuantizer, num_codebooks=2),
+        context=factory(TransformerContext, num_layers=2),
+        loss=partial(CodePredictionLoss, layers=[1, -1], output="feedforward"),
+    ).eval()
+    frames = torch.randn(2, 6, model.context.model_dim)
+    context, layers = model.contexts_of(frames, None)
+    expected = model.context.norm(model.context.add_positions(frames, None))
+    for number, layer in zip((1, -1), model.context.layers, strict=True):
+        expected, feedforward = layer(expected, None, True)
+        assert_close(layers[number], feedforward)
+    assert_close(context, expected)
+    model(audio_batch((420, 360)), address(2)).prediction.total.backward()
+    assert [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None] == []
+    first, last = model.context.layers
+    assert first.feedforward_norm.weight.grad.any()
+    assert not last.feedforward_norm.weight.grad.any()  # no head sees what follows it
+
+
+def test_feedforward_outputs_need_layers() -> None:
+    with pytest.raises(ValueError, match="`output` must be layer without `layers`, but is feedforward"):
+        CodePredictionLoss(4, SPEC, output="feedforward")
+
+
+def test_a_layer_that_is_left_out_has_a_feedforward_output_that_no_layer_sees() -> None:
+    torch.manual_seed(0)
+    options = {"model_dim": 8, "num_layers": 3, "num_heads": 2, "feedforward_dim": 12, "position_groups": 2}
+    dropouts = dict.fromkeys(("dropout", "attention_dropout", "input_dropout"), 0.0)
+    network = TransformerContext(8, **options, **dropouts, layer_drop=0.5).train()
+    network.layers.dropped = (False, True, False)
+    frames = torch.randn(2, 6, 8)
+    context, layers = network.forward_layers(frames, None, {1, 2, 3}, feedforward=True)
+    first, _ = network.layers[0](network.norm(network.add_positions(frames, None)), None, True)
+    assert_close(layers[2], network.layers[1](first, None, True)[1])
+    assert_close(context, network.layers[2](first, None))
+    (context.sum() + sum(one.square().sum() for one in layers.values())).backward()
+    assert all(one.grad is not None for one in network.layers.parameters())
+    assert not network.layers[1].feedforward_norm.weight.grad.any()
+    assert network.layers[1].feedforward[0].weight.grad.any()

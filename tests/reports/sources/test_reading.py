@@ -33,7 +33,13 @@ def test_all_data_of_a_run_are_read(tmp_path: Path) -> None:
     assert run.value("val/loss/total") == 2.0
     assert (run.cost.seconds, run.cost.audio_seconds, run.cost.updates) == (100.0, 4000.0, 200)
     assert run.cost.peak_memory_gib == 1.5
-    assert run.evaluation == {"evaluation/probe": 0.6, "evaluation/abx_within": 0.1, "evaluation/pnmi": 0.4}
+    joint, of_codebook = 0.4, 0.8
+    assert run.evaluation == {
+        "evaluation/probe": 0.6,
+        "evaluation/abx_within": 0.1,
+        "evaluation/pnmi": joint,
+        "evaluation/pnmi_codebook": of_codebook,
+    }
 
 
 def test_cost_is_that_of_the_report_if_it_exists(tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ TABLE = (
         "`num_conv_pos_embeddings` of data2vec; `position_kernel` is then its `conv_pos_kernel_size`",
     ),
     Names("model.context.position_groups", "conv_pos_groups", "num_conv_pos_embedding_groups"),
+    Names(
+        "model.context.attention_positions",
+        "pos_enc_type",
+        "position_embeddings_type",
+        "a class: RelativePositions (`rel_pos`, `relative`), RotaryPositions with `before_projection` (`rope`, "
+        "`rotary`) or RelativeKeyPositions (`relative_key`)",
+    ),
+    Names("model.context.kernel_size", "depthwise_conv_kernel_size", "conv_depthwise_kernel_size"),
     Names("model.context.dropout", "dropout", "hidden_dropout"),
     Names("model.context.attention_dropout", "attention_dropout", "attention_dropout"),
     Names("model.context.activation_dropout", "activation_dropout", "activation_dropout"),

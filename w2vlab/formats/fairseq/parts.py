@@ -56,5 +56,7 @@ class Part:
 
 
 def _shown(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, Mapping) and "class_path" in value:  # a part
+        value = str(value["class_path"]).rpartition(".")[2]
+    text = str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else str(value)
     return one_line(text, 60)

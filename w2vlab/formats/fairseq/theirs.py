@@ -78,6 +78,7 @@ def _masked(model: Part) -> Theirs:
     for name, value in {"activation": "gelu", "log_compression": False, "skip_connections": False}.items():
         encoder.require(name, value)
     context.require_class("TransformerContext")
+    context.require("attention_positions", None)
     context.require("qkv_bias", True)
     model.require("target_encoder", None)
     theirs = {name: value for name, value in WAV2VEC2.items()}

@@ -28,7 +28,7 @@ _EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "log_compression": (False,),
         "skip_connections": (False,),
     },
-    "model.context": {"position_layers": (1,), "qkv_bias": (True,)},
+    "model.context": {"attention_positions": (None,), "position_layers": (1,), "qkv_bias": (True,)},
 }
 """Values of our options that torchaudio has; it has all values of the others, or they do not change features."""
 
@@ -112,13 +112,19 @@ def _check(model: PublishedModel) -> None:
         for option, values in allowed.items():
             value = node["init_args"].get(option, values[0])  # an objective may not have it
             if value not in values:
-                shown = " or ".join(str(value).lower() for value in values)
+                shown = " or ".join(map(_shown, values))
                 raise ValueError(
                     f"`{place}.{option}` must be {shown} for torchaudio, which has nothing else, but is "
-                    f"{str(value).lower()}."
+                    f"{_shown(value)}."
                 )
     if (HEAD[0] in model.weights) != (model.vocabulary is not None):
         raise ValueError("A fine-tuned model must have both a vocabulary and a linear layer, but has one of them.")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):  # a part
+        return str(value.get("class_path")).rpartition(".")[2]
+    return "null" if value is None else str(value).lower()
 
 
 def _labels(vocabulary: Vocabulary, before: Any, theirs: dict[str, Tensor]) -> list[str]:

@@ -14,6 +14,12 @@ _ENCODER = {
 }
 """The only value of an option of the encoder that transformers has, and why."""
 
+_CONTEXT = {
+    "attention_positions": (None, "the attention of transformers' wav2vec 2.0 has no positions"),
+    "qkv_bias": (True, "the projections to queries, keys and values of transformers have a bias"),
+}
+"""Likewise of the context network."""
+
 _GUMBEL = {
     "projection_depth": (1, "the scores of transformers' quantizer are a single matrix"),
     "shared_codebook": (False, "each group of transformers' quantizer has its own entries"),
@@ -55,8 +61,7 @@ def check_expressible(config: Mapping[str, Any], quantizes: bool) -> None:
         _refuse("model.encoder.normalization", " or ".join(_NORMALIZATIONS), encoder["normalization"], why)
     _check_options("model.encoder", encoder, _ENCODER)
     _check_class("model.context", options["context"], "TransformerContext")
-    why = "the projections to queries, keys and values of transformers have a bias"
-    _check_options("model.context", _arguments(options["context"]), {"qkv_bias": (True, why)})
+    _check_options("model.context", _arguments(options["context"]), _CONTEXT)
     if is_data2vec(config):
         _check_data2vec(_arguments(options["context"]), encoder, quantizes)
     why = "transformers' models have continuous inputs"

@@ -99,19 +99,28 @@ class SeparateNoise:
         )
         return _Axis(pieces, max(lengths))
 
-    @contextmanager
-    def along(self, lengths: Sequence[int]) -> Iterator[None]:
+    def along(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
         """Makes the second axis of tensors inside one of these lengths of utterances, such as their masked frames."""
-        before = self._lengths, self._axis
-        self._lengths, self._axis = tuple(lengths), self._axis_of(lengths)
-        try:
-            yield
-        finally:
-            self._lengths, self._axis = before
+        return self._inside(self._rows, lengths)
 
     def multiplied(self, factor: int) -> AbstractContextManager[None]:
         """Makes the second axis of tensors inside one of so many times the frames."""
         return self.along([factor * length for length in self._lengths])
+
+    def repeated(self, times: int) -> AbstractContextManager[None]:
+        """Makes each utterance so many rows of the tensors inside, one after another."""
+        rows = [slice(some.start * times, some.stop * times) for some in self._rows]
+        return self._inside(rows, [length for length in self._lengths for _ in range(times)])
+
+    @contextmanager
+    def _inside(self, rows: Sequence[slice], lengths: Sequence[int]) -> Iterator[None]:
+        before = self._rows, self._lengths, self._axis
+        self._rows, self._lengths = tuple(rows), tuple(lengths)
+        self._axis = self._axis_of(lengths)
+        try:
+            yield
+        finally:
+            self._rows, self._lengths, self._axis = before
 
     def pieces(self, batch: int, length: int) -> tuple[Piece, ...]:
         """Returns the pieces of a tensor of all micro-batches.
@@ -172,6 +181,12 @@ def multiplied(factor: int) -> AbstractContextManager[None]:
     return nullcontext() if noise is None else noise.multiplied(factor)
 
 
+def repeated(times: int) -> AbstractContextManager[None]:
+    """Inside, `SeparateNoise.repeated(times)`, if there is such noise."""
+    noise = separate_noise()
+    return nullcontext() if noise is None else noise.repeated(times)
+
+
 class Replayed:
     """Draws again what is drawn from now on, each time it is entered: for activation checkpointing.
 
@@ -208,7 +223,7 @@ def apart(
         gives_pieces: Whether the function also gets the `Piece`, first.
 
     Returns:
-        The result of all micro-batches, zero on the padding of the shorter ones.
+        The result of all micro-batches, zero on padding of the shorter ones.
     """
     split = [_Split.apply(tensor, pieces, axis) for tensor in tensors]
     results = []
@@ -234,9 +249,8 @@ def draw_exponential(like: Tensor) -> Tensor:
     drawn = torch.ones_like(like)
     for piece in noise.pieces(*like.shape[:2]):
         own = drawn[place(piece, 1)]
-        own.copy_(
-            torch.empty(own.shape, dtype=own.dtype, device=own.device).exponential_(generator=piece.stream.generator)
-        )
+        like_own = torch.empty(own.shape, dtype=own.dtype, device=own.device)
+        own.copy_(like_own.exponential_(generator=piece.stream.generator))
     return drawn
 
 

@@ -68,7 +68,8 @@ def size_terms(model: PretrainingModule, batch: AudioBatch) -> Vector:
 def _terms(batch_size: int, num_frames: int) -> Vector:
     """Returns B, the number of frames, of pairs of frames within utterances (attention) and of pairs in the batch.
 
-    The last term is for losses that sample negatives from other utterances.
+    The last term is for losses that sample negatives from other utterances. What is computed once for all utterances,
+    such as the projected distances of `RelativePositions`, has no term: a fit has the share that it has with 8 of them.
     """
     frames = batch_size * num_frames
     return np.array([batch_size, frames, frames * num_frames, frames * frames], dtype=np.float64)

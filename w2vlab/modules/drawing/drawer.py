@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from w2vlab.interfaces import FeatureEncoder, Masking, PredictionLoss, StepDependent
+from w2vlab.modules.drawing.copies import address_of_copies, draw_copies, repeated
 from w2vlab.types import AudioBatch, Draws, Mask, RandomAddress, TargetSpec
 
 Part = TypeVar("Part", bound=nn.Module)
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
-_PLAIN = (bool, int, float, str, tuple, type(None), TargetSpec)
-"""Types of the attributes of a part that count as its options."""
+_PLAIN = (bool, int, float, str, type(None), TargetSpec)
+"""Types of the attributes of a part that count as its options, also in tuples, lists, sets and dicts."""
 
 
 class Drawer:
@@ -35,6 +36,7 @@ class Drawer:
         first_ahead: As in `LossInputs`.
         seed: Seed of the run.
         training: Whether it draws for training; otherwise for validation.
+        copies: Masked copies of each utterance.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Drawer:
         first_ahead: int,
         seed: int,
         training: bool,
+        copies: int = 1,
     ) -> None:
         self.seed = seed
         self.stream = "train" if training else "validation"
@@ -55,6 +58,7 @@ class Drawer:
         self._loss = without_tensors(loss).train(training)
         self._num_channels = num_channels
         self._first_ahead = first_ahead
+        self._copies = copies
         self._options = options_of(self._masking, self._loss)
 
     @property
@@ -92,18 +96,26 @@ class Drawer:
             return None
 
     def _draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
-        num_frames = tuple(self._encoder.num_frames(samples) for samples in batch.num_samples)
+        of_utterances = tuple(self._encoder.num_frames(samples) for samples in batch.num_samples)
+        num_frames = repeated(of_utterances, self._copies)
         mask, num_targets = None, num_frames
         positions = torch.arange(max(num_frames)).expand(len(num_frames), -1)  # (B, T)
         if self._masking is not None:
-            mask = self._masking(num_frames, address.generators("mask"), self._num_channels)
+            mask = self._mask(of_utterances, address)
             num_targets, positions = mask.num_targets, mask.targets
         return Draws(
             address,
             count_predictions(self._loss, mask, num_frames, self._first_ahead),
             mask,
-            self._loss.draw(num_targets, num_frames, positions, address),
+            self._loss.draw(num_targets, num_frames, positions, address_of_copies(address, self._copies)),
             made_for=(num_frames, self._options),
+        )
+
+    def _mask(self, num_frames: tuple[int, ...], address: RandomAddress) -> Mask:
+        masking = self._masking
+        assert masking is not None, "checked by the caller"
+        return draw_copies(
+            lambda one: masking(num_frames, one.generators("mask"), self._num_channels), address, self._copies
         )
 
 
@@ -130,17 +142,21 @@ def options_of(*parts: nn.Module | None) -> str:
             name,
             type(module).__qualname__,
             module.training,
-            [
-                (key, value)
-                for key, value in vars(module).items()
-                if key not in _OF_EVERY_MODULE and isinstance(value, _PLAIN)
-            ],
+            [(key, value) for key, value in vars(module).items() if key not in _OF_EVERY_MODULE and _is_plain(value)],
         )
         for part in parts
         if part is not None
         for name, module in part.named_modules()
     ]
     return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list | set | frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(one) for key, one in value.items())
+    return isinstance(value, _PLAIN)
 
 
 def without_tensors(module: Part) -> Part:

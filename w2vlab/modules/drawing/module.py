@@ -10,6 +10,7 @@ from torch import Tensor
 
 from w2vlab.batch import join_draws, split_micro_batches
 from w2vlab.interfaces import ContextNetwork, FeatureEncoder, Masking, PredictionLoss
+from w2vlab.modules.drawing.copies import draw_copies, repeated
 from w2vlab.modules.drawing.drawer import Drawer, count_predictions, options_of
 from w2vlab.modules.update import TrainedModule
 from w2vlab.types import AudioBatch, Draws, Mask, RandomAddress
@@ -46,13 +47,28 @@ class DrawingModule(TrainedModule):
         """What draws masks; None if the objective masks nothing."""
         return None
 
+    def copies(self, training: bool) -> int:
+        """Returns how many masked copies of each utterance are computed, in training or in a validation; one."""
+        return 1
+
     def draw_mask(self, num_samples: Sequence[int], address: RandomAddress) -> Mask | None:
-        """Draws the mask of utterances of `num_samples` samples on the host; None if the objective masks nothing."""
-        if self.frame_masking is None:
+        """Draws the mask of utterances of `num_samples` samples on the host; None if the objective masks nothing.
+
+        Copies of an utterance have a row each, one after another.
+        """
+        masking = self.frame_masking
+        if masking is None:
             return None
         num_frames = tuple(map(self.encoder.num_frames, num_samples))
-        mask: Mask = self.frame_masking(num_frames, address.generators("mask"), self.context.model_dim)
-        return mask
+        return draw_copies(
+            lambda one: masking(num_frames, one.generators("mask"), self.context.model_dim),
+            address,
+            self.copies(self.training),
+        )
+
+    def _rows(self, num_samples: Sequence[int]) -> tuple[int, ...]:
+        """Returns the frames of each row: of all copies of the utterances."""
+        return repeated(tuple(map(self.encoder.num_frames, num_samples)), self.copies(self.training))
 
     def make_drawer(self, training: bool = True) -> Drawer | None:
         """Returns what draws for batches where they are made, without this module; None if only the module can.
@@ -71,6 +87,7 @@ class DrawingModule(TrainedModule):
             first_ahead=self.first_ahead,
             seed=self.seed,
             training=training,
+            copies=self.copies(training),
         )
         return drawer if drawer.is_usable else None
 
@@ -80,7 +97,7 @@ class DrawingModule(TrainedModule):
         if draws is None or draws.address != address:
             return None
         options = self._options or options_of(self.frame_masking, self.loss)
-        made_for = tuple(map(self.encoder.num_frames, batch.num_samples)), options
+        made_for = self._rows(batch.num_samples), options
         return draws if draws.made_for == made_for else None
 
     def negatives_of(
@@ -97,5 +114,5 @@ class DrawingModule(TrainedModule):
         if batch.num_micro_batches > 1:
             return join_draws([self.draw(one, replace(address, ids=one.ids)) for one in split_micro_batches(batch)])
         mask = self.draw_mask(batch.num_samples, address)
-        num_frames = tuple(map(self.encoder.num_frames, batch.num_samples))
+        num_frames = self._rows(batch.num_samples)
         return Draws(address, count_predictions(self.loss, mask, num_frames, self.first_ahead), mask)

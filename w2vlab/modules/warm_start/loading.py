@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _GOES_WITH = {
     "norm": ("encoder",),  # it normalizes the output of the encoder
     "target_norm": ("target_encoder",),
-    "quantizer": ("target_encoder",),  # its entries are those of the targets
+    "quantizer": ("target_encoder", "teacher"),  # its entries are those of the targets
+    "teacher": ("context",),  # it follows that network
     "mask_embedding": ("context",),  # it replaces inputs of the context network
     "loss": ("quantizer",),  # it projects the targets, too
 }
@@ -33,6 +34,9 @@ _OF_THE_OBJECTIVE = ("loss", "mask_embedding")
 """Parts that are trained for one objective alone."""
 
 _MISSING = "the source has none"
+
+_STARTS_AS_STUDENT = "it starts from the context network"
+"""Why a teacher has no weights of a source."""
 
 
 def start_from(
@@ -156,6 +160,8 @@ class _Fit:
 
     def reason(self, part: str) -> str | None:
         """Returns why a part has to stay new; None if it fits."""
+        if part == "teacher":
+            return _STARTS_AS_STUDENT
         if part in _OF_THE_OBJECTIVE and not self._same_objective:
             theirs = str(self._model.config.get("class_path")).rpartition(".")[2]
             return f"another objective: {type(self._module).__name__}, the source has {theirs}"
@@ -172,7 +178,7 @@ class _Fit:
         """Returns by what a part differs without which the weights of `part` mean nothing."""
         for other in _GOES_WITH.get(part, ()):
             if getattr(self._module, other, None) is None and self._source_options.get(other) is None:
-                continue  # neither model has a target encoder
+                continue  # neither model has it, such as a target encoder
             if (why := difference(other)) is not None:
                 return f"it goes with {other}, which differs: {why}"
             if (why := self._companion(other, difference)) is not None:
@@ -193,7 +199,9 @@ class _Fit:
             return _MISSING
         ours, theirs = getattr(self._module, part, None), self._source_options.get(part)
         if not isinstance(ours, nn.Module) or not isinstance(theirs, Mapping):
-            return None if ours is None and theirs is None else _MISSING
+            if ours is None:
+                return None if theirs is None else "this model has none"
+            return _MISSING
         if theirs.get("class_path") not in import_paths(type(ours)):
             name = str(theirs.get("class_path")).rpartition(".")[2]
             return f"another {_spoken(part)}: {type(ours).__name__}, the source has {name}"

@@ -17,6 +17,7 @@ FAMILIES_OF_PARTS = {
     "context": "context",
     "quantizer": "quantizer",
     "input_quantizer": "quantizer",
+    "teacher": "teacher",
     "loss": "loss",
 }
 """The family of each part of an objective that has options of its own."""
@@ -57,6 +58,8 @@ MUST_AGREE: dict[str, frozenset[str]] = {
             *("path", "stride", "receptive_field", "joint_size"),
         }
     ),
+    # What the entries of a quantizer of its targets mean.
+    "teacher": frozenset({"layers", "output", "norm", "combine"}),
     "loss": frozenset(
         {
             *("projection_dim", "target_projection", "similarity"),
@@ -73,6 +76,7 @@ BEFORE_IT_EXISTED: dict[str, dict[str, Any]] = {
         "causal_convolution": False,
         "convolution_bias": True,
         "outer_norm": "before",
+        "qkv_bias": True,
     }
 }
 """What was computed, by the family of the part, by models that do not name an option because they are older than it."""
@@ -98,8 +102,12 @@ MAY_DIFFER: dict[str, frozenset[str]] = {
             *("decay", "gamma", "revive_below", "eps"),
         }
     ),
+    # How its weights follow the student's.
+    "teacher": frozenset({"decay", "end_decay", "anneal_updates", "schedule", "frozen_from", "copied", "start"}),
     "loss": frozenset(
         {
+            # How an error is measured.
+            *("beta", "scale"),
             # Which candidates are compared, and how their scores are judged.
             *("num_negatives", "num_other_negatives", "num_codebook_negatives", "negatives_from", "negatives"),
             *("logit_temperature", "objective", "balanced_classes", "unmasked_weight"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from w2vlab.contexts.transformer import TransformerContext
 from w2vlab.encoders.conv import ConvFeatureEncoder
+from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.functional.kernels import noise
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
@@ -22,22 +23,25 @@ from w2vlab.interfaces import (
     MaskingFactory,
     PenaltyFactory,
     PredictionLossFactory,
-    Quantizer,
     QuantizerFactory,
-    Teacher,
     TeacherFactory,
     UtteranceTargets,
 )
 from w2vlab.losses.regression import RegressionLoss
 from w2vlab.masking.span import SpanMasking
+from w2vlab.modules.drawing.copies import address_of_copies, repeated
 from w2vlab.modules.frontend import Frontend
-from w2vlab.modules.fusing.parts import loss_of
+from w2vlab.modules.fusing.parts import Parts, loss_of
 from w2vlab.modules.masked_objective import MaskedObjective
+from w2vlab.modules.teaching.copies import parts_of_copies, repeat_output, repeat_rows
+from w2vlab.modules.teaching.frontend import TeacherFrontend
 from w2vlab.modules.warm_start.loading import start_from
+from w2vlab.modules.whole_update import GlobalBatchStatistics
 from w2vlab.optim import PolynomialSchedule, Wav2Vec2AdamW
 from w2vlab.quantizers.identity import IdentityQuantizer
 from w2vlab.teachers.ema import EMATeacher
 from w2vlab.types import AllFrames, AudioBatch, Encoding, Mask, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
+from w2vlab.utils.checks import check_at_least
 
 
 class TeacherPrediction(MaskedObjective):
@@ -56,8 +60,12 @@ class TeacherPrediction(MaskedObjective):
         masking: Builds the masking strategy.
         loss: Builds the prediction loss from the widths of contexts and targets.
         penalties: Builds further terms of the objective, by their names in the logs.
+        masked_copies: Masks of each utterance in training, R. The encoder and the teacher compute an utterance once,
+            and the student R times, as one batch. The gradient is that of the mean over all predictions (data2vec 2.0).
         optimizer: Builds the optimizer from the parameters.
         scheduler: Builds the learning-rate schedule, stepped once an update.
+        freeze_frontend_from: Updates after which encoder, norm and input projection no longer change; they then get no
+            gradient and no weight decay. None if they always change.
         seed: Seed of every random draw of the run.
         init_from: A model whose weights are the initial ones (warm start), of student and teacher: a path, or `hf:` and
             a name; of any format.
@@ -67,7 +75,8 @@ class TeacherPrediction(MaskedObjective):
         ValueError: The quantizer reads a file, the context network has no layers, or `init_from` does not fit.
 
     Reference:
-        Baevski et al. 2022, arXiv:2202.03555 (data2vec); Liu et al. 2023, arXiv:2305.10005 (DinoSR).
+        Baevski et al. 2022, arXiv:2202.03555 (data2vec), and arXiv:2212.07525, Section 3 (several masks of an
+        utterance); Liu et al. 2023, arXiv:2305.10005 (DinoSR).
     """
 
     fuses_micro_batches = True
@@ -81,13 +90,19 @@ class TeacherPrediction(MaskedObjective):
         masking: MaskingFactory = SpanMasking,
         loss: PredictionLossFactory = RegressionLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
+        masked_copies: int = 1,
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
         scheduler: LRSchedulerCallable = PolynomialSchedule,
+        freeze_frontend_from: int | None = None,
         seed: int = 1,
         init_from: str | None = None,
         init_from_parts: list[str] | None = None,
     ) -> None:
+        check_at_least(1, masked_copies=masked_copies)
         super().__init__(optimizer, scheduler, {name: build() for name, build in (penalties or {}).items()}, seed)
+        check_at_least(0, freeze_frontend_from=freeze_frontend_from)
+        self.freeze_frontend_from = freeze_frontend_from
+        self.frontend_is_frozen = freeze_frontend_from == 0
         self.encoder = encoder()
         self.norm = nn.LayerNorm(self.encoder.output_dim)
         self.context = context(self.encoder.output_dim)
@@ -99,12 +114,42 @@ class TeacherPrediction(MaskedObjective):
                 f"{type(self.quantizer).__name__}, which reads a file. Use it under MaskedPrediction."
             )
         self.masking = masking()
+        self.masked_copies = masked_copies
         self.loss = loss(self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.warm_start = start_from(self, init_from, init_from_parts)
         if self.warm_start is not None:
             self.teacher.restart(self.context)
+
+    def set_update(self, update: int) -> None:
+        """Freezes encoder, norm and input projection when it is time."""
+        super().set_update(update)
+        self.frontend_is_frozen = self.freeze_frontend_from is not None and update >= self.freeze_frontend_from
+
+    def encode(self, batch: AudioBatch) -> Encoding:
+        """Returns the latents of a batch, after layer normalization, with their padding mask."""
+        if not (self.frontend_is_frozen and torch.is_grad_enabled()):
+            return super().encode(batch)
+        with torch.no_grad():
+            encoding = super().encode(batch)
+        return replace(encoding, latents=with_zero_gradients(encoding.latents, self._frontend_parameters()))
+
+    def _frontend_parameters(self) -> list[Tensor]:
+        parts = (self.encoder, self.norm, getattr(self.context, "input_projection", None))
+        parameters = (parameter for part in parts if part is not None for parameter in part.parameters())
+        return [parameter for parameter in parameters if parameter.requires_grad]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Also removes the gradients of a frozen front end, so that neither momentum nor weight decay changes it."""
+        if self.frontend_is_frozen:
+            for parameter in self._frontend_parameters():
+                parameter.grad = None
+        super().on_before_optimizer_step(optimizer)
+
+    def copies(self, training: bool) -> int:
+        """Returns `masked_copies` in training; one in a validation."""
+        return self.masked_copies if training else 1
 
     def frontend(self) -> Frontend:
         """Returns encoder and norm."""
@@ -167,17 +212,19 @@ class TeacherPrediction(MaskedObjective):
         mask = mask.to(encoding.latents.device)
 
         # The teacher sees all frames; the quantizer, if it learns, learns from those to predict.
+        copies = len(mask.num_targets) // len(batch)
         padding_mask = make_padding_mask(mask.num_targets, mask.targets.shape[1], mask.targets.device)
         all_frames = None
         if self.loss.uses_every_frame:
             taught, variance = self.teach(encoding, batch)
-            every = self._quantize(taught, encoding.padding_mask)  # (B, T, E)
+            every = repeat_output(self._quantize(taught, encoding.padding_mask), copies)  # (B R, T, E)
             targets = every.at(mask.targets)
-            all_frames = AllFrames(targets=every, num_frames=encoding.num_frames, positions=mask.targets)
+            num_frames = repeated(encoding.num_frames, copies)
+            all_frames = AllFrames(targets=every, num_frames=num_frames, positions=mask.targets)
         else:
-            taught, variance = self.teach(encoding, batch, mask.targets)
-            with noise.along(mask.num_targets):
-                targets = self._quantize(taught, padding_mask)  # (B, M, E)
+            taught, variance = self.teach(encoding, batch, mask.targets.reshape(len(batch), -1))  # of all copies
+            with noise.repeated(copies), noise.along(mask.num_targets):
+                targets = self._quantize(taught.reshape(*mask.targets.shape, -1), padding_mask)  # (B R, M, E)
         prepared = Prepared(
             encoding=encoding,
             targets=targets,
@@ -204,23 +251,33 @@ class TeacherPrediction(MaskedObjective):
         encoding, mask = prepared.encoding, prepared.mask
         assert mask is not None, "this objective masks frames"
 
-        # The student: project latents, replace masked frames, compute contexts.
-        frames = mask.hide(self.context.project(encoding.latents), self.mask_embedding)  # (B, T, model_dim)
-        context, layers = self.contexts_of(frames, encoding.padding_mask)  # (B, T, D)
+        # The student: project latents, replace masked frames, compute contexts; each masked copy has a row.
+        copies = len(mask.num_targets) // len(batch)
+        frames = repeat_rows(self.context.project(encoding.latents), copies)  # (B R, T, model_dim)
+        with noise.repeated(copies):
+            frames = mask.hide(frames, self.mask_embedding)
+            context, layers = self.contexts_of(frames, repeat_rows(encoding.padding_mask, copies))  # (B R, T, D)
 
         # Predict what the teacher has computed of the masked frames.
-        inputs = self.loss_inputs(prepared, mask, context, layers, address, drawn)
-        prediction = loss_of(self.loss, inputs, batch.parts)
+        inputs = self.loss_inputs(prepared, mask, context, layers, address_of_copies(address, copies), drawn)
+        prediction = loss_of(self.loss, inputs, parts_of_copies(batch.parts, copies))
         shares = {**prediction.shares, "target_variance": (variance.sum(), len(variance))}
         return PretrainOutput(
-            features=encoding.features,
-            num_frames=encoding.num_frames,
+            features=repeat_rows(encoding.features, copies),
+            num_frames=repeated(encoding.num_frames, copies),
             context=context,
             targets=prepared.targets,
             target_padding_mask=prepared.target_padding_mask,
             prediction=replace(prediction, shares=shares),
             mask=mask,
         )
+
+    def objective_terms(
+        self, output: PretrainOutput, statistics: GlobalBatchStatistics | None = None, parts: Parts = None
+    ) -> dict[str, Tensor]:
+        """Returns every weighted term, as of all objectives; the rows of the output are masked copies."""
+        copies = len(output.num_frames) // sum(part.size for part in parts) if parts else 1
+        return super().objective_terms(output, statistics, parts_of_copies(parts, copies))
 
     def optimizer_step(
         self,
@@ -233,26 +290,3 @@ class TeacherPrediction(MaskedObjective):
         update = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.teacher.follow(self.context, update, self.skipped.now)
-
-
-class TeacherFrontend(Frontend):
-    """Computes the targets of each frame: encoder, norm, teacher and quantizer.
-
-    Args:
-        encoder: The encoder of the waveform.
-        norm: Normalizes each latent.
-        teacher: The teacher.
-        quantizer: The quantizer of the targets.
-    """
-
-    sees_all_frames = True
-
-    def __init__(self, encoder: Any, norm: nn.Module, teacher: Teacher, quantizer: Quantizer) -> None:
-        super().__init__(encoder, norm, quantizer)
-        self.teacher = teacher
-
-    def _latents(self, waveform: Tensor, num_samples: Sequence[int]) -> Iterator[Tensor]:
-        """Yields what the teacher computes of all frames `(B, T, E)`, in one piece, because its layers see them all."""
-        latents = torch.cat(list(super()._latents(waveform, num_samples)), dim=1)
-        num_frames = [self.encoder.num_frames(samples) for samples in num_samples]
-        yield self.teacher(latents, make_padding_mask(num_frames, latents.shape[1], latents.device))[0]
