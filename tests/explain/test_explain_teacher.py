@@ -78,7 +78,7 @@ def test_a_teacher_whose_layers_are_regressed(explain, capsys):
 
 
 def test_targets_of_several_layers_have_a_codebook_each(explain, capsys):
-    explain(DINOSR, "--json")
+    explain(DINOSR, "--json", "--model.masked_copies=3")
     result = json.loads(capsys.readouterr().out)
     steps = {step["part"]: step for step in result["flow"]["steps"]}
     targets = result["flow"]["sizes"]["M"]
@@ -86,7 +86,10 @@ def test_targets_of_several_layers_have_a_codebook_each(explain, capsys):
     assert steps["quantizer"]["gives"]["codes"] == [2, targets, 2]
     assert result["codes"]["max_perplexity"] == 10
     assert result["start"]["num_candidates"] == 5
-    assert result["update"]["predictions"] == pytest.approx(2 * result["update"]["targets"])
+    # Five utterances have three masks each, and a target has two codes.
+    frames = result["masking"]["predicted"] * result["flow"]["sizes"]["T"]
+    assert result["update"]["targets"] == pytest.approx(5 * 3 * frames)
+    assert result["update"]["predictions"] == pytest.approx(5 * 3 * frames * 2)
     _check_gradients(result)
 
 

@@ -53,8 +53,8 @@ def options_of(config: Mapping[str, Any]) -> Theirs:
     model = Part(config, "model")
     if model.kind == "TeacherPrediction":
         raise ValueError(
-            "`model` must be MaskedPrediction or FuturePrediction for fairseq, but is TeacherPrediction, whose teacher "
-            "has no place in its files. Write the student with --format=huggingface, torchaudio, safetensors or onnx."
+            "`model` must be MaskedPrediction or FuturePrediction for fairseq, but is TeacherPrediction. Write its "
+            "student with --format=huggingface, torchaudio or onnx, or all of it with --format=safetensors."
         )
     model.require_class("MaskedPrediction", "FuturePrediction")
     return _masked(model) if model.kind == "MaskedPrediction" else _future(model)
