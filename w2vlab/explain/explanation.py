@@ -92,7 +92,7 @@ class Explanation:
         flow: The parts in the order of their calls, with shapes.
         frames: Receptive field, stride and rates, with their units in the names.
         parameters: Trained parameters of each part.
-        frozen: Parameters of each part that have no gradient, such as those of a teacher; parts without any are left out.
+        frozen: Parameters without a gradient of each part that has some, such as a teacher.
         num_parameters: All parameters of the model.
         num_frozen: The sum of `frozen`.
         gradients: Gradient of each term of the objective with respect to each part; None if it was not computed.
@@ -166,7 +166,8 @@ def explain(
     schedule_updates = [0] if updates is None else sorted({0, updates // 2, updates})
     schedule = scheduled_values(model, schedule_updates)
     flow = trace_flow(model, _BATCH_SIZE, num_samples)  # last, because the model cannot be used afterwards
-    update = _update(flow, masking, data, trainer, updates, devices or num_processes(trainer), utterances)
+    processes = devices or num_processes(trainer)
+    update = _update(flow, masking, data, trainer, updates, processes, utterances, model.copies(training=True))
     cost = count_cost(
         model,
         utterances,
@@ -248,11 +249,12 @@ def _update(
     updates: int | None,
     processes: int,
     utterances_of_each: int,
+    masked_copies: int,
 ) -> Update:
     micro_batches = micro_batches_of_each(data.micro_batches, trainer.accumulate_grad_batches, processes)
     utterances = utterances_of_each * processes * micro_batches
     # Masks differ from batch to batch; without any, every batch of a shape has the same targets.
-    targets = flow.num_targets if masking is None else masking.predicted * flow.sizes["T"]
+    targets = masked_copies * (flow.num_targets if masking is None else masking.predicted * flow.sizes["T"])
     seconds = data.batch_seconds * processes * micro_batches
     return Update(
         processes=processes,

@@ -185,7 +185,8 @@ class TeacherPrediction(MaskedObjective):
         Returns:
             Targets `(B, M, E)`, and the share of their variance, `(B,)`, as of `Teacher.forward`.
         """
-        latents = encoding.latents
+        # Detached, because a view of latents that need a gradient would need one here, too.
+        latents = encoding.latents.detach()
         if batch.clean is not None:
             latents = latents.index_copy(0, batch.clean.rows, self.encode(batch.clean.batch).latents)
         taught: tuple[Tensor, Tensor] = self.teacher(latents, encoding.padding_mask, positions)
