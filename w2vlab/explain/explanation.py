@@ -14,7 +14,7 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.data.batches.micro_batches import micro_batches_of_each
 from w2vlab.explain.batch_size.budget import Batches
 from w2vlab.explain.cost import Cost, add_time, count_cost
-from w2vlab.explain.flow import Flow, trace_flow
+from w2vlab.explain.flow import Flow, parts_of, trace_flow
 from w2vlab.explain.run import MaskStatistics, Start, blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.counting.without_values import without_files
@@ -182,7 +182,7 @@ def explain(
     frozen = _frozen(model)
     return Explanation(
         model=type(model).__name__,
-        classes={name: type(child).__name__ for name, child in model.named_children()},
+        classes={name: type(child).__name__ for name, child in parts_of(model)},
         flow=flow,
         frames=_frames(model, data),
         parameters={part: sum(p.numel() for p in parameters) for part, parameters in trained_parts(model).items()},

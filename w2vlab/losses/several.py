@@ -179,8 +179,9 @@ def _inputs_of(inputs: LossInputs, loss: PredictionLoss, layer: int | None) -> L
     """Returns the inputs of one of several losses: with the layer that it predicts from in place of the contexts."""
     # Without all frames, distractors are drawn among the targets, as if this were the only loss.
     frames = inputs.all_frames if loss.uses_every_frame else None
+    layers = {number: inputs.layers[number] for number in loss.context_layers}
     if layer is None:
-        return replace(inputs, all_frames=frames)
+        return replace(inputs, all_frames=frames, layers=layers)
     if frames is not None and frames.context is not None:
         frames = replace(frames, context=frames.layers[layer])
-    return replace(inputs, context=inputs.layers[layer], all_frames=frames)
+    return replace(inputs, context=inputs.layers[layer], all_frames=frames, layers=layers)

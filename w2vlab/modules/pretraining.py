@@ -161,8 +161,7 @@ class PretrainingModule(DrawingModule, Representations):
         """
         counts = torch.tensor(output.prediction.num_predictions, dtype=torch.float32)
         counts = counts.to(output.context.device, non_blocking=True)  # (B,)
-        terms = output.prediction.terms or {self.loss.name: output.prediction.total}
-        terms = dict(terms)
+        terms = dict(output.prediction.terms) or {self.loss.name: output.prediction.total}
         # Losses of the quantizer of the targets, and of that of the inputs: a mean over each utterance, weighted.
         for name, values in output.targets.losses.items():
             if name in terms:
