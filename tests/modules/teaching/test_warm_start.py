@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.contracts.tiny import build_model, factory
-from tests.modules.finetuning.recognition import fine_tune
+from tests.modules.finetuning.recognition import recognizer
 from tests.modules.teaching.toys import averages, dinosr, student, teacher_model
 from tests.modules.test_runs import save
 from w2vlab.contexts import TransformerContext
@@ -106,7 +106,7 @@ def test_a_checkpoint_opens_with_its_teacher(tmp_path: Path) -> None:
 def test_a_fine_tuning_has_no_teacher(tmp_path: Path) -> None:
     path = saved(teacher_model(), tmp_path / "teacher.ckpt")
     weights = torch.load(path, weights_only=True)["state_dict"]
-    model = fine_tune(tmp_path / "tuned.ckpt", Path(path))
+    model = recognizer(Path(path))
     assert not [name for name in model.state_dict() if "teacher" in name]
     for name, value in weights.items():
         if name.startswith("context."):
