@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,7 +24,6 @@ from w2vlab.interfaces import (
     PenaltyFactory,
     QuantizerFactory,
     TeacherFactory,
-    UtteranceTargets,
 )
 from w2vlab.losses.regression import RegressionLoss
 from w2vlab.losses.several import build_loss
@@ -33,6 +31,7 @@ from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.drawing.copies import address_of_copies, repeated
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.fusing.parts import Parts, loss_of
+from w2vlab.modules.teaching.checks import check_has_teacher, check_quantizer, tell_what_is_left_out
 from w2vlab.modules.teaching.copies import parts_of_copies, repeat_output, repeat_rows
 from w2vlab.modules.teaching.freezing import FrontendFreezing
 from w2vlab.modules.teaching.frontend import TeacherFrontend
@@ -108,11 +107,7 @@ class TeacherPrediction(FrontendFreezing):
         self.context = context(self.encoder.output_dim)
         self.teacher = teacher(self.context)
         self.quantizer = quantizer(self.teacher.output_dim)
-        if isinstance(self.quantizer, UtteranceTargets):
-            raise ValueError(
-                "`quantizer` must quantize what the teacher computes under TeacherPrediction, but is "
-                f"{type(self.quantizer).__name__}, which reads a file. Use it under MaskedPrediction."
-            )
+        check_quantizer(self.quantizer)
         self.masking = masking()
         self.masked_copies = masked_copies
         self._losses_left_out = False
@@ -168,10 +163,7 @@ class TeacherPrediction(FrontendFreezing):
         output: QuantizerOutput = self.quantizer(targets, padding_mask)
         if output.losses and not any(parameter.requires_grad for parameter in self.quantizer.parameters()):
             if not self._losses_left_out:
-                rank_zero_info(
-                    f"{', '.join(output.losses)} of {type(self.quantizer).__name__} is left out of the loss: it trains "
-                    "what is quantized, and a teacher has no gradient."
-                )
+                tell_what_is_left_out(self.quantizer, output.losses)
                 self._losses_left_out = True
             output.losses = {}
         return output
@@ -272,3 +264,12 @@ class TeacherPrediction(FrontendFreezing):
         update = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.teacher.follow(self.context, update, self.skipped.now)
+
+    def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Checks that a checkpoint is of a pretraining with a teacher; nothing is resized.
+
+        Raises:
+            ValueError: It is that of a fine-tuning, or has no teacher.
+        """
+        super().resize_to_checkpoint(checkpoint)
+        check_has_teacher(checkpoint)
