@@ -34,6 +34,7 @@ def options(capsys: pytest.CaptureFixture[str]) -> set[str]:
         MODEL,
         [*MODEL, "--model.quantizer=FileTargets", "--model.loss=CodePredictionLoss"],
         ["--model=FuturePrediction", "--data.corpus=none"],
+        ["--model=TeacherPrediction", "--data.corpus=none"],
         ["--model=FuturePrediction", "--model.context=GRUContext", "--data.corpus=none"],
         CTC,
     ):
