@@ -1,8 +1,8 @@
 """The options of fairseq and Hugging Face beside the equivalent ones of w2vlab.
 
 Their names are those of fairseq's configurations (`dataclass/configs.py`, `models/wav2vec/wav2vec2.py`, `wav2vec.py`,
-`tasks/audio_pretraining.py`, and `data2vec_audio.py` and `data2vec2.py` in `examples/data2vec/models`), and of `Wav2Vec2Config`, `Wav2Vec2FeatureExtractor`, `TrainingArguments` and the script
-`run_wav2vec2_pretraining_no_trainer.py` in transformers.
+`tasks/audio_pretraining.py`, `data2vec_audio.py` and `data2vec2.py` of `examples/data2vec`), and of `Wav2Vec2Config`,
+`Wav2Vec2FeatureExtractor`, `TrainingArguments` and the script `run_wav2vec2_pretraining_no_trainer.py` in transformers.
 """
 
 from __future__ import annotations
