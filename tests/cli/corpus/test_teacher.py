@@ -16,7 +16,7 @@ from w2vlab.cli.main import main
 from w2vlab.extraction.model_frames import ModelFrames
 from w2vlab.extraction.sources import Cutting, cutting_of
 from w2vlab.quantizers import FileTargets
-from w2vlab.units import read_units
+from w2vlab.units.reading import read_units
 
 SECONDS = (1.0, 0.5, 1.0, 0.7, 1.3, 0.6)
 

@@ -35,6 +35,7 @@ def options(capsys: pytest.CaptureFixture[str]) -> set[str]:
         [*MODEL, "--model.context=ConformerContext"],
         [*MODEL, "--model.quantizer=FileTargets", "--model.loss=CodePredictionLoss"],
         ["--model=FuturePrediction", "--data.corpus=none"],
+        ["--model=TeacherPrediction", "--data.corpus=none"],
         ["--model=FuturePrediction", "--model.context=GRUContext", "--data.corpus=none"],
         CTC,
     ):
