@@ -98,7 +98,7 @@ class _WeightedSum(PredictionLoss):
     def _ratios_of_counts(self) -> tuple[Fraction, ...]:
         """Returns the predictions of each term for one of the first term."""
         (first_name, first), *_ = self.terms.items()
-        ratios = []
+        ratios: list[Fraction] = []
         for name, loss in self.terms.items():
             counts = zip(loss.num_predictions(_COUNTS, 0), first.num_predictions(_COUNTS, 0), strict=True)
             found = {Fraction(own, reference) for own, reference in counts}

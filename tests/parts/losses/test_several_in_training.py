@@ -15,7 +15,9 @@ from torch.testing import assert_close
 from tests.contracts.tiny import factory
 from tests.modules.drawing.test_drawer import assert_all_is_drawn_ahead
 from tests.modules.fusing.cases import DROPOUTS, LENGTHS, Trained, assert_same, fused, micro_batches
-from tests.modules.several.cases import (
+from tests.modules.test_runs import save
+from tests.modules.training import fit, make_batches, with_updates
+from tests.parts.losses.several import (
     MODELS,
     NUM_LAYERS,
     W2V_BERT,
@@ -26,8 +28,6 @@ from tests.modules.several.cases import (
     teacher,
     w2v_bert,
 )
-from tests.modules.test_runs import save
-from tests.modules.training import fit, make_batches, with_updates
 from w2vlab.contexts import TransformerContext
 from w2vlab.evaluation import load_model
 from w2vlab.interfaces import LossTerm
