@@ -57,7 +57,8 @@ def explain(message: str) -> str:
     # The base class of callbacks is not abstract, so jsonargparse tries it, too; it has no options.
     message = re.sub(r"\n *- Problem with given class_path 'lightning[\w.]*\.Callback':\n.*", "", message)
     # An option of a single loss is tried as a name of several, too.
-    message = re.sub(r"\n *- Expected a dot import path string: .*(\n *- Type .*\.PredictionLoss\] )", r"\1", message)
+    refused = r"(\n *- Type .*\.PredictionLoss\] .*: Option '\w+' is not accepted)"
+    message = re.sub(rf"\n *- Expected a dot import path string: .*{refused}", r"\1", message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := re.search(r"Subclasses are disabled for LossTerm, thus '([\w.]+)' is not accepted", message):
         return _several_losses(key, found[1].rpartition(".")[2])

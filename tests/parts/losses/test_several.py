@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.contracts.tiny import address, audio_batch, factory
-from tests.parts.losses.several_cases import MODELS, NUM_LAYERS, W2V_BERT, codes, contrastive, model_of, w2v_bert
+from tests.parts.losses.several import MODELS, NUM_LAYERS, W2V_BERT, codes, contrastive, model_of, w2v_bert
 from w2vlab.interfaces import LossTerm
 from w2vlab.losses import ContrastiveLoss
 from w2vlab.modules import PretrainingModule

@@ -17,7 +17,7 @@ from tests.modules.drawing.test_drawer import assert_all_is_drawn_ahead
 from tests.modules.fusing.cases import DROPOUTS, LENGTHS, Trained, assert_same, fused, micro_batches
 from tests.modules.test_runs import save
 from tests.modules.training import fit, make_batches, with_updates
-from tests.parts.losses.several_cases import (
+from tests.parts.losses.several import (
     MODELS,
     NUM_LAYERS,
     W2V_BERT,
