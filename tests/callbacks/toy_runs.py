@@ -10,7 +10,9 @@ import torch
 
 from tests.contracts.tiny import audio_batch, build_model
 from tests.modules.training import constant_rate
-from w2vlab.modules import PretrainingModule
+from w2vlab.modules import PretrainingModule, TeacherPrediction
+from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.teachers import EMATeacher
 from w2vlab.types import AudioBatch
 
 SAMPLES = 800
@@ -62,3 +64,11 @@ def toy_model(cls: type[PretrainingModule], rate: float, **parts: Any) -> Pretra
     torch.manual_seed(0)
     optimizer = partial(torch.optim.Adam, lr=rate)
     return build_model(cls, optimizer=optimizer, scheduler=constant_rate, **{"penalties": {}, **parts})
+
+
+def teacher_model(teacher: dict[str, Any], rate: float = 0.005, **parts: Any) -> PretrainingModule:
+    """data2vec's objective, unless `parts` say otherwise; `teacher` has options of `EMATeacher`."""
+    options = {"layers": 2, "decay": 0.99, "end_decay": 0.99, **teacher}
+    return toy_model(
+        TeacherPrediction, rate, **{"teacher": partial(EMATeacher, **options), "quantizer": IdentityQuantizer, **parts}
+    )

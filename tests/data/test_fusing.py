@@ -50,8 +50,16 @@ def test_padding_counts(seconds: float, quadratic: float | None, sizes: list[tup
     batches = [audio_batch(some, 10 * number) for number, some in enumerate(lengths)]
     passes = fuse(batches, (1, 4, 6, 7), seconds, quadratic).passes
     assert [(len(one), one.waveform.shape[1]) for one in passes] == sizes
+    step = fuse(batches, (1, 4, 6, 7), seconds, quadratic)
+    assert step.seconds == sum(map(sum, lengths)) / 16_000, "the audio of all batches of the step"
     found = [(one.parts[0].number, one.num_samples) for several in passes for one in split_micro_batches(several)]
     assert sorted(found) == list(zip((1, 4, 6, 7), lengths, strict=True))
+
+
+def test_rounding_divides_no_group() -> None:
+    batches = [audio_batch((6400, 6400), 2 * number) for number in range(3)]  # 0.8 s each
+    assert micro_batches_at_once(2.4, 0.8) == 3
+    assert len(fuse(batches, (0, 1, 2), 2.4, None).passes) == 1
 
 
 def test_micro_batches_come_back_as_they_were() -> None:

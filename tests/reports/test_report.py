@@ -334,3 +334,28 @@ def test_plain_data_has_every_run(tmp_path: Path) -> None:
     assert plain["baseline"] == plain["groups"][0]["name"]
     assert [run["val/loss/total"] for group in plain["groups"] for run in group["runs"]] == [1, 3, 5, 7]
     assert plain["groups"][1]["outcomes"]["val/loss/total"]["number"] == 2
+
+
+def test_runs_without_an_accuracy_are_in_the_same_table(tmp_path: Path) -> None:
+    """A regression on a teacher has neither accuracy nor codes: its cells are empty, not 0."""
+    taught = {"class_path": "w2vlab.modules.TeacherPrediction"}
+    for seed in (1, 2):
+        write_run(tmp_path / f"m{seed}", config(seed=seed), rows(1.0), started=f"2026-01-0{seed}")
+        logged = [
+            {name: value for name, value in row.items() if not name.startswith(("val/accuracy", "val/codebook"))}
+            | ({"val/explained_variance": 0.4} if "val/loss/total" in row else {})
+            for row in rows(5.0)
+        ]
+        options = config(seed=seed)
+        options["model"] = options["model"] | taught
+        write_run(tmp_path / f"t{seed}", options, logged, started=f"2026-01-0{seed + 2}")
+    report = report_of(tmp_path)
+    assert [outcome.label for outcome in report.outcomes] == [
+        *("val/loss/total", "val/accuracy %", "variance explained %", "code perplexity"),
+    ]
+    cells = render_cells(report)
+    by_group = {row[0]: dict(zip(cells.columns, row, strict=True)) for row in cells.rows}
+    masked, teacher = by_group["MaskedPrediction"], by_group["TeacherPrediction"]
+    assert teacher["variance explained %"] == "40.0 ± 0.0"
+    assert teacher["val/accuracy %"] == teacher["code perplexity"] == masked["variance explained %"] == "–"  # noqa: RUF001
+    assert any("not comparable" in note for note in report.notes)

@@ -73,8 +73,8 @@ class AudioBatch:
 
     @property
     def seconds(self) -> Seconds:
-        """The audio in the batch without padding, in seconds."""
-        return sum(self.num_samples) / SAMPLE_RATE
+        """The audio of the training step without padding, in seconds: of this batch and of `others`."""
+        return sum(sum(batch.num_samples) for batch in (self, *self.others)) / SAMPLE_RATE
 
     @property
     def passes(self) -> tuple[AudioBatch, ...]:

@@ -17,6 +17,7 @@ from w2vlab.callbacks.throughput import AUDIO_RATE
 _SHOWN = {
     "loss": "train/loss/total",
     "accuracy": "train/accuracy",
+    "explained": "train/explained_variance",
     "perplexity": "train/codebook/perplexity_hard",
     "WER": "val/wer",
     "CER": "val/cer",
@@ -28,6 +29,7 @@ _SHOWN = {
 _VALIDATED = {
     "loss": "val/loss/total",
     "accuracy": "val/accuracy",
+    "explained": "val/explained_variance",
     "perplexity": "val/codebook/perplexity_hard",
     "WER": "val/wer",
     "CER": "val/cer",

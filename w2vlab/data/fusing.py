@@ -12,6 +12,9 @@ import numpy as np
 from w2vlab.batch import SAMPLE_RATE, AudioBatch, Seconds, join_micro_batches
 from w2vlab.utils.messages import duration
 
+_ROUNDED = 1 + 1e-9
+"""So that rounding does not exclude a batch that is exactly as long as allowed: 6 * 0.4 > 2.4."""
+
 
 def micro_batches_at_once(fuse_seconds: Seconds | None, batch_seconds: Seconds) -> int:
     """Returns how many micro-batches are computed as one batch, at least 1.
@@ -20,7 +23,7 @@ def micro_batches_at_once(fuse_seconds: Seconds | None, batch_seconds: Seconds) 
         fuse_seconds: Maximum audio of a fused batch, in seconds; None fuses nothing.
         batch_seconds: Maximum audio of a micro-batch, in seconds.
     """
-    return 1 if fuse_seconds is None else max(1, int(fuse_seconds / batch_seconds * (1 + 1e-9)))
+    return 1 if fuse_seconds is None else max(1, int(fuse_seconds / batch_seconds * _ROUNDED))
 
 
 def num_groups(micro_batches: int, at_once: int) -> int:
@@ -108,7 +111,7 @@ def fuse(
         cuts = sorted(jumps[:num_cuts])
         members = [sorted(by_length[first:stop]) for first, stop in pairwise([0, *cuts, len(batches)])]
         costs = (_padded_seconds([batches[index] for index in some], quadratic_seconds) for some in members)
-        if sum(costs) <= fuse_seconds:
+        if sum(costs) <= fuse_seconds * _ROUNDED:
             break
     first, *others = [
         join_micro_batches([batches[index] for index in some], [numbers[index] for index in some])

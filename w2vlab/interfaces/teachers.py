@@ -58,6 +58,14 @@ class Teacher(nn.Module, StepDependent, ABC):
     def restart(self, student: ContextNetwork) -> None:
         """Starts from the weights of a student, such as those of a warm start."""
 
+    @abstractmethod
+    def squared_distance(self, student: ContextNetwork) -> Tensor:
+        """Returns the squared distance of the averages from the weights that they follow, and the squared norm.
+
+        Weights that are copied do not count; of sharded weights, those of this process' shards do. The norm is that of
+        the weights of the student. Shape `(2,)`.
+        """
+
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode."""
         return super().train(False)

@@ -130,6 +130,16 @@ class CodePredictionLoss(PredictionLoss):
             return 0
         return self.offset
 
+    def heads(self) -> dict[str, list[tuple[nn.Parameter, slice]]]:
+        """Returns the rows of the weights of each codebook: all are sorted by codebooks."""
+        count, heads = self.num_codebooks, {}
+        for codebook in range(count):
+            layer = "" if self.layers is None else f"_layer_{self.layers[codebook]}"
+            shares = ((weight, len(weight) // count) for weight in self.code_scores.parameters())
+            rows = [(weight, slice(codebook * size, (codebook + 1) * size)) for weight, size in shares]
+            heads[f"head_{codebook + 1}{layer}"] = rows
+        return heads
+
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest frames in which one prediction fits."""
         return self.frames_ahead(first_ahead) + 1

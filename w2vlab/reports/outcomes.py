@@ -19,6 +19,7 @@ EVALUATION_SETTING = "evaluation."
 PROBE, ABX, PNMI = "evaluation/probe", "evaluation/abx_within", "evaluation/pnmi"
 PNMI_CODEBOOK = "evaluation/pnmi_codebook"
 LOSS, ACCURACY, PERPLEXITY = "val/loss/total", "val/accuracy", "val/codebook/perplexity_hard"
+EXPLAINED = "val/explained_variance"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ _KNOWN = {
         Outcome(PNMI_CODEBOOK, "PNMI a codebook %", 100, 1),
         Outcome(LOSS, LOSS, 1, 3),
         Outcome(ACCURACY, "val/accuracy %", 100, 1),
+        Outcome(EXPLAINED, "variance explained %", 100, 1),
         Outcome(PERPLEXITY, "code perplexity", 1, 1),
         Outcome("val/wer", "WER %", 100, 1),
         Outcome("val/cer", "CER %", 100, 1),
@@ -63,7 +65,7 @@ _KNOWN = {
 
 _EVALUATED = (PROBE, ABX, PNMI)
 _RECOGNITION = (LOSS, "val/wer", "val/cer", "val/per")
-_PRETRAINING = (LOSS, ACCURACY, PERPLEXITY)
+_PRETRAINING = (LOSS, ACCURACY, EXPLAINED, PERPLEXITY)
 
 
 def extract_outcomes(content: dict[str, Any]) -> dict[str, float]:

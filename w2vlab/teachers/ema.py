@@ -168,6 +168,16 @@ class EMATeacher(KeepsFloat32, Teacher):
                 deviation, mean = torch.std_mean(module.weight)
                 module.weight.normal_().mul_(deviation).add_(mean)
 
+    @torch.no_grad()
+    def squared_distance(self, student: ContextNetwork) -> Tensor:
+        """Returns squared distance and squared norm: as `Teacher.squared_distance`."""
+        sums = []
+        for name, average, weight in self._pairs(student):
+            if not _is_in(name, self.copied):
+                apart = (average - weight.to(average.dtype)).square().sum()
+                sums.append(torch.stack([apart, weight.to(average.dtype).square().sum()]))
+        return torch.stack(sums).sum(dim=0) if sums else next(self.parameters()).new_zeros(2)
+
     def _pairs(self, student: ContextNetwork) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yields the name of each average, the average, and the weight that it follows, or their shards."""
         weights = dict(student.named_parameters())

@@ -68,10 +68,12 @@ def canonical_text(value: Any) -> str:
 def depends_on_objective(metric: str) -> bool:
     """Returns whether a metric depends on the training objective, as losses and the accuracy among candidates do.
 
+    So does the share of the targets' variance that is explained.
+
     Error rates, metrics of evaluations and probes, costs, and metrics of other programs do not.
     """
     kind, _, name = metric.partition("/")
-    return kind in ("train", "val") and (name.endswith("accuracy") or name.startswith("loss"))
+    return kind in ("train", "val") and (name.endswith(("accuracy", "_variance")) or name.startswith("loss"))
 
 
 def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
@@ -91,6 +93,7 @@ def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
             ("the quantizer", some.get("model.quantizer")),
             ("the units", some.get("model.quantizer.path")),
             ("the number of code entries", [some.get(f"model.quantizer.{n}", "") for n in _ENTRIES]),
+            ("the teacher", _below(some, "model.teacher")),
             ("the penalties", penalties if penalties is not None else _below(some, "model.penalties")),
             ("the masking", _below(some, "model.masking")),
             ("the data that they are validated on", _validated_on(some)),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from tests.callbacks.toy_runs import teacher_model
 from tests.contracts.tiny import address, audio_batch, build_model, classes, factory, with_quantizers
 from tests.modules.training import (
     MODELS,
@@ -26,12 +27,14 @@ from w2vlab.callbacks.diagnosis.gradient_matrix import (
     GradientMatrix,
     compute_term_gradients,
     gradient_matrix,
+    layers_and_heads,
+    parts_without_gradient,
     trained_parts,
 )
 from w2vlab.callbacks.diagnosis.gradient_picture import draw_gradient_matrix
 from w2vlab.losses import CodePredictionLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
-from w2vlab.quantizers import GumbelQuantizer, KMeansQuantizer
+from w2vlab.quantizers import EMAQuantizer, GumbelQuantizer, KMeansQuantizer
 
 PENALTIES = {"diversity": partial(DiversityPenalty, weight=1.0), "feature": FeaturePenalty}
 
@@ -189,6 +192,45 @@ def test_constant_targets_have_zero_gradients() -> None:
     expected = {"encoder", "norm", "context", "loss.code_scores", "mask_embedding"}
     assert reached_by(matrix, "code_prediction") == expected
     assert {"codebook", "scores"} < set(matrix.parts)
+
+
+def spidr(similarity: str = "linear") -> PretrainingModule:
+    return teacher_model(
+        {"combine": "concatenate"},
+        quantizer=partial(EMAQuantizer, num_codebooks=2, codebook_size=5),
+        loss=partial(CodePredictionLoss, layers=[1, 2], similarity=similarity),
+    ).double()
+
+
+@pytest.mark.parametrize("similarity", ["linear", "cosine"])
+def test_layers_and_heads_are_parts_of_their_own(similarity: str) -> None:
+    """Layer 2 has a gradient from its own head alone, layer 1 from both."""
+    model = spidr(similarity)
+    terms, count = forward(model)
+    parts = layers_and_heads(model)
+    layers, heads = ["context.layer_1", "context.layer_2"], ["loss.head_1_layer_1", "loss.head_2_layer_2"]
+    assert set(parts) == {"encoder", "norm", "context", *layers, *heads, "mask_embedding"}
+    whole, split = gradient_matrix(model, terms, count), gradient_matrix(model, terms, count, parts)
+    term = model.loss.name
+    for name, pieces in (("context", ["context", *layers]), ("loss.code_scores", heads)):
+        norms = [split.norm(term, piece) for piece in pieces]
+        assert min(norms) > 0
+        assert math.hypot(*norms) == pytest.approx(whole.norm(term, name), rel=1e-9)
+    model.zero_grad()
+    output = model(audio_batch((400, 310, 400)).to(torch.float64), address(3))
+    output.prediction.total.backward()
+    first = [weight.grad[: len(weight) // 2].flatten() for weight in model.loss.code_scores.parameters()]
+    assert split.norm(term, heads[0]) == pytest.approx(torch.cat(first).norm().item() / count, rel=1e-9)
+
+
+def test_a_teacher_has_no_gradient() -> None:
+    model = spidr()
+    assert parts_without_gradient(model) == ("teacher",)
+    assert not any(part.startswith("teacher") for part in layers_and_heads(model))
+    assert parts_without_gradient(build_model(MaskedPrediction)) == ()
+    terms, count = forward(model)
+    figure = draw_gradient_matrix(gradient_matrix(model, terms, count), "A title", without_gradient=("teacher",))
+    assert figure.get_supxlabel() == "no gradient, by design: teacher"
 
 
 def test_quantized_inputs_are_separate_parts() -> None:

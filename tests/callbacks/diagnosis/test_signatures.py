@@ -17,6 +17,9 @@ from w2vlab.callbacks.diagnosis.signatures import diagnose
 BASE = TaskSettings(num_candidates=101, num_codebooks=2, codebook_size=320)
 SIGNATURES = CollapseWatchdog().signatures
 HEALTHY = {"loss": 2.1, "accuracy": 0.5, "perplexity": 200.0, "excluded": 0.02}
+TAUGHT = {"loss": 1.0, "explained": 0.4, "target_variance": 0.7, "prediction_variance": 0.9, "masked": 0.5}
+TEACHER = {**TAUGHT, "teacher_distance": 0.1}
+REGRESSION = TaskSettings(num_candidates=0)
 COLLAPSED = {"loss": 0.0, "accuracy": 1.0, "perplexity": 2.0, "excluded": 1.0}
 
 
@@ -69,6 +72,51 @@ def test_each_signature(values, expected):
 )
 def test_similar_metrics_without_a_signature(values):
     assert names(readings(**values)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, []),
+        ({"target_variance": 0.005}, ["constant_targets"]),
+        ({"target_variance": 0.005, "prediction_variance": 0.001}, ["constant_targets"]),
+        ({"target_variance": [0.001 * (n + 1) for n in range(10)]}, []),  # it recovers
+        ({"target_variance": [0.005] * 9 + [0.02]}, []),
+        ({"prediction_variance": 0.001}, ["constant_predictions"]),
+        ({"prediction_variance": [0.001] * 9 + [0.02]}, []),
+        ({"explained": 0.95, "masked": 0.0}, ["copied_targets"]),
+        ({"explained": 0.995, "masked": 0.0}, ["copied_targets"]),
+        ({"explained": 0.95}, []),  # an easy task
+        ({"explained": 0.995}, ["always_right"]),
+        ({"explained": 0.5, "masked": 0.0}, []),
+        ({"explained": 0.95, "masked": 0.0, "teacher_distance": None}, []),  # targets that are no teacher's
+        ({"loss": math.nan, "target_variance": 0.005}, ["not_finite"]),
+    ],
+)
+def test_signatures_of_a_regression_on_a_teacher(values, expected):
+    assert names(readings(**{**TEACHER, **values}), REGRESSION) == expected
+
+
+def test_patience_applies_to_constant_targets_and_predictions():
+    for name in ("target_variance", "prediction_variance"):
+        assert names(readings(first=4800, **{**TEACHER, name: 0.001}), REGRESSION) == []
+        assert names(readings(first=4910, **{**TEACHER, name: 0.001}), REGRESSION) != []
+
+
+def test_codes_of_a_teacher():
+    task = TaskSettings(num_candidates=256, num_codebooks=8, codebook_size=256)
+    healthy = {"loss": 2.0, "accuracy": 0.5, "perplexity": 900.0, "target_variance": 0.7, "masked": 0.5}
+    healthy["teacher_distance"] = 0.1
+    assert names(readings(**healthy), task) == []
+    assert names(readings(**{**healthy, "perplexity": 8.5}), task) == ["few_codes"]
+    assert names(readings(**{**healthy, "target_variance": 0.001, "perplexity": 8.5}), task) == ["constant_targets"]
+    assert names(readings(**{**healthy, "accuracy": 0.95, "masked": 0.0}), task) == ["copied_targets"]
+
+
+def test_a_teacher_that_equals_the_student_is_named():
+    same = {**TEACHER, "teacher_distance": 0.0, "target_variance": 0.001}
+    (detection,) = diagnose(readings(**same), REGRESSION, SIGNATURES, 10, 0)
+    assert detection.message.endswith("The teacher equals the student: its decay is 0.")
 
 
 def test_a_signature_needs_a_complete_window():
@@ -176,6 +224,19 @@ def test_fixes_are_for_this_run():
     assert "--model.encoder.normalize_waveform=true" not in flags("uninformed", normalizes_waveform=True)
     assert "--trainer.precision=bf16-mixed" in flags("not_finite", half_precision=True)
     assert "--trainer.accumulate_grad_batches=8" in flags("at_chance", accumulate=2)
+
+
+def test_fixes_of_a_teacher_are_for_this_run() -> None:
+    slow = "--model.teacher.decay=0.999 --model.teacher.end_decay=0.9999"
+    clusters = "--model.loss=CodePredictionLoss --model.quantizer=EMAQuantizer"
+    assert slow in flags("constant_targets", teacher_decay=0.0)
+    assert slow not in flags("constant_targets", teacher_decay=0.9995)
+    assert slow not in flags("constant_predictions")  # a run without a teacher
+    assert "--model.teacher.norm=instance" in flags("constant_predictions", teacher_decay=0.9, teacher_norm="none")
+    assert "--model.teacher.norm=instance" not in flags("constant_predictions", teacher_norm="layer")
+    assert clusters in flags("constant_targets", teacher_decay=0.9995, loss="RegressionLoss")
+    assert clusters not in flags("constant_targets", teacher_decay=0.9995, loss="CodePredictionLoss")
+    assert "--model.masking=SpanMasking" in flags("copied_targets", masking="NoMasking")
 
 
 def test_codes_of_a_file_are_changed_by_another_file_alone() -> None:

@@ -319,3 +319,39 @@ def test_paths_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/a" * 200 + "[bold].png"
     print_summary("A title", {"time": "0:00:01"}, {"picture": path})
     assert f"picture: {path}\n" in capsys.readouterr().out
+
+
+def regression_view() -> RunView:
+    train, validation = MetricHistory(), MetricHistory()
+    for update in (10, 20):
+        shares = {"explained_variance": 0.02 * update, "prediction_variance": 0.9, "target_variance": 0.7}
+        train.record(update, {f"train/{name}": value for name, value in {"loss/total": 2.0, **shares}.items()})
+        validation.record(update, {f"val/{name}": value for name, value in {"loss/total": 3.0, **shares}.items()})
+    return replace(make_view(train, validation), num_candidates=0)
+
+
+def test_a_regression_has_no_accuracy_and_no_codes() -> None:
+    """What is not there is left out: neither a zero nor chance level."""
+    view = regression_view()
+    assert summarize(view, 60) == {
+        "validation loss": "3 at first, 3 at the end",
+        "explained": "40.0 % of the variance of the targets",
+        "targets": "70.0 % of their mean square is variance over time",
+        "speed": "–",  # noqa: RUF001
+        "limited by": "–",  # noqa: RUF001
+        "time": "0:01:00",
+    }
+    figure = draw_run(view)
+    figure.savefig(io.BytesIO())
+    assert titles(figure) == [
+        *("Loss (a prediction)", "Share of the targets' variance that is explained"),
+        "Variance over time, of the mean square",
+    ]
+    assert labels(figure, "Loss (a prediction)") == ["training", "validation"]
+    assert labels(figure, "Variance over time, of the mean square") == ["of the teacher's layers", "of the predictions"]
+    assert all(visible_marks(axes) for axes in figure.axes)
+
+
+def test_a_regression_without_a_validation_has_no_rows_of_it() -> None:
+    view = replace(regression_view(), validation=MetricHistory())
+    assert list(summarize(view, 60)) == ["validation loss", "speed", "limited by", "time"]

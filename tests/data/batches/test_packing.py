@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from tests.contracts.tiny import audio_batch
 from w2vlab.data.batches.packing import Packed, pack
-from w2vlab.types import AudioBatch, CleanAudio, Draws, Mask, RandomAddress
+from w2vlab.types import AudioBatch, CleanAudio, Draws, Mask, RandomAddress, RunError
 
 MASK = Mask(
     frames=torch.tensor([[True, False, True]]),
@@ -100,3 +100,13 @@ def test_a_batch_pins_and_moves_its_draws(monkeypatch: pytest.MonkeyPatch) -> No
     assert moved.draws is not None
     assert moved.draws.mask is not None
     assert {moved.draws.mask.frames.device.type, moved.draws.negatives["one"][0].device.type} == {"meta"}
+
+
+@pytest.mark.parametrize("reason", ["No space left on device (28)", "Too many open files (24)"])
+def test_shared_memory_that_cannot_be_had_is_a_clear_error(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(size: int) -> None:
+        raise RuntimeError(f"unable to allocate shared memory(shm) for file </torch_1>: {reason}")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", fail)
+    with pytest.raises(RunError, match=r"^Shared memory .* must have room .* --shm-size=1g.*ulimit.*num_workers=0\.$"):
+        pack(audio_batch((300, 200)))

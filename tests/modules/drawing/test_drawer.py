@@ -140,6 +140,8 @@ DIFFERENCES: dict[str, Callable[[PretrainingModule, AudioBatch], AudioBatch]] = 
     "utterances": lambda model, batch: replace(batch, ids=("a", "b", "c")),
     "lengths": lambda model, batch: replace(batch, num_samples=(400, 300, 400)),
     "masking": lambda model, batch: setattr(model.masking, "probability", 0.3) or batch,
+    "list": lambda model, batch: model.masking.widths.append(2) or batch,
+    "table": lambda model, batch: model.masking.table.update(b=[2]) or batch,
     "sampler": lambda model, batch: setattr(model.loss.negatives, "num_negatives", 3) or batch,
     "mode": lambda model, batch: model.loss.eval() and batch,
 }
@@ -148,7 +150,10 @@ DIFFERENCES: dict[str, Callable[[PretrainingModule, AudioBatch], AudioBatch]] = 
 @pytest.mark.parametrize("what", DIFFERENCES)
 def test_draws_for_anything_else_are_not_used(what: str) -> None:
     model = contrastive()
-    batch = DIFFERENCES[what](model, replace(BATCH, draws=made(model)))
+    model.masking.widths, model.masking.table = [1], {"a": [1]}
+    batch = replace(BATCH, draws=made(model))
+    assert model.draws_of(batch, address_of(model, batch)) is not None
+    batch = DIFFERENCES[what](model, batch)
     address = replace(address_of(model, batch), update=UPDATE + (what == "update"))
     found = model.draw(batch, address)
     assert model.draws_of(batch, address) is None

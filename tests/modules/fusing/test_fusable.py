@@ -19,6 +19,7 @@ from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.modules import FuturePrediction, MaskedPrediction
 from w2vlab.modules.fusing.fusable import why_not_fused
 from w2vlab.quantizers import IdentityQuantizer
+from w2vlab.types import AudioBatch, Draws, RandomAddress
 
 
 class OwnNoise(TransformerContext):
@@ -45,6 +46,14 @@ class OwnForward(MaskedPrediction):
         return super().forward(*arguments, **named)
 
 
+class OwnDraws(MaskedPrediction):
+    """Draws a mask for what it is given, which must be a micro-batch."""
+
+    def draw(self, batch: AudioBatch, address: RandomAddress) -> Draws:
+        assert batch.num_micro_batches == 1
+        return super().draw(batch, address)
+
+
 @pytest.mark.parametrize(
     ("cls", "parts", "reason"),
     [
@@ -53,6 +62,7 @@ class OwnForward(MaskedPrediction):
         (FuturePrediction, {"quantizer": factory(Undeclared)}, r"`model.quantizer` \(Undeclared\) does not declare"),
         (MaskedPrediction, {"encoder": partial(BatchNormed, layers=TINY_LAYERS["encoder"])}, ".* has a batch norm"),
         (OwnForward, {}, "OwnForward has its own `forward`"),
+        (OwnDraws, {}, "OwnDraws has its own `draw`"),
     ],
 )
 def test_the_reason_is_reported_once(cls: type, parts: dict[str, Any], reason: str) -> None:

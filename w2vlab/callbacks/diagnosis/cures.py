@@ -38,6 +38,10 @@ class RunSettings:
         num_negatives: Negatives that the loss draws; None if it does not have this option.
         clips_gradients: Whether the trainer clips gradients.
         half_precision: Whether the run computes in float16, which overflows above 65,504.
+        loss: Class of the prediction loss.
+        masking: Class of the masking.
+        teacher_decay: Decay of the teacher's averages now; None without a teacher that has one.
+        teacher_norm: How the teacher's targets are normalized; None without a teacher that has this option.
     """
 
     learning_rate: float
@@ -54,6 +58,10 @@ class RunSettings:
     num_negatives: int | None = None
     clips_gradients: bool = False
     half_precision: bool = False
+    loss: str = ""
+    masking: str = ""
+    teacher_decay: float | None = None
+    teacher_norm: str | None = None
 
 
 def suggest_fixes(signature: str, settings: RunSettings) -> list[SuggestedFix]:
@@ -62,7 +70,8 @@ def suggest_fixes(signature: str, settings: RunSettings) -> list[SuggestedFix]:
     Reference:
         Lower learning rate and larger batches: fairseq issues 3718 and 3661, transformers issue 14387. Diversity:
         Baevski et al. 2020, arXiv:2006.11477, Table 13. Moving averages with revival: Zeghidour et al. 2021,
-        arXiv:2107.03312. Random codes: Chiu et al. 2022, arXiv:2202.01855.
+        arXiv:2107.03312. Random codes: Chiu et al. 2022, arXiv:2202.01855. Slower teachers, and norms of their targets:
+        Baevski et al. 2022, arXiv:2202.03555, Section 4.2. Clusters: Liu et al. 2023, arXiv:2305.10005.
     """
     return [fix for suggest in _FIXES[signature] for fix in suggest(settings)]
 
@@ -166,6 +175,39 @@ def _use_bfloat16(settings: RunSettings) -> Iterator[SuggestedFix]:
         yield SuggestedFix("use bfloat16, which has the range of float32", "--trainer.precision=bf16-mixed")
 
 
+def _slow_teacher(settings: RunSettings) -> Iterator[SuggestedFix]:
+    decay = settings.teacher_decay
+    if decay is not None and decay < _SLOW:
+        yield SuggestedFix(
+            f"let the teacher follow more slowly, with a decay of {decay:.4g} now",
+            f"--model.teacher.decay={_SLOW:.4g} --model.teacher.end_decay={_SLOWEST:.4g}",
+        )
+
+
+def _normalize_targets(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.teacher_norm == "none":
+        yield SuggestedFix(
+            "normalize each channel of the targets over time, so that constant ones cannot be small errors",
+            "--model.teacher.norm=instance",
+        )
+
+
+def _cluster_targets(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.teacher_decay is not None and settings.loss == "RegressionLoss":
+        yield SuggestedFix(
+            "predict clusters of the targets, as in DinoSR, which stay apart by the revival of dead ones",
+            "--model.loss=CodePredictionLoss --model.quantizer=EMAQuantizer",
+        )
+
+
+def _mask_frames(settings: RunSettings) -> Iterator[SuggestedFix]:
+    if settings.masking != "SpanMasking":
+        yield SuggestedFix("mask spans of frames for the student", "--model.masking=SpanMasking")
+
+
+_SLOW, _SLOWEST = 0.999, 0.9999
+"""The published decays of data2vec."""
+
 _FIXES: dict[str, tuple[Callable[[RunSettings], Iterator[SuggestedFix]], ...]] = {
     "not_finite": (_lower_learning_rate, _clip_gradients, _use_bfloat16),
     "collapsed": (
@@ -175,6 +217,21 @@ _FIXES: dict[str, tuple[Callable[[RunSettings], Iterator[SuggestedFix]], ...]] =
         _use_fixed_codes,
         _raise_temperature,
     ),
+    "constant_targets": (
+        _slow_teacher,
+        _normalize_targets,
+        _cluster_targets,
+        _lower_learning_rate,
+        _normalize_waveform,
+    ),
+    "constant_predictions": (
+        _slow_teacher,
+        _normalize_targets,
+        _cluster_targets,
+        _lower_learning_rate,
+        _enlarge_batches,
+    ),
+    "copied_targets": (_mask_frames, _lower_learning_rate),
     "uninformed": (_lower_learning_rate, _enlarge_batches, _normalize_waveform, _clip_gradients),
     "few_codes": (
         _raise_diversity_weight,

@@ -11,7 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from w2vlab.callbacks.diagnosis.gradient_matrix import GradientMatrix, gradient_matrix
+from w2vlab.callbacks.diagnosis.gradient_matrix import (
+    GradientMatrix,
+    gradient_matrix,
+    layers_and_heads,
+    parts_without_gradient,
+)
+from w2vlab.callbacks.diagnosis.readings import teacher_of
 from w2vlab.callbacks.pretraining_only import require_pretraining_module
 from w2vlab.callbacks.run_folder import run_folder, save_picture, warn_on_write_failure
 from w2vlab.callbacks.whole_model import has_unsharded_model
@@ -30,6 +36,9 @@ class GradientFlow(Callback):
     mean over the predictions of all processes, as in training; with gradient accumulation, of the first micro-batch of
     the update. They add up to the gradient of the optimiser before clipping. Weights and losses of the run are
     bit-identical with and without this callback.
+
+    Under a teacher, or if the loss predicts from layers, each layer of the context network is a part, and so is each
+    head that predicts a codebook. Parts without a gradient, such as the teacher, are named below the figure.
 
     The loggers get norms and cosine similarities to the total gradient as `gradient_flow/<term>/<part>/norm` and
     `/cosine`. The latest matrix is in the run folder as `gradient_flow.png`, in which "0" is an exactly zero gradient,
@@ -87,7 +96,8 @@ class GradientFlow(Callback):
         assert step is not None, "the module keeps the step"
         # On all processes, because the gradients are all-reduced.
         count = torch.full((), float(sum(step.output.prediction.num_predictions)), device=module.device)
-        self.matrix = gradient_matrix(module, step.terms, max(1, round(all_reduce_sum(count).item())))
+        parts = layers_and_heads(module) if _is_layered(module) else None
+        self.matrix = gradient_matrix(module, step.terms, max(1, round(all_reduce_sum(count).item())), parts)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._publish(trainer, module, self.matrix)
 
@@ -97,16 +107,24 @@ class GradientFlow(Callback):
         update = trainer.global_step
         picture = run_folder(trainer) / f"{_NAME}.png"
         parts = f"{type(module).__name__} with {type(module.quantizer).__name__}"
-        content = {"update": update, **matrix.as_dict()}
+        without = parts_without_gradient(module)
+        content = {"update": update, **matrix.as_dict(), **({"without_gradient": without} if without else {})}
         with warn_on_write_failure(f"{_NAME}.png"):
             picture.parent.mkdir(parents=True, exist_ok=True)
-            figure = draw_gradient_matrix(matrix, f"Gradients by loss term: {parts}, update {update}")
+            title = f"Gradients by loss term: {parts}, update {update}"
+            unit = "nats a prediction" if module.num_candidates else "loss a prediction"
+            figure = draw_gradient_matrix(matrix, title, unit, without)
             save_picture(figure, picture, dpi=120)
             write_atomically(picture.with_suffix(".json"), json.dumps(content, indent=1, allow_nan=False))
         for logger in trainer.loggers:
             logger.log_metrics(_scalars(matrix), step=update)
             if isinstance(logger, WandbLogger):
                 logger.log_image(_NAME, [str(picture)], step=update)
+
+
+def _is_layered(module: PretrainingModule) -> bool:
+    """Returns whether layers matter one by one: a teacher has targets from them, or the loss predicts from them."""
+    return teacher_of(module) is not None or bool(module.loss.context_layers)
 
 
 def _scalars(matrix: GradientMatrix) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from w2vlab.interfaces import PredictionLoss
 from w2vlab.utils.distributed import all_reduce_sum
 
 _SPLIT_CHILDREN = ("quantizer", "input_quantizer", "loss")
@@ -21,6 +23,12 @@ _NAMES = {
     "input_quantizer.entries": "input_codebook",
     "input_quantizer.scores": "input_scores",
 }
+
+
+_LAYER = re.compile(r"context\.layers\.(\d+)\.")
+
+Pieces = list[tuple[nn.Parameter, slice]]
+"""Rows of parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +90,42 @@ def trained_parts(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     return parts
 
 
+def layers_and_heads(module: nn.Module) -> dict[str, Pieces]:
+    """Returns the parts of `trained_parts`, with each layer of the context network and each head as a part.
+
+    A head is what predicts one codebook (`PredictionLoss.heads`). The parts are in the order of `trained_parts`.
+    """
+    heads: dict[nn.Parameter, dict[str, Pieces]] = {}
+    for path, loss in module.named_modules():
+        if isinstance(loss, PredictionLoss):
+            prefix = path.removeprefix("loss").removeprefix(".")
+            for name, pieces in loss.heads().items():
+                for parameter, rows in pieces:
+                    part = f"loss.{prefix}.{name}" if prefix else f"loss.{name}"
+                    heads.setdefault(parameter, {}).setdefault(part, []).append((parameter, rows))
+    layers = {
+        parameter: f"context.layer_{int(found[1]) + 1}"
+        for path, parameter in module.named_parameters()
+        if (found := _LAYER.match(path))
+    }
+    parts: dict[str, Pieces] = {}
+    for part, parameters in trained_parts(module).items():
+        for parameter in parameters:
+            whole = {layers.get(parameter, part): [(parameter, slice(None))]}
+            for name, pieces in heads.get(parameter, whole).items():
+                parts.setdefault(name, []).extend(pieces)
+    return parts
+
+
+def parts_without_gradient(module: nn.Module) -> tuple[str, ...]:
+    """Returns the children of `module` that have weights but none that is trained, such as a teacher."""
+    return tuple(
+        name
+        for name, child in module.named_children()
+        if (weights := list(child.parameters())) and not any(weight.requires_grad for weight in weights)
+    )
+
+
 def compute_term_gradients(terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[str, list[Tensor | None]]:
     """Returns the gradient of each of `terms` with respect to `parameters`, summed over all processes.
 
@@ -110,7 +154,12 @@ def compute_term_gradients(terms: Mapping[str, Tensor], parameters: Sequence[Ten
 
 
 @torch.no_grad()
-def gradient_matrix(module: nn.Module, terms: Mapping[str, Tensor], num_predictions: int = 1) -> GradientMatrix:
+def gradient_matrix(
+    module: nn.Module,
+    terms: Mapping[str, Tensor],
+    num_predictions: int = 1,
+    parts: Mapping[str, Pieces] | None = None,
+) -> GradientMatrix:
     """Computes norms and cosines of the gradients of `terms` with respect to the parts of `module`.
 
     Args:
@@ -119,20 +168,26 @@ def gradient_matrix(module: nn.Module, terms: Mapping[str, Tensor], num_predicti
             returns them.
         num_predictions: Divisor of the gradients; the number of predictions of all processes gives the gradients of
             the mean, as in training.
+        parts: Rows of trainable parameters by the names of parts; None for `trained_parts`.
 
     Raises:
         ValueError: `module` has no trainable parameters, or `terms` is empty.
     """
-    parts = trained_parts(module)
+    if parts is None:
+        whole = slice(None)
+        parts = {part: [(weight, whole) for weight in weights] for part, weights in trained_parts(module).items()}
     if not parts:
         raise ValueError("`module` must have trainable parameters, but has none.")
     if not terms:
         raise ValueError("`terms` must name at least one term, but is empty.")
-    owners = [(part, parameter) for part, parameters in parts.items() for parameter in parameters]
-    gradients = compute_term_gradients(terms, [parameter for _, parameter in owners])
+    parameters = list(dict.fromkeys(weight for pieces in parts.values() for weight, _ in pieces))
+    gradients = compute_term_gradients(terms, parameters)
+    found = dict(zip(parameters, zip(*gradients.values(), strict=True), strict=True))
     products = {part: torch.zeros((), dtype=torch.float64) for part in parts}
-    for (part, parameter), found in zip(owners, zip(*gradients.values(), strict=True), strict=True):
-        products[part] = products[part].to(parameter.device) + _products(parameter, found)
+    for part, pieces in parts.items():
+        for weight, rows in pieces:
+            of_terms = [None if gradient is None else gradient[rows] for gradient in found[weight]]
+            products[part] = products[part].to(weight.device) + _products(weight[rows], of_terms)
     gram = torch.stack(list(products.values())).cpu()  # (parts, terms + 1, terms + 1)
     norms = gram.diagonal(dim1=1, dim2=2).sqrt()  # (parts, terms + 1)
     lengths = norms[:, :-1] * norms[:, -1:]  # (parts, terms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -20,7 +20,9 @@ _DECADES = 4
 """Colours span this many powers of ten below the largest norm; smaller norms have the last colour."""
 
 
-def draw_gradient_matrix(matrix: GradientMatrix, title: str) -> Figure:
+def draw_gradient_matrix(
+    matrix: GradientMatrix, title: str, unit: str = "nats a prediction", without_gradient: Sequence[str] = ()
+) -> Figure:
     """Draws the norm of each gradient, and its cosine with the total gradient of its part.
 
     Colours are logarithmic, each cell shows its number, and "0" is an exactly zero gradient.
@@ -28,6 +30,8 @@ def draw_gradient_matrix(matrix: GradientMatrix, title: str) -> Figure:
     Args:
         matrix: The gradient matrix.
         title: Title with the model and the update.
+        unit: Unit of the norms.
+        without_gradient: Parts that are named as having no gradient, such as a teacher.
     """
     terms, parts = matrix.terms, matrix.parts
     # The figure is wide enough for the names of the columns and for the title.
@@ -49,7 +53,7 @@ def draw_gradient_matrix(matrix: GradientMatrix, title: str) -> Figure:
     lengths.set_yticks(range(len(parts)), parts)
     lengths.set_title("Norm of the gradient", fontsize=11)
     bar = figure.colorbar(ScalarMappable(by_length, "viridis"), ax=lengths, extend="min")
-    bar.set_label("nats a prediction")
+    bar.set_label(unit)
 
     cosines = matrix.cosines.masked_fill(matrix.norms == 0, -math.inf).numpy().T  # (parts, terms)
     by_cosine = Normalize(-1, 1)
@@ -57,6 +61,8 @@ def draw_gradient_matrix(matrix: GradientMatrix, title: str) -> Figure:
     directions.tick_params(axis="y", left=False, labelleft=False)
     directions.set_title("Cosine with all terms", fontsize=11)
     figure.colorbar(ScalarMappable(by_cosine, "PuOr"), ax=directions).set_label("-1 against, 1 along")
+    if without_gradient:
+        figure.supxlabel(f"no gradient, by design: {', '.join(without_gradient)}", fontsize=10)
     return figure
 
 

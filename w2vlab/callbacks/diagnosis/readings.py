@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from w2vlab.callbacks.diagnosis.cures import RunSettings
-from w2vlab.interfaces import PredictionLoss, UtteranceTargets
+from w2vlab.interfaces import PredictionLoss, Teacher, UtteranceTargets
 from w2vlab.losses import FuturePredictionLoss
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.utils.distributed import all_reduce_sum, world_size
@@ -26,19 +26,34 @@ class Reading:
 
     Attributes:
         update: Optimiser updates so far.
-        loss: The prediction loss, in nats a prediction.
-        accuracy: Share of predictions whose true target scored highest.
+        loss: The prediction loss, in nats a prediction (a regression has another unit).
+        accuracy: Share of predictions whose true target scored highest; None in a regression.
         perplexity: Perplexity of the codes, summed over the codebooks, in [G, G V].
         excluded: Share of distractors that equal the true target and are excluded (`excluded_negatives`).
         equal: Share of distractors that equal the true target and are not excluded (`equal_negatives`).
+        masked: Share of frames that are masked.
+        explained: Share of the variance of the targets that a regression explains.
+        target_variance: Variance over time of what a teacher computes, as a share of its mean square.
+        prediction_variance: The same of the predictions of a regression.
+        teacher_distance: Distance of the teacher's averages from the weights that they follow, relative to these.
     """
 
     update: int
     loss: float
-    accuracy: float
+    accuracy: float | None = None
     perplexity: float | None = None
     excluded: float | None = None
     equal: float | None = None
+    masked: float | None = None
+    explained: float | None = None
+    target_variance: float | None = None
+    prediction_variance: float | None = None
+    teacher_distance: float | None = None
+
+    @property
+    def right(self) -> float | None:
+        """How much of the targets is predicted: the accuracy, or the share of their variance that is explained."""
+        return self.explained if self.accuracy is None else self.accuracy
 
     @property
     def equal_share(self) -> float | None:
@@ -51,7 +66,7 @@ class TaskSettings:
     """The constants of a run that metrics are compared with.
 
     Attributes:
-        num_candidates: Candidates 1 + K of a prediction.
+        num_candidates: Candidates 1 + K of a prediction; 0 in a regression.
         objective: The objective over these candidates.
         num_codebooks: Codebooks G; 0 without a quantizer.
         codebook_size: Entries V of each codebook.
@@ -93,12 +108,27 @@ def reduce_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, flo
         "perplexity_soft": "codebook/perplexity_soft",
         "excluded": "excluded_negatives",
         "equal": "equal_negatives",
+        "masked": "masked_fraction",
+        "explained": "explained_variance",
+        "target_variance": "target_variance",
+        "prediction_variance": "prediction_variance",
     }
     metrics = trainer.callback_metrics
     found = {short: metrics[f"train/{name}"] for short, name in names.items() if f"train/{name}" in metrics}
     stacked = torch.stack([value.detach().to(module.device, torch.float32) for value in found.values()])
     means = (all_reduce_sum(stacked) / world_size()).tolist()
-    return dict(zip(found, means, strict=True))
+    values = dict(zip(found, means, strict=True))
+    teacher = teacher_of(module)
+    if teacher is not None:
+        apart, length = all_reduce_sum(teacher.squared_distance(module.context)).tolist()
+        values["teacher_distance"] = math.sqrt(apart / length) if length else 0.0
+    return values
+
+
+def teacher_of(module: PretrainingModule) -> Teacher | None:
+    """Returns the teacher of an objective; None if it has none."""
+    teacher = getattr(module, "teacher", None)
+    return teacher if isinstance(teacher, Teacher) else None
 
 
 def make_reading(update: int, values: dict[str, float]) -> Reading:
@@ -136,6 +166,7 @@ def get_run_settings(trainer: Trainer, module: PretrainingModule, values: dict[s
     quantizer = module.quantizer
     options = ((module.run_config or {}).get("model") or {}).get("init_args") or {}
     options_of_quantizer = inspect.signature(type(quantizer)).parameters
+    teacher = teacher_of(module)
     temperatures = tuple(getattr(quantizer, f"temperature_{end}", None) for end in ("start", "end"))
     return RunSettings(
         learning_rate=float(group.get("initial_lr", group["lr"])),
@@ -152,4 +183,8 @@ def get_run_settings(trainer: Trainer, module: PretrainingModule, values: dict[s
         num_negatives=getattr(module.loss, "num_negatives", None),
         clips_gradients=trainer.gradient_clip_val is not None,
         half_precision=str(trainer.precision).startswith("16"),
+        loss=type(module.loss).__name__,
+        masking=type(getattr(module, "masking", None)).__name__,
+        teacher_decay=None if teacher is None else teacher.scheduled_values(trainer.global_step).get("teacher_decay"),
+        teacher_norm=getattr(teacher, "norm", None),
     )

@@ -3,47 +3,12 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from w2vlab.callbacks.diagnosis.readings import Reading, TaskSettings
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A signature that was detected.
-
-    Attributes:
-        name: Name of the signature.
-        message: Description of the observed metrics, as a sentence.
-        implies: Signatures that follow from this one.
-    """
-
-    name: str
-    message: str
-    implies: tuple[str, ...] = ()
-
-
-class Signature(ABC):
-    """A pattern in the metrics of a run that has collapsed or diverged.
-
-    Attributes:
-        name: Name in logs and files.
-        needs_window: Whether detection needs a full window of readings; otherwise two are enough.
-        needs_patience: Whether the pattern is normal at the start of a run.
-        implies: Signatures that follow from this one, and are not reported in addition.
-    """
-
-    name: ClassVar[str]
-    needs_window: ClassVar[bool] = True
-    needs_patience: ClassVar[bool] = False
-    implies: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def detect(self, readings: Sequence[Reading], task: TaskSettings) -> str | None:
-        """Returns a message if `readings`, in the order of updates, have this signature; None if they do not."""
+from w2vlab.callbacks.diagnosis.signature import Detection, Signature, halves, mean
+from w2vlab.callbacks.diagnosis.teacher_signatures import ConstantPredictions, ConstantTargets, CopiedTargets
 
 
 class NotFinite(Signature):
@@ -51,7 +16,10 @@ class NotFinite(Signature):
 
     name = "not_finite"
     needs_window = False
-    implies = ("collapsed", "uninformed", "few_codes", "equal_negatives", "always_right", "at_chance")
+    implies = (
+        *("collapsed", "uninformed", "few_codes", "equal_negatives", "always_right", "at_chance"),
+        *("constant_targets", "constant_predictions", "copied_targets"),
+    )
 
     def detect(self, readings: Sequence[Reading], task: TaskSettings) -> str | None:
         """Checks the last two readings."""
@@ -76,7 +44,7 @@ class Collapsed(Signature):
     zero_loss: float = 0.01
     all_negatives: float = 0.99
     name = "collapsed"
-    implies = ("few_codes", "equal_negatives", "always_right", "at_chance", "uninformed")
+    implies = ("few_codes", "equal_negatives", "always_right", "at_chance", "uninformed", "constant_targets")
 
     def detect(self, readings: Sequence[Reading], task: TaskSettings) -> str | None:
         """Requires the pattern in all readings."""
@@ -109,8 +77,10 @@ class Uninformed(Signature):
 
     def detect(self, readings: Sequence[Reading], task: TaskSettings) -> str | None:
         """Computes the root mean square distance over the window."""
+        if not task.num_candidates:
+            return None
         distances = [reading.loss - task.chance_loss(reading) for reading in readings]
-        distance = math.sqrt(_mean([value * value for value in distances]))
+        distance = math.sqrt(mean([value * value for value in distances]))
         if not distance <= self.tolerance:
             return None
         level = task.chance_loss(readings[-1])
@@ -141,7 +111,7 @@ class FewCodes(Signature):
         floor = task.perplexity_floor(self.perplexity_share)
         if not values or max(values) > floor:
             return None
-        earlier, later = _halves(values)
+        earlier, later = halves(values)
         if later > self.recovery * earlier:
             return None
         return (
@@ -171,7 +141,7 @@ class EqualNegatives(Signature):
         values = [reading.equal_share for reading in readings if reading.equal_share is not None]
         if not values:
             return None
-        earlier, later = _halves(values)
+        earlier, later = halves(values)
         if later < self.share or later < min(earlier + self.rise, self.nearly_all):
             return None
         trend = f"up from {earlier:.0%}" if later >= earlier + self.rise else "not falling"
@@ -180,10 +150,10 @@ class EqualNegatives(Signature):
 
 @dataclass(frozen=True)
 class AlwaysRight(Signature):
-    """The accuracy stays at 1.
+    """The accuracy stays at 1; in a regression, the share of the targets' variance that is explained.
 
     Args:
-        accuracy: The smallest accuracy that counts as 1.
+        accuracy: The smallest accuracy or share that counts as 1.
     """
 
     accuracy: float
@@ -192,10 +162,14 @@ class AlwaysRight(Signature):
 
     def detect(self, readings: Sequence[Reading], task: TaskSettings) -> str | None:
         """Requires the pattern in all readings."""
-        if min(reading.accuracy for reading in readings) < self.accuracy:
+        rights = [right for reading in readings if (right := reading.right) is not None]
+        if not rights or min(rights) < self.accuracy:
             return None
+        last = readings[-1]
+        if last.accuracy is None:
+            return f"The predictions explain {last.right:.1%} of the variance of the targets: the input leaks them."
         return (
-            f"Every prediction is correct (accuracy {readings[-1].accuracy:.3f}, loss {readings[-1].loss:.3g} nats): "
+            f"Every prediction is correct (accuracy {last.accuracy:.3f}, loss {last.loss:.3g} nats): "
             "the targets are all equal, or the input leaks them."
         )
 
@@ -214,8 +188,11 @@ class AtChance(Signature):
 
     def detect(self, readings: Sequence[Reading], task: TaskSettings) -> str | None:
         """Compares the mean over the window with chance level."""
-        accuracy = _mean([reading.accuracy for reading in readings])
-        chance = _mean([1 / task.mean_candidates(reading) for reading in readings])
+        accuracies = [reading.accuracy for reading in readings if reading.accuracy is not None]
+        if not accuracies:
+            return None
+        accuracy = mean(accuracies)
+        chance = mean([1 / task.mean_candidates(reading) for reading in readings])
         if not accuracy <= self.times * chance:
             return None
         return f"The model is at chance level: its accuracy is {accuracy:.3f}, and chance is {chance:.3f}."
@@ -228,6 +205,8 @@ def make_signatures(
     perplexity_share: float,
     equal_share: float,
     pinned_accuracy: float,
+    constant_share: float,
+    copied_share: float,
 ) -> tuple[Signature, ...]:
     """Returns all signatures; each one comes before those that it implies.
 
@@ -240,13 +219,22 @@ def make_signatures(
         raise ValueError(f"`loss_tolerance` must be above 0, but is {loss_tolerance}.")
     if chance_tolerance < 1:
         raise ValueError(f"`chance_tolerance` must be at least 1, but is {chance_tolerance}.")
-    shares = {"perplexity_share": perplexity_share, "equal_share": equal_share, "pinned_accuracy": pinned_accuracy}
+    shares = {
+        "perplexity_share": perplexity_share,
+        "equal_share": equal_share,
+        "pinned_accuracy": pinned_accuracy,
+        "constant_share": constant_share,
+        "copied_share": copied_share,
+    }
     for name, share in shares.items():
         if not 0 < share < 1:
             raise ValueError(f"`{name}` must be between 0 and 1, but is {share}.")
     return (
         NotFinite(),
         Collapsed(perplexity_share),
+        ConstantTargets(constant_share),
+        CopiedTargets(copied_share),
+        ConstantPredictions(constant_share),
         Uninformed(loss_tolerance),
         FewCodes(perplexity_share),
         EqualNegatives(equal_share),
@@ -281,13 +269,3 @@ def diagnose(
             detections.append(Detection(signature.name, message, signature.implies))
     implied = {name for detection in detections for name in detection.implies}
     return [detection for detection in detections if detection.name not in implied]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _halves(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the means of the earlier and the later half; with an odd number, both include the middle value."""
-    half = (len(values) + 1) // 2
-    return _mean(values[:half]), _mean(values[-half:])

@@ -22,7 +22,8 @@ from w2vlab.callbacks.diagnosis.readings import (
     make_reading,
     reduce_metrics,
 )
-from w2vlab.callbacks.diagnosis.signatures import Detection, diagnose, make_signatures
+from w2vlab.callbacks.diagnosis.signature import Detection
+from w2vlab.callbacks.diagnosis.signatures import diagnose, make_signatures
 from w2vlab.callbacks.pretraining_only import require_pretraining_module
 from w2vlab.callbacks.run_folder import run_folder, warn_on_write_failure
 from w2vlab.callbacks.whole_model import has_unsharded_model
@@ -50,7 +51,11 @@ class CollapseWatchdog(Callback):
     * `uninformed`: the loss stays at chance level, ln(K + 1) (4.615 nats, which is 6.658 bits, for K = 100);
     * `few_codes`: the perplexity is at its minimum, G for all codebooks together;
     * `equal_negatives`: a rising share of distractors equals the true target;
-    * `always_right`, `at_chance`: the accuracy stays at 1, or at chance level.
+    * `always_right`, `at_chance`: the accuracy stays at 1, or at chance level; for a regression, the share of variance
+      that is explained stays at 1;
+    * `constant_targets`: a teacher computes the same for all frames of an utterance;
+    * `constant_predictions`: a regression predicts the same for all frames of an utterance;
+    * `copied_targets`: without masks, the student of a teacher copies its input.
 
     Signatures that follow from another one are not reported in addition. Alerts are logged, sent to Weights & Biases
     if that is the logger, and written to `collapse.json` in the run folder, which has all alerts of the run; a healthy
@@ -75,7 +80,10 @@ class CollapseWatchdog(Callback):
         perplexity_share: Share of the range from one code (0) to uniform usage (1) up to which a perplexity counts as
             minimal.
         equal_share: Share of distractors equal to the true target from which on a rise is reported.
-        pinned_accuracy: Accuracy that counts as 1.
+        pinned_accuracy: Accuracy, or explained share of variance, that counts as 1.
+        constant_share: Variance over time of targets or predictions, as a share of their mean square, up to which they
+            count as constant.
+        copied_share: Accuracy, or explained share of variance, that counts as copying if no frame is masked.
 
     Reference:
         The signatures: fairseq issues 3718, 3744 and 3687, transformers issue 14387. Restoring and continuing with
@@ -94,6 +102,8 @@ class CollapseWatchdog(Callback):
         perplexity_share: float = 0.01,
         equal_share: float = 0.5,
         pinned_accuracy: float = 0.99,
+        constant_share: float = 0.01,
+        copied_share: float = 0.9,
     ) -> None:
         super().__init__()
         if every < 1:
@@ -117,6 +127,8 @@ class CollapseWatchdog(Callback):
             perplexity_share=perplexity_share,
             equal_share=equal_share,
             pinned_accuracy=pinned_accuracy,
+            constant_share=constant_share,
+            copied_share=copied_share,
         )
         self.events: list[dict[str, Any]] = []
         self._reported: dict[str, int] = {}  # the last update at which each signature was detected

@@ -20,6 +20,9 @@ _TRAIN, _VAL, _SECOND, _LIMIT = "#8fb4d9", "#c8502d", "#3b7d4f", "#777777"
 
 _HARD, _SOFT = "val/codebook/perplexity_hard", "val/codebook/perplexity_soft"
 _RATE, _TEMPERATURE = "learning_rate", "train/gumbel_temperature"
+_EXPLAINED, _OF_TARGETS, _OF_PREDICTIONS = (
+    f"val/{name}" for name in ("explained_variance", "target_variance", "prediction_variance")
+)
 
 _MAX_MARKERS = 40
 """Maximum number of values that are drawn with markers; more markers would overlap."""
@@ -53,7 +56,8 @@ def _draw_loss(axes: Axes, view: RunView) -> None:
         is_choice = candidates > 1 and math.isclose(view.chance_loss, math.log(candidates))
         cost = f"ln {candidates}" if is_choice else f"{view.chance_loss:.3g}"
         _draw_limit(axes, view.chance_loss, f"chance: {cost}, without penalties")
-    _finish(axes, "Loss (nats an utterance)" if view.error_rates else "Loss (nats a prediction)")
+    unit = "nats an utterance" if view.error_rates else "a prediction" if view.is_regression else "nats a prediction"
+    _finish(axes, f"Loss ({unit})")
 
 
 def _draw_accuracy(axes: Axes, view: RunView) -> None:
@@ -61,6 +65,19 @@ def _draw_accuracy(axes: Axes, view: RunView) -> None:
     if view.num_candidates:
         _draw_limit(axes, 1 / view.num_candidates, f"chance, 1 of {view.num_candidates}")
     _finish(axes, "Accuracy among the candidates")
+
+
+def _draw_explained(axes: Axes, view: RunView) -> None:
+    _draw_pair(axes, view, "explained_variance")
+    start_y_axis_at_zero(axes, 1.0)
+    _finish(axes, "Share of the targets' variance that is explained")
+
+
+def _draw_variances(axes: Axes, view: RunView) -> None:
+    _draw_line(axes, view.validation, _OF_TARGETS, "of the teacher's layers", _VAL, marker="o")
+    _draw_line(axes, view.validation, _OF_PREDICTIONS, "of the predictions", _SECOND, marker="s")
+    start_y_axis_at_zero(axes, 1.0)
+    _finish(axes, "Variance over time, of the mean square")
 
 
 def _draw_errors(axes: Axes, view: RunView) -> None:
@@ -153,8 +170,10 @@ SPEED = Panel(_draw_speed, _has(AUDIO_RATE, MFU, DATA_WAIT_SHARE))
 PRETRAINING = (
     LOSS,
     Panel(_draw_accuracy, _has("train/accuracy", "val/accuracy")),
+    Panel(_draw_explained, _has("train/explained_variance", _EXPLAINED)),
     Panel(_draw_perplexity, _has(_HARD, _SOFT)),
     Panel(_draw_usage, lambda view: view.code_counts is not None and bool(view.code_counts.sum() > 0)),
+    Panel(_draw_variances, _has(_OF_TARGETS, _OF_PREDICTIONS)),
     SCHEDULES,
     SPEED,
     Panel(_draw_probe, lambda view: view.probe is not None and bool(view.probe.bars)),

@@ -19,7 +19,7 @@ class RunView:
         title: Title with the model, its quantizer and the update.
         train: Training metrics, by update.
         validation: Validation metrics, by update.
-        num_candidates: Candidates 1 + K of a prediction; None before the first prediction.
+        num_candidates: Candidates 1 + K of a prediction, 0 in a regression; None before the first prediction.
         code_counts: How often each entry was chosen in the last validation, shape `(G, V)`; None without codebooks.
         num_codes: Entries of all codebooks, G V; 0 without codebooks.
         error_rates: Unit of each error rate, such as "word", by its name in the logs; empty in pretraining.
@@ -38,3 +38,8 @@ class RunView:
     chance_loss: float | None = None
     probe: ProbeResult | None = None
     planned_shares: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether predictions are not told apart from others, so that there is no accuracy."""
+        return self.num_candidates == 0 and not self.error_rates

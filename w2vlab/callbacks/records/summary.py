@@ -78,11 +78,22 @@ def _codes(view: RunView) -> dict[str, str]:
     val = view.validation
     hard, soft = val.last("val/codebook/perplexity_hard"), val.last("val/codebook/perplexity_soft")
     used = val.last("val/codebook/num_used")
+    if view.is_regression:
+        return _regression(view)
     return {
         "validation accuracy": _accuracy(view),
         "codebook perplexity": _perplexity(hard, soft),
         "codes used": _ABSENT if used is None else f"{used:.0f} of {view.num_codes}",
     }
+
+
+def _regression(view: RunView) -> dict[str, str]:
+    """Returns what stands in the place of accuracy and codes, without what the run does not have."""
+    explained, of_targets = (view.validation.last(f"val/{name}_variance") for name in ("explained", "target"))
+    rows = {} if explained is None else {"explained": f"{100 * explained:.1f} % of the variance of the targets"}
+    if of_targets is not None:
+        rows["targets"] = f"{100 * of_targets:.1f} % of their mean square is variance over time"
+    return rows
 
 
 def _accuracy(view: RunView) -> str:

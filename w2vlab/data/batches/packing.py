@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from w2vlab.types import RunError
+
 _ALIGNMENT = 64
 
 
@@ -48,6 +50,9 @@ def pack(batch: Any) -> Packed:
 
     Args:
         batch: The batch, with tensors of any number in host memory.
+
+    Raises:
+        RunError: There is no room in shared memory, or the process may not open one more file.
     """
     file = io.BytesIO()
     pickler = _Pickler(file)
@@ -58,11 +63,23 @@ def pack(batch: Any) -> Packed:
         size += -(-tensor.numel() * tensor.itemsize // _ALIGNMENT) * _ALIGNMENT
     buffer = torch.empty(0, dtype=torch.uint8)
     if size:
-        buffer = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))  # type: ignore[no-untyped-call]
+        buffer = torch.empty(0, dtype=torch.uint8).set_(_shared_memory(size))
     packed = Packed(file.getvalue(), places, buffer)
     for tensor, (first, dtype, shape) in zip(pickler.tensors, places, strict=True):
         buffer[first : first + shape.numel() * dtype.itemsize].view(dtype).view(shape).copy_(tensor)
     return packed
+
+
+def _shared_memory(size: int) -> torch.UntypedStorage:
+    try:
+        storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise RunError(
+            f"Shared memory (/dev/shm) must have room for batches on their way to training, but {size / 2**20:.1f} MiB "
+            f"cannot be had: {error}. Give the machine more (of a container: docker run --shm-size=1g), raise the "
+            "limit of open files (ulimit -n 4096), or read in the training process: --data.num_workers=0."
+        ) from None
+    return storage
 
 
 class _Pickler(pickle.Pickler):

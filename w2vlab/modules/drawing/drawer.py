@@ -19,8 +19,8 @@ Part = TypeVar("Part", bound=nn.Module)
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
-_PLAIN = (bool, int, float, str, tuple, type(None), TargetSpec)
-"""Types of the attributes of a part that count as its options."""
+_PLAIN = (bool, int, float, str, type(None), TargetSpec)
+"""Types of the attributes of a part that count as its options, also in tuples, lists, sets and dicts."""
 
 
 class Drawer:
@@ -142,17 +142,21 @@ def options_of(*parts: nn.Module | None) -> str:
             name,
             type(module).__qualname__,
             module.training,
-            [
-                (key, value)
-                for key, value in vars(module).items()
-                if key not in _OF_EVERY_MODULE and isinstance(value, _PLAIN)
-            ],
+            [(key, value) for key, value in vars(module).items() if key not in _OF_EVERY_MODULE and _is_plain(value)],
         )
         for part in parts
         if part is not None
         for name, module in part.named_modules()
     ]
     return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list | set | frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(one) for key, one in value.items())
+    return isinstance(value, _PLAIN)
 
 
 def without_tensors(module: Part) -> Part:

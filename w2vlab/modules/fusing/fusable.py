@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 _PARTS = ("encoder", "target_encoder", "context", "teacher", "quantizer", "input_quantizer")
 
-_OWN_METHODS = ("forward", "prepare", "encode", "compute_loss", "objective_terms")
+_OWN_METHODS = ("draw", "forward", "prepare", "encode", "compute_loss", "objective_terms")
 
 
 def why_not_fused(module: nn.Module) -> str | None:

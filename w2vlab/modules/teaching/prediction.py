@@ -14,26 +14,26 @@ from torch.optim import Optimizer
 
 from w2vlab.contexts.transformer import TransformerContext
 from w2vlab.encoders.conv import ConvFeatureEncoder
-from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.functional.kernels import noise
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
+    LossFactory,
     MaskingFactory,
     PenaltyFactory,
-    PredictionLossFactory,
     QuantizerFactory,
     TeacherFactory,
 )
 from w2vlab.losses.regression import RegressionLoss
+from w2vlab.losses.several import build_loss
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.drawing.copies import address_of_copies, repeated
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.fusing.parts import Parts, loss_of
-from w2vlab.modules.masked_objective import MaskedObjective
 from w2vlab.modules.teaching.checks import check_has_teacher, check_quantizer, tell_what_is_left_out
 from w2vlab.modules.teaching.copies import parts_of_copies, repeat_output, repeat_rows
+from w2vlab.modules.teaching.freezing import FrontendFreezing
 from w2vlab.modules.teaching.frontend import TeacherFrontend
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.modules.whole_update import GlobalBatchStatistics
@@ -44,7 +44,7 @@ from w2vlab.types import AllFrames, AudioBatch, Encoding, Mask, Prepared, Pretra
 from w2vlab.utils.checks import check_at_least
 
 
-class TeacherPrediction(MaskedObjective):
+class TeacherPrediction(FrontendFreezing):
     """data2vec: mask spans of latents, and predict what a teacher that sees all frames computes of the masked ones.
 
     The teacher is an average of the student (`EMATeacher`), updated after every optimizer step that is not skipped. It
@@ -58,7 +58,8 @@ class TeacherPrediction(MaskedObjective):
         teacher: Builds the teacher from the student's context network.
         quantizer: Builds the quantizer of the targets from their width; `IdentityQuantizer` for none (data2vec).
         masking: Builds the masking strategy.
-        loss: Builds the prediction loss from the widths of contexts and targets.
+        loss: Builds the prediction loss from the widths of contexts and targets; or a mapping of names in the logs to
+            several losses, each with its weight and its layer of the context network (`LossTerm`).
         penalties: Builds further terms of the objective, by their names in the logs.
         masked_copies: Masks of each utterance in training, R. The encoder and the teacher compute an utterance once,
             and the student R times, as one batch. The gradient is that of the mean over all predictions (data2vec 2.0).
@@ -88,7 +89,7 @@ class TeacherPrediction(MaskedObjective):
         teacher: TeacherFactory = EMATeacher,
         quantizer: QuantizerFactory = IdentityQuantizer,
         masking: MaskingFactory = SpanMasking,
-        loss: PredictionLossFactory = RegressionLoss,
+        loss: LossFactory = RegressionLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
         masked_copies: int = 1,
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
@@ -99,10 +100,8 @@ class TeacherPrediction(MaskedObjective):
         init_from_parts: list[str] | None = None,
     ) -> None:
         check_at_least(1, masked_copies=masked_copies)
-        super().__init__(optimizer, scheduler, {name: build() for name, build in (penalties or {}).items()}, seed)
-        check_at_least(0, freeze_frontend_from=freeze_frontend_from)
-        self.freeze_frontend_from = freeze_frontend_from
-        self.frontend_is_frozen = freeze_frontend_from == 0
+        built = {name: build() for name, build in (penalties or {}).items()}
+        super().__init__(optimizer, scheduler, built, seed, freeze_frontend_from)
         self.encoder = encoder()
         self.norm = nn.LayerNorm(self.encoder.output_dim)
         self.context = context(self.encoder.output_dim)
@@ -112,37 +111,12 @@ class TeacherPrediction(MaskedObjective):
         self.masking = masking()
         self.masked_copies = masked_copies
         self._losses_left_out = False
-        self.loss = loss(self.context.output_dim, self.quantizer.spec)
+        self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.warm_start = start_from(self, init_from, init_from_parts)
         if self.warm_start is not None:
             self.teacher.restart(self.context)
-
-    def set_update(self, update: int) -> None:
-        """Freezes encoder, norm and input projection when it is time."""
-        super().set_update(update)
-        self.frontend_is_frozen = self.freeze_frontend_from is not None and update >= self.freeze_frontend_from
-
-    def encode(self, batch: AudioBatch) -> Encoding:
-        """Returns the latents of a batch, after layer normalization, with their padding mask."""
-        if not (self.frontend_is_frozen and torch.is_grad_enabled()):
-            return super().encode(batch)
-        with torch.no_grad():
-            encoding = super().encode(batch)
-        return replace(encoding, latents=with_zero_gradients(encoding.latents, self._frontend_parameters()))
-
-    def _frontend_parameters(self) -> list[Tensor]:
-        parts = (self.encoder, self.norm, getattr(self.context, "input_projection", None))
-        parameters = (parameter for part in parts if part is not None for parameter in part.parameters())
-        return [parameter for parameter in parameters if parameter.requires_grad]
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Also removes the gradients of a frozen front end, so that neither momentum nor weight decay changes it."""
-        if self.frontend_is_frozen:
-            for parameter in self._frontend_parameters():
-                parameter.grad = None
-        super().on_before_optimizer_step(optimizer)
 
     def copies(self, training: bool) -> int:
         """Returns `masked_copies` in training; one in a validation."""
@@ -178,7 +152,8 @@ class TeacherPrediction(MaskedObjective):
         Returns:
             Targets `(B, M, E)`, and the share of their variance, `(B,)`, as of `Teacher.forward`.
         """
-        latents = encoding.latents
+        # Detached, because a view of latents that need a gradient would need one here, too.
+        latents = encoding.latents.detach()
         if batch.clean is not None:
             latents = latents.index_copy(0, batch.clean.rows, self.encode(batch.clean.batch).latents)
         taught: tuple[Tensor, Tensor] = self.teacher(latents, encoding.padding_mask, positions)

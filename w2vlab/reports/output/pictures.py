@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from w2vlab.reports.grouping import Group
-from w2vlab.reports.outcomes import ACCURACY, LOSS, PERPLEXITY, Outcome
+from w2vlab.reports.outcomes import ACCURACY, EXPLAINED, LOSS, PERPLEXITY, Outcome
 from w2vlab.reports.report import Report
 from w2vlab.reports.statistics import compute_mean
 from w2vlab.utils.comparable import depends_on_objective
@@ -44,15 +44,19 @@ def _styles(groups: Sequence[Group]) -> list[_Style]:
     return styles
 
 
+_TITLES = {
+    ACCURACY: "Accuracy among the candidates",
+    EXPLAINED: "Share of the targets' variance that is explained",
+}
+
+
 def draw_curves(report: Report) -> Figure:
     """Draws validation metrics over updates: the mean of each group, plus and minus one standard deviation."""
     groups = [line.group for line in report.lines]
-    second = _first_logged(groups, (ACCURACY, "val/wer", "val/cer", "val/per"))
+    second = _first_logged(groups, (ACCURACY, EXPLAINED, "val/wer", "val/cer", "val/per"))
     panels = [(LOSS, "Validation loss" + _warning(report, LOSS))]
     if second:
-        panels.append(
-            (second, "Accuracy among the candidates" if second == ACCURACY else f"{second[4:].upper()} in validation")
-        )
+        panels.append((second, _TITLES.get(second, f"{second[4:].upper()} in validation")))
     width = 6.5 * len(panels)
     figure = Figure(figsize=(width, 4.5 + _legend_height(groups, width)), layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
