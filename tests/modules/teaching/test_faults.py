@@ -60,9 +60,9 @@ def test_the_number_of_copies_is_checked(copies: int) -> None:
 
 def test_a_part_that_does_not_exist_is_not_copied() -> None:
     with pytest.raises(
-        ValueError, match=r"`teacher\.copied` must be parts of TransformerContext .* but postions is none"
+        ValueError, match=r"`teacher\.copied` must be parts of TransformerContext .* but another is none"
     ):
-        teacher_model(teacher={"copied": ["postions"]})
+        teacher_model(teacher={"copied": ["another"]})
 
 
 def test_a_commitment_loss_without_effect_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
