@@ -35,6 +35,7 @@ class PredictionLoss(nn.Module, ABC):
             for the last layer downwards.
         feedforward: Whether it needs the output of the last feed-forward network of these layers, before its residual
             connection, in place of that of the layer.
+        first_weight: Factor of what is logged under `name`: 1, unless it is the first of several losses.
         uses_contexts: Whether it predicts from the contexts. If not, from `context_layers` alone, and the contexts must
             still be in the graph of the loss.
     """
@@ -47,6 +48,7 @@ class PredictionLoss(nn.Module, ABC):
     context_layers: tuple[int, ...] = ()
     feedforward: bool = False
     uses_contexts: bool = True
+    first_weight: float = 1.0
 
     @property
     def utterances_are_independent(self) -> bool:

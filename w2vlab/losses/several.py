@@ -62,6 +62,7 @@ class _WeightedSum(PredictionLoss):
         self._layers = tuple(term.layer for term in terms.values())
         self._weights = tuple(float(term.weight) for term in terms.values())
         self._check_names_and_weights()
+        self.first_weight = self._weights[0]
         for name, term in terms.items():
             self.add_module(name, term.loss(context_dim, targets))
         losses = list(self.terms.values())

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.contracts.tiny import build_model, factory
 from w2vlab.callbacks import CollapseWatchdog
 from w2vlab.callbacks.diagnosis.cures import RunSettings, suggest_fixes
-from w2vlab.callbacks.diagnosis.readings import Reading, TaskSettings
+from w2vlab.callbacks.diagnosis.readings import Reading, TaskSettings, compute_chance_loss, reduce_metrics
 from w2vlab.callbacks.diagnosis.signatures import diagnose
+from w2vlab.interfaces import LossTerm
+from w2vlab.losses import CodePredictionLoss, ContrastiveLoss
+from w2vlab.modules import MaskedPrediction
 
 BASE = TaskSettings(num_candidates=101, num_codebooks=2, codebook_size=320)
 SIGNATURES = CollapseWatchdog().signatures
@@ -111,6 +117,23 @@ def test_codes_of_a_teacher():
     assert names(readings(**{**healthy, "perplexity": 8.5}), task) == ["few_codes"]
     assert names(readings(**{**healthy, "target_variance": 0.001, "perplexity": 8.5}), task) == ["constant_targets"]
     assert names(readings(**{**healthy, "accuracy": 0.95, "masked": 0.0}), task) == ["copied_targets"]
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25, 0.0])
+def test_the_first_of_several_losses_is_read_without_its_weight(weight):
+    loss = {
+        "contrastive": LossTerm(loss=factory(ContrastiveLoss), weight=weight),
+        "codes": LossTerm(loss=factory(CodePredictionLoss)),
+    }
+    model = build_model(MaskedPrediction, loss=loss)
+    model.num_candidates = 5
+    logged = {"train/loss/contrastive": torch.tensor(weight * 4.0), "train/accuracy": torch.tensor(0.5)}
+    values = reduce_metrics(SimpleNamespace(callback_metrics=logged), model)
+    assert values == {"loss": pytest.approx(4.0 if weight else 0.0), "accuracy": 0.5}
+    assert compute_chance_loss(model) is None
+    single = build_model(MaskedPrediction)
+    single.num_candidates = 5
+    assert compute_chance_loss(single) == pytest.approx(math.log(5))
 
 
 def test_a_teacher_that_equals_the_student_is_named():

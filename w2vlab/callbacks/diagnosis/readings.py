@@ -118,6 +118,8 @@ def reduce_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, flo
     stacked = torch.stack([value.detach().to(module.device, torch.float32) for value in found.values()])
     means = (all_reduce_sum(stacked) / world_size()).tolist()
     values = dict(zip(found, means, strict=True))
+    if module.loss.first_weight > 0:
+        values["loss"] /= module.loss.first_weight  # of several losses, the first is the one with the accuracy
     teacher = teacher_of(module)
     if teacher is not None:
         apart, length = all_reduce_sum(teacher.squared_distance(module.context)).tolist()
@@ -148,8 +150,11 @@ def get_task_settings(module: PretrainingModule) -> TaskSettings:
 
 
 def compute_chance_loss(module: object) -> float | None:
-    """Returns the prediction loss at chance level; None before the first prediction, or without candidates."""
-    if not isinstance(module, PretrainingModule) or (module.num_candidates or 0) < 2:
+    """Returns the prediction loss at chance level; None if there is none, as in a regression or a sum of losses.
+
+    It is not known before the first prediction either.
+    """
+    if not isinstance(module, PretrainingModule) or (module.num_candidates or 0) < 2 or len(module.loss.terms) > 1:
         return None
     return get_task_settings(module).chance_loss(Reading(0, 0.0, 0.0))
 
