@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.separate.hubert import NUM_CLASSES
 from w2vlab.contexts import TransformerContext
 from w2vlab.encoders import ConvFeatureEncoder
 from w2vlab.losses import CodePredictionLoss, ContrastiveLoss, FeaturePenalty
 from w2vlab.masking import SpanMasking
-from w2vlab.modules import MaskedPrediction
-from w2vlab.quantizers import FileTargets, GumbelQuantizer
+from w2vlab.modules import MaskedPrediction, PretrainingModule, TeacherPrediction
+from w2vlab.quantizers import EMAQuantizer, FileTargets, GumbelQuantizer
+from w2vlab.teachers import EMATeacher
 from w2vlab.types import SAMPLE_RATE, AudioBatch
+
+KERNELS = ((10, 5), *((3, 2),) * 4, *((2, 2),) * 2)
+"""Kernels and strides of the encoder."""
 
 MASK_PROBABILITY, MASK_LENGTH, NUM_NEGATIVES = 0.65, 10, 100
 
@@ -59,10 +64,18 @@ LAYOUTS = {
 """`large` is LARGE on LibriVox, the layout that transformers can pretrain; published without dropout."""
 
 
+def build_kind(model: str, layout: Layout) -> PretrainingModule:
+    """Builds one of ours by the name of its benchmark: `hubert`, `spidr`, or a wav2vec 2.0."""
+    if model.endswith("hubert"):
+        return build_hubert(layout, NUM_CLASSES)
+    if model.endswith("spidr"):
+        return build_spidr(layout) if model == "spidr" else build_spidr(layout, num_codebooks=2, codebook_size=8)
+    return build_ours(layout)
+
+
 def build_ours(layout: Layout, **parts: Any) -> MaskedPrediction:
     """Builds wav2vec 2.0 from this project's parts; `parts` replace arguments of `MaskedPrediction`."""
-    kernels = ((10, 5), *((3, 2),) * 4, *((2, 2),) * 2)
-    encoder: dict[str, Any] = {"layers": [(layout.conv_dim, *kernel) for kernel in kernels]}
+    encoder: dict[str, Any] = {"layers": [(layout.conv_dim, *kernel) for kernel in KERNELS]}
     if layout.large:
         encoder |= {"normalization": "layer", "bias": True, "normalize_waveform": True, "gradient_scale": 1.0}
     dropouts = dict.fromkeys(("dropout", "attention_dropout", "input_dropout"), layout.dropout)
@@ -104,6 +117,56 @@ def build_hubert(layout: Layout, num_classes: int) -> MaskedPrediction:
         loss=partial(CodePredictionLoss, similarity="cosine", projection_dim=layout.quantized_dim),
         penalties={"feature": partial(FeaturePenalty, weight=10.0)},
         feature_dropout=0.0,
+    )
+
+
+def build_spidr(layout: Layout, num_codebooks: int = 8, codebook_size: int = 256) -> TeacherPrediction:
+    """Builds SpidR of these sizes: a teacher, and a head at each of the layers whose codes it gives."""
+    last = layout.num_layers
+    return TeacherPrediction(
+        encoder=partial(
+            ConvFeatureEncoder,
+            layers=[(layout.conv_dim, *kernel) for kernel in KERNELS],
+            normalization="layer",
+            normalize_waveform=True,
+            gradient_scale=1.0,
+        ),
+        context=partial(
+            TransformerContext,
+            model_dim=layout.model_dim,
+            num_layers=layout.num_layers,
+            num_heads=layout.num_heads,
+            feedforward_dim=layout.feedforward_dim,
+            position_kernel=19,
+            position_layers=5,
+            position_groups=layout.position_groups,
+            dropout=layout.dropout,
+            attention_dropout=layout.dropout,
+            input_dropout=0.0,
+            layer_drop=0.0,
+            qkv_bias=False,
+        ),
+        teacher=partial(
+            EMATeacher,
+            layers=num_codebooks,
+            combine="concatenate",
+            schedule="exponential",
+            end_decay=1.0,
+            anneal_updates=20_000,
+            start="new",
+        ),
+        quantizer=partial(
+            EMAQuantizer,
+            num_codebooks=num_codebooks,
+            codebook_size=codebook_size,
+            decay=0.9,
+            revive_below=0.0,
+            eps=0.0,
+            start="random",
+            keep_unused=True,
+        ),
+        masking=partial(SpanMasking, probability=0.8),
+        loss=partial(CodePredictionLoss, layers=list(range(last - num_codebooks + 1, last + 1)), output="feedforward"),
     )
 
 

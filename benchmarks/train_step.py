@@ -2,15 +2,17 @@
 
     python -m benchmarks.train_step [--model base|large|vq] [--peer transformers|reference] [--rounds N] [--json FILE]
     python -m benchmarks.train_step --model hubert [--peer minimal-hubert|spidr] --python ENVIRONMENT/bin/python
-    python -m benchmarks.train_step [--model base|large|vq|hubert] --before FOLDER
+    python -m benchmarks.train_step --model spidr --python ENVIRONMENT/bin/python
+    python -m benchmarks.train_step [--model base|large|vq|hubert|spidr] --before FOLDER
     python -m benchmarks.train_step --precision bf16-mixed --fused-peer --peer-large-pages
 
 `base` and `large` (LARGE's layout, four layers) compare wav2vec 2.0 with transformers' `Wav2Vec2ForPreTraining`; `vq`
-compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`); `hubert` compares
-HuBERT BASE with packages that want an environment of their own (`benchmarks/separate/hubert.py`). Both have the same
-sizes, dropouts and audio, and AdamW. Ours is a whole `w2vlab fit` without logger: its time includes drawing masks and
-distractors, the penalties, the gradient norm, the logged sums and the schedule; the peer's masks and distractors are
-drawn in advance. They run alternately in separate processes, so the ratio is reliable on a shared machine, too.
+compares vq-wav2vec with a literal implementation of its formulas (`benchmarks/vq_reference.py`); `hubert` and `spidr`
+compare HuBERT BASE, and SpidR BASE with its teacher and codebooks, with packages that want an environment of their own
+(`benchmarks/separate/hubert.py`). Both have the same sizes, dropouts and audio, and AdamW. Ours is a whole `w2vlab fit`
+without logger: its time includes drawing masks and distractors, the penalties, the gradient norm, the logged sums and
+the schedule; the peer's masks and distractors are drawn in advance. They run alternately in separate processes, so the
+ratio is reliable on a shared machine, too.
 """
 
 from __future__ import annotations
@@ -41,15 +43,20 @@ PEERS = {
     **dict.fromkeys(("base", "large", "tiny", "tiny-large"), ("transformers",)),
     **dict.fromkeys(("vq", "tiny-vq"), ("reference",)),
     **dict.fromkeys(("hubert", "tiny-hubert"), hubert_peers.PEERS),
+    **dict.fromkeys(("spidr", "tiny-spidr"), ("spidr",)),
 }
 """What each model is compared with; the first one by default."""
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
+CLIP = 10.0
+"""Norm to which SpidR's gradients are clipped."""
+
 
 def layout_of(model: str, dropout: float | None) -> peers.Layout:
     """Returns the sizes of a wav2vec 2.0; LARGE with four layers, because 24 would give the same ratio."""
-    layout = peers.LAYOUTS[{"hubert": "base", "tiny-hubert": "tiny"}.get(model, model)]
+    others = {"hubert": "base", "spidr": "base", "tiny-hubert": "tiny", "tiny-spidr": "tiny"}
+    layout = peers.LAYOUTS[others.get(model, model)]
     if model == "large":
         layout = replace(layout, num_layers=4)
     return layout if dropout is None else replace(layout, dropout=dropout)
@@ -90,14 +97,16 @@ def serve_ours(
     batch: AudioBatch,
     precision: str = PRECISIONS[0],
     clock: Callable[[], float] = time.perf_counter,
+    clip: float | None = None,
 ) -> None:
-    """Trains with Lightning, one update per request, timed by `clock`."""
+    """Trains with Lightning, one update per request, timed by `clock`; `clip` is the norm that gradients are cut to."""
     warnings.filterwarnings("ignore")
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=-1,
         max_epochs=-1,
         precision=precision,  # type: ignore[arg-type]  # one of `PRECISIONS`
+        gradient_clip_val=clip,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -121,9 +130,9 @@ def serve(options: argparse.Namespace) -> None:
         return
     layout = layout_of(options.model, options.dropout)
     if options.serve == "w2vlab":
-        hubert = options.model.endswith("hubert")
-        model = peers.build_hubert(layout, hubert_peers.NUM_CLASSES) if hubert else peers.build_ours(layout)
-        serve_ours(model, batch, options.precision, clock)
+        # Clipped where the peer's training is.
+        clip = CLIP if options.model.endswith("spidr") else None
+        serve_ours(peers.build_kind(options.model, layout), batch, options.precision, clock, clip)
     else:
         peer = peers.build_transformers(layout).train()
         optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-5, fused=options.fused_peer or None)
@@ -138,7 +147,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--model", choices=PEERS, default="base")
     every_peer = sorted({peer for found in PEERS.values() for peer in found})
     parser.add_argument("--peer", choices=every_peer, help="what to compare with; by default the peer of the model")
-    parser.add_argument("--python", default=sys.executable, help="the Python of the peer of `hubert`")
+    parser.add_argument("--python", default=sys.executable, help="the Python of the peer of `hubert` and `spidr`")
     parser.add_argument("--before", type=Path, help="compare with w2vlab in this folder, another checkout, instead")
     parser.add_argument("--batch", type=int, default=2, help="utterances")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")

@@ -217,6 +217,7 @@ class LossOutput:
         num_candidates: Candidates of a prediction including the true one; chance is `1 / num_candidates`. 0 if targets
             are not told apart, as in a regression; then no accuracy is logged.
         shares: Other shares to log, each as a number `()` and the total that it is a part of.
+        terms: The terms whose sum is `total`, by their names, `()` each, if the loss is a weighted sum of several.
     """
 
     total: Tensor
@@ -224,6 +225,7 @@ class LossOutput:
     num_correct: Tensor
     num_candidates: int
     shares: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
     def share(self, name: str) -> Tensor:
         """Returns one of `shares` as a number in [0, 1], `()`."""

@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks import memory, peers, scaling, train_step
 from benchmarks.separate import hubert as hubert_peers
 from benchmarks.side_by_side import Measurement, machine, take_turns
+from tests.configs.test_recipes import build, recipe
 from tests.processes import forked
 from w2vlab.cli.lightning.allocator import uses_large_heap_pages
 
@@ -259,4 +261,25 @@ def test_a_step_of_hubert_compared_with_a_checkout(tmp_path: Path) -> None:
         "--rounds=1",
         f"--before={tmp_path}",
     ]
+    check(train_step.main(options), "before", 1)
+
+
+def test_ours_is_the_published_spidr() -> None:
+    """With the parameters, the teacher and the codebooks of its recipe."""
+    with torch.device("meta"):
+        model = peers.build_kind("spidr", peers.LAYOUTS["base"])
+    expected = build(recipe("spidr_base")["model"])
+    for one in (model, expected):
+        one.teacher.schedule = replace(one.teacher.schedule, frozen_from=None)
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in expected.state_dict().items()
+    }
+    assert model.teacher.schedule == expected.teacher.schedule
+    assert (model.loss.layers, model.loss.feedforward) == (expected.loss.layers, True)
+
+
+def test_a_step_of_spidr_compared_with_a_checkout(tmp_path: Path) -> None:
+    for name in ("w2vlab", "benchmarks"):
+        (tmp_path / name).symlink_to(Path(train_step.__file__).parents[1] / name)
+    options = ["--model=tiny-spidr", "--processor-time", "--seconds=1", "--rounds=1", f"--before={tmp_path}"]
     check(train_step.main(options), "before", 1)

@@ -75,6 +75,8 @@ def test_quoted_lines_are_in_the_source(page):
     [
         ("modules/masked_prediction.py", "MaskedPrediction.prepare"),
         ("modules/masked_prediction.py", "MaskedPrediction.forward"),
+        ("modules/masked_objective.py", "MaskedObjective.encode"),
+        ("modules/masked_objective.py", "MaskedObjective.loss_inputs"),
         ("modules/future_prediction.py", "FuturePrediction.prepare"),
         ("modules/future_prediction.py", "FuturePrediction.forward"),
         ("quantizers/gumbel.py", "GumbelQuantizer.forward"),

@@ -32,7 +32,7 @@ def pictures(notebook: NotebookNode) -> list[int]:
 
 def test_notebooks_are_numbered() -> None:
     assert [path.name[:3] for path in NOTEBOOKS] == [f"{number:02}_" for number in range(1, len(NOTEBOOKS) + 1)]
-    assert len(NOTEBOOKS) >= 6
+    assert len(NOTEBOOKS) >= 7
 
 
 @notebooks

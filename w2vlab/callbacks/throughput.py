@@ -94,6 +94,7 @@ class ThroughputMonitor(Callback):
         self._validated = False
         self._host: HostMeter | None = None
         self._number = 0  # steps of the update so far
+        self._at_once = 1  # most micro-batches of a step
         self._shares: list[Shares] = []
         self._times: list[Seconds] = []  # of a step: of a micro-batch, or of those that are computed at once
 
@@ -108,7 +109,7 @@ class ThroughputMonitor(Callback):
         """Starts the clock."""
         self._update = trainer.global_step
         self._validated = False
-        self._number, self._shares, self._times = 0, [], []
+        self._number, self._at_once, self._shares, self._times = 0, 1, [], []
         self._host = host_meter(pl_module, pl_module.device, scales_gradients(trainer))
         self._restart(trainer)
 
@@ -146,13 +147,15 @@ class ThroughputMonitor(Callback):
         sizes = [size_terms(cast(PretrainingModule, pl_module), one) for one in passes] if counts_flops else []
         waited = self._data_wait_since_last_call(trainer)
         limits = (math.nan,) * 3 if self._host is None else self._host.end(waited)
+        micro_batches = sum(one.num_micro_batches for one in passes)
+        self._at_once = max(self._at_once, micro_batches)
         self._meter.add(
             waited,
             *limits,
             1,
             sum(one.seconds for one in passes),
             *(np.sum(sizes, axis=0) if sizes else ()),
-            micro_batches=sum(one.num_micro_batches for one in passes),
+            micro_batches=micro_batches,
         )
         self._number += 1
         if trainer.global_step == self._update:
@@ -207,7 +210,7 @@ class ThroughputMonitor(Callback):
         shares = typical(self._shares)
         if shares is not None and trainer.is_global_zero:
             dtype = product_dtype(trainer, device)
-            line = limit_line(shares, median(self._times), self._rate, device.type, dtype)
+            line = limit_line(shares, median(self._times), self._rate, device.type, dtype, self._at_once)
             logger.info("%s%s", start, line)
 
     def _data_wait_since_last_call(self, trainer: Trainer) -> Seconds:

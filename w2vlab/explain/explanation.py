@@ -14,7 +14,7 @@ from w2vlab.data import SpeechDataModule
 from w2vlab.data.batches.micro_batches import micro_batches_of_each
 from w2vlab.explain.batch_size.budget import Batches
 from w2vlab.explain.cost import Cost, add_time, count_cost
-from w2vlab.explain.flow import Flow, trace_flow
+from w2vlab.explain.flow import Flow, parts_of, trace_flow
 from w2vlab.explain.run import MaskStatistics, Start, blind_loss, measure_masking, num_processes, scheduled_values
 from w2vlab.modules.checkpoints.initial_weights import WarmStart
 from w2vlab.modules.counting.without_values import without_files
@@ -92,7 +92,7 @@ class Explanation:
         flow: The parts in the order of their calls, with shapes.
         frames: Receptive field, stride and rates, with their units in the names.
         parameters: Trained parameters of each part.
-        frozen: Parameters of each part that have no gradient, such as those of a teacher; parts without any are left out.
+        frozen: Parameters without a gradient of each part that has some, such as a teacher.
         num_parameters: All parameters of the model.
         num_frozen: The sum of `frozen`.
         gradients: Gradient of each term of the objective with respect to each part; None if it was not computed.
@@ -166,7 +166,8 @@ def explain(
     schedule_updates = [0] if updates is None else sorted({0, updates // 2, updates})
     schedule = scheduled_values(model, schedule_updates)
     flow = trace_flow(model, _BATCH_SIZE, num_samples)  # last, because the model cannot be used afterwards
-    update = _update(flow, masking, data, trainer, updates, devices or num_processes(trainer), utterances)
+    processes = devices or num_processes(trainer)
+    update = _update(flow, masking, data, trainer, updates, processes, utterances, model.copies(training=True))
     cost = count_cost(
         model,
         utterances,
@@ -181,7 +182,7 @@ def explain(
     frozen = _frozen(model)
     return Explanation(
         model=type(model).__name__,
-        classes={name: type(child).__name__ for name, child in model.named_children()},
+        classes={name: type(child).__name__ for name, child in parts_of(model)},
         flow=flow,
         frames=_frames(model, data),
         parameters={part: sum(p.numel() for p in parameters) for part, parameters in trained_parts(model).items()},
@@ -248,11 +249,12 @@ def _update(
     updates: int | None,
     processes: int,
     utterances_of_each: int,
+    masked_copies: int,
 ) -> Update:
     micro_batches = micro_batches_of_each(data.micro_batches, trainer.accumulate_grad_batches, processes)
     utterances = utterances_of_each * processes * micro_batches
     # Masks differ from batch to batch; without any, every batch of a shape has the same targets.
-    targets = flow.num_targets if masking is None else masking.predicted * flow.sizes["T"]
+    targets = masked_copies * (flow.num_targets if masking is None else masking.predicted * flow.sizes["T"])
     seconds = data.batch_seconds * processes * micro_batches
     return Update(
         processes=processes,

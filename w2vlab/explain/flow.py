@@ -114,7 +114,10 @@ def _record_calls(model: nn.Module) -> Iterator[list[FlowStep]]:
     """Records the calls of the parts of a model."""
     steps: list[FlowStep] = []
     with ExitStack() as stack:
-        for name, child in model.named_children():
+        for name, child in parts_of(model):
+            if isinstance(child, ContextNetwork) and getattr(model, "layers_of_loss", None):
+                stack.enter_context(_recorded_method(child, "forward_layers", name, steps))
+                continue
             method = next((method for kind, method in _OF_UTTERANCES.items() if isinstance(child, kind)), None)
             if method is not None:
                 stack.enter_context(_recorded_method(child, method, name, steps))
@@ -123,6 +126,15 @@ def _record_calls(model: nn.Module) -> Iterator[list[FlowStep]]:
                 hook = _make_hook(name, steps)
                 stack.callback(child.register_forward_hook(hook, with_kwargs=True).remove)
         yield steps
+
+
+def parts_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yields the children of a model; several losses one after another."""
+    for name, child in model.named_children():
+        if isinstance(child, PredictionLoss) and list(child.terms.values()) != [child]:
+            yield from ((f"{name}.{term}", loss) for term, loss in child.terms.items())
+        else:
+            yield name, child
 
 
 def _make_hook(part: str, steps: list[FlowStep]) -> Any:
@@ -141,7 +153,8 @@ def _recorded_method(module: nn.Module, method: str, part: str, steps: list[Flow
 
     def recorded(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        steps.append(_step(part, original, args, kwargs, result))
+        given = dict(zip(("contexts", "layers"), result, strict=True)) if isinstance(result, tuple) else result
+        steps.append(_step(part, original, args, kwargs, given))
         return result
 
     setattr(module, method, recorded)

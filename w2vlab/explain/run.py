@@ -137,15 +137,10 @@ def blind_loss(model: PretrainingModule) -> float | None:
     mask = model.draw_mask((samples, samples), address) if loss.predicts_every_frame else None
     if mask is not None:  # the loss weights frames by whether they are masked
         num_targets, positions = mask.num_targets, mask.targets
+    layers = dict.fromkeys(loss.context_layers, context)
     all_frames = None
     if loss.uses_every_frame:
-        all_frames = AllFrames(
-            targets=targets,
-            num_frames=lengths,
-            positions=positions,
-            context=context,
-            layers=dict.fromkeys(loss.context_layers, context),
-        )
+        all_frames = AllFrames(targets=targets, num_frames=lengths, positions=positions, context=context, layers=layers)
     lookup = model.quantizer.lookup if spec.num_codebooks else None
     inputs = LossInputs(
         context=gather_frames(context, positions),
@@ -155,7 +150,7 @@ def blind_loss(model: PretrainingModule) -> float | None:
         first_ahead=model.first_ahead,
         lookup=lookup,
         all_frames=all_frames,
-        layers=dict.fromkeys(loss.context_layers, gather_frames(context, positions)),
+        layers={number: gather_frames(layer, positions) for number, layer in layers.items()},
     )
     with torch.no_grad():
         zeros = {name: torch.zeros_like(parameter) for name, parameter in loss.named_parameters()}

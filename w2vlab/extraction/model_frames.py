@@ -199,7 +199,7 @@ def _check_codebooks(module: Any, source: str) -> None:
 
 def _cutting_of_codes(frontend: Frontend) -> Cutting:
     assert frontend.quantizer is not None, "it has codes"
-    if not frontend.quantizer.frames_are_independent:
+    if frontend.sees_all_frames or not frontend.quantizer.frames_are_independent:
         return Cutting(reach=None, default_seconds=PIECE_SECONDS)
     if frontend.encoder.frames_are_independent:
         return Cutting(reach=0, default_seconds=_EXACT_SECONDS)

@@ -53,7 +53,7 @@ def mean_per_utterance(values: Tensor, padding_mask: Tensor | None) -> Tensor:
 def variance_share(frames: Tensor, padding_mask: Tensor | None) -> Tensor:
     """Returns the variance over time of `frames` `(B, N, D)` as a share of their mean square, `(B,)`: from 0 to 1.
 
-    It is 0 if all frames of an utterance are equal, and 1 if their mean is 0.
+    It is 0 if all frames of an utterance are equal, also if they are 0, and 1 if only their mean is 0.
 
     Args:
         frames: Shape `(B, N, D)`.
@@ -63,7 +63,7 @@ def variance_share(frames: Tensor, padding_mask: Tensor | None) -> Tensor:
         wide = at_least_float32(frames)
         square = mean_per_utterance(wide.square().mean(dim=-1), padding_mask)  # (B,)
         mean = mean_frame(wide, padding_mask)  # (B, D)
-        share = 1 - mean.square().mean(dim=-1) / square.clamp(min=torch.finfo(wide.dtype).tiny)
+        share = (square - mean.square().mean(dim=-1)) / square.clamp(min=torch.finfo(wide.dtype).tiny)
         return share.clamp(min=0.0)  # from below by rounding, if all frames are equal
 
 

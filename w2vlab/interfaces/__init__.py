@@ -19,7 +19,16 @@ from w2vlab.interfaces.networks import (
     UtteranceEncoder,
     UtteranceTargets,
 )
-from w2vlab.interfaces.objectives import Decoder, NegativeSampler, Penalty, PredictionLoss, UpdatePenalty
+from w2vlab.interfaces.objectives import (
+    Decoder,
+    LossFactory,
+    LossTerm,
+    NegativeSampler,
+    Penalty,
+    PredictionLoss,
+    PredictionLossFactory,
+    UpdatePenalty,
+)
 from w2vlab.interfaces.positions import AttentionPositions
 from w2vlab.interfaces.teachers import Teacher
 from w2vlab.types import TargetSpec
@@ -37,6 +46,8 @@ __all__ = [
     "EncoderFactory",
     "FeatureEncoder",
     "LearnsByStatistics",
+    "LossFactory",
+    "LossTerm",
     "Masking",
     "MaskingFactory",
     "NegativeSampler",
@@ -63,7 +74,6 @@ ContextFactory = Callable[[int], ContextNetwork]
 AttentionPositionsFactory = Callable[[int, int], AttentionPositions]
 QuantizerFactory = Callable[[int], Quantizer]
 MaskingFactory = Callable[[], Masking]
-PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
 NegativeSamplerFactory = Callable[[TargetSpec], NegativeSampler]
 PenaltyFactory = Callable[[], Penalty]
 DecoderFactory = Callable[[Vocabulary], Decoder]

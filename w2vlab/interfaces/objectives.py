@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from w2vlab.types import (
     PretrainOutput,
     QuantizerOutput,
     RandomAddress,
+    TargetSpec,
 )
 
 
@@ -61,6 +63,11 @@ class PredictionLoss(nn.Module, ABC):
         """
         return {}
 
+    @property
+    def terms(self) -> Mapping[str, PredictionLoss]:
+        """The losses that this one is a weighted sum of, by their names in the logs; itself if it is a single one."""
+        return {self.name: self}
+
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
         return 1
@@ -96,6 +103,28 @@ class PredictionLoss(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: LossInputs) -> LossOutput:
         """Returns the summed loss of all predictions with their number."""
+
+
+PredictionLossFactory = Callable[[int, TargetSpec], PredictionLoss]
+
+
+@dataclass(kw_only=True)
+class LossTerm:
+    """One of several prediction losses of a model.
+
+    Attributes:
+        loss: Builds the loss from the widths of contexts and targets.
+        weight: Factor of its mean over its own predictions in the objective.
+        layer: Layer of the context network whose output it predicts from: from 1, or from -1 for the last layer
+            downwards. None for the contexts.
+    """
+
+    loss: PredictionLossFactory
+    weight: float = 1.0
+    layer: int | None = None
+
+
+LossFactory = dict[str, LossTerm] | PredictionLossFactory
 
 
 class NegativeSampler(nn.Module, ABC):

@@ -17,12 +17,17 @@ _AUTO = {"ctc": "AutoModelForCTC", "pretraining": "AutoModelForPreTraining", "pl
 _PUBLISHED = {
     "MaskedPrediction": "wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477)",
     "FuturePrediction": "wav2vec (Schneider et al. 2019, arXiv:1904.05862)",
+    "TeacherPrediction": "data2vec (Baevski et al. 2022, arXiv:2202.03555); the teacher is left out",
 }
+
+_CODES_OF_TEACHER = "DinoSR (Liu et al. 2023, arXiv:2305.10005); teacher and codebooks are left out"
 
 
 def kind_of(model: PublishedModel, plain: bool = False) -> str:
     """Returns `ctc`, `pretraining` or `plain`: a fine-tuned model, one with its quantizer, or the network alone."""
     if plain:
+        return "plain"
+    if _class(model) == "TeacherPrediction" and model.vocabulary is None:
         return "plain"
     if model.vocabulary is not None:
         return "ctc"
@@ -86,13 +91,13 @@ def _description(model: PublishedModel, kind: str) -> str:
         "pretraining": "A pretrained speech model with its quantizer: for features, codes, fine-tuning, pretraining.",
         "plain": "A pretrained speech model without a quantizer, for features and fine-tuning.",
     }[kind]
-    parameters = sum(model.weights[name].numel() for name in model.weights)
+    parameters = sum(model.weights[name].numel() for name in model.weights if not name.startswith("teacher."))
     norm = (
         "each waveform is brought to zero mean and unit variance" if encoder.get("normalize_waveform") else "as it is"
     )
     lines = [
         f"{what} It was written by w2vlab {__version__}.\n",
-        f"* Objective: {_PUBLISHED.get(_class(model), _class(model))}",
+        f"* Objective: {_objective(model)}",
         f"* Context network: {_class(model, 'context')}, {size}",
         *_quantizer_line(model, kind),
         f"* Parameters: {parameters:,}",
@@ -104,6 +109,12 @@ def _description(model: PublishedModel, kind: str) -> str:
         architecture = f" ({_plain(model.origin.architecture)})" if model.origin.architecture else ""
         lines.append(f"* Weights: from a file of {model.origin.format}{architecture}")
     return "\n".join(lines) + "\n"
+
+
+def _objective(model: PublishedModel) -> str:
+    if _class(model) == "TeacherPrediction" and _class(model, "quantizer") != "IdentityQuantizer":
+        return _CODES_OF_TEACHER
+    return _PUBLISHED.get(_class(model), _class(model))
 
 
 def _quantizer_line(model: PublishedModel, kind: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ class Frontend(nn.Module):
         norm: Normalizes each latent; None if they are not normalized.
         quantizer: Quantizes the latents; None if they are the input of the context network.
     """
+
+    sees_all_frames: ClassVar[bool] = False
+    """Whether what is quantized of a frame depends on all frames of the utterance, as what a teacher computes."""
 
     def __init__(self, encoder: FeatureEncoder, norm: nn.Module | None, quantizer: Quantizer | None) -> None:
         super().__init__()

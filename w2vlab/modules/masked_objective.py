@@ -59,8 +59,13 @@ class MaskedObjective(PretrainingModule):
         """Returns the layers that a loss predicts from, by its own numbers, which can be negative.
 
         Raises:
-            ValueError: The context network has no such layer, or no layers, or its last one would not be trained.
+            ValueError: The context network has no such layer, or no layers, or its last one would not be trained; or a
+                loss and a penalty have the same name.
         """
+        if same := sorted(set(loss.terms) & set(self.penalties)):
+            raise ValueError(
+                f"The names in `penalties` must not be those of losses, but `{same[0]}` is. Choose another one."
+            )
         if not loss.context_layers:
             return {}
         count, name = self.context.num_layers, type(self.context).__name__

@@ -18,14 +18,15 @@ from w2vlab.functional.lengths import gather_frames, make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
+    LossFactory,
     MaskingFactory,
     PenaltyFactory,
-    PredictionLossFactory,
     QuantizerFactory,
     UtteranceTargets,
 )
 from w2vlab.losses.contrastive import ContrastiveLoss
 from w2vlab.losses.penalties import DiversityPenalty, FeaturePenalty
+from w2vlab.losses.several import build_loss
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.fusing.parts import loss_of
@@ -58,7 +59,8 @@ class MaskedPrediction(MaskedObjective):
         context: Builds the context network from the width of the latents.
         quantizer: Builds the quantizer of the targets from the width of the latents.
         masking: Builds the masking strategy.
-        loss: Builds the prediction loss from the widths of contexts and targets.
+        loss: Builds the prediction loss from the widths of contexts and targets; or a mapping of names in the logs to
+            several losses, each with its weight and its layer of the context network (`LossTerm`).
         penalties: Builds further terms of the objective, by their names in the logs; None for the published ones
             (`diversity` and `feature`), an empty mapping for none.
         inputs: The input of the context network: the latents (`continuous`), or the output of a quantizer for them
@@ -92,7 +94,7 @@ class MaskedPrediction(MaskedObjective):
         context: ContextFactory = TransformerContext,
         quantizer: QuantizerFactory = GumbelQuantizer,
         masking: MaskingFactory = SpanMasking,
-        loss: PredictionLossFactory = ContrastiveLoss,
+        loss: LossFactory = ContrastiveLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
         inputs: Inputs = "continuous",
         input_quantizer: QuantizerFactory | None = None,
@@ -121,7 +123,7 @@ class MaskedPrediction(MaskedObjective):
         self.input_quantizer = None if input_quantizer is None else input_quantizer(self.encoder.output_dim)
         self.context = context(self._input_dim(inputs))
         self.masking = masking()
-        self.loss = loss(self.context.output_dim, self.quantizer.spec)
+        self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.target_gradient = target_gradient

@@ -161,9 +161,11 @@ class PretrainingModule(DrawingModule, Representations):
         """
         counts = torch.tensor(output.prediction.num_predictions, dtype=torch.float32)
         counts = counts.to(output.context.device, non_blocking=True)  # (B,)
-        terms = {self.loss.name: output.prediction.total}
+        terms = dict(output.prediction.terms) or {self.loss.name: output.prediction.total}
         # Losses of the quantizer of the targets, and of that of the inputs: a mean over each utterance, weighted.
         for name, values in output.targets.losses.items():
+            if name in terms:
+                raise ValueError(f"The names of losses must not be those of `quantizer`, but `{name}` is.")
             terms[name] = (mean_per_utterance(values, output.target_padding_mask) * counts).sum()
         if output.inputs is not None:
             padding = make_padding_mask(output.num_frames, output.features.shape[1], output.features.device)

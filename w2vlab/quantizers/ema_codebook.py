@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.codebooks import nearest_entries, sum_by_code
-from w2vlab.functional.precision import at_least_float32
+from w2vlab.functional.precision import KeepsFloat32, at_least_float32
 from w2vlab.interfaces import LearnsByStatistics, StepDependent
 from w2vlab.utils.distributed import all_gather, all_reduce_sum
 
@@ -24,7 +24,7 @@ KEY_CYCLES = 100.0
 _NORM_EPS = 1e-5
 
 
-class EMACodebook(nn.Module, LearnsByStatistics, StepDependent):
+class EMACodebook(KeepsFloat32, LearnsByStatistics, StepDependent):
     """G codebooks, each entry the moving average of the latents that chose it.
 
     Once an update, with n latents of sum m that chose an entry, on all processes and in all micro-batches:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from w2vlab.functional.choices import check_choice
 from w2vlab.functional.lengths import gather_frames, group_norm_over_time, variance_share
-from w2vlab.functional.precision import at_least_float32
+from w2vlab.functional.precision import KeepsFloat32, at_least_float32
 from w2vlab.interfaces import ContextNetwork, Teacher
 from w2vlab.teachers.schedules import DecaySchedule
 from w2vlab.utils.checks import check_at_least
@@ -30,7 +30,7 @@ _SHARED = "input_projection"
 _COPIED = (_SHARED, "positions")
 
 
-class EMATeacher(Teacher):
+class EMATeacher(KeepsFloat32, Teacher):
     """A network like the student's, whose weights are exponential averages of the student's.
 
     After an update, `average <- decay * average + (1 - decay) * weight`, in float32. The targets of a frame are made
@@ -129,7 +129,7 @@ class EMATeacher(Teacher):
             frames = outputs[number]
             shares.append(variance_share(frames, padding_mask))
             if self.norm == "instance":
-                frames = group_norm_over_time(frames, frames.shape[-1], None, None, padding_mask)
+                frames = group_norm_over_time(at_least_float32(frames), frames.shape[-1], None, None, padding_mask)
             elif self.norm == "layer":
                 frames = torch.nn.functional.layer_norm(at_least_float32(frames), frames.shape[-1:])
             targets.append(at_least_float32(frames if positions is None else gather_frames(frames, positions)))
@@ -147,12 +147,18 @@ class EMATeacher(Teacher):
             if skipped is not None:  # without reading it on the host
                 share = share.masked_fill(skipped, 0.0)
             average.lerp_(weight.to(average.dtype), share)
+        found = dict(student.named_buffers())
+        for name, buffer in self.network.named_buffers():  # such as statistics of a batch norm
+            new = found[name].to(buffer.dtype)
+            buffer.copy_(new if skipped is None else torch.where(skipped, buffer, new))
 
     @torch.no_grad()
     def restart(self, student: ContextNetwork) -> None:
         """Copies all weights of the student."""
         for _, average, weight in self._pairs(student):
             average.copy_(weight)
+        for buffer, new in zip(self.network.buffers(), student.buffers(), strict=True):
+            buffer.copy_(new)
 
     @torch.no_grad()
     def _draw_anew(self) -> None:
@@ -177,18 +183,6 @@ class EMATeacher(Teacher):
         weights = dict(student.named_parameters())
         for name, average in self.network.named_parameters():
             yield name, _local(average), _local(weights[name])
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves the averages to a device, and keeps them in float32 or wider: small steps must not be rounded away."""
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            if moved.is_floating_point() and moved.dtype.itemsize < torch.float32.itemsize <= tensor.dtype.itemsize:
-                return tensor.to(moved.device)
-            return moved
-
-        applied: Any = super()._apply(move, recurse)  # type: ignore[no-untyped-call]
-        return applied  # type: ignore[no-any-return]
 
 
 def _is_in(name: str, parts: Sequence[str]) -> bool:

@@ -42,7 +42,8 @@ def watch(model: Any, batches: Any, updates: int) -> list[dict[str, Any]]:
     ("teacher", "parts", "batches", "updates", "expected", "cure"),
     [
         # The teacher follows at once, and its targets are not normalized: smaller and smaller, and all predicted alike.
-        (AT_ONCE, {}, tones, 130, "constant_predictions", "--model.teacher.norm=instance"),
+        # Which of the two is detected first depends on the seed.
+        (AT_ONCE, {}, tones, 130, "constant_predictions constant_targets", "--model.teacher.norm=instance"),
         # All frames of the audio are equal, and so are the targets.
         ({}, {}, silence, 200, "constant_targets", "--model.loss=CodePredictionLoss --model.quantizer=EMAQuantizer"),
         # The student sees the frames that it predicts, as the teacher does.
@@ -61,9 +62,9 @@ def watch(model: Any, batches: Any, updates: int) -> list[dict[str, Any]]:
 )
 def test_runs_that_collapse(teacher, parts, batches, updates, expected, cure) -> None:
     events = watch(teacher_model(teacher, **parts), batches(), updates)
-    event = next(event for event in events if event["signature"] == expected)
+    event = next(event for event in events if event["signature"] in expected.split())
     assert cure in [fix["flags"] for fix in event["cures"]]
-    assert ("The teacher equals the student" in event["seen"]) == (expected == "constant_predictions")
+    assert ("The teacher equals the student" in event["seen"]) == (teacher is AT_ONCE)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_readings_of_a_regression() -> None:
         *("loss", "masked", "explained", "target_variance", "prediction_variance", "teacher_distance"),
     }
     # After one update the teacher is half way between the weights before and after it.
-    pairs = list(zip(before, model.context.parameters(), strict=True))
+    pairs = [(old, new.detach()) for old, new in zip(before, model.context.parameters(), strict=True)]
     apart = sum(float((0.5 * (old - new)).square().sum()) for old, new in pairs)
     norm = sum(float(new.square().sum()) for _, new in pairs)
     assert values["teacher_distance"] == pytest.approx(math.sqrt(apart / norm), rel=1e-4)

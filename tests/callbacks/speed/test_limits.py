@@ -107,6 +107,11 @@ def test_the_line(found: Shares, start: str, end: str) -> None:
     assert "\n" not in line
 
 
+def test_a_step_of_several_micro_batches_is_named() -> None:
+    line = limit_line(shares(0.8, 0.0, 0.1, 0.1), 5.66, 202e9, "cpu", torch.float32, 4)
+    assert line.startswith("Limited by the data: in 80 % of the 5.66 s of 4 micro-batches at once, training waits")
+
+
 @pytest.mark.parametrize(
     ("limit", "device", "dtype", "names"),
     [

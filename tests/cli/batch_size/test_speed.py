@@ -53,7 +53,9 @@ def test_micro_batches_that_are_computed_at_once_are_a_step(tmp_path: Path, caps
     config.write_text(yaml.safe_dump(RUN))
     fused = ["--data.micro_batches=2", "--data.fuse_seconds=10"]
     assert main(["explain", f"--config={config}", "--no_gradients", "--json", "--speed", *fused]) == 0
-    assert json.loads(capsys.readouterr().out)["speed"]["utterances"] == 10
+    found = json.loads(capsys.readouterr().out)["speed"]
+    assert found["utterances"] == 10
+    assert " of 2 micro-batches at once" in found["line"]
 
 
 def test_it_can_be_interrupted(tiny_config: Path) -> None:

@@ -32,8 +32,10 @@ def options(capsys: pytest.CaptureFixture[str]) -> set[str]:
             "--model.penalties={diversity: DiversityPenalty, feature: FeaturePenalty}",
         ],
         MODEL,
+        [*MODEL, "--model.context=ConformerContext"],
         [*MODEL, "--model.quantizer=FileTargets", "--model.loss=CodePredictionLoss"],
         ["--model=FuturePrediction", "--data.corpus=none"],
+        ["--model=TeacherPrediction", "--data.corpus=none"],
         ["--model=FuturePrediction", "--model.context=GRUContext", "--data.corpus=none"],
         CTC,
     ):

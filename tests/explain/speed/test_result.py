@@ -67,6 +67,12 @@ def test_a_smaller_batch_than_that_of_the_run_is_said() -> None:
     )
 
 
+def test_micro_batches_that_are_computed_at_once_are_named() -> None:
+    speed = replace(BASE, at_once=2)
+    assert " of 2 micro-batches at once" in speed.line
+    assert "Speed of 2 micro-batches at once, " in printed(speed)
+
+
 def test_a_rate_that_was_measured_beside_other_programs() -> None:
     speed = replace(BASE, steps=replace(STEPS, rate=1e9))
     assert speed.shares.products == pytest.approx(1 - 0.035)

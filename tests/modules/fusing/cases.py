@@ -15,7 +15,7 @@ from tests.modules.training import constant_rate, fit, plain_sgd, with_updates
 from w2vlab.contexts import ConvContext, TransformerContext
 from w2vlab.data.fusing import fuse, grouped
 from w2vlab.losses import DiversityPenalty, FeaturePenalty
-from w2vlab.modules import MaskedPrediction, PretrainingModule
+from w2vlab.modules import MaskedPrediction, PretrainingModule, TeacherPrediction
 from w2vlab.quantizers import GumbelQuantizer
 from w2vlab.types import AudioBatch
 
@@ -80,7 +80,10 @@ def noisy(cls: type, **parts: Any) -> partial[PretrainingModule]:
             "quantizer": factory(GumbelQuantizer),
             "penalties": {"diversity": DiversityPenalty, "feature": FeaturePenalty},
         } | parts
+    elif cls is TeacherPrediction:
+        parts = {"context": factory(TransformerContext, **DROPOUTS, layer_drop=0.3)} | parts
     else:
         parts = {"context": factory(ConvContext, dropout=0.2), "quantizer": factory(GumbelQuantizer)} | parts
-    options = {"feature_dropout": 0.1, "optimizer": plain_sgd, "scheduler": constant_rate} | parts
+    dropout = {} if cls is TeacherPrediction else {"feature_dropout": 0.1}
+    options = {**dropout, "optimizer": plain_sgd, "scheduler": constant_rate} | parts
     return partial(build_model, cls, **options)

@@ -16,13 +16,16 @@ from w2vlab.encoders import CodeEmbedding, ConvFeatureEncoder, LogMelEncoder
 from w2vlab.functional.kernels import plain_kernels
 from w2vlab.losses import CodePredictionLoss, ContrastiveLoss, DiversityPenalty, FeaturePenalty
 from w2vlab.masking import ChannelMasking, SpanMasking
-from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule
+from w2vlab.modules import FuturePrediction, MaskedPrediction, PretrainingModule, TeacherPrediction
 from w2vlab.quantizers import (
+    EMAQuantizer,
     FileTargets,
     FiniteScalarQuantizer,
+    GumbelQuantizer,
     KMeansQuantizer,
     RandomProjectionQuantizer,
 )
+from w2vlab.teachers import EMATeacher
 from w2vlab.types import AudioBatch, RandomAddress
 
 CASES: dict[str, partial[PretrainingModule]] = {
@@ -89,6 +92,39 @@ CASES: dict[str, partial[PretrainingModule]] = {
     "masks of all kinds": noisy(
         MaskedPrediction, masking=partial(ChannelMasking, frames=factory(SpanMasking), channel_length=3)
     ),
+    "data2vec": noisy(TeacherPrediction, teacher=factory(EMATeacher, decay=0.8)),
+    "DinoSR": noisy(
+        TeacherPrediction,
+        teacher=factory(EMATeacher, decay=0.8, combine="concatenate"),
+        quantizer=factory(EMAQuantizer),
+        loss=factory(CodePredictionLoss),
+        penalties={"diversity": DiversityPenalty, "feature": FeaturePenalty},
+    ),
+    "a teacher and distractors": noisy(
+        TeacherPrediction,
+        quantizer=factory(GumbelQuantizer),
+        loss=factory(ContrastiveLoss, num_other_negatives=3),
+        penalties={"diversity": DiversityPenalty},
+    ),
+    "masked copies": noisy(
+        TeacherPrediction,
+        masked_copies=3,
+        context=factory(TransformerContext, **DROPOUTS, activation_checkpointing=True),
+        penalties={"feature": partial(FeaturePenalty, include_padding=True)},
+    ),
+    "masked copies and distractors": noisy(
+        TeacherPrediction,
+        masked_copies=2,
+        quantizer=factory(GumbelQuantizer),
+        loss=factory(ContrastiveLoss, num_other_negatives=3),
+        penalties={"diversity": partial(DiversityPenalty, whole_update=False)},
+    ),
+    "masked copies of all frames": noisy(
+        TeacherPrediction,
+        masked_copies=2,
+        quantizer=factory(EMAQuantizer),
+        loss=factory(CodePredictionLoss, unmasked_weight=0.5),
+    ),
     "finite scalars, no noise": noisy(
         MaskedPrediction,
         quantizer=factory(FiniteScalarQuantizer),
@@ -104,7 +140,7 @@ SMALL = 0.24
 
 GROUPS = {"one batch": (1, 1.0), "two groups": (2, 1.0), "one group of two lengths": (1, SMALL)}
 
-IN_ALL_GROUPS = ("masked, GumbelQuantizer", "all negatives")
+IN_ALL_GROUPS = ("masked, GumbelQuantizer", "all negatives", "masked copies")
 
 
 @pytest.mark.filterwarnings("ignore:DiversityPenalty has no effect", "ignore:.*`data.fuse_seconds` has no effect")
@@ -128,7 +164,7 @@ def test_targets_of_mixed_utterances_are_those_of_their_clean_audio() -> None:
         assert_same(apart, Trained(CASES["masked, GumbelQuantizer"], together, groups))
 
 
-@pytest.mark.parametrize("case", ["future, GumbelQuantizer", "all negatives"])
+@pytest.mark.parametrize("case", ["future, GumbelQuantizer", "all negatives", "masked copies and distractors"])
 def test_draws_that_come_with_the_batches_are_the_same(case: str) -> None:
     def drawn(batch: AudioBatch) -> AudioBatch:
         number = int(batch.ids[0].partition("-")[2])

@@ -120,18 +120,21 @@ def short_text(shares: Shares) -> str:
     return f"{shares.limit}: {_percent(shares.parts[shares.limit])} of the time; {_others(shares)}"
 
 
-def limit_line(shares: Shares, seconds: Seconds, rate: float, device: str, dtype: torch.dtype | None) -> str:
+def limit_line(
+    shares: Shares, seconds: Seconds, rate: float, device: str, dtype: torch.dtype | None, at_once: int = 1
+) -> str:
     """Returns a line that says what limits the speed, by how much, and what to do about it.
 
     Args:
-        shares: The time of a micro-batch.
+        shares: The time of a training step.
         seconds: How long it takes.
         rate: Operations a second of large square products; not used if operations cannot be counted.
         device: Type of the device, such as "cpu".
         dtype: Of the products; None if unknown.
+        at_once: Micro-batches of the step, if some are computed at once.
     """
     percent = _percent(shares.parts[shares.limit])
-    of = f"{percent} of the {span(seconds)} of a micro-batch"
+    of = f"{percent} of the {span(seconds)} of {step_name(at_once)}"
     what = {
         DATA: f"the data: in {of}, training waits for the next batch",
         HOST: f"the host: in {of}, Python and the launching of operations set the pace",
@@ -169,6 +172,11 @@ def remedy(limit: str, device: str, dtype: torch.dtype | None) -> str:
             f"To gain speed, {precision}{compiled}make micro-batches larger (--data.batch_seconds) if they are small."
         )
     return f"To gain speed, {precision}use more or faster devices, or a smaller model."
+
+
+def step_name(at_once: int) -> str:
+    """Returns the name of a training step: `a micro-batch`, or `4 micro-batches at once`."""
+    return "a micro-batch" if at_once == 1 else f"{at_once} micro-batches at once"
 
 
 def _percent(share: float) -> str:

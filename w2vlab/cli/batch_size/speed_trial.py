@@ -61,7 +61,7 @@ def measure(settings: Namespace, data: SpeechDataModule) -> Speed:
                 reading = measure_reading(data, _READING_SECONDS, advance)
         except (ValueError, OSError, RunError) as problem:
             reason = str(problem)
-    return Speed(steps, flops, reading, reason, wanted)
+    return Speed(steps, flops, reading, reason, wanted, at_once)
 
 
 def _measure_steps(machine: Machine, wanted: BatchShape, reporter: ProgressReporter) -> MeasuredSteps:

@@ -1,8 +1,8 @@
 """The options of fairseq and Hugging Face beside the equivalent ones of w2vlab.
 
 Their names are those of fairseq's configurations (`dataclass/configs.py`, `models/wav2vec/wav2vec2.py`, `wav2vec.py`,
-`tasks/audio_pretraining.py`), and of `Wav2Vec2Config`, `Wav2Vec2FeatureExtractor`, `TrainingArguments` and the script
-`run_wav2vec2_pretraining_no_trainer.py` in transformers.
+`tasks/audio_pretraining.py`, `data2vec_audio.py` and `data2vec2.py` of `examples/data2vec`), and of `Wav2Vec2Config`,
+`Wav2Vec2FeatureExtractor`, `TrainingArguments` and the script `run_wav2vec2_pretraining_no_trainer.py` in transformers.
 """
 
 from __future__ import annotations
@@ -86,6 +86,12 @@ TABLE = (
     Names("model.quantizer.stride", "label_rate", "", "16,000 divided by it; of FileTargets, if the file does not say"),
     Names("model.inputs", "quantize_input", "", "`quantized`"),
     Names("model.input_quantizer", "same_quantizer", "", "null shares the one of the targets"),
+    Names("model.teacher.layers", "average_top_k_layers", "", "the highest ones"),
+    Names("model.teacher.norm", "instance_norm_target_layer layer_norm_target_layer", "", "`instance` or `layer`"),
+    Names("model.teacher.decay", "ema_decay"),
+    Names("model.teacher.end_decay", "ema_end_decay"),
+    Names("model.teacher.anneal_updates", "ema_anneal_end_step"),
+    Names("model.masked_copies", "clone_batch", "", "of TeacherPrediction (data2vec 2.0)"),
     Names("model.masking.probability", "mask_prob", "mask_time_prob"),
     Names("model.masking.length", "mask_length", "mask_time_length", "in frames"),
     Names("model.masking.min_spans", "", "mask_time_min_masks"),
@@ -105,6 +111,8 @@ TABLE = (
     Names("model.loss.negatives_from", "negatives_from_everywhere", "", "`anywhere`"),
     Names("model.loss.target_projection", "target_glu", "", "`glu`"),
     Names("model.loss.unmasked_weight", "pred_nomask_weight", "", "of CodePredictionLoss"),
+    Names("model.loss.beta", "loss_beta", "", "of RegressionLoss"),
+    Names("model.loss.scale", "loss_scale", "", "of RegressionLoss; null for one over the root of the width"),
     Names("model.loss.num_steps", "prediction_steps", "", "of FuturePredictionLoss"),
     Names("model.loss.objective", "infonce", "", "`infonce`; of FuturePredictionLoss"),
     Names("model.loss.offset", "offset", "", "null for fairseq's `auto`; of FuturePredictionLoss"),

@@ -12,6 +12,7 @@ _WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\)",
     "The dirpath has changed from",
     ".*find the monitored key",  # of a run that ends before it validates
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # a teacher is always in evaluation mode
     "You're resuming from a checkpoint that ended before the epoch ended",  # the data module resumes within an epoch
 )
 

@@ -10,7 +10,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from w2vlab.callbacks.speed.limits import DATA, DEVICE, HOST, MEMORY, PRODUCTS, Shares, divide, flops_rate, limit_line
+from w2vlab.callbacks.speed.limits import (
+    DATA,
+    DEVICE,
+    HOST,
+    MEMORY,
+    PRODUCTS,
+    Shares,
+    divide,
+    flops_rate,
+    limit_line,
+    step_name,
+)
 from w2vlab.callbacks.speed.limits import span as text_of
 from w2vlab.explain.batch_size.cost_model import BatchShape
 from w2vlab.explain.batch_size.text import describe
@@ -30,6 +41,7 @@ class Speed:
         reading: The measured workers; None without a corpus.
         not_read: Why the corpus was not read.
         wanted: Shape of the micro-batches of the run; the measured ones have fewer utterances if they take long.
+        at_once: Micro-batches of the run that are computed as one batch, whose shape `wanted` then is.
     """
 
     steps: MeasuredSteps
@@ -37,6 +49,7 @@ class Speed:
     reading: Reading | None
     not_read: str
     wanted: BatchShape
+    at_once: int = 1
 
     @property
     def step(self) -> Seconds:
@@ -79,7 +92,8 @@ class Speed:
     def line(self) -> str:
         """One line: what limits the speed, by how much, and what to do about it."""
         dtype: torch.dtype = getattr(torch, self.steps.dtype)
-        return limit_line(self.shares, self.total, max(self.steps.rate, self._least_rate), self.steps.device, dtype)
+        rate = max(self.steps.rate, self._least_rate)
+        return limit_line(self.shares, self.total, rate, self.steps.device, dtype, self.at_once)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain data that is valid JSON."""
@@ -109,7 +123,8 @@ def print_speed(speed: Speed, console: Console) -> None:
         console: Where to print.
     """
     steps = speed.steps
-    title = f"Speed of a micro-batch of {describe(steps.shape)}, on noise, on {steps.device} in {steps.dtype}"
+    what = f"{step_name(speed.at_once)}{' of' if speed.at_once == 1 else ','} {describe(steps.shape)}"
+    title = f"Speed of {what}, on noise, on {steps.device} in {steps.dtype}"
     if steps.shape != speed.wanted:
         title += f"; the run has {describe(speed.wanted)}, which take too long for this trial"
     console.print(title, style="bold", highlight=False, soft_wrap=True)

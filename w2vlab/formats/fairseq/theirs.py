@@ -51,6 +51,11 @@ def options_of(config: Mapping[str, Any]) -> Theirs:
         ValueError: It has an option that fairseq does not have and that changes the outputs.
     """
     model = Part(config, "model")
+    if model.kind == "TeacherPrediction":
+        raise ValueError(
+            "`model` must be MaskedPrediction or FuturePrediction for fairseq, but is TeacherPrediction. Write its "
+            "student with --format=huggingface, torchaudio or onnx, or all of it with --format=safetensors."
+        )
     model.require_class("MaskedPrediction", "FuturePrediction")
     return _masked(model) if model.kind == "MaskedPrediction" else _future(model)
 

@@ -18,7 +18,7 @@ METADATA = "w2vlab"
 
 _FORMAT_VERSION = 1
 
-_PARTS = ("quantizer", "loss", "mask_embedding", "target_encoder", "target_norm", "penalties")
+_PARTS = ("quantizer", "loss", "mask_embedding", "target_encoder", "target_norm", "penalties", "teacher")
 """What `PublishedModel.missing` may have."""
 
 

@@ -32,7 +32,11 @@ _EXPRESSIBLE: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 """Values of our options that torchaudio has; it has all values of the others, or they do not change features."""
 
-_CLASSES = {"model": "MaskedPrediction", "model.encoder": "ConvFeatureEncoder", "model.context": "TransformerContext"}
+_CLASSES = {
+    "model": ("MaskedPrediction", "TeacherPrediction"),
+    "model.encoder": ("ConvFeatureEncoder",),
+    "model.context": ("TransformerContext",),
+}
 
 
 def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
@@ -78,7 +82,7 @@ def write_torchaudio(model: PublishedModel, out: Path) -> list[str]:
             "torchaudio's group norm sees the padding of a batch, and w2vlab's does not: compare single utterances."
         )
     if "mask_embedding" in model.weights:
-        notes.append("torchaudio's Wav2Vec2Model has no mask embedding, quantizer or loss: they were left out.")
+        notes.append("torchaudio's Wav2Vec2Model has no mask embedding, teacher, quantizer or loss: they are left out.")
     _save(theirs, out)
     arguments = _arguments(encoder, context, labels)
     units = None if model.vocabulary is None else model.vocabulary.units
@@ -102,10 +106,11 @@ def _check(model: PublishedModel) -> None:
         for part in place.split(".")[1:]:
             node = node["init_args"][part]
         name = str(node["class_path"]).rpartition(".")[2]
-        if name != _CLASSES[place]:
-            raise ValueError(f"`{place}` must be {_CLASSES[place]} for torchaudio, which has no other, but is {name}.")
+        if name not in _CLASSES[place]:
+            known = " or ".join(_CLASSES[place])
+            raise ValueError(f"`{place}` must be {known} for torchaudio, which has no other, but is {name}.")
         for option, values in allowed.items():
-            value = node["init_args"][option]
+            value = node["init_args"].get(option, values[0])  # an objective may not have it
             if value not in values:
                 shown = " or ".join(map(_shown, values))
                 raise ValueError(

@@ -36,6 +36,9 @@ _TRAINING: dict[str, dict[str, Any]] = {
 }
 """Options that only training sees, and the only value that transformers has."""
 
+_TAUGHT = "TeacherPrediction"
+"""The objective with a teacher, of which the student alone is written."""
+
 _NORMALIZATIONS = {"first_group": "group", "layer": "layer"}
 
 
@@ -49,7 +52,7 @@ def check_expressible(config: Mapping[str, Any], quantizes: bool) -> None:
     Raises:
         ValueError: It does not; the error names the option.
     """
-    _check_class("model", config, "MaskedPrediction")
+    _check_class("model", config, "MaskedPrediction", _TAUGHT)
     options = _arguments(config)
     _check_class("model.encoder", options["encoder"], "ConvFeatureEncoder")
     encoder = _arguments(options["encoder"])
@@ -88,7 +91,9 @@ def _check_data2vec(context: Mapping[str, Any], encoder: Mapping[str, Any], quan
 
 
 def has_codebooks(config: Mapping[str, Any]) -> bool:
-    """Returns whether a model quantizes its targets."""
+    """Returns whether a model quantizes latents as its targets; not what a teacher computes, which is left out."""
+    if _name(config) == _TAUGHT:
+        return False
     return _name(_arguments(config).get("quantizer", {})) not in ("IdentityQuantizer", "FileTargets")
 
 
@@ -133,7 +138,7 @@ def to_theirs(config: Mapping[str, Any], quantizes: bool, masks: bool) -> dict[s
         "activation_dropout": context["activation_dropout"],
         "feat_proj_dropout": context["input_dropout"],
         "layerdrop": context["layer_drop"],
-        "feat_quantizer_dropout": options["feature_dropout"],
+        "feat_quantizer_dropout": options.get("feature_dropout", 0.0),
         **_masking(options["masking"], masks),
     }
     return found | (_pretraining(options) if quantizes else {})
@@ -172,6 +177,8 @@ def lost(config: Mapping[str, Any], quantizes: bool, has_loss: bool) -> list[str
                 for name, value in values.items()
                 if name in found and found[name] != value
             ]
+    elif _name(config) == _TAUGHT:
+        notes.append("The student is written; teacher, quantizer and loss are not.")
     elif has_codebooks(config) or has_loss:
         notes.append("Quantizer and loss are not written.")
     return notes

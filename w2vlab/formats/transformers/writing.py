@@ -30,7 +30,7 @@ from w2vlab.formats.transformers.tokenizer import tokenizer_of
 from w2vlab.formats.transformers.weights import SAFETENSORS
 from w2vlab.utils.files import write_atomically
 
-_NOT_THE_NETWORK = (*HEAD, "quantizer.", "loss.", "penalties.", "target_encoder.", "target_norm.")
+_NOT_THE_NETWORK = (*HEAD, "quantizer.", "loss.", "penalties.", "target_encoder.", "target_norm.", "teacher.")
 """Starts of the names of tensors that only the objective has."""
 
 CARD = "README.md"
@@ -41,7 +41,8 @@ def write_transformers(model: PublishedModel, out: Path, card: str | None = None
     """Writes a folder that `from_pretrained` of transformers opens.
 
     A model with a `vocabulary` becomes `Wav2Vec2ForCTC`, one with a quantizer `Wav2Vec2ForPreTraining`, and any other
-    `Wav2Vec2Model`; one that was trained on units of a file becomes `HubertModel`, or `HubertForCTC`. A model that came
+    `Wav2Vec2Model`; one that was trained on units of a file becomes `HubertModel`, or `HubertForCTC`. Of a model with a
+    teacher the student alone is written, as `Data2VecAudioModel` if it has the positions of data2vec. A model that came
     from a folder of transformers, and was not changed, is written as it came: the same tensors in the same types, and
     the same options.
 

@@ -49,6 +49,7 @@ def loss_of(loss: PredictionLoss, inputs: LossInputs, parts: Parts) -> LossOutpu
         num_correct=torch.stack([output.num_correct for output in outputs]).sum(),
         num_candidates=outputs[0].num_candidates,
         shares=shares,
+        terms={name: torch.stack([output.terms[name] for output in outputs]).sum() for name in outputs[0].terms},
     )
 
 

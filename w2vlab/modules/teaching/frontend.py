@@ -23,6 +23,8 @@ class TeacherFrontend(Frontend):
         quantizer: The quantizer of the targets.
     """
 
+    sees_all_frames = True
+
     def __init__(self, encoder: FeatureEncoder, norm: nn.Module, teacher: Teacher, quantizer: Quantizer) -> None:
         super().__init__(encoder, norm, quantizer)
         self.teacher = teacher

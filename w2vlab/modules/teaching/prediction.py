@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,26 +14,26 @@ from torch.optim import Optimizer
 
 from w2vlab.contexts.transformer import TransformerContext
 from w2vlab.encoders.conv import ConvFeatureEncoder
-from w2vlab.functional.gradients import with_zero_gradients
 from w2vlab.functional.kernels import noise
 from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
+    LossFactory,
     MaskingFactory,
     PenaltyFactory,
-    PredictionLossFactory,
     QuantizerFactory,
     TeacherFactory,
-    UtteranceTargets,
 )
 from w2vlab.losses.regression import RegressionLoss
+from w2vlab.losses.several import build_loss
 from w2vlab.masking.span import SpanMasking
 from w2vlab.modules.drawing.copies import address_of_copies, repeated
 from w2vlab.modules.frontend import Frontend
 from w2vlab.modules.fusing.parts import Parts, loss_of
-from w2vlab.modules.masked_objective import MaskedObjective
+from w2vlab.modules.teaching.checks import check_has_teacher, check_quantizer, tell_what_is_left_out
 from w2vlab.modules.teaching.copies import parts_of_copies, repeat_output, repeat_rows
+from w2vlab.modules.teaching.freezing import FrontendFreezing
 from w2vlab.modules.teaching.frontend import TeacherFrontend
 from w2vlab.modules.warm_start.loading import start_from
 from w2vlab.modules.whole_update import GlobalBatchStatistics
@@ -44,7 +44,7 @@ from w2vlab.types import AllFrames, AudioBatch, Encoding, Mask, Prepared, Pretra
 from w2vlab.utils.checks import check_at_least
 
 
-class TeacherPrediction(MaskedObjective):
+class TeacherPrediction(FrontendFreezing):
     """data2vec: mask spans of latents, and predict what a teacher that sees all frames computes of the masked ones.
 
     The teacher is an average of the student (`EMATeacher`), updated after every optimizer step that is not skipped. It
@@ -58,7 +58,8 @@ class TeacherPrediction(MaskedObjective):
         teacher: Builds the teacher from the student's context network.
         quantizer: Builds the quantizer of the targets from their width; `IdentityQuantizer` for none (data2vec).
         masking: Builds the masking strategy.
-        loss: Builds the prediction loss from the widths of contexts and targets.
+        loss: Builds the prediction loss from the widths of contexts and targets; or a mapping of names in the logs to
+            several losses, each with its weight and its layer of the context network (`LossTerm`).
         penalties: Builds further terms of the objective, by their names in the logs.
         masked_copies: Masks of each utterance in training, R. The encoder and the teacher compute an utterance once,
             and the student R times, as one batch. The gradient is that of the mean over all predictions (data2vec 2.0).
@@ -88,7 +89,7 @@ class TeacherPrediction(MaskedObjective):
         teacher: TeacherFactory = EMATeacher,
         quantizer: QuantizerFactory = IdentityQuantizer,
         masking: MaskingFactory = SpanMasking,
-        loss: PredictionLossFactory = RegressionLoss,
+        loss: LossFactory = RegressionLoss,
         penalties: dict[str, PenaltyFactory] | None = None,
         masked_copies: int = 1,
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
@@ -99,53 +100,23 @@ class TeacherPrediction(MaskedObjective):
         init_from_parts: list[str] | None = None,
     ) -> None:
         check_at_least(1, masked_copies=masked_copies)
-        super().__init__(optimizer, scheduler, {name: build() for name, build in (penalties or {}).items()}, seed)
-        check_at_least(0, freeze_frontend_from=freeze_frontend_from)
-        self.freeze_frontend_from = freeze_frontend_from
-        self.frontend_is_frozen = freeze_frontend_from == 0
+        built = {name: build() for name, build in (penalties or {}).items()}
+        super().__init__(optimizer, scheduler, built, seed, freeze_frontend_from)
         self.encoder = encoder()
         self.norm = nn.LayerNorm(self.encoder.output_dim)
         self.context = context(self.encoder.output_dim)
         self.teacher = teacher(self.context)
         self.quantizer = quantizer(self.teacher.output_dim)
-        if isinstance(self.quantizer, UtteranceTargets):
-            raise ValueError(
-                "`quantizer` must quantize what the teacher computes under TeacherPrediction, but is "
-                f"{type(self.quantizer).__name__}, which reads a file. Use it under MaskedPrediction."
-            )
+        check_quantizer(self.quantizer)
         self.masking = masking()
         self.masked_copies = masked_copies
-        self.loss = loss(self.context.output_dim, self.quantizer.spec)
+        self._losses_left_out = False
+        self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.warm_start = start_from(self, init_from, init_from_parts)
         if self.warm_start is not None:
             self.teacher.restart(self.context)
-
-    def set_update(self, update: int) -> None:
-        """Freezes encoder, norm and input projection when it is time."""
-        super().set_update(update)
-        self.frontend_is_frozen = self.freeze_frontend_from is not None and update >= self.freeze_frontend_from
-
-    def encode(self, batch: AudioBatch) -> Encoding:
-        """Returns the latents of a batch, after layer normalization, with their padding mask."""
-        if not (self.frontend_is_frozen and torch.is_grad_enabled()):
-            return super().encode(batch)
-        with torch.no_grad():
-            encoding = super().encode(batch)
-        return replace(encoding, latents=with_zero_gradients(encoding.latents, self._frontend_parameters()))
-
-    def _frontend_parameters(self) -> list[Tensor]:
-        parts = (self.encoder, self.norm, getattr(self.context, "input_projection", None))
-        parameters = (parameter for part in parts if part is not None for parameter in part.parameters())
-        return [parameter for parameter in parameters if parameter.requires_grad]
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Also removes the gradients of a frozen front end, so that neither momentum nor weight decay changes it."""
-        if self.frontend_is_frozen:
-            for parameter in self._frontend_parameters():
-                parameter.grad = None
-        super().on_before_optimizer_step(optimizer)
 
     def copies(self, training: bool) -> int:
         """Returns `masked_copies` in training; one in a validation."""
@@ -181,7 +152,8 @@ class TeacherPrediction(MaskedObjective):
         Returns:
             Targets `(B, M, E)`, and the share of their variance, `(B,)`, as of `Teacher.forward`.
         """
-        latents = encoding.latents
+        # Detached, because a view of latents that need a gradient would need one here, too.
+        latents = encoding.latents.detach()
         if batch.clean is not None:
             latents = latents.index_copy(0, batch.clean.rows, self.encode(batch.clean.batch).latents)
         taught: tuple[Tensor, Tensor] = self.teacher(latents, encoding.padding_mask, positions)
@@ -189,8 +161,11 @@ class TeacherPrediction(MaskedObjective):
 
     def _quantize(self, targets: Tensor, padding_mask: Tensor | None) -> QuantizerOutput:
         output: QuantizerOutput = self.quantizer(targets, padding_mask)
-        if not any(parameter.requires_grad for parameter in self.quantizer.parameters()):
-            output.losses = {}  # such as the commitment loss, which pulls latents that get a gradient
+        if output.losses and not any(parameter.requires_grad for parameter in self.quantizer.parameters()):
+            if not self._losses_left_out:
+                tell_what_is_left_out(self.quantizer, output.losses)
+                self._losses_left_out = True
+            output.losses = {}
         return output
 
     def prepare(self, batch: AudioBatch, address: RandomAddress, mask: Mask | None = None) -> Prepared:
@@ -289,3 +264,12 @@ class TeacherPrediction(MaskedObjective):
         update = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.teacher.follow(self.context, update, self.skipped.now)
+
+    def resize_to_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Checks that a checkpoint is of a pretraining with a teacher; nothing is resized.
+
+        Raises:
+            ValueError: It is that of a fine-tuning, or has no teacher.
+        """
+        super().resize_to_checkpoint(checkpoint)
+        check_has_teacher(checkpoint)

@@ -1,0 +1,57 @@
+"""Resuming a run with a teacher: what cannot be resumed is an error of one line, and other options are printed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cli.conftest import RUN
+
+
+def config_of(config: Path, tmp_path: Path, **arguments: Any) -> str:
+    """The tiny run with a teacher."""
+    run = yaml.safe_load(config.read_text())
+    model = copy.deepcopy(RUN["model"]["init_args"])
+    for name in ("quantizer", "loss"):
+        del model[name]
+    model["context"]["init_args"]["num_layers"] = 2
+    model["teacher"] = {"class_path": "EMATeacher", "init_args": {"layers": 2}}
+    run["model"] = {"class_path": "TeacherPrediction", "init_args": model | arguments}
+    path = tmp_path / "teacher.yaml"
+    path.write_text(yaml.safe_dump(run))
+    return f"--config={path}"
+
+
+def test_the_command_names_what_cannot_resume(
+    fit: Callable[..., int], tiny_config: Path, tmp_path: Path, capsys: Any, caplog: Any
+) -> None:
+    """Another size of the teacher is an error; other options of it are printed, those that change no tensor."""
+    config = config_of(tiny_config, tmp_path)
+    assert fit("--trainer.max_steps=1", "--trainer.default_root_dir=masked") == 0
+    assert fit(config, "--trainer.max_steps=1") == 0
+    for changes, problem in (
+        (["--ckpt_path=masked/w2vlab/version_0/checkpoints/last.ckpt"], "must be a checkpoint with a teacher"),
+        (["--ckpt_path=last", "--model.context.num_layers=3"], "these differ: context.layers.2"),
+        (["--ckpt_path=last", "--model.context.model_dim=12"], "must be a checkpoint of the same model"),
+        (["--ckpt_path=last", "--model.teacher.combine=concatenate"], "loss.projection.weight"),
+        (["--ckpt_path=last", "--model.teacher.layers=5"], "`teacher.layers` must be at most the layers of `context`"),
+        (["--ckpt_path=last", "--model.teacher.decay=.nan"], "`teacher.decay` must be from 0 to 1"),
+    ):
+        capsys.readouterr()
+        assert fit(config, "--trainer.max_steps=2", *changes) != 0
+        error = capsys.readouterr().err
+        assert problem in error, error
+        assert "Traceback" not in error
+    caplog.clear()
+    changes = ["--model.teacher.layers=1", "--model.teacher.end_decay=0.99", "--model.masked_copies=2"]
+    assert fit(config, "--trainer.max_steps=2", "--ckpt_path=last", *changes) == 0
+    named = [record.message for record in caplog.records if record.name == "w2vlab.cli.resuming.resume"]
+    assert named == [
+        "resuming with model.masked_copies 2, the checkpoint had 1",
+        "resuming with model.teacher.end_decay 0.99, the checkpoint had 0.9999",
+        "resuming with model.teacher.layers 1, the checkpoint had 2",
+    ]
