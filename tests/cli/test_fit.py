@@ -62,7 +62,7 @@ def test_config_of_a_run_repeats_it(fit: Fit, tiny_config: Path) -> None:
     assert all(torch.equal(first_weights[name], second_weights[name]) for name in first_weights)
 
 
-@pytest.mark.parametrize("model", ["MaskedPrediction", "FuturePrediction", "CTCFineTuning"])
+@pytest.mark.parametrize("model", ["MaskedPrediction", "FuturePrediction", "TeacherPrediction", "CTCFineTuning"])
 def test_defaults_of_a_model_can_be_saved_and_read_back(
     model: str, fit: Fit, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
