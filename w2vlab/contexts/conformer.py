@@ -250,5 +250,5 @@ class ConformerContext(AttentionContext):
         frames = self.add_positions(frames, padding_mask)
         if self.outer_norm == "before":
             frames = self.norm(frames)
-        frames, outputs = self.layers.forward_layers(self.dropout(frames), padding_mask, layers, feedforward)
+        frames, outputs = self.layers(self.dropout(frames), padding_mask, layers, feedforward)
         return self.norm(frames) if self.outer_norm == "after" else frames, outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import overload
 
 import numpy as np
 import torch
@@ -57,25 +58,32 @@ class LayerDropStack(nn.ModuleList, StepDependent):
         """Returns nothing: the rate stays the same."""
         return {}
 
-    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
-        return self.forward_layers(frames, padding_mask)[0]
+    @overload
+    def forward(self, frames: Tensor, padding_mask: Tensor | None) -> Tensor: ...
 
-    def forward_layers(
+    @overload
+    def forward(
+        self, frames: Tensor, padding_mask: Tensor | None, layers: Collection[int], feedforward: bool = False
+    ) -> tuple[Tensor, dict[int, Tensor]]: ...
+
+    def forward(
         self,
         frames: Tensor,
         padding_mask: Tensor | None,
-        layers: Collection[int] = (),
+        layers: Collection[int] | None = None,
         feedforward: bool = False,
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Maps `frames`, and returns the outputs of `layers`, too: as `ContextNetwork.forward_layers`.
+    ) -> Tensor | tuple[Tensor, dict[int, Tensor]]:
+        """Maps `frames` `(B, T, D)` to `(B, T, D)`; `padding_mask` `(B, T)` is True on padding.
+
+        With `layers` it returns their outputs, too, as `ContextNetwork.forward_layers`.
 
         A layer that is left out of the update has its input as its output. If the output of its feed-forward network is
         wanted, it is computed, but the layers after it do not see it.
         """
         outputs: dict[int, Tensor] = {}
         for number, (layer, dropped) in enumerate(zip(self, self.dropped, strict=True), start=1):
-            within = feedforward and number in layers
+            wanted = layers is not None and number in layers
+            within = feedforward and wanted
             if self.training and dropped:
                 if within:
                     outputs[number] = layer(frames, padding_mask, True)[1]
@@ -89,9 +97,9 @@ class LayerDropStack(nn.ModuleList, StepDependent):
                 frames = result[0] if within else result
                 if within:
                     outputs[number] = result[1]
-            if number in layers and not within:
+            if wanted and not within:
                 outputs[number] = frames
-        return frames, outputs
+        return frames if layers is None else (frames, outputs)
 
 
 def _replaying() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -227,5 +227,5 @@ class TransformerContext(AttentionContext):
         frames = self.add_positions(frames, padding_mask)
         if not self.pre_norm:
             frames = self.norm(frames)
-        frames, outputs = self.layers.forward_layers(self.dropout(frames), padding_mask, layers, feedforward)
+        frames, outputs = self.layers(self.dropout(frames), padding_mask, layers, feedforward)
         return self.norm(frames) if self.pre_norm else frames, outputs

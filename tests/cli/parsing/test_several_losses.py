@@ -72,7 +72,7 @@ def test_a_mapping_replaces_a_loss_and_a_mapping(several: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--model.loss.codes.wieght=1", "`model.loss` has no option 'wieght', as LossTerm takes none of that name."),
+        ("--model.loss.codes.weights=1", "`model.loss` has no option 'weights', as LossTerm takes none of that name."),
         ("--model.loss.codes.loss=CodeLoss", "Unknown loss 'CodeLoss'. Known: CodePredictionLoss, ContrastiveLoss, "),
         ("--model.loss=CodePredictionLoss", "`model.loss` is a mapping of several losses, which CodePredictionLoss "),
         ("--model.loss.codes.layer=upper", "`model.loss.layer` must be of type int or null, but is upper."),
