@@ -41,8 +41,8 @@ def test_units_are_predicted_from_two_layers() -> None:
     """ILS: the fragment in place of the single loss of the small HuBERT, with the same options."""
     model = recipe("hubert_small")["model"]
     single = model["init_args"]["loss"]
-    model["init_args"]["loss"] = recipe("losses/intermediate_layers")
-    for term in model["init_args"]["loss"].values():
+    model["init_args"]["losses"] = recipe("losses/intermediate_layers")
+    for term in model["init_args"]["losses"].values():
         assert term["loss"] == single
     built = build(model)
     assert list(built.loss.terms) == ["lower", "upper"]

@@ -56,7 +56,7 @@ def test_variance_share(lengths: tuple[int, ...]) -> None:
 def test_variance_share_of_equal_frames_is_zero() -> None:
     equal = torch.full((1, 9, 4), 0.3)
     assert variance_share(equal, None).item() == pytest.approx(0, abs=1e-6)
-    assert variance_share(0 * equal, None).item() == 1  # their mean is 0
+    assert variance_share(0 * equal, None).item() == 0
 
 
 @pytest.mark.parametrize("num_groups", [1, 2, 6])

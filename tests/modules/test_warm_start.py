@@ -437,7 +437,7 @@ def test_every_option_of_every_part_is_declared(family):
 def test_every_option_of_an_objective_is_considered():
     """Those of parts are compared; the others do not change what weights mean, apart from `OF_THE_OBJECTIVE`."""
     of_training = {"masking", "penalties", "target_gradient", "feature_dropout", "optimizer", "scheduler", "seed"}
-    of_training |= {"masked_copies"}
+    of_training |= {"masked_copies", "freeze_frontend_from"}
     of_the_warm_start = {"init_from", "init_from_parts"}
     for cls in (MaskedPrediction, FuturePrediction, TeacherPrediction):
         options = own_options(cls) - of_training - of_the_warm_start

@@ -21,7 +21,6 @@ from w2vlab.interfaces.networks import (
 )
 from w2vlab.interfaces.objectives import (
     Decoder,
-    LossFactory,
     LossTerm,
     NegativeSampler,
     Penalty,
@@ -46,7 +45,6 @@ __all__ = [
     "EncoderFactory",
     "FeatureEncoder",
     "LearnsByStatistics",
-    "LossFactory",
     "LossTerm",
     "Masking",
     "MaskingFactory",

@@ -126,9 +126,6 @@ class LossTerm:
     layer: int | None = None
 
 
-LossFactory = dict[str, LossTerm] | PredictionLossFactory
-
-
 class NegativeSampler(nn.Module, ABC):
     """Draws the distractors among which a contrastive loss identifies the true target.
 

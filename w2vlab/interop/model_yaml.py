@@ -9,7 +9,7 @@ import yaml  # type: ignore[import-untyped]
 from w2vlab.formats import PublishedModel
 from w2vlab.modules.warm_start.options import FAMILIES_OF_PARTS, MAY_DIFFER
 
-_PARTS = ("encoder", "context", "teacher", "quantizer", "loss", "inputs", "input_quantizer", "target_encoder")
+_PARTS = ("encoder", "context", "teacher", "quantizer", "loss", "losses", "inputs", "input_quantizer", "target_encoder")
 """The options of a model that say what it is. Masking, penalties, optimizer and schedule are those of the new run."""
 
 

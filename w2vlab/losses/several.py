@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from w2vlab.interfaces import LossFactory, LossTerm, PredictionLoss
+from w2vlab.interfaces import LossTerm, PredictionLoss, PredictionLossFactory
 from w2vlab.types import LossInputs, LossOutput, RandomAddress, TargetSpec
 
 _RESERVED = ("total", "class_path", "init_args", "dict_kwargs")
@@ -22,18 +22,21 @@ _COUNTS = (60, 97, 131)
 """Numbers of frames at which the predictions of terms are compared before a run."""
 
 
-def build_loss(loss: LossFactory, context_dim: int, targets: TargetSpec) -> PredictionLoss:
+def build_loss(
+    loss: PredictionLossFactory, losses: Mapping[str, LossTerm] | None, context_dim: int, targets: TargetSpec
+) -> PredictionLoss:
     """Builds the prediction loss of a model.
 
     Args:
-        loss: Builds a single one; or several ones, by their names in the logs.
+        loss: Builds a single one.
+        losses: Several ones in its place, by their names in the logs; None for the single one.
         context_dim: Width D of the contexts and of the layers of the context network.
         targets: What the targets are.
 
     Raises:
         ValueError: The terms do not fit together.
     """
-    return _WeightedSum(loss, context_dim, targets) if isinstance(loss, Mapping) else loss(context_dim, targets)
+    return loss(context_dim, targets) if losses is None else _WeightedSum(losses, context_dim, targets)
 
 
 class _WeightedSum(PredictionLoss):
@@ -56,7 +59,9 @@ class _WeightedSum(PredictionLoss):
     def __init__(self, terms: Mapping[str, LossTerm], context_dim: int, targets: TargetSpec) -> None:
         super().__init__()
         if not terms:
-            raise ValueError("`loss` must be a loss, or a mapping of at least one, but is an empty mapping.")
+            raise ValueError(
+                "`losses` must be a mapping of at least one, but is empty. Leave it out for a single `loss`."
+            )
         self.name = next(iter(terms))  # type: ignore[misc]  # of the class in all other losses
         self._names = tuple(terms)
         self._layers = tuple(term.layer for term in terms.values())
@@ -81,19 +86,19 @@ class _WeightedSum(PredictionLoss):
         for name, weight in zip(self._names, self._weights, strict=True):
             if not re.fullmatch(r"[A-Za-z]\w*", name) or name in _RESERVED or hasattr(self, name):
                 raise ValueError(
-                    f"The names of the losses in `loss` must be words that are not reserved, but one is {name!r}. "
+                    f"The names of the losses in `losses` must be words that are not reserved, but one is {name!r}. "
                     "Choose another one, such as contrastive or codes."
                 )
             if not 0 <= weight < float("inf"):
-                raise ValueError(f"`loss.{name}.weight` must be at least 0, but is {weight}.")
+                raise ValueError(f"`losses.{name}.weight` must be at least 0, but is {weight}.")
         if not any(self._weights):
-            raise ValueError("`weight` must be above 0 for at least one loss in `loss`, but all are 0.")
+            raise ValueError("`weight` must be above 0 for at least one loss in `losses`, but all are 0.")
 
     def _check_layers(self) -> None:
         for (name, loss), layer in zip(self.terms.items(), self._layers, strict=True):
             if layer is not None and loss.context_layers:
                 raise ValueError(
-                    f"`loss.{name}.layer` must be null if the loss has its own `layers`, but is {layer}. Remove one."
+                    f"`losses.{name}.layer` must be null if the loss has its own `layers`, but is {layer}. Remove one."
                 )
 
     def _ratios_of_counts(self) -> tuple[Fraction, ...]:
@@ -105,7 +110,7 @@ class _WeightedSum(PredictionLoss):
             found = {Fraction(own, reference) for own, reference in counts}
             if len(found) > 1 or loss.predicts_every_frame != first.predicts_every_frame:
                 raise ValueError(
-                    f"The losses in `loss` must have a constant ratio of numbers of predictions, but `{name}` and "
+                    f"The losses in `losses` must have a constant ratio of numbers of predictions, but `{name}` and "
                     f"`{first_name}` have none: each is a mean over its own, and one number divides the objective. "
                     "Let all predict the same frames (`unmasked_weight`)."
                 )
@@ -152,7 +157,7 @@ class _WeightedSum(PredictionLoss):
         for (name, output), weight, ratio in zip(outputs.items(), self._weights, self._ratios, strict=True):
             if output.num_predictions != tuple(ratio * number for number in first.num_predictions):
                 raise ValueError(
-                    f"The losses in `loss` must have a constant ratio of numbers of predictions, but that of `{name}` "
+                    f"All of `losses` must have a constant ratio of numbers of predictions, but that of `{name}` "
                     f"is {ratio} before the run, and {output.num_predictions} of {first.num_predictions} now."
                 )
             totals[name] = output.total * (weight / float(ratio))

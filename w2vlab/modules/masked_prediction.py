@@ -18,9 +18,10 @@ from w2vlab.functional.lengths import gather_frames, make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
-    LossFactory,
+    LossTerm,
     MaskingFactory,
     PenaltyFactory,
+    PredictionLossFactory,
     QuantizerFactory,
     UtteranceTargets,
 )
@@ -59,8 +60,9 @@ class MaskedPrediction(MaskedObjective):
         context: Builds the context network from the width of the latents.
         quantizer: Builds the quantizer of the targets from the width of the latents.
         masking: Builds the masking strategy.
-        loss: Builds the prediction loss from the widths of contexts and targets; or a mapping of names in the logs to
-            several losses, each with its weight and its layer of the context network (`LossTerm`).
+        loss: Builds the prediction loss from the widths of contexts and targets.
+        losses: Several losses in place of `loss`, by their names in the logs, each with its weight and its layer of the
+            context network (`LossTerm`); None for `loss`.
         penalties: Builds further terms of the objective, by their names in the logs; None for the published ones
             (`diversity` and `feature`), an empty mapping for none.
         inputs: The input of the context network: the latents (`continuous`), or the output of a quantizer for them
@@ -94,7 +96,8 @@ class MaskedPrediction(MaskedObjective):
         context: ContextFactory = TransformerContext,
         quantizer: QuantizerFactory = GumbelQuantizer,
         masking: MaskingFactory = SpanMasking,
-        loss: LossFactory = ContrastiveLoss,
+        loss: PredictionLossFactory = ContrastiveLoss,
+        losses: dict[str, LossTerm] | None = None,
         penalties: dict[str, PenaltyFactory] | None = None,
         inputs: Inputs = "continuous",
         input_quantizer: QuantizerFactory | None = None,
@@ -123,7 +126,7 @@ class MaskedPrediction(MaskedObjective):
         self.input_quantizer = None if input_quantizer is None else input_quantizer(self.encoder.output_dim)
         self.context = context(self._input_dim(inputs))
         self.masking = masking()
-        self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
+        self.loss = build_loss(loss, losses, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.target_gradient = target_gradient

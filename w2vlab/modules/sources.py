@@ -104,6 +104,7 @@ def _without_codebooks(config: Mapping[str, Any], source: object) -> dict[str, A
     loss = options.get("loss")
     if loss is not None and resolve_class(loss, PredictionLoss, source, "model.loss").needs_codes:
         del options["loss"]
+    options.pop("losses", None)  # which codes train, or which stand beside a loss that codes train
     return {**config, "init_args": options}
 
 

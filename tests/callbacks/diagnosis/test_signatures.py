@@ -121,11 +121,11 @@ def test_codes_of_a_teacher():
 
 @pytest.mark.parametrize("weight", [1.0, 0.25, 0.0])
 def test_the_first_of_several_losses_is_read_without_its_weight(weight):
-    loss = {
+    losses = {
         "contrastive": LossTerm(loss=factory(ContrastiveLoss), weight=weight),
         "codes": LossTerm(loss=factory(CodePredictionLoss)),
     }
-    model = build_model(MaskedPrediction, loss=loss)
+    model = build_model(MaskedPrediction, losses=losses)
     model.num_candidates = 5
     logged = {"train/loss/contrastive": torch.tensor(weight * 4.0), "train/accuracy": torch.tensor(0.5)}
     values = reduce_metrics(SimpleNamespace(callback_metrics=logged), model)

@@ -118,7 +118,7 @@ def test_unknown_option_lists_its_siblings(
 def test_missing_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert error_of([], capsys) == (
         "`data.corpus` and `model` must be given, by a flag or in a --config. "
-        "Known: CTCFineTuning, FuturePrediction, MaskedPrediction."
+        "Known: CTCFineTuning, FuturePrediction, MaskedPrediction, TeacherPrediction."
     )
 
 
@@ -135,7 +135,7 @@ def test_missing_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             "model: {class_path: MaskedPredicton}",
-            "Unknown model 'MaskedPredicton'. Known: CTCFineTuning, FuturePrediction, MaskedPrediction. "
+            "Unknown model 'MaskedPredicton'. Known: CTCFineTuning, FuturePrediction, MaskedPrediction, TeacherPrediction. "
             "Did you mean MaskedPrediction?",
         ),
         (

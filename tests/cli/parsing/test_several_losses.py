@@ -14,7 +14,7 @@ TERMS = """
 model:
   class_path: MaskedPrediction
   init_args:
-    loss:
+    losses:
       contrastive:
         loss: {class_path: ContrastiveLoss, init_args: {num_negatives: 7}}
         layer: 2
@@ -37,14 +37,14 @@ def resolved(capsys: pytest.CaptureFixture, *arguments: str) -> Any:
 
 
 def loss_of(config: Any) -> Any:
-    return config["model"]["init_args"]["loss"]
+    return config["model"]["init_args"]["losses"]
 
 
 def test_flags_change_one_term(several: str, capsys: pytest.CaptureFixture) -> None:
     found = loss_of(
         resolved(
             *(capsys, "--config", several),
-            *("--model.loss.codes.weight=0.5", "--model.loss.contrastive.loss.num_negatives=9"),
+            *("--model.losses.codes.weight=0.5", "--model.losses.contrastive.loss.num_negatives=9"),
         )
     )
     assert list(found) == ["contrastive", "codes"]
@@ -62,20 +62,28 @@ def test_what_is_printed_is_read_again(several: str, tmp_path: Path, capsys: pyt
 
 
 def test_a_mapping_replaces_a_loss_and_a_mapping(several: str, capsys: pytest.CaptureFixture) -> None:
-    one = "--model.loss={only: {loss: CodePredictionLoss}}"
+    one = "--model.losses={only: {loss: CodePredictionLoss}}"
     for arguments in ((), ("--config", several)):
         assert list(loss_of(resolved(capsys, "--model=MaskedPrediction", *arguments, one))) == ["only"]
-    single = loss_of(resolved(capsys, "--model=MaskedPrediction", "--model.loss=CodePredictionLoss"))
-    assert single["class_path"] == "w2vlab.losses.CodePredictionLoss"
+    single = resolved(capsys, "--config", several, "--model.losses=null", "--model.loss=CodePredictionLoss")
+    assert loss_of(single) is None
+    assert single["model"]["init_args"]["loss"]["class_path"] == "w2vlab.losses.CodePredictionLoss"
+
+
+def test_an_option_of_the_default_loss_needs_no_class(capsys: pytest.CaptureFixture) -> None:
+    found = resolved(capsys, "--model=MaskedPrediction", "--model.loss.num_negatives=50")
+    assert found["model"]["init_args"]["loss"]["init_args"]["num_negatives"] == 50
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--model.loss.codes.weights=1", "`model.loss` has no option 'weights', as LossTerm takes none of that name."),
-        ("--model.loss.codes.loss=CodeLoss", "Unknown loss 'CodeLoss'. Known: CodePredictionLoss, ContrastiveLoss, "),
-        ("--model.loss=CodePredictionLoss", "`model.loss` is a mapping of several losses, which CodePredictionLoss "),
-        ("--model.loss.codes.layer=upper", "`model.loss.layer` must be of type int or null, but is upper."),
+        (
+            "--model.losses.codes.weights=1",
+            "`model.losses` has no option 'weights', as LossTerm takes none of that",
+        ),
+        ("--model.losses.codes.loss=CodeLoss", "Unknown loss 'CodeLoss'. Known: CodePredictionLoss, ContrastiveLoss, "),
+        ("--model.losses.codes.layer=upper", "`model.losses.layer` must be of type int or null, but is upper."),
     ],
 )
 def test_mistakes_get_one_line(several: str, flag: str, message: str, capsys: pytest.CaptureFixture) -> None:

@@ -41,7 +41,8 @@ def model_of(loss: Any, cls: type[PretrainingModule] = MaskedPrediction, **parts
         "optimizer": plain_sgd,
         "scheduler": constant_rate,
     }
-    return build_model(cls, loss=loss, **(default | parts))
+    given = {"losses": loss} if isinstance(loss, dict) else {"loss": loss}
+    return build_model(cls, **given, **(default | parts))
 
 
 def w2v_bert(**parts: Any) -> PretrainingModule:

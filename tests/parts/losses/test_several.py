@@ -132,13 +132,13 @@ def test_accuracies_are_of_each_loss() -> None:
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
-        ({}, r"^`loss` must be a loss, or a mapping of at least one"),
+        ({}, r"^`losses` must be a mapping of at least one"),
         ({"a.b": LossTerm(loss=codes)}, r"must be words that are not reserved, but one is 'a\.b'"),
         ({"total": LossTerm(loss=codes)}, r"must be words that are not reserved, but one is 'total'"),
         ({"forward": LossTerm(loss=codes)}, r"must be words that are not reserved, but one is 'forward'"),
-        ({"a": LossTerm(loss=codes, weight=-1.0)}, r"^`loss\.a\.weight` must be at least 0, but is -1\.0\."),
-        ({"a": LossTerm(loss=codes, weight=float("nan"))}, r"^`loss\.a\.weight` must be at least 0, but is nan\."),
-        ({"a": LossTerm(loss=codes, weight=0)}, r"^`weight` must be above 0 for at least one loss in `loss`"),
+        ({"a": LossTerm(loss=codes, weight=-1.0)}, r"^`losses\.a\.weight` must be at least 0, but is -1\.0\."),
+        ({"a": LossTerm(loss=codes, weight=float("nan"))}, r"^`losses\.a\.weight` must be at least 0, but is nan\."),
+        ({"a": LossTerm(loss=codes, weight=0)}, r"^`weight` must be above 0 for at least one loss in `losses`"),
         ({"a": LossTerm(loss=codes, layer=4)}, r"^The layers of `loss` must be from 1 to 3 .*, but one is 4\."),
         (
             {"a": LossTerm(loss=codes, layer=2), "b": LossTerm(loss=contrastive, layer=-3)},
@@ -150,11 +150,11 @@ def test_accuracies_are_of_each_loss() -> None:
         ),
         (
             {"a": LossTerm(loss=partial(codes, layers=[1, 3]), layer=3)},
-            r"^`loss\.a\.layer` must be null if the loss has its own `layers`, but is 3\.",
+            r"^`losses\.a\.layer` must be null if the loss has its own `layers`, but is 3\.",
         ),
         (
             {"a": LossTerm(loss=contrastive), "b": LossTerm(loss=partial(codes, unmasked_weight=0.5))},
-            r"^The losses in `loss` must have a constant ratio of numbers of predictions, but `b` and `a` have none",
+            r"^The losses in `losses` must have a constant ratio of numbers of predictions, but `b` and `a` have none",
         ),
         ({"diversity": LossTerm(loss=contrastive)}, r"^The names in `penalties` must not be .*, but `diversity` is\."),
     ],

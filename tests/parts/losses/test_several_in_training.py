@@ -119,15 +119,15 @@ def test_models_are_rebuilt_from_their_checkpoints(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("term", "message"),
     [
-        ({"loss": "ContrastiveLoss", "weight": "much"}, r"`model\.loss\.contrastive\.weight` of .* must be"),
-        ({"loss": {"class_path": "os.system"}}, r"`model\.loss\.contrastive\.loss` of .* must be a PredictionLoss"),
-        ({"loss": "ContrastiveLoss", "colour": 1}, r"`model\.loss.* must be"),
+        ({"loss": "ContrastiveLoss", "weight": "much"}, r"`model\.losses\.contrastive\.weight` of .* must be"),
+        ({"loss": {"class_path": "os.system"}}, r"`model\.losses\.contrastive\.loss` of .* must be a PredictionLoss"),
+        ({"loss": "ContrastiveLoss", "colour": 1}, r"`model\.losses.* must be"),
     ],
 )
 def test_a_checkpoint_cannot_name_anything_else(term: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = save(w2v_bert(quantizer=factory(GumbelQuantizer)), tmp_path / "model.ckpt")
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["w2vlab_config"]["model"]["init_args"]["loss"]["contrastive"] = term
+    checkpoint["w2vlab_config"]["model"]["init_args"]["losses"]["contrastive"] = term
     torch.save(checkpoint, path)
     with pytest.raises(ValueError, match=message):
         load_model(path)

@@ -56,12 +56,7 @@ def explain(message: str) -> str:
     """
     # The base class of callbacks is not abstract, so jsonargparse tries it, too; it has no options.
     message = re.sub(r"\n *- Problem with given class_path 'lightning[\w.]*\.Callback':\n.*", "", message)
-    # An option of a single loss is tried as a name of several, too.
-    refused = r"(\n *- Type .*\.PredictionLoss\] .*: Option '\w+' is not accepted)"
-    message = re.sub(rf"\n *- Expected a dot import path string: .*{refused}", r"\1", message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
-    if found := re.search(r"Subclasses are disabled for LossTerm, thus '([\w.]+)' is not accepted", message):
-        return _several_losses(key, found[1].rpartition(".")[2])
     if found := re.search(r"Expected a dot import path string: (.+)", message):
         return _unknown_class(key, found[1], message[: found.start()])
     if found := re.search(r"Unable to load config '(.+?)'", message):
@@ -85,13 +80,6 @@ def explain(message: str) -> str:
     if found := re.search(r"File does not exist: '(.+)'", message):
         return missing_file_message(found[1], f"`{key}`")
     return _wrong_type(key, message) or _shortened(key, message)
-
-
-def _several_losses(key: str, name: str) -> str:
-    return (
-        f"`{key}` is a mapping of several losses, which {name} does not replace. Replace it by a mapping of one: "
-        f"--{key}='{{codes: {{loss: {name}}}}}', or set weights to 0: --{key}.NAME.weight=0."
-    )
 
 
 def _unknown_class(key: str, name: str, before: str) -> str:

@@ -19,9 +19,10 @@ from w2vlab.functional.lengths import make_padding_mask
 from w2vlab.interfaces import (
     ContextFactory,
     EncoderFactory,
-    LossFactory,
+    LossTerm,
     MaskingFactory,
     PenaltyFactory,
+    PredictionLossFactory,
     QuantizerFactory,
     TeacherFactory,
 )
@@ -58,8 +59,9 @@ class TeacherPrediction(FrontendFreezing):
         teacher: Builds the teacher from the student's context network.
         quantizer: Builds the quantizer of the targets from their width; `IdentityQuantizer` for none (data2vec).
         masking: Builds the masking strategy.
-        loss: Builds the prediction loss from the widths of contexts and targets; or a mapping of names in the logs to
-            several losses, each with its weight and its layer of the context network (`LossTerm`).
+        loss: Builds the prediction loss from the widths of contexts and targets.
+        losses: Several losses in place of `loss`, by their names in the logs, each with its weight and its layer of the
+            context network (`LossTerm`); None for `loss`.
         penalties: Builds further terms of the objective, by their names in the logs.
         masked_copies: Masks of each utterance in training, R. The encoder and the teacher compute an utterance once,
             and the student R times, as one batch. The gradient is that of the mean over all predictions (data2vec 2.0).
@@ -89,7 +91,8 @@ class TeacherPrediction(FrontendFreezing):
         teacher: TeacherFactory = EMATeacher,
         quantizer: QuantizerFactory = IdentityQuantizer,
         masking: MaskingFactory = SpanMasking,
-        loss: LossFactory = RegressionLoss,
+        loss: PredictionLossFactory = RegressionLoss,
+        losses: dict[str, LossTerm] | None = None,
         penalties: dict[str, PenaltyFactory] | None = None,
         masked_copies: int = 1,
         optimizer: OptimizerCallable = Wav2Vec2AdamW,
@@ -111,7 +114,7 @@ class TeacherPrediction(FrontendFreezing):
         self.masking = masking()
         self.masked_copies = masked_copies
         self._losses_left_out = False
-        self.loss = build_loss(loss, self.context.output_dim, self.quantizer.spec)
+        self.loss = build_loss(loss, losses, self.context.output_dim, self.quantizer.spec)
         self.layers_of_loss = self.check_layers(self.loss)
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.warm_start = start_from(self, init_from, init_from_parts)

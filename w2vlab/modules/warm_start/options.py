@@ -63,8 +63,8 @@ MUST_AGREE: dict[str, frozenset[str]] = {
     "loss": frozenset(
         {
             *("projection_dim", "target_projection", "similarity"),
-            # The weights of a step are those of its distance to the context.
-            *("num_steps", "offset"),
+            # The weights of a step are those of its distance to the context, those of a head of its layer.
+            *("num_steps", "offset", "layers", "output"),
         }
     ),
 }
@@ -99,7 +99,7 @@ MAY_DIFFER: dict[str, frozenset[str]] = {
             *("temperature_start", "temperature_end", "temperature_decay", "annealing", "annealing_updates"),
             *("hard", "noise"),
             # k-means and moving averages: how entries are learned.
-            *("decay", "gamma", "revive_below", "eps"),
+            *("decay", "gamma", "revive_below", "eps", "start", "keep_unused"),
         }
     ),
     # How its weights follow the student's.
@@ -116,7 +116,7 @@ MAY_DIFFER: dict[str, frozenset[str]] = {
 }
 """Options of training, which the new run may choose freely, by the family of the part."""
 
-OF_THE_OBJECTIVE: dict[str, tuple[str, ...]] = {"inputs": ("context", "input_quantizer")}
+OF_THE_OBJECTIVE: dict[str, tuple[str, ...]] = {"inputs": ("context", "input_quantizer"), "losses": ("loss",)}
 """Options of the objective that decide what the weights of these parts mean."""
 
 
