@@ -135,8 +135,8 @@ def test_missing_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             "model: {class_path: MaskedPredicton}",
-            "Unknown model 'MaskedPredicton'. Known: CTCFineTuning, FuturePrediction, MaskedPrediction, TeacherPrediction. "
-            "Did you mean MaskedPrediction?",
+            "Unknown model 'MaskedPredicton'. Known: CTCFineTuning, FuturePrediction, MaskedPrediction, "
+            "TeacherPrediction. Did you mean MaskedPrediction?",
         ),
         (
             "model: {class_path: MaskedPrediction, init_args: {seed: 3}}",
