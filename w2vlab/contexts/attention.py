@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from w2vlab.contexts.layer_drop import LayerDropStack
 from w2vlab.contexts.positions import conv_positions
 from w2vlab.functional.kernels import Dropout, Linear, add_residual, scaled_dot_product_attention
 from w2vlab.interfaces import AttentionPositions, AttentionPositionsFactory, ContextNetwork
@@ -66,6 +67,8 @@ class SelfAttention(nn.Module):
 class AttentionContext(ContextNetwork):
     """Base of the networks with self-attention: the input projection and the positions of wav2vec 2.0.
 
+    A subclass builds `layers`, and defines `forward_layers`.
+
     Args:
         input_dim: Width C of the latents.
         model_dim: Width D of the frames inside.
@@ -76,6 +79,8 @@ class AttentionContext(ContextNetwork):
         always_project: Project the latents even if they have the width `model_dim` already.
         position_layers: Convolutions of the positions; 0 for none.
     """
+
+    layers: LayerDropStack
 
     def __init__(
         self,
@@ -99,10 +104,19 @@ class AttentionContext(ContextNetwork):
         self.positions = conv_positions(model_dim, position_layers, position_kernel, position_groups)
 
     @property
+    def num_layers(self) -> int:
+        """Layers with attention."""
+        return len(self.layers)
+
+    @property
     def utterances_are_independent(self) -> bool:
         """Whether that holds for the positions of all layers."""
         found = [module for module in self.modules() if isinstance(module, AttentionPositions)]
         return all(positions.utterances_are_independent for positions in found)
+
+    def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
+        return self.forward_layers(frames, padding_mask)[0]
 
     def project(self, latents: Tensor) -> Tensor:
         """Brings latents `(B, T, C)` to the model's width: `(B, T, D)`."""

@@ -230,15 +230,6 @@ class ConformerContext(AttentionContext):
         )
         self.layers = LayerDropStack(layers, layer_drop, activation_checkpointing)
 
-    def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
-        return self.forward_layers(frames, padding_mask)[0]
-
-    @property
-    def num_layers(self) -> int:
-        """Conformer layers."""
-        return len(self.layers)
-
     def forward_layers(
         self,
         frames: Tensor,

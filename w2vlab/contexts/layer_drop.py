@@ -83,23 +83,25 @@ class LayerDropStack(nn.ModuleList, StepDependent):
         outputs: dict[int, Tensor] = {}
         for number, (layer, dropped) in enumerate(zip(self, self.dropped, strict=True), start=1):
             wanted = layers is not None and number in layers
-            within = feedforward and wanted
-            if self.training and dropped:
-                if within:
-                    outputs[number] = layer(frames, padding_mask, True)[1]
-                frames = with_zero_gradients(frames, layer.parameters())
-            else:
-                if self.training and self.activation_checkpointing and torch.is_grad_enabled():
-                    given = [True] if within else []
-                    result = checkpoint(layer, frames, padding_mask, *given, use_reentrant=False, context_fn=_replaying)
-                else:
-                    result = layer(frames, padding_mask, *([True] if within else []))
-                frames = result[0] if within else result
-                if within:
-                    outputs[number] = result[1]
-            if wanted and not within:
-                outputs[number] = frames
+            left_out = self.training and dropped
+            output, within = frames, None
+            if not left_out or (wanted and feedforward):
+                output, within = self._run(layer, frames, padding_mask, wanted and feedforward)
+            frames = with_zero_gradients(frames, layer.parameters()) if left_out else output
+            if wanted:
+                outputs[number] = frames if within is None else within
         return frames if layers is None else (frames, outputs)
+
+    def _run(
+        self, layer: nn.Module, frames: Tensor, padding_mask: Tensor | None, feedforward: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the output of a layer, and that of its last feed-forward network if it is wanted."""
+        given = (frames, padding_mask, *([True] if feedforward else []))
+        if self.training and self.activation_checkpointing and torch.is_grad_enabled():
+            result = checkpoint(layer, *given, use_reentrant=False, context_fn=_replaying)
+        else:
+            result = layer(*given)
+        return result if feedforward else (result, None)
 
 
 def _replaying() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

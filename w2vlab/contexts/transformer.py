@@ -207,15 +207,6 @@ class TransformerContext(AttentionContext):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
-        return self.forward_layers(frames, padding_mask)[0]
-
-    @property
-    def num_layers(self) -> int:
-        """Transformer layers."""
-        return len(self.layers)
-
     def forward_layers(
         self,
         frames: Tensor,

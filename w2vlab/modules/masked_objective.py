@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from w2vlab.functional.lengths import gather_frames
-from w2vlab.interfaces import Masking, Penalty, PredictionLoss
+from w2vlab.interfaces import Masking
 from w2vlab.modules.frontend import make_encoding
 from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.types import AudioBatch, Encoding, LossInputs, Mask, Prepared, RandomAddress
@@ -15,30 +14,14 @@ from w2vlab.types import AudioBatch, Encoding, LossInputs, Mask, Prepared, Rando
 class MaskedObjective(PretrainingModule):
     """Base of the objectives that predict masked frames.
 
-    A subclass builds the parts `encoder`, `norm`, `context`, `masking`, `quantizer`, `loss`, `mask_embedding`.
-
-    Args:
-        optimizer: Builds the optimizer from the parameters.
-        scheduler: Builds the learning-rate schedule, stepped once an update.
-        penalties: The further terms of the objective, by their names in the logs.
-        seed: Seed of every random draw of the run.
+    A subclass builds the parts `encoder`, `norm`, `context`, `masking`, `quantizer`, `loss`, `mask_embedding`, and
+    calls `check_loss` when it has them.
     """
 
     targets_follow_clean_audio = True
 
     norm: nn.Module
     masking: Masking
-
-    def __init__(
-        self,
-        optimizer: OptimizerCallable,
-        scheduler: LRSchedulerCallable,
-        penalties: dict[str, Penalty],
-        seed: int,
-    ) -> None:
-        super().__init__(optimizer, scheduler, penalties, seed)
-        self.layers_of_loss: dict[int, int] = {}
-        """Layers of the context network, from 1, by their numbers in the loss, which can be negative."""
 
     @property
     def first_ahead(self) -> int:
@@ -55,19 +38,26 @@ class MaskedObjective(PretrainingModule):
         """The masking strategy."""
         return self.masking
 
-    def check_layers(self, loss: PredictionLoss) -> dict[int, int]:
-        """Returns the layers that a loss predicts from, by its own numbers, which can be negative.
+    @property
+    def layers_of_loss(self) -> dict[int, int]:
+        """Layers of the context network that the loss predicts from, by its own numbers, which can be negative."""
+        count = self.context.num_layers
+        return {number: number if number > 0 else count + 1 + number for number in self.loss.context_layers}
+
+    def check_loss(self) -> None:
+        """Checks that the loss fits the context network and the penalties.
 
         Raises:
             ValueError: The context network has no such layer, or no layers, or its last one would not be trained; or a
                 loss and a penalty have the same name.
         """
+        loss = self.loss
         if same := sorted(set(loss.terms) & set(self.penalties)):
             raise ValueError(
                 f"The names in `penalties` must not be those of losses, but `{same[0]}` is. Choose another one."
             )
         if not loss.context_layers:
-            return {}
+            return
         count, name = self.context.num_layers, type(self.context).__name__
         if count == 0:
             raise ValueError(
@@ -80,15 +70,13 @@ class MaskedObjective(PretrainingModule):
                     f"The layers of `loss` must be from 1 to {count} (or -1 to -{count}, from the last) for this "
                     f"{name}, but one is {number}. Change it, or `context.num_layers`."
                 )
-        layers = {number: number if number > 0 else count + 1 + number for number in loss.context_layers}
-        if not loss.uses_contexts and max(layers.values()) < count:
-            last = max(layers.values())
+        last = max(self.layers_of_loss.values())
+        if not loss.uses_contexts and last < count:
             raise ValueError(
                 f"The layers of `loss` must include the last one of `context`, {count}, but are "
-                f"{', '.join(map(str, layers))}: no loss would train those after {last}. Change them, or set "
-                f"`context.num_layers` to {last}."
+                f"{', '.join(map(str, loss.context_layers))}: no loss would train those after {last}. Change them, or "
+                f"set `context.num_layers` to {last}."
             )
-        return layers
 
     def encode(self, batch: AudioBatch) -> Encoding:
         """Returns the latents of a batch, after layer normalization, with their padding mask."""
@@ -97,13 +85,12 @@ class MaskedObjective(PretrainingModule):
 
     def contexts_of(self, frames: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, dict[int, Tensor]]:
         """Returns the contexts `(B, T, D)` of projected frames, and the layers that the loss needs, by its numbers."""
-        if not self.layers_of_loss:
+        layers = self.layers_of_loss
+        if not layers:
             context: Tensor = self.context(frames, padding_mask)
             return context, {}
-        context, found = self.context.forward_layers(
-            frames, padding_mask, set(self.layers_of_loss.values()), self.loss.feedforward
-        )
-        return context, {number: found[layer] for number, layer in self.layers_of_loss.items()}
+        context, found = self.context.forward_layers(frames, padding_mask, set(layers.values()), self.loss.feedforward)
+        return context, {number: found[layer] for number, layer in layers.items()}
 
     def loss_inputs(
         self,

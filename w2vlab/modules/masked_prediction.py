@@ -127,7 +127,7 @@ class MaskedPrediction(MaskedObjective):
         self.context = context(self._input_dim(inputs))
         self.masking = masking()
         self.loss = build_loss(loss, losses, self.context.output_dim, self.quantizer.spec)
-        self.layers_of_loss = self.check_layers(self.loss)
+        self.check_loss()
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.target_gradient = target_gradient
         self.feature_dropout = Dropout(feature_dropout)

@@ -141,12 +141,12 @@ class EMATeacher(KeepsFloat32, Teacher):
         """Moves the averages towards the weights of the student: as `Teacher.follow`."""
         decay = self.schedule(update)
         copied = self.copied if decay < 1 else tuple(name for name in self.copied if name == _SHARED)
+        like = next(self.network.parameters())
+        share, whole = (torch.full((), value, device=like.device, dtype=like.dtype) for value in (1.0 - decay, 1.0))
+        if skipped is not None:  # without reading it on the host
+            share, whole = share.masked_fill(skipped, 0.0), whole.masked_fill(skipped, 0.0)
         for name, average, weight in self._pairs(student):
-            moved = 1.0 if _is_in(name, copied) else 1.0 - decay
-            share = torch.full((), moved, device=average.device, dtype=average.dtype)
-            if skipped is not None:  # without reading it on the host
-                share = share.masked_fill(skipped, 0.0)
-            average.lerp_(weight.to(average.dtype), share)
+            average.lerp_(weight.to(average.dtype), whole if _is_in(name, copied) else share)
         found = dict(student.named_buffers())
         for name, buffer in self.network.named_buffers():  # such as statistics of a batch norm
             new = found[name].to(buffer.dtype)

@@ -133,6 +133,22 @@ def test_a_checkpoint_cannot_name_anything_else(term: dict[str, Any], message: s
         load_model(path)
 
 
+def test_a_warm_start_compares_all_losses(tmp_path: Path) -> None:
+    build = partial(w2v_bert, quantizer=factory(GumbelQuantizer))
+    source = build()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(0.1)
+    path = str(save(source, tmp_path / "model.ckpt"))
+    same, single = build(init_from=path), model_of(contrastive, quantizer=factory(GumbelQuantizer), init_from=path)
+    for name, weight in source.loss.state_dict().items():
+        assert_close(same.loss.state_dict()[name], weight, rtol=0, atol=0)
+    assert same.warm_start is not None
+    assert single.warm_start is not None
+    reasons = {part.part: part.why for part in single.warm_start.parts}
+    assert "another option: `losses` is None, the source has" in str(reasons["loss"])
+
+
 def test_a_resumed_run_is_that_of_one_piece(tmp_path: Path) -> None:
     batches = make_batches(4, 1, 4, samples=(400, 310))
     build = partial(w2v_bert, **NOISY, quantizer=factory(GumbelQuantizer))

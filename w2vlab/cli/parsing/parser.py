@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from w2vlab.cli.errors.other_names import hint
 from w2vlab.cli.errors.parser_messages import explain, known_options
 from w2vlab.cli.parsing.recipe_arguments import PARSER_MODE, is_file, missing_file, read_config
-from w2vlab.registry import import_path
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("_typed", default=())
 """The command line that the outermost parser parses."""
@@ -40,12 +38,7 @@ class RunParser(LightningArgumentParser):
         jsonargparse fills those in at the end, for the final classes. If they were there from the start, a class that
         replaces a default one would inherit its default values for options of the same name: Adam the weight decay of
         AdamW.
-
-        A class that is the default of a union of types (a loss, or several) would be dumped by its name alone.
         """
-        for action in self._actions:
-            if inspect.isclass(action.default):
-                action.default = {"class_path": import_path(action.default)}
         defaults: Namespace = super().get_defaults(*args, **kwargs)
         for action in self._actions:
             if isinstance(action.default, dict | Namespace) and "class_path" in action.default:

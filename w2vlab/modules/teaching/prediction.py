@@ -115,7 +115,7 @@ class TeacherPrediction(FrontendFreezing):
         self.masked_copies = masked_copies
         self._losses_left_out = False
         self.loss = build_loss(loss, losses, self.context.output_dim, self.quantizer.spec)
-        self.layers_of_loss = self.check_layers(self.loss)
+        self.check_loss()
         self.mask_embedding = nn.Parameter(torch.rand(self.context.model_dim))
         self.warm_start = start_from(self, init_from, init_from_parts)
         if self.warm_start is not None:

@@ -197,6 +197,8 @@ class _Fit:
             return None
         if part in self._model.missing:
             return _MISSING
+        if part == "loss" and any(options.get("losses") for options in (self._options, self._source_options)):
+            return self._different_losses()  # which have the place of `loss`
         ours, theirs = getattr(self._module, part, None), self._source_options.get(part)
         if not isinstance(ours, nn.Module) or not isinstance(theirs, Mapping):
             if ours is None:
@@ -212,6 +214,10 @@ class _Fit:
         if node is None:
             return None
         return different_option(FAMILIES_OF_PARTS[part], node, theirs.get("init_args") or {})
+
+    def _different_losses(self) -> str | None:
+        ours, theirs = (options.get("losses") for options in (self._options, self._source_options))
+        return None if ours == theirs else f"another option: `losses` is {ours}, the source has {theirs}"
 
     def _different_input(self, name: str) -> str | None:
         ours, theirs = self._options.get(name), self._source_options.get(name)
