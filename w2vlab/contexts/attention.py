@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -117,6 +120,16 @@ class AttentionContext(ContextNetwork):
     def forward(self, frames: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         return self.forward_layers(frames, padding_mask)[0]
+
+    @abstractmethod
+    def forward_layers(
+        self,
+        frames: Tensor,
+        padding_mask: Tensor | None = None,
+        layers: Collection[int] = (),
+        feedforward: bool = False,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Maps projected `frames` to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
 
     def project(self, latents: Tensor) -> Tensor:
         """Brings latents `(B, T, C)` to the model's width: `(B, T, D)`."""
