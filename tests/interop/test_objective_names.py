@@ -112,7 +112,7 @@ def test_units_at_two_layers_are_those_of_ils() -> None:
 
 
 def spidr() -> TeacherPrediction:
-    context = {"model_dim": 24, "num_layers": 3, "num_heads": 4, "feedforward_dim": 32}
+    context: dict[str, Any] = {"model_dim": 24, "num_layers": 3, "num_heads": 4, "feedforward_dim": 32}
     return TeacherPrediction(
         encoder=partial(ConvFeatureEncoder, layers=LAYERS),
         context=partial(TransformerContext, **context, position_kernel=8, position_groups=4),
