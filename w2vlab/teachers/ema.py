@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Literal
@@ -97,7 +97,8 @@ class EMATeacher(KeepsFloat32, Teacher):
         self.combine = combine
         self.copied = tuple(copied)
         self.start = start
-        self.schedule = DecaySchedule(decay, end_decay, anneal_updates, schedule, frozen_from)
+        self.schedule: Callable[[int], float] = DecaySchedule(decay, end_decay, anneal_updates, schedule, frozen_from)
+        """The decay of the update after so many updates; a subclass may set another function."""
         self.output_dim = context.output_dim * (layers if combine == "concatenate" else 1)
         self.network = deepcopy(context).requires_grad_(False)
         if start == "new":
