@@ -104,7 +104,9 @@ PART_COMMANDS = re.findall(r"^    PYTHONPATH=(\S+) w2vlab fit (.*)$", page("writ
 
 
 @pytest.mark.parametrize(
-    ("part", "where"), [("PeriodicMasking", "masking"), ("RankingLoss", "loss")], ids=["masking", "loss"]
+    ("part", "where"),
+    [("PeriodicMasking", "masking"), ("RankingLoss", "loss"), ("SnapshotTeacher", "teacher")],
+    ids=["masking", "loss", "teacher"],
 )
 def test_one_flag_selects_an_example(part: str, where: str) -> None:
     (found,) = [(path, options) for path, options in PART_COMMANDS if part in options]
@@ -124,15 +126,22 @@ def test_one_flag_selects_an_example(part: str, where: str) -> None:
 def test_the_examples_pass_the_contracts_and_their_own_tests() -> None:
     (line,) = re.findall(r"^    PYTHONPATH=(\S+) pytest (-p periodic.*)$", page("write_a_part"), re.MULTILINE)
     arguments = shlex.split(line[1])
-    parts = arguments.index("PeriodicMasking or RankingLoss")
-    arguments[parts] += " or test_periodic or test_ranking"
+    parts = arguments.index("PeriodicMasking or RankingLoss or SnapshotTeacher")
+    arguments[parts] += " or test_periodic or test_ranking or test_snapshot"
     command = [sys.executable, "-m", "pytest", "-n0", "-v", "-p", "no:cacheprovider", *arguments, "docs/examples"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / line[0])}
     run = forked.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     passed = re.findall(r"^(\S+)::(\S+) PASSED", run.stdout, re.MULTILINE)
-    for part, own in (("PeriodicMasking", "test_periodic"), ("RankingLoss", "test_ranking")):
-        assert sum(part in name for file, name in passed if "contracts" in file) >= 8, "the contracts do not know it"
+    examples = (
+        ("PeriodicMasking", "test_periodic", 8),
+        ("RankingLoss", "test_ranking", 8),
+        ("SnapshotTeacher", "test_snapshot", 5),
+    )
+    for part, own, least in examples:
+        assert sum(part in name for file, name in passed if "contracts" in file) >= least, (
+            "the contracts do not know it"
+        )
         assert any(own in file for file, _ in passed)
 
 

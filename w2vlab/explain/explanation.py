@@ -193,7 +193,7 @@ def explain(
         codes=_codes(model, update),
         masking=masking,
         update=update,
-        start=Start.of(flow.num_candidates, blind, terms),
+        start=Start.of(flow.num_candidates, blind, terms, model.loss.name if len(model.loss.terms) > 1 else ""),
         schedule_updates=schedule_updates,
         schedule=schedule,
         cost=cost,

@@ -50,12 +50,15 @@ class MaskStatistics:
 class Start:
     """The losses before training.
 
+    Of several losses, candidates, chance and uninformed loss are those of the first, without its weight.
+
     Attributes:
         num_candidates: Candidates 1 + K of a prediction; 0 if the loss does not choose among candidates (regression).
         chance: Accuracy of guessing; None without candidates, and so are `nats` and `bits`.
         nats: ln(1 + K), the loss of a softmax over candidates with equal scores.
         bits: `nats` in bits.
         blind: The loss in nats with all weights of the loss module at zero; None if it has no weights or no candidates.
+        loss: The name of the first of several losses; empty for a single one.
         terms: Weighted terms of the objective for the initial weights on noise, in nats per prediction, or in the unit
             of the loss without candidates; None if they were not computed, and for a term that is not finite.
     """
@@ -66,15 +69,17 @@ class Start:
     bits: float | None
     blind: float | None
     terms: dict[str, float | None] | None
+    loss: str = ""
 
     @classmethod
-    def of(cls, num_candidates: int, blind: float | None, terms: dict[str, float | None] | None) -> Start:
+    def of(
+        cls, num_candidates: int, blind: float | None, terms: dict[str, float | None] | None, loss: str = ""
+    ) -> Start:
         """Returns the start of a loss with `num_candidates` candidates."""
         if num_candidates == 0:
-            return cls(0, None, None, None, blind, terms)
-        return cls(
-            num_candidates, 1 / num_candidates, math.log(num_candidates), math.log2(num_candidates), blind, terms
-        )
+            return cls(0, None, None, None, blind, terms, loss)
+        nats = math.log(num_candidates)
+        return cls(num_candidates, 1 / num_candidates, nats, nats / math.log(2), blind, terms, loss)
 
 
 def measure_masking(model: PretrainingModule, num_utterances: int, num_frames: int) -> MaskStatistics | None:
@@ -119,7 +124,8 @@ def blind_loss(model: PretrainingModule) -> float | None:
 
     Returns:
         The mean over predictions; None if the loss has no weights, or no candidates: the error of a regression depends
-        on the variance of its targets, which is not known before.
+        on the variance of its targets, which is not known before. Of several losses, that of the first, unless its
+        weight is 0.
     """
     loss, spec = model.loss, model.quantizer.spec
     if not any(True for _ in loss.parameters()):
@@ -155,7 +161,10 @@ def blind_loss(model: PretrainingModule) -> float | None:
     with torch.no_grad():
         zeros = {name: torch.zeros_like(parameter) for name, parameter in loss.named_parameters()}
         output: LossOutput = functional_call(loss, zeros, (inputs,))
-    return output.total.item() / sum(output.num_predictions) if output.num_candidates else None
+    if not output.num_candidates or not loss.first_weight:
+        return None
+    total = output.terms[loss.name] / loss.first_weight if len(loss.terms) > 1 else output.total
+    return total.item() / sum(output.num_predictions)
 
 
 def scheduled_values(model: PretrainingModule, updates: Sequence[int]) -> dict[str, list[float | None]]:

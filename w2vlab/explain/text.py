@@ -197,15 +197,16 @@ def _cost(explanation: Explanation) -> dict[str, str]:
 
 def _start(explanation: Explanation) -> dict[str, str]:
     start = explanation.start
-    rows = {"chance": "none: the loss does not choose among candidates"}
+    loss = f"the loss {start.loss}" if start.loss else "the loss"
+    rows = {"chance": f"none: {loss} does not choose among candidates"}
     if start.nats is not None:
         rows["chance"] = (
-            f"1 of {start.num_candidates} candidates; "
+            f"1 of {start.num_candidates} candidates{f' of {loss}' if start.loss else ''}; "
             f"ln {start.num_candidates} = {start.nats:.4f} nats = {start.bits:.4f} bits"
         )
     if start.blind is not None:
         why = _beside_chance(start, start.blind)
-        rows["uninformed loss"] = f"{start.blind:.4f} nats a prediction, with all weights of the loss at zero{why}"
+        rows["uninformed loss"] = f"{start.blind:.4f} nats a prediction, with all weights of {loss} at zero{why}"
     if start.terms is not None:
         terms = ", ".join(
             f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in start.terms.items()

@@ -9,18 +9,11 @@ from typing import Any
 from w2vlab import __version__
 from w2vlab.formats import PublishedModel
 from w2vlab.formats.files.hub import PREFIX, is_hub_name, may_be_hub_name
+from w2vlab.interop.objective_names import objective_line
 from w2vlab.interop.run_facts import RunFacts
 from w2vlab.utils.messages import count, duration, one_line
 
 _AUTO = {"ctc": "AutoModelForCTC", "pretraining": "AutoModelForPreTraining", "plain": "AutoModel"}
-
-_PUBLISHED = {
-    "MaskedPrediction": "wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477)",
-    "FuturePrediction": "wav2vec (Schneider et al. 2019, arXiv:1904.05862)",
-    "TeacherPrediction": "data2vec (Baevski et al. 2022, arXiv:2202.03555); the teacher is left out",
-}
-
-_CODES_OF_TEACHER = "DinoSR (Liu et al. 2023, arXiv:2305.10005); teacher and codebooks are left out"
 
 
 def kind_of(model: PublishedModel, plain: bool = False) -> str:
@@ -47,7 +40,7 @@ def model_card(model: PublishedModel, facts: RunFacts, plain: bool = False) -> s
         plain: Whether the folder has the network alone.
     """
     kind = kind_of(model, plain)
-    parts = [_front_matter(kind, facts), f"# {_title(model)}\n", _description(model, kind)]
+    parts = [_front_matter(kind, facts), f"# {_title(model)}\n", _description(model, kind, facts)]
     parts += [_section("Training", _training(facts, model)), _section("Figures", _figures(facts))]
     parts += [_section("How to load it", _loading(kind))]
     return "\n".join(part for part in parts if part)
@@ -82,7 +75,7 @@ def _title(model: PublishedModel) -> str:
     return f"{_class(model)} with {_class(model, 'context')}"
 
 
-def _description(model: PublishedModel, kind: str) -> str:
+def _description(model: PublishedModel, kind: str, facts: RunFacts) -> str:
     encoder, context = (_options(model, part) for part in ("encoder", "context"))
     layers = context.get("num_layers") or len(context.get("layers") or ())
     size = f"{layers} layers of width {context['model_dim']}" if "model_dim" in context else count(layers, "layer")
@@ -97,7 +90,7 @@ def _description(model: PublishedModel, kind: str) -> str:
     )
     lines = [
         f"{what} It was written by w2vlab {__version__}.\n",
-        f"* Objective: {_objective(model)}",
+        f"* {_plain(objective_line(model, facts.pretraining))}",
         f"* Context network: {_class(model, 'context')}, {size}",
         *_quantizer_line(model, kind),
         f"* Parameters: {parameters:,}",
@@ -109,12 +102,6 @@ def _description(model: PublishedModel, kind: str) -> str:
         architecture = f" ({_plain(model.origin.architecture)})" if model.origin.architecture else ""
         lines.append(f"* Weights: from a file of {model.origin.format}{architecture}")
     return "\n".join(lines) + "\n"
-
-
-def _objective(model: PublishedModel) -> str:
-    if _class(model) == "TeacherPrediction" and _class(model, "quantizer") != "IdentityQuantizer":
-        return _CODES_OF_TEACHER
-    return _PUBLISHED.get(_class(model), _class(model))
 
 
 def _quantizer_line(model: PublishedModel, kind: str) -> list[str]:

@@ -14,6 +14,9 @@ from typing import Any
 from w2vlab.data.corpora.sample_corpora import NAMES, SAMPLE
 from w2vlab.data.mixtures.sources import paths_of
 from w2vlab.formats.files.hub import is_hub_name
+from w2vlab.modules.checkpoints.loading import PRETRAINED
+from w2vlab.modules.checkpoints.plain import CONFIG
+from w2vlab.modules.sources import ORIGIN
 from w2vlab.types import Seconds
 from w2vlab.utils.files import EVALUATION, RUN_RECORD
 from w2vlab.utils.messages import one_line
@@ -58,6 +61,8 @@ class RunFacts:
         command: Command line, without folders, names of users and keys.
         device: The device of a process, and how many there were.
         versions: Versions by package.
+        pretraining: Configuration of the pretraining model, which a fine-tuning keeps; empty if the source of the
+            weights did not state it.
     """
 
     source: str | None = None
@@ -72,6 +77,7 @@ class RunFacts:
     command: str | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
 
 
 def collect_facts(checkpoint: Mapping[str, Any], path: Path) -> RunFacts:
@@ -85,11 +91,12 @@ def collect_facts(checkpoint: Mapping[str, Any], path: Path) -> RunFacts:
             read.
     """
     facts = RunFacts()
-    config = _mapping(checkpoint.get("w2vlab_config"))
+    config = _mapping(checkpoint.get(CONFIG))
     data = _mapping(config.get("data"))
     source = _mapping(_mapping(config.get("model")).get("init_args")).get("init_from")
     if isinstance(source, str):
         facts.source = one_line(source, _MAX_TEXT) if is_hub_name(source) else public_name(source)
+    facts.pretraining = _pretraining(checkpoint)
     facts.corpora = [public_name(path) for path in paths_of(data.get("corpus"))]
     updates = checkpoint.get("global_step")
     facts.updates = updates if isinstance(updates, int) and updates > 0 else None
@@ -145,6 +152,14 @@ def _user_names() -> set[str]:
     with suppress(OSError, KeyError):  # a container without an entry for the user
         names.add(getpass.getuser())
     return {name for name in names if len(name) > 1}
+
+
+def _pretraining(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    missing = _mapping(checkpoint.get(ORIGIN)).get("missing")
+    if isinstance(missing, list) and "loss" in missing:
+        return {}
+    config = _mapping(checkpoint.get(PRETRAINED)) or _mapping(_mapping(checkpoint.get(CONFIG)).get("model"))
+    return config if isinstance(config.get("class_path"), str) else {}
 
 
 def _figures(rows: Any) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Literal
@@ -55,7 +55,8 @@ class EMATeacher(KeepsFloat32, Teacher):
         copied: Parts of the network that are not averaged, but copied after every update: by default the input
             projection and the positions, as published.
         start: The first weights of the teacher are the student's (`copy`), or the matrices of its linear layers are
-            drawn anew, with the mean and the deviation of the student's (`new`, SpidR), except those of `copied`.
+            drawn anew, with the mean and the deviation of the student's (`new`, SpidR), except those of `copied`. The
+            same holds for a student of a warm start.
 
     Raises:
         ValueError: The network has not as many layers, a decay is not between 0 and 1, or a part does not exist.
@@ -95,7 +96,9 @@ class EMATeacher(KeepsFloat32, Teacher):
         self.norm = norm
         self.combine = combine
         self.copied = tuple(copied)
-        self.schedule = DecaySchedule(decay, end_decay, anneal_updates, schedule, frozen_from)
+        self.start = start
+        self.schedule: Callable[[int], float] = DecaySchedule(decay, end_decay, anneal_updates, schedule, frozen_from)
+        """The decay of the update after so many updates; a subclass may set another function."""
         self.output_dim = context.output_dim * (layers if combine == "concatenate" else 1)
         self.network = deepcopy(context).requires_grad_(False)
         if start == "new":
@@ -154,11 +157,13 @@ class EMATeacher(KeepsFloat32, Teacher):
 
     @torch.no_grad()
     def restart(self, student: ContextNetwork) -> None:
-        """Copies all weights of the student."""
+        """Copies all weights of the student; with `start` new, the matrices of linear layers are then drawn anew."""
         for _, average, weight in self._pairs(student):
             average.copy_(weight)
         for buffer, new in zip(self.network.buffers(), student.buffers(), strict=True):
             buffer.copy_(new)
+        if self.start == "new":
+            self._draw_anew()
 
     @torch.no_grad()
     def _draw_anew(self) -> None:

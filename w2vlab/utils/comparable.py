@@ -72,8 +72,9 @@ def depends_on_objective(metric: str) -> bool:
 
     Error rates, metrics of evaluations and probes, costs, and metrics of other programs do not.
     """
-    kind, _, name = metric.partition("/")
-    return kind in ("train", "val") and (name.endswith(("accuracy", "_variance")) or name.startswith("loss"))
+    kind, *pieces = metric.split("/")  # such as val/accuracy, or val/accuracy/codes of several losses
+    ends = ("accuracy", "_variance")
+    return kind in ("train", "val") and ("loss" in pieces[:1] or any(piece.endswith(ends) for piece in pieces))
 
 
 def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
@@ -85,15 +86,18 @@ def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
     values_by_aspect: dict[str, set[str]] = {}
     for some in options:
         penalties = some.get("model.penalties")
+        loss = _loss(some)
         for aspect, value in (
             ("the model", some.get("model")),
-            ("the loss", some.get("model.loss")),
-            ("their negatives", _negatives(some)),
-            ("the frames that are not masked", some.get("model.loss.unmasked_weight") or 0),
+            ("the loss", {k: v for k, v in loss.items() if "negatives" not in k and "unmasked_weight" not in k}),
+            ("their negatives", {k: v for k, v in loss.items() if "negatives" in k}),
+            ("the frames that are not masked", {k: v for k, v in loss.items() if "unmasked_weight" in k}),
             ("the quantizer", some.get("model.quantizer")),
-            ("the units", some.get("model.quantizer.path")),
+            ("the units", [some.get(f"model.quantizer.{n}") for n in _UNITS]),
             ("the number of code entries", [some.get(f"model.quantizer.{n}", "") for n in _ENTRIES]),
+            ("the encoder of the targets", {k: v for k, v in _below(some, "model.target_encoder").items() if v}),
             ("the teacher", _below(some, "model.teacher")),
+            ("the network of the teacher", _network_of_teacher(some)),
             ("the penalties", penalties if penalties is not None else _below(some, "model.penalties")),
             ("the masking", _below(some, "model.masking")),
             ("the data that they are validated on", _validated_on(some)),
@@ -102,7 +106,13 @@ def describe_objective_differences(options: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(aspect for aspect, values in values_by_aspect.items() if len(values) > 1)
 
 
-_ENTRIES = ("num_codebooks", "codebook_size")
+_ENTRIES = ("num_codebooks", "codebook_size", "levels")
+_UNITS = ("path", "centers")
+
+_OF_SCORES = ("projection_dim", "logit_temperature", "similarity", "target_projection")
+"""Options of losses that say how candidates are scored, but not which there are, or what an error costs."""
+
+_OF_NETWORK = ("", ".model_dim", ".num_layers", ".output_dim")
 
 _VALIDATED_ON = tuple(
     f"data.{name}" for name in ("corpus", "validation", "validation_fraction", "exclude", "min_seconds", "max_seconds")
@@ -120,9 +130,23 @@ def _validated_on(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _negatives(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options of negatives; runs from before there were samplers lack that option, which is None now."""
-    return {k: v for k, v in _below(options, "model.loss.").items() if "negatives" in k and v is not None}
+def _loss(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what losses are of: the single one, or all terms of several ones, which take its place.
+
+    Options that are not set count as missing, as of runs from before there were these options.
+    """
+    found = _below(options, "model.losses.") or _of_part(options, "model.loss")
+    return {name: value for name, value in found.items() if value and name.rpartition(".")[2] not in _OF_SCORES}
+
+
+def _network_of_teacher(options: Mapping[str, Any]) -> list[Any] | None:
+    """Returns class and size of the network that computes the targets, which is like the student's."""
+    has_teacher = options.get("model.teacher") is not None
+    return [options.get(f"model.context{name}") for name in _OF_NETWORK] if has_teacher else None
+
+
+def _of_part(options: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name == part or name.startswith(f"{part}.")}
 
 
 def _below(options: Mapping[str, Any], start: str) -> dict[str, Any]:

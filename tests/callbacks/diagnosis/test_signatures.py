@@ -129,7 +129,10 @@ def test_the_first_of_several_losses_is_read_without_its_weight(weight):
     model.num_candidates = 5
     logged = {"train/loss/contrastive": torch.tensor(weight * 4.0), "train/accuracy": torch.tensor(0.5)}
     values = reduce_metrics(SimpleNamespace(callback_metrics=logged), model)
-    assert values == {"loss": pytest.approx(4.0 if weight else 0.0), "accuracy": 0.5}
+    # The head of a loss with the weight 0 is not trained: that its accuracy is at chance says nothing.
+    assert values == ({"loss": pytest.approx(4.0), "accuracy": 0.5} if weight else {"loss": 0.0})
+    rows = [Reading(6000 + 10 * n, **values) for n in range(10)]
+    assert names(rows, TaskSettings(num_candidates=2)) == (["at_chance"] if weight else [])
     assert compute_chance_loss(model) is None
     single = build_model(MaskedPrediction)
     single.num_candidates = 5

@@ -74,6 +74,26 @@ def test_the_teacher_is_a_copy_of_the_student_of_a_teacher_prediction(build: Any
     assert found["loss"].endswith(why)
 
 
+@pytest.mark.parametrize("build", [teacher_model, dinosr], ids=["data2vec", "DinoSR"])
+def test_a_new_teacher_is_drawn_from_the_student_of_the_source(build: Any, tmp_path: Path) -> None:
+    """`start: new` is no option of new students alone."""
+    source = build()
+    with torch.no_grad():
+        for parameter in source.context.parameters():
+            parameter.add_(1.0)  # far from the mean of any new network
+    path = saved(source, tmp_path / "teacher.ckpt")
+    model = build(init_from=path, teacher={"start": "new"})
+    warm, taught = student(model), averages(model)
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, weights[f"context.{name}"]) for name, value in warm.items())
+    new = [name for name, value in taught.items() if not torch.equal(value, warm[name])]
+    assert new
+    assert all(name.startswith("layers.") and name.endswith(".weight") for name in new)
+    for name in new:
+        assert abs(taught[name].mean() - warm[name].mean()) < 5 * warm[name].std() / warm[name].numel() ** 0.5
+    assert outcome(model)["teacher"] == f"{STARTS}, and the matrices of its linear layers are new"
+
+
 def test_a_new_context_network_has_a_teacher_like_it(tmp_path: Path) -> None:
     path = saved(teacher_model(), tmp_path / "teacher.ckpt")
     model = teacher_model(init_from=path, init_from_parts=["encoder", "norm"])

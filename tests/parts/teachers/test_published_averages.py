@@ -121,8 +121,12 @@ def test_a_new_teacher_has_drawn_its_linear_layers_and_nothing_else() -> None:
         assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.1, name
         assert second.mean().item() == pytest.approx(first.mean().item(), abs=4 * first.std().item() / 64)
         assert second.std().item() == pytest.approx(first.std().item(), rel=0.05)
+    # A student of a warm start has a teacher that is drawn from it, not from the untrained one.
+    moved(student, 0)
+    before = {name: drawn[name].clone() for name in new}
     teacher.restart(student)
-    assert all(torch.equal(drawn[name], given[name]) for name in drawn)
+    assert {name for name in drawn if not torch.equal(drawn[name], given[name])} == new
+    assert not any(torch.equal(drawn[name], value) for name, value in before.items())
 
 
 def test_a_copy_is_the_default() -> None:

@@ -120,6 +120,9 @@ def reduce_metrics(trainer: Trainer, module: PretrainingModule) -> dict[str, flo
     values = dict(zip(found, means, strict=True))
     if module.loss.first_weight > 0:
         values["loss"] /= module.loss.first_weight  # of several losses, the first is the one with the accuracy
+    else:  # it is not trained, so that its accuracy is at chance
+        for name in ("accuracy", "explained", "prediction_variance"):
+            values.pop(name, None)
     teacher = teacher_of(module)
     if teacher is not None:
         apart, length = all_reduce_sum(teacher.squared_distance(module.context)).tolist()
@@ -143,7 +146,7 @@ def get_task_settings(module: PretrainingModule) -> TaskSettings:
     quantizer = module.quantizer
     return TaskSettings(
         num_candidates=cast(int, module.num_candidates),
-        objective=_objective(module.loss),
+        objective=_objective(next(iter(module.loss.terms.values()))),
         num_codebooks=quantizer.num_codebooks,
         codebook_size=quantizer.codebook_size,
     )

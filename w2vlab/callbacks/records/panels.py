@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from w2vlab.utils.axis_limits import start_y_axis_at_zero
 _TRAIN, _VAL, _SECOND, _LIMIT = "#8fb4d9", "#c8502d", "#3b7d4f", "#777777"
 
 _HARD, _SOFT = "val/codebook/perplexity_hard", "val/codebook/perplexity_soft"
-_RATE, _TEMPERATURE = "learning_rate", "train/gumbel_temperature"
+_RATE, _TEMPERATURE, _DECAY = "learning_rate", "train/gumbel_temperature", "train/teacher_decay"
 _EXPLAINED, _OF_TARGETS, _OF_PREDICTIONS = (
     f"val/{name}" for name in ("explained_variance", "target_variance", "prediction_variance")
 )
@@ -45,6 +46,11 @@ def _has(*names: str) -> Callable[[RunView], bool]:
     return lambda view: any(_finite(history, name) for history in (view.train, view.validation) for name in names)
 
 
+def _has_accuracy(view: RunView) -> bool:
+    stages = ("val",) if view.losses else ("train", "val")
+    return _has(*(f"{stage}/{metric}" for stage in stages for metric in view.accuracies.values()))(view)
+
+
 def _finite(history: MetricHistory, name: str) -> bool:
     return any(math.isfinite(value) for value in history.series(name)[1])
 
@@ -57,13 +63,18 @@ def _draw_loss(axes: Axes, view: RunView) -> None:
         cost = f"ln {candidates}" if is_choice else f"{view.chance_loss:.3g}"
         _draw_limit(axes, view.chance_loss, f"chance: {cost}, without penalties")
     unit = "nats an utterance" if view.error_rates else "a prediction" if view.is_regression else "nats a prediction"
+    unit = "weighted sum" if view.losses else unit
     _finish(axes, f"Loss ({unit})")
 
 
 def _draw_accuracy(axes: Axes, view: RunView) -> None:
-    _draw_pair(axes, view, "accuracy")
-    if view.num_candidates:
-        _draw_limit(axes, 1 / view.num_candidates, f"chance, 1 of {view.num_candidates}")
+    for (loss, metric), colour, marker in zip(view.accuracies.items(), cycle((_VAL, _SECOND, _TRAIN)), cycle("os^")):
+        if loss:
+            _draw_line(axes, view.validation, f"val/{metric}", f"{loss}, validation", colour, marker)
+        else:
+            _draw_pair(axes, view, metric)
+        if candidates := view.candidates_of(loss):
+            _draw_limit(axes, 1 / candidates, f"chance{f' of {loss}' if loss else ''}, 1 of {candidates}")
     _finish(axes, "Accuracy among the candidates")
 
 
@@ -105,11 +116,25 @@ def _draw_schedules(axes: Axes, view: RunView) -> None:
     start_y_axis_at_zero(axes)
     axes.ticklabel_format(axis="y", scilimits=(-2, 3))
     handles = list(axes.lines)
-    if _finite(view.train, _TEMPERATURE):
+    others = [
+        (name, label, colour)
+        for name, label, colour in (
+            (_TEMPERATURE, "Gumbel temperature (right)", _SECOND),
+            (_DECAY, "decay of the teacher (right)", _VAL),
+        )
+        if _finite(view.train, name)
+    ]
+    for number, (name, label, colour) in enumerate(others):
         right = axes.twinx()
-        _draw_line(right, view.train, _TEMPERATURE, "Gumbel temperature (right)", _SECOND)
-        start_y_axis_at_zero(right)
-        right.set_ylim(top=right.get_ylim()[1] * 1.25)  # space for the legend
+        right.spines["right"].set_position(("outward", 44 * number))
+        right.tick_params(axis="y", labelcolor=colour if len(others) > 1 else "black")
+        _draw_line(right, view.train, name, label, colour)
+        if name == _TEMPERATURE:
+            start_y_axis_at_zero(right)
+        else:  # near 1, where differences are small
+            right.ticklabel_format(axis="y", useOffset=False)
+        bottom, top = right.get_ylim()
+        right.set_ylim(top=top + 0.25 * (top - bottom))  # space for the legend
         right.spines["top"].set_visible(False)
         handles += right.lines
     _finish(axes, "Schedules", handles=handles)
@@ -165,11 +190,11 @@ def _draw_probe(axes: Axes, view: RunView) -> None:
 
 
 LOSS = Panel(_draw_loss, _has("train/loss/total", "val/loss/total"))
-SCHEDULES = Panel(_draw_schedules, _has(_RATE, _TEMPERATURE))
+SCHEDULES = Panel(_draw_schedules, _has(_RATE, _TEMPERATURE, _DECAY))
 SPEED = Panel(_draw_speed, _has(AUDIO_RATE, MFU, DATA_WAIT_SHARE))
 PRETRAINING = (
     LOSS,
-    Panel(_draw_accuracy, _has("train/accuracy", "val/accuracy")),
+    Panel(_draw_accuracy, _has_accuracy),
     Panel(_draw_explained, _has("train/explained_variance", _EXPLAINED)),
     Panel(_draw_perplexity, _has(_HARD, _SOFT)),
     Panel(_draw_usage, lambda view: view.code_counts is not None and bool(view.code_counts.sum() > 0)),

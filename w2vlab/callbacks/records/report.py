@@ -23,6 +23,7 @@ from w2vlab.callbacks.records.report_wandb import log_codebook_usage, wandb_fold
 from w2vlab.callbacks.records.run_view import RunView
 from w2vlab.callbacks.records.summary import print_summary, summarize
 from w2vlab.callbacks.run_folder import resumes_in_same_folder, run_folder, save_picture, warn_on_write_failure
+from w2vlab.modules.pretraining import PretrainingModule
 from w2vlab.modules.sums import SHARE
 from w2vlab.modules.update import TrainedModule
 from w2vlab.utils.files import REPORT, write_atomically
@@ -183,6 +184,7 @@ class RunReport(Callback):
             error_rates=module.error_rates,
             chance_loss=compute_chance_loss(module),
             probe=probe,
+            losses=_names_of_losses(module),
             planned_shares={plan.name: plan.share for plan in getattr(trainer.datamodule, "mixture", ())},  # type: ignore[attr-defined]
         )
 
@@ -203,6 +205,11 @@ class RunReport(Callback):
         for logger in wandb_loggers(trainer):
             logger.log_image("report", [str(picture)], step=trainer.global_step)
         return picture
+
+
+def _names_of_losses(module: TrainedModule) -> tuple[str, ...]:
+    names = tuple(module.loss.terms) if isinstance(module, PretrainingModule) else ()
+    return names if len(names) > 1 else ()
 
 
 def _metrics(trainer: Trainer, *prefixes: str) -> dict[str, float]:

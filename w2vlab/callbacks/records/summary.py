@@ -81,7 +81,7 @@ def _codes(view: RunView) -> dict[str, str]:
     if view.is_regression:
         return _regression(view)
     return {
-        "validation accuracy": _accuracy(view),
+        **{f"validation accuracy{f', {loss}' if loss else ''}": _accuracy(view, loss) for loss in view.accuracies},
         "codebook perplexity": _perplexity(hard, soft),
         "codes used": _ABSENT if used is None else f"{used:.0f} of {view.num_codes}",
     }
@@ -96,13 +96,17 @@ def _regression(view: RunView) -> dict[str, str]:
     return rows
 
 
-def _accuracy(view: RunView) -> str:
-    accuracy = view.validation.last("val/accuracy")
-    if accuracy is None or not view.num_candidates:
+def _accuracy(view: RunView, loss: str) -> str:
+    accuracy = view.validation.last(f"val/{view.accuracies[loss]}")
+    candidates = view.candidates_of(loss)
+    if accuracy is None or (not candidates and not loss):
         return _ABSENT
-    if max(view.validation.last(f"val/{kind}_negatives") or 0 for kind in ("excluded", "equal")) > _COLLAPSED:
+    of_loss = f"/{loss}" if loss and loss != view.losses[0] else ""
+    kinds = (f"val/{kind}_negatives{of_loss}" for kind in ("excluded", "equal"))
+    if max(view.validation.last(kind) or 0 for kind in kinds) > _COLLAPSED:
         return "meaningless: the codebook has collapsed, and the distractors equal the true target"
-    return f"{accuracy:.3f}, chance is {1 / view.num_candidates:.3f} ({accuracy * view.num_candidates:.1f} times that)"
+    chance = f", chance is {1 / candidates:.3f} ({accuracy * candidates:.1f} times that)" if candidates else ""
+    return f"{accuracy:.3f}{chance}"
 
 
 def _perplexity(hard: float | None, soft: float | None) -> str:

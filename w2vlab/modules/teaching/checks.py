@@ -32,7 +32,7 @@ def check_has_teacher(checkpoint: Mapping[str, Any]) -> None:
     if not any(name.startswith("teacher.") for name in checkpoint["state_dict"]):
         raise ValueError(
             "`ckpt_path` must be a checkpoint with a teacher, as those of TeacherPrediction, but has none. Start a new "
-            "run from its weights, of which the teacher is a copy then: --model.init_from in place of --ckpt_path."
+            "run from its weights, with which the teacher starts, too: --model.init_from in place of --ckpt_path."
         )
 
 

@@ -36,6 +36,7 @@ _OF_THE_OBJECTIVE = ("loss", "mask_embedding")
 _MISSING = "the source has none"
 
 _STARTS_AS_STUDENT = "it starts from the context network"
+_NEW_MATRICES = ", and the matrices of its linear layers are new"
 """Why a teacher has no weights of a source."""
 
 
@@ -161,7 +162,8 @@ class _Fit:
     def reason(self, part: str) -> str | None:
         """Returns why a part has to stay new; None if it fits."""
         if part == "teacher":
-            return _STARTS_AS_STUDENT
+            is_new = (self._node(part) or {}).get("start") == "new"
+            return f"{_STARTS_AS_STUDENT}{_NEW_MATRICES if is_new else ''}"
         if part in _OF_THE_OBJECTIVE and not self._same_objective:
             theirs = str(self._model.config.get("class_path")).rpartition(".")[2]
             return f"another objective: {type(self._module).__name__}, the source has {theirs}"
