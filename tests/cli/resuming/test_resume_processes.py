@@ -69,7 +69,12 @@ def losses(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("objective", "number", "status"),
-    [("wav2vec 2.0", "SIGTERM", 143), ("data2vec", "SIGINT", 130), ("SpidR", "SIGTERM", 143), ("w2v-BERT", "SIGINT", 130)],
+    [
+        ("wav2vec 2.0", "SIGTERM", 143),
+        ("data2vec", "SIGINT", 130),
+        ("SpidR", "SIGTERM", 143),
+        ("w2v-BERT", "SIGINT", 130),
+    ],
 )
 @pytest.mark.usefixtures("fit")
 def test_an_interrupted_and_killed_run_equals_an_uninterrupted_one(

@@ -23,9 +23,9 @@ def test_the_command_names_what_cannot_resume(
         (["--ckpt_path=last", "--model.teacher.combine=concatenate"], "must be a checkpoint of the same model"),
         (
             ["--ckpt_path=last", "--model.teacher.layers=5"],
-            "`teacher.layers` must be at most the layers of `model.context` (2), but is 5",
+            "`model.teacher.layers` must be at most the layers of `model.context` (2), but is 5",
         ),
-        (["--ckpt_path=last", "--model.teacher.decay=.nan"], "`teacher.decay` must be from 0 to 1"),
+        (["--ckpt_path=last", "--model.teacher.decay=.nan"], "`model.teacher.decay` must be from 0 to 1"),
     ):
         capsys.readouterr()
         assert fit(config, "--trainer.max_steps=2", *changes) != 0

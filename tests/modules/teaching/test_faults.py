@@ -29,14 +29,14 @@ def test_a_context_without_layers_is_refused(context: type) -> None:
 
 
 def test_more_layers_than_the_network_has_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"`teacher.layers` must be at most the layers of `context` \(2\), but is 3"):
+    with pytest.raises(ValueError, match=r"`layers` must be at most the layers of `context` \(2\), but is 3"):
         teacher_model(teacher={"layers": 3})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["decay", "end_decay"])
 def test_a_decay_outside_of_its_range_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"`teacher\.{name}` must be from 0 to 1, but is {value}"):
+    with pytest.raises(ValueError, match=rf"`{name}` must be from 0 to 1, but is {value}"):
         teacher_model(teacher={name: value})
 
 
@@ -59,9 +59,7 @@ def test_the_number_of_copies_is_checked(copies: int) -> None:
 
 
 def test_a_part_that_does_not_exist_is_not_copied() -> None:
-    with pytest.raises(
-        ValueError, match=r"`teacher\.copied` must be parts of TransformerContext .* but another is none"
-    ):
+    with pytest.raises(ValueError, match=r"`copied` must be parts of TransformerContext .* but another is none"):
         teacher_model(teacher={"copied": ["another"]})
 
 
