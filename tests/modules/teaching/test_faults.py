@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.contracts.tiny import factory
 from tests.helpers.unit_files import tiny_units
-from tests.modules.teaching.toys import dinosr, teacher_model
+from tests.modules.teaching.toys import Updates, dinosr, teacher_model
 from tests.modules.test_runs import save
 from tests.modules.training import fit as train
 from tests.modules.training import make_batches
+from tests.parts.losses.several import teacher as several
 from w2vlab.contexts import ConvContext, GRUContext
 from w2vlab.losses import CodePredictionLoss
 from w2vlab.modules import TeacherPrediction
@@ -50,6 +53,26 @@ def test_an_average_that_is_none_warns(value: float, what: str) -> None:
 def test_a_file_of_units_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`quantizer` must quantize what the teacher .* FileTargets, which"):
         teacher_model(quantizer=factory(FileTargets, path=tiny_units()), loss=factory(CodePredictionLoss))
+
+
+@pytest.mark.parametrize("what", ["silence", "silence beside sound", "one utterance, as short as can be"])
+@pytest.mark.parametrize("build", [teacher_model, dinosr, several], ids=["data2vec", "DinoSR", "several losses"])
+def test_what_has_next_to_no_variance_trains(build: Any, what: str) -> None:
+    """Norms over time and codebooks see equal frames, and nothing is skipped."""
+    model, updates = build(), Updates()
+    batches = make_batches(3, 1, 2)
+    if what.startswith("silence"):
+        kept = slice(None) if what == "silence" else slice(0, 1)
+        for batch in batches:
+            batch.waveform[kept] = 0.0
+    else:
+        batches = make_batches(3, 1, 1, samples=(model.min_samples,))
+    record = train(model, batches, 3, callbacks=[updates])
+    assert model.skipped.total == 0
+    for state in updates.states:
+        assert all(value.isfinite().all() for value in state.values())
+    assert all(math.isfinite(value) for metrics in record.metrics for value in metrics.values())
+    assert any(not torch.equal(value, updates.teachers[0][name]) for name, value in updates.teachers[-1].items())
 
 
 @pytest.mark.parametrize("copies", [0, -1])
