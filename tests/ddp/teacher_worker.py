@@ -90,6 +90,7 @@ def train(
     return {
         "sharded": save.sharded,
         "kept": save.kept,
+        "title": model.title,
         "logged": save.logged[each - 1 :: each],
         "skipped": model.skipped.total,
     }
