@@ -1,4 +1,4 @@
-"""Worker of each of two processes that train a model with a teacher, in a separate module for spawned processes."""
+"""Worker of each of two processes that train a teacher or several losses, in a module for spawned processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset
 from tests.modules.teaching.toys import teacher_model
 from tests.modules.test_non_finite import with_nan
 from tests.modules.training import loader, make_batches, make_trainer
+from tests.parts.losses.several import MODELS
 from w2vlab.losses import FeaturePenalty
 from w2vlab.strategies import ShardedStrategy
 from w2vlab.types import AudioBatch
@@ -27,7 +28,12 @@ CASES = {
     "data2vec": partial(teacher_model, noise=False),
     "DinoSR": partial(teacher_model, codes=True, noise=False),
     "copies": partial(teacher_model, noise=False, masked_copies=2, penalties={"feature": FeaturePenalty}),
+    **{f"several, {name}": build for name, build in MODELS.items()},
 }
+"""Models with a teacher, several losses, or both."""
+
+SLOW = partial(teacher_model, noise=False, teacher={"decay": 0.9999, "end_decay": 0.9999, "copied": ()})
+"""Its steps are below those of bfloat16."""
 
 
 class Share(IterableDataset):
@@ -55,11 +61,9 @@ class Save(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         trainer.save_checkpoint(self.path)
-        self.sharded = {isinstance(average, DTensor) for average in pl_module.teacher.parameters()}
-        self.kept = sum(
-            (average.to_local() if isinstance(average, DTensor) else average).numel()
-            for average in pl_module.teacher.parameters()
-        )
+        weights = list((pl_module.teacher if "teacher" in dict(pl_module.named_children()) else pl_module).parameters())
+        self.sharded = {isinstance(weight, DTensor) for weight in weights}
+        self.kept = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in weights)
 
 
 def train(
@@ -70,19 +74,23 @@ def train(
     end: int = 3,
     ckpt_path: Path | None = None,
     damaged: int | None = None,
+    precision: Any = "64-true",
 ) -> dict[str, Any]:
-    """Trains to `end` updates in float64, alone or in two processes, with or without shards."""
-    model = CASES[case]().double()  # as the trainer makes it, but only after it has read a checkpoint
+    """Trains to `end` updates, alone or in two processes, with or without shards."""
+    model = (CASES | {"slow": SLOW})[case]()
+    if precision == "64-true":
+        model.double()  # as the trainer makes it, but only after it has read a checkpoint
     model.make_optimizer = partial(torch.optim.AdamW, lr=0.05, eps=1e-3)  # a small one divides rounding by rounding
     model.context.layers.layer_drop = 0.5
     model.context.layers.activation_checkpointing = sharded
     strategy = {"strategy": ShardedStrategy() if sharded else "ddp", "devices": 2} if is_distributed() else {}
     each, save = MICRO_BATCHES // world_size(), Save(path)
-    trainer = make_trainer(end, each, [save], precision="64-true", use_distributed_sampler=False, **strategy)
+    trainer = make_trainer(end, each, [save], precision=precision, use_distributed_sampler=False, **strategy)
     trainer.fit(model, loader(Share(start, end, damaged), each), ckpt_path=ckpt_path)
     return {
         "sharded": save.sharded,
         "kept": save.kept,
+        "title": model.title,
         "logged": save.logged[each - 1 :: each],
         "skipped": model.skipped.total,
     }
@@ -100,4 +108,5 @@ def run(folder: Path) -> dict[str, Any]:
         alone = {"start": 1, "end": 3, "ckpt_path": folder / "first-alone.ckpt"}
         train("DinoSR", folder / f"resumed-{how}.ckpt", how == "sharded", **alone)
     train("DinoSR", folder / "first-sharded.ckpt", True, end=1)
+    train("slow", folder / "slow-sharded.ckpt", True, end=1, precision="bf16-true")
     return found

@@ -70,6 +70,11 @@ class PredictionLoss(nn.Module, ABC):
         """The losses that this one is a weighted sum of, by their names in the logs; itself if it is a single one."""
         return {self.name: self}
 
+    @property
+    def options_of_layers(self) -> Mapping[int, str]:
+        """The option of the model that each of `context_layers` comes from."""
+        return dict.fromkeys(self.context_layers, "loss.layers")
+
     def min_frames(self, first_ahead: int) -> int:
         """Returns the fewest targets an utterance needs; `first_ahead` as in `LossInputs`."""
         return 1

@@ -78,9 +78,8 @@ class _WeightedSum(PredictionLoss):
         self.uses_every_frame = any(loss.uses_every_frame for loss in losses)
         self.predicts_every_frame = losses[0].predicts_every_frame
         self.uses_contexts = any(losses[number].uses_contexts and self._layers[number] is None for number in trained)
-        of_losses = chain.from_iterable(loss.context_layers for loss in losses)
-        numbers = chain((layer for layer in self._layers if layer is not None), of_losses)
-        self.context_layers = tuple(dict.fromkeys(numbers))
+        self.context_layers = tuple(self.options_of_layers)
+        self.feedforward = self._takes_feedforward_outputs()
 
     def _check_names_and_weights(self) -> None:
         for name, weight in zip(self._names, self._weights, strict=True):
@@ -100,6 +99,20 @@ class _WeightedSum(PredictionLoss):
                 raise ValueError(
                     f"`losses.{name}.layer` must be null if the loss has its own `layers`, but is {layer}. Remove one."
                 )
+
+    def _takes_feedforward_outputs(self) -> bool:
+        """Returns whether the layers are those of feed-forward networks, which must be the same for all losses."""
+        own = {name: loss.feedforward for name, loss in self.terms.items() if loss.context_layers}
+        of_layers = {name: False for name, layer in zip(self._names, self._layers, strict=True) if layer is not None}
+        found = own | of_layers
+        if len(set(found.values())) > 1:
+            name = next(name for name in own if own[name])
+            other = next(name for name in found if not found[name])
+            raise ValueError(
+                f"`losses.{name}.loss.output` must be layer if another loss predicts from the output of a layer, as "
+                f"`{other}` does, but is feedforward."
+            )
+        return any(found.values())
 
     def _ratios_of_counts(self) -> tuple[Fraction, ...]:
         """Returns the predictions of each term for one of the first term."""
@@ -121,6 +134,18 @@ class _WeightedSum(PredictionLoss):
     def terms(self) -> Mapping[str, PredictionLoss]:
         """The losses, by their names."""
         return {name: cast(PredictionLoss, self._modules[name]) for name in self._names}
+
+    @property
+    def options_of_layers(self) -> Mapping[int, str]:
+        """As of a single loss."""
+        found: dict[int, str] = {}
+        for name, layer in zip(self._names, self._layers, strict=True):
+            if layer is not None:
+                found.setdefault(layer, f"losses.{name}.layer")
+        for name, loss in self.terms.items():
+            for number in loss.context_layers:
+                found.setdefault(number, f"losses.{name}.loss.layers")
+        return found
 
     @property
     def utterances_are_independent(self) -> bool:

@@ -64,17 +64,19 @@ class MaskedObjective(PretrainingModule):
                 f"`context` must be a sequence of layers for a loss that predicts from layers, but is {name}. Use "
                 "TransformerContext, or a loss on the contexts alone."
             )
-        for number in loss.context_layers:
+        options = loss.options_of_layers
+        for number, option in options.items():
             if not 1 <= abs(number) <= count:
                 raise ValueError(
-                    f"The layers of `loss` must be from 1 to {count} (or -1 to -{count}, from the last) for this "
-                    f"{name}, but one is {number}. Change it, or `context.num_layers`."
+                    f"`{option}` must be from 1 to {count} (or -1 to -{count}, from the last) for this {name}, but is "
+                    f"{number}. Change it, or `context.num_layers`."
                 )
         last = max(self.layers_of_loss.values())
         if not loss.uses_contexts and last < count:
             raise ValueError(
-                f"The layers of `loss` must include the last one of `context`, {count}, but are "
-                f"{', '.join(map(str, loss.context_layers))}: no loss would train those after {last}. Change them, or "
+                f"{' and '.join(f'`{option}`' for option in dict.fromkeys(options.values()))} must include the last "
+                f"layer of `context`, {count}, but {'is' if len(options) == 1 else 'are'} "
+                f"{', '.join(map(str, options))}: no loss would train those after {last}. Change them, or "
                 f"set `context.num_layers` to {last}."
             )
 

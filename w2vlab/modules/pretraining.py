@@ -22,7 +22,7 @@ from w2vlab.modules.sums import Sums, masked_share, means, metric_sums
 from w2vlab.modules.validation import Validation
 from w2vlab.modules.whole_update import GlobalBatchStatistics, statistics_of, whole_update_penalties
 from w2vlab.types import AudioBatch, Draws, Encoding, Mask, Prepared, PretrainOutput, QuantizerOutput, RandomAddress
-from w2vlab.utils.distributed import world_size
+from w2vlab.utils.distributed import class_name, world_size
 
 
 @dataclass
@@ -263,7 +263,7 @@ class PretrainingModule(DrawingModule, Representations):
     def title(self) -> str:
         """The names of the objective and the quantizer."""
         size = f" ({self.quantizer.num_codebooks} x {self.quantizer.codebook_size})" if self.num_codes else ""
-        return f"{type(self).__name__} with {type(self.quantizer).__name__}{size}"
+        return f"{class_name(self)} with {type(self.quantizer).__name__}{size}"
 
     @property
     def num_codes(self) -> int:

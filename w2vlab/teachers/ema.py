@@ -208,14 +208,12 @@ def _check_network(context: ContextNetwork, layers: int, copied: Sequence[str]) 
             "Use TransformerContext or ConformerContext."
         )
     if layers > context.num_layers:
-        raise ValueError(
-            f"`teacher.layers` must be at most the layers of `context` ({context.num_layers}), but is {layers}."
-        )
+        raise ValueError(f"`layers` must be at most the layers of `context` ({context.num_layers}), but is {layers}.")
     parts = {name for name, _ in context.named_modules()}
     missing = [part for part in copied if part not in parts]
     if missing and tuple(copied) != _COPIED:
         raise ValueError(
-            f"`teacher.copied` must be parts of {name} ({', '.join(n for n, _ in context.named_children())}), but "
+            f"`copied` must be parts of {name} ({', '.join(n for n, _ in context.named_children())}), but "
             f"{missing[0]} is none."
         )
 
@@ -223,7 +221,7 @@ def _check_network(context: ContextNetwork, layers: int, copied: Sequence[str]) 
 def _check_decay(**decays: float) -> None:
     for name, value in decays.items():
         if not 0 <= value <= 1:
-            raise ValueError(f"`teacher.{name}` must be from 0 to 1, but is {value}.")
+            raise ValueError(f"`{name}` must be from 0 to 1, but is {value}.")
     if all(value == 1 for value in decays.values()):
         warnings.warn(
             "`teacher.decay` is 1: the teacher keeps its initial weights, and never learns.",

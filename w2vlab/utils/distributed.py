@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_distributed() -> bool:
@@ -24,6 +24,11 @@ def world_size() -> int:
 def rank() -> int:
     """Returns the rank of this process, from 0."""
     return dist.get_rank() if is_distributed() else 0
+
+
+def class_name(module: nn.Module) -> str:
+    """Returns the name of the class of a module, without the prefix that PyTorch gives it in shards."""
+    return next(cls.__name__ for cls in type(module).__mro__ if not cls.__name__.startswith("FSDP"))
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:

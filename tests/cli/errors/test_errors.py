@@ -66,6 +66,12 @@ def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["--model.loss.context_dim=3"],
             "`model.loss.context_dim` must not be given: it follows from the neighbouring parts. Leave it out.",
         ),
+        (
+            ["--model.encoder=null"],
+            "`model.encoder` must be a class, but is null. Leave it out for ConvFeatureEncoder.",
+        ),
+        (["--model.optimizer=null"], "`model.optimizer` must be a class, but is null. Leave it out for Wav2Vec2AdamW."),
+        (["--model.penalties={a: null}"], "`model.penalties.a` must be a class, but is null."),
         (["--model.seed=3"], "`model.seed` must not be given: it follows `seed_everything`."),
         (["--data.seed=3"], "`data.seed` must not be given: it follows `seed_everything`."),
         (
@@ -103,6 +109,7 @@ def test_flags(args: list[str], message: str, capsys: pytest.CaptureFixture[str]
     ("args", "known", "meant"),
     [
         (["--model.quantizer.codebook_sise=3"], "num_codebooks, codebook_size, output_dim", "codebook_size"),
+        (["--model.quantizr.codebook_size=3"], "encoder, context, quantizer, masking, loss", "quantizer"),
         (["--model.quantizr=KMeansQuantizer"], "encoder, context, quantizer, masking, loss", "quantizer"),
         (["--data.batch_second=3"], "data.corpus, data.validation", "data.batch_seconds"),
     ],

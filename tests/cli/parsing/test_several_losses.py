@@ -80,10 +80,21 @@ def test_an_option_of_the_default_loss_needs_no_class(capsys: pytest.CaptureFixt
     [
         (
             "--model.losses.codes.weights=1",
-            "`model.losses` has no option 'weights', as LossTerm takes none of that",
+            "`model.losses.codes` has no option 'weights', as LossTerm takes none of that",
         ),
         ("--model.losses.codes.loss=CodeLoss", "Unknown loss 'CodeLoss'. Known: CodePredictionLoss, ContrastiveLoss, "),
-        ("--model.losses.codes.layer=upper", "`model.losses.layer` must be of type int or null, but is upper."),
+        ("--model.losses.codes.layer=upper", "`model.losses.codes.layer` must be of type int or null, but is upper."),
+        ("--model.losses.codes.weight=null", "`model.losses.codes.weight` must be of type float, but is None."),
+        ("--model.losses.new.weight=1", "`model.losses.new.loss` must be given, by a flag or in a --config."),
+        ("--model.losses={a: {loss: null}}", "`model.losses.a.loss` must be given, by a flag or in a --config."),
+        (
+            "--model.losses={a: CodePredictionLoss}",
+            "`model.losses.a` must be a mapping with `loss`, but is CodePredictionLoss. Write {loss: CodePre",
+        ),
+        (
+            "--model.losses.codes=CodePredictionLoss",
+            "`model.losses.codes` must be a mapping with `loss`, but is CodePredictionLoss.",
+        ),
     ],
 )
 def test_mistakes_get_one_line(several: str, flag: str, message: str, capsys: pytest.CaptureFixture) -> None:

@@ -18,7 +18,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.testing import assert_close
 
+from tests.cli.resuming.test_fused_runs import last_of
+from tests.cli.resuming.test_same_run import update_of
+from tests.helpers.tiny_runs import tiny_run
 from tests.processes import forked
 from w2vlab.callbacks.fault_tolerance.stopping import Stopped
 from w2vlab.cli.main import main
@@ -63,20 +67,33 @@ def losses(folder: Path) -> dict[str, str]:
         return {row["step"]: row["train/loss/total"] for row in csv.DictReader(file) if row["train/loss/total"]}
 
 
+@pytest.mark.parametrize(
+    ("objective", "number", "status"),
+    [
+        ("wav2vec 2.0", "SIGTERM", 143),
+        ("data2vec", "SIGINT", 130),
+        ("SpidR", "SIGTERM", 143),
+        ("w2v-BERT", "SIGINT", 130),
+    ],
+)
+@pytest.mark.usefixtures("fit")
 def test_an_interrupted_and_killed_run_equals_an_uninterrupted_one(
-    fit: Callable[..., int], tiny_config: Path, tmp_path: Path
+    tiny_config: Path, tmp_path: Path, objective: str, number: str, status: int
 ) -> None:
-    options = ["--trainer.log_every_n_steps=1", "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=4"]
-    options += ["--data.num_workers=1", "--checkpoint.every=3", "--trainer.max_steps=9"]
-    assert fit(*options, "--trainer.default_root_dir=whole") == 0
+    """Bit by bit: what is logged, and student, teacher, codebooks and optimizer in the checkpoint at the end."""
+    config = tiny_run(tiny_config, tmp_path, objective)
+    options = [f"--config={config}", "--trainer.log_every_n_steps=1", "--trainer.accumulate_grad_batches=2"]
+    options += ["--trainer.val_check_interval=4", "--data.num_workers=1", "--checkpoint.every=3"]
+    options += ["--trainer.max_steps=9", "--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"]
+    options += [] if "w" in objective else ["--model.masked_copies=2"]
+    assert main(["fit", *options, "--trainer.default_root_dir=whole"]) == 0
 
     def start(update: int, number: int) -> forked.CompletedProcess[str]:
         callback = "tests.cli.resuming.test_resume_processes.SignalAfter"
-        command = [sys.executable, "-m", "w2vlab", "fit", f"--config={tiny_config}", *options, "--ckpt_path=last"]
+        command = [sys.executable, "-m", "w2vlab", "fit", *options, "--ckpt_path=last"]
         command += [f"--trainer.callbacks={callback}", f"--trainer.callbacks.{update=}"]
-        command += [f"--trainer.callbacks.number={int(number)}"]
         return forked.run(
-            [*command, "--trainer.logger=CSVLogger", "--trainer.logger.name=w2vlab"],
+            [*command, f"--trainer.callbacks.number={int(number)}"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -85,21 +102,25 @@ def test_an_interrupted_and_killed_run_equals_an_uninterrupted_one(
             check=False,
         )
 
-    ended = start(2, signal.SIGTERM)
-    assert ended.returncode == 143, ended.stderr
+    ended = start(2, signal.Signals[number])
+    assert ended.returncode == status, ended.stderr
     assert "There is no last.ckpt below runs: starting from the beginning." in ended.stderr
-    assert "Interrupted by SIGTERM at update 2. Resume with: w2vlab fit " in ended.stderr
+    assert f"Interrupted by {number} at update 2. Resume with: w2vlab fit " in ended.stderr
     assert "Traceback" not in ended.stderr
     killed = start(7, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     assert "version_0/checkpoints/last.ckpt" in killed.stderr
-    assert fit(*options, "--ckpt_path=last") == 0
+    assert update_of(last_of("runs")) < 7  # the updates since then are computed again
+    assert main(["fit", *options, "--ckpt_path=last"]) == 0
 
     whole = losses(Path("whole/w2vlab/version_0"))
     assert len(set(whole.values())) == 9
     assert list(losses(Path("runs/w2vlab/version_0")).items()) == list(whole.items())
     assert rows(Path("runs/w2vlab/version_0")) == rows(Path("whole/w2vlab/version_0"))
     assert [path.name for path in Path("runs/w2vlab").iterdir()] == ["version_0"]
+    found, expected = (torch.load(last_of(folder), weights_only=True) for folder in ("runs", "whole"))
+    assert_close(found["state_dict"], expected["state_dict"], rtol=0, atol=0)
+    assert_close(found["optimizer_states"], expected["optimizer_states"], rtol=0, atol=0)
 
 
 def test_signal_before_training_has_its_status_too(

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tests.cli.conftest import RUN
-
-
-def config_of(config: Path, tmp_path: Path, **arguments: Any) -> str:
-    """The tiny run with a teacher."""
-    run = yaml.safe_load(config.read_text())
-    model = copy.deepcopy(RUN["model"]["init_args"])
-    for name in ("quantizer", "loss"):
-        del model[name]
-    model["context"]["init_args"]["num_layers"] = 2
-    model["teacher"] = {"class_path": "EMATeacher", "init_args": {"layers": 2}}
-    run["model"] = {"class_path": "TeacherPrediction", "init_args": model | arguments}
-    path = tmp_path / "teacher.yaml"
-    path.write_text(yaml.safe_dump(run))
-    return f"--config={path}"
+from tests.helpers.tiny_runs import tiny_run
 
 
 def test_the_command_names_what_cannot_resume(
     fit: Callable[..., int], tiny_config: Path, tmp_path: Path, capsys: Any, caplog: Any
 ) -> None:
     """Another size of the teacher is an error; other options of it are printed, those that change no tensor."""
-    config = config_of(tiny_config, tmp_path)
+    config = f"--config={tiny_run(tiny_config, tmp_path, 'data2vec')}"
     assert fit("--trainer.max_steps=1", "--trainer.default_root_dir=masked") == 0
     assert fit(config, "--trainer.max_steps=1") == 0
     for changes, problem in (
@@ -40,9 +23,9 @@ def test_the_command_names_what_cannot_resume(
         (["--ckpt_path=last", "--model.teacher.combine=concatenate"], "must be a checkpoint of the same model"),
         (
             ["--ckpt_path=last", "--model.teacher.layers=5"],
-            "`teacher.layers` must be at most the layers of `model.context` (2), but is 5",
+            "`model.teacher.layers` must be at most the layers of `model.context` (2), but is 5",
         ),
-        (["--ckpt_path=last", "--model.teacher.decay=.nan"], "`teacher.decay` must be from 0 to 1"),
+        (["--ckpt_path=last", "--model.teacher.decay=.nan"], "`model.teacher.decay` must be from 0 to 1"),
     ):
         capsys.readouterr()
         assert fit(config, "--trainer.max_steps=2", *changes) != 0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.contracts.tiny import factory
 from tests.helpers.unit_files import tiny_units
-from tests.modules.teaching.toys import dinosr, teacher_model
+from tests.modules.teaching.toys import Updates, dinosr, teacher_model
 from tests.modules.test_runs import save
 from tests.modules.training import fit as train
 from tests.modules.training import make_batches
+from tests.parts.losses.several import teacher as several
 from w2vlab.contexts import ConvContext, GRUContext
 from w2vlab.losses import CodePredictionLoss
 from w2vlab.modules import TeacherPrediction
@@ -29,14 +32,14 @@ def test_a_context_without_layers_is_refused(context: type) -> None:
 
 
 def test_more_layers_than_the_network_has_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"`teacher.layers` must be at most the layers of `context` \(2\), but is 3"):
+    with pytest.raises(ValueError, match=r"`layers` must be at most the layers of `context` \(2\), but is 3"):
         teacher_model(teacher={"layers": 3})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["decay", "end_decay"])
 def test_a_decay_outside_of_its_range_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"`teacher\.{name}` must be from 0 to 1, but is {value}"):
+    with pytest.raises(ValueError, match=rf"`{name}` must be from 0 to 1, but is {value}"):
         teacher_model(teacher={name: value})
 
 
@@ -52,6 +55,26 @@ def test_a_file_of_units_is_refused() -> None:
         teacher_model(quantizer=factory(FileTargets, path=tiny_units()), loss=factory(CodePredictionLoss))
 
 
+@pytest.mark.parametrize("what", ["silence", "silence beside sound", "one utterance, as short as can be"])
+@pytest.mark.parametrize("build", [teacher_model, dinosr, several], ids=["data2vec", "DinoSR", "several losses"])
+def test_what_has_next_to_no_variance_trains(build: Any, what: str) -> None:
+    """Norms over time and codebooks see equal frames, and nothing is skipped."""
+    model, updates = build(), Updates()
+    batches = make_batches(3, 1, 2)
+    if what.startswith("silence"):
+        kept = slice(None) if what == "silence" else slice(0, 1)
+        for batch in batches:
+            batch.waveform[kept] = 0.0
+    else:
+        batches = make_batches(3, 1, 1, samples=(model.min_samples,))
+    record = train(model, batches, 3, callbacks=[updates])
+    assert model.skipped.total == 0
+    for state in updates.states:
+        assert all(value.isfinite().all() for value in state.values())
+    assert all(math.isfinite(value) for metrics in record.metrics for value in metrics.values())
+    assert any(not torch.equal(value, updates.teachers[0][name]) for name, value in updates.teachers[-1].items())
+
+
 @pytest.mark.parametrize("copies", [0, -1])
 def test_the_number_of_copies_is_checked(copies: int) -> None:
     with pytest.raises(ValueError, match=f"`masked_copies` must be at least 1, but is {copies}"):
@@ -59,9 +82,7 @@ def test_the_number_of_copies_is_checked(copies: int) -> None:
 
 
 def test_a_part_that_does_not_exist_is_not_copied() -> None:
-    with pytest.raises(
-        ValueError, match=r"`teacher\.copied` must be parts of TransformerContext .* but another is none"
-    ):
+    with pytest.raises(ValueError, match=r"`copied` must be parts of TransformerContext .* but another is none"):
         teacher_model(teacher={"copied": ["another"]})
 
 

@@ -164,9 +164,9 @@ def test_teachers_clusters_are_predicted_from_layers() -> None:
     [
         ([4], {}, r"^`layers` must have a number for each of the 2 codebooks of `quantizer`, but is \[4\]\."),
         ([], {}, r"^`layers` must have a number for each of the 2 codebooks"),
-        ([5, 4], {}, r"^The layers of `loss` must be from 1 to 4 .* but one is 5\."),
-        ([0, 4], {}, r"^The layers of `loss` must be from 1 to 4 .* but one is 0\."),
-        ([1, 3], {}, r"^The layers of `loss` must include the last one of `context`, 4, but are 1, 3: no loss would "),
+        ([5, 4], {}, r"^`loss\.layers` must be from 1 to 4 .* but is 5\."),
+        ([0, 4], {}, r"^`loss\.layers` must be from 1 to 4 .* but is 0\."),
+        ([1, 3], {}, r"^`loss\.layers` must include the last layer of `context`, 4, but are 1, 3: no loss would "),
         ([1, -2], {}, r"but are 1, -2: no loss would train those after 3\. .* `context.num_layers` to 3\.$"),
         ([1, 2], {"context": factory(ConvContext)}, r"^`context` must be a sequence of layers .* but is ConvContext\."),
     ],

@@ -139,14 +139,25 @@ def test_accuracies_are_of_each_loss() -> None:
         ({"a": LossTerm(loss=codes, weight=-1.0)}, r"^`losses\.a\.weight` must be at least 0, but is -1\.0\."),
         ({"a": LossTerm(loss=codes, weight=float("nan"))}, r"^`losses\.a\.weight` must be at least 0, but is nan\."),
         ({"a": LossTerm(loss=codes, weight=0)}, r"^`weight` must be above 0 for at least one loss in `losses`"),
-        ({"a": LossTerm(loss=codes, layer=4)}, r"^The layers of `loss` must be from 1 to 3 .*, but one is 4\."),
+        ({"a": LossTerm(loss=codes, layer=4)}, r"^`losses\.a\.layer` must be from 1 to 3 .*, but is 4\."),
         (
             {"a": LossTerm(loss=codes, layer=2), "b": LossTerm(loss=contrastive, layer=-3)},
-            r"^The layers of `loss` must include the last one of `context`, 3, but are 2, -3: no loss",
+            r"^`losses\.a\.layer` and `losses\.b\.layer` must include the last layer of `context`, 3, but are 2, -3",
         ),
         (
             {"a": LossTerm(loss=codes, layer=2), "b": LossTerm(loss=contrastive, weight=0.0)},
-            r"^The layers of `loss` must include the last one of `context`, 3",
+            r"^`losses\.a\.layer` must include the last layer of `context`, 3, but is 2: no loss would ",
+        ),
+        (
+            {"a": LossTerm(loss=partial(codes, layers=[1, 9]))},
+            r"^`losses\.a\.loss\.layers` must be from .*, but is 9\.",
+        ),
+        (
+            {
+                "a": LossTerm(loss=partial(codes, layers=[1, 3], output="feedforward")),
+                "b": LossTerm(loss=codes, layer=2),
+            },
+            r"^`losses\.a\.loss\.output` must be layer if .* as `b` does, but is feedforward\.",
         ),
         (
             {"a": LossTerm(loss=partial(codes, layers=[1, 3]), layer=3)},
@@ -177,6 +188,18 @@ def test_unmasked_frames_can_be_predicted_by_all() -> None:
         assert one.num_predictions == output.prediction.num_predictions
     assert_close(output.prediction.total, torch.stack(expected).sum(), rtol=1e-12, atol=0)
     assert {"masked_accuracy", "masked_accuracy/b"} <= set(output.prediction.shares)
+
+
+@pytest.mark.parametrize("output", ["layer", "feedforward"])
+def test_heads_at_layers_are_one_of_several_losses(output: str) -> None:
+    """They see the same outputs of the same layers as alone."""
+    heads = partial(codes, layers=[1, 3], output=output)
+    alone = model_of(heads).double()
+    both = model_of({"codes": LossTerm(loss=heads, weight=0.5), "contrastive": LossTerm(loss=contrastive)}).double()
+    state = {name.replace("loss.", "loss.codes.", 1): value for name, value in alone.state_dict().items()}
+    both.load_state_dict(state, strict=False)
+    expected, found = (traced(model)[0].prediction for model in (alone, both))
+    assert_close(found.terms["codes"], 0.5 * expected.total, rtol=1e-12, atol=0)
 
 
 class Losing(ContrastiveLoss):

@@ -22,7 +22,7 @@ from w2vlab.callbacks.pretraining_only import require_pretraining_module
 from w2vlab.callbacks.run_folder import run_folder, save_picture, warn_on_write_failure
 from w2vlab.callbacks.whole_model import has_unsharded_model
 from w2vlab.modules.pretraining import PretrainingModule
-from w2vlab.utils.distributed import all_reduce_sum
+from w2vlab.utils.distributed import all_reduce_sum, class_name
 from w2vlab.utils.files import write_atomically
 
 _NAME = "gradient_flow"
@@ -106,7 +106,7 @@ class GradientFlow(Callback):
 
         update = trainer.global_step
         picture = run_folder(trainer) / f"{_NAME}.png"
-        parts = f"{type(module).__name__} with {type(module.quantizer).__name__}"
+        parts = f"{class_name(module)} with {type(module.quantizer).__name__}"
         without = parts_without_gradient(module)
         content = {"update": update, **matrix.as_dict(), **({"without_gradient": without} if without else {})}
         with warn_on_write_failure(f"{_NAME}.png"):

@@ -56,7 +56,7 @@ def explain(message: str) -> str:
     """
     # The base class of callbacks is not abstract, so jsonargparse tries it, too; it has no options.
     message = re.sub(r"\n *- Problem with given class_path 'lightning[\w.]*\.Callback':\n.*", "", message)
-    key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
+    key = _key(message)
     if found := re.search(r"Expected a dot import path string: (.+)", message):
         return _unknown_class(key, found[1], message[: found.start()])
     if found := re.search(r"Unable to load config '(.+?)'", message):
@@ -72,17 +72,35 @@ def explain(message: str) -> str:
     if found := re.search(r"Option '([\w.]+)' is not accepted \[(.*?)\]", message):
         return _refused_option(key, found[1], found[2], message)
     if found := re.search(r"arguments are required: (.*)", message):
-        missing = [name.partition(".")[2] for name in found[1].split(", ")]  # the names start with the command
+        # The names start with the command, except for those in an entry of a mapping.
+        missing = [f"{key}.{name}" if key else name.partition(".")[2] for name in found[1].split(", ")]
         which = f" {known_names('', part_classes('model'))}" if "model" in missing else ""
         return f"{' and '.join(f'`{name}`' for name in missing)} must be given, by a flag or in a --config.{which}"
     if found := re.search(r'Linked "(.+)" must be given via "(.+)"', message):
         return f"`{found[1]}` must not be given: it follows `{found[2]}`."
+    if "Expected an import path or a subclass spec, but got None" in message:
+        return f"`{key}` must be a class, but is null."
     if found := re.search(r"File does not exist: '(.+)'", message):
         return missing_file_message(found[1], f"`{key}`")
     return _wrong_type(key, message) or _shortened(key, message)
 
 
+def _key(message: str) -> str:
+    """Returns the name of an option as it is typed: the keys from the outside in, with the entry of a mapping."""
+    before, mapping, after = message.partition("Subtypes: [dict[str, ")
+    keys, rest = (re.findall(r'Parser key "([\w.]+)"', part) for part in (before, after))
+    indent = re.search(r" *$", before)
+    errors, _, value = after.partition(f"\n{indent[0] if indent else ''}Given value: ")
+    required = re.search(r"arguments are required: (\w+)", errors)
+    entry = re.match(r"NestedArg\(key='(\w+)|\{'(\w+)': (?:None|'[\w.]+')\}", value)
+    if required:
+        entry = re.search(rf"'(\w+)': Namespace\(class_path='[\w.]+', init_args=Namespace\({required[1]}=None", value)
+    return ".".join([*keys, *([entry[entry.lastindex or 0]] if mapping and entry else []), *rest])
+
+
 def _unknown_class(key: str, name: str, before: str) -> str:
+    if ".LossTerm]" in before.rpartition("Parser key")[2]:
+        return f"`{key}` must be a mapping with `loss`, but is {name}. Write {{loss: {name}}}."
     slot = key.rpartition(".")[2]
     if "/" in name or name.endswith(_ENDINGS):
         return missing_file_message(name, f"`{key}`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jsonargparse import Namespace
@@ -17,29 +18,34 @@ Slot = tuple[str, Mapping[str, Any]]
 def typed_message(problems: Sequence[BaseException]) -> str:
     """Returns the message of an error with the names of options as they are typed.
 
-    A constructor knows only the last part of the name of an option. Its part, and the options of the command, are found
-    in the call stack of the error; if they are not there, the message is left unchanged.
+    A constructor knows only the last part of the name of an option, or those of the parts beside it, such as
+    `context.num_layers`. Its part, and the options of the command, are found in the call stack of the error; if they
+    are not there, the message is left unchanged.
 
     Args:
         problems: The error as the last one, after the errors that were raised from it.
     """
     message = str(problems[-1])
-    if not re.search(r"`\w+`", message):
+    if not re.search(r"`\w+[`.]", message):
         return message
     calls = [call for problem in problems for call in _calls(problem)]
     config = next(filter(None, (_config_of(value) for call in calls for value in call.values())), None)
     if config is None:
         return message
+    found = ""  # then the parts around it, because a message can name their options, too
     for call in reversed([call for call in calls if "self" in call]):  # from the inside out
         # If several slots have parts of one class, take the one with the arguments of the constructor.
         slots = sorted(_slots_of(type(call["self"]), config), key=lambda slot: -_num_equal(slot[1], call))
         for slot, options in slots:
-            typed = message
-            for name in options:
-                typed = typed.replace(f"`{name}`", f"`{slot}.{name}`")
-            if typed != message:
-                return typed
+            if not found or found.startswith(f"{slot}."):
+                typed = re.sub(r"`(\w+)(?=[`.])", partial(_with_slot, slot, options), message)
+                found = slot if typed != message else found
+                message = typed
     return message
+
+
+def _with_slot(slot: str, options: Mapping[str, Any], name: re.Match[str]) -> str:
+    return f"`{slot}.{name[1]}" if name[1] in options else name[0]
 
 
 def _calls(problem: BaseException) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from w2vlab.cli.errors.other_names import hint
 from w2vlab.cli.errors.parser_messages import explain, known_options
+from w2vlab.cli.parsing.null_parts import null_part
 from w2vlab.cli.parsing.recipe_arguments import PARSER_MODE, is_file, missing_file, read_config
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("_typed", default=())
@@ -49,8 +50,12 @@ class RunParser(LightningArgumentParser):
         """Prints the error and exits with status 2, or raises in a nested parser."""
         if not self.exit_on_error:
             # The options of the part are known only here.
-            refused = re.fullmatch(r"Option '([\w.]+)' is not accepted", message)
-            super().error(f"{message} [{known_options(self._actions, refused[1])}]" if refused else message, ex)
+            if refused := re.fullmatch(
+                r"Option '([\w.]+)' is not accepted|unrecognized arguments: --(.+?)=.*", message
+            ):
+                name = refused[1] or _refused(refused[2], [action.dest for action in self._actions])
+                message = f"Option '{name}' is not accepted [{known_options(self._actions, name)}]"
+            super().error(message, ex)
         unknown = re.match(
             r"unrecognized arguments: ([^\s=]+)|(?:Group '([\w.]+)'|.*) does not accept option '([\w.]+)'", message
         )
@@ -68,9 +73,11 @@ class RunParser(LightningArgumentParser):
         before = _typed.set(_typed.get() or tuple(args or ()))
         try:
             parsed: Namespace = super().parse_args(args, *rest, **kwargs)
-            return parsed
         finally:
             _typed.reset(before)
+        if self.exit_on_error and "subcommand" in parsed and (problem := null_part(parsed[parsed.subcommand])):
+            self.error(problem)
+        return parsed
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Returns the help; that of a part shows its options with their full names.
@@ -90,6 +97,12 @@ class RunParser(LightningArgumentParser):
                 ]
         text: str = super().format_help(*args, **kwargs)
         return text
+
+
+def _refused(name: str, options: Sequence[str]) -> str:
+    """Returns the first part of a name with dots if it is no option: `teacher` of `teacher.layers`."""
+    outer = name.partition(".")[0]
+    return name if outer in options else outer
 
 
 _SEED = "`model.seed` must not be given: it follows `seed_everything`."

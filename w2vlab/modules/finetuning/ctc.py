@@ -20,6 +20,7 @@ from w2vlab.modules.finetuning.recognition import Recognition, Recognizer
 from w2vlab.modules.sums import PREDICTIONS, Sums
 from w2vlab.optim import FineTuningAdamW, TriStageSchedule
 from w2vlab.types import AudioBatch, Draws, RandomAddress
+from w2vlab.utils.distributed import class_name
 from w2vlab.utils.messages import count
 from w2vlab.vocabulary import Units, Vocabulary
 
@@ -143,7 +144,7 @@ class CTCFineTuning(Recognizer):
         """The objective of the pretraining and the size of the vocabulary."""
         pretraining = str(self.pretrained_config["class_path"]).rpartition(".")[2]
         size = "" if self.vocabulary is None else f" to {len(self.vocabulary) - 1} {self.units}"
-        return f"{type(self).__name__} of {pretraining}{size}"
+        return f"{class_name(self)} of {pretraining}{size}"
 
     @property
     def error_rates(self) -> Mapping[str, str]:
