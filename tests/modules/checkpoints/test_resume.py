@@ -193,6 +193,7 @@ STOPS: dict[str, tuple[type[PretrainingModule], int, str, int, dict[str, Any]]] 
     "next epoch": (FuturePrediction, 2, "on_train_epoch_start", 2, {}),
     "limited epoch": (FuturePrediction, 1, "on_train_batch_end", 2, {"limit_train_batches": 2}),
     "limited epoch, validated": (FuturePrediction, 1, "on_train_batch_end", 2, {"limit_train_batches": 2, **EPOCH_END}),
+    "float64": (MaskedPrediction, 1, "on_train_batch_end", 3, {"precision": "64-true"}),
     "epochs, not updates": (FuturePrediction, 1, "on_train_batch_end", 1, {"updates": -1, "max_epochs": 2}),
 }
 

@@ -109,6 +109,8 @@ def apply_overrides(checkpoint: dict[str, Any], module: LightningModule) -> None
     trainer = module._trainer
     if trainer is None:  # the module is loaded without a trainer
         return
+    if trainer.precision == "64-true":
+        module.double()  # Lightning converts it after the weights are read, which would round them to float32
     if module.strict_loading:
         _check_tensors(checkpoint["state_dict"], module.state_dict())
     if trainer.state.fn == TrainerFn.FITTING and "optimizer_states" in checkpoint:
