@@ -19,9 +19,11 @@ class Teacher(nn.Module, StepDependent, ABC):
 
     Attributes:
         output_dim: Width E of the targets.
+        num_layers: Layers of equal width that stand one after another in the targets; 1 if they are not divided.
     """
 
     output_dim: int
+    num_layers: int = 1
 
     @property
     def utterances_are_independent(self) -> bool:

@@ -99,7 +99,8 @@ class EMATeacher(KeepsFloat32, Teacher):
         self.start = start
         self.schedule: Callable[[int], float] = DecaySchedule(decay, end_decay, anneal_updates, schedule, frozen_from)
         """The decay of the update after so many updates; a subclass may set another function."""
-        self.output_dim = context.output_dim * (layers if combine == "concatenate" else 1)
+        self.num_layers = layers if combine == "concatenate" else 1
+        self.output_dim = context.output_dim * self.num_layers
         self.network = deepcopy(context).requires_grad_(False)
         if start == "new":
             self._draw_anew()

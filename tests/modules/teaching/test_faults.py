@@ -16,10 +16,10 @@ from tests.modules.test_runs import save
 from tests.modules.training import fit as train
 from tests.modules.training import make_batches
 from tests.parts.losses.several import teacher as several
-from w2vlab.contexts import ConvContext, GRUContext
+from w2vlab.contexts import ConvContext, GRUContext, TransformerContext
 from w2vlab.losses import CodePredictionLoss
 from w2vlab.modules import TeacherPrediction
-from w2vlab.quantizers import FileTargets
+from w2vlab.quantizers import EMAQuantizer, FileTargets
 from w2vlab.utils.messages import W2VLabWarning
 
 
@@ -34,6 +34,16 @@ def test_a_context_without_layers_is_refused(context: type) -> None:
 def test_more_layers_than_the_network_has_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`layers` must be at most the layers of `context` \(2\), but is 3"):
         teacher_model(teacher={"layers": 3})
+
+
+def test_a_codebook_with_parts_of_two_layers_is_refused() -> None:
+    """Two layers of 12 channels are 24: of 3 codebooks, the second would have 4 channels of each layer."""
+    message = r"`num_codebooks` must be a multiple of the 2 layers .* but is 3: .* Set it to 2"
+    context = factory(TransformerContext, model_dim=12)
+    with pytest.raises(ValueError, match=message):
+        dinosr(teacher={"layers": 2}, context=context, quantizer=factory(EMAQuantizer, num_codebooks=3))
+    for number in (1, 2, 4):
+        dinosr(teacher={"layers": 2}, context=context, quantizer=factory(EMAQuantizer, num_codebooks=number))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf")])

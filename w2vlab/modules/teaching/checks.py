@@ -7,19 +7,25 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from w2vlab.interfaces import Quantizer, UtteranceTargets
+from w2vlab.interfaces import Quantizer, Teacher, UtteranceTargets
 
 
-def check_quantizer(quantizer: Quantizer) -> None:
-    """Checks that a quantizer quantizes what it is given.
+def check_quantizer(quantizer: Quantizer, teacher: Teacher) -> None:
+    """Checks that a quantizer quantizes what it is given, and divides it between layers.
 
     Raises:
-        ValueError: It reads a file.
+        ValueError: It reads a file, or a codebook would have parts of two layers.
     """
     if isinstance(quantizer, UtteranceTargets):
         raise ValueError(
             "`quantizer` must quantize what the teacher computes under TeacherPrediction, but is "
             f"{type(quantizer).__name__}, which reads a file. Use it under MaskedPrediction."
+        )
+    codebooks, layers = quantizer.num_codebooks, teacher.num_layers
+    if codebooks and codebooks % layers and layers % codebooks:
+        raise ValueError(
+            f"`num_codebooks` must be a multiple of the {layers} layers of the teacher for {type(quantizer).__name__}, "
+            f"but is {codebooks}: a codebook would have parts of two layers. Set it to {layers}, one for each."
         )
 
 

@@ -110,7 +110,7 @@ class TeacherPrediction(FrontendFreezing):
         self.context = context(self.encoder.output_dim)
         self.teacher = teacher(self.context)
         self.quantizer = quantizer(self.teacher.output_dim)
-        check_quantizer(self.quantizer)
+        check_quantizer(self.quantizer, self.teacher)
         self.masking = masking()
         self.masked_copies = masked_copies
         self._losses_left_out = False
