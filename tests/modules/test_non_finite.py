@@ -128,6 +128,20 @@ def test_the_default_optimiser_is_fused_only_without_a_gradient_scaler() -> None
         assert optimizer.param_groups[0]["fused"] is not bool(plugins)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_fused_optimizer_gets_clipped_gradients(precision: str) -> None:
+    """As one that is not fused does; the published HuBERT and SpidR are clipped in bfloat16."""
+    weights = []
+    for fused, clip in ((None, 0.01), (False, 0.01), (None, None)):
+        model = make_model(MaskedPrediction, IdentityQuantizer)
+        # With a large epsilon, the step is nearly proportional to the gradient.
+        model.make_optimizer = partial(Wav2Vec2AdamW, lr=0.1, eps=1.0, fused=fused)
+        fit(model, make_batches(1, 2, 2), updates=1, accumulate=2, precision=precision, gradient_clip_val=clip)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-7)
+    assert (weights[2] - weights[0]).abs().max() > 1e-3, "clipping changes the step"
+
+
 def test_the_fused_optimiser_skips_too() -> None:
     model = make_model(MaskedPrediction, IdentityQuantizer)
     model.make_optimizer = Wav2Vec2AdamW

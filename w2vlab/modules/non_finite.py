@@ -105,18 +105,22 @@ def skip_unless(finite: Tensor, optimizer: Optimizer) -> None:
 
 
 def check_optimizers(trainer: pl.Trainer) -> None:
-    """Checks that no optimizer is fused if a gradient scaler is used.
+    """Prepares fused optimizers for the precision of the run.
 
-    A fused optimizer receives scaled gradients, so that gradient norm, clipping and the check for non-finite values
-    would use scaled gradients. `Wav2Vec2AdamW` is switched to its unfused version if it was fused by default.
+    With a gradient scaler, a fused optimizer receives scaled gradients, so that gradient norm, clipping and the check
+    for non-finite values would use scaled gradients: `Wav2Vec2AdamW` is switched to its unfused version if it was fused
+    by default. Without one, gradients are not scaled, and may be clipped.
 
     Args:
         trainer: The trainer with its optimizers.
 
     Raises:
-        ValueError: An optimizer is fused by its options.
+        ValueError: An optimizer is fused by its options, and gradients are scaled.
     """
     if getattr(trainer.precision_plugin, "scaler", None) is None:
+        for optimizer in trainer.optimizers:
+            # Lightning takes this flag of fused optimizers for a scaler, and refuses to clip under bf16-mixed.
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return
     for optimizer in trainer.optimizers:
         if isinstance(optimizer, Wav2Vec2AdamW) and optimizer.chooses_fused:
