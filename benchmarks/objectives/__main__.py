@@ -86,7 +86,7 @@ def resumed(folder: Path, config: Path, flags: list[str]) -> tuple[float, float]
 
 def divided(folder: Path, config: Path, flags: list[str]) -> float:
     """Trains with four micro-batches on one process, and on two; returns the difference of tensors."""
-    flags = [*flags, "--trainer.precision=64-true", "--data.micro_batches=4", "--data.batch_seconds=3"]
+    flags = [*flags, "--trainer.precision=64-true", "--data.micro_batches=4", "--data.batch_seconds=4"]
     for name, processes in (("one", 1), ("two", 2)):
         with Run(folder / name, config, *flags, processes=processes) as run:
             run.finish()
