@@ -292,7 +292,7 @@ def test_the_objectives_have_one_network_one_audio_and_as_many_codes() -> None:
     first = runs["wav2vec2"]
     for row, run in runs.items():
         assert run.data == first.data
-        assert (run.trainer.max_steps, run.model.init_args.scheduler.init_args.total_updates) == (250, 250)
+        assert (run.trainer.max_steps, run.model.init_args.scheduler.init_args.total_updates) == (750, 750)
         parts = ["encoder.", "optimizer.", "scheduler."]
         parts += [] if row == "vq_wav2vec" else ["context.", "masking."]
         for key in flat["wav2vec2"]:
