@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.runs import relative_difference
 from tests.contracts.tiny import build_model, factory
 from tests.ddp.processes import in_two_processes
 from tests.ddp.worker import ShareOfRank
@@ -114,15 +115,6 @@ def in_each_of_two(folder: Path) -> dict[str, dict[str, State]]:
     return results
 
 
-def difference(state: State, expected: State) -> float:
-    """Returns the largest difference, relative to the largest value of each tensor."""
-    return max(
-        float((state[name].double() - value.double()).abs().max() / value.double().abs().max().clamp(min=1e-12))
-        for name, value in expected.items()
-        if value.is_floating_point()
-    )
-
-
 def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -143,9 +135,9 @@ def main() -> None:
             cut = {layout: (state, whole) for layout, state in one.items() if state is not whole}
             shared = {layout: (state, whole) for layout, state in two.items()}
         table[name] = {
-            "accumulated": max((difference(*pair) for pair in cut.values()), default=None),
-            "two processes": max(difference(*pair) for pair in shared.values()),
-            "between ranks": max(difference(second[name][layout], state) for layout, state in two.items()),
+            "accumulated": max((relative_difference(*pair) for pair in cut.values()), default=None),
+            "two processes": max(relative_difference(*pair) for pair in shared.values()),
+            "between ranks": max(relative_difference(second[name][layout], state) for layout, state in two.items()),
         }
     columns = list(next(iter(table.values())))
     print(f"| largest relative difference after {UPDATES} updates | {' | '.join(columns)} |")

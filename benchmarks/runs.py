@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -218,13 +218,15 @@ def compare(folder: Path, reference: Path) -> dict[str, Any]:
     """Compares all updates and the last weights of a run with those of the uninterrupted one."""
     expected = dict(losses(reference))
     seen = losses(folder)
-    mine, whole = (_weights(place) for place in (folder, reference))
+    mine, whole = (saved_tensors(place) for place in (folder, reference))
     return {
         "updates": len({update for update, _ in seen}),
         "updates_expected": len(expected),
         "done_again": len(seen) - len({update for update, _ in seen}),
         "loss_difference": max((abs(loss - expected[update]) for update, loss in seen), default=float("nan")),
-        "weight_difference": max((mine[name] - whole[name]).abs().max().item() for name in whole),
+        "weight_difference": max(
+            (mine[name] - value).abs().max().item() for name, value in whole.items() if value.is_floating_point()
+        ),
     }
 
 
@@ -233,10 +235,25 @@ def greatest_difference(results: list[dict[str, Any]]) -> float:
     return max((result["loss_difference"] for result in results), default=0.0)
 
 
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
+def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns all that the run in `folder` learned by its newest checkpoint: weights, averages and codebooks."""
     newest = max(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
     state: dict[str, torch.Tensor] = torch.load(newest, weights_only=True)["state_dict"]
-    return {name: value for name, value in state.items() if value.is_floating_point()}
+    return state
+
+
+def relative_difference(mine: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> float:
+    """Returns the largest difference of two models, relative to the largest value of each tensor.
+
+    Raises:
+        SystemExit: They do not have the same tensors.
+    """
+    if mine.keys() != expected.keys():
+        raise SystemExit(f"other tensors: {sorted(mine.keys() ^ expected.keys())}")
+    return max(
+        float((mine[name].double() - value.double()).abs().max() / value.double().abs().max().clamp(min=1e-12))
+        for name, value in expected.items()
+    )
 
 
 def _fields(pid: int) -> list[str]:

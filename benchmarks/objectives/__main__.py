@@ -24,10 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from benchmarks.runs import Run, furthest, losses
+from benchmarks.runs import CONFIG, Run, compare, furthest, relative_difference, saved_tensors
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/objectives"
@@ -38,15 +37,10 @@ CHECKPOINT = 6
 RUN: dict[str, Any] = {
     "validate_first": False,
     "trainer": {
+        **CONFIG["trainer"],
         "max_steps": UPDATES,
         "val_check_interval": CHECKPOINT,
         "limit_val_batches": 1,
-        "log_every_n_steps": 1,
-        "enable_model_summary": False,
-        "logger": {
-            "class_path": "CSVLogger",
-            "init_args": {"save_dir": "runs", "name": "log", "flush_logs_every_n_steps": 1},
-        },
     },
     "checkpoint": {"every": 100},
 }
@@ -78,10 +72,10 @@ def resumed(folder: Path, config: Path, flags: list[str]) -> tuple[float, float]
         run.ends()
     with Run(killed, config, *flags) as run:
         run.finish()
-    expected, seen = dict(losses(whole)), losses(killed)
-    if {update for update, _ in seen} != set(expected) or len(seen) <= len(expected):
-        raise SystemExit(f"the killed run has updates {[update for update, _ in seen]}: nothing was repeated")
-    return max(abs(loss - expected[update]) for update, loss in seen), difference(state(killed), state(whole))
+    result = compare(killed, whole)
+    if result["updates"] != result["updates_expected"] or not result["done_again"]:
+        raise SystemExit(f"the killed run repeated nothing: {result}")
+    return result["loss_difference"], relative_difference(saved_tensors(killed), saved_tensors(whole))
 
 
 def divided(folder: Path, config: Path, flags: list[str]) -> float:
@@ -90,29 +84,7 @@ def divided(folder: Path, config: Path, flags: list[str]) -> float:
     for name, processes in (("one", 1), ("two", 2)):
         with Run(folder / name, config, *flags, processes=processes) as run:
             run.finish()
-    return difference(state(folder / "two"), state(folder / "one"))
-
-
-def state(folder: Path) -> dict[str, torch.Tensor]:
-    """Returns all that the run learned: weights, averages and codebooks."""
-    (newest,) = folder.rglob("last.ckpt")
-    tensors: dict[str, torch.Tensor] = torch.load(newest, weights_only=True)["state_dict"]
-    return tensors
-
-
-def difference(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """Returns the largest difference, relative to the largest value of each tensor.
-
-    Raises:
-        SystemExit: They do not have the same tensors.
-    """
-    if mine.keys() != other.keys():
-        raise SystemExit(f"other tensors: {sorted(mine.keys() ^ other.keys())}")
-    found = 0.0
-    for name, value in other.items():
-        apart = (mine[name].double() - value.double()).abs().max()
-        found = max(found, float(apart / value.double().abs().max().clamp(min=1e-12)))
-    return found
+    return relative_difference(saved_tensors(folder / "two"), saved_tensors(folder / "one"))
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ class SelfAttention(nn.Module):
 class AttentionContext(ContextNetwork):
     """Base of the networks with self-attention: the input projection and the positions of wav2vec 2.0.
 
-    A subclass builds `layers`, and defines `forward_layers`.
+    A subclass builds `norm`, `dropout` and `layers`, and says where the norm is.
 
     Args:
         input_dim: Width C of the latents.
@@ -83,6 +83,8 @@ class AttentionContext(ContextNetwork):
         position_layers: Convolutions of the positions; 0 for none.
     """
 
+    norm: nn.Module
+    dropout: nn.Module
     layers: LayerDropStack
 
     def __init__(
@@ -107,6 +109,11 @@ class AttentionContext(ContextNetwork):
         self.positions = conv_positions(model_dim, position_layers, position_kernel, position_groups)
 
     @property
+    @abstractmethod
+    def norm_is_last(self) -> bool:
+        """Whether `norm` is after the last layer, and not before the first."""
+
+    @property
     def num_layers(self) -> int:
         """Layers with attention."""
         return len(self.layers)
@@ -121,7 +128,6 @@ class AttentionContext(ContextNetwork):
         """Maps projected `frames` `(B, T, D)` to contexts `(B, T, D)`; `padding_mask` `(B, T)` is True on padding."""
         return self.forward_layers(frames, padding_mask)[0]
 
-    @abstractmethod
     def forward_layers(
         self,
         frames: Tensor,
@@ -130,6 +136,11 @@ class AttentionContext(ContextNetwork):
         feedforward: bool = False,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Maps projected `frames` to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
+        frames = self.add_positions(frames, padding_mask)
+        if not self.norm_is_last:
+            frames = self.norm(frames)
+        frames, outputs = self.layers(self.dropout(frames), padding_mask, layers, feedforward)
+        return self.norm(frames) if self.norm_is_last else frames, outputs
 
     def project(self, latents: Tensor) -> Tensor:
         """Brings latents `(B, T, C)` to the model's width: `(B, T, D)`."""

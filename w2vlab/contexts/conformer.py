@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal, overload
 
 import torch.nn.functional as F
@@ -230,16 +229,7 @@ class ConformerContext(AttentionContext):
         )
         self.layers = LayerDropStack(layers, layer_drop, activation_checkpointing)
 
-    def forward_layers(
-        self,
-        frames: Tensor,
-        padding_mask: Tensor | None = None,
-        layers: Collection[int] = (),
-        feedforward: bool = False,
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Maps projected `frames` to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
-        frames = self.add_positions(frames, padding_mask)
-        if self.outer_norm == "before":
-            frames = self.norm(frames)
-        frames, outputs = self.layers(self.dropout(frames), padding_mask, layers, feedforward)
-        return self.norm(frames) if self.outer_norm == "after" else frames, outputs
+    @property
+    def norm_is_last(self) -> bool:
+        """As `outer_norm` says."""
+        return self.outer_norm == "after"

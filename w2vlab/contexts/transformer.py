@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal, overload
 
 import torch
@@ -207,16 +206,7 @@ class TransformerContext(AttentionContext):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward_layers(
-        self,
-        frames: Tensor,
-        padding_mask: Tensor | None = None,
-        layers: Collection[int] = (),
-        feedforward: bool = False,
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Maps projected `frames` to contexts, and returns outputs of layers: as `ContextNetwork.forward_layers`."""
-        frames = self.add_positions(frames, padding_mask)
-        if not self.pre_norm:
-            frames = self.norm(frames)
-        frames, outputs = self.layers(self.dropout(frames), padding_mask, layers, feedforward)
-        return self.norm(frames) if self.pre_norm else frames, outputs
+    @property
+    def norm_is_last(self) -> bool:
+        """As in LARGE, whose layers have their norms first."""
+        return self.pre_norm

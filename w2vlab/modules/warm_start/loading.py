@@ -36,8 +36,9 @@ _OF_THE_OBJECTIVE = ("loss", "mask_embedding")
 _MISSING = "the source has none"
 
 _STARTS_AS_STUDENT = "it starts from the context network"
-_NEW_MATRICES = ", and the matrices of its linear layers are new"
 """Why a teacher has no weights of a source."""
+
+_NEW_MATRICES = ", and the matrices of its linear layers are new"
 
 
 def start_from(
